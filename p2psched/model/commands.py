@@ -1,0 +1,219 @@
+"""Commands, what they answer, and what follows from them.
+
+A command is one decision in the ledger. Tags are for ever; fields are only appended, with defaults.
+Every command has its own index (not that of the entry it travels in): the grant of a `Place` is
+that index, so grants only rise and a grant is a fence.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.job import Cause, JobSpec, JobState, Segment
+from p2psched.model.taskset import EMPTY, TaskSet
+
+Grant = int  # index of the command that made its peer the owner; the generation is 1 until restores
+
+
+class PeerInfo(msgspec.Struct, frozen=True, array_like=True):
+    """What a peer says of itself when it comes up."""
+
+    peer: PeerId
+    incarnation: int  # rises at each start of the process, and when the peer was declared down
+    name: str
+    address: str  # host:port that others reach it at
+    pid: int
+    slots: int  # tasks at a time; 0 runs nothing
+    version: str
+    python: str  # version of the workers' interpreter, "3.11"
+
+
+class KeptGrant(msgspec.Struct, frozen=True, array_like=True):
+    """A grant that a peer still works under although it was declared down."""
+
+    job: JobId
+    grant: Grant
+    tasks: TaskSet
+
+
+class SubmitJob(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Accept a job. The client chose the id, so a repeated submit is the same job."""
+
+    job: JobId
+    spec: JobSpec
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Make a live incarnation the owner of those of `tasks` that nobody live owns."""
+
+    job: JobId
+    tasks: TaskSet
+    peer: PeerId
+    incarnation: int
+
+
+class Complete(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Commit how tasks ended. Applies to the part that is still under `grant`, and only there."""
+
+    job: JobId
+    grant: Grant
+    segments: tuple[Segment, ...]
+
+
+class PeerUp(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """A peer is there under a new incarnation; older ones end. It keeps `kept` if still current."""
+
+    info: PeerInfo
+    kept: tuple[KeptGrant, ...] = ()
+
+
+class PeerDown(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """An incarnation is gone. What it owns may be placed anew, and is its own until then."""
+
+    peer: PeerId
+    incarnation: int
+    reason: str
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """End a job: nothing that comes later can turn one of its tasks into a success."""
+
+    job: JobId
+
+
+Command = SubmitJob | Place | Complete | PeerUp | PeerDown | Cancel
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """A command and who waits for its outcome. (proposer, request) names a proposal for ever:
+    repeats after a timeout carry the same, and the first outcome counts."""
+
+    proposer: PeerId
+    request: int
+    command: Command
+
+
+# --- outcomes: what the proposer learns -----------------------------------------------------------
+
+
+class Submitted(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    job: JobId
+    duplicate: bool  # the id was known: same job, nothing new started
+
+
+class Placed(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    grant: Grant
+    tasks: TaskSet  # empty: all were owned, ended or unknown
+
+
+class Completed(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Each task of the `Complete` is in exactly one of the three."""
+
+    accepted: TaskSet = EMPTY
+    duplicate: TaskSet = EMPTY  # already committed under the same grant
+    stale: TaskSet = EMPTY  # under a newer grant, cancelled, or unknown: refused and counted
+
+
+class Acknowledged(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Done, or true already."""
+
+
+class Rejected(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Nothing changed. `code` is that of an error class."""
+
+    code: str
+    message: str
+
+
+Outcome = Submitted | Placed | Completed | Acknowledged | Rejected
+
+
+# --- events: what every peer learns by applying ---------------------------------------------------
+
+
+class JobAdded(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    job: JobId
+
+
+class Granted(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    job: JobId
+    grant: Grant
+    peer: PeerId
+    incarnation: int
+    tasks: TaskSet
+
+
+class Revoked(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """`peer` must end these tasks: they run elsewhere, or the job was cancelled."""
+
+    job: JobId
+    grant: Grant
+    peer: PeerId
+    tasks: TaskSet
+    cause: Cause  # PEER_LOST or CANCELLED
+
+
+class Recorded(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Final results. `position` counts the segments of its job in commit order, from 0."""
+
+    job: JobId
+    grant: Grant
+    peer: PeerId
+    position: int
+    segment: Segment
+
+
+class Retried(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """Attempts failed and the tasks wait for another."""
+
+    job: JobId
+    grant: Grant
+    peer: PeerId
+    segment: Segment
+
+
+class ResultRefused(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Somebody brought results under a grant that is not current."""
+
+    job: JobId
+    grant: Grant
+    tasks: TaskSet
+
+
+class PeerCameUp(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    info: PeerInfo
+
+
+class PeerWentDown(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    peer: PeerId
+    incarnation: int
+    reason: str
+
+
+class JobEnded(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    job: JobId
+    state: JobState
+
+
+Event = (
+    JobAdded
+    | Granted
+    | Revoked
+    | Recorded
+    | Retried
+    | ResultRefused
+    | PeerCameUp
+    | PeerWentDown
+    | JobEnded
+)
+
+
+class Stamped(msgspec.Struct, frozen=True, array_like=True):
+    """An event with its place in history. `wall_ms` (Unix time of the leader that stamped the
+    entry) is for people to read; nothing is decided by it."""
+
+    index: int  # of the command
+    at_ms: int  # ledger time
+    wall_ms: int
+    event: Event

@@ -1,0 +1,102 @@
+"""One tree of errors. The first question it answers: whose fault, and is it worth another try?
+
+P2PSchedError
+├── UsageError      the caller's mistake; the same call fails again        exit 2
+│   └── NotFound    no such job, task or peer, or a prefix that fits several
+├── Refused         understood and denied: wrong secret, other cluster,
+│                   folder in use, a limit of the cluster                  exit 5
+├── Unavailable     no quorum, nobody answers, busy; retry after a while   exit 3
+├── TimedOut        the caller's own deadline passed                       exit 4
+├── TaskFailed      a task ended without a result; carries how             exit 1
+├── ProtocolError   bytes that are no valid frame; the link is closed      exit 3
+└── Damaged         a checksum on disk does not match; the peer stops      exit 6
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class P2PSchedError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(P2PSchedError):
+    """The caller's mistake: do not retry, the message says what to change."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class NotFound(UsageError):
+    """No such job, task or peer; or a prefix that fits more than one."""
+
+    code = "not-found"
+
+
+class Refused(P2PSchedError):
+    """Understood and denied. Retrying without a change is refused again."""
+
+    code = "refused"
+    exit_code = 5
+
+
+class Unavailable(P2PSchedError):
+    """Nobody can answer now: no quorum, no connection, or busy. Retry after `retry_after_s`."""
+
+    code = "unavailable"
+    exit_code = 3
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TimedOut(P2PSchedError):
+    """The caller's own deadline passed. The work it waited for goes on."""
+
+    code = "timed-out"
+    exit_code = 4
+
+
+class TaskFailed(P2PSchedError):
+    """A task ended without a result. `cause` is one of `model.job.Cause`."""
+
+    code = "task-failed"
+    exit_code = 1
+
+    def __init__(self, message: str, *, task: str = "", cause: str = "") -> None:
+        super().__init__(message)
+        self.task = task
+        self.cause = cause
+
+
+class ProtocolError(P2PSchedError):
+    """Bytes from outside that are no valid frame. The connection that sent them is closed."""
+
+    code = "protocol"
+    exit_code = 3
+
+
+class Damaged(P2PSchedError):
+    """A file of the peer fails its checksum before its last valid record. Never cut, never used."""
+
+    code = "damaged"
+    exit_code = 6
+
+
+_BY_CODE = {
+    kind.code: kind
+    for kind in (UsageError, NotFound, Refused, Unavailable, TimedOut, TaskFailed, ProtocolError)
+}
+
+
+def from_wire(code: str, message: str, retry_after_ms: int) -> P2PSchedError:
+    """The error that a peer's failure answer stands for."""
+    kind = _BY_CODE.get(code, P2PSchedError)
+    if kind is Unavailable:
+        return Unavailable(message, retry_after_s=retry_after_ms / 1000)
+    return kind(message)

@@ -1,0 +1,149 @@
+"""What a user submits, and how a task ends.
+
+A job is one spec and a set of tasks. Code, arguments and results are opaque bytes here: a peer
+never opens them.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from p2psched.model import limits
+from p2psched.model.taskset import TaskSet
+
+
+class Cause(enum.StrEnum):
+    """How an attempt ended. One list for the whole product; retry rules are tables over it."""
+
+    OK = "ok"
+    EXIT = "exit"  # a program ended with another code than 0, or a function called os._exit
+    EXCEPTION = "exception"  # a function raised
+    SIGNAL = "signal"  # the process was ended by a signal that we didn't send
+    TIMEOUT = "timeout"
+    NOT_STARTABLE = "not-startable"  # no such program, module or function, or it can't be opened
+    NOT_SERIALISABLE = "not-serialisable"  # the value returned can't be pickled
+    TOO_LARGE = "too-large"  # the value returned is over RESULT_BYTES_MAX
+    CANCELLED = "cancelled"
+    PEER_LOST = "peer-lost"
+
+
+class SentFile(msgspec.Struct, frozen=True, array_like=True):
+    """A file that is put into each task's folder before it starts."""
+
+    name: str  # [A-Za-z0-9._-]{1,128}, not starting with a dot
+    mode: int
+    data: bytes
+
+
+class ProgramWork(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Each task is one child process. `argv` never passes through a shell."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str | None = None  # None: the task's own folder
+    files: tuple[SentFile, ...] = ()
+
+
+class FunctionWork(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Each task is one call, `function(*args, **kwargs)`, in a warm worker process.
+
+    `path` is `module:qualified.name`, or empty if `code` holds the function by value (cloudpickle).
+    `chunks` hold the pickled `(args, kwargs)` of every task, in order of index: chunk k covers
+    `chunk_tasks` tasks from k * chunk_tasks on (the last one may be shorter). A function job's
+    tasks are always 0..n-1.
+    """
+
+    path: str
+    code: bytes
+    chunks: tuple[bytes, ...]
+    chunk_tasks: int
+    python: str  # "3.11": values by pickle are only safe within one minor version
+
+
+Work = ProgramWork | FunctionWork
+
+
+class JobSpec(msgspec.Struct, frozen=True, array_like=True):
+    """One job as submitted; immutable for its whole life. Bounds are checked on construction."""
+
+    name: str
+    tasks: TaskSet
+    work: Work
+    retries: int = 0  # further attempts after a failure of the task itself; a lost peer costs none
+    timeout_ms: int | None = None  # of one attempt, from its start
+    cpus: int = 1  # slots that one task takes
+    submitter: str = ""  # user@host, for people
+
+    def __post_init__(self) -> None:
+        size = len(self.tasks)
+        if not 1 <= size <= limits.JOB_TASKS_MAX:
+            raise ValueError(f"a job has 1 to {limits.JOB_TASKS_MAX:,} tasks, not {size:,}")
+        if len(self.name) > limits.JOB_NAME_LEN_MAX or not self.name.isprintable():
+            raise ValueError(
+                f"a job's name has up to {limits.JOB_NAME_LEN_MAX} printable characters"
+            )
+        if not 0 <= self.retries <= limits.RETRIES_MAX:
+            raise ValueError(f"retries are 0 to {limits.RETRIES_MAX}, not {self.retries}")
+        if not 1 <= self.cpus <= limits.SLOTS_MAX:
+            raise ValueError(f"cpus are 1 to {limits.SLOTS_MAX}, not {self.cpus}")
+        if self.timeout_ms is not None and self.timeout_ms < 1:
+            raise ValueError("a timeout must be longer than nothing")
+        argument_bytes = argument_size(self.work)
+        if argument_bytes > limits.JOB_ARGUMENT_BYTES_MAX:
+            raise ValueError(
+                f"code, arguments and sent files of a job may take "
+                f"{limits.JOB_ARGUMENT_BYTES_MAX // limits.KIB} KiB, these take "
+                f"{-(-argument_bytes // limits.KIB)} KiB: split the job, or pass paths"
+            )
+        if isinstance(self.work, FunctionWork) and (
+            self.tasks.ranges != ((0, size),)
+            or self.work.chunk_tasks < 1
+            or len(self.work.chunks) != -(-size // self.work.chunk_tasks)
+        ):
+            raise ValueError("a function job needs the arguments of each of its tasks")
+        if isinstance(self.work, ProgramWork) and not self.work.argv:
+            raise ValueError("a program needs a name")
+
+
+def argument_size(work: Work) -> int:
+    """Bytes of code, arguments and files that a job carries."""
+    match work:
+        case ProgramWork(argv=argv, env=env, files=files):
+            words = sum(len(word.encode()) for word in argv)
+            words += sum(len(key.encode()) + len(value.encode()) for key, value in env)
+            return words + sum(len(file.data) for file in files)
+        case FunctionWork(code=code, chunks=chunks):
+            return len(code) + sum(len(chunk) for chunk in chunks)
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True):
+    """How the tasks `start` to `stop - 1` ended, all with the same cause.
+
+    `data` is a chunk with one item a task: see `model.items`. `busy_us` is the execution time of
+    all of them together.
+    """
+
+    start: int
+    stop: int
+    cause: Cause
+    data: bytes
+    busy_us: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ValueError(f"not a range of tasks: {self.start} to {self.stop}")
+
+    @property
+    def tasks(self) -> TaskSet:
+        return TaskSet.of(self.start, self.stop)
+
+
+class JobState(enum.StrEnum):
+    """The life of a job: running, then exactly one of the others, for ever."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"

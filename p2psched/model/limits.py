@@ -1,0 +1,42 @@
+"""Every bound on what the outside may send or ask for, and what happens at it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+
+# Wire. A longer frame closes the connection before anything is allocated for it.
+FRAME_BYTES_MAX: Final = 1 * MIB
+# Inflated size of a compressed frame. A frame that claims or yields more closes the connection.
+INFLATED_BYTES_MAX: Final = 1 * MIB
+NESTING_MAX: Final = 16
+CONNECTIONS_MAX: Final = 256
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+# From the first byte of a frame to its last. A slower sender is disconnected.
+FRAME_TIMEOUT_S: Final = 10.0
+# Bytes waiting to be written on one link. Peers drop (consensus repeats itself), clients wait.
+LINK_BACKLOG_BYTES_MAX: Final = 4 * MIB
+CALLS_IN_FLIGHT_MAX: Final = 256  # on one connection; further calls are answered `busy`
+
+# Jobs. Beyond these a submit is refused with a message that names the limit.
+JOB_TASKS_MAX: Final = 1_000_000
+JOB_ARGUMENT_BYTES_MAX: Final = 512 * KIB  # code, arguments and sent files of one job
+JOB_NAME_LEN_MAX: Final = 128
+RETRIES_MAX: Final = 100
+TASK_INDEX_MAX: Final = 2**32 - 1
+ENV_VARS_MAX: Final = 256
+SLOTS_MAX: Final = 1024
+
+# Results. A larger value fails its task with a message that names the limit.
+RESULT_BYTES_MAX: Final = 64 * KIB
+# Captured output that travels with a result: the first and the last bytes of each stream are kept.
+OUTPUT_BYTES_MAX: Final = 24 * KIB
+# Output of a task on its owner's disk, each stream. The middle is dropped beyond it.
+OUTPUT_FILE_BYTES_MAX: Final = 1 * MIB
+
+# Ledger. Proposals that don't fit one entry travel in the next.
+ENTRY_BYTES_MAX: Final = 768 * KIB
+# Proposals of one peer that wait for their outcome. Beyond it a submit is answered `busy`.
+PENDING_PROPOSALS_MAX: Final = 20_000

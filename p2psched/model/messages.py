@@ -1,0 +1,324 @@
+"""Everything that travels between processes, but for the bytes of the frame itself (`net.frames`).
+
+One connection: `Hello` and `Challenge`, `Proof` and `Welcome`, then calls and answers, and between
+peers also one-way Raft messages and forwarded proposals. A tag is for ever; fields are only
+appended, with defaults.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from p2psched.model.commands import Envelope, PeerInfo, Stamped
+from p2psched.model.ids import ClusterId, JobId, PeerId
+from p2psched.model.job import JobSpec, JobState, Segment
+from p2psched.model.raft import (
+    Append,
+    AppendReply,
+    Member,
+    ReadAsk,
+    ReadReply,
+    VoteReply,
+    VoteRequest,
+)
+from p2psched.model.taskset import TaskSet
+
+PROTOCOL_VERSION = 1
+
+# --- the opening of a connection ------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """First frame, from the side that connects."""
+
+    version: int
+    nonce: bytes  # 32 random bytes
+    peer: PeerId | None = None  # None: a client
+    address: str = ""  # a peer's advertised address
+    cluster: ClusterId | None = None  # None: not known yet (clients, joiners)
+
+
+class Challenge(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The answer. The proof shows that this side knows the secret."""
+
+    version: int
+    nonce: bytes
+    proof: bytes
+    peer: PeerId
+    cluster: ClusterId
+
+
+class Proof(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    proof: bytes
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Last frame of the opening: from here on both sides are known."""
+
+
+class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """The other side refuses this connection, and why. It closes afterwards."""
+
+    code: str
+    message: str
+
+
+# --- between peers, one way -----------------------------------------------------------------------
+
+
+class Forward(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Proposals on their way to the leader. Nobody answers: the proposer sees them commit."""
+
+    envelopes: tuple[Envelope, ...]
+
+
+# --- calls ----------------------------------------------------------------------------------------
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    job: JobId
+    spec: JobSpec
+
+
+class CancelJob(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    job: JobId
+
+
+class FindJob(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Resolve what a person typed: a whole id, a prefix, a name, or `last`."""
+
+    text: str
+
+
+class ShowJob(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    job: JobId
+
+
+class ListJobs(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    limit: int = 100  # newest first
+
+
+class FetchResults(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Segments from `position` on, at most `wait_ms` after the call if there are none yet."""
+
+    job: JobId
+    position: int
+    wait_ms: int = 0
+
+
+class FetchItem(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """The item of one task, or where it stands if it has none yet."""
+
+    job: JobId
+    index: int
+
+
+class TailOutput(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """Output of a running program task from its owner's disk, from byte `offset` on."""
+
+    job: JobId
+    index: int
+    stderr: bool
+    offset: int
+
+
+class FetchHistory(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    job: JobId
+    after: int = 0  # command index
+    limit: int = 1000
+
+
+class ListPeers(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    pass
+
+
+class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    pass
+
+
+class Join(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """A new peer asks to be a learner. Safe to repeat. Answered by the leader (others forward)."""
+
+    member: Member
+
+
+class StopPeer(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """End the peer that receives this, cleanly."""
+
+
+class Contacts(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """Asked of the leader: how long ago each peer was heard."""
+
+
+CallBody = (
+    Submit
+    | CancelJob
+    | FindJob
+    | ShowJob
+    | ListJobs
+    | FetchResults
+    | FetchItem
+    | TailOutput
+    | FetchHistory
+    | ListPeers
+    | GetStatus
+    | Join
+    | StopPeer
+    | Contacts
+)
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    pass
+
+
+class JobAccepted(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    job: JobId
+    duplicate: bool
+
+
+class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """A job as people see it. Counts add up to `tasks`."""
+
+    job: JobId
+    name: str
+    kind: str  # "program" or "function"
+    state: JobState
+    tasks: int
+    waiting: int
+    owned: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    segments: int  # results committed so far, counted as in `FetchResults.position`
+    attempts_lost: int  # attempts that ended with their peer
+    attempts_failed: int  # failed attempts that were retried
+    results_refused: int
+    submitted_ms: int  # Unix time, for people
+    ended_ms: int | None
+    submitter: str
+    owners: tuple[tuple[PeerId, int], ...] = ()  # tasks that each peer owns now
+    finished_by: tuple[tuple[PeerId, int], ...] = ()  # final results by the peer that brought them
+    task_set: TaskSet = TaskSet()
+    command: str = ""  # what runs, for people
+    note: str = ""  # why nothing moves, if nothing moves
+
+
+class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    jobs: tuple[JobView, ...]
+    total: int
+
+
+class ResultPage(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """`segments` follow each other in commit order from the asked position on."""
+
+    segments: tuple[Segment, ...]
+    view: JobView
+
+
+class ItemAnswer(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    state: str  # waiting, owned, succeeded, failed, cancelled
+    cause: str  # of the last attempt, if one ended
+    item: bytes | None
+    owner: PeerId | None
+
+
+class OutputPiece(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """`known` is False once the task is not running on its owner any more: fetch its item."""
+
+    known: bool
+    offset: int  # where the next piece starts
+    data: bytes
+
+
+class History(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    events: tuple[Stamped, ...]
+    more: bool
+
+
+class PeerView(msgspec.Struct, frozen=True, array_like=True):
+    info: PeerInfo
+    role: str  # leader, voter, learner
+    state: str  # alive, suspect, dead
+    owned: int  # tasks
+    heard_ms: int | None  # since the leader heard it; None: not known here
+
+
+class PeerList(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    peers: tuple[PeerView, ...]
+
+
+class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """One peer's view of itself and the cluster. Answered without a quorum too."""
+
+    info: PeerInfo
+    cluster: ClusterId
+    role: str
+    term: int
+    leader: PeerId | None
+    quorum: bool  # a leader is known and was heard within an election timeout
+    applied_index: int
+    commit_index: int
+    last_index: int
+    state_hash: str
+    jobs_running: int
+    jobs_total: int
+    tasks_running: int
+    tasks_queued: int
+    results_refused: int
+    loop_late_ms_p99: float
+    loop_late_ms_max: float
+    fsync_ms: float  # moving average
+    uptime_s: float
+    log_bytes: int
+    bytes_sent: int
+    bytes_received: int
+    event_loop: str  # uvloop or asyncio
+    leaderless_ms: int = 0  # the longest time without a leader that this peer has seen
+    events_dropped: int = 0
+
+
+class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    ages_ms: tuple[tuple[PeerId, int], ...]
+
+
+AnswerBody = (
+    Done
+    | JobAccepted
+    | JobView
+    | JobList
+    | ResultPage
+    | ItemAnswer
+    | OutputPiece
+    | History
+    | PeerList
+    | StatusAnswer
+    | ContactList
+)
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True, tag=30):
+    id: int  # chosen by the caller, unique on its connection while the call is open
+    body: CallBody
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, tag=31):
+    id: int
+    body: AnswerBody
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, tag=32):
+    id: int
+    code: str  # of a class in `model.errors`
+    message: str
+    retry_after_ms: int = 0
+
+
+PeerMessage = (
+    VoteRequest | VoteReply | Append | AppendReply | ReadAsk | ReadReply | Forward
+)  # one way, only between peers
+Opening = Hello | Challenge | Proof | Welcome | Goodbye
+Message = Opening | PeerMessage | Call | Answer | Failure

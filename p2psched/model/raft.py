@@ -1,0 +1,99 @@
+"""What Raft peers store and say to each other (Ongaro 2014; pre-vote: section 9.6)."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from p2psched.model.ids import PeerId
+
+
+class EntryKind(enum.IntEnum):
+    NOOP = 0  # the first entry of a leader's term
+    COMMANDS = 1
+    MEMBERSHIP = 2
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One slot of the log. `stamp_ms` is ledger time; `wall_ms` is for people only."""
+
+    index: int
+    term: int
+    kind: EntryKind
+    stamp_ms: int
+    wall_ms: int
+    payload: bytes
+
+
+class HardState(msgspec.Struct, frozen=True, array_like=True):
+    """What must be on disk before a vote or an answer in `term` is spoken."""
+
+    term: int = 0
+    vote: PeerId | None = None
+
+
+class Member(msgspec.Struct, frozen=True, array_like=True):
+    peer: PeerId
+    name: str
+    address: str
+
+
+class Membership(msgspec.Struct, frozen=True, array_like=True):
+    """Who votes and who only follows. Sorted by peer id; one change differs by one voter."""
+
+    voters: tuple[Member, ...] = ()
+    learners: tuple[Member, ...] = ()
+
+    def member(self, peer: PeerId) -> Member | None:
+        return next((m for m in (*self.voters, *self.learners) if m.peer == peer), None)
+
+    def is_voter(self, peer: PeerId) -> bool:
+        return any(member.peer == peer for member in self.voters)
+
+
+class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    term: int  # the term that the candidate wants to lead; not yet its own while `pre`
+    last_index: int
+    last_term: int
+    pre: bool
+
+
+class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    term: int  # granted: the term asked for; refused: the voter's own
+    granted: bool
+    pre: bool
+
+
+class Append(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    term: int
+    prev_index: int
+    prev_term: int
+    commit: int
+    round: int  # counts the leader's heartbeats; the answer returns it
+    entries: tuple[Entry, ...] = ()
+
+
+class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    term: int
+    round: int
+    ok: bool
+    match: int = 0  # ok: everything up to here agrees with the leader and is on disk
+    conflict_index: int = 0  # refused: where the leader should look next
+    conflict_term: int = 0  # refused: 0 if the log is too short
+
+
+class ReadAsk(msgspec.Struct, frozen=True, array_like=True, tag=24):
+    """A follower asks the leader up to where it must have applied for a linearizable read."""
+
+    term: int
+    read: int
+
+
+class ReadReply(msgspec.Struct, frozen=True, array_like=True, tag=25):
+    term: int
+    read: int
+    index: int  # -1: not the leader, ask again later
+
+
+RaftMessage = VoteRequest | VoteReply | Append | AppendReply | ReadAsk | ReadReply

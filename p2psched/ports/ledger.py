@@ -1,0 +1,60 @@
+"""Port `Ledger`: a replicated, ordered, durable list of commands. Any engine that offers this can
+carry the scheduler; the embedded Raft is the default (`peer.raft_loop`).
+
+A ledger gives: every peer sees the same committed batches in the same order, without gaps, from
+the first; what a majority has stored is never lost. It does not give answers to proposals: a
+proposer sees its own envelope among the committed ones, and repeats it until it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from p2psched.model.commands import Envelope
+from p2psched.model.ids import PeerId
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """One committed entry. `envelopes` may be empty (the engine's own entries)."""
+
+    index: int  # of the entry; rises by one
+    stamp_ms: int  # ledger time: never runs backwards
+    wall_ms: int  # Unix time of the stamping leader, for people only
+    envelopes: tuple[Envelope, ...]
+
+
+class LedgerListener(Protocol):
+    """What an engine calls, always from its own loop, never from inside a call to it."""
+
+    def on_committed(self, batches: Sequence[Committed]) -> None: ...
+
+    def on_coordinator(self, coordinator: PeerId | None, *, is_self: bool) -> None:
+        """Another peer (or nobody that we know of) coordinates from now on. With `is_self` every
+        entry of earlier coordinators has been delivered before."""
+        ...
+
+    def decorate(self, envelopes: tuple[Envelope, ...]) -> tuple[Envelope, ...]:
+        """Only on the coordinator, just before an entry is made of `envelopes`: the chance to add
+        first placements to it."""
+        ...
+
+
+class Ledger(Protocol):
+    def append(self, envelopes: Sequence[Envelope]) -> None:
+        """Take proposals along to the log. May lose them, may commit them twice; never reorders
+        those of one call. The caller repeats what it does not see committed."""
+        ...
+
+    def read_index(self, done: Callable[[int | None], None]) -> None:
+        """Calls `done` with the index up to which a linearizable read must have applied, or with
+        None if there is no quorum for now."""
+        ...
+
+    def coordinator(self) -> PeerId | None: ...
+
+    def contacts(self) -> Mapping[PeerId, int]:
+        """On the coordinator: peer -> milliseconds since it was last heard. Elsewhere empty."""
+        ...
