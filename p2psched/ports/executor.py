@@ -9,41 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
-
-from p2psched.model.ids import JobId
-from p2psched.model.job import Cause, JobSpec, Segment
-from p2psched.model.taskset import TaskSet
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """Tasks of one job, one grant and one attempt number, run one after another in one place."""
-
-    id: int  # unique in this process
-    job: JobId
-    spec: JobSpec
-    tasks: TaskSet
-    grant: int
-    attempt: int  # 1 for the first
-    fence: str  # "generation.grant.attempt"
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """Some tasks of a batch ended. May come many times; never names a task twice."""
-
-    batch: int
-    segments: tuple[Segment, ...]
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """Last event of a batch. `unstarted` never began and may run elsewhere; every other task of
-    the batch was in a `Progress` before, unless it was stopped."""
-
-    batch: int
-    unstarted: TaskSet
-
-
-ExecutorEvent = Progress | Ended
+from p2psched.model.execution import Batch, ExecutorEvent
+from p2psched.model.job import Cause
 
 
 class Executor(Protocol):

@@ -11,19 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import msgspec
-
 from p2psched.model.commands import Envelope
+from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
-
-
-class Committed(msgspec.Struct, frozen=True):
-    """One committed entry. `envelopes` may be empty (the engine's own entries)."""
-
-    index: int  # of the entry; rises by one
-    stamp_ms: int  # ledger time: never runs backwards
-    wall_ms: int  # Unix time of the stamping leader, for people only
-    envelopes: tuple[Envelope, ...]
 
 
 class LedgerListener(Protocol):

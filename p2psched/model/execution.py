@@ -1,0 +1,49 @@
+"""What the owner and its executor, and the ledger and its listener, hand to each other."""
+
+from __future__ import annotations
+
+import msgspec
+
+from p2psched.model.commands import Envelope
+from p2psched.model.ids import JobId
+from p2psched.model.job import JobSpec, Segment
+from p2psched.model.taskset import TaskSet
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Tasks of one job, one grant and one attempt number, run one after another in one place."""
+
+    id: int  # unique in this process
+    job: JobId
+    spec: JobSpec
+    tasks: TaskSet
+    grant: int
+    attempt: int  # 1 for the first
+    fence: str  # "generation.grant.attempt"
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Some tasks of a batch ended. May come many times; never names a task twice."""
+
+    batch: int
+    segments: tuple[Segment, ...]
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """Last event of a batch. `unstarted` never began and may run elsewhere; every other task of
+    the batch was in a `Progress` before, unless it was stopped."""
+
+    batch: int
+    unstarted: TaskSet
+
+
+ExecutorEvent = Progress | Ended
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """One committed entry. `envelopes` may be empty (the engine's own entries)."""
+
+    index: int  # of the entry; rises by one
+    stamp_ms: int  # ledger time: never runs backwards
+    wall_ms: int  # Unix time of the stamping leader, for people only
+    envelopes: tuple[Envelope, ...]
