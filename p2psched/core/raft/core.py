@@ -1,0 +1,174 @@
+"""The Raft machine: dispatches events to the families of messages and collects their effects."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from p2psched.core.raft import election, membership, reads, replication
+from p2psched.core.raft.effects import (
+    AddMember,
+    Propose,
+    RaftEffect,
+    RaftEvent,
+    Read,
+    Receive,
+    Synced,
+    Tick,
+)
+from p2psched.core.raft.log import RaftLog
+from p2psched.core.raft.state import RaftState, Role, Timing
+from p2psched.model.ids import PeerId
+from p2psched.model.raft import (
+    Append,
+    AppendReply,
+    Entry,
+    HardState,
+    Membership,
+    ReadAsk,
+    ReadReply,
+    VoteReply,
+    VoteRequest,
+)
+
+
+class Raft:
+    """One member's view. `hard_state` and `entries` are what its disk gave back."""
+
+    def __init__(
+        self,
+        *,
+        me: PeerId,
+        rng: random.Random,
+        timing: Timing,
+        hard_state: HardState,
+        entries: Sequence[Entry],
+        now_ms: int,
+    ) -> None:
+        self._s = RaftState(
+            me=me,
+            rng=rng,
+            timing=timing,
+            hard_state=hard_state,
+            log=RaftLog(entries),
+            now_ms=now_ms,
+        )
+
+    def step(self, event: RaftEvent) -> list[RaftEffect]:
+        """Take one event; perform the effects in order. Time never runs backwards."""
+        s = self._s
+        s.now_ms = max(s.now_ms, event.now_ms)
+        match event:
+            case Receive(sender=sender):
+                self._receive(sender, event)
+            case Synced(token=token):
+                self._on_synced(token)
+            case Propose(wall_ms=wall_ms, payload=payload, kind=kind):
+                s.wall_ms = wall_ms
+                if s.role is Role.LEADER:
+                    replication.append_own(s, kind, payload)
+                    replication.broadcast(s, heartbeat=False)
+            case Tick(wall_ms=wall_ms):
+                s.wall_ms = wall_ms
+                election.on_tick(s)
+                membership.promote_if_due(s)
+            case Read(read=read):
+                reads.on_read(s, read)
+            case AddMember(wall_ms=wall_ms, member=member):
+                s.wall_ms = wall_ms
+                membership.on_add_member(s, member)
+        return s.flush()
+
+    def _receive(self, sender: PeerId, event: Receive) -> None:
+        s, message = self._s, event.message
+        match message:
+            case VoteRequest():
+                election.on_vote_request(s, sender, message)
+                return
+            case VoteReply():
+                election.on_vote_reply(s, sender, message)
+                return
+            case _ if message.term > s.term:
+                s.enter_term(message.term, leader=sender if isinstance(message, Append) else None)
+        match message:
+            case Append():
+                replication.on_append(s, sender, message)
+            case AppendReply():
+                replication.on_append_reply(s, sender, message)
+                reads.answer_confirmed(s)
+            case ReadAsk():
+                reads.on_read_ask(s, sender, message)
+            case ReadReply():
+                reads.on_read_reply(s, message)
+
+    def _on_synced(self, token: int) -> None:
+        for _ in self._s.take_synced(token):
+            election.count_vote(self._s, self._s.me)
+        replication.advance_commit(self._s)
+
+    # --- what others may look at ---
+
+    @property
+    def is_leader(self) -> bool:
+        return self._s.role is Role.LEADER
+
+    @property
+    def is_ready_leader(self) -> bool:
+        """Leads and has committed in its own term."""
+        return self.is_leader and self._s.commit >= self._s.leading_from
+
+    @property
+    def role(self) -> Role:
+        return self._s.role
+
+    @property
+    def leader(self) -> PeerId | None:
+        return self._s.leader
+
+    @property
+    def term(self) -> int:
+        return self._s.term
+
+    @property
+    def vote(self) -> PeerId | None:
+        return self._s.hard.vote
+
+    @property
+    def commit(self) -> int:
+        return self._s.commit
+
+    @property
+    def last_index(self) -> int:
+        return self._s.log.last_index
+
+    @property
+    def stable_index(self) -> int:
+        return self._s.log.stable
+
+    @property
+    def membership(self) -> Membership:
+        return self._s.membership
+
+    def leader_is_live(self) -> bool:
+        """A leader is known and was heard within the longest election timeout."""
+        s = self._s
+        return self.is_ready_leader or (
+            s.leader is not None and s.now_ms - s.leader_heard_ms <= s.timing.election_ms_max
+        )
+
+    def entries(self, start: int, stop: int) -> list[Entry]:
+        """Entries `start` to `stop - 1`."""
+        return self._s.log.slice(start, stop)
+
+    def term_at(self, index: int) -> int | None:
+        return self._s.log.term_at(index)
+
+    def contacts(self) -> Mapping[PeerId, int]:
+        """On the leader: other members -> when they were last heard, on the events' clock."""
+        return {peer: p.contact_ms for peer, p in self._s.progress.items()}
+
+    @property
+    def due_ms(self) -> int:
+        """When the next `Tick` is due."""
+        s = self._s
+        return s.heartbeat_due_ms if s.role is Role.LEADER else s.election_due_ms

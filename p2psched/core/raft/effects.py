@@ -1,0 +1,107 @@
+"""What goes into the Raft core and what comes out of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from p2psched.model.ids import PeerId
+from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, RaftMessage
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """Time went on. Due at `Raft.due_ms` at the latest; more often does no harm."""
+
+    now_ms: int
+    wall_ms: int
+
+
+class Receive(msgspec.Struct, frozen=True):
+    """A message from another peer, whose identity the link has proven."""
+
+    now_ms: int
+    sender: PeerId
+    message: RaftMessage
+
+
+class Propose(msgspec.Struct, frozen=True):
+    """Append to the log; only on the leader, otherwise nothing happens."""
+
+    now_ms: int
+    wall_ms: int
+    payload: bytes
+    kind: EntryKind = EntryKind.COMMANDS
+
+
+class Synced(msgspec.Struct, frozen=True):
+    """Everything up to this `Persist.token` is on disk."""
+
+    now_ms: int
+    token: int
+
+
+class Read(msgspec.Struct, frozen=True):
+    """A linearizable read wants to know how far it must apply first (section 6.4)."""
+
+    now_ms: int
+    read: int  # chosen by the driver
+
+
+class AddMember(msgspec.Struct, frozen=True):
+    """Make a peer a learner, or note its new address. Ignored unless leader; safe to repeat."""
+
+    now_ms: int
+    wall_ms: int
+    member: Member
+
+
+RaftEvent = Tick | Receive | Propose | Synced | Read | AddMember
+
+# --- effects --------------------------------------------------------------------------------------
+
+
+class Persist(msgspec.Struct, frozen=True):
+    """Write in this order, then sync, then say `Synced(token)`. Several may share one sync."""
+
+    token: int
+    hard_state: HardState | None
+    truncate_from: int | None  # entries from this index on are void
+    entries: tuple[Entry, ...]
+
+
+class Send(msgspec.Struct, frozen=True):
+    """May be lost, doubled or late: the core repeats what matters."""
+
+    to: PeerId
+    message: RaftMessage
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """Entries up to `index` are committed: apply them."""
+
+    index: int
+
+
+class ReadReady(msgspec.Struct, frozen=True):
+    """The answer to `Read`: apply up to `index`, then read. None: no quorum, ask again later."""
+
+    read: int
+    index: int | None
+
+
+class LeaderChanged(msgspec.Struct, frozen=True):
+    """A new leader or term. On a new leader itself this comes once it has committed in its term,
+    after the `Commit` of everything older."""
+
+    leader: PeerId | None
+    term: int
+
+
+class MembershipChanged(msgspec.Struct, frozen=True):
+    """The newest membership in the log; it counts from when it is appended (section 4.1)."""
+
+    membership: Membership
+
+
+RaftEffect = Persist | Send | Commit | ReadReady | LeaderChanged | MembershipChanged

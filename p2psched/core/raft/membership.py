@@ -1,0 +1,65 @@
+"""Who votes: changes of one member at a time, in the log (section 4.1).
+
+Refused until the leader has committed in its own term and the last change is committed. A peer is
+a learner first. One voter until three peers can vote, then three; further peers stay learners.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2psched.core.raft.replication import append_own, broadcast
+from p2psched.core.raft.state import RaftState, Role, encode_membership
+from p2psched.model.raft import EntryKind, Member, Membership
+
+VOTERS_WANTED: Final = 3
+
+
+def on_add_member(s: RaftState, member: Member) -> None:
+    """Add a learner, or replace what is known of a member's name and address."""
+    if not may_change(s):
+        return
+    now = s.membership
+    if now.member(member.peer) == member:
+        return
+    voters, learners = now.voters, now.learners
+    if now.is_voter(member.peer):
+        voters = tuple(member if m.peer == member.peer else m for m in voters)
+    else:
+        others = [m for m in learners if m.peer != member.peer]
+        learners = tuple(sorted([*others, member], key=lambda m: m.peer))
+    _change(s, Membership(voters, learners))
+
+
+def promote_if_due(s: RaftState) -> None:
+    """Turn caught-up learners into voters while there are too few of them."""
+    missing = VOTERS_WANTED - len(s.membership.voters)
+    if missing <= 0 or not may_change(s):
+        return
+    ready = [m for m in s.membership.learners if _is_caught_up(s, m)]
+    # One voter stays alone until it can become three: two voters stand less than one.
+    if len(ready) < missing:
+        return
+    chosen = min(ready, key=lambda m: m.peer)
+    voters = tuple(sorted([*s.membership.voters, chosen], key=lambda m: m.peer))
+    learners = tuple(m for m in s.membership.learners if m != chosen)
+    _change(s, Membership(voters, learners))
+
+
+def may_change(s: RaftState) -> bool:
+    return s.role is Role.LEADER and s.commit >= s.leading_from and s.membership_index <= s.commit
+
+
+def _is_caught_up(s: RaftState, member: Member) -> bool:
+    progress = s.progress.get(member.peer)
+    return (
+        progress is not None
+        and not progress.probing
+        and progress.match >= s.commit
+        and s.now_ms - progress.contact_ms <= 2 * s.timing.heartbeat_ms
+    )
+
+
+def _change(s: RaftState, membership: Membership) -> None:
+    append_own(s, EntryKind.MEMBERSHIP, encode_membership(membership))
+    broadcast(s, heartbeat=False)

@@ -1,0 +1,180 @@
+"""Replication and commit (sections 5.3, 5.4).
+
+A follower never drops an entry that agrees with the leader's, and says `match` only for what is on
+its disk. A leader counts replicas only for entries of its own term. Appends are pipelined once a
+follower's log is known to fit; a refused or lost one goes back to probing with one at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2psched.core.raft.effects import Commit, LeaderChanged
+from p2psched.core.raft.state import Progress, RaftState, Role
+from p2psched.model.ids import PeerId
+from p2psched.model.limits import KIB
+from p2psched.model.raft import Append, AppendReply, Entry, EntryKind
+
+APPEND_BYTES_MAX: Final = 512 * KIB  # of entries in one message, unless one entry is larger
+APPEND_ENTRIES_MAX: Final = 256
+UNACKED_APPENDS_MAX: Final = 8  # in flight to one follower; beyond it the follower waits
+
+# --- leader ---------------------------------------------------------------------------------------
+
+
+def append_own(s: RaftState, kind: EntryKind, payload: bytes) -> None:
+    """Append an entry of our term to our own log; `broadcast` sends it."""
+    assert s.role is Role.LEADER
+    s.append(Entry(s.log.last_index + 1, s.term, kind, s.stamp_ms(), s.wall_ms, payload))
+
+
+def broadcast(s: RaftState, *, heartbeat: bool) -> None:
+    """Send everybody what they lack; with `heartbeat` also to those that lack nothing."""
+    if heartbeat:
+        s.heartbeat_due_ms = s.now_ms + s.timing.heartbeat_ms
+    for peer in s.others():
+        progress = s.progress.get(peer)
+        if progress is None:  # added since we lead
+            progress = s.progress[peer] = Progress(s.log.last_index + 1, s.now_ms)
+        if heartbeat:
+            progress.probe_sent = False  # what was lost is sent again
+        _send_append(s, peer, progress, even_empty=heartbeat)
+
+
+def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: bool) -> None:
+    blocked = progress.probe_sent or len(progress.unacked) >= UNACKED_APPENDS_MAX
+    entries: tuple[Entry, ...] = ()
+    if not blocked:
+        entries = s.log.bounded(
+            progress.next, count_max=APPEND_ENTRIES_MAX, bytes_max=APPEND_BYTES_MAX
+        )
+    if not entries and not even_empty:
+        return
+    prev = progress.next - 1
+    prev_term = s.log.term_at(prev)
+    assert prev_term is not None
+    s.send(peer, Append(s.term, prev, prev_term, s.commit, s.round, entries))
+    if progress.probing:
+        progress.probe_sent = True
+    elif entries:
+        progress.next = entries[-1].index + 1
+        progress.unacked.append(entries[-1].index)
+
+
+def on_append_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
+    progress = s.progress.get(sender)
+    if s.role is not Role.LEADER or progress is None or reply.term != s.term:
+        return
+    progress.contact_ms = s.now_ms
+    progress.round = max(progress.round, reply.round)
+    if reply.ok:
+        _on_match(s, sender, progress, reply.match)
+    else:
+        _on_refusal(s, sender, progress, reply)
+
+
+def _on_match(s: RaftState, sender: PeerId, progress: Progress, match: int) -> None:
+    assert match <= s.log.last_index
+    progress.match = max(progress.match, match)
+    progress.next = max(progress.next, progress.match + 1)
+    progress.probing = progress.probe_sent = False
+    while progress.unacked and progress.unacked[0] <= progress.match:
+        progress.unacked.popleft()
+    advance_commit(s)
+    _send_append(s, sender, progress, even_empty=False)
+
+
+def _on_refusal(s: RaftState, sender: PeerId, progress: Progress, reply: AppendReply) -> None:
+    refused = reply.match  # the `prev_index` that didn't fit
+    if refused <= progress.match or (progress.probing and refused != progress.next - 1):
+        return  # an old answer, overtaken
+    hint = reply.conflict_index
+    if reply.conflict_term:
+        own = s.log.last_of_term(reply.conflict_term, refused)
+        hint = own + 1 if own is not None else hint
+    progress.next = max(progress.match + 1, min(hint, refused))
+    progress.probing, progress.probe_sent = True, False
+    progress.unacked.clear()
+    _send_append(s, sender, progress, even_empty=True)
+
+
+def advance_commit(s: RaftState) -> None:
+    """Commit what a majority has on disk, if it is of our own term, and tell everybody."""
+    if s.role is not Role.LEADER:
+        return
+    stored = sorted(
+        s.log.stable if voter.peer == s.me else _match(s, voter.peer)
+        for voter in s.membership.voters
+    )
+    index = stored[(len(stored) - 1) // 2]  # at least this much is on a majority
+    if index <= s.commit or not may_commit(s, index):
+        return
+    first_of_term = s.commit < s.leading_from <= index
+    s.commit = index
+    s.emit(Commit(index))
+    if first_of_term:
+        s.emit(LeaderChanged(s.me, s.term))
+    for peer, progress in s.progress.items():
+        _send_append(s, peer, progress, even_empty=True)
+
+
+def may_commit(s: RaftState, index: int) -> bool:
+    """Older terms are only committed along with an entry of ours (section 5.4.2)."""
+    return s.log.term_at(index) == s.term
+
+
+def _match(s: RaftState, peer: PeerId) -> int:
+    progress = s.progress.get(peer)
+    return progress.match if progress else 0
+
+
+# --- follower -------------------------------------------------------------------------------------
+
+
+def on_append(s: RaftState, sender: PeerId, append: Append) -> None:
+    if append.term < s.term:
+        s.send(sender, AppendReply(s.term, append.round, ok=False, match=append.prev_index))
+        return
+    assert s.role is not Role.LEADER, "one leader a term"
+    if s.role is not Role.FOLLOWER or s.leader != sender:
+        s.become_follower(sender)
+    s.leader_heard_ms = s.now_ms
+    s.reset_election_timer()
+    if s.log.term_at(append.prev_index) != append.prev_term:
+        _refuse(s, sender, append)
+        return
+    for entry in append.entries:
+        _take(s, entry)
+    match = append.prev_index + len(append.entries)
+    _reply(s, sender, append, match)
+    commit = min(append.commit, match)
+    if commit > s.commit:
+        s.commit = commit
+        s.emit(Commit(commit))
+
+
+def _refuse(s: RaftState, sender: PeerId, append: Append) -> None:
+    index, term = s.log.last_index + 1, 0
+    if append.prev_index < index:
+        term = s.log.term_at(append.prev_index) or 0
+        index = s.log.first_of_term_at(append.prev_index)
+    s.promise(sender, AppendReply(s.term, append.round, False, append.prev_index, index, term))
+
+
+def _take(s: RaftState, entry: Entry) -> None:
+    """Take an entry unless we have it. Only a real conflict drops what stands at its index."""
+    term = s.log.term_at(entry.index)
+    if term == entry.term:
+        return
+    if term is not None:
+        s.truncate_from(entry.index)
+    s.append(entry)
+
+
+def _reply(s: RaftState, sender: PeerId, append: Append, match: int) -> None:
+    """Say what fits once it is on disk. A slow disk must not look like a dead peer, so meanwhile
+    a heartbeat is answered with what is on disk already."""
+    s.promise(sender, AppendReply(s.term, append.round, True, match))
+    if not append.entries and not s.all_synced and s.synced_term == s.term:
+        stable = min(match, s.log.stable)
+        s.send(sender, AppendReply(s.term, append.round, True, stable))

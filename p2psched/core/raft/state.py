@@ -1,0 +1,297 @@
+"""The state that all families of Raft messages share, and the two rules that hold it together:
+
+*Nobody speaks before the disk has it*: `promise` keeps a message back until the `Persist` that it
+relies on is synced; `flush` (end of each step) issues at most one `Persist`.
+*A term has one vote*: `enter_term` is the only place where the vote is cleared, and it only takes
+higher terms.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+
+from p2psched.core.raft.effects import (
+    LeaderChanged,
+    MembershipChanged,
+    Persist,
+    RaftEffect,
+    ReadReady,
+    Send,
+)
+from p2psched.core.raft.log import RaftLog
+from p2psched.model.ids import PeerId
+from p2psched.model.raft import (
+    Entry,
+    EntryKind,
+    HardState,
+    Membership,
+    RaftMessage,
+    ReadReply,
+)
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Milliseconds. The election timeout is drawn anew each time from min..max."""
+
+    heartbeat_ms: int = 100
+    election_ms_min: int = 500
+    election_ms_max: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.heartbeat_ms * 2 <= self.election_ms_min < self.election_ms_max:
+            raise ValueError("need 2 x heartbeat <= shortest election timeout < longest")
+
+
+class Role(enum.Enum):
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+class Progress:
+    """What the leader knows of one other member. `probing`: one append at a time until it fits."""
+
+    __slots__ = ("contact_ms", "match", "next", "probe_sent", "probing", "round", "unacked")
+
+    def __init__(self, next_index: int, now_ms: int) -> None:
+        self.match = 0
+        self.next = next_index
+        self.probing = True
+        self.probe_sent = False
+        self.unacked: deque[int] = deque()  # last indices of appends in flight
+        self.contact_ms = now_ms
+        self.round = 0  # newest heartbeat round that it answered
+
+
+class OwnVote(msgspec.Struct, frozen=True):
+    """A candidate's vote for itself counts when it is on disk, like any other."""
+
+    term: int
+
+
+class WaitingRead(msgspec.Struct, frozen=True):
+    read: int
+    asker: PeerId | None  # None: this peer
+    index: int
+    round: int
+
+
+Promise = tuple[int, "Send | OwnVote"]
+
+
+class RaftState:
+    """Mutable, owned by one `Raft`. The families of messages are functions over it."""
+
+    def __init__(
+        self,
+        *,
+        me: PeerId,
+        rng: random.Random,
+        timing: Timing,
+        hard_state: HardState,
+        log: RaftLog,
+        now_ms: int,
+    ) -> None:
+        self.me = me
+        self.rng = rng
+        self.timing = timing
+        self.hard = hard_state
+        self.log = log
+        self.now_ms = now_ms
+        self.wall_ms = 0  # for people: stamped on entries, decides nothing
+        self.synced_term = hard_state.term
+        self.role = Role.FOLLOWER
+        self.leader: PeerId | None = None
+        self.commit = 0
+        self.leader_heard_ms = now_ms - timing.election_ms_max
+        self.election_due_ms = 0
+        self.heartbeat_due_ms = 0
+        self.votes: set[PeerId] = set()
+        self.progress: dict[PeerId, Progress] = {}
+        self.round = 0
+        self.reads: list[WaitingRead] = []
+        self.leading_from = 0  # index of the no-op that opened our term as leader
+        self.stamp_base_ms = 0
+        self.clock_base_ms = 0
+        self._memberships: list[tuple[int, Membership]] = [
+            (entry.index, decode_membership(entry))
+            for entry in log.slice(1, log.last_index + 1)
+            if entry.kind is EntryKind.MEMBERSHIP
+        ]
+        self._out: list[RaftEffect] = []
+        self._hard_dirty = False
+        self._truncate: int | None = None
+        self._unwritten: list[Entry] = []
+        self._promises: list[Send | OwnVote] = []
+        self._waiting: deque[Promise] = deque()
+        self._writes: deque[list[int]] = deque()  # [token, last index, term] once it is synced
+        self._token = 0
+        self.reset_election_timer()
+        if self.is_majority([me]):
+            self.election_due_ms = now_ms  # the only voter has nobody to wait for
+
+    # --- who belongs ---
+
+    @property
+    def term(self) -> int:
+        return self.hard.term
+
+    @property
+    def membership(self) -> Membership:
+        return self._memberships[-1][1] if self._memberships else Membership()
+
+    @property
+    def membership_index(self) -> int:
+        return self._memberships[-1][0] if self._memberships else 0
+
+    def others(self) -> list[PeerId]:
+        members = (*self.membership.voters, *self.membership.learners)
+        return [member.peer for member in members if member.peer != self.me]
+
+    def is_majority(self, peers: Iterable[PeerId]) -> bool:
+        """True if `peers` (counted once each) hold more than half of the votes."""
+        voters = {member.peer for member in self.membership.voters}
+        return len(voters.intersection(peers)) * 2 > len(voters)
+
+    # --- log ---
+
+    def append(self, entry: Entry) -> None:
+        self.log.append(entry)
+        self._unwritten.append(entry)
+        if entry.kind is EntryKind.MEMBERSHIP:
+            self._memberships.append((entry.index, decode_membership(entry)))
+            self.emit(MembershipChanged(self.membership))
+
+    def truncate_from(self, index: int) -> None:
+        assert index > self.commit, "a committed entry is never dropped"
+        self.log.truncate_from(index)
+        self._unwritten = [entry for entry in self._unwritten if entry.index < index]
+        self._truncate = index if self._truncate is None else min(index, self._truncate)
+        for write in self._writes:
+            write[1] = min(write[1], index - 1)
+        while self._memberships and self._memberships[-1][0] >= index:
+            self._memberships.pop()
+            self.emit(MembershipChanged(self.membership))
+
+    # --- terms and votes ---
+
+    def enter_term(self, term: int, *, leader: PeerId | None = None) -> None:
+        """Follow in a higher term. Nothing of the old one is promised any more."""
+        assert term > self.term
+        self.hard = HardState(term, None)
+        self._hard_dirty = True
+        self.become_follower(leader)
+
+    def vote_for(self, peer: PeerId) -> None:
+        assert self.hard.vote in (None, peer)
+        self.hard = HardState(self.term, peer)
+        self._hard_dirty = True
+
+    def become_follower(self, leader: PeerId | None) -> None:
+        """Follow `leader` (None: nobody known) in the current term. The vote stays as it is."""
+        for read in self.reads:
+            self.answer_read(read, None)
+        self.reads.clear()
+        self.progress.clear()
+        self.votes.clear()
+        self.role = Role.FOLLOWER
+        self.set_leader(leader)
+        self.reset_election_timer()
+
+    def set_leader(self, leader: PeerId | None) -> None:
+        if leader != self.leader:
+            self.leader = leader
+            if leader != self.me:
+                self.emit(LeaderChanged(leader, self.term))
+
+    def answer_read(self, read: WaitingRead, index: int | None) -> None:
+        if read.asker is None:
+            self.emit(ReadReady(read.read, index))
+        else:
+            self.send(read.asker, ReadReply(self.term, read.read, -1 if index is None else index))
+
+    def reset_election_timer(self) -> None:
+        low, high = self.timing.election_ms_min, self.timing.election_ms_max
+        self.election_due_ms = self.now_ms + self.rng.randrange(low, high)
+
+    # --- effects ---
+
+    def emit(self, effect: RaftEffect) -> None:
+        self._out.append(effect)
+
+    def send(self, to: PeerId, message: RaftMessage) -> None:
+        """Send what promises nothing that isn't on disk already."""
+        self._out.append(Send(to, message))
+
+    def promise(self, to: PeerId, message: RaftMessage) -> None:
+        """Send once everything that this step and the ones before wrote is on disk."""
+        self._promises.append(Send(to, message))
+
+    def promise_own_vote(self) -> None:
+        self._promises.append(OwnVote(self.term))
+
+    def flush(self) -> list[RaftEffect]:
+        """End of a step: what it wrote becomes one `Persist`; what relies on that waits for it."""
+        out, self._out = self._out, []
+        if self._hard_dirty or self._truncate is not None or self._unwritten:
+            self._token += 1
+            hard = self.hard if self._hard_dirty else None
+            entries = tuple(self._unwritten)
+            # Before the sends: a driver that writes at once loses no time, and none is allowed to
+            # reorder a promise before its write.
+            out.insert(0, Persist(self._token, hard, self._truncate, entries))
+            self._writes.append([self._token, self.log.last_index, self.term])
+            self._hard_dirty, self._truncate, self._unwritten = False, None, []
+        for promised in self._promises:
+            if self._writes:
+                self._waiting.append((self._token, promised))
+            elif isinstance(promised, Send):
+                out.append(promised)
+            else:
+                raise AssertionError("a vote is always written first")
+        self._promises.clear()
+        return out
+
+    def take_synced(self, token: int) -> list[OwnVote]:
+        """Note that writes up to `token` are on disk; release what waited for them. Returns own
+        votes of the current term that count from now on."""
+        while self._writes and self._writes[0][0] <= token:
+            _, index, self.synced_term = self._writes.popleft()
+            self.log.stable = max(self.log.stable, index)
+        assert self.log.stable <= self.log.last_index
+        own_votes = []
+        while self._waiting and self._waiting[0][0] <= token:
+            _, promised = self._waiting.popleft()
+            if isinstance(promised, OwnVote):
+                if promised.term == self.term:
+                    own_votes.append(promised)
+            elif promised.message.term == self.term:  # promises of older terms are void
+                self.emit(promised)
+        return own_votes
+
+    @property
+    def all_synced(self) -> bool:
+        return not self._writes
+
+    def stamp_ms(self) -> int:
+        """Ledger time on the leader: the log's last stamp, plus what our clock counted since."""
+        counted = self.stamp_base_ms + self.now_ms - self.clock_base_ms
+        return max(counted, self.log.last_stamp_ms)
+
+
+_MEMBERSHIP = msgspec.msgpack.Decoder(Membership)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def decode_membership(entry: Entry) -> Membership:
+    return _MEMBERSHIP.decode(entry.payload)
+
+
+def encode_membership(membership: Membership) -> bytes:
+    return _ENCODER.encode(membership)
