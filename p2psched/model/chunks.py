@@ -35,6 +35,8 @@ def count(chunk: bytes) -> int:
     head = 8 + 4 * int(number)
     if len(chunk) < head or head + _U32.unpack_from(chunk, head - 4)[0] != len(chunk):
         raise ValueError("not a chunk: lengths don't agree")
+    if _U32.unpack_from(chunk, 4)[0] != 0:  # bytes that no value holds would be lost by a cut
+        raise ValueError("not a chunk: its data doesn't start at 0")
     return int(number)
 
 

@@ -42,17 +42,26 @@ def unpack(item: bytes) -> tuple[Header, bytes, bytes, bytes]:
     (size,) = _U32.unpack_from(item)
     if size == 0:
         return {}, item[4:], b"", b""
-    header = json.loads(item[4 : 4 + size])
-    if not isinstance(header, dict):
-        raise ValueError("not an item: the header is not a map")
+    header = _read_header(item[4 : 4 + size])
     bodies = []
     position = 4 + size
     for key in ("value_bytes", "stdout_bytes", "stderr_bytes"):
         length = header.pop(key, 0)
-        if not isinstance(length, int) or length < 0:
+        if type(length) is not int or length < 0:
             raise ValueError("not an item: a length is no number")
         bodies.append(item[position : position + length])
         position += length
     if position != len(item):
         raise ValueError("not an item: lengths don't agree")
     return header, bodies[0], bodies[1], bodies[2]
+
+
+def _read_header(text: bytes) -> Header:
+    try:
+        header = json.loads(text)
+    except RecursionError:
+        raise ValueError("not an item: the header is nested too deeply") from None
+    # `type` and not isinstance: True is an int to Python, and no exit code.
+    if type(header) is not dict or any(type(v) not in (int, str) for v in header.values()):
+        raise ValueError("not an item: the header is no map of numbers and texts")
+    return header

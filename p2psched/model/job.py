@@ -10,7 +10,7 @@ import enum
 
 import msgspec
 
-from p2psched.model import limits
+from p2psched.model import chunks, limits
 from p2psched.model.taskset import TaskSet
 
 
@@ -138,6 +138,25 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     @property
     def tasks(self) -> TaskSet:
         return TaskSet.of(self.start, self.stop)
+
+    def parts(self, tasks: TaskSet) -> list[Segment]:
+        """The segments of those of our tasks that are in `tasks`, which must not name others.
+        Raises ValueError if the chunk is damaged."""
+        size = self.stop - self.start
+        if chunks.count(self.data) != size:
+            raise ValueError(f"{size} tasks, {chunks.count(self.data)} results")
+        if tasks.ranges == ((self.start, self.stop),):
+            return [self]
+        return [
+            Segment(
+                start,
+                stop,
+                self.cause,
+                chunks.cut(self.data, start - self.start, stop - self.start),
+                self.busy_us * (stop - start) // size,
+            )
+            for start, stop in tasks.ranges
+        ]
 
 
 class JobState(enum.StrEnum):

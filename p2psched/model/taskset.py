@@ -13,6 +13,7 @@ import msgspec
 
 from p2psched.model.limits import TASK_INDEX_MAX
 
+_DIGITS_MAX: Final = 20  # longer numbers are not even read; leading zeros are fine up to here
 Range = tuple[int, int]  # start (included), stop (excluded)
 
 
@@ -46,6 +47,8 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True):
             first, dash, last = part.strip().partition("-")
             if not first.isdecimal() or (dash and not last.isdecimal()):
                 raise ValueError(f"not an index or a range of indices: {part.strip()!r}")
+            if max(len(first), len(last)) > _DIGITS_MAX or int(last or first) > TASK_INDEX_MAX:
+                raise ValueError(f"an index is at most {TASK_INDEX_MAX}: {part.strip()[:40]!r}")
             start, stop = int(first), int(last if dash else first) + 1
             if start >= stop:
                 raise ValueError(f"range runs backwards: {part.strip()!r}")

@@ -1,0 +1,164 @@
+"""A job that breaks a bound cannot exist, and the message names the bound."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2psched.model import chunks, limits
+from p2psched.model.job import (
+    Cause,
+    FunctionWork,
+    JobSpec,
+    ProgramWork,
+    Segment,
+    SentFile,
+    Work,
+    argument_size,
+)
+from p2psched.model.taskset import EMPTY, TaskSet
+
+ECHO = ProgramWork(argv=("echo", "hello"))
+
+
+def _function(*chunk_bytes: bytes, chunk_tasks: int = 2, code: bytes = b"") -> FunctionWork:
+    return FunctionWork(
+        path="" if code else "math:sqrt",
+        code=code,
+        chunks=chunk_bytes,
+        chunk_tasks=chunk_tasks,
+        python="3.11",
+    )
+
+
+def _spec(
+    *,
+    name: str = "job",
+    tasks: TaskSet = TaskSet.of(0, 3),  # noqa: B008 - frozen
+    work: Work = ECHO,
+    retries: int = 0,
+    timeout_ms: int | None = None,
+    cpus: int = 1,
+) -> JobSpec:
+    return JobSpec(
+        name=name, tasks=tasks, work=work, retries=retries, timeout_ms=timeout_ms, cpus=cpus
+    )
+
+
+def test_every_bound_itself_is_allowed() -> None:
+    spec = _spec(
+        name="n" * limits.JOB_NAME_LEN_MAX,
+        tasks=TaskSet.of(0, limits.JOB_TASKS_MAX),
+        work=ProgramWork(argv=("x" * limits.JOB_ARGUMENT_BYTES_MAX,)),
+        retries=limits.RETRIES_MAX,
+        timeout_ms=1,
+        cpus=limits.SLOTS_MAX,
+    )
+    assert len(spec.tasks) == 1_000_000
+    assert _spec(name="", tasks=TaskSet.of(7, 8)).cpus == 1
+
+
+def test_no_tasks_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 to 1,000,000 tasks, not 0"):
+        _spec(tasks=EMPTY)
+
+
+def test_a_task_too_many_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 to 1,000,000 tasks, not 1,000,001"):
+        _spec(tasks=TaskSet.of(0, limits.JOB_TASKS_MAX + 1))
+
+
+@pytest.mark.parametrize("name", ["n" * 129, "two\nlines", "\x1b[31m", "\0"])
+def test_a_name_that_would_spoil_a_screen_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="up to 128 printable characters"):
+        _spec(name=name)
+
+
+@pytest.mark.parametrize("retries", [-1, 101])
+def test_retries_out_of_bounds_are_refused(retries: int) -> None:
+    with pytest.raises(ValueError, match=f"retries are 0 to 100, not {retries}"):
+        _spec(retries=retries)
+
+
+@pytest.mark.parametrize("cpus", [0, 1025])
+def test_cpus_out_of_bounds_are_refused(cpus: int) -> None:
+    with pytest.raises(ValueError, match=f"cpus are 1 to 1024, not {cpus}"):
+        _spec(cpus=cpus)
+
+
+@pytest.mark.parametrize("timeout_ms", [0, -5])
+def test_a_timeout_of_nothing_is_refused(timeout_ms: int) -> None:
+    with pytest.raises(ValueError, match="longer than nothing"):
+        _spec(timeout_ms=timeout_ms)
+
+
+def test_a_program_without_a_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="a program needs a name"):
+        _spec(work=ProgramWork(argv=()))
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        ProgramWork(argv=("x" * (limits.JOB_ARGUMENT_BYTES_MAX + 1),)),
+        ProgramWork(argv=("x",), env=(("y" * 300_000, "z" * 300_000),)),
+        ProgramWork(argv=("x",), files=(SentFile("f", 0o644, bytes(600_000)),)),
+        _function(bytes(300_000), bytes(300_000)),
+        _function(b"", b"", code=bytes(600_000)),
+    ],
+    ids=["words", "environment", "files", "arguments", "code"],
+)
+def test_too_many_bytes_are_refused_with_both_sizes(work: Work) -> None:
+    with pytest.raises(ValueError, match=r"may take 512 KiB, these take [5-9]\d\d KiB: split"):
+        _spec(work=work)
+
+
+def test_the_size_of_words_is_counted_in_bytes_not_characters() -> None:
+    assert argument_size(ProgramWork(argv=("ä", "b"), env=(("k", "€"),))) == 7
+    assert argument_size(_function(b"12", b"3", code=b"45")) == 5
+
+
+@pytest.mark.parametrize(
+    ("tasks", "work"),
+    [
+        (TaskSet.of(0, 3), _function(b"")),
+        (TaskSet.of(0, 3), _function(b"", b"", b"")),
+        (TaskSet.of(0, 3), _function()),
+        (TaskSet.of(0, 3), _function(b"", b"", chunk_tasks=0)),
+        (TaskSet.of(0, 3), _function(b"", b"", chunk_tasks=-2)),
+        (TaskSet.of(1, 4), _function(b"", b"")),
+        (TaskSet.parse("0,2,3"), _function(b"", b"")),
+    ],
+)
+def test_a_function_job_without_the_arguments_of_each_task_is_refused(
+    tasks: TaskSet, work: FunctionWork
+) -> None:
+    with pytest.raises(ValueError, match="arguments of each of its tasks"):
+        _spec(tasks=tasks, work=work)
+
+
+@given(st.integers(1, 40), st.integers(1, 50))
+def test_a_function_job_may_cut_its_arguments_anywhere(tasks: int, chunk_tasks: int) -> None:
+    sizes = [min(chunk_tasks, tasks - start) for start in range(0, tasks, chunk_tasks)]
+    packed = (chunks.pack([b"argument"] * size) for size in sizes)
+    spec = _spec(tasks=TaskSet.of(0, tasks), work=_function(*packed, chunk_tasks=chunk_tasks))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=JobSpec) == spec
+
+
+def test_a_bound_is_checked_on_what_arrives_too() -> None:
+    good = msgspec.msgpack.decode(msgspec.msgpack.encode(_spec()))
+    good[3] = 101  # retries
+    with pytest.raises(msgspec.ValidationError, match="retries are 0 to 100, not 101"):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(good), type=JobSpec)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 1), (2, 2), (3, 2)])
+def test_a_segment_without_tasks_is_refused(start: int, stop: int) -> None:
+    with pytest.raises(ValueError, match=f"not a range of tasks: {start} to {stop}"):
+        Segment(start, stop, Cause.OK, b"")
+
+
+def test_a_segment_names_its_tasks() -> None:
+    assert Segment(3, 6, Cause.OK, b"").tasks == TaskSet.of(3, 6)
