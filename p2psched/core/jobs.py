@@ -1,0 +1,126 @@
+"""One job inside the state machine: which task is where, and under which grant.
+
+Invariant: every task of the spec is in exactly one of `waiting`, one grant, `succeeded`, `failed`
+or `cancelled`. Only `current_part` decides what a grant may still commit.
+"""
+
+from __future__ import annotations
+
+from p2psched.core.counter import RangeCounter
+from p2psched.model.commands import Grant
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.job import JobSpec, JobState, Segment
+from p2psched.model.taskset import EMPTY, TaskSet
+
+
+class HeldGrant:
+    """Tasks that one incarnation owns under one grant."""
+
+    __slots__ = ("estimate_us", "grant", "incarnation", "peer", "tasks")
+
+    def __init__(
+        self, grant: Grant, peer: PeerId, incarnation: int, tasks: TaskSet, estimate_us: int
+    ) -> None:
+        self.grant = grant
+        self.peer = peer
+        self.incarnation = incarnation
+        self.tasks = tasks
+        self.estimate_us = estimate_us  # of one task, when it was granted
+
+
+class Job:
+    """Mutable; owned by the machine. Others only look."""
+
+    __slots__ = (
+        "attempts_failed",
+        "attempts_lost",
+        "cancelled",
+        "committed",
+        "ended_wall_ms",
+        "estimate_us",
+        "failed",
+        "failures",
+        "finished_by",
+        "grants",
+        "id",
+        "index",
+        "losses",
+        "orphaned",
+        "results_refused",
+        "segments",
+        "spec",
+        "state",
+        "submitted_wall_ms",
+        "succeeded",
+        "waiting",
+    )
+
+    def __init__(self, job: JobId, spec: JobSpec, *, index: int, wall_ms: int) -> None:
+        self.id = job
+        self.spec = spec
+        self.index = index  # of the command that submitted it
+        self.submitted_wall_ms = wall_ms
+        self.ended_wall_ms: int | None = None
+        self.state = JobState.RUNNING
+        self.waiting = spec.tasks
+        self.grants: dict[Grant, HeldGrant] = {}
+        self.orphaned = EMPTY  # tasks under grants of incarnations that are down
+        self.succeeded = EMPTY
+        self.failed = EMPTY
+        self.cancelled = EMPTY
+        self.committed: dict[Grant, TaskSet] = {}  # what each grant has had its say about
+        self.losses = RangeCounter()
+        self.failures = RangeCounter()
+        self.segments = 0
+        self.attempts_lost = 0
+        self.attempts_failed = 0
+        self.results_refused = 0
+        self.finished_by: dict[PeerId, int] = {}
+        self.estimate_us = 0  # of one task; 0 until one has ended
+
+    @property
+    def owned_count(self) -> int:
+        return sum(len(held.tasks) for held in self.grants.values())
+
+    @property
+    def ended(self) -> bool:
+        return self.state is not JobState.RUNNING
+
+    @property
+    def placeable(self) -> TaskSet:
+        """Tasks that nobody live owns."""
+        return self.waiting | self.orphaned
+
+    def attempts(self, tasks: TaskSet) -> list[tuple[int, TaskSet]]:
+        """`tasks` by the number of the attempt that runs next or now, 1 for the first."""
+        parts: list[tuple[int, TaskSet]] = []
+        for lost, part in self.losses.split(tasks):
+            parts += [(1 + lost + failed, piece) for failed, piece in self.failures.split(part)]
+        return parts
+
+    def current_part(self, grant: Grant, tasks: TaskSet) -> TaskSet:
+        """What of `tasks` is still under `grant`: the one rule that settles stolen, cancelled,
+        moved and half-done sets."""
+        held = self.grants.get(grant)
+        return held.tasks & tasks if held is not None else EMPTY
+
+    def owner_of(self, index: int) -> HeldGrant | None:
+        return next((held for held in self.grants.values() if index in held.tasks), None)
+
+    def learn_duration(self, segment: Segment, count: int) -> None:
+        """Moving average of what one task takes; whole numbers, so that all peers agree."""
+        mean = max(1, segment.busy_us // (segment.stop - segment.start))
+        weight = min(count, 4)
+        self.estimate_us = (
+            (self.estimate_us * (8 - weight) + mean * weight) // 8 if self.estimate_us else mean
+        )
+
+    def check(self) -> None:
+        """Assert the invariant; for referees, O(ranges)."""
+        parts = [self.waiting, self.succeeded, self.failed, self.cancelled]
+        parts += [held.tasks for held in self.grants.values()]
+        union = EMPTY
+        for part in parts:
+            assert not union & part, f"a task of job {self.id} is in two places"
+            union = union | part
+        assert union == self.spec.tasks, f"a task of job {self.id} is nowhere"

@@ -1,0 +1,259 @@
+"""What a peer does with the tasks it owns: queue, run in batches, bring the results back.
+
+Invariants: a task is in the queue, in one running batch, or in the outbox until the ledger has
+judged its result; nothing is started twice under one grant; what was revoked is never proposed
+again. One round of results is in flight at a time: what piles up meanwhile leaves with the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from p2psched.core.jobs import Job
+from p2psched.core.machine import Machine
+from p2psched.model.commands import Complete, Completed, Grant, KeptGrant, Outcome
+from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
+from p2psched.model.ids import JobId
+from p2psched.model.job import Cause, FunctionWork, Segment
+from p2psched.model.limits import ENTRY_BYTES_MAX, MIB
+from p2psched.model.taskset import EMPTY, TaskSet
+
+BATCH_US: Final = 20_000  # expected work in one batch: cost is paid per batch, loss is at most one
+FUNCTION_BATCH_MAX: Final = 1024
+PROGRAM_BATCH_MAX: Final = 64
+OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond it nothing starts
+_ROUND_BYTES_MAX: Final = ENTRY_BYTES_MAX // 2
+GENERATION: Final = 1  # rises with a restore from a backup, which doesn't exist yet
+
+
+class StartBatch(msgspec.Struct, frozen=True):
+    batch: Batch
+
+
+class StopBatch(msgspec.Struct, frozen=True):
+    batch: int
+    cause: Cause
+
+
+OwnerEffect = StartBatch | StopBatch
+
+
+class _Queued:
+    __slots__ = ("attempt", "grant", "job", "tasks")
+
+    def __init__(self, job: JobId, grant: Grant, attempt: int, tasks: TaskSet) -> None:
+        self.job = job
+        self.grant = grant
+        self.attempt = attempt
+        self.tasks = tasks
+
+
+class _Running:
+    __slots__ = ("batch", "left", "slots", "stopped")
+
+    def __init__(self, batch: Batch, slots: int) -> None:
+        self.batch = batch
+        self.left = batch.tasks  # not known to have ended, and not revoked
+        self.slots = slots
+        self.stopped = False
+
+
+class Owner:
+    """Mutable; lives as long as the process, across the peer's incarnations."""
+
+    def __init__(self, machine: Machine, *, slots: int) -> None:
+        self._machine = machine
+        self._slots = slots
+        self._queue: deque[_Queued] = deque()
+        self._running: dict[int, _Running] = {}
+        self._outbox: deque[tuple[JobId, Grant, Segment]] = deque()
+        self._outbox_bytes = 0
+        self._in_flight: dict[int, Complete] = {}  # request -> what it proposes
+        self._batch_us: dict[JobId, int] = {}  # expected time of one task, as measured here
+        self._next_batch = 1
+        self.results_refused = 0
+
+    # --- events ---
+
+    def on_granted(self, job: Job, grant: Grant, tasks: TaskSet) -> None:
+        for attempt, part in job.attempts(tasks):
+            self._queue.append(_Queued(job.id, grant, attempt, part))
+
+    def on_revoked(
+        self, job: JobId, grant: Grant, tasks: TaskSet, cause: Cause
+    ) -> list[OwnerEffect]:
+        """Drop what is queued, end what runs. Results already on their way are refused there."""
+        for queued in self._queue:
+            if queued.job == job and queued.grant == grant:
+                queued.tasks = queued.tasks - tasks
+        self._queue = deque(queued for queued in self._queue if queued.tasks)
+        kept = [
+            (j, g, part)
+            for j, g, segment in self._outbox
+            for part in (
+                [segment] if (j, g) != (job, grant) else segment.parts(segment.tasks - tasks)
+            )
+        ]
+        self._outbox = deque(kept)
+        self._outbox_bytes = sum(len(segment.data) for _, _, segment in kept)
+        effects: list[OwnerEffect] = []
+        for run in self._running.values():
+            if (run.batch.job, run.batch.grant) == (job, grant) and run.left & tasks:
+                run.left = run.left - tasks
+                run.stopped = True
+                effects.append(StopBatch(run.batch.id, cause))
+        return effects
+
+    def on_executed(self, event: ExecutorEvent) -> None:
+        run = self._running.get(event.batch)
+        if run is None:
+            return
+        match event:
+            case Progress(segments=segments):
+                for segment in segments:
+                    self._take_result(run, segment)
+            case Ended():
+                del self._running[event.batch]
+                if run.left:  # not begun, or ended by us together with what was revoked
+                    batch = run.batch
+                    again = _Queued(batch.job, batch.grant, batch.attempt, run.left)
+                    self._queue.appendleft(again)
+
+    def _take_result(self, run: _Running, segment: Segment) -> None:
+        current = run.left & segment.tasks
+        run.left = run.left - segment.tasks
+        batch = run.batch
+        if current != segment.tasks:
+            self.results_refused += len(segment.tasks) - len(current)
+        for part in segment.parts(current):
+            self._outbox.append((batch.job, batch.grant, part))
+            self._outbox_bytes += len(part.data)
+        mean_us = max(1, segment.busy_us // (segment.stop - segment.start))
+        known_us = self._batch_us.get(batch.job)
+        self._batch_us[batch.job] = mean_us if known_us is None else (known_us + mean_us) // 2
+
+    # --- what to do next ---
+
+    def start_batches(self) -> list[OwnerEffect]:
+        """Fill free slots, and keep one short batch ready behind each busy one."""
+        effects: list[OwnerEffect] = []
+        if self._outbox_bytes > OUTBOX_BYTES_MAX:
+            return effects
+        busy = sum(run.slots for run in self._running.values())
+        skipped: list[_Queued] = []
+        while self._queue:
+            queued = self._queue.popleft()
+            job = self._machine.jobs[queued.job]
+            expected_us = self._batch_us.get(job.id)
+            is_short = expected_us is not None and expected_us * 2 <= BATCH_US
+            cpus = min(job.spec.cpus, self._slots)
+            if busy + cpus > self._slots * (2 if is_short else 1):
+                skipped.append(queued)
+                if len(skipped) > self._slots:  # look past a few that don't fit, not past all
+                    break
+                continue
+            tasks = queued.tasks.take(self._batch_size(job, len(queued.tasks), expected_us))
+            queued.tasks = queued.tasks - tasks
+            if queued.tasks:
+                self._queue.appendleft(queued)
+            effects.append(self._start(job, queued, tasks, cpus))
+            busy += cpus
+        self._queue.extendleft(reversed(skipped))
+        return effects
+
+    def _batch_size(self, job: Job, queued_count: int, expected_us: int | None) -> int:
+        if expected_us is None:
+            return 1
+        most = FUNCTION_BATCH_MAX if isinstance(job.spec.work, FunctionWork) else PROGRAM_BATCH_MAX
+        share = -(-queued_count // (2 * self._slots))  # leave some for the other slots
+        return max(1, min(most, share, BATCH_US // max(1, expected_us)))
+
+    def _start(self, job: Job, queued: _Queued, tasks: TaskSet, cpus: int) -> StartBatch:
+        batch = Batch(
+            id=self._next_batch,
+            job=job.id,
+            spec=job.spec,
+            tasks=tasks,
+            grant=queued.grant,
+            attempt=queued.attempt,
+            fence=f"{GENERATION}.{queued.grant}.{queued.attempt}",
+        )
+        self._next_batch += 1
+        self._running[batch.id] = _Running(batch, cpus)
+        return StartBatch(batch)
+
+    def next_round(self) -> list[Complete]:
+        """Results to propose now, in one round; empty while one is in flight. The caller numbers
+        them and says so with `proposed`."""
+        if self._in_flight or not self._outbox:
+            return []
+        size = 0
+        groups: dict[tuple[JobId, Grant], list[Segment]] = {}
+        while self._outbox:
+            job, grant, segment = self._outbox[0]
+            size += len(segment.data) + 64
+            if groups and size > _ROUND_BYTES_MAX:
+                break
+            groups.setdefault((job, grant), []).append(segment)
+            self._outbox.popleft()
+            self._outbox_bytes -= len(segment.data)
+        return [Complete(job, grant, tuple(parts)) for (job, grant), parts in groups.items()]
+
+    def proposed(self, request: int, command: Complete) -> None:
+        self._in_flight[request] = command
+
+    def on_outcome(self, request: int, outcome: Outcome) -> bool:
+        """True if it was one of ours."""
+        command = self._in_flight.pop(request, None)
+        if command is None:
+            return False
+        if isinstance(outcome, Completed):
+            self.results_refused += len(outcome.stale)
+        return True
+
+    def on_job_ended(self, job: JobId) -> None:
+        self._batch_us.pop(job, None)
+
+    # --- what others may ask ---
+
+    def kept(self) -> tuple[KeptGrant, ...]:
+        """Everything that this process still works on or has a result for."""
+        held: dict[tuple[JobId, Grant], TaskSet] = {}
+
+        def add(job: JobId, grant: Grant, tasks: TaskSet) -> None:
+            held[job, grant] = held.get((job, grant), EMPTY) | tasks
+
+        for queued in self._queue:
+            add(queued.job, queued.grant, queued.tasks)
+        for run in self._running.values():
+            add(run.batch.job, run.batch.grant, run.left)
+        for job, grant, segment in self._outbox:
+            add(job, grant, segment.tasks)
+        for command in self._in_flight.values():
+            for segment in command.segments:
+                add(command.job, command.grant, segment.tasks)
+        return tuple(KeptGrant(job, grant, tasks) for (job, grant), tasks in held.items() if tasks)
+
+    @property
+    def running_count(self) -> int:
+        """Batches that run or stand ready, at most as many as have their own slot."""
+        return min(self._slots, len(self._running))
+
+    @property
+    def queued_count(self) -> int:
+        queued = sum(len(queued.tasks) for queued in self._queue)
+        return queued + sum(len(run.left) for run in self._running.values()) - self.running_count
+
+    def running_batch(self, job: JobId, index: int) -> int | None:
+        """The batch that holds this task and isn't over, if there is one here."""
+        return next(
+            (
+                run.batch.id
+                for run in self._running.values()
+                if run.batch.job == job and index in run.left
+            ),
+            None,
+        )

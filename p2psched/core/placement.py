@@ -1,0 +1,85 @@
+"""Where tasks go: a pure function over what the ledger says of each peer's load.
+
+Guided self-scheduling (Polychronopoulos and Kuck 1987): each slot is given a share of what is
+left, so early grants are large and cheap and late ones small and even. A peer's backlog is bounded
+in expected time, so that a task is decided late and a peer that joins finds work.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from p2psched.model.ids import PeerId
+from p2psched.model.taskset import TaskSet
+
+BACKLOG_US: Final = 1_000_000  # expected work per slot that a peer owns ahead, at most
+SHARES_PER_SLOT: Final = 2  # a slot is given 1/(2 x slots) of what is left
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A live peer as placement sees it."""
+
+    peer: PeerId
+    incarnation: int
+    slots: int
+    owned: int  # tasks, all jobs
+    load_us: int  # expected work of those
+
+
+def share_out(
+    tasks: TaskSet,
+    candidates: Sequence[Candidate],
+    *,
+    estimate_us: int,
+    cpus: int,
+    owned_here: Mapping[PeerId, int],
+) -> list[tuple[Candidate, TaskSet]]:
+    """Split `tasks` of one job among peers that can run them now; what is in no share waits.
+
+    `owned_here`: peer -> tasks of this job that it owns already.
+    The least loaded peer comes first, ties by id, so equal views give equal shares.
+    """
+    fitting = [c for c in candidates if c.slots >= cpus]
+    slots = sum(c.slots for c in fitting)
+    if not slots or not tasks:
+        return []
+    quota = -(-len(tasks) // (SHARES_PER_SLOT * slots))
+    counts = dict.fromkeys((c.peer for c in fitting), 0)
+    rooms = {
+        c.peer: min(_room(c, estimate_us, cpus), quota * c.slots - owned_here.get(c.peer, 0))
+        for c in fitting
+    }
+    heap = [(c.load_us / c.slots, c.peer, c) for c in fitting if rooms[c.peer] > 0]
+    heapq.heapify(heap)
+    left = len(tasks)
+    while left and heap:
+        load, peer, candidate = heapq.heappop(heap)
+        given = min(left, quota, rooms[peer] - counts[peer])
+        counts[peer] += given
+        left -= given
+        if counts[peer] < rooms[peer]:
+            load += given * estimate_us / candidate.slots
+            heapq.heappush(heap, (load, peer, candidate))
+    shares = []
+    for candidate in fitting:
+        if counts[candidate.peer]:
+            share = tasks.take(counts[candidate.peer])
+            tasks = tasks - share
+            shares.append((candidate, share))
+    return shares
+
+
+def _room(candidate: Candidate, estimate_us: int, cpus: int) -> int:
+    """How many more tasks this peer may own before its backlog is full."""
+    ahead = (candidate.slots * BACKLOG_US - candidate.load_us) // estimate_us
+    free = candidate.slots // cpus - candidate.owned  # a free slot is never left without a task
+    return max(ahead, free)
+
+
+def has_room(candidate: Candidate) -> bool:
+    """True if the peer may own more of some task."""
+    return candidate.load_us < candidate.slots * BACKLOG_US or candidate.owned < candidate.slots

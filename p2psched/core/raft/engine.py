@@ -1,0 +1,271 @@
+"""The embedded ledger engine without I/O: Raft, plus the way of proposals into entries and of
+entries out to the scheduler. The asyncio loop and the simulator drive this same object.
+
+Proposals that pile up in a turn become one entry; while `ENTRIES_IN_FLIGHT_MAX` entries wait for
+their commit, proposals wait too and leave together: cost is paid per round, not per task.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from p2psched.core.raft.core import Raft
+from p2psched.core.raft.effects import (
+    AddMember,
+    Commit,
+    LeaderChanged,
+    MembershipChanged,
+    Persist,
+    Propose,
+    RaftEffect,
+    Read,
+    ReadReady,
+    Receive,
+    Send,
+    Synced,
+    Tick,
+)
+from p2psched.core.raft.state import Timing
+from p2psched.model.commands import Envelope
+from p2psched.model.errors import Refused
+from p2psched.model.execution import Committed
+from p2psched.model.ids import PeerId
+from p2psched.model.limits import ENTRY_BYTES_MAX, PENDING_PROPOSALS_MAX
+from p2psched.model.messages import Forward
+from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership
+
+ENTRIES_IN_FLIGHT_MAX: Final = 4  # appended and not committed; beyond it proposals pile up
+DELIVERY_MAX: Final = 64  # entries handed to the scheduler in one round
+READ_PATIENCE_MS: Final = 1000  # a read that nobody confirms by then is answered with None
+
+Decorate = Callable[[tuple[Envelope, ...]], tuple[Envelope, ...]]
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[Envelope, ...]).decode
+
+
+# --- events besides those of Raft -----------------------------------------------------------------
+
+
+class Forwarded(msgspec.Struct, frozen=True):
+    """Another peer passed proposals on to us because it takes us for the leader."""
+
+    now_ms: int
+    forward: Forward
+
+
+class Round(msgspec.Struct, frozen=True):
+    """End of a turn: make entries of what piled up, deliver what is committed."""
+
+    now_ms: int
+    wall_ms: int
+
+
+EngineEvent = Tick | Receive | Synced | AddMember | Forwarded | Round
+
+
+# --- effects besides `Persist` and `Send` ---------------------------------------------------------
+
+
+class SendForward(msgspec.Struct, frozen=True):
+    to: PeerId
+    forward: Forward
+
+
+class Deliver(msgspec.Struct, frozen=True):
+    """Committed entries, in order, without gaps."""
+
+    batches: tuple[Committed, ...]
+
+
+class CoordinatorIs(msgspec.Struct, frozen=True):
+    """See `ports.ledger.LedgerListener.on_coordinator`."""
+
+    coordinator: PeerId | None
+    is_self: bool
+
+
+class ReadAnswered(msgspec.Struct, frozen=True):
+    tag: int
+    index: int | None
+
+
+EngineEffect = (
+    Persist | Send | SendForward | Deliver | CoordinatorIs | ReadAnswered | MembershipChanged
+)
+
+
+class RaftEngine:
+    """One member of the group."""
+
+    def __init__(
+        self,
+        *,
+        me: PeerId,
+        rng: random.Random,
+        timing: Timing,
+        hard_state: HardState,
+        entries: Sequence[Entry],
+        now_ms: int,
+        decorate: Decorate,
+    ) -> None:
+        self.raft = Raft(
+            me=me, rng=rng, timing=timing, hard_state=hard_state, entries=entries, now_ms=now_ms
+        )
+        self._me = me
+        self._decorate = decorate
+        self._proposals: deque[Envelope] = deque()
+        self._delivered = 0
+        self._coordinator_after: tuple[int, CoordinatorIs] | None = None
+        self._read_tags: list[int] = []  # asked in this turn
+        self._reads: dict[int, tuple[int, list[int]]] = {}  # read -> (asked at, tags)
+        self._next_read = 1
+        self._out: list[EngineEffect] = []
+
+    # --- what callers want; acted upon at the end of the turn ---
+
+    def append(self, envelopes: Sequence[Envelope]) -> None:
+        """Take proposals along. Beyond the bound the newest are dropped: proposers repeat."""
+        free = PENDING_PROPOSALS_MAX - len(self._proposals)
+        self._proposals.extend(envelopes[:free])
+
+    def read_index(self, tag: int) -> None:
+        """`ReadAnswered` with this tag follows, within `READ_PATIENCE_MS` of ticks."""
+        self._read_tags.append(tag)
+
+    # --- events ---
+
+    def step(self, event: EngineEvent) -> list[EngineEffect]:
+        """Take one event; perform the effects in order."""
+        match event:
+            case Round(now_ms=now_ms, wall_ms=wall_ms):
+                self._on_round(now_ms, wall_ms)
+            case Forwarded(forward=forward):
+                if self.raft.is_leader:
+                    self.append(forward.envelopes)
+            case Tick(now_ms=now_ms):
+                self._take(self.raft.step(event))
+                self._expire_reads(now_ms)
+            case _:
+                self._take(self.raft.step(event))
+        out, self._out = self._out, []
+        return out
+
+    def _take(self, effects: list[RaftEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Persist() | Send() | MembershipChanged():
+                    self._out.append(effect)
+                case LeaderChanged(leader=leader):
+                    is_self = leader == self._me
+                    coordinator = CoordinatorIs(leader, is_self)
+                    if is_self:  # speaks only once all that came before is applied
+                        self._coordinator_after = (self.raft.commit, coordinator)
+                    else:
+                        self._coordinator_after = None
+                        self._out.append(coordinator)
+                case ReadReady(read=read, index=index):
+                    self._answer_read(read, index)
+                case Commit():
+                    pass  # delivered at the end of the turn
+
+    def _on_round(self, now_ms: int, wall_ms: int) -> None:
+        self._deliver()
+        if self._read_tags:
+            read, self._next_read = self._next_read, self._next_read + 1
+            self._reads[read] = (now_ms, self._read_tags)
+            self._read_tags = []
+            self._take(self.raft.step(Read(now_ms, read)))
+        if self.raft.is_leader:
+            self._make_entries(now_ms, wall_ms)
+        elif self._proposals:
+            self._forward()
+
+    def _deliver(self) -> None:
+        stop = min(self.raft.commit, self._delivered + DELIVERY_MAX)
+        if stop > self._delivered:
+            entries = self.raft.entries(self._delivered + 1, stop + 1)
+            self._delivered = stop
+            self._out.append(Deliver(tuple(map(_open_entry, entries))))
+        if self._coordinator_after is not None and self._delivered >= self._coordinator_after[0]:
+            self._out.append(self._coordinator_after[1])
+            self._coordinator_after = None
+
+    def _make_entries(self, now_ms: int, wall_ms: int) -> None:
+        while self._proposals and self._may_append():
+            payload = _encode(self._decorate(self._take_proposals()))
+            self._take(self.raft.step(Propose(now_ms, wall_ms, payload)))
+
+    def _may_append(self) -> bool:
+        return self.raft.last_index - self.raft.commit < ENTRIES_IN_FLIGHT_MAX
+
+    def _forward(self) -> None:
+        leader = self.raft.leader
+        while self._proposals:
+            proposals = self._take_proposals()
+            if leader is not None:  # else they are dropped: proposers repeat on a new leader
+                self._out.append(SendForward(leader, Forward(proposals)))
+
+    def _take_proposals(self) -> tuple[Envelope, ...]:
+        """As many as fit one entry, oldest first."""
+        taken: list[Envelope] = []
+        size = 0
+        while self._proposals:
+            size += len(_encode(self._proposals[0]))
+            if taken and size > ENTRY_BYTES_MAX:
+                break
+            taken.append(self._proposals.popleft())
+        return tuple(taken)
+
+    # --- reads ---
+
+    def _answer_read(self, read: int, index: int | None) -> None:
+        _, tags = self._reads.pop(read, (0, []))
+        self._out += [ReadAnswered(tag, index) for tag in tags]
+
+    def _expire_reads(self, now_ms: int) -> None:
+        for read, (asked_ms, _) in list(self._reads.items()):
+            if now_ms - asked_ms >= READ_PATIENCE_MS:
+                self._answer_read(read, None)
+
+    # --- what the driver may look at ---
+
+    @property
+    def wants_round(self) -> bool:
+        """True if another round would do something now."""
+        if self.raft.commit > self._delivered or self._read_tags or self._coordinator_after:
+            return True
+        return bool(self._proposals) and (not self.raft.is_leader or self._may_append())
+
+    @property
+    def delivered(self) -> int:
+        return self._delivered
+
+    def contacts(self) -> Mapping[PeerId, int]:
+        """On the leader: peer -> when it was last heard."""
+        return self.raft.contacts() if self.raft.is_ready_leader else {}
+
+
+def found_cluster(member: Member, stamp_ms: int, wall_ms: int) -> tuple[HardState, Entry]:
+    """What the disk of the first peer of a new cluster starts with."""
+    payload = _encode(Membership((member,)))
+    entry = Entry(1, 1, EntryKind.MEMBERSHIP, stamp_ms, wall_ms, payload)
+    return HardState(1, None), entry
+
+
+def _open_entry(entry: Entry) -> Committed:
+    envelopes: tuple[Envelope, ...] = ()
+    if entry.kind is EntryKind.COMMANDS:
+        try:
+            envelopes = _decode(entry.payload)
+        except msgspec.DecodeError as exc:
+            raise Refused(
+                f"ledger entry {entry.index} holds a command that this version does not know "
+                f"({exc}): run the same version of p2psched as the other peers"
+            ) from exc
+    return Committed(entry.index, entry.stamp_ms, entry.wall_ms, envelopes)

@@ -1,0 +1,88 @@
+"""A peer's proposals on their way through the ledger.
+
+A proposer learns the outcome where everybody does: among the committed entries. Nothing answers a
+proposal, so nothing can be lost between commit and answer; what isn't seen is proposed again under
+the same number, and the first outcome counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from p2psched.core.machine import Machine
+from p2psched.model.commands import Command, Envelope, Outcome, Stamped
+from p2psched.model.execution import Committed
+from p2psched.model.ids import PeerId
+from p2psched.model.limits import PENDING_PROPOSALS_MAX
+
+REPEAT_MS: Final = 1000  # a proposal that isn't committed by then is proposed again
+_REQUESTS_PER_INCARNATION: Final = 1 << 40
+
+
+class Outcomes(msgspec.Struct, frozen=True):
+    """What a batch of entries brought."""
+
+    own: list[tuple[int, Outcome]]  # request -> its first outcome
+    events: list[Stamped]
+
+
+class Replica:
+    """Applies committed entries to the machine and matches outcomes with proposals."""
+
+    def __init__(self, me: PeerId, incarnation: int, machine: Machine) -> None:
+        self._me = me
+        self.machine = machine
+        self._next = (
+            incarnation * _REQUESTS_PER_INCARNATION
+        )  # never used before, also after a restart
+        self._pending: dict[int, tuple[Envelope, int]] = {}  # request -> envelope, sent at
+
+    @property
+    def pending_count(self) -> int:
+        return len(self._pending)
+
+    @property
+    def is_full(self) -> bool:
+        """True if callers must be told to come back later."""
+        return len(self._pending) >= PENDING_PROPOSALS_MAX
+
+    def number(self, command: Command) -> Envelope:
+        """Number a command whose outcome nobody waits for."""
+        self._next += 1
+        return Envelope(self._me, self._next - 1, command)
+
+    def propose(self, command: Command, now_ms: int) -> Envelope:
+        """Number a command and remember it until its outcome is known."""
+        envelope = self.number(command)
+        self._pending[envelope.request] = (envelope, now_ms)
+        return envelope
+
+    def forget(self, request: int) -> None:
+        """Stop waiting: the command may still commit, and nobody here asks."""
+        self._pending.pop(request, None)
+
+    def repeat(self, now_ms: int, *, all_of_them: bool = False) -> list[Envelope]:
+        """What to propose again, oldest first."""
+        due = [
+            envelope
+            for envelope, sent_ms in self._pending.values()
+            if all_of_them or now_ms - sent_ms >= REPEAT_MS
+        ]
+        for envelope in due:
+            self._pending[envelope.request] = (envelope, now_ms)
+        return due
+
+    def apply(self, batches: Iterable[Committed]) -> Outcomes:
+        own: list[tuple[int, Outcome]] = []
+        events: list[Stamped] = []
+        for batch in batches:
+            outcomes, stamped = self.machine.apply(batch)
+            events += stamped
+            for envelope, outcome in zip(batch.envelopes, outcomes, strict=True):
+                if envelope.proposer == self._me and envelope.request in self._pending:
+                    del self._pending[envelope.request]
+                    own.append((envelope.request, outcome))
+        return Outcomes(own, events)

@@ -1,0 +1,305 @@
+"""Everything that a peer decides above the ledger: one machine made of replica, coordinator, owner.
+
+It takes what the ledger committed, what the executor reports, and what callers propose; it says
+what to append, to run, to stop, to store and to answer. The driver calls `Round` at the end of
+each turn in which something happened: what piled up in the turn leaves as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
+from p2psched.core.machine import Machine
+from p2psched.core.owner import Owner, StartBatch, StopBatch
+from p2psched.core.replica import Replica
+from p2psched.model.commands import (
+    Command,
+    Envelope,
+    Granted,
+    JobEnded,
+    Outcome,
+    PeerDown,
+    PeerInfo,
+    PeerUp,
+    PeerWentDown,
+    Rejected,
+    Revoked,
+    Stamped,
+)
+from p2psched.model.execution import Committed, ExecutorEvent
+from p2psched.model.ids import PeerId
+
+PLACE_PATIENCE_MS: Final = 1000  # a round of placements that isn't seen by then is given up
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+class Began(msgspec.Struct, frozen=True):
+    """The process is up: tell the ledger, until it knows."""
+
+    now_ms: int
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """The ledger committed entries."""
+
+    now_ms: int
+    batches: tuple[Committed, ...]
+
+
+class CoordinatorChanged(msgspec.Struct, frozen=True):
+    now_ms: int
+    coordinator: PeerId | None
+    is_self: bool
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A caller on this peer proposes a command; `Answered` with the same tag follows, or never
+    if the ledger stays away."""
+
+    now_ms: int
+    tag: int
+    command: Command
+
+
+class GaveUp(msgspec.Struct, frozen=True):
+    """The caller of `Asked` waits no longer."""
+
+    now_ms: int
+    tag: int
+
+
+class Executed(msgspec.Struct, frozen=True):
+    now_ms: int
+    event: ExecutorEvent
+
+
+class Clocked(msgspec.Struct, frozen=True):
+    """Time went on. `contacts`: on the coordinator, peer -> when it was last heard."""
+
+    now_ms: int
+    contacts: Mapping[PeerId, int]
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """The answer to `RenewIncarnation`: the new number is on disk."""
+
+    now_ms: int
+    incarnation: int
+
+
+class Leaving(msgspec.Struct, frozen=True):
+    """The process is about to stop cleanly: give the tasks back now, not after a silence."""
+
+    now_ms: int
+    tag: int
+
+
+class Round(msgspec.Struct, frozen=True):
+    """End of a turn."""
+
+    now_ms: int
+
+
+SchedulerEvent = (
+    Began
+    | Applied
+    | CoordinatorChanged
+    | Asked
+    | GaveUp
+    | Executed
+    | Clocked
+    | Renewed
+    | Leaving
+    | Round
+)
+
+# --- effects --------------------------------------------------------------------------------------
+
+
+class AppendToLedger(msgspec.Struct, frozen=True):
+    envelopes: tuple[Envelope, ...]
+
+
+class Store(msgspec.Struct, frozen=True):
+    """Results and history to keep, and up to which entry they are complete."""
+
+    events: tuple[Stamped, ...]
+    applied_index: int
+
+
+class Answered(msgspec.Struct, frozen=True):
+    tag: int
+    outcome: Outcome
+
+
+class RenewIncarnation(msgspec.Struct, frozen=True):
+    """We were declared down and are not: take the next number, durably, and say `Renewed`."""
+
+
+SchedulerEffect = AppendToLedger | StartBatch | StopBatch | Store | Answered | RenewIncarnation
+
+
+class Scheduler:
+    """One peer above the ledger. `info.incarnation` must be new for this start of the process."""
+
+    def __init__(self, info: PeerInfo, *, window_ms: int = DETECTION_WINDOW_MS) -> None:
+        self.machine = Machine()
+        self._info = info
+        self._replica = Replica(info.peer, info.incarnation, self.machine)
+        self._coordinator = Coordinator(info.peer, self.machine, window_ms=window_ms)
+        self.owner = Owner(self.machine, slots=info.slots)
+        self._out: list[SchedulerEffect] = []
+        self._append: list[Envelope] = []
+        self._tags: dict[int, int] = {}  # request -> tag of the caller
+        self._places: set[int] = set()  # requests of the round of placements in flight
+        self._places_sent_ms = 0
+        self._leaving = False
+
+    def step(self, event: SchedulerEvent) -> list[SchedulerEffect]:
+        """Take one event; perform the effects in order."""
+        now_ms = event.now_ms
+        match event:
+            case Applied(batches=batches):
+                self._on_applied(batches)
+            case Executed(event=executed):
+                self.owner.on_executed(executed)
+            case Round():
+                self._on_round(now_ms)
+            case Clocked(contacts=contacts):
+                self._on_clock(now_ms, contacts)
+            case Asked(tag=tag, command=command):
+                self._ask(tag, command, now_ms)
+            case GaveUp(tag=tag):
+                self._give_up(tag)
+            case _:
+                self._on_change(event)
+        out, self._out = self._out, []
+        return out
+
+    # --- what the coordinator adds to an entry ---
+
+    def decorate(self, envelopes: tuple[Envelope, ...]) -> tuple[Envelope, ...]:
+        """First placements ride in the entry of their job (see `LedgerListener.decorate`). If the
+        entry is lost, a later round places anew: nobody waits for their outcome."""
+        commands = self._coordinator.first_placements(envelopes)
+        return (*envelopes, *map(self._replica.number, commands))
+
+    # --- handlers ---
+
+    def _on_change(self, event: Began | CoordinatorChanged | Renewed | Leaving) -> None:
+        now_ms = event.now_ms
+        match event:
+            case CoordinatorChanged(coordinator=coordinator, is_self=is_self):
+                self._coordinator.on_coordinator(now_ms, is_self=is_self)
+                self._places.clear()
+                if coordinator is not None:
+                    self._append += self._replica.repeat(now_ms, all_of_them=True)
+            case Began():
+                self._come_up(now_ms)
+            case Renewed(incarnation=incarnation):
+                self._info = msgspec.structs.replace(self._info, incarnation=incarnation)
+                self._come_up(now_ms)
+            case Leaving(tag=tag):
+                self._leaving = True
+                down = PeerDown(self._info.peer, self._info.incarnation, "stopped")
+                self._ask(tag, down, now_ms)
+
+    def _propose(self, command: Command, now_ms: int) -> int:
+        envelope = self._replica.propose(command, now_ms)
+        self._append.append(envelope)
+        return envelope.request
+
+    def _ask(self, tag: int, command: Command, now_ms: int) -> None:
+        if self._replica.is_full:
+            busy = Rejected("unavailable", "busy: too many proposals wait for the ledger")
+            self._out.append(Answered(tag, busy))
+            return
+        self._tags[self._propose(command, now_ms)] = tag
+
+    def _give_up(self, tag: int) -> None:
+        for request in [request for request, asked in self._tags.items() if asked == tag]:
+            del self._tags[request]
+            self._replica.forget(request)
+
+    def _come_up(self, now_ms: int) -> None:
+        self._propose(PeerUp(self._info, self.owner.kept()), now_ms)
+
+    def _on_applied(self, batches: tuple[Committed, ...]) -> None:
+        if not batches:
+            return
+        brought = self._replica.apply(batches)
+        for request, outcome in brought.own:
+            self._places.discard(request)
+            if self.owner.on_outcome(request, outcome):
+                continue
+            tag = self._tags.pop(request, None)
+            if tag is not None:
+                self._out.append(Answered(tag, outcome))
+        for stamped in brought.events:
+            self._on_event(stamped)
+        self._out.append(Store(tuple(brought.events), batches[-1].index))
+
+    def _on_event(self, stamped: Stamped) -> None:
+        event, info = stamped.event, self._info
+        match event:
+            case Granted(peer=info.peer, incarnation=info.incarnation):
+                job = self.machine.jobs[event.job]
+                # Later commands of the same batch of entries may have taken some away again.
+                tasks = job.current_part(event.grant, event.tasks)
+                if tasks:
+                    self.owner.on_granted(job, event.grant, tasks)
+            case Revoked(peer=info.peer):
+                effects = self.owner.on_revoked(event.job, event.grant, event.tasks, event.cause)
+                self._out += effects
+            case PeerWentDown(peer=info.peer, incarnation=info.incarnation) if not self._leaving:
+                self._out.append(RenewIncarnation())
+            case JobEnded():
+                self.owner.on_job_ended(event.job)
+            case _:
+                pass
+
+    def _on_clock(self, now_ms: int, contacts: Mapping[PeerId, int]) -> None:
+        self._append += self._replica.repeat(now_ms)
+        for command in self._coordinator.find_dead(now_ms, contacts):
+            self._propose(command, now_ms)
+
+    def _on_round(self, now_ms: int) -> None:
+        """What this turn's events led to leaves together."""
+        for command in self.owner.next_round():
+            self.owner.proposed(self._propose(command, now_ms), command)
+        if self._places and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS:
+            self._places.clear()
+        if not self._places and self._coordinator.coordinates:
+            for place in self._coordinator.place():
+                request = self._propose(place, now_ms)
+                self._places.add(request)
+                self._places_sent_ms = now_ms
+        if not self._leaving:
+            self._out += self.owner.start_batches()
+        if self._append:
+            self._out.append(AppendToLedger(tuple(self._append)))
+            self._append.clear()
+
+    # --- what others may look at ---
+
+    @property
+    def info(self) -> PeerInfo:
+        return self._info
+
+    @property
+    def coordinates(self) -> bool:
+        return self._coordinator.coordinates
+
+    @property
+    def pending_count(self) -> int:
+        return self._replica.pending_count
+
+    @property
+    def results_refused(self) -> int:
+        """Results that this peer brought and that were not current any more."""
+        return self.owner.results_refused
