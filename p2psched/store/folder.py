@@ -1,0 +1,324 @@
+"""The data folder: who this peer is, and the lock that lets only one process be it.
+
+    identity      peer id, cluster, name, incarnation; JSON with a checksum
+    lock          held while a process uses the folder; names its pid
+    secret        the cluster's secret as hex digits, mode 0600
+    peers.json    names and addresses of others; advice for finding them again
+    ledger/ run/ results.db    kept by others
+
+It refuses a folder that is not ours (nothing is written there), one that a newer version wrote,
+and one whose identity is damaged: a peer that forgot who it is must not vote under a guess.
+
+Invariant: an incarnation number is durable before anybody hears it, so none is ever used twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import pwd
+import random
+import re
+import stat
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+
+from p2psched.model import ids
+from p2psched.model.errors import Damaged, NotFound, Refused, UsageError
+from p2psched.model.ids import ClusterId, PeerId
+from p2psched.store.files import aside_of, read_file, refusing, replace_file, sync_folder
+
+FORMAT: Final = 1
+NAME_LEN_MAX: Final = 64
+SECRET_BYTES_MIN: Final = 16
+SECRET_BYTES_MAX: Final = 64
+ADDRESSES_MAX: Final = 1024  # further ones are left out of the address book
+
+_IDENTITY_BYTES_MAX: Final = 4096
+_ADDRESS_BOOK_BYTES_MAX: Final = 1024 * 1024
+_FOLDER_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_LEN_MAX - 1}}}")
+_RESERVED: Final = "run"  # records of local peers live beside the data folders: store.records
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a peer is. `cluster` is None until a joiner has learnt it."""
+
+    format: int = FORMAT
+    peer: PeerId
+    cluster: ClusterId | None = None
+    name: str
+    incarnation: int = 0  # of the last process that used the folder; 0: none yet
+
+    def __post_init__(self) -> None:
+        if not ids.is_id(self.peer) or not (self.cluster is None or ids.is_id(self.cluster)):
+            raise ValueError("an id has 32 hex digits")
+        if not 1 <= len(self.name) <= NAME_LEN_MAX or not self.name.isprintable():
+            raise ValueError(f"a name has 1 to {NAME_LEN_MAX} printable characters")
+        if self.incarnation < 0:
+            raise ValueError("incarnations count from 1")
+
+
+class DataFolder:
+    """An open data folder: this process holds its lock until `close`. Use it from one thread."""
+
+    def __init__(self, path: Path, lock: int, identity: Identity) -> None:
+        """Not for callers: see `open`."""
+        self.path: Final = path
+        self.ledger_path: Final = path / "ledger"
+        self.run_path: Final = path / "run"
+        self.results_path: Final = path / "results.db"
+        self.secret_path: Final = path / "secret"
+        self.address_book: Final = AddressBook(path / "peers.json")
+        self._lock = lock
+        self._identity = identity
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool, name: str | None = None) -> Self:
+        """Take a data folder into use. With `create` a missing or empty one becomes the folder of
+        a new peer called `name` (by default as the folder is); an existing one keeps its name.
+        Raises Refused, NotFound (nothing there and not `create`), UsageError, Damaged."""
+        with refusing(f"use {path} as data folder"):
+            _check_ours(path, create=create)
+            if create and not path.exists():
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sync_folder(path.parent)
+            lock = _take_lock(path)
+            try:
+                if (path / "identity").exists():
+                    identity = _load(path)
+                else:
+                    identity = _new_identity(path.resolve().name if name is None else name)
+                    _save(path, identity)
+                for sub in ("ledger", "run"):
+                    (path / sub).mkdir(mode=0o700, exist_ok=True)
+                sync_folder(path)
+                return cls(path, lock, identity)
+            except BaseException:
+                os.close(lock)
+                raise
+
+    @property
+    def identity(self) -> Identity:
+        return self._identity
+
+    def set_cluster(self, cluster: ClusterId) -> None:
+        """Keep the cluster that this peer belongs to, durably. Refused if it is another one."""
+        kept = self._identity.cluster
+        if kept not in (None, cluster):
+            raise Refused(
+                f"data folder {self.path} belongs to cluster {kept}, not to {cluster}: "
+                "choose another --data to join that one"
+            )
+        if kept is None:
+            self._change(msgspec.structs.replace(self._identity, cluster=cluster))
+
+    def next_incarnation(self) -> int:
+        """A number that no process on this folder had before, durable on return."""
+        following = self._identity.incarnation + 1
+        self._change(msgspec.structs.replace(self._identity, incarnation=following))
+        return following
+
+    def read_secret(self) -> bytes | None:
+        """The cluster's secret, or None if there is none yet. Refused if others may read it."""
+        return read_secret_file(self.secret_path) if self.secret_path.exists() else None
+
+    def write_secret(self, secret: bytes) -> None:
+        """Keep the cluster's secret, durably, readable by this user alone."""
+        assert SECRET_BYTES_MIN <= len(secret) <= SECRET_BYTES_MAX
+        with refusing(f"write {self.secret_path}"):
+            replace_file(self.secret_path, f"{secret.hex()}\n".encode(), durable=True)
+
+    def close(self) -> None:
+        """Let another process use the folder. Idempotent."""
+        if self._lock >= 0:
+            # The pid goes first: a name in a lock that nobody holds would mislead.
+            lock, self._lock = self._lock, -1
+            try:
+                os.ftruncate(lock, 0)
+            finally:
+                os.close(lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _change(self, identity: Identity) -> None:
+        assert self._lock >= 0, "a closed folder may be another process's by now"
+        with refusing(f"write {self.path / 'identity'}"):
+            _save(self.path, identity)
+        self._identity = identity
+
+
+class AddressBook:
+    """Names and addresses of other peers. Advice only: a damaged or missing one is an empty one,
+    and one that can't be written is a warning in the log."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> dict[PeerId, tuple[str, str]]:
+        """Peer -> (name, address); what is no valid entry is left out."""
+        try:
+            data, _ = read_file(self._path, _ADDRESS_BOOK_BYTES_MAX)
+            kept = msgspec.json.decode(data, type=dict[str, tuple[str, str]])
+        except (OSError, ValueError):
+            return {}
+        return {PeerId(peer): entry for peer, entry in kept.items() if ids.is_id(peer)}
+
+    def save(self, entries: Mapping[PeerId, tuple[str, str]]) -> None:
+        """Replace the book by `entries`, the first ADDRESSES_MAX of them by peer id."""
+        data = msgspec.json.encode(dict(sorted(entries.items())[:ADDRESSES_MAX]))
+        try:
+            replace_file(self._path, data, durable=False)
+        except OSError as fault:
+            logging.getLogger(__name__).warning(
+                "address-book-not-saved", extra={"file": str(self._path), "reason": str(fault)}
+            )
+
+
+def default_data_folder(name: str, environ: Mapping[str, str]) -> Path:
+    """Where the peer `name` keeps its data unless told otherwise: `$XDG_STATE_HOME/p2psched/name`
+    or `~/.local/state/p2psched/name`; for root without a home `/var/lib/p2psched/name`."""
+    if not _FOLDER_NAME.fullmatch(name) or name == _RESERVED:
+        raise UsageError(
+            f"{name!r} can't name a folder: use 1 to {NAME_LEN_MAX} of letters, digits, '.', '_', "
+            f"'-', starting with a letter or digit, and not {_RESERVED!r}; or pass --data"
+        )
+    state = state_home(environ)
+    if state is None and os.geteuid() != 0:
+        raise UsageError("no home folder is known for this user: pass --data")
+    return (Path("/var/lib") if state is None else state) / "p2psched" / name
+
+
+def state_home(environ: Mapping[str, str]) -> Path | None:
+    """`$XDG_STATE_HOME` or `~/.local/state` (XDG base directories: relative paths are ignored);
+    None if there is no home. Root's home counts only if the environment names it, as a service
+    has none."""
+    state, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
+    if state.startswith("/"):
+        return Path(state)
+    if not home.startswith("/") and os.geteuid() != 0:
+        try:
+            home = pwd.getpwuid(os.geteuid()).pw_dir
+        except KeyError:
+            home = ""
+    return Path(home) / ".local" / "state" if home.startswith("/") else None
+
+
+def read_secret_file(path: Path) -> bytes:
+    """A secret as hex digits from a file that only this user (or root) can read. Raises Refused;
+    no message shows any of the content."""
+    with refusing(f"read the secret {path}"):
+        try:
+            data, status = read_file(path, 4 * SECRET_BYTES_MAX)
+        except ValueError as fault:
+            raise Refused(f"{path} holds no secret: it is {fault}") from fault
+    if status.st_mode & 0o077:
+        raise Refused(f"others can read the secret {path}: run `chmod 600 {path}`")
+    if status.st_uid not in {os.geteuid(), 0}:
+        raise Refused(f"the secret {path} belongs to another user: copy it to a file of your own")
+    try:
+        secret = bytes.fromhex(data.decode("ascii"))
+    except ValueError:
+        # Without a cause: its message would show a piece of the content.
+        raise Refused(f"{path} holds no secret: expected hex digits only") from None
+    if not SECRET_BYTES_MIN <= len(secret) <= SECRET_BYTES_MAX:
+        raise Refused(
+            f"{path} holds no secret: expected {2 * SECRET_BYTES_MIN} to {2 * SECRET_BYTES_MAX} "
+            f"hex digits, found {2 * len(secret)}"
+        )
+    return secret
+
+
+def _check_ours(path: Path, *, create: bool) -> None:
+    """Decide by looking only whether the folder may be used."""
+    try:
+        names = {entry.name for entry in path.iterdir()}
+    except FileNotFoundError:
+        names = set()
+    if "identity" in names:
+        status = path.stat()
+        if status.st_uid != os.geteuid() and os.geteuid() != 0:
+            raise Refused(f"data folder {path} belongs to another user: choose another --data")
+        return
+    # A first start that crashed leaves these two, and nothing that is worth keeping.
+    if names - {"lock", aside_of(path / "identity").name}:
+        raise Refused(
+            f"{path} holds other files and is no data folder of p2psched: choose another --data"
+        )
+    if not create:
+        raise NotFound(f"no peer keeps its data in {path}: check --data, or start a peer there")
+
+
+def _take_lock(path: Path) -> int:
+    """The descriptor that holds the lock. Refused, with the holder's pid, if it is taken."""
+    if stat.S_IMODE(path.stat().st_mode) != 0o700:
+        path.chmod(0o700)
+    descriptor = os.open(
+        path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise Refused(
+            f"data folder {path} is in use by process {holder or '(starting)'}: stop it, or choose "
+            "another --data"
+        ) from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _new_identity(name: str) -> Identity:
+    try:
+        return Identity(peer=PeerId(ids.new_id(random.SystemRandom())), name=name)
+    except ValueError as fault:
+        raise UsageError(f"{name!r} can't name a peer: {fault}") from fault
+
+
+def _save(path: Path, identity: Identity) -> None:
+    fields = {**msgspec.structs.asdict(identity), "crc": _crc(identity)}
+    data = json.dumps(fields, indent=1).encode() + b"\n"
+    replace_file(path / "identity", data, durable=True)
+
+
+def _load(path: Path) -> Identity:
+    try:
+        data, _ = read_file(path / "identity", _IDENTITY_BYTES_MAX)
+        fields = json.loads(data)
+        if isinstance(fields, dict) and isinstance(fields.get("format"), int):
+            _check_format(path, fields["format"])
+        identity = msgspec.convert(fields, Identity)
+        if fields.get("crc") != _crc(identity):
+            raise ValueError("the checksum does not match")
+    except (ValueError, RecursionError) as fault:
+        raise Damaged(
+            f"the identity of data folder {path} is damaged ({fault}): it is not used, since a "
+            "wrong one could vote twice; join again with an empty --data"
+        ) from fault
+    return identity
+
+
+def _check_format(path: Path, found: int) -> None:
+    if found > FORMAT:
+        raise Refused(
+            f"data folder {path} was written by a newer p2psched (format {found}, this one knows "
+            f"{FORMAT}): run that version"
+        )
+
+
+def _crc(identity: Identity) -> str:
+    return f"{zlib.crc32(msgspec.msgpack.encode(identity)):08x}"
