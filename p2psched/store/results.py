@@ -259,6 +259,8 @@ class _Unsound(Exception):
 def _open(path: Path) -> sqlite3.Connection:
     if _mark(path).exists():
         raise _Unsound("an earlier read found damage in it")
+    # SQLite gives its write-ahead log the mode that the file has when it is first opened.
+    path.touch(mode=0o600)
     db = sqlite3.connect(
         path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
@@ -285,7 +287,6 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     tables = tuple(name for (name,) in names.fetchall())
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if not tables and version == 0:
-        path.chmod(0o600)
         db.executescript(_SCHEMA)
     elif tables != _TABLES or version != SCHEMA_VERSION:
         raise _Unsound(f"schema {version} is not ours ({SCHEMA_VERSION})")

@@ -338,6 +338,8 @@ def test_a_call_after_close_does_not_blame_the_file(tmp_path: Path) -> None:
     assert not (tmp_path / "results.distrusted").exists()
 
 
-def test_the_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
-    store_entries(tmp_path / "results.db", 1)
-    assert (tmp_path / "results.db").stat().st_mode & 0o777 == 0o600
+def test_the_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    with closing(SqliteResults(tmp_path / "results.db")) as results:
+        results.store([recorded(0)], 1)
+        modes = {entry.name: entry.stat().st_mode & 0o777 for entry in tmp_path.iterdir()}
+    assert modes == {"results.db": 0o600, "results.db-wal": 0o600}
