@@ -283,12 +283,12 @@ class SimDisk:
         for start, end in inode.doubtful:
             end = min(end, len(data))
             if start < end:
-                lost = _torn(rng, data[:end], start)
-                data[start:end] = lost + bytes(end - len(lost))
-        left = _Inode()
-        left.data = data
-        left.durable_len = len(data)
-        return left
+                left = _torn(rng, data[:end], start)
+                data[start:end] = left[start:] + bytes(end - len(left))
+        survivor = _Inode()
+        survivor.data = data
+        survivor.durable_len = len(data)
+        return survivor
 
 
 def _check_name(name: str) -> None:

@@ -139,6 +139,8 @@ def test_without_power_every_call_fails_until_the_crash() -> None:
 def test_a_failed_sync_kills_the_handle_and_a_later_sync_does_not_save_the_bytes() -> None:
     disk = make()
     file = disk.open_append("log")
+    file.write(b"synced+")
+    file.sync()
     file.write(b"doubtful")
     disk.fail_next_sync = True
     with pytest.raises(OSError, match="sync failed"):
@@ -149,9 +151,10 @@ def test_a_failed_sync_kills_the_handle_and_a_later_sync_does_not_save_the_bytes
     again.write(b"+synced")
     again.sync()
     images = {image for image in crash_images(disk, "log") if image is not None}
-    assert bytes(8) + b"+synced" in images
-    assert b"doubtful+synced" in images
-    assert all(image.endswith(b"+synced") for image in images)
+    assert b"synced+" + bytes(8) + b"+synced" in images
+    assert b"synced+doubtful+synced" in images
+    assert all(len(image) == 22 for image in images)
+    assert all(image.startswith(b"synced+") and image.endswith(b"+synced") for image in images)
 
 
 def test_a_full_disk_stores_what_fits_and_takes_more_when_there_is_room() -> None:
