@@ -1,0 +1,240 @@
+"""The Raft log and the hard state of a peer, on its disk, in segment files that only grow.
+
+For: the peer's Raft loop, which writes groups and syncs before it speaks. It refuses to guess:
+damage stops it (`store.recovery` says what counts as damage), and after a failed sync every call
+raises, because what the disk holds is unknown from then on; the peer must stop.
+
+Invariants
+- What `sync` returned for is there after any crash; what was only written survives as a prefix of
+  its records (hard state first, then the truncation, then entries in order), never with a gap.
+- What `open` returned is synced, and so is a record behind it: if it is lost or changes later,
+  the next `open` raises Damaged instead of returning less. This also holds if an earlier process
+  was told of a failed sync and its pages never reached the disk.
+- A segment is synced whole before the next one exists, and its header before its first record.
+- After a write that found no space the store is as it was before, and may be written again.
+
+Calls block and belong to one thread at a time: `sync` may run in another thread than `write`, but
+never while a `write` runs.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from p2psched.model.limits import MIB
+from p2psched.model.raft import Entry, HardState
+from p2psched.ports.disk import AppendFile, Disk
+from p2psched.store.recovery import Findings, read_segments
+from p2psched.store.segments import HEADER_BYTES, GroupEncoder, encode_header, segment_name
+
+SEGMENT_BYTES_MAX: Final = 64 * MIB
+# Offsets are 32 bits; a segment ends with the group that goes over its maximum.
+_SEGMENT_BYTES_LIMIT: Final = 1 << 30
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What the disk held when the log was opened."""
+
+    hard_state: HardState
+    entries: list[Entry]  # contiguous, from index 1
+    torn_bytes: int  # cut from the tail: never synced, or of the last group
+    files: int
+
+
+class LogStore:
+    """Made by `open` only. Several `write` may precede one `sync`."""
+
+    def __init__(self, disk: Disk, found: Findings, segment_bytes_max: int) -> None:
+        self._disk = disk
+        self._segment_bytes_max = segment_bytes_max
+        self._last_index = len(found.entries)
+        self._number = max(found.sizes, default=0)
+        self._older_bytes = sum(found.sizes.values()) - found.sizes.get(self._number, 0)
+        self._previous = found.previous
+        self._seed = found.seed
+        self._poison = ""
+        self._file: AppendFile
+        if self._number == 0:
+            self._file = self._new_segment()
+            self._number = 1
+        else:
+            self._file = disk.open_append(segment_name(self._number))
+        self._size = self._file.size
+        self._group = self._size  # where the group that is being written starts
+
+    @staticmethod
+    def open(
+        disk: Disk, *, segment_bytes_max: int = SEGMENT_BYTES_MAX
+    ) -> tuple[LogStore, Recovered]:
+        """Read the log, cut a torn tail, and make what is returned durable.
+
+        Raises Damaged (nothing was changed), Refused for a newer format (nothing was changed), or
+        OSError. On a full disk an existing log still opens.
+        """
+        assert HEADER_BYTES < segment_bytes_max <= _SEGMENT_BYTES_LIMIT, segment_bytes_max
+        found = read_segments(disk)
+        if found.remove is not None:
+            disk.remove(found.remove)
+        elif found.torn_bytes:
+            number = max(found.sizes)
+            disk.truncate(segment_name(number), found.sizes[number])
+        store = LogStore(disk, found, segment_bytes_max)
+        try:
+            store._seal(found.hard_state)
+        except BaseException:
+            store.close()
+            raise
+        recovered = Recovered(
+            hard_state=found.hard_state,
+            entries=found.entries,
+            torn_bytes=found.torn_bytes,
+            files=store._number,
+        )
+        return store, recovered
+
+    def write(
+        self,
+        *,
+        hard_state: HardState | None,
+        truncate_from: int | None,
+        entries: Sequence[Entry],
+    ) -> None:
+        """Append, in this order: the hard state, "entries from `truncate_from` on are void",
+        `entries`. One write call; not durable before `sync`.
+
+        Raises OSError. With ENOSPC or EDQUOT nothing was stored and the same call may be repeated
+        when there is space; after any other error the store is poisoned.
+        """
+        self._check()
+        last_index = self._last_index
+        if truncate_from is not None:
+            assert 1 <= truncate_from <= last_index + 1, (truncate_from, last_index)
+            last_index = truncate_from - 1
+        for position, entry in enumerate(entries, start=last_index + 1):
+            assert entry.index == position, (entry.index, position)
+        if self._size >= self._segment_bytes_max:
+            self._rotate()
+        group = GroupEncoder(
+            offset=self._size, group=self._group, previous=self._previous, seed=self._seed
+        )
+        if hard_state is not None:
+            group.hard_state(hard_state)
+        if last_index < self._last_index:
+            group.truncate(last_index + 1)
+        group.entries(entries)
+        self._append(group.data())
+        self._previous = group.previous
+        self._last_index = last_index + len(entries)
+
+    def sync(self) -> None:
+        """Make everything written durable: one fdatasync, none if there is nothing to do.
+
+        Raises OSError, and then the store is poisoned: the peer must stop, nothing that was
+        written since the last sync may be spoken of.
+        """
+        self._check()
+        if self._group == self._size:
+            return
+        self._sync_file()
+        self._group = self._size
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all segments, synced or not."""
+        return self._older_bytes + self._size
+
+    def close(self) -> None:
+        """Let go of the file. Does not sync: what was only written may be lost in a crash."""
+        self._poison = self._poison or "it was closed"
+        self._file.close()
+
+    def _append(self, data: bytes) -> None:
+        assert self._size + len(data) <= 2 * _SEGMENT_BYTES_LIMIT, len(data)
+        if not data:
+            return
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self._on_write_failed(error)
+            raise
+        self._size += len(data)
+
+    def _on_write_failed(self, error: OSError) -> None:
+        """Take back a part of a group that found no space; poison the store for other reasons."""
+        self._poison = f"a write failed: {error}"
+        if error.errno not in _NO_SPACE:
+            return
+        name = segment_name(self._number)
+        self._file.close()
+        self._disk.truncate(name, self._size)
+        self._file = self._disk.open_append(name)
+        self._poison = ""
+
+    def _rotate(self) -> None:
+        # The old segment must be whole on the disk before the name of the new one is: that a later
+        # segment exists is the proof that every byte of this one was synced.
+        self.sync()
+        try:
+            file = self._new_segment()
+        except OSError as error:
+            self._poison = f"a new segment could not be made: {error}"
+            if error.errno in _NO_SPACE:
+                self._disk.remove(segment_name(self._number + 1))
+                self._poison = ""
+            raise
+        self._file.close()
+        self._file = file
+        self._older_bytes += self._size
+        self._number += 1
+        self._size = self._group = file.size
+
+    def _new_segment(self) -> AppendFile:
+        """Make the next segment with its header synced. Changes the chain only if it works."""
+        number = self._number + 1
+        header = encode_header(number, self._previous)
+        file = self._disk.open_append(segment_name(number))
+        try:
+            assert file.size == 0, segment_name(number)
+            file.write(header)
+            file.sync()
+        except BaseException:
+            file.close()
+            raise
+        self._seed = self._previous = int.from_bytes(header[-4:], "little")
+        return file
+
+    def _seal(self, hard_state: HardState) -> None:
+        """Sync what recovery read, and then put a record of a later group behind it.
+
+        The bytes may never have been synced (the process was killed) or their sync may have
+        failed, and the caller is about to speak of them. The record is what turns their loss from
+        a torn tail into damage. Two syncs: its group claims that all before it is on the disk.
+        """
+        self._sync_file()
+        if self.size_bytes == HEADER_BYTES:
+            return
+        try:
+            self.write(hard_state=hard_state, truncate_from=None, entries=())
+        except OSError as error:
+            # A full disk must not keep a peer from reading what it has.
+            if error.errno not in _NO_SPACE:
+                raise
+        self.sync()
+
+    def _sync_file(self) -> None:
+        try:
+            self._file.sync()
+        except OSError as error:
+            self._poison = f"a sync failed: {error}"
+            raise
+
+    def _check(self) -> None:
+        if self._poison:
+            raise OSError(
+                errno.EIO, f"the log can't be used, {self._poison}; stop the peer and start it anew"
+            )
