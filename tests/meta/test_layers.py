@@ -12,6 +12,7 @@ A module may import its own package and packages of lower layers; siblings don't
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,8 +70,9 @@ PURE_PACKAGES: Final = frozenset({"msgspec"})
 # Bytes are opened as Python objects only by workers, by callers, and by what stands for them.
 NO_PICKLE: Final = ("model", "core", "ports", "net", "store", "observe", "peer")
 PICKLES: Final = frozenset({"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"})
-# The interpreter that runs users' functions loads these by path and may have nothing else.
-STANDALONE: Final = ("model/chunks.py", "model/items.py")
+# The interpreter that runs users' functions loads these under a private name, so they see each
+# other by relative imports only, and it may have nothing else installed.
+STANDALONE: Final = re.compile(r"run/host/\w+\.py|model/(__init__|chunks|items|limits)\.py")
 
 
 def modules_in(root: Path) -> Iterator[tuple[str, ast.Module]]:
@@ -148,6 +150,26 @@ def impure_lines(path: str, tree: ast.Module) -> list[str]:
     return found
 
 
+def unloadable_lines(path: str, tree: ast.Module) -> list[str]:
+    """Imports that a foreign interpreter could not follow."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        relative = isinstance(node, ast.ImportFrom) and node.level > 0
+        for line, name in imports_of(path, ast.Module(body=[node], type_ignores=[])):
+            _, *inner = name.split(".")
+            target = "/".join(inner[: 3 if inner[:1] == ["run"] else 2]) + ".py"
+            known = STANDALONE.fullmatch(target) if relative else _is_stdlib(name)
+            if not known:
+                found.append(f"{path}:{line} imports {name}")
+    return found
+
+
+def _is_stdlib(name: str) -> bool:
+    return name.partition(".")[0] in sys.stdlib_module_names
+
+
 def test_imports_point_down() -> None:
     assert upward_imports(ROOT) == []
 
@@ -173,15 +195,10 @@ def test_no_pickle_is_opened_where_the_peer_runs() -> None:
     assert found == []
 
 
-def test_files_that_workers_load_by_path_need_the_standard_library_only() -> None:
-    trees = dict(modules_in(ROOT))
-    found = [
-        f"{path}:{line} imports {name}"
-        for path in STANDALONE
-        for line, name in imports_of(path, trees[path])
-        if name.partition(".")[0] not in sys.stdlib_module_names
-    ]
-    assert found == []
+def test_files_that_workers_load_need_the_standard_library_and_each_other_only() -> None:
+    files = [(path, tree) for path, tree in modules_in(ROOT) if STANDALONE.fullmatch(path)]
+    assert [line for path, tree in files for line in unloadable_lines(path, tree)] == []
+    assert {"model/chunks.py", "model/items.py"} <= {path for path, _ in files}
 
 
 def test_every_folder_of_the_package_has_a_layer() -> None:
@@ -245,6 +262,28 @@ def test_an_import_that_points_down_or_stays_inside_is_fine(tmp_path: Path) -> N
 )
 def test_an_impure_line_is_found(source: str) -> None:
     assert len(impure_lines("core/a.py", ast.parse(source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import msgspec",
+        "from p2psched.model import chunks",
+        "from ...model import job",
+        "from ...model.errors import P2PSchedError",
+        "from .. import pool",
+    ],
+)
+def test_an_import_that_a_foreign_interpreter_lacks_is_found(source: str) -> None:
+    assert len(unloadable_lines("run/host/worker.py", ast.parse(source))) == 1
+
+
+def test_a_worker_may_import_the_files_that_travel_with_it() -> None:
+    source = (
+        "import os\nfrom . import frames\nfrom .shared import Shared\n"
+        "from ...model import items, limits\nfrom ...model.chunks import pack"
+    )
+    assert unloadable_lines("run/host/worker.py", ast.parse(source)) == []
 
 
 def test_a_passed_generator_is_pure() -> None:

@@ -1,0 +1,93 @@
+# One door for people and for CI. Every target sets up what it needs: a fresh machine has only
+# make and Python 3.11 or newer (on Debian and Ubuntu also python3-venv).
+
+PYTHON ?= python3
+VENV := .venv
+JOBS ?= 2
+SEEDS ?= 1000
+DEMO_ARGS ?=
+
+PY := $(VENV)/bin/python
+RUFF := $(VENV)/bin/ruff
+READY := $(VENV)/.python-ready
+DEMO := $(VENV)/.demo-ready
+DEV := $(VENV)/.dev-ready
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+CODE := $(wildcard p2psched tests bench)
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup demo check fmt fmt-check lint types test test-fast test-process test-long sim \
+	bench docs clean
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
+
+setup: $(DEV) ## Make the virtual environment with everything in it
+
+demo: $(DEMO) ## Show it: peers, a job, a failure (DEMO_ARGS="--short")
+	$(VENV)/bin/p2psched demo $(DEMO_ARGS)
+
+check: fmt-check lint types test ## Everything that a change must pass
+
+fmt: $(DEV) ## Format the code
+	$(RUFF) format $(CODE)
+	$(RUFF) check --fix-only --quiet $(CODE)
+
+fmt-check: $(DEV)
+	$(RUFF) format --check $(CODE)
+
+lint: $(DEV) ## Look for mistakes
+	$(RUFF) check $(CODE)
+
+types: $(DEV) ## Check the types, strictly
+	$(PY) -m mypy $(CODE)
+
+test: test-fast test-process ## Run the tests but for the long ones (under 5 minutes)
+
+test-fast: $(DEV)
+	$(PY) -m pytest -q -n $(JOBS) -m "not process and not long"
+
+# Processes on loopback wait more than they compute, so two at a time are kind to their timeouts.
+test-process: $(DEV)
+	$(PY) -m pytest -q -n $(JOBS) -m "process and not long"
+
+test-long: $(DEV) ## Run the tests that take minutes, and the properties on new examples
+	$(PY) -m pytest -q -m long
+	HYPOTHESIS_PROFILE=long $(PY) -m pytest -q -n $(JOBS) tests/model
+
+sim: $(DEV) ## Simulate clusters under faults (SEEDS=1000)
+	$(PY) -m p2psched.testing.run --seeds $(SEEDS)
+
+bench: $(DEV) ## Measure
+	$(PY) -m bench.run
+
+docs: $(DEV) ## Check that the documents agree with each other and with the files
+	$(PY) -m pytest -q tests/meta/test_docs.py
+
+clean: ## Remove everything that the targets above made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find p2psched tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY):
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "p2psched needs Python 3.11 or newer, and there is no '$(PYTHON)' here:" \
+	    "install it, or set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "p2psched needs Python 3.11 or newer, '$(PYTHON)' is" \
+	    "$$($(PYTHON) -c 'import platform; print(platform.python_version())'):" \
+	    "set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments:" \
+	    "apt-get install python3-venv" >&2; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(DEMO): $(READY) pyproject.toml
+	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(DEV): $(READY) pyproject.toml
+	$(PIP) -e '.[demo,dev]'
+	@touch $@ $(DEMO)
