@@ -1,0 +1,327 @@
+"""The starter's loop: forks hosts, ends them, and tells the peer how they ended.
+
+One thread, so that forking is safe. It runs no user's code and holds no result. When the peer is
+gone (its socket ends, however that happened) every process group is killed and the starter exits;
+when the starter dies the kernel ends the hosts (PR_SET_PDEATHSIG) and the peer does the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import importlib
+import os
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NoReturn
+
+from ...model import items  # noqa: TID252 - see shared.py
+from . import capture, frames
+from .shared import Shared
+from .spawner import Spawner
+from .worker import Worker
+
+THREADS_VARIABLES: Final = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+PIPE_BYTES: Final = 256 * 1024
+F_SETPIPE_SZ: Final = 1031
+PR_SET_PDEATHSIG: Final = 1
+
+
+class Host:
+    """A forked process, seen from the starter."""
+
+    def __init__(self, *, number: int, pid: int, shared: Shared, scratch: str) -> None:
+        self.number = number
+        self.pid = pid
+        self.shared = shared
+        self.scratch = scratch
+        self.pidfd = os.pidfd_open(pid)
+        self.output = capture.Output()
+        self.pipes: tuple[int, ...] = ()
+        self.socket: socket.socket | None = None
+        self.kill_at_s: float | None = None
+
+    def signal(self, number: int) -> None:
+        """To its whole group, and to that of the program that it runs."""
+        # The leader may not have made its group yet, or not be in it alone.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+        for group in {self.pid, self.shared.group}:
+            with contextlib.suppress(ProcessLookupError, PermissionError, OverflowError):
+                if group > 1:
+                    os.killpg(group, number)
+
+    def close(self) -> None:
+        os.close(self.pidfd)
+        for descriptor in self.pipes:
+            os.close(descriptor)
+        if self.socket is not None:
+            self.socket.close()
+        self.shared.close()
+
+
+class Starter:
+    def __init__(self, control: socket.socket, folder: str) -> None:
+        self._control = control
+        self._folder = folder
+        self._reader = frames.Reader()
+        self._descriptors: deque[int] = deque()
+        self._hosts: dict[int, Host] = {}
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ, self._on_control)
+        self._quitting = False
+        self._pid = os.getpid()
+        self._set_death_signal = _death_signal()
+
+    def run(self) -> None:
+        """Serve until the peer is gone or says QUIT."""
+        hello = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "pid": os.getpid()}
+        self._control.sendall(frames.frame_json(frames.HELLO, hello))
+        while not self._quitting or self._hosts:
+            for key, _ in self._selector.select(self._wait_s()):
+                # An earlier handler of this round may have closed it.
+                if self._selector.get_map().get(key.fd) is key:
+                    handler: Callable[[], None] = key.data
+                    handler()
+            self._kill_due()
+
+    def kill_all(self) -> None:
+        """The end: nothing that was started here survives."""
+        for host in self._hosts.values():
+            host.signal(signal.SIGKILL)
+
+    def _wait_s(self) -> float | None:
+        due = [host.kill_at_s for host in self._hosts.values() if host.kill_at_s is not None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _kill_due(self) -> None:
+        now_s = time.monotonic()
+        for host in self._hosts.values():
+            if host.kill_at_s is not None and host.kill_at_s <= now_s:
+                host.signal(signal.SIGKILL)
+                host.kill_at_s = None
+
+    def _on_control(self) -> None:
+        data, descriptors, _, _ = socket.recv_fds(self._control, 64 * 1024, 16)
+        if not data:
+            raise ConnectionError("the peer is gone")
+        self._descriptors += descriptors
+        for kind, body in self._reader.feed(data):
+            if kind == frames.FORK:
+                self._fork(frames.open_json(body)[0])
+            elif kind == frames.WATCH:
+                self._watch(*frames.HOST.unpack(body))
+            elif kind == frames.KILL:
+                self._kill(*frames.HOST_NUMBER.unpack(body))
+            elif kind == frames.QUIT:
+                self._quitting = True
+                for number in self._hosts:
+                    self._kill(number, *frames.NUMBER.unpack(body))
+
+    def _kill(self, number: int, grace_s: float) -> None:
+        host = self._hosts.get(number)
+        if host is not None:
+            host.signal(signal.SIGTERM)
+            host.kill_at_s = time.monotonic() + grace_s
+
+    # --- hosts
+
+    def _fork(self, order: dict[str, object]) -> None:
+        number, cpus = order["host"], order["cpus"]
+        assert isinstance(number, int)
+        peer_descriptor = self._descriptors.popleft()
+        shared_descriptor = self._descriptors.popleft()
+        shared = Shared(shared_descriptor)
+        os.close(shared_descriptor)
+        scratch = f"{self._folder}/host-{number}"
+        make = self._fork_worker if order["functions"] else self._fork_spawner
+        self._hosts[number] = host = make(number, peer_descriptor, shared, scratch, str(cpus))
+        os.close(peer_descriptor)
+        self._selector.register(
+            host.pidfd, selectors.EVENT_READ, functools.partial(self._on_exit, host)
+        )
+
+    def _fork_worker(self, number: int, peer: int, shared: Shared, scratch: str, cpus: str) -> Host:
+        os.makedirs(scratch, exist_ok=True)  # noqa: PTH103 - strings all along
+        ours, theirs = socket.socketpair()
+        out_read, out_write = _pipe()
+        err_read, err_write = _pipe()
+        pid = os.fork()
+        if pid == 0:
+            kept = (peer, theirs.fileno(), out_read, err_read)
+            self._become_host(cpus, kept, out_write, err_write)
+            worker = Worker(
+                peer=socket.socket(fileno=peer),
+                starter=theirs,
+                shared=shared,
+                pipes=(out_read, err_read),
+                scratch=scratch,
+            )
+            _run_and_exit(worker.run)
+        theirs.close()
+        os.close(out_write)
+        os.close(err_write)
+        host = Host(number=number, pid=pid, shared=shared, scratch=scratch)
+        host.pipes = (out_read, err_read)
+        host.socket = ours
+        collect = functools.partial(self._on_collect, host)
+        self._selector.register(ours, selectors.EVENT_READ, collect)
+        return host
+
+    def _fork_spawner(
+        self, number: int, peer: int, shared: Shared, scratch: str, cpus: str
+    ) -> Host:
+        pid = os.fork()
+        if pid == 0:
+            self._become_host(cpus, (peer,), 2, 2)
+            spawner = Spawner(peer=socket.socket(fileno=peer), shared=shared, folder=self._folder)
+            _run_and_exit(spawner.run)
+        return Host(number=number, pid=pid, shared=shared, scratch=scratch)
+
+    def _become_host(self, cpus: str, kept: tuple[int, ...], stdout: int, stderr: int) -> None:
+        """In the child: leave the starter's group, and hold nothing of it but `kept`."""
+        os.setsid()
+        if self._set_death_signal is not None:
+            self._set_death_signal()
+            if os.getppid() != self._pid:
+                os._exit(1)  # it died before the kernel knew
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        low = 3
+        for descriptor in sorted(kept):
+            os.closerange(low, descriptor)
+            low = descriptor + 1
+        os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+        for name in THREADS_VARIABLES:
+            os.environ[name] = cpus  # before anybody can have imported numpy
+
+    # --- output of workers
+
+    def _watch(self, number: int) -> None:
+        """From now on, and until the worker asks, empty its pipes for it."""
+        host = self._hosts.get(number)
+        if host is None or not host.pipes or host.shared.watched:
+            return
+        host.shared.set_watched(1)
+        for descriptor, stream in zip(
+            host.pipes, (host.output.stdout, host.output.stderr), strict=True
+        ):
+            handler = functools.partial(capture.drain_once, descriptor, stream)
+            self._selector.register(descriptor, selectors.EVENT_READ, handler)
+
+    def _unwatch(self, host: Host) -> None:
+        if host.pipes and host.shared.watched:
+            for descriptor in host.pipes:
+                self._selector.unregister(descriptor)
+            host.shared.set_watched(0)
+
+    def _on_collect(self, host: Host) -> None:
+        """The worker's task is over and it asks for what was drained."""
+        assert host.socket is not None
+        try:
+            asked = host.socket.recv(1)
+        except OSError:
+            asked = b""
+        if not asked:
+            self._selector.unregister(host.socket)
+            return
+        output = self._take_output(host)
+        self._unwatch(host)
+        with contextlib.suppress(OSError):  # it died meanwhile: `_on_exit` follows
+            capture.send_output(host.socket, output)
+
+    def _take_output(self, host: Host) -> capture.Output:
+        for descriptor, stream in zip(
+            host.pipes, (host.output.stdout, host.output.stderr), strict=False
+        ):
+            capture.drain(descriptor, stream)
+        output, host.output = host.output, capture.Output()
+        return output
+
+    # --- ends
+
+    def _on_exit(self, host: Host) -> None:
+        """A host is dead: end what it left, and report how it ended."""
+        # Not reaped yet, so its number still names its own group.
+        host.signal(signal.SIGKILL)
+        _, status = os.waitpid(host.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        output = self._take_output(host)
+        self._forget(host)
+        header: items.Header = {"exit": code} if code >= 0 else {"signal": -code}
+        header.update(output.header())
+        item = items.pack(header, b"", output.stdout.body(), output.stderr.body())
+        self._control.sendall(
+            frames.frame(frames.EXITED, frames.HOST_STATUS.pack(host.number, code), item)
+        )
+
+    def _forget(self, host: Host) -> None:
+        self._unwatch(host)
+        self._selector.unregister(host.pidfd)
+        if host.socket is not None and host.socket.fileno() in self._selector.get_map():
+            self._selector.unregister(host.socket)
+        host.close()
+        del self._hosts[host.number]
+        shutil.rmtree(host.scratch, ignore_errors=True)
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe with room for what quick tasks print; reading never blocks."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    with contextlib.suppress(ImportError, OSError):  # a limit of the user: then it stays small
+        importlib.import_module("fcntl").fcntl(write, F_SETPIPE_SZ, PIPE_BYTES)
+    return read, write
+
+
+def _death_signal() -> Callable[[], None] | None:
+    """A call that ties this process's life to its parent's, where the system has one."""
+    try:
+        library = importlib.import_module("ctypes").CDLL(None)
+        return functools.partial(library.prctl, PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    except (ImportError, OSError, AttributeError):
+        return None
+
+
+def _run_and_exit(run: Callable[[], None]) -> NoReturn:
+    """A host ends here and never returns into the starter's frames."""
+    try:
+        run()
+    except BaseException:  # noqa: BLE001 - reported below, and as this host's end
+        with contextlib.suppress(BaseException):
+            importlib.import_module("traceback").print_exc()
+        os._exit(70)
+    os._exit(0)
+
+
+def main(descriptor: int, folder: str) -> None:
+    """Runs in the starter's process until its peer is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with contextlib.suppress(Exception):  # a broken one is found, and told, when it is needed
+        importlib.import_module("cloudpickle")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    # What is there now is shared by all hosts for ever: keep the collector from touching it.
+    gc.collect()
+    gc.freeze()
+    os.set_inheritable(descriptor, False)
+    starter = Starter(socket.socket(fileno=descriptor), folder)
+    try:
+        starter.run()
+    except OSError:
+        pass  # the peer is gone
+    finally:
+        starter.kill_all()

@@ -1,0 +1,64 @@
+"""What a host tells its peer: results, packed.
+
+Results leave when FLUSH_NS has passed since the last ones left, when they are many bytes, and at
+the end of a batch. So ten thousand quick tasks cost a few messages, and a task that took long is
+reported at once. What waits meanwhile stands in the shared notes, where the peer can see it.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Final
+
+from . import frames
+from .shared import Pieces, Shared
+
+FLUSH_NS: Final = 10_000_000
+
+
+class Reporter:
+    """Use per batch: `open_batch`, then `begin` and `finish` for each task, then `close_batch`."""
+
+    def __init__(self, sock: socket.socket, shared: Shared) -> None:
+        self._sock = sock
+        self._shared = shared
+        self._pieces = Pieces()
+        self._batch = 0
+        self._started_ns = 0
+        self.flushed_ns = 0
+
+    def open_batch(self, batch: int) -> None:
+        assert not self._pieces, "the batch before was closed"
+        self._batch = batch
+        self._shared.open_batch(batch)
+        self.flushed_ns = time.monotonic_ns()
+
+    def begin(self, index: int) -> None:
+        self._started_ns = time.monotonic_ns()
+        self._shared.begin(index, self._started_ns)
+
+    def finish(self, index: int, cause: int, item: bytes) -> None:
+        now_ns = time.monotonic_ns()
+        busy_us = (now_ns - self._started_ns) // 1000
+        full = self._shared.finish(index, cause, busy_us, item)
+        self._pieces.add(index, cause, busy_us, item)
+        if full or now_ns - self.flushed_ns > FLUSH_NS:
+            self.flush()
+
+    @property
+    def holds_results(self) -> bool:
+        return bool(self._pieces)
+
+    def flush(self) -> None:
+        """Send what waits."""
+        self._send(frames.results(self._batch, self._pieces.take(), over=False))
+
+    def close_batch(self, *, ended: int = -1) -> None:
+        """Send what waits and say that the batch is over. `ended`: a task that was stopped."""
+        self._send(frames.results(self._batch, self._pieces.take(), over=True, ended=ended))
+
+    def _send(self, data: bytes) -> None:
+        self._sock.sendall(data)
+        self._shared.sent()
+        self.flushed_ns = time.monotonic_ns()

@@ -1,0 +1,173 @@
+"""Memory that a host (a worker or a spawner) shares with its peer and its starter.
+
+A host notes there which task it runs and keeps the results that it has not sent yet. So no message
+is needed to say "started", and a crash at any instant loses neither finished results nor the name
+of the task that was running. Only the host writes (the flag `watched` is the starter's).
+
+The peer trusts nothing it reads here: a user's code runs in the same process as the writer.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+# relative: the same file is p2psched.* in the peer and a private name in the user's interpreter
+from ...model import chunks  # noqa: TID252
+from . import frames
+
+_HEAD = struct.Struct("<QIIQIIQQI")
+_USED_INDEX_RUNNING = struct.Struct("<IQI")
+_INDEX_RUNNING_STARTED = struct.Struct("<QIIQ")
+_WATCHED = struct.Struct("<I")
+_RECORD = struct.Struct("<QBQI")  # index, cause, busy_us, bytes of the item
+_USED_AT = 12
+_INDEX_AT = 16
+_GROUP_AT = 40
+_WATCHED_AT = 48
+_BASE = 64
+
+BYTES: Final = 1024 * 1024
+# A host sends what it holds beyond this. Any one item is far smaller than the room left then.
+FLUSH_BYTES: Final = 128 * 1024
+
+Record = tuple[int, int, int, bytes]  # index, cause, busy_us, item
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    batch: int
+    index: int
+    running: bool
+    started_ns: int  # CLOCK_MONOTONIC, one clock for all processes
+    records: list[Record]
+
+
+class Shared:
+    """One host's page of notes, mapped from a descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._map = mmap.mmap(descriptor, BYTES)
+        self._generation = 0
+        self._used = 0
+
+    def close(self) -> None:
+        self._map.close()
+
+    # --- the host's side
+
+    def open_batch(self, batch: int) -> None:
+        """Forget the batch before."""
+        self._generation += 1
+        self._used = 0
+        _HEAD.pack_into(self._map, 0, batch, self._generation, 0, 0, 0, 0, 0, 0, self.watched)
+
+    def begin(self, index: int, now_ns: int) -> None:
+        _INDEX_RUNNING_STARTED.pack_into(self._map, _INDEX_AT, index, 1, 0, now_ns)
+
+    def note_group(self, group: int) -> None:
+        """The process group of the program that runs now; 0 for none."""
+        struct.pack_into("<Q", self._map, _GROUP_AT, group)
+
+    def finish(self, index: int, cause: int, busy_us: int, item: bytes) -> bool:
+        """Keep a result until it is sent. True if it is time to send."""
+        at = _BASE + self._used
+        end = at + _RECORD.size + len(item)
+        assert end <= BYTES, "a host flushes long before its notes are full"
+        _RECORD.pack_into(self._map, at, index, cause, busy_us, len(item))
+        self._map[at + _RECORD.size : end] = item
+        self._used = end - _BASE
+        # In this order: dead between the two, the task is found among the finished ones.
+        _USED_INDEX_RUNNING.pack_into(self._map, _USED_AT, self._used, index, 0)
+        return self._used > FLUSH_BYTES
+
+    def sent(self) -> None:
+        """What was kept is with the peer."""
+        self._generation += 1
+        self._used = 0
+        struct.pack_into("<II", self._map, 8, self._generation, 0)
+
+    # --- the others' side
+
+    @property
+    def group(self) -> int:
+        """Process group of the program that a spawner runs, or 0."""
+        return int(struct.unpack_from("<Q", self._map, _GROUP_AT)[0])
+
+    @property
+    def watched(self) -> int:
+        """1 while the starter drains the output of this host."""
+        return int(_WATCHED.unpack_from(self._map, _WATCHED_AT)[0])
+
+    def set_watched(self, value: int) -> None:
+        _WATCHED.pack_into(self._map, _WATCHED_AT, value)
+
+    def read(self) -> State | None:
+        """What the notes say, or None if they changed meanwhile: look again later."""
+        batch, generation, used, index, running, _, started_ns, _, _ = _HEAD.unpack_from(self._map)
+        data = self._map[_BASE : _BASE + min(used, BYTES - _BASE)]
+        if struct.unpack_from("<I", self._map, 8)[0] != generation:
+            return None
+        records = _records(data)
+        known = any(record[0] == index for record in records[-1:])
+        return State(batch, index, bool(running) and not known, started_ns, records)
+
+
+def _records(data: bytes) -> list[Record]:
+    """The whole records in `data`; what is no record ends it."""
+    records: list[Record] = []
+    position = 0
+    while position + _RECORD.size <= len(data):
+        index, cause, busy_us, size = _RECORD.unpack_from(data, position)
+        position += _RECORD.size + size
+        if position > len(data) or cause >= len(frames.CAUSES):
+            break
+        records.append((index, cause, busy_us, data[position - size : position]))
+    return records
+
+
+def pieces(records: list[Record]) -> list[frames.Piece]:
+    """Records as contiguous pieces of one cause each."""
+    gathered = Pieces()
+    for record in records:
+        gathered.add(*record)
+    return gathered.take()
+
+
+class Pieces:
+    """Gathers results into contiguous ranges of one cause."""
+
+    def __init__(self) -> None:
+        self._done: list[frames.Piece] = []
+        self._items: list[bytes] = []
+        self._next = -1
+        self._cause = -1
+        self._busy_us = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    def add(self, index: int, cause: int, busy_us: int, item: bytes) -> None:
+        if index != self._next or cause != self._cause:
+            self._close()
+            self._cause = cause
+        self._items.append(item)
+        self._next = index + 1
+        self._busy_us += busy_us
+
+    def take(self) -> list[frames.Piece]:
+        """All pieces; the gathering starts anew."""
+        self._close()
+        done, self._done = self._done, []
+        self._next = -1
+        return done
+
+    def _close(self) -> None:
+        if self._items:
+            start = self._next - len(self._items)
+            data = chunks.pack(self._items)
+            self._done.append((start, self._next, self._cause, self._busy_us, data))
+        self._items = []
+        self._busy_us = 0

@@ -1,0 +1,290 @@
+"""A spawner: runs programs, one after another, each in a process group and folder of its own.
+
+One thread and `posix_spawn`; never a shell. A program is over when its process is: what it left in
+its group is killed, what its pipes hold is read, and nothing waits for a stranger that still holds
+them. Output on disk and in memory is bounded, and a noisy program is never held up. The task's
+folder is gone before its result is reported.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import time
+from typing import Final
+
+from ...model import items  # noqa: TID252 - see shared.py
+from . import folders, frames
+from .report import FLUSH_NS, Reporter
+from .shared import Shared
+
+RECEIVE_BYTES: Final = 256 * 1024
+NS_PER_MS: Final = 1_000_000
+_DEFAULT_SIGNALS: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them; programs don't
+
+
+class NotStartable(Exception):
+    """The program can't be started here; the text says why and what to do."""
+
+
+class Order:
+    """A batch as it came from the peer."""
+
+    def __init__(self, body: bytes) -> None:
+        header, data = frames.open_json(body)
+        self.batch = _number(header["batch"])
+        self.job = str(header["job"])
+        self.grant = _number(header["grant"])
+        self.grace_ns = _number(header["grace_ms"]) * NS_PER_MS
+        timeout_ms = header["timeout_ms"]
+        self.timeout_ms = None if timeout_ms is None else _number(timeout_ms)
+        self.cwd = None if header["cwd"] is None else str(header["cwd"])
+        self.argv = [str(word) for word in _list(header["argv"])]
+        self.ranges = [(_number(a), _number(b)) for a, b in _list(header["ranges"])]
+        self.environment = {
+            **os.environ,
+            **{str(key): str(value) for key, value in _list(header["env"])},
+            "P2P_JOB_ID": self.job,
+            "P2P_ATTEMPT": str(header["attempt"]),
+            "P2P_FENCE": str(header["fence"]),
+        }
+        self.files: list[folders.File] = []
+        position = 0
+        for name, mode, size in _list(header["files"]):
+            end = position + _number(size)
+            self.files.append((str(name), _number(mode), data[position:end]))
+            position = end
+        self._found: str | None = None
+
+    def program(self) -> str:
+        """The file to execute, seen from the working directory. Raises NotStartable."""
+        if self._found is not None:
+            return self._found
+        name, path = self.argv[0], self.environment.get("PATH", os.defpath)
+        found = shutil.which(name, path=path)
+        if found is None:
+            exists = "/" in name and os.path.exists(name)  # noqa: PTH110
+            if exists:
+                raise NotStartable(f"program {name!r} can't be executed: set its x permission")
+            where = "" if "/" in name else f" in {path}"
+            raise NotStartable(f"no program {name!r}{where}: install it on this peer")
+        # A relative name depends on the folder, which is another one for each task.
+        if found.startswith("/"):
+            self._found = found
+        return found
+
+
+class Child:
+    """A program that runs, and the pipes that its output comes through."""
+
+    def __init__(self, folder: str) -> None:
+        self.pid = 0
+        self.pidfd = -1
+        self.stdout = folders.Stream(folder, "stdout")
+        self.stderr = folders.Stream(folder, "stderr")
+        self.ended_as = -1  # a cause, if it was ended by us
+        self.stopped = False  # with its batch
+        self.kill_ns: int | None = None
+
+    def spawn(self, order: Order) -> None:
+        """Raises OSError or NotStartable; then nothing is left behind but `close`."""
+        self.pid = os.posix_spawn(
+            order.program(),
+            order.argv,
+            order.environment,
+            file_actions=(
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, self.stdout.open(), 1),
+                (os.POSIX_SPAWN_DUP2, self.stderr.open(), 2),
+            ),
+            setsid=True,
+            setsigmask=(),
+            setsigdef=_DEFAULT_SIGNALS,
+        )
+        self.pidfd = os.pidfd_open(self.pid)
+        self.stdout.close_writer()
+        self.stderr.close_writer()
+
+    def terminate(self, now_ns: int, grace_ns: int) -> None:
+        self.signal(signal.SIGTERM)
+        if self.kill_ns is None:
+            self.kill_ns = now_ns + grace_ns
+
+    def signal(self, number: int) -> None:
+        """To its group. It is not reaped yet, so the number is still its own."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            os.kill(self.pid, number)
+
+    def reap(self) -> int:
+        """End what it left, take its exit code (or -signal) and the rest of its output."""
+        self.signal(signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        self.stdout.drain()
+        self.stderr.drain()
+        return os.waitstatus_to_exitcode(status)
+
+    def close(self) -> None:
+        self.stdout.close()
+        self.stderr.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+
+
+class Spawner:
+    def __init__(self, *, peer: socket.socket, shared: Shared, folder: str) -> None:
+        self._peer = peer
+        self._shared = shared
+        self._folder = folder
+        self._report = Reporter(peer, shared)
+        self._reader = frames.Reader()
+        self._orders: list[bytes] = []
+        self._batch = -1
+        self._stopped_batch = -2  # the last one that the peer wanted to end
+        self._poll = select.poll()
+        self._poll.register(peer, select.POLLIN)
+
+    def run(self) -> None:
+        """Serve until the peer is gone."""
+        while True:
+            while not self._orders:
+                self._receive()
+            self._run_batch(Order(self._orders.pop(0)))
+
+    def _receive(self) -> None:
+        data = self._peer.recv(RECEIVE_BYTES)
+        if not data:
+            raise ConnectionError("the peer is gone")
+        for kind, body in self._reader.feed(data):
+            if kind == frames.RUN:
+                self._orders.append(body)
+            elif kind == frames.STOP:
+                (self._stopped_batch,) = frames.BATCH.unpack(body)
+
+    @property
+    def _stop(self) -> bool:
+        return self._stopped_batch == self._batch
+
+    def _run_batch(self, order: Order) -> None:
+        self._batch = order.batch
+        self._report.open_batch(order.batch)
+        parent = f"{self._folder}/{order.job[:8]}"
+        ended = -1
+        for index in (index for start, stop in order.ranges for index in range(start, stop)):
+            if self._stop:
+                break
+            if not self._run_task(order, index, f"{parent}/{index}.{order.grant}"):
+                ended = index
+        os.chdir(self._folder)
+        folders.remove_if_empty(parent)
+        self._batch = -1
+        self._report.close_batch(ended=ended)
+
+    def _run_task(self, order: Order, index: int, folder: str) -> bool:
+        """One program from its folder to its result. False if it was stopped with its batch."""
+        order.environment["P2P_INDEX"] = str(index)
+        order.environment["P2P_TASK_ID"] = f"{order.job}/{index}"
+        self._report.begin(index)
+        child = Child(folder)
+        try:
+            folders.make(folder, order.files)
+            os.chdir(folder if order.cwd is None else order.cwd)
+            child.spawn(order)
+            self._shared.note_group(child.pid)
+            self._follow(child, order)
+            code = child.reap()
+            self._shared.note_group(0)
+            cause, header = _outcome(code, child.ended_as, order.timeout_ms)
+        except (OSError, NotStartable, ValueError) as error:
+            assert not child.pid, "what was started is followed to its end"
+            cause, header = frames.NOT_STARTABLE, {"message": _reason(order, error)}
+        finally:
+            child.close()
+            folders.remove(folder)
+        if not child.stopped:
+            output = child.stdout.capture, child.stderr.capture
+            header.update(output[0].header("stdout"))
+            header.update(output[1].header("stderr"))
+            item = items.pack(header, b"", output[0].body(), output[1].body())
+            self._report.finish(index, cause, item)
+        return not child.stopped
+
+    def _follow(self, child: Child, order: Order) -> None:
+        """Serve the program's output, its time and the peer's orders until it has ended."""
+        streams = {child.stdout.reader: child.stdout, child.stderr.reader: child.stderr}
+        for descriptor in (child.pidfd, *streams):
+            self._poll.register(descriptor, select.POLLIN)
+        started_ns = time.monotonic_ns()
+        limit_ns = None if order.timeout_ms is None else started_ns + order.timeout_ms * NS_PER_MS
+        over = False
+        while not over:
+            for descriptor, _ in self._poll.poll(self._wait_ms(child, limit_ns)):
+                if descriptor == child.pidfd:
+                    over = True
+                elif descriptor in streams:
+                    if not streams[descriptor].read():
+                        self._poll.unregister(descriptor)
+                        del streams[descriptor]
+                else:
+                    self._receive()
+            limit_ns = self._keep_time(child, order, limit_ns)
+        for descriptor in (child.pidfd, *streams):
+            self._poll.unregister(descriptor)
+
+    def _wait_ms(self, child: Child, limit_ns: int | None) -> float | None:
+        """Until the next thing that time brings: a timeout, a kill, results that should leave."""
+        due = [at for at in (limit_ns, child.kill_ns) if at is not None]
+        if self._report.holds_results:
+            due.append(self._report.flushed_ns + FLUSH_NS)
+        return max(0.0, (min(due) - time.monotonic_ns()) / NS_PER_MS) if due else None
+
+    def _keep_time(self, child: Child, order: Order, limit_ns: int | None) -> int | None:
+        """Do what is due. Returns the timeout that still lies ahead."""
+        now_ns = time.monotonic_ns()
+        if self._report.holds_results and now_ns >= self._report.flushed_ns + FLUSH_NS:
+            self._report.flush()
+        if self._stop and not child.stopped:
+            child.stopped = True
+            limit_ns = None
+            child.terminate(now_ns, order.grace_ns)
+        if limit_ns is not None and now_ns >= limit_ns:
+            limit_ns = None
+            child.ended_as = frames.TIMEOUT
+            child.terminate(now_ns, order.grace_ns)
+        if child.kill_ns is not None and now_ns >= child.kill_ns:
+            child.kill_ns = None
+            child.signal(signal.SIGKILL)
+        return limit_ns
+
+
+def _outcome(code: int, ended_as: int, timeout_ms: int | None) -> tuple[int, items.Header]:
+    header: items.Header = {"exit": code} if code >= 0 else {"signal": -code}
+    if ended_as == frames.TIMEOUT:
+        header["message"] = f"ended after its limit of {timeout_ms} ms"
+        return frames.TIMEOUT, header
+    if code == 0:
+        return frames.OK, header
+    return (frames.EXIT if code > 0 else frames.SIGNAL), header
+
+
+def _reason(order: Order, error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    what = error.filename or order.argv[0]
+    return f"program {order.argv[0]!r} could not be started: {what}: {error.strerror}"
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"not a number: {value!r}")
+    return value
+
+
+def _list(value: object) -> list[list[object]]:
+    if not isinstance(value, list):
+        raise ValueError(f"not a list: {value!r}")
+    return value
