@@ -1,0 +1,33 @@
+"""What of the peer's environment reaches users' code: an allow-list, so no secret of ours does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+# Marks every process that a pool started, so that what outlived its starter can be found.
+POOL_VARIABLE: Final = "P2P_POOL"
+
+_NAMES: Final = frozenset(
+    {
+        "CUDA_VISIBLE_DEVICES",
+        "HOME",
+        "LANG",
+        "LOGNAME",
+        "PATH",
+        "SHELL",
+        "TMPDIR",
+        "TZ",
+        "USER",
+        "VIRTUAL_ENV",
+    }
+)
+_PREFIXES: Final = ("LC_", "PYTHON")
+
+
+def environment(own: Mapping[str, str], *, folder: str, peer_name: str) -> dict[str, str]:
+    """The environment of the starter, and through it of all tasks."""
+    kept = {
+        name: value for name, value in own.items() if name in _NAMES or name.startswith(_PREFIXES)
+    }
+    return {**kept, POOL_VARIABLE: folder, "P2P_PEER": peer_name}

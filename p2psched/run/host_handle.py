@@ -1,0 +1,204 @@
+"""A host (worker or spawner) as the pool sees it: its socket, its notes, and its batch."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from p2psched.model import chunks, items
+from p2psched.model.execution import Batch, Progress
+from p2psched.model.ids import JobId
+from p2psched.model.job import Cause, FunctionWork, ProgramWork, Segment
+from p2psched.model.taskset import TaskSet
+from p2psched.run.channel import Channel
+from p2psched.run.host import frames
+from p2psched.run.host.shared import BYTES, Shared, State
+
+# Functions that a worker keeps open. The least recently used one is dropped.
+JOBS_OPEN_MAX: Final = 16
+# A function batch that has been silent for this long is looked at.
+LOOK_S: Final = 0.02
+_NS: Final = 1_000_000_000
+_SEALS: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+
+class Running:
+    """A batch that a host has, and what of it is not reported yet."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.left = batch.tasks
+        self.stopping = False
+        self.expired: int | None = None  # a task that was ended because its time was over
+        self.watched = False  # the starter drains its output
+        self.timer: asyncio.TimerHandle | None = None
+
+    def accept(self, pieces: list[frames.Piece]) -> Progress | None:
+        """What is new in `pieces`; the same result may come by socket and by notes.
+
+        Raises ValueError for what are no results.
+        """
+        segments: list[Segment] = []
+        for start, stop, number, busy_us, data in pieces:
+            if number >= len(frames.CAUSES) or not 0 <= start < stop:
+                raise ValueError("not a piece of results")
+            if chunks.count(data) != stop - start:
+                raise ValueError("a piece needs one item a task")
+            cause = Cause(frames.CAUSES[number])
+            fresh = self.left & TaskSet.of(start, stop)
+            for low, high in fresh.ranges:
+                part = chunks.cut(data, low - start, high - start)
+                share_us = busy_us * (high - low) // (stop - start)
+                segments.append(Segment(low, high, cause, part, share_us))
+            self.left -= fresh
+        return Progress(self.batch.id, tuple(segments)) if segments else None
+
+    def time_left_s(self, state: State) -> float | None:
+        """When to look again: None for a task that has all the time, 0.0 if its time is over."""
+        timeout_ms = self.batch.spec.timeout_ms
+        if timeout_ms is None:
+            return None
+        if not state.running:
+            return LOOK_S
+        return max(0.0, timeout_ms / 1000 - (time.monotonic_ns() - state.started_ns) / _NS)
+
+    def disarm(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class HostHandle:
+    """Made before the process: what is sent to it waits in the socket until it is there."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        number: int,
+        functions: bool,
+        cpus: int,
+        fork: Callable[[bytes, tuple[int, int]], bool],
+        on_frame: Callable[[HostHandle, int, bytes], None],
+        on_closed: Callable[[HostHandle], None],
+    ) -> None:
+        """Raises OSError if there are no descriptors, or the starter can't take the order."""
+        self.number = number
+        self.functions = functions
+        self.cpus = cpus
+        self.running: Running | None = None
+        self.retired = False  # it is ending and gets no more batches
+        self.ended_by_us = False
+        self._jobs: OrderedDict[JobId, None] = OrderedDict()
+        ours, theirs = socket.socketpair()
+        memory = os.memfd_create("p2psched", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(memory, BYTES)
+            # Nobody can cut it and make the peer die of a bus error.
+            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+            order = frames.frame_json(
+                frames.FORK, {"host": number, "functions": functions, "cpus": cpus}
+            )
+            if not fork(order, (theirs.fileno(), memory)):
+                raise OSError("the starter takes no orders")
+            self.shared = Shared(memory)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(memory)
+        self.channel = Channel(
+            loop,
+            ours,
+            on_frame=lambda kind, body: on_frame(self, kind, body),
+            on_closed=lambda: on_closed(self),
+        )
+
+    def close(self) -> None:
+        if self.running is not None:
+            self.running.disarm()
+        self.channel.close()
+        self.shared.close()
+
+    def run(self, batch: Batch, *, arguments: list[frames.Piece], grace_s: float) -> Running:
+        """Hand a batch over. `arguments`: of a function's tasks, see `function_arguments`."""
+        assert self.running is None
+        self.running = Running(batch)
+        work = batch.spec.work
+        if isinstance(work, FunctionWork):
+            self._open_job(batch.job, work)
+            header: dict[str, object] = {
+                "batch": batch.id,
+                "job": batch.job,
+                "attempt": batch.attempt,
+                "fence": batch.fence,
+                "runs": [(start, stop, len(data)) for start, stop, _, _, data in arguments],
+            }
+            bodies = [data for *_, data in arguments]
+        else:
+            header = _program_header(batch, work, grace_s)
+            bodies = [file.data for file in work.files]
+        self.channel.send(frames.frame_json(frames.RUN, header, *bodies))
+        return self.running
+
+    def _open_job(self, job: JobId, work: FunctionWork) -> None:
+        """Send the function unless the worker has it."""
+        if job in self._jobs:
+            self._jobs.move_to_end(job)
+            return
+        if len(self._jobs) >= JOBS_OPEN_MAX:
+            oldest, _ = self._jobs.popitem(last=False)
+            self.channel.send(frames.frame_json(frames.DROP, {"job": oldest}))
+        self._jobs[job] = None
+        header = {"job": job, "path": work.path, "python": work.python}
+        self.channel.send(frames.frame_json(frames.JOB, header, work.code))
+
+
+def _program_header(batch: Batch, work: ProgramWork, grace_s: float) -> dict[str, object]:
+    return {
+        "batch": batch.id,
+        "job": batch.job,
+        "grant": batch.grant,
+        "attempt": batch.attempt,
+        "fence": batch.fence,
+        "ranges": batch.tasks.ranges,
+        "argv": work.argv,
+        "env": work.env,
+        "cwd": work.cwd,
+        "files": [(file.name, file.mode, len(file.data)) for file in work.files],
+        "timeout_ms": batch.spec.timeout_ms,
+        "grace_ms": int(grace_s * 1000),
+    }
+
+
+def function_arguments(work: FunctionWork, tasks: TaskSet) -> list[frames.Piece]:
+    """Pieces of the job's argument chunks that cover `tasks`. Raises ValueError."""
+    pieces: list[frames.Piece] = []
+    for start, stop in tasks.ranges:
+        while start < stop:
+            number = start // work.chunk_tasks
+            if number >= len(work.chunks):
+                raise ValueError(f"no arguments for task {start}")
+            base = number * work.chunk_tasks
+            end = min(stop, base + work.chunk_tasks)
+            data = chunks.cut(work.chunks[number], start - base, end - base)
+            pieces.append((start, end, 0, 0, data))
+            start = end
+    return pieces
+
+
+def refusal(batch: Batch, message: str) -> Progress:
+    """Nothing of the batch can start, here or elsewhere."""
+    item = items.pack({"message": message})
+    segments = tuple(
+        Segment(start, stop, Cause.NOT_STARTABLE, chunks.pack([item] * (stop - start)))
+        for start, stop in batch.tasks.ranges
+    )
+    return Progress(batch.id, segments)

@@ -1,0 +1,91 @@
+"""The hosts of a pool: which there are, which is free for a batch, and how one is ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from p2psched.model.execution import Batch
+from p2psched.model.job import ProgramWork
+from p2psched.run.host import frames
+from p2psched.run.host_handle import HostHandle
+from p2psched.run.starter_link import StarterLink
+
+
+class Hosts:
+    """At most one worker and one spawner a slot, but for those that are told to end."""
+
+    def __init__(
+        self,
+        *,
+        slots: int,
+        on_frame: Callable[[HostHandle, int, bytes], None],
+    ) -> None:
+        self._slots = slots
+        self._on_frame = on_frame
+        self._hosts: dict[int, HostHandle] = {}
+        self._next_number = 1
+        self._link: StarterLink | None = None
+
+    def __iter__(self) -> Iterator[HostHandle]:
+        return iter(list(self._hosts.values()))
+
+    def use(self, link: StarterLink) -> None:
+        """From now on hosts are forked by this starter."""
+        self._link = link
+
+    def get(self, number: int) -> HostHandle | None:
+        return self._hosts.get(number)
+
+    def forget(self, host: HostHandle) -> None:
+        """It is dead."""
+        host.close()
+        del self._hosts[host.number]
+
+    def find(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> HostHandle:
+        """An idle host of the right kind, or a new one. Raises OSError if there can't be one."""
+        functions = not isinstance(batch.spec.work, ProgramWork)
+        cpus = batch.spec.cpus
+        same = [host for host in self if host.functions is functions and not host.retired]
+        idle = [host for host in same if host.running is None]
+        for host in idle:
+            if host.cpus == cpus:
+                return host
+        if idle and len(same) >= self._slots:
+            # Its libraries may have sized their thread pools already: it can't change.
+            self.kill(idle[0], 0.0)
+        if self._link is None:
+            raise OSError("there is no starter")
+        number, self._next_number = self._next_number, self._next_number + 1
+        host = HostHandle(
+            loop,
+            number=number,
+            functions=functions,
+            cpus=cpus,
+            fork=self._link.channel.send_descriptors,
+            on_frame=self._on_frame,
+            on_closed=self._on_closed,
+        )
+        self._hosts[number] = host
+        return host
+
+    def kill(self, host: HostHandle, grace_s: float) -> None:
+        """SIGTERM to its group, after `grace_s` SIGKILL. The starter says when it is dead."""
+        host.ended_by_us = True
+        self._end(host, grace_s)
+
+    def watch(self, host: HostHandle) -> None:
+        """Have the starter empty its output until its task is over."""
+        self._tell(frames.frame(frames.WATCH, frames.HOST.pack(host.number)))
+
+    def _on_closed(self, host: HostHandle) -> None:
+        """It is dead, and the starter will say how; or it closed our socket, and must end."""
+        self._end(host, 0.0)
+
+    def _end(self, host: HostHandle, grace_s: float) -> None:
+        host.retired = True
+        self._tell(frames.frame(frames.KILL, frames.HOST_NUMBER.pack(host.number, grace_s)))
+
+    def _tell(self, data: bytes) -> None:
+        if self._link is not None:
+            self._link.channel.send(data)
