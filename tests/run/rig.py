@@ -1,0 +1,184 @@
+"""A pool with a listener that remembers, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from p2psched.model import chunks, items
+from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
+from p2psched.model.ids import JobId
+from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, SentFile
+from p2psched.model.taskset import TaskSet
+from p2psched.run.pool import WorkerPool
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+CHUNK_TASKS: Final = 256
+
+
+@dataclass(frozen=True)
+class TaskEnd:
+    cause: Cause
+    header: dict[str, int | str]
+    value: bytes
+    stdout: bytes
+    stderr: bytes
+    busy_us: int
+
+    def open(self) -> object:
+        return pickle.loads(self.value)  # noqa: TID251 - a test is the caller
+
+
+@dataclass
+class Outcome:
+    tasks: dict[int, TaskEnd] = field(default_factory=dict)
+    unstarted: TaskSet | None = None
+    messages: int = 0
+
+
+def functions(
+    path: str = "",
+    arguments: Sequence[tuple[object, ...]] = ((),),
+    *,
+    code: bytes = b"",
+    timeout_ms: int | None = None,
+    cpus: int = 1,
+    python: str = PYTHON,
+) -> JobSpec:
+    """A job of one call for each element of `arguments`. `path` without a module: of `samples`."""
+    packed = [pickle.dumps((args, {})) for args in arguments]
+    pieces = tuple(
+        chunks.pack(packed[start : start + CHUNK_TASKS])
+        for start in range(0, len(packed), CHUNK_TASKS)
+    )
+    where = path if ":" in path or not path else f"tests.run.samples:{path}"
+    work = FunctionWork(where, code, pieces, CHUNK_TASKS, python)
+    tasks = TaskSet.of(0, len(packed))
+    return JobSpec("job", tasks, work, timeout_ms=timeout_ms, cpus=cpus)
+
+
+def program(
+    *argv: str,
+    tasks: int = 1,
+    timeout_ms: int | None = None,
+    files: tuple[SentFile, ...] = (),
+    cwd: str | None = None,
+    env: tuple[tuple[str, str], ...] = (),
+) -> JobSpec:
+    work = ProgramWork(argv, env, cwd, files)
+    return JobSpec("job", TaskSet.of(0, tasks), work, timeout_ms=timeout_ms)
+
+
+class Rig:
+    def __init__(self, folder: Path, *, slots: int, python: str, grace_s: float) -> None:
+        self.folder = folder
+        self.pool = WorkerPool(
+            slots=slots,
+            folder=folder,
+            on_event=self._on_event,
+            peer_name="peer-1",
+            python=python,
+            grace_s=grace_s,
+        )
+        self.outcomes: dict[int, Outcome] = {}
+        self._changed = asyncio.Event()
+        self._job_of: dict[int, JobId] = {}
+        self._jobs: list[JobSpec] = []  # the same spec is the same job
+
+    def start(self, spec: JobSpec, tasks: TaskSet | None = None, *, attempt: int = 1) -> int:
+        known = [number for number, other in enumerate(self._jobs) if other is spec]
+        number = known[0] if known else len(self._jobs)
+        if not known:
+            self._jobs.append(spec)
+        batch = len(self.outcomes)
+        self.outcomes[batch] = Outcome()
+        self._job_of[batch] = job = JobId(f"{number + 1:08x}{0:024x}")
+        self.pool.start(Batch(batch, job, spec, tasks or spec.tasks, 9, attempt, f"1.9.{attempt}"))
+        return batch
+
+    def job(self, batch: int) -> JobId:
+        return self._job_of[batch]
+
+    async def ended(self, batch: int) -> Outcome:
+        outcome = self.outcomes[batch]
+        await self.until(lambda: outcome.unstarted is not None)
+        return outcome
+
+    async def run(self, spec: JobSpec) -> Outcome:
+        return await self.ended(self.start(spec))
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for a condition that an event or the outside world makes true."""
+        while not condition():
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await self._changed.wait()
+
+    def _on_event(self, event: ExecutorEvent) -> None:
+        self._changed.set()
+        outcome = self.outcomes[event.batch]
+        outcome.messages += 1
+        assert outcome.unstarted is None, "Ended is the last event of a batch"
+        match event:
+            case Ended(unstarted=unstarted):
+                assert not unstarted & TaskSet.from_indices(outcome.tasks)
+                outcome.unstarted = unstarted
+            case Progress(segments=segments):
+                for segment in segments:
+                    unpacked = chunks.unpack(segment.data)
+                    assert len(unpacked) == len(segment.tasks)
+                    for index, item in zip(segment.tasks, unpacked, strict=True):
+                        assert index not in outcome.tasks, "a task is named once"
+                        outcome.tasks[index] = TaskEnd(
+                            segment.cause, *items.unpack(item), segment.busy_us
+                        )
+
+
+def with_pool(
+    folder: Path,
+    scenario: Callable[[Rig], Awaitable[None]],
+    *,
+    slots: int = 2,
+    python: str = sys.executable,
+    grace_s: float = 0.2,
+) -> None:
+    """Run a scenario beside a pool that is up, and end the pool."""
+
+    async def main() -> None:
+        rig = Rig(folder / "pool", slots=slots, python=python, grace_s=grace_s)
+        async with asyncio.timeout(40), asyncio.TaskGroup() as group:
+            life = group.create_task(rig.pool.run())
+            await rig.pool.wait_ready()
+            try:
+                await scenario(rig)
+            finally:
+                life.cancel()
+
+    asyncio.run(main())
+
+
+def alive(pid: int) -> bool:
+    """True unless it is gone, or dead and only waits to be reaped."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def pids_in(path: Path) -> list[int]:
+    """Process numbers that a task wrote, or none yet."""
+    text = path.read_text() if path.exists() else ""
+    return [int(word) for word in text.split()]
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

@@ -1,0 +1,89 @@
+"""Functions that workers import by path. Standard library only."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def nothing() -> None:
+    return None
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+def crash_at(number: int, bad: int, how: str) -> int:
+    if number == bad:
+        print("last words")
+        if how == "exit":
+            os._exit(7)
+        if how == "segfault":
+            ctypes.string_at(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def raise_system_exit() -> None:
+    sys.exit(3)
+
+
+def unpicklable() -> object:
+    return (number for number in range(3))
+
+
+def large() -> bytes:
+    return bytes(1_250_000)
+
+
+def say(text: str) -> str:
+    print(text)
+    print("err", text, file=sys.stderr)
+    return text
+
+
+def shout_c(total: int) -> int:
+    """Writes below Python, from the process and from a child of it."""
+    block = b"x" * 65536
+    os.write(1, b"<first>")
+    for _ in range(total // len(block)):
+        os.write(1, block)
+    subprocess.run(["echo", "<last>"], check=True)
+    return total
+
+
+def stay(folder: str) -> None:
+    """Says who it is, leaves a child in its group, and never ends by itself."""
+    child = subprocess.Popen(["sleep", "600"])
+    (Path(folder) / "pids").write_text(f"{os.getpid()} {child.pid}")
+    while True:
+        time.sleep(60)
+
+
+def quick_then_stay(number: int, folder: str) -> int:
+    if number:
+        (Path(folder) / "begun").touch()
+        while True:
+            time.sleep(60)
+    return number
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def scratch() -> list[str]:
+    """What the task before left behind."""
+    before = [path.name for path in Path.cwd().iterdir()]
+    Path("left-over").touch()
+    return before
