@@ -1,0 +1,400 @@
+"""One connection between two processes: the opening, then messages both ways.
+
+An adapter of asyncio transports (stdlib and uvloop), without streams and without tasks: bytes
+become messages inside `data_received` and are handed to the handlers at once, in order.
+
+It refuses to hold more than LINK_BACKLOG_BYTES_MAX for a slow reader: `send_nowait` then drops and
+says so, `send` waits. It closes on any invalid frame, on a frame that dribbles, on an opening that
+takes too long, on one-way messages between peers that come from a client, and when a handler fails.
+
+Invariants: no handler sees a byte of a side that didn't prove the secret; `on_opened` comes before
+the first `on_message`, `on_closed` once and last, and only if there was `on_opened`; nothing is
+handed over after `close` or `abort` was called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+
+from p2psched.model.errors import P2PSchedError, ProtocolError, Unavailable
+from p2psched.model.ids import PeerId
+from p2psched.model.limits import (
+    FRAME_TIMEOUT_S,
+    HANDSHAKE_TIMEOUT_S,
+    MIB,
+)
+from p2psched.model.messages import (
+    Answer,
+    Call,
+    Failure,
+    Goodbye,
+    Message,
+    PeerMessage,
+)
+from p2psched.net.auth import ClientOpening, Identity, ServerOpening, Step, farewell
+from p2psched.net.frames import FrameDecoder, encode
+from p2psched.net.outbox import Outbox
+from p2psched.net.sockets import peer_name, tune
+
+log = logging.getLogger(__name__)
+
+# From `close` to a hard end: time for a goodbye to leave, not for a reader that never reads.
+CLOSE_TIMEOUT_S: Final = 1.0
+# What one read may decode before others get their turn: a few KiB of compressed frames can hold
+# much, and the loop must not be theirs alone.
+_TURN_BYTES: Final = 4 * MIB
+_PEER_KINDS: Final = frozenset(PeerMessage.__args__)
+
+
+class State(enum.Enum):
+    OPENING = enum.auto()
+    OPEN = enum.auto()
+    CLOSING = enum.auto()
+    CLOSED = enum.auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handlers:
+    """What a connection calls, from its loop, and never after `on_closed`.
+
+    A handler that raises ends its connection. `on_closed` gets None if this side closed without an
+    error, or the other side simply went away.
+    """
+
+    on_message: Callable[[Connection, PeerMessage | Call], None]
+    on_opened: Callable[[Connection], None] | None = None
+    on_closed: Callable[[Connection, P2PSchedError | None], None] | None = None
+
+
+class AnswerSink(Protocol):
+    """Who takes the answers to the calls of this side: see `net.calls`."""
+
+    def on_answer(self, message: Answer | Failure) -> None: ...
+
+    def on_closed(self, error: P2PSchedError | None) -> None: ...
+
+
+class Gate(Protocol):
+    """Who counts connections: the server."""
+
+    def on_made(self, connection: Connection) -> None: ...
+
+    def admit(self, connection: Connection, remote: Identity) -> Unavailable | None:
+        """An error if there is no room for one that has just proved the secret."""
+        ...
+
+    def on_lost(self, connection: Connection) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """See the module. Made by `net.server.Server` and `net.dial.connect`."""
+
+    def __init__(
+        self,
+        opening: ClientOpening | ServerOpening,
+        handlers: Handlers,
+        *,
+        gate: Gate | None = None,
+        address: str = "",
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._opening = opening
+        self._handlers = handlers
+        self._gate = gate
+        self._address = address
+        self._state = State.OPENING
+        self._was_open = False
+        self._transport: asyncio.Transport | None = None
+        self._decoder = FrameDecoder()
+        self._remote = Identity()
+        self._error: P2PSchedError | None = None
+        self._outbox = Outbox(self._loop)
+        self._closed = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None  # of the opening, then of the close
+        self._frame_timer: asyncio.TimerHandle | None = None
+        self._frame_since: float | None = None
+        self.answers: AnswerSink | None = None
+        self.opened: asyncio.Future[None] | None = None  # for the side that connects
+        self.received_bytes = 0
+        self.received_count = 0
+
+    # --- what others see --------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def peer(self) -> PeerId | None:
+        """Who is at the other end; None for a client, or before the opening is done."""
+        return self._remote.peer
+
+    @property
+    def address(self) -> str:
+        """Where the other side is reached: what it advertised, or what we connected to."""
+        return self._remote.address or self._address
+
+    @property
+    def remote(self) -> Identity:
+        return self._remote
+
+    @property
+    def error(self) -> P2PSchedError | None:
+        """Why the connection ended, if not by a plain close."""
+        return self._error
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes that wait to be written."""
+        return self._outbox.backlog_bytes
+
+    @property
+    def sent_bytes(self) -> int:
+        return self._outbox.sent_bytes
+
+    @property
+    def sent_count(self) -> int:
+        return self._outbox.sent_count
+
+    @property
+    def dropped_count(self) -> int:
+        return self._outbox.dropped_count
+
+    def send_nowait(self, message: Message) -> bool:
+        """Send, or drop and return False if the link is not open or its backlog is full.
+
+        Raises UsageError if the message fits no frame.
+        """
+        return self._state is State.OPEN and self._outbox.put_nowait(encode(message))
+
+    def send_frame_nowait(self, frame: bytes) -> bool:
+        """As `send_nowait`, for what `frames.encode` made: one message to many, encoded once."""
+        return self._state is State.OPEN and self._outbox.put_nowait(frame)
+
+    async def send(self, message: Message) -> None:
+        """Send once the link has room. Raises Unavailable if it closes first, UsageError if the
+        message fits no frame. Cancelled while it waits, nothing was sent."""
+        frame = encode(message)
+        await self._outbox.wait_room()
+        if self._state is not State.OPEN:
+            raise self.lost()
+        self._outbox.put(frame)
+
+    def flush(self) -> None:
+        """Write now what was sent in this loop iteration, as before a blocking call."""
+        self._outbox.flush()
+
+    async def wait_closed(self) -> None:
+        """Until the connection is gone and `on_closed` was called."""
+        await self._closed.wait()
+
+    def close(self, error: P2PSchedError | None = None, *, goodbye: Goodbye | None = None) -> None:
+        """Stop receiving, let what was sent leave, and close. Idempotent."""
+        if self._state in {State.CLOSING, State.CLOSED}:
+            return
+        if goodbye is not None:
+            self._outbox.put(encode(goodbye))
+        self._state = State.CLOSING
+        self._error = error
+        self.flush()
+        self._stop_timers()
+        if self._transport is not None:
+            self._transport.close()
+            self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
+
+    def abort(self, error: P2PSchedError | None = None) -> None:
+        """Close now, and drop what was not written yet. Idempotent."""
+        if self._state in {State.OPENING, State.OPEN}:
+            self._error = error
+            self._state = State.CLOSING
+            self._stop_timers()
+            # uvloop may have closed the transport already without a word, if its making was
+            # cancelled; writing to it would fail then.
+            self._outbox.detach()
+        if self._transport is not None and self._state is not State.CLOSED:
+            self._transport.abort()
+
+    def lost(self) -> P2PSchedError:
+        """The error for whoever still wanted something of this connection."""
+        reason = f": {self._error}" if self._error is not None else ""
+        return Unavailable(f"the connection to {self.address} is closed{reason}")
+
+    # --- what the transport calls -----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert self._transport is None
+        self._transport = cast("asyncio.Transport", transport)
+        self._outbox.attach(self._transport)
+        tune(transport)
+        if not self._address:
+            self._address = peer_name(transport)
+        if self._state is not State.OPENING:  # given up while it was being made
+            self._transport.abort()
+            return
+        self._timer = self._loop.call_later(HANDSHAKE_TIMEOUT_S, self._on_opening_late)
+        if self._gate is not None:
+            self._gate.on_made(self)
+        self._after(self._opening.start())
+
+    def data_received(self, data: bytes) -> None:
+        if self._state in {State.CLOSING, State.CLOSED}:
+            return
+        self.received_bytes += len(data)
+        self._decoder.push(data)
+        self._take_turn()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert self._state is not State.CLOSED
+        if exc is not None and self._error is None and self._state is not State.CLOSING:
+            self._error = Unavailable(f"the connection to {self.address} broke: {exc}")
+        self._state = State.CLOSED
+        self._outbox.detach()
+        self._stop_timers()
+        if self.opened is not None and not self.opened.done():
+            self.opened.set_exception(
+                self._error
+                or Unavailable(
+                    f"{self.address} closed the connection before it said who it is: "
+                    "is that a peer of p2psched, and is it still running?"
+                )
+            )
+        try:
+            if self.answers is not None:
+                self.answers.on_closed(self._error)
+            if self._was_open and self._handlers.on_closed is not None:
+                self._handlers.on_closed(self, self._error)
+        except Exception:
+            log.exception("handler-failed", extra={"address": self._address, "peer": self.peer})
+        finally:
+            self._closed.set()
+            if self._gate is not None:
+                self._gate.on_lost(self)
+
+    def pause_writing(self) -> None:
+        self._outbox.pause()
+
+    def resume_writing(self) -> None:
+        self._outbox.resume()
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _take_turn(self) -> None:
+        """Handle the whole frames that are here; nothing a message does gets out of here."""
+        if self._state in {State.CLOSING, State.CLOSED}:
+            return
+        try:
+            progress = self._take_messages()
+        except ProtocolError as error:
+            log.warning("frame-invalid", extra={"address": self._address, "error": str(error)})
+            self.abort(error)
+        except Exception as error:
+            # A fault of ours that one message brought out must not end the others' connections.
+            log.exception("handler-failed", extra={"address": self._address, "peer": self.peer})
+            self.abort(Unavailable(f"a fault while handling a message: {type(error).__name__}"))
+        else:
+            self._watch_frame(progress=progress)
+
+    def _take_messages(self) -> bool:
+        """True if at least one frame was complete."""
+        decoder = self._decoder
+        limit = decoder.decoded_bytes + _TURN_BYTES
+        before = self.received_count
+        while (
+            self._state in {State.OPENING, State.OPEN} and (message := decoder.take()) is not None
+        ):
+            self.received_count += 1
+            if self._state is State.OPEN:
+                self._dispatch(message)
+            else:
+                self._after(self._opening.on_message(message))
+            if decoder.decoded_bytes > limit:
+                self._yield_turn()
+                break
+        return self.received_count > before
+
+    def _yield_turn(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._loop.call_soon(self._resume_turn)
+
+    def _resume_turn(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._take_turn()
+
+    def _after(self, step: Step) -> None:
+        """Do what the opening asks for."""
+        error, replies = step.error, step.send
+        if step.remote is not None and self._gate is not None:
+            full = self._gate.admit(self, step.remote)
+            if full is not None:
+                error, replies = full, (Goodbye(code=full.code, message=str(full)),)
+        for reply in replies:
+            self._outbox.put(encode(reply))
+        if error is not None:
+            log.warning("opening-failed", extra={"address": self._address, "error": str(error)})
+            self.close(error)
+        elif step.remote is not None:
+            self._on_open(step.remote)
+
+    def _on_open(self, remote: Identity) -> None:
+        assert self._state is State.OPENING
+        self._remote = remote
+        self._state = State.OPEN
+        self._was_open = True
+        self._decoder.open_up()
+        self._stop_timers()
+        if self.opened is not None and not self.opened.done():
+            self.opened.set_result(None)
+        if self._handlers.on_opened is not None:
+            self._handlers.on_opened(self)
+
+    def _dispatch(self, message: Message) -> None:
+        kind = type(message)
+        if kind in _PEER_KINDS and self._remote.peer is None:
+            raise ProtocolError(f"a client sent {kind.__name__}, which only peers may send")
+        if kind in _PEER_KINDS or kind is Call:
+            self._handlers.on_message(self, cast("PeerMessage | Call", message))
+        elif isinstance(message, Answer | Failure) and self.answers is not None:
+            self.answers.on_answer(message)
+        elif isinstance(message, Goodbye):
+            self.close(farewell(message.code, message.message))
+        else:
+            raise ProtocolError(f"{kind.__name__} has no place on an open connection")
+
+    def _watch_frame(self, *, progress: bool) -> None:
+        """Keep the time since the first byte of the frame that is incomplete now. One timer that
+        looks again is cheaper than one timer for each read."""
+        if not self._decoder.buffered_bytes or self._state is not State.OPEN:
+            self._frame_since = None
+            return
+        if progress or self._frame_since is None:
+            self._frame_since = self._loop.time()
+        if self._frame_timer is None:
+            self._frame_timer = self._loop.call_later(FRAME_TIMEOUT_S, self._on_frame_late)
+
+    def _on_frame_late(self) -> None:
+        self._frame_timer = None
+        if self._frame_since is None or self._state is not State.OPEN:
+            return
+        left_s = self._frame_since + FRAME_TIMEOUT_S - self._loop.time()
+        if left_s > 0:
+            self._frame_timer = self._loop.call_later(left_s, self._on_frame_late)
+            return
+        log.warning("frame-late", extra={"address": self._address, "peer": self.peer})
+        self.abort(ProtocolError(f"a frame took longer than {FRAME_TIMEOUT_S:g} s to arrive"))
+
+    def _on_opening_late(self) -> None:
+        self._timer = None
+        self.abort(Unavailable(f"no opening within {HANDSHAKE_TIMEOUT_S:g} s"))
+
+    def _stop_timers(self) -> None:
+        for timer in (self._timer, self._frame_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._frame_timer = None

@@ -1,0 +1,43 @@
+"""Options of TCP sockets, and their names for people."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+# A link whose bytes nobody acknowledges for so long is cut off: reconnecting beats waiting for
+# TCP's own retries, which back off to minutes and would keep a healed link silent.
+ACKNOWLEDGE_TIMEOUT_MS: Final = 5_000
+
+
+def tune(transport: asyncio.BaseTransport) -> None:
+    """Small frames leave at once, and a dead other end is noticed in seconds, not in minutes."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    options = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    ]
+    for name, value in (
+        ("TCP_KEEPIDLE", 5),
+        ("TCP_KEEPINTVL", 2),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", ACKNOWLEDGE_TIMEOUT_MS),
+    ):
+        if (option := getattr(socket, name, None)) is not None:
+            options.append((socket.IPPROTO_TCP, option, value))
+    try:
+        for level, option, value in options:
+            sock.setsockopt(level, option, value)
+    except OSError as error:  # the other side may be gone already; reading will tell
+        log.debug("socket-options-refused", extra={"error": str(error)})
+
+
+def peer_name(transport: asyncio.BaseTransport) -> str:
+    name = transport.get_extra_info("peername")
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "an unknown address"
