@@ -7,7 +7,6 @@ the same number, and the first outcome counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -23,7 +22,7 @@ _REQUESTS_PER_INCARNATION: Final = 1 << 40
 
 
 class Outcomes(msgspec.Struct, frozen=True):
-    """What a batch of entries brought."""
+    """What an entry brought."""
 
     own: list[tuple[int, Outcome]]  # request -> its first outcome
     events: list[Stamped]
@@ -75,14 +74,11 @@ class Replica:
             self._pending[envelope.request] = (envelope, now_ms)
         return due
 
-    def apply(self, batches: Iterable[Committed]) -> Outcomes:
+    def apply(self, batch: Committed) -> Outcomes:
+        outcomes, events = self.machine.apply(batch)
         own: list[tuple[int, Outcome]] = []
-        events: list[Stamped] = []
-        for batch in batches:
-            outcomes, stamped = self.machine.apply(batch)
-            events += stamped
-            for envelope, outcome in zip(batch.envelopes, outcomes, strict=True):
-                if envelope.proposer == self._me and envelope.request in self._pending:
-                    del self._pending[envelope.request]
-                    own.append((envelope.request, outcome))
+        for envelope, outcome in zip(batch.envelopes, outcomes, strict=True):
+            if envelope.proposer == self._me and envelope.request in self._pending:
+                del self._pending[envelope.request]
+                own.append((envelope.request, outcome))
         return Outcomes(own, events)

@@ -126,7 +126,7 @@ class AppendToLedger(msgspec.Struct, frozen=True):
 
 
 class Store(msgspec.Struct, frozen=True):
-    """Results and history to keep, and up to which entry they are complete."""
+    """Results and history of one entry to keep."""
 
     events: tuple[Stamped, ...]
     applied_index: int
@@ -230,26 +230,28 @@ class Scheduler:
         self._propose(PeerUp(self._info, self.owner.kept()), now_ms)
 
     def _on_applied(self, batches: tuple[Committed, ...]) -> None:
-        if not batches:
+        for batch in batches:
+            brought = self._replica.apply(batch)
+            for request, outcome in brought.own:
+                self._on_outcome(request, outcome)
+            for stamped in brought.events:
+                self._on_event(stamped)
+            self._out.append(Store(tuple(brought.events), batch.index))
+
+    def _on_outcome(self, request: int, outcome: Outcome) -> None:
+        self._places.discard(request)
+        if self.owner.on_outcome(request, outcome):
             return
-        brought = self._replica.apply(batches)
-        for request, outcome in brought.own:
-            self._places.discard(request)
-            if self.owner.on_outcome(request, outcome):
-                continue
-            tag = self._tags.pop(request, None)
-            if tag is not None:
-                self._out.append(Answered(tag, outcome))
-        for stamped in brought.events:
-            self._on_event(stamped)
-        self._out.append(Store(tuple(brought.events), batches[-1].index))
+        tag = self._tags.pop(request, None)
+        if tag is not None:
+            self._out.append(Answered(tag, outcome))
 
     def _on_event(self, stamped: Stamped) -> None:
         event, info = stamped.event, self._info
         match event:
             case Granted(peer=info.peer, incarnation=info.incarnation):
                 job = self.machine.jobs[event.job]
-                # Later commands of the same batch of entries may have taken some away again.
+                # Later commands of the same entry may have taken some away again.
                 tasks = job.current_part(event.grant, event.tasks)
                 if tasks:
                     self.owner.on_granted(job, event.grant, tasks)

@@ -7,11 +7,24 @@ never opens them.
 from __future__ import annotations
 
 import enum
+import re
+from typing import Final
 
 import msgspec
 
 from p2psched.model import chunks, limits
 from p2psched.model.taskset import TaskSet
+
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+
+
+def _is_encodable(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Cause(enum.StrEnum):
@@ -36,6 +49,15 @@ class SentFile(msgspec.Struct, frozen=True, array_like=True):
     mode: int
     data: bytes
 
+    def __post_init__(self) -> None:
+        if not _FILE_NAME.fullmatch(self.name):
+            raise ValueError(
+                f"a sent file's name has 1 to 128 of letters, digits, '.', '_' and '-' and does "
+                f"not start with a dot: {self.name[:128]!r} has not"
+            )
+        if not 0 <= self.mode <= 0o777:
+            raise ValueError(f"a sent file's mode is 0 to 0o777, not {self.mode:#o}")
+
 
 class ProgramWork(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Each task is one child process. `argv` never passes through a shell."""
@@ -44,6 +66,23 @@ class ProgramWork(msgspec.Struct, frozen=True, array_like=True, tag=1):
     env: tuple[tuple[str, str], ...] = ()
     cwd: str | None = None  # None: the task's own folder
     files: tuple[SentFile, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.argv or not self.argv[0]:
+            raise ValueError("a program needs a name")
+        if len(self.env) > limits.ENV_VARS_MAX:
+            raise ValueError(
+                f"a task gets up to {limits.ENV_VARS_MAX} variables, not {len(self.env)}"
+            )
+        for key, _ in self.env:
+            if not _VARIABLE.fullmatch(key):
+                raise ValueError(f"{key[:64]!r} is no name of an environment variable")
+        words = (*self.argv, *(value for _, value in self.env), self.cwd or "")
+        if any("\0" in word or not _is_encodable(word) for word in words):
+            raise ValueError("a word of the command or of its environment is not plain text")
+        names = [file.name for file in self.files]
+        if len(set(names)) != len(names):
+            raise ValueError("two sent files have the same name")
 
 
 class FunctionWork(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -103,8 +142,6 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
             or len(self.work.chunks) != -(-size // self.work.chunk_tasks)
         ):
             raise ValueError("a function job needs the arguments of each of its tasks")
-        if isinstance(self.work, ProgramWork) and not self.work.argv:
-            raise ValueError("a program needs a name")
 
 
 def argument_size(work: Work) -> int:
@@ -132,7 +169,7 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     busy_us: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start < self.stop:
+        if not 0 <= self.start < self.stop <= limits.TASK_INDEX_MAX + 1:
             raise ValueError(f"not a range of tasks: {self.start} to {self.stop}")
 
     @property

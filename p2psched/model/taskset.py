@@ -26,7 +26,7 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True):
         last = -1
         for start, stop in self.ranges:
             if not last < start < stop <= TASK_INDEX_MAX + 1:
-                raise ValueError(f"not a task set: {self.ranges!r}")
+                raise ValueError(f"not a task set: range {start} to {stop} after {last}")
             last = stop
 
     @staticmethod

@@ -1,0 +1,104 @@
+"""Calls as they travel: a function and the arguments of each task, packed into a spec."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import cloudpickle
+
+from p2psched.model import chunks
+from p2psched.model.errors import UsageError
+from p2psched.model.job import FunctionWork, JobSpec
+from p2psched.model.taskset import TaskSet
+
+CHUNK_TASKS: Final = 512
+PICKLE_PROTOCOL: Final = 5
+
+Arguments = tuple[tuple[object, ...], Mapping[str, object]]
+
+
+def function_spec(
+    function: Callable[..., object] | str,
+    calls: Iterable[Arguments],
+    *,
+    name: str | None,
+    retries: int,
+    timeout_s: float | None,
+    cpus: int,
+    submitter: str,
+) -> JobSpec:
+    """A job of one call of `function` for each of `calls`.
+
+    `function` is `"module:name"`, looked up by the workers, or an object that travels by value as
+    far as it must (cloudpickle: `__main__`, lambdas, closures) and by import path otherwise.
+    Raises UsageError for what can't be serialised or is over a limit.
+    """
+    path, code = _pack_function(function)
+    packed = [_pickle(call, "an argument") for call in calls]
+    work = FunctionWork(
+        path=path,
+        code=code,
+        chunks=tuple(
+            chunks.pack(packed[start : start + CHUNK_TASKS])
+            for start in range(0, len(packed), CHUNK_TASKS)
+        ),
+        chunk_tasks=CHUNK_TASKS,
+        python=f"{sys.version_info.major}.{sys.version_info.minor}",
+    )
+    try:
+        return JobSpec(
+            name=name if name is not None else _name_of(function),
+            tasks=TaskSet.of(0, len(packed)),
+            work=work,
+            retries=retries,
+            timeout_ms=None if timeout_s is None else max(1, round(timeout_s * 1000)),
+            cpus=cpus,
+            submitter=submitter,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _pack_function(function: Callable[..., object] | str) -> tuple[str, bytes]:
+    if isinstance(function, str):
+        module, colon, attribute = function.partition(":")
+        if not (colon and module and attribute):
+            raise UsageError(f"{function!r} is no import path: write it like package.module:name")
+        return function, b""
+    if not callable(function):
+        raise UsageError(f"{function!r} is not a function")
+    return "", _pickle(function, "the function")
+
+
+def _pickle(value: object, what: str) -> bytes:
+    try:
+        data: bytes = cloudpickle.dumps(value, protocol=PICKLE_PROTOCOL)
+    except Exception as error:
+        raise UsageError(
+            f"{what} can't be serialised ({type(error).__name__}: {error}): pass plain data, and "
+            "open files, sockets or locks inside the function"
+        ) from error
+    return data
+
+
+def _name_of(function: Callable[..., object] | str) -> str:
+    if isinstance(function, str):
+        return function.rpartition(":")[2][:128]
+    return str(getattr(function, "__name__", type(function).__name__))[:128]
+
+
+def one_argument(items: Iterable[object]) -> Sequence[Arguments]:
+    """The calls of `map`: one positional argument each."""
+    return [((item,), {}) for item in items]
+
+
+def importable(path: str) -> bool:
+    """True if this process could import `module:name`; the workers decide for themselves."""
+    module, _, attribute = path.partition(":")
+    try:
+        return hasattr(importlib.import_module(module), attribute.split(".", maxsplit=1)[0])
+    except ImportError:
+        return False

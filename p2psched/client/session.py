@@ -1,0 +1,163 @@
+"""One conversation with a cluster, whichever peer answers.
+
+Any peer answers any call, so a call that fails because a peer is gone, or has no leader just now,
+is repeated at another until the session's patience ends. That is safe: every call may be repeated
+(a submit carries the id of its job). Addresses of further peers are learned from those that answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+from p2psched.model.errors import Refused, Unavailable
+from p2psched.model.messages import AnswerBody, CallBody, ListPeers, PeerList
+from p2psched.net.address import parse
+from p2psched.net.auth import Identity
+from p2psched.net.calls import CallClient
+from p2psched.net.dial import connect
+from p2psched.net.link import Handlers, State
+from p2psched.store.folder import read_secret_file
+from p2psched.store.records import Record, list_records
+
+T = TypeVar("T")
+
+PATIENCE_S: Final = 30.0  # for a peer that can answer
+CONNECT_TIMEOUT_S: Final = 3.0
+RETRY_S: Final = 0.2
+
+
+class Session:
+    """Not for several event loops at once. Use as an async context manager."""
+
+    def __init__(
+        self, addresses: Sequence[str], *, secret: bytes, patience_s: float = PATIENCE_S
+    ) -> None:
+        self._addresses = [str(parse(address)) for address in addresses]
+        if not self._addresses:
+            raise Unavailable("no address of a peer is known")
+        self._secret = secret
+        self.patience_s = patience_s
+        self._calls: CallClient | None = None
+        self._connecting = asyncio.Lock()
+
+    async def __aenter__(self) -> Session:
+        await self.connection()
+        with contextlib.suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self.learn_addresses()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._calls is not None:
+            await self._calls.close()
+
+    @property
+    def address(self) -> str:
+        """Of the peer that we talk to."""
+        return self._addresses[0]
+
+    async def learn_addresses(self) -> None:
+        """Remember the other peers, for when this one is gone."""
+        answer = await (await self.connection()).call(ListPeers())
+        assert isinstance(answer, PeerList)
+        for view in answer.peers:
+            if view.state != "dead" and view.info.address not in self._addresses:
+                self._addresses.append(view.info.address)
+
+    async def call(self, body: CallBody, expect: type[T]) -> T:
+        """The answer of any peer. Raises Unavailable once the patience is over, at once what the
+        cluster answered if it is another error."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.patience_s
+        while True:
+            try:
+                answer: AnswerBody = await (await self.connection()).call(body)
+            except Unavailable as error:
+                if loop.time() + RETRY_S >= deadline:
+                    raise
+                self._turn()
+                await asyncio.sleep(min(RETRY_S, error.retry_after_s))
+            else:
+                if not isinstance(answer, expect):
+                    raise Refused(f"a peer of another version answered {type(answer).__name__}")
+                return answer
+
+    def _turn(self) -> None:
+        """After a failure the next peer is asked, if the connection is gone."""
+        if self._calls is None or self._calls.connection.state is not State.OPEN:
+            self._calls = None
+            self._addresses.append(self._addresses.pop(0))
+
+    async def connection(self) -> CallClient:
+        """An open connection, to the first address that lets us in."""
+        async with self._connecting:
+            if self._calls is not None and self._calls.connection.state is State.OPEN:
+                return self._calls
+            failure: Unavailable | None = None
+            for _ in range(len(self._addresses)):
+                try:
+                    self._calls = await self._connect(self.address)
+                except Unavailable as error:
+                    failure = failure or error
+                    self._addresses.append(self._addresses.pop(0))
+                else:
+                    return self._calls
+            assert failure is not None
+            raise failure
+
+    async def _connect(self, address: str) -> CallClient:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                connection = await connect(
+                    address,
+                    identity=Identity(),
+                    secret=self._secret,
+                    handlers=Handlers(on_message=lambda _connection, _message: None),
+                )
+        except TimeoutError as error:
+            raise Unavailable(f"{address} does not answer") from error
+        return CallClient(connection)
+
+
+def find_peers(
+    address: str | None, *, secret_file: Path | None, runtime_dir: Path
+) -> tuple[list[str], bytes]:
+    """Where to connect and with which secret: a given address, or the local peers' records.
+
+    Blocks on the disk. Raises Unavailable if no peer is known, Refused if no secret is.
+    """
+    records = list_records(runtime_dir)
+    if address is None:
+        alive = [record for record in records if record.alive]
+        if not alive:
+            raise Unavailable(
+                "no peer runs on this machine: start one with `p2psched start`, or name one "
+                "elsewhere with --peer HOST:PORT and --secret-file FILE"
+            )
+        chosen = alive[0]
+        same = [record.address for record in alive if record.cluster == chosen.cluster]
+        secret = read_secret_file(secret_file or Path(chosen.secret_path))
+        return same, secret
+    wanted = str(parse(address))
+    if secret_file is not None:
+        return [wanted], read_secret_file(secret_file)
+    record = _record_of(records, wanted)
+    if record is None:
+        raise Refused(
+            f"the secret of the peer at {wanted} is not known here: copy the file `secret` from "
+            "its data folder and pass it with --secret-file"
+        )
+    same = [r.address for r in records if r.alive and r.cluster == record.cluster]
+    return [wanted, *(a for a in same if a != wanted)], read_secret_file(Path(record.secret_path))
+
+
+def _record_of(records: Sequence[Record], address: str) -> Record | None:
+    """Records of dead processes count too: their secret is still that of their cluster."""
+    for record in records:
+        if record.address == address and Path(record.secret_path).exists():
+            return record
+    return None

@@ -1,0 +1,33 @@
+"""Configuration of a peer: one frozen value, passed down by constructors. No environment variable
+is read below `cli`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from p2psched.model.limits import SLOTS_MAX
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Times are milliseconds. Defaults suit a LAN or one machine."""
+
+    name: str
+    data: str  # the data folder
+    listen: str  # host:port; port 0 takes a free one
+    slots: int  # tasks at a time; 0 runs nothing
+    python: str  # interpreter of the workers
+    runtime_dir: str  # where the records of local peers are
+    join: tuple[str, ...] = ()  # addresses of peers of the cluster; empty: found one, or restart
+    advertise: str | None = None  # address that others reach this peer at, if not `listen`
+    secret_file: str | None = None
+    insecure: bool = False  # allow to listen beyond loopback without transport security
+    heartbeat_ms: int = 100
+    election_ms_min: int = 500
+    election_ms_max: int = 1000
+    detection_window_ms: int = 2500
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.slots <= SLOTS_MAX:
+            raise ValueError(f"slots are 0 to {SLOTS_MAX}, not {self.slots}")
+        if self.detection_window_ms < 2 * self.election_ms_min:
+            raise ValueError("the detection window must be at least two election timeouts")

@@ -1,0 +1,275 @@
+"""What a peer answers: each call that a client or another peer may make.
+
+Reads are linearizable: what was acknowledged anywhere before the call is seen. Only `GetStatus`,
+`Contacts`, `TailOutput` and `StopPeer` are answered without a quorum. It refuses nothing that any
+other peer would answer: what only the leader can do is passed on to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from p2psched.core.jobs import Job
+from p2psched.model.commands import Cancel, Outcome, Rejected, SubmitJob, Submitted
+from p2psched.model.errors import NotFound, Unavailable, from_wire
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.job import Segment
+from p2psched.model.limits import KIB
+from p2psched.model.messages import (
+    AnswerBody,
+    CallBody,
+    CancelJob,
+    ContactList,
+    Contacts,
+    Done,
+    FetchHistory,
+    FetchItem,
+    FetchResults,
+    FindJob,
+    GetStatus,
+    History,
+    ItemAnswer,
+    JobAccepted,
+    JobList,
+    Join,
+    ListJobs,
+    ListPeers,
+    OutputPiece,
+    PeerList,
+    ResultPage,
+    ShowJob,
+    StatusAnswer,
+    StopPeer,
+    Submit,
+    TailOutput,
+)
+from p2psched.model.raft import Member
+from p2psched.peer.raft_loop import RaftLedger
+from p2psched.peer.result_writer import ResultWriter
+from p2psched.peer.scheduler_loop import SchedulerLoop
+from p2psched.peer.views import find_job, job_view, peer_views, task_state
+
+PATIENCE_S: Final = 5.0  # for a leader to be there; then the caller is told to come back
+CONTACT_PATIENCE_S: Final = 0.5
+WAIT_MS_MAX: Final = 30_000  # longest wait for results in one call
+PAGE_BYTES_MAX: Final = 512 * KIB
+HISTORY_MAX: Final = 1000
+JOBS_MAX: Final = 1000
+_INTEGER_MAX: Final = 2**63 - 1  # of the store; the wire takes more
+_NO_QUORUM: Final = (
+    "no quorum: no majority of the voters answers; `p2psched peers` shows who is there"
+)
+
+Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
+
+
+class Others(Protocol):
+    """Calls to other peers."""
+
+    async def call(self, peer: PeerId, body: CallBody) -> AnswerBody: ...
+
+
+class Api:
+    def __init__(
+        self,
+        *,
+        me: PeerId,
+        scheduling: SchedulerLoop,
+        ledger: RaftLedger,
+        results: ResultWriter,
+        others: Others,
+        tail: Tail,
+        status: Callable[[], StatusAnswer],
+        stop: Callable[[], None],
+    ) -> None:
+        self._me = me
+        self._scheduling = scheduling
+        self._machine = scheduling.scheduler.machine
+        self._ledger = ledger
+        self._results = results
+        self._others = others
+        self._tail = tail
+        self._status = status
+        self._stop = stop
+
+    async def answer(self, body: CallBody) -> AnswerBody:
+        """Raises a P2PSchedError for the caller."""
+        try:
+            async with asyncio.timeout(PATIENCE_S + WAIT_MS_MAX / 1000):
+                return await self._answer(body)
+        except TimeoutError as exc:
+            raise Unavailable(_NO_QUORUM) from exc
+
+    async def _answer(self, body: CallBody) -> AnswerBody:
+        match body:
+            case Submit(job=job, spec=spec):
+                return await self._submit(SubmitJob(job, spec))
+            case CancelJob(job=job):
+                _check(await self._propose(Cancel(job)))
+                return Done()
+            case FetchResults():
+                return await self._fetch_results(body)
+            case FetchItem(job=job, index=index):
+                return await self._fetch_item(job, index)
+            case TailOutput():
+                return await self._tail_output(body)
+            case FetchHistory():
+                return await self._history(body)
+            case FindJob() | ShowJob() | ListJobs() | ListPeers():
+                return await self._list(body)
+            case _:
+                return await self._of_this_peer(body)
+
+    async def _of_this_peer(self, body: Join | GetStatus | Contacts | StopPeer) -> AnswerBody:
+        match body:
+            case Join(member=member):
+                return await self._join(member)
+            case GetStatus():
+                return self._status()
+            case Contacts():
+                return ContactList(tuple(sorted(self._ledger.contacts().items())))
+            case StopPeer():
+                self._stop()
+                return Done()
+
+    async def _list(self, body: FindJob | ShowJob | ListJobs | ListPeers) -> AnswerBody:
+        await self._linearize()
+        machine = self._machine
+        match body:
+            case FindJob(text=text):
+                return job_view(find_job(machine, text), machine)
+            case ShowJob(job=job):
+                return job_view(self._job(job), machine)
+            case ListJobs(limit=limit):
+                newest = list(reversed(machine.jobs.values()))[: max(0, min(limit, JOBS_MAX))]
+                views = tuple(job_view(job, machine) for job in newest)
+                return JobList(views, len(machine.jobs))
+            case ListPeers():
+                ages = await self._ages()
+                leader = self._ledger.coordinator()
+                membership = self._ledger.engine.raft.membership
+                return PeerList(tuple(peer_views(machine, membership, leader, ages)))
+
+    # --- jobs -------------------------------------------------------------------------------------
+
+    async def _propose(self, command: SubmitJob | Cancel) -> Outcome:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await self._scheduling.propose(command)
+        except TimeoutError as exc:
+            raise Unavailable(_NO_QUORUM) from exc
+
+    async def _submit(self, command: SubmitJob) -> JobAccepted:
+        outcome = _check(await self._propose(command))
+        assert isinstance(outcome, Submitted)
+        return JobAccepted(outcome.job, outcome.duplicate)
+
+    async def _linearize(self) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    try:
+                        await self._scheduling.wait_linearizable()
+                    except Unavailable as exc:  # an election may be under way
+                        await asyncio.sleep(exc.retry_after_s)
+                    else:
+                        return
+        except TimeoutError as exc:
+            raise Unavailable(_NO_QUORUM) from exc
+
+    def _job(self, job_id: JobId) -> Job:
+        job = self._machine.jobs.get(job_id)
+        if job is None:
+            raise NotFound(f"no job {job_id}: `p2psched jobs` lists them")
+        return job
+
+    async def _fetch_results(self, body: FetchResults) -> ResultPage:
+        if body.job not in self._machine.jobs:
+            await self._linearize()
+        job = self._job(body.job)
+        if job.segments <= body.position and not job.ended and body.wait_ms > 0:
+            try:
+                async with asyncio.timeout(min(body.wait_ms, WAIT_MS_MAX) / 1000):
+                    while job.segments <= body.position and not job.ended:
+                        await self._scheduling.wait_job_change(body.job)
+            except TimeoutError:
+                pass  # an empty page says how far the job is
+        view = job_view(job, self._machine)
+        segments: list[Segment] = []
+        if view.segments > body.position:
+            segments = await self._results.read(
+                lambda results: results.segments(body.job, body.position, PAGE_BYTES_MAX)
+            )
+        return ResultPage(tuple(segments), view)
+
+    async def _fetch_item(self, job_id: JobId, index: int) -> ItemAnswer:
+        await self._linearize()
+        state, owner = task_state(self._job(job_id), index)
+        found = await self._results.read(lambda results: results.item(job_id, index))
+        if found is None:
+            return ItemAnswer(state, "", None, owner)
+        segment, item = found
+        return ItemAnswer(state, segment.cause, item, owner)
+
+    async def _tail_output(self, body: TailOutput) -> OutputPiece:
+        piece = await self._tail(body.job, body.index, body.stderr, body.offset)
+        if piece is not None:
+            return OutputPiece(True, *piece)
+        job = self._machine.jobs.get(body.job)
+        held = job.owner_of(body.index) if job is not None else None
+        if held is None or held.peer == self._me:
+            return OutputPiece(False, body.offset, b"")
+        answer = await self._others.call(held.peer, body)
+        assert isinstance(answer, OutputPiece)
+        return answer
+
+    async def _history(self, body: FetchHistory) -> History:
+        await self._linearize()
+        if body.job:
+            self._job(body.job)
+        limit = max(1, min(body.limit, HISTORY_MAX))
+        events = await self._results.read(
+            lambda results: results.history(body.job, min(body.after, _INTEGER_MAX), limit)
+        )
+        return History(tuple(events), more=len(events) >= limit)
+
+    # --- peers ------------------------------------------------------------------------------------
+
+    async def _ages(self) -> dict[PeerId, int]:
+        leader = self._ledger.coordinator()
+        if leader == self._me:
+            return dict(self._ledger.contacts())
+        if leader is None:
+            return {}
+        try:
+            async with asyncio.timeout(CONTACT_PATIENCE_S):
+                answer = await self._others.call(leader, Contacts())
+        except (TimeoutError, Unavailable):
+            return {}
+        assert isinstance(answer, ContactList)
+        return dict(answer.ages_ms)
+
+    async def _join(self, member: Member) -> Done:
+        """Until the membership holds the new member. Only the leader can; others pass it on."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    if self._ledger.engine.raft.membership.member(member.peer) == member:
+                        return Done()
+                    leader = self._ledger.coordinator()
+                    if leader == self._me:
+                        self._ledger.add_member(member)
+                    elif leader is not None:
+                        await self._others.call(leader, Join(member))
+                        return Done()
+                    await asyncio.sleep(0.05)
+        except TimeoutError as exc:
+            raise Unavailable(_NO_QUORUM) from exc
+
+
+def _check(outcome: Outcome) -> Outcome:
+    if isinstance(outcome, Rejected):
+        raise from_wire(outcome.code, outcome.message, 1000)
+    return outcome

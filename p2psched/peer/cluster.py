@@ -1,0 +1,119 @@
+"""Which cluster a peer belongs to: found one, join one, or come back to one.
+
+The secret comes from `--secret-file`, the data folder, or the record of a local peer of the same
+user. It never comes from the command line or the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from p2psched.model.config import Config
+from p2psched.model.errors import Refused, Unavailable
+from p2psched.model.ids import ClusterId, PeerId, new_id
+from p2psched.net.address import Address, is_loopback, parse
+from p2psched.net.auth import Identity, new_secret
+from p2psched.net.dial import connect
+from p2psched.net.link import Handlers
+from p2psched.store.folder import DataFolder, read_secret_file
+from p2psched.store.records import list_records
+
+JOIN_PATIENCE_S: Final = 5.0  # for somebody to answer at one of the addresses to join
+JOIN_RETRY_S: Final = 0.25
+
+
+class Belonging(msgspec.Struct, frozen=True):
+    cluster: ClusterId
+    secret: bytes
+    founds: bool  # this peer is the first of a new cluster
+    known: dict[PeerId, str]  # peers that were met while joining -> address
+
+
+def check_listen(config: Config) -> Address:
+    """The address to listen at. Raises Refused if others could connect without protection."""
+    address = parse(config.listen)
+    if not config.insecure and not is_loopback(address.host):
+        raise Refused(
+            f"{address} is reachable from other machines, and connections are not encrypted yet: "
+            "listen on 127.0.0.1, or pass --insecure if you trust everybody on that network"
+        )
+    return address
+
+
+async def find_cluster(config: Config, folder: DataFolder, rng: random.Random) -> Belonging:
+    """Raises Refused, Unavailable (nobody answers), UsageError (an address is none)."""
+    identity = folder.identity
+    if config.join:
+        return await _join(config, folder)
+    if identity.cluster is not None:
+        secret = folder.read_secret()
+        if secret is None:
+            raise Refused(
+                f"the secret of the cluster is missing from {folder.secret_path}: "
+                "pass --secret-file with that of another peer"
+            )
+        return Belonging(identity.cluster, secret, False, {})
+    secret = folder.read_secret()
+    if secret is None:
+        given = config.secret_file
+        secret = read_secret_file(Path(given)) if given else new_secret()
+        folder.write_secret(secret)
+    return Belonging(ClusterId(new_id(rng)), secret, True, {})
+
+
+async def _join(config: Config, folder: DataFolder) -> Belonging:
+    kept = folder.identity.cluster
+    secret = _secret_for(config, folder)
+    deadline = asyncio.get_running_loop().time() + JOIN_PATIENCE_S
+    while True:
+        for address in config.join:
+            try:
+                peer, cluster = await _meet(address, secret, kept)
+            except Unavailable as error:
+                last = error
+                continue
+            folder.set_cluster(cluster)
+            folder.write_secret(secret)
+            return Belonging(cluster, secret, False, {peer: str(parse(address))})
+        if kept is not None:  # we know the others from before: they may come up later
+            return Belonging(kept, secret, False, {})
+        if asyncio.get_running_loop().time() >= deadline:
+            raise last
+        await asyncio.sleep(JOIN_RETRY_S)
+
+
+async def _meet(address: str, secret: bytes, cluster: ClusterId | None) -> tuple[PeerId, ClusterId]:
+    """Who answers at an address, proven to know the secret."""
+    connection = await connect(
+        address,
+        identity=Identity(cluster=cluster),
+        secret=secret,
+        handlers=Handlers(on_message=lambda _connection, _message: None),
+    )
+    remote = connection.remote
+    connection.close()
+    await connection.wait_closed()
+    assert remote.peer is not None
+    assert remote.cluster is not None
+    return remote.peer, remote.cluster
+
+
+def _secret_for(config: Config, folder: DataFolder) -> bytes:
+    if config.secret_file is not None:
+        return read_secret_file(Path(config.secret_file))
+    secret = folder.read_secret()
+    if secret is not None:
+        return secret
+    wanted = {str(parse(address)) for address in config.join}
+    for record in list_records(Path(config.runtime_dir)):
+        if record.address in wanted and Path(record.secret_path).exists():
+            return read_secret_file(Path(record.secret_path))
+    raise Refused(
+        f"the secret of the cluster at {', '.join(config.join)} is not known here: copy the file "
+        "`secret` from the data folder of one of its peers and pass it with --secret-file"
+    )

@@ -1,0 +1,101 @@
+"""Group commit: what piled up while one sync ran is written and synced as the next group.
+
+A sync that is quick is done inline (a hand-over to a thread costs more than it); one that is slow
+goes to a thread, so that the loop stays free. Sends of the same turn leave before an inline sync.
+After an error nothing is written any more: the peer must stop (fsync is never tried again).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from p2psched.core.raft.effects import Persist
+from p2psched.store.log import LogStore
+
+INLINE_SYNC_MS_MAX: Final = 0.4  # moving average above which syncs go to the thread
+_WEIGHT: Final = 0.1
+
+
+class LogWriter:
+    """`on_synced(token)` is called from the loop once everything up to `token` is on disk."""
+
+    def __init__(
+        self,
+        store: LogStore,
+        *,
+        on_synced: Callable[[int], None],
+        on_failed: Callable[[OSError], None],
+    ) -> None:
+        self._store = store
+        self._on_synced = on_synced
+        self._on_failed = on_failed
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
+        self._queue: list[Persist] = []
+        self._scheduled = False  # a flush is on its way, in the loop or in the thread
+        self._failed = False
+        self.sync_ms = 2 * INLINE_SYNC_MS_MAX  # not known yet: begin in the thread
+
+    def write(self, persist: Persist) -> None:
+        self._queue.append(persist)
+        if not self._scheduled and not self._failed:
+            self._scheduled = True
+            # Two turns later: first what was sent in this turn is written to its sockets.
+            self._loop.call_soon(self._loop.call_soon, self._flush)
+
+    def _flush(self) -> None:
+        group, self._queue = self._queue, []
+        if self.sync_ms <= INLINE_SYNC_MS_MAX:
+            try:
+                took_ms = self._write_and_sync(group)
+            except OSError as error:
+                self._fail(error)
+                return
+            self._done(group, took_ms)
+        else:
+            future = self._loop.run_in_executor(self._thread, self._write_and_sync, group)
+            future.add_done_callback(lambda done: self._on_thread_done(group, done))
+
+    def _on_thread_done(self, group: list[Persist], done: asyncio.Future[float]) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if isinstance(error, OSError):
+            self._fail(error)
+        elif error is not None:
+            raise error
+        else:
+            self._done(group, done.result())
+
+    def _write_and_sync(self, group: list[Persist]) -> float:
+        started = time.perf_counter()
+        for persist in group:
+            self._store.write(
+                hard_state=persist.hard_state,
+                truncate_from=persist.truncate_from,
+                entries=persist.entries,
+            )
+        self._store.sync()
+        return (time.perf_counter() - started) * 1000
+
+    def _done(self, group: list[Persist], took_ms: float) -> None:
+        self.sync_ms += _WEIGHT * (took_ms - self.sync_ms)
+        self._scheduled = False
+        if self._queue:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+        self._on_synced(group[-1].token)
+
+    def _fail(self, error: OSError) -> None:
+        self._failed = True
+        self._on_failed(error)
+
+    def close(self) -> None:
+        """Wait for the write under way; what is queued is dropped, for nobody was told of it."""
+        self._failed = True
+        self._thread.shutdown(wait=True)
+        self._store.close()

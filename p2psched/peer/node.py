@@ -1,0 +1,349 @@
+"""One peer, whole: the only place that picks adapters and wires them to the loops.
+
+`Node.run` lives until `stop` is called or something fails that the peer must not survive. What it
+guards: the data folder is locked while it runs, the incarnation is new at each start, and nothing
+is answered before the disk has given back what it knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from p2psched.core.raft.engine import found_cluster
+from p2psched.core.raft.state import Timing
+from p2psched.core.scheduler import Scheduler
+from p2psched.model.commands import PeerInfo
+from p2psched.model.config import Config
+from p2psched.model.errors import Damaged, P2PSchedError, Unavailable
+from p2psched.model.execution import ExecutorEvent
+from p2psched.model.ids import PeerId
+from p2psched.model.messages import Call, Join, PeerMessage, StatusAnswer
+from p2psched.model.raft import Member, Membership
+from p2psched.model.version import VERSION
+from p2psched.net.auth import Identity
+from p2psched.net.link import Connection, Handlers
+from p2psched.net.peers import PeerLinks
+from p2psched.net.server import Server
+from p2psched.observe.clock import BootClock
+from p2psched.observe.lateness import LoopLateness
+from p2psched.peer.answering import Answering
+from p2psched.peer.api import Api
+from p2psched.peer.cluster import Belonging, check_listen, find_cluster
+from p2psched.peer.raft_loop import RaftLedger
+from p2psched.peer.result_writer import ResultWriter
+from p2psched.peer.scheduler_loop import SchedulerLoop
+from p2psched.peer.status import status_of
+from p2psched.run.pool import WorkerPool
+from p2psched.store.disk import OsDisk
+from p2psched.store.folder import DataFolder
+from p2psched.store.log import LogStore, Recovered
+from p2psched.store.records import Record, remove_record, write_record
+from p2psched.store.results import SqliteResults
+
+log = logging.getLogger(__name__)
+
+LEAVE_PATIENCE_S: Final = 2.0  # for the ledger to take our tasks back before a clean stop
+JOIN_RETRY_S: Final = 0.2
+CALL_PATIENCE_S: Final = 5.0
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """What `start` prints once the ledger knows of us."""
+
+    info: PeerInfo
+    cluster: str
+    secret_path: str
+    founded: bool
+
+
+class _Stopped(Exception):
+    """Ends the task group; nobody else sees it."""
+
+
+class Node:
+    """Make one, `run` it once. `stop` may be called from the same loop at any time."""
+
+    def __init__(self, config: Config, *, on_ready: Callable[[Ready], None]) -> None:
+        self._config = config
+        self._on_ready = on_ready
+        self._clock = BootClock()
+        self._rng = random.SystemRandom()
+        self._stop = asyncio.Event()
+        self._failure: P2PSchedError | None = None
+        self._answering: Answering | None = None
+        self._lateness = LoopLateness()
+        self._started_ms = self._clock.now_ms()
+
+    def stop(self) -> None:
+        """Leave cleanly: tasks go back to the ledger, processes end, files are closed."""
+        self._stop.set()
+
+    def _fail(self, error: P2PSchedError) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Raises P2PSchedError if the peer can't start, or must not go on."""
+        address = await asyncio.to_thread(check_listen, self._config)
+        folder = await asyncio.to_thread(self._open_folder)
+        with folder:
+            belonging = await find_cluster(self._config, folder, self._rng)
+            handlers = Handlers(
+                on_message=self._on_message, on_opened=self._on_opened, on_closed=self._on_closed
+            )
+            identity = Identity(peer=folder.identity.peer, cluster=belonging.cluster)
+            server = Server(address, identity=identity, secret=belonging.secret, handlers=handlers)
+            await server.start()
+            try:
+                await self._run_in(folder, belonging, server, handlers)
+            finally:
+                await server.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _open_folder(self) -> DataFolder:
+        path = Path(self._config.data).expanduser().absolute()
+        return DataFolder.open(path, create=True, name=self._config.name)
+
+    async def _run_in(
+        self, folder: DataFolder, belonging: Belonging, server: Server, handlers: Handlers
+    ) -> None:
+        self._folder, self._belonging, self._server = folder, belonging, server
+        self._me = folder.identity.peer
+        address = self._config.advertise or str(server.address)
+        self._member = Member(self._me, folder.identity.name, address)
+        disk = OsDisk(folder.ledger_path)
+        store, recovered = await asyncio.to_thread(LogStore.open, disk)
+        recovered = await asyncio.to_thread(self._found_if_new, store, recovered)
+        if recovered.torn_bytes:
+            log.warning("log-tail-cut", extra={"bytes": recovered.torn_bytes})
+        folder.set_cluster(belonging.cluster)
+        incarnation = await asyncio.to_thread(folder.next_incarnation)
+        results = await asyncio.to_thread(SqliteResults, folder.results_path)
+        self._links = PeerLinks(
+            identity=Identity(peer=self._me, address=address, cluster=belonging.cluster),
+            secret=belonging.secret,
+            handlers=handlers,
+            rng=self._rng,
+        )
+        self._addresses: dict[PeerId, tuple[str, str]] = {}
+        self._results = ResultWriter(results, on_failed=self._on_results_failed)
+        self._pool = WorkerPool(
+            slots=self._config.slots,
+            folder=folder.run_path,
+            on_event=self._on_executed,
+            peer_name=folder.identity.name,
+            python=self._config.python,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pool.run())
+                await self._pool.wait_ready()
+                self._info = PeerInfo(
+                    peer=self._me,
+                    incarnation=incarnation,
+                    name=folder.identity.name,
+                    address=address,
+                    pid=os.getpid(),
+                    slots=self._config.slots,
+                    version=VERSION,
+                    python=self._pool.python_version,
+                )
+                self._wire(store, recovered)
+                await self._live(group)
+        except* _Stopped:
+            pass
+        except* P2PSchedError as errors:
+            self._fail(_first(errors))
+        finally:
+            if hasattr(self, "_ledger"):
+                self._ledger.stop()
+            self._results.close()
+
+    def _found_if_new(self, store: LogStore, recovered: Recovered) -> Recovered:
+        """The log of a new cluster begins with its first voter."""
+        if not self._belonging.founds or recovered.entries:
+            return recovered
+        hard, entry = found_cluster(self._member, 0, self._clock.wall_ms())
+        store.write(hard_state=hard, truncate_from=None, entries=[entry])
+        store.sync()
+        return Recovered(hard_state=hard, entries=[entry], torn_bytes=recovered.torn_bytes, files=1)
+
+    def _wire(self, store: LogStore, recovered: Recovered) -> None:
+        config = self._config
+        scheduler = Scheduler(self._info, window_ms=config.detection_window_ms)
+        self._scheduling = SchedulerLoop(
+            scheduler,
+            clock=self._clock,
+            executor=self._pool,
+            results=self._results,
+            next_incarnation=self._folder.next_incarnation,
+        )
+        self._ledger = RaftLedger(
+            me=self._me,
+            timing=Timing(config.heartbeat_ms, config.election_ms_min, config.election_ms_max),
+            store=store,
+            recovered=recovered,
+            clock=self._clock,
+            rng=self._rng,
+            send=self._links.send,
+            listener=self._scheduling,
+            on_membership=self._on_membership,
+            on_failed=self._on_disk_failed,
+        )
+        self._scheduling.attach(self._ledger)
+        self._api = Api(
+            me=self._me,
+            scheduling=self._scheduling,
+            ledger=self._ledger,
+            results=self._results,
+            others=self._links,
+            tail=lambda job, index, stderr, offset: self._pool.tail(
+                job, index, stderr=stderr, offset=offset
+            ),
+            status=self._status,
+            stop=self.stop,
+        )
+
+    async def _live(self, group: asyncio.TaskGroup) -> None:
+        for peer, (name, address) in self._folder.address_book.load().items():
+            self._note_address(peer, name, address)
+        for peer, address in self._belonging.known.items():
+            self._note_address(peer, "", address)
+        self._answering = Answering(group, self._api.answer)
+        self._ledger.start()
+        group.create_task(self._links.run())
+        group.create_task(self._lateness.run())
+        group.create_task(self._scheduling.run())
+        group.create_task(self._keep_membership())
+        group.create_task(self._announce())
+        await self._stop.wait()
+        if self._failure is None:
+            with contextlib.suppress(TimeoutError, Unavailable):
+                async with asyncio.timeout(LEAVE_PATIENCE_S):
+                    await self._scheduling.leave()
+            remove_record(Path(self._config.runtime_dir), self._me)
+        self._scheduling.stop()
+        raise _Stopped
+
+    # --- belonging --------------------------------------------------------------------------------
+
+    async def _announce(self) -> None:
+        """Leave a record for local commands, and say when the ledger knows of us."""
+        record = Record(
+            peer=self._me,
+            cluster=self._belonging.cluster,
+            name=self._info.name,
+            address=self._info.address,
+            pid=self._info.pid,
+            data_folder=str(self._folder.path),
+            secret_path=str(self._folder.secret_path),
+            started_ms=self._clock.wall_ms(),
+        )
+        await asyncio.to_thread(write_record, Path(self._config.runtime_dir), record)
+        machine = self._scheduling.scheduler.machine
+        while True:
+            row = machine.peers.get(self._me)
+            if row is not None and row.live and row.info.pid == self._info.pid:
+                break
+            await asyncio.sleep(0.02)
+        self._on_ready(
+            Ready(
+                self._info,
+                self._belonging.cluster,
+                str(self._folder.secret_path),
+                self._belonging.founds,
+            )
+        )
+
+    async def _keep_membership(self) -> None:
+        """Ask those we know to make us a member, with our address of now, until we are one."""
+        raft = self._ledger.engine.raft
+        while raft.membership.member(self._me) != self._member:
+            for peer in sorted(self._addresses):
+                with contextlib.suppress(TimeoutError, Unavailable):
+                    async with asyncio.timeout(CALL_PATIENCE_S):
+                        await self._links.call(peer, Join(self._member))
+                        break
+            if raft.is_leader:
+                self._ledger.add_member(self._member)
+            await asyncio.sleep(JOIN_RETRY_S)
+
+    def _on_membership(self, membership: Membership) -> None:
+        for member in (*membership.voters, *membership.learners):
+            self._note_address(member.peer, member.name, member.address)
+
+    def _note_address(self, peer: PeerId, name: str, address: str) -> None:
+        if peer == self._me or self._addresses.get(peer) == (name, address):
+            return
+        self._addresses[peer] = (name, address)
+        self._links.set_address(peer, address)
+        self._folder.address_book.save(self._addresses)
+
+    # --- connections ------------------------------------------------------------------------------
+
+    def _on_message(self, connection: Connection, message: PeerMessage | Call) -> None:
+        if self._answering is None:
+            return  # still starting: peers repeat, clients time out
+        if isinstance(message, Call):
+            self._answering.on_call(connection, message)
+        elif connection.peer is not None:
+            self._ledger.on_message(connection.peer, message)
+
+    def _on_opened(self, connection: Connection) -> None:
+        peer = connection.peer
+        if peer is not None and self._answering is not None and connection.remote.address:
+            name, _ = self._addresses.get(peer, ("", ""))
+            self._note_address(peer, name, connection.remote.address)
+            self._links.poke(peer)
+
+    def _on_closed(self, connection: Connection, error: P2PSchedError | None) -> None:
+        del error  # logged where it arose
+        if self._answering is not None:
+            self._answering.on_closed(connection)
+
+    def _on_executed(self, event: ExecutorEvent) -> None:
+        self._scheduling.on_executed(event)
+
+    # --- failures ---------------------------------------------------------------------------------
+
+    def _on_disk_failed(self, error: OSError) -> None:
+        self._fail(
+            Damaged(
+                f"the log in {self._folder.ledger_path} can't be written ({error.strerror}): "
+                "this peer stops at once; free or repair the disk, then start it again"
+            )
+        )
+
+    def _on_results_failed(self, error: BaseException) -> None:
+        self._fail(error if isinstance(error, P2PSchedError) else Damaged(str(error)))
+
+    def _status(self) -> StatusAnswer:
+        return status_of(
+            scheduler=self._scheduling.scheduler,
+            ledger=self._ledger,
+            lateness=self._lateness,
+            links=self._links,
+            server=self._server,
+            cluster=self._belonging.cluster,
+            uptime_ms=self._clock.now_ms() - self._started_ms,
+            event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
+        )
+
+
+def _first(errors: BaseExceptionGroup[P2PSchedError]) -> P2PSchedError:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, P2PSchedError)
+    return error

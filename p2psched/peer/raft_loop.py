@@ -1,0 +1,198 @@
+"""The embedded ledger: drives the Raft engine with clock, disk and links. Implements port `Ledger`.
+
+Everything runs in one event loop, without locks. A turn is: messages and timers step the engine,
+then one `Round` makes entries of what piled up and delivers what is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from p2psched.core.raft.effects import AddMember, MembershipChanged, Persist, Receive, Send, Synced
+from p2psched.core.raft.effects import Tick as RaftTick
+from p2psched.core.raft.engine import (
+    CoordinatorIs,
+    Deliver,
+    EngineEffect,
+    Forwarded,
+    RaftEngine,
+    ReadAnswered,
+    Round,
+    SendForward,
+)
+from p2psched.core.raft.state import Timing
+from p2psched.model.commands import Envelope
+from p2psched.model.ids import PeerId
+from p2psched.model.messages import Forward, PeerMessage
+from p2psched.model.raft import Member, Membership
+from p2psched.peer.log_writer import LogWriter
+from p2psched.ports.clock import Clock
+from p2psched.ports.ledger import LedgerListener
+from p2psched.store.log import LogStore, Recovered
+
+log = logging.getLogger(__name__)
+
+SendToPeer = Callable[[PeerId, PeerMessage], object]
+
+
+class RaftLedger:
+    """One member. Make it inside a running loop, `start` it, feed it `on_message`."""
+
+    def __init__(
+        self,
+        *,
+        me: PeerId,
+        timing: Timing,
+        store: LogStore,
+        recovered: Recovered,
+        clock: Clock,
+        rng: random.Random,
+        send: SendToPeer,
+        listener: LedgerListener,
+        on_membership: Callable[[Membership], None],
+        on_failed: Callable[[OSError], None],
+    ) -> None:
+        self._clock = clock
+        self._send = send
+        self._listener = listener
+        self._on_membership = on_membership
+        self._store = store
+        self._loop = asyncio.get_running_loop()
+        self._writer = LogWriter(store, on_synced=self._on_synced, on_failed=on_failed)
+        self.engine = RaftEngine(
+            me=me,
+            rng=rng,
+            timing=timing,
+            hard_state=recovered.hard_state,
+            entries=recovered.entries,
+            now_ms=clock.now_ms(),
+            decorate=listener.decorate,
+        )
+        self._reads: dict[int, Callable[[int | None], None]] = {}
+        self._next_read = 1
+        self._round_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._leaderless_since: int | None = clock.now_ms()
+        self.leaderless_ms_max = 0
+        self._stopped = False
+
+    def start(self) -> None:
+        self._on_membership(self.engine.raft.membership)
+        self._arm()
+
+    def stop(self) -> None:
+        """No more effects; what is being written is finished first."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for done in list(self._reads.values()):
+            done(None)
+        self._reads.clear()
+        self._writer.close()
+
+    # --- port -------------------------------------------------------------------------------------
+
+    def append(self, envelopes: Sequence[Envelope]) -> None:
+        self.engine.append(envelopes)
+        self._schedule_round()
+
+    def read_index(self, done: Callable[[int | None], None]) -> None:
+        tag, self._next_read = self._next_read, self._next_read + 1
+        self._reads[tag] = done
+        self.engine.read_index(tag)
+        self._schedule_round()
+
+    def coordinator(self) -> PeerId | None:
+        return self.engine.raft.leader
+
+    def contacts(self) -> Mapping[PeerId, int]:
+        now_ms = self._clock.now_ms()
+        return {peer: now_ms - heard for peer, heard in self.engine.contacts().items()}
+
+    # --- what comes in ----------------------------------------------------------------------------
+
+    def on_message(self, sender: PeerId, message: PeerMessage) -> None:
+        if self._stopped:
+            return
+        now_ms = self._clock.now_ms()
+        if isinstance(message, Forward):
+            self._perform(self.engine.step(Forwarded(now_ms, message)))
+        else:
+            self._perform(self.engine.step(Receive(now_ms, sender, message)))
+
+    def add_member(self, member: Member) -> None:
+        event = AddMember(self._clock.now_ms(), self._clock.wall_ms(), member)
+        self._perform(self.engine.step(event))
+
+    def _on_synced(self, token: int) -> None:
+        if not self._stopped:
+            self._perform(self.engine.step(Synced(self._clock.now_ms(), token)))
+
+    def _on_timer(self) -> None:
+        now_ms = self._clock.now_ms()
+        if now_ms >= self.engine.raft.due_ms or self.engine.raft.is_leader:
+            self._perform(self.engine.step(RaftTick(now_ms, self._clock.wall_ms())))
+        self._arm()
+
+    def _arm(self) -> None:
+        wait_ms = max(1, self.engine.raft.due_ms - self._clock.now_ms())
+        self._timer = self._loop.call_later(wait_ms / 1000, self._on_timer)
+
+    # --- what goes out ----------------------------------------------------------------------------
+
+    def _schedule_round(self) -> None:
+        if not self._round_scheduled and not self._stopped:
+            self._round_scheduled = True
+            self._loop.call_soon(self._on_round)
+
+    def _on_round(self) -> None:
+        self._round_scheduled = False
+        if not self._stopped:
+            self._perform(self.engine.step(Round(self._clock.now_ms(), self._clock.wall_ms())))
+
+    def _perform(self, effects: list[EngineEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(to=to, message=message):
+                    self._send(to, message)
+                case Persist():
+                    self._writer.write(effect)
+                case Deliver(batches=batches):
+                    self._listener.on_committed(batches)
+                case SendForward(to=to, forward=forward):
+                    self._send(to, forward)
+                case ReadAnswered(tag=tag, index=index):
+                    self._reads.pop(tag)(index)
+                case CoordinatorIs():
+                    self._on_coordinator(effect)
+                case MembershipChanged(membership=membership):
+                    self._on_membership(membership)
+        if self.engine.wants_round:
+            self._schedule_round()
+
+    def _on_coordinator(self, effect: CoordinatorIs) -> None:
+        now_ms = self._clock.now_ms()
+        if effect.coordinator is None:
+            if self._leaderless_since is None:
+                self._leaderless_since = now_ms
+        elif self._leaderless_since is not None:
+            self.leaderless_ms_max = max(self.leaderless_ms_max, now_ms - self._leaderless_since)
+            self._leaderless_since = None
+        log.info(
+            "leader-changed",
+            extra={"leader": effect.coordinator, "term": self.engine.raft.term},
+        )
+        self._listener.on_coordinator(effect.coordinator, is_self=effect.is_self)
+
+    # --- what others may look at ------------------------------------------------------------------
+
+    @property
+    def sync_ms(self) -> float:
+        return self._writer.sync_ms
+
+    @property
+    def size_bytes(self) -> int:
+        return self._store.size_bytes

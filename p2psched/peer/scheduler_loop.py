@@ -1,0 +1,213 @@
+"""Drives the scheduler's core between a ledger, an executor and the result store.
+
+The only place that turns the core's effects into calls; whoever waits for a job, an index or an
+outcome waits here. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from p2psched.core.owner import StartBatch, StopBatch
+from p2psched.core.scheduler import (
+    Answered,
+    AppendToLedger,
+    Applied,
+    Asked,
+    Began,
+    Clocked,
+    CoordinatorChanged,
+    Executed,
+    GaveUp,
+    Leaving,
+    Renewed,
+    RenewIncarnation,
+    Round,
+    Scheduler,
+    SchedulerEffect,
+    SchedulerEvent,
+    Store,
+)
+from p2psched.model.commands import Command, Envelope, JobEnded, Outcome, Recorded
+from p2psched.model.errors import Unavailable
+from p2psched.model.execution import Committed, ExecutorEvent
+from p2psched.model.ids import JobId, PeerId
+from p2psched.peer.result_writer import ResultWriter
+from p2psched.ports.clock import Clock
+from p2psched.ports.executor import Executor
+from p2psched.ports.ledger import Ledger
+
+CLOCK_PERIOD_S: Final = 0.1
+_CHANGES: Final = (Recorded, JobEnded)  # what those who wait for a job want to hear
+
+
+class SchedulerLoop:
+    """Implements `LedgerListener`. `attach` the ledger before anything else."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        *,
+        clock: Clock,
+        executor: Executor,
+        results: ResultWriter,
+        next_incarnation: Callable[[], int],
+    ) -> None:
+        self.scheduler = scheduler
+        self._clock = clock
+        self._executor = executor
+        self._results = results
+        self._next_incarnation = next_incarnation
+        self._ledger: Ledger | None = None
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[int, asyncio.Future[Outcome]] = {}
+        self._next_tag = 1
+        self._round_scheduled = False
+        self._watchers: dict[JobId, list[asyncio.Future[None]]] = {}
+        self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._stopped = False
+
+    def attach(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def run(self) -> None:
+        """Tell the ledger that we are here, then keep time until cancelled."""
+        self._step(Began(self._clock.now_ms()))
+        while True:
+            await asyncio.sleep(CLOCK_PERIOD_S)
+            now_ms = self._clock.now_ms()
+            ages = self.ledger.contacts()
+            self._step(Clocked(now_ms, {peer: now_ms - age for peer, age in ages.items()}))
+
+    def stop(self) -> None:
+        self._stopped = True
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(Unavailable("this peer is stopping"))
+
+    @property
+    def ledger(self) -> Ledger:
+        assert self._ledger is not None, "attach a ledger first"
+        return self._ledger
+
+    # --- for callers ------------------------------------------------------------------------------
+
+    async def propose(self, command: Command) -> Outcome:
+        """Put a command into the ledger and wait for its outcome; the caller owns the deadline.
+        Cancelled, the command may commit all the same."""
+        return await self._ask(lambda now_ms, tag: Asked(now_ms, tag, command))
+
+    async def leave(self) -> None:
+        """Give everything back before a clean stop; the caller owns the deadline."""
+        await self._ask(Leaving)
+
+    async def _ask(self, make: Callable[[int, int], SchedulerEvent]) -> Outcome:
+        tag, self._next_tag = self._next_tag, self._next_tag + 1
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        self._waiting[tag] = future
+        self._step(make(self._clock.now_ms(), tag))
+        try:
+            return await future
+        finally:
+            if self._waiting.pop(tag, None) is not None:
+                self._step(GaveUp(self._clock.now_ms(), tag))
+
+    async def wait_linearizable(self) -> None:
+        """Until everything that was committed before this call is applied here. Raises Unavailable
+        without a quorum."""
+        asked: asyncio.Future[int | None] = self._loop.create_future()
+
+        def done(index: int | None) -> None:
+            if not asked.done():
+                asked.set_result(index)
+
+        self.ledger.read_index(done)
+        index = await asked
+        if index is None:
+            raise Unavailable(
+                "no leader has the confirmation of a majority just now", retry_after_s=0.3
+            )
+        if self.scheduler.machine.applied_index < index:
+            applied: asyncio.Future[None] = self._loop.create_future()
+            self._applied_waiters.append((index, applied))
+            await applied
+
+    async def wait_job_change(self, job: JobId) -> None:
+        """Until a result of the job is committed or the job ends; the caller owns the deadline."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._watchers.setdefault(job, []).append(future)
+        try:
+            await future
+        finally:
+            left = [other for other in self._watchers.get(job, ()) if other is not future]
+            if left:
+                self._watchers[job] = left
+            else:
+                self._watchers.pop(job, None)
+
+    # --- LedgerListener ---------------------------------------------------------------------------
+
+    def on_committed(self, batches: Sequence[Committed]) -> None:
+        self._step(Applied(self._clock.now_ms(), tuple(batches)))
+        index = self.scheduler.machine.applied_index
+        for waited, future in self._applied_waiters:
+            if waited <= index and not future.done():
+                future.set_result(None)
+        self._applied_waiters = [
+            (waited, future) for waited, future in self._applied_waiters if not future.done()
+        ]
+
+    def on_coordinator(self, coordinator: PeerId | None, *, is_self: bool) -> None:
+        self._step(CoordinatorChanged(self._clock.now_ms(), coordinator, is_self))
+
+    def decorate(self, envelopes: tuple[Envelope, ...]) -> tuple[Envelope, ...]:
+        return self.scheduler.decorate(envelopes)
+
+    # --- executor ---------------------------------------------------------------------------------
+
+    def on_executed(self, event: ExecutorEvent) -> None:
+        self._step(Executed(self._clock.now_ms(), event))
+
+    # --- the core ---------------------------------------------------------------------------------
+
+    def _step(self, event: SchedulerEvent) -> None:
+        if self._stopped:
+            return
+        self._perform(self.scheduler.step(event))
+        if not self._round_scheduled:
+            self._round_scheduled = True
+            self._loop.call_soon(self._on_round)
+
+    def _on_round(self) -> None:
+        self._round_scheduled = False
+        if not self._stopped:
+            self._perform(self.scheduler.step(Round(self._clock.now_ms())))
+
+    def _perform(self, effects: list[SchedulerEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case AppendToLedger(envelopes=envelopes):
+                    self.ledger.append(envelopes)
+                case StartBatch(batch=batch):
+                    self._executor.start(batch)
+                case StopBatch(batch=number, cause=cause):
+                    self._executor.stop(number, cause)
+                case Store(events=events, applied_index=index):
+                    self._results.store(events, index)
+                    self._wake({e.event.job for e in events if isinstance(e.event, _CHANGES)})
+                case Answered(tag=tag, outcome=outcome):
+                    future = self._waiting.pop(tag, None)
+                    if future is not None and not future.done():
+                        future.set_result(outcome)
+                case RenewIncarnation():
+                    # Rare, and nothing of ours may go on before it is on disk.
+                    number = self._next_incarnation()
+                    self._loop.call_soon(self._step, Renewed(self._clock.now_ms(), number))
+
+    def _wake(self, jobs: set[JobId]) -> None:
+        for job in jobs:
+            for future in self._watchers.get(job, ()):
+                if not future.done():
+                    future.set_result(None)

@@ -1,0 +1,62 @@
+"""What a peer says of itself: `GetStatus`."""
+
+from __future__ import annotations
+
+from p2psched.core.scheduler import Scheduler
+from p2psched.model.ids import ClusterId, PeerId
+from p2psched.model.messages import StatusAnswer
+from p2psched.model.raft import Membership
+from p2psched.net.peers import PeerLinks
+from p2psched.net.server import Server
+from p2psched.observe.lateness import LoopLateness
+from p2psched.peer.raft_loop import RaftLedger
+
+
+def status_of(
+    *,
+    scheduler: Scheduler,
+    ledger: RaftLedger,
+    lateness: LoopLateness,
+    links: PeerLinks,
+    server: Server,
+    cluster: ClusterId,
+    uptime_ms: int,
+    event_loop: str,
+) -> StatusAnswer:
+    """One peer's view, without asking anybody."""
+    raft, machine = ledger.engine.raft, scheduler.machine
+    outgoing = links.statistics().values()
+    incoming = server.connections
+    return StatusAnswer(
+        info=scheduler.info,
+        cluster=cluster,
+        role=_role(scheduler.info.peer, raft.membership, is_leader=raft.is_leader),
+        term=raft.term,
+        leader=raft.leader,
+        quorum=raft.leader_is_live(),
+        applied_index=machine.applied_index,
+        commit_index=raft.commit,
+        last_index=raft.last_index,
+        state_hash=machine.state_hash,
+        jobs_running=len(machine.running),
+        jobs_total=len(machine.jobs),
+        tasks_running=scheduler.owner.running_count,
+        tasks_queued=scheduler.owner.queued_count,
+        results_refused=machine.results_refused,
+        loop_late_ms_p99=round(lateness.p99_ms, 3),
+        loop_late_ms_max=round(lateness.max_ms, 3),
+        fsync_ms=round(ledger.sync_ms, 3),
+        uptime_s=uptime_ms / 1000,
+        log_bytes=ledger.size_bytes,
+        bytes_sent=sum(s.sent_bytes for s in outgoing) + sum(c.sent_bytes for c in incoming),
+        bytes_received=sum(s.received_bytes for s in outgoing)
+        + sum(c.received_bytes for c in incoming),
+        event_loop=event_loop,
+        leaderless_ms=ledger.leaderless_ms_max,
+    )
+
+
+def _role(peer: PeerId, membership: Membership, *, is_leader: bool) -> str:
+    if is_leader:
+        return "leader"
+    return "voter" if membership.is_voter(peer) else "learner"

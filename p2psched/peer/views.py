@@ -1,0 +1,129 @@
+"""The state machine as people see it: frozen views, made when they are asked for."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Final
+
+from p2psched.core.jobs import Job
+from p2psched.core.machine import Machine
+from p2psched.model.errors import NotFound
+from p2psched.model.ids import JobId, PeerId, is_id
+from p2psched.model.job import FunctionWork, JobSpec, ProgramWork
+from p2psched.model.messages import JobView, PeerView
+from p2psched.model.raft import Membership
+
+SUSPECT_AFTER_MS: Final = 1000  # silence after which a peer is shown as suspect
+_COMMAND_LEN_MAX: Final = 200
+
+
+def job_view(job: Job, machine: Machine) -> JobView:
+    """Cost O(ranges and grants of the job)."""
+    owners: dict[PeerId, int] = {}
+    for held in job.grants.values():
+        owners[held.peer] = owners.get(held.peer, 0) + len(held.tasks)
+    return JobView(
+        job=job.id,
+        name=job.spec.name,
+        kind="function" if isinstance(job.spec.work, FunctionWork) else "program",
+        state=job.state,
+        tasks=len(job.spec.tasks),
+        waiting=len(job.waiting),
+        owned=sum(owners.values()),
+        succeeded=len(job.succeeded),
+        failed=len(job.failed),
+        cancelled=len(job.cancelled),
+        segments=job.segments,
+        attempts_lost=job.attempts_lost,
+        attempts_failed=job.attempts_failed,
+        results_refused=job.results_refused,
+        submitted_ms=job.submitted_wall_ms,
+        ended_ms=job.ended_wall_ms,
+        submitter=job.spec.submitter,
+        owners=tuple(sorted(owners.items())),
+        finished_by=tuple(sorted(job.finished_by.items())),
+        task_set=job.spec.tasks,
+        command=_command(job.spec),
+        note=_why_waiting(job, machine),
+    )
+
+
+def _command(spec: JobSpec) -> str:
+    match spec.work:
+        case ProgramWork(argv=argv):
+            text = shlex.join(argv)
+        case FunctionWork(path=path):
+            text = f"{path or 'a function'}()"
+    return text if len(text) <= _COMMAND_LEN_MAX else text[: _COMMAND_LEN_MAX - 1] + "…"
+
+
+def _why_waiting(job: Job, machine: Machine) -> str:
+    if not job.waiting or job.grants:
+        return ""
+    slots = [row.info.slots for row in machine.peers.values() if row.live]
+    if max(slots, default=0) == 0:
+        return "no live peer runs tasks: start one with --slots 1 or more"
+    if max(slots) < job.spec.cpus:
+        return (
+            f"a task needs {job.spec.cpus} slots and the largest live peer has {max(slots)}: "
+            "start a larger one"
+        )
+    return "waits for a free slot"
+
+
+def task_state(job: Job, index: int) -> tuple[str, PeerId | None]:
+    """Where a task stands, and who owns it. Raises NotFound."""
+    held = job.owner_of(index)
+    if held is not None:
+        return "owned", held.peer
+    for state, tasks in (
+        ("succeeded", job.succeeded),
+        ("failed", job.failed),
+        ("cancelled", job.cancelled),
+        ("waiting", job.waiting),
+    ):
+        if index in tasks:
+            return state, None
+    raise NotFound(f"job {job.id[:8]} has no task {index}: its tasks are {job.spec.tasks}")
+
+
+def find_job(machine: Machine, text: str) -> Job:
+    """By whole id, prefix of an id, name (the newest of that name), or `last`."""
+    jobs = machine.jobs
+    if not jobs:
+        raise NotFound("there are no jobs yet")
+    if text == "last":
+        return next(reversed(jobs.values()))
+    if is_id(text) and JobId(text) in jobs:
+        return jobs[JobId(text)]
+    matches = [job for job in jobs if job.startswith(text.lower())] if text else []
+    if len(matches) == 1:
+        return jobs[matches[0]]
+    if len(matches) > 1:
+        shown = ", ".join(job[:12] for job in matches[:5])
+        raise NotFound(f"{text!r} fits {len(matches)} jobs: {shown}: type more digits")
+    for job in reversed(jobs.values()):
+        if job.spec.name == text:
+            return job
+    raise NotFound(f"no job {text!r}: `p2psched jobs` lists them")
+
+
+def peer_views(
+    machine: Machine,
+    membership: Membership,
+    leader: PeerId | None,
+    ages_ms: Mapping[PeerId, int],
+) -> list[PeerView]:
+    """All peers that ever came up, by name. `ages_ms` is empty if the leader can't be asked."""
+    views = []
+    for peer, row in machine.peers.items():
+        heard_ms = ages_ms.get(peer)
+        state = "alive" if row.live else "dead"
+        if row.live and heard_ms is not None and heard_ms >= SUSPECT_AFTER_MS:
+            state = "suspect"
+        role = "voter" if membership.is_voter(peer) else "learner"
+        if peer == leader and row.live:
+            role = "leader"
+        views.append(PeerView(row.info, role, state, row.owned, heard_ms))
+    return sorted(views, key=lambda view: (view.info.name, view.info.peer))
