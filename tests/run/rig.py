@@ -149,6 +149,7 @@ def with_pool(
     slots: int = 2,
     python: str = sys.executable,
     grace_s: float = 0.2,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
     """Run a scenario beside a pool that is up, and end the pool."""
 
@@ -162,7 +163,8 @@ def with_pool(
             finally:
                 life.cancel()
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
 
 
 def alive(pid: int) -> bool:

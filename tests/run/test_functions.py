@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cloudpickle
+import msgspec
 import pytest
+import uvloop
 
 from p2psched.model import limits
 from p2psched.model.job import Cause
@@ -17,7 +21,10 @@ from tests.run.rig import Rig, alive, functions, pids_in, with_pool
 pytestmark = pytest.mark.process
 
 
-def test_ten_thousand_functions_give_their_results_in_few_messages(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_ten_thousand_functions_give_their_results_in_few_messages(
+    tmp_path: Path, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     async def scenario(rig: Rig) -> None:
         spec = functions("double", [(number,) for number in range(10_000)])
         batches = [
@@ -35,7 +42,7 @@ def test_ten_thousand_functions_give_their_results_in_few_messages(tmp_path: Pat
         assert messages < 2_000
         assert rig.pool.statistics()["workers"] <= 2
 
-    with_pool(tmp_path, scenario)
+    with_pool(tmp_path, scenario, loop_factory=loop_factory)
 
 
 def test_tasks_with_gaps_across_chunks_get_their_own_arguments(tmp_path: Path) -> None:
@@ -128,6 +135,19 @@ def test_functions_that_cannot_be_opened_fail_all_tasks_with_a_reason(tmp_path: 
             message = str(outcome.tasks[1].header["message"])
             assert sys.executable in message or "no.such" in message
             assert all(word in message for word in words), message
+
+    with_pool(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("damage", [b"junk", b"\1\0\0\0\5\0\0\0\0\0\0\0"])
+def test_damaged_arguments_fail_their_tasks_and_harm_nobody(tmp_path: Path, damage: bytes) -> None:
+    async def scenario(rig: Rig) -> None:
+        spec = functions("double", [(1,)])
+        work = msgspec.structs.replace(spec.work, chunks=(damage,))
+        end = (await rig.run(msgspec.structs.replace(spec, work=work))).tasks[0]
+        assert end.cause is Cause.NOT_STARTABLE
+        assert "arguments" in str(end.header["message"])
+        assert rig.pool.statistics()["hosts_lost"] == 0
 
     with_pool(tmp_path, scenario)
 

@@ -89,7 +89,7 @@ class Child:
         self.stopped = False  # with its batch
         self.kill_ns: int | None = None
 
-    def spawn(self, order: Order) -> None:
+    def spawn(self, order: Order, shared: Shared) -> None:
         """Raises OSError or NotStartable; then nothing is left behind but `close`."""
         self.pid = os.posix_spawn(
             order.program(),
@@ -104,9 +104,14 @@ class Child:
             setsigmask=(),
             setsigdef=_DEFAULT_SIGNALS,
         )
-        self.pidfd = os.pidfd_open(self.pid)
+        shared.note_group(self.pid)  # at once: from here on the starter can end it
         self.stdout.close_writer()
         self.stderr.close_writer()
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError:  # no descriptors left: nobody could follow it
+            self.reap()
+            raise
 
     def terminate(self, now_ns: int, grace_ns: int) -> None:
         self.signal(signal.SIGTERM)
@@ -191,17 +196,14 @@ class Spawner:
         self._report.begin(index)
         child = Child(folder)
         try:
-            folders.make(folder, order.files)
-            os.chdir(folder if order.cwd is None else order.cwd)
-            child.spawn(order)
-            self._shared.note_group(child.pid)
-            self._follow(child, order)
-            code = child.reap()
-            self._shared.note_group(0)
-            cause, header = _outcome(code, child.ended_as, order.timeout_ms)
-        except (OSError, NotStartable, ValueError) as error:
-            assert not child.pid, "what was started is followed to its end"
-            cause, header = frames.NOT_STARTABLE, {"message": _reason(order, error)}
+            refusal = self._spawn(child, order, folder)
+            if refusal:
+                cause, header = frames.NOT_STARTABLE, _refused(refusal)
+            else:
+                self._follow(child, order)
+                code = child.reap()
+                self._shared.note_group(0)
+                cause, header = _outcome(code, child.ended_as, order.timeout_ms)
         finally:
             child.close()
             folders.remove(folder)
@@ -212,6 +214,19 @@ class Spawner:
             item = items.pack(header, b"", output[0].body(), output[1].body())
             self._report.finish(index, cause, item)
         return not child.stopped
+
+    def _spawn(self, child: Child, order: Order, folder: str) -> str:
+        """Start the program in its folder. Returns why not, or nothing."""
+        try:
+            folders.make(folder, order.files)
+            os.chdir(folder if order.cwd is None else order.cwd)
+            child.spawn(order, self._shared)
+        except (NotStartable, ValueError) as error:
+            return str(error)
+        except OSError as error:
+            what = error.filename or order.argv[0]
+            return f"program {order.argv[0]!r} could not be started: {what}: {error.strerror}"
+        return ""
 
     def _follow(self, child: Child, order: Order) -> None:
         """Serve the program's output, its time and the peer's orders until it has ended."""
@@ -271,11 +286,8 @@ def _outcome(code: int, ended_as: int, timeout_ms: int | None) -> tuple[int, ite
     return (frames.EXIT if code > 0 else frames.SIGNAL), header
 
 
-def _reason(order: Order, error: Exception) -> str:
-    if not isinstance(error, OSError):
-        return str(error)
-    what = error.filename or order.argv[0]
-    return f"program {order.argv[0]!r} could not be started: {what}: {error.strerror}"
+def _refused(message: str) -> items.Header:
+    return {"message": message}
 
 
 def _number(value: object) -> int:
