@@ -26,7 +26,8 @@ class ResultWriter:
         self._stored_index = results.applied_index
         self._events: list[Stamped] = []
         self._index = results.applied_index
-        self._busy = False
+        self._busy = False  # a write is under way or scheduled
+        self._flying = 0
         self._closed = False
 
     def store(self, events: Sequence[Stamped], applied_index: int) -> None:
@@ -41,7 +42,10 @@ class ResultWriter:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        if not self._closed:
+        if not self._events:  # a read was quicker
+            self._busy = self._flying > 0
+        elif not self._closed:
+            self._flying += 1
             self._hand_over().add_done_callback(self._on_done)
 
     def _hand_over(self) -> asyncio.Future[None]:
@@ -49,7 +53,8 @@ class ResultWriter:
         return self._loop.run_in_executor(self._thread, self._results.store, events, self._index)
 
     def _on_done(self, done: asyncio.Future[None]) -> None:
-        self._busy = False
+        self._flying -= 1
+        self._busy = self._flying > 0
         if done.cancelled():
             return
         error = done.exception()
