@@ -22,6 +22,7 @@ from p2psched.model.limits import ENTRY_BYTES_MAX, MIB
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BATCH_US: Final = 20_000  # expected work in one batch: cost is paid per batch, loss is at most one
+BATCH_US_MIN: Final = 2_000  # expected work worth a message to a worker
 FUNCTION_BATCH_MAX: Final = 1024
 PROGRAM_BATCH_MAX: Final = 64
 OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond it nothing starts
@@ -168,7 +169,9 @@ class Owner:
         if expected_us is None:
             return 1
         most = FUNCTION_BATCH_MAX if isinstance(job.spec.work, FunctionWork) else PROGRAM_BATCH_MAX
-        share = -(-queued_count // (2 * self._slots))  # leave some for the other slots
+        fair = -(-queued_count // self._slots)
+        # Leave some for the other slots, unless it is too little to be worth a message.
+        share = max(-(-fair // 2), min(fair, BATCH_US_MIN // max(1, expected_us)))
         return max(1, min(most, share, BATCH_US // max(1, expected_us)))
 
     def _start(self, job: Job, queued: _Queued, tasks: TaskSet, cpus: int) -> StartBatch:

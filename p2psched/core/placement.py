@@ -18,6 +18,7 @@ from p2psched.model.taskset import TaskSet
 
 BACKLOG_US: Final = 1_000_000  # expected work per slot that a peer owns ahead, at most
 SHARES_PER_SLOT: Final = 2  # a slot is given 1/(2 x slots) of what is left
+GRANT_US_MIN: Final = 20_000  # expected work worth a round of the ledger: less is not split further
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -47,12 +48,10 @@ def share_out(
     slots = sum(c.slots for c in fitting)
     if not slots or not tasks:
         return []
-    quota = -(-len(tasks) // (SHARES_PER_SLOT * slots))
+    fair = -(-len(tasks) // slots)
+    quota = max(-(-fair // SHARES_PER_SLOT), min(fair, GRANT_US_MIN // estimate_us))
     counts = dict.fromkeys((c.peer for c in fitting), 0)
-    rooms = {
-        c.peer: min(_room(c, estimate_us, cpus), quota * c.slots - owned_here.get(c.peer, 0))
-        for c in fitting
-    }
+    rooms = {c.peer: _room(c, quota, owned_here.get(c.peer, 0), estimate_us, cpus) for c in fitting}
     heap = [(c.load_us / c.slots, c.peer, c) for c in fitting if rooms[c.peer] > 0]
     heapq.heapify(heap)
     left = len(tasks)
@@ -73,11 +72,17 @@ def share_out(
     return shares
 
 
-def _room(candidate: Candidate, estimate_us: int, cpus: int) -> int:
-    """How many more tasks this peer may own before its backlog is full."""
-    ahead = (candidate.slots * BACKLOG_US - candidate.load_us) // estimate_us
-    free = candidate.slots // cpus - candidate.owned  # a free slot is never left without a task
-    return max(ahead, free)
+def _room(candidate: Candidate, quota: int, owned_here: int, estimate_us: int, cpus: int) -> int:
+    """How many more tasks this peer may own now: none before half of what it was given is done,
+    so that a peer is given many tasks seldom, not one task often."""
+    slots = candidate.slots
+    free = slots // cpus - candidate.owned  # a free slot is never left without a task
+    if candidate.owned > 2 * slots and (
+        owned_here * 2 > quota * slots or candidate.load_us * 2 > slots * BACKLOG_US
+    ):
+        return 0
+    ahead = (slots * BACKLOG_US - candidate.load_us) // estimate_us
+    return min(max(ahead, free), quota * slots - owned_here)
 
 
 def has_room(candidate: Candidate) -> bool:
