@@ -40,13 +40,13 @@ class Cluster:
             command += ["--data", str(self.folder / name), "--slots", str(slots)]
             command += ["--listen", self.addresses[number]]
             command += ["--join", self.addresses[0]] if number else []
-            log = (self.folder / f"{name}.log").open("wb")
-            environment = {**os.environ, "P2PSCHED_RUNTIME_DIR": str(self.folder / "run")}
-            self.processes.append(
-                subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-            )
-            log.close()
+            self.processes.append(self._spawn(command, self.folder / f"{name}.log"))
             await self._wait_peers(number + 1)
+
+    def _spawn(self, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "P2PSCHED_RUNTIME_DIR": str(self.folder / "run")}
+        with log.open("wb") as output:
+            return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
 
     async def _wait_peers(self, count: int) -> None:
         async with asyncio.timeout(READY_TIMEOUT_S):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
+import datetime as dt
 import json
 import os
 import platform
@@ -67,7 +67,7 @@ async def measure(repeat: int) -> dict[str, object]:
                 note("sync", {"p50_us": _at(syncs, 0.5), "p99_us": _at(syncs, 0.99)})
             note("footprint", await measures.footprint(cluster))
     return {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H%M%SZ"),
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H%M%SZ"),
         "machine": _machine(),
         "repeat": repeat,
         "figures": found,

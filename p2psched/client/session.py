@@ -79,18 +79,19 @@ class Session:
             except Unavailable as error:
                 if loop.time() + RETRY_S >= deadline:
                     raise
-                self._turn()
+                await self._turn()
                 await asyncio.sleep(min(RETRY_S, error.retry_after_s))
             else:
                 if not isinstance(answer, expect):
                     raise Refused(f"a peer of another version answered {type(answer).__name__}")
                 return answer
 
-    def _turn(self) -> None:
-        """After a failure the next peer is asked, if the connection is gone."""
-        if self._calls is None or self._calls.connection.state is not State.OPEN:
-            self._calls = None
-            self._addresses.append(self._addresses.pop(0))
+    async def _turn(self) -> None:
+        """Ask another peer next: this one is gone, or cut off from the majority."""
+        calls, self._calls = self._calls, None
+        self._addresses.append(self._addresses.pop(0))
+        if calls is not None and calls.open_count == 0:
+            await calls.close()
 
     async def connection(self) -> CallClient:
         """An open connection, to the first address that lets us in."""

@@ -195,7 +195,8 @@ class Api:
                     while job.segments <= body.position and not job.ended:
                         await self._scheduling.wait_job_change(body.job)
             except TimeoutError:
-                pass  # an empty page says how far the job is
+                if not self._ledger.engine.raft.leader_is_live():
+                    raise Unavailable(_NO_QUORUM) from None  # others may know more
         view = job_view(job, self._machine)
         segments: list[Segment] = []
         if view.segments > body.position:
