@@ -70,7 +70,7 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=22):
     prev_index: int
     prev_term: int
     commit: int
-    round: int  # counts the leader's heartbeats; the answer returns it
+    round: int  # counts heartbeats, from 1; the answer returns it. 0: only answered if refused
     entries: tuple[Entry, ...] = ()
 
 

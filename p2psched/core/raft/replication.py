@@ -17,6 +17,7 @@ from p2psched.model.raft import Append, AppendReply, Entry, EntryKind
 
 APPEND_BYTES_MAX: Final = 512 * KIB  # of entries in one message, unless one entry is larger
 APPEND_ENTRIES_MAX: Final = 256
+NO_ANSWER: Final = 0  # the round of an append that only tells the commit index; rounds start at 1
 UNACKED_APPENDS_MAX: Final = 8  # in flight to one follower; beyond it the follower waits
 
 # --- leader ---------------------------------------------------------------------------------------
@@ -59,6 +60,14 @@ def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: 
     elif entries:
         progress.next = entries[-1].index + 1
         progress.unacked.append(entries[-1].index)
+
+
+def _tell_commit(s: RaftState, peer: PeerId, progress: Progress) -> None:
+    """News that needs no answer: halves the messages of a quiet cluster."""
+    prev = progress.next - 1
+    prev_term = s.log.term_at(prev)
+    assert prev_term is not None
+    s.send(peer, Append(s.term, prev, prev_term, s.commit, NO_ANSWER))
 
 
 def on_append_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
@@ -115,7 +124,10 @@ def advance_commit(s: RaftState) -> None:
     if first_of_term:
         s.emit(LeaderChanged(s.me, s.term))
     for peer, progress in s.progress.items():
-        _send_append(s, peer, progress, even_empty=True)
+        if progress.probing or progress.next <= s.log.last_index:
+            _send_append(s, peer, progress, even_empty=True)
+        else:
+            _tell_commit(s, peer, progress)
 
 
 def may_commit(s: RaftState, index: int) -> bool:
@@ -146,7 +158,8 @@ def on_append(s: RaftState, sender: PeerId, append: Append) -> None:
     for entry in append.entries:
         _take(s, entry)
     match = append.prev_index + len(append.entries)
-    _reply(s, sender, append, match)
+    if append.round != NO_ANSWER or append.entries:
+        _reply(s, sender, append, match)
     commit = min(append.commit, match)
     if commit > s.commit:
         s.commit = commit
