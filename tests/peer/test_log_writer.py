@@ -1,0 +1,81 @@
+"""Group commit: tokens are told only after their sync, in order; a failed disk ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from p2psched.core.raft.effects import Persist
+from p2psched.model.raft import Entry, EntryKind, HardState
+from p2psched.peer.log_writer import LogWriter
+from p2psched.store.log import LogStore
+from p2psched.testing.sim_disk import SimDisk
+
+
+def persist(token: int) -> Persist:
+    entry = Entry(token, 1, EntryKind.COMMANDS, token, 0, b"payload")
+    return Persist(token, HardState(1, None) if token == 1 else None, None, (entry,))
+
+
+def test_a_token_is_told_after_everything_up_to_it_is_synced() -> None:
+    disk = SimDisk(random.Random(1))
+    told: list[int] = []
+
+    async def run() -> None:
+        store, _ = LogStore.open(disk)
+        done = asyncio.Event()
+
+        def on_synced(token: int) -> None:
+            told.append(token)
+            image = disk.copy(random.Random(token))
+            image.crash()
+            _, recovered = LogStore.open(image)
+            assert len(recovered.entries) >= token
+            if token == 20:
+                done.set()
+
+        writer = LogWriter(store, on_synced=on_synced, on_failed=_unexpected)
+        for token in range(1, 21):
+            writer.write(persist(token))
+            if token % 4 == 0:
+                await asyncio.sleep(0)
+        await done.wait()
+        writer.close()
+
+    asyncio.run(run())
+    assert told == sorted(told)
+    assert told[-1] == 20
+
+
+def test_after_a_failed_sync_nothing_is_told_and_nothing_more_is_written() -> None:
+    disk = SimDisk(random.Random(1))
+    told: list[int] = []
+    failures: list[OSError] = []
+
+    async def run() -> None:
+        store, _ = LogStore.open(disk)
+        disk.fail_next_sync = True
+        failed = asyncio.Event()
+
+        def on_failed(error: OSError) -> None:
+            failures.append(error)
+            failed.set()
+
+        writer = LogWriter(store, on_synced=told.append, on_failed=on_failed)
+        writer.write(persist(1))
+        await failed.wait()
+        writes = disk.writes
+        writer.write(persist(2))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert disk.writes == writes
+        writer.close()
+
+    asyncio.run(run())
+    assert told == []
+    assert len(failures) == 1
+
+
+def _unexpected(error: OSError) -> None:
+    raise AssertionError from error
