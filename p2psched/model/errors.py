@@ -88,9 +88,26 @@ class Damaged(P2PSchedError):
     exit_code = 6
 
 
+class InternalError(P2PSchedError):
+    """A bug of ours: what must hold does not. The peer stops, others take over its tasks."""
+
+    code = "internal"
+    exit_code = 70
+
+
 _BY_CODE = {
     kind.code: kind
-    for kind in (UsageError, NotFound, Refused, Unavailable, TimedOut, TaskFailed, ProtocolError)
+    for kind in (
+        UsageError,
+        NotFound,
+        Refused,
+        Unavailable,
+        TimedOut,
+        TaskFailed,
+        ProtocolError,
+        Damaged,
+        InternalError,
+    )
 }
 
 

@@ -37,7 +37,7 @@ class LogWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
         self._queue: list[Persist] = []
         self._scheduled = False  # a flush is on its way, in the loop or in the thread
-        self._failed = False
+        self._failed = False  # or closed
         self.sync_ms = 2 * INLINE_SYNC_MS_MAX  # not known yet: begin in the thread
 
     def write(self, persist: Persist) -> None:
@@ -48,6 +48,8 @@ class LogWriter:
             self._loop.call_soon(self._loop.call_soon, self._flush)
 
     def _flush(self) -> None:
+        if self._failed:
+            return
         group, self._queue = self._queue, []
         if self.sync_ms <= INLINE_SYNC_MS_MAX:
             try:

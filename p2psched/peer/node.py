@@ -23,7 +23,7 @@ from p2psched.core.raft.state import Timing
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
-from p2psched.model.errors import Damaged, P2PSchedError, Unavailable
+from p2psched.model.errors import Damaged, InternalError, P2PSchedError, Unavailable
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Call, Join, PeerMessage, StatusAnswer
@@ -188,6 +188,7 @@ class Node:
             executor=self._pool,
             results=self._results,
             next_incarnation=self._folder.next_incarnation,
+            on_bug=self._on_bug,
         )
         self._ledger = RaftLedger(
             me=self._me,
@@ -199,7 +200,8 @@ class Node:
             send=self._links.send,
             listener=self._scheduling,
             on_membership=self._on_membership,
-            on_failed=self._on_disk_failed,
+            on_disk_failed=self._on_disk_failed,
+            on_bug=self._on_bug,
         )
         self._scheduling.attach(self._ledger)
         self._api = Api(
@@ -326,7 +328,16 @@ class Node:
         )
 
     def _on_results_failed(self, error: BaseException) -> None:
-        self._fail(error if isinstance(error, P2PSchedError) else Damaged(str(error)))
+        self._on_bug(error)
+
+    def _on_bug(self, error: BaseException) -> None:
+        if not isinstance(error, P2PSchedError):
+            log.critical("bug", exc_info=error)
+            error = InternalError(
+                f"a bug in p2psched ({type(error).__name__}: {error}): this peer stops, its tasks "
+                "run elsewhere; please report the log above"
+            )
+        self._fail(error)
 
     def _status(self) -> StatusAnswer:
         return status_of(

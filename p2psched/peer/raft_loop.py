@@ -17,6 +17,7 @@ from p2psched.core.raft.engine import (
     CoordinatorIs,
     Deliver,
     EngineEffect,
+    EngineEvent,
     Forwarded,
     RaftEngine,
     ReadAnswered,
@@ -53,15 +54,17 @@ class RaftLedger:
         send: SendToPeer,
         listener: LedgerListener,
         on_membership: Callable[[Membership], None],
-        on_failed: Callable[[OSError], None],
+        on_disk_failed: Callable[[OSError], None],
+        on_bug: Callable[[Exception], None],
     ) -> None:
         self._clock = clock
         self._send = send
         self._listener = listener
         self._on_membership = on_membership
+        self._on_bug = on_bug
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._writer = LogWriter(store, on_synced=self._on_synced, on_failed=on_failed)
+        self._writer = LogWriter(store, on_synced=self._on_synced, on_failed=on_disk_failed)
         self.engine = RaftEngine(
             me=me,
             rng=rng,
@@ -115,26 +118,22 @@ class RaftLedger:
     # --- what comes in ----------------------------------------------------------------------------
 
     def on_message(self, sender: PeerId, message: PeerMessage) -> None:
-        if self._stopped:
-            return
         now_ms = self._clock.now_ms()
         if isinstance(message, Forward):
-            self._perform(self.engine.step(Forwarded(now_ms, message)))
+            self._step(Forwarded(now_ms, message))
         else:
-            self._perform(self.engine.step(Receive(now_ms, sender, message)))
+            self._step(Receive(now_ms, sender, message))
 
     def add_member(self, member: Member) -> None:
-        event = AddMember(self._clock.now_ms(), self._clock.wall_ms(), member)
-        self._perform(self.engine.step(event))
+        self._step(AddMember(self._clock.now_ms(), self._clock.wall_ms(), member))
 
     def _on_synced(self, token: int) -> None:
-        if not self._stopped:
-            self._perform(self.engine.step(Synced(self._clock.now_ms(), token)))
+        self._step(Synced(self._clock.now_ms(), token))
 
     def _on_timer(self) -> None:
         now_ms = self._clock.now_ms()
         if now_ms >= self.engine.raft.due_ms or self.engine.raft.is_leader:
-            self._perform(self.engine.step(RaftTick(now_ms, self._clock.wall_ms())))
+            self._step(RaftTick(now_ms, self._clock.wall_ms()))
         self._arm()
 
     def _arm(self) -> None:
@@ -150,8 +149,16 @@ class RaftLedger:
 
     def _on_round(self) -> None:
         self._round_scheduled = False
-        if not self._stopped:
-            self._perform(self.engine.step(Round(self._clock.now_ms(), self._clock.wall_ms())))
+        self._step(Round(self._clock.now_ms(), self._clock.wall_ms()))
+
+    def _step(self, event: EngineEvent) -> None:
+        if self._stopped:
+            return
+        try:
+            self._perform(self.engine.step(event))
+        except Exception as error:  # noqa: BLE001 (whatever it is, this peer must not go on)
+            self._stopped = True
+            self._on_bug(error)
 
     def _perform(self, effects: list[EngineEffect]) -> None:
         for effect in effects:

@@ -54,12 +54,14 @@ class SchedulerLoop:
         executor: Executor,
         results: ResultWriter,
         next_incarnation: Callable[[], int],
+        on_bug: Callable[[Exception], None],
     ) -> None:
         self.scheduler = scheduler
         self._clock = clock
         self._executor = executor
         self._results = results
         self._next_incarnation = next_incarnation
+        self._on_bug = on_bug
         self._ledger: Ledger | None = None
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
@@ -175,15 +177,19 @@ class SchedulerLoop:
     def _step(self, event: SchedulerEvent) -> None:
         if self._stopped:
             return
-        self._perform(self.scheduler.step(event))
-        if not self._round_scheduled:
+        try:
+            self._perform(self.scheduler.step(event))
+        except Exception as error:  # noqa: BLE001 (whatever it is, this peer must not go on)
+            self.stop()
+            self._on_bug(error)
+            return
+        if not self._round_scheduled and not isinstance(event, Round):
             self._round_scheduled = True
             self._loop.call_soon(self._on_round)
 
     def _on_round(self) -> None:
         self._round_scheduled = False
-        if not self._stopped:
-            self._perform(self.scheduler.step(Round(self._clock.now_ms())))
+        self._step(Round(self._clock.now_ms()))
 
     def _perform(self, effects: list[SchedulerEffect]) -> None:
         for effect in effects:
