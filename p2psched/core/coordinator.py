@@ -57,7 +57,8 @@ class Coordinator:
         """Placements for tasks that nobody live owns, oldest job first."""
         if self._since_ms is None:
             return []
-        machine, candidates = self._machine, self._candidates()
+        machine = self._machine
+        candidates = self._candidates() if machine.unplaced else []
         commands: list[Command] = []
         for job in sorted((machine.jobs[job] for job in machine.unplaced), key=lambda j: j.index):
             tasks = job.placeable
@@ -81,13 +82,13 @@ class Coordinator:
 
     def first_placements(self, envelopes: Iterable[Envelope]) -> list[Command]:
         """Placements that travel in the same entry as the jobs that they are for: saves a round."""
-        if self._since_ms is None:
+        submits = [e.command for e in envelopes if isinstance(e.command, SubmitJob)]
+        if self._since_ms is None or not submits:
             return []
         candidates = self._candidates()
         commands: list[Command] = []
-        for envelope in envelopes:
-            command = envelope.command
-            if not isinstance(command, SubmitJob) or command.job in self._machine.jobs:
+        for command in submits:
+            if command.job in self._machine.jobs:
                 continue
             estimate_us, spec = self._machine.estimate_us, command.spec
             shares = share_out(

@@ -200,9 +200,7 @@ class Api:
         view = job_view(job, self._machine)
         segments: list[Segment] = []
         if view.segments > body.position:
-            segments = await self._results.read(
-                lambda results: results.segments(body.job, body.position, PAGE_BYTES_MAX)
-            )
+            segments = await self._results.segments(body.job, body.position, PAGE_BYTES_MAX)
         return ResultPage(tuple(segments), view)
 
     async def _fetch_item(self, job_id: JobId, index: int) -> ItemAnswer:

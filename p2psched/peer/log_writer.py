@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -16,7 +17,8 @@ from typing import Final
 from p2psched.core.raft.effects import Persist
 from p2psched.store.log import LogStore
 
-INLINE_SYNC_MS_MAX: Final = 0.4  # moving average above which syncs go to the thread
+INLINE_SYNC_MS_MAX: Final = 0.4  # slower syncs go to the thread
+THREAD_GROUPS_MIN: Final = 256  # after a slow inline sync, this many go to the thread
 _WEIGHT: Final = 0.1
 
 
@@ -38,7 +40,11 @@ class LogWriter:
         self._queue: list[Persist] = []
         self._scheduled = False  # a flush is on its way, in the loop or in the thread
         self._failed = False  # or closed
-        self.sync_ms = 2 * INLINE_SYNC_MS_MAX  # not known yet: begin in the thread
+        self.sync_ms = 0.0  # moving average, for people
+        # What the thread measures holds its waits for the interpreter too; the least of some is
+        # the disk's own time.
+        self._thread_ms: deque[float] = deque(maxlen=16)
+        self._thread_groups = self._thread_ms.maxlen or 0  # left before inline is thought of
 
     def write(self, persist: Persist) -> None:
         self._queue.append(persist)
@@ -51,12 +57,14 @@ class LogWriter:
         if self._failed:
             return
         group, self._queue = self._queue, []
-        if self.sync_ms <= INLINE_SYNC_MS_MAX:
+        if self._thread_groups <= 0 and min(self._thread_ms) <= INLINE_SYNC_MS_MAX:
             try:
                 took_ms = self._write_and_sync(group)
             except OSError as error:
                 self._fail(error)
                 return
+            if took_ms > 4 * INLINE_SYNC_MS_MAX:
+                self._thread_groups = THREAD_GROUPS_MIN
             self._done(group, took_ms)
         else:
             future = self._loop.run_in_executor(self._thread, self._write_and_sync, group)
@@ -71,6 +79,8 @@ class LogWriter:
         elif error is not None:
             raise error
         else:
+            self._thread_groups -= 1
+            self._thread_ms.append(done.result())
             self._done(group, done.result())
 
     def _write_and_sync(self, group: list[Persist]) -> float:

@@ -1,78 +1,131 @@
-"""The peer's result store behind one thread: writes in order, reads that see every write before.
+"""The peer's result store behind one thread, and the newest results in memory before it.
 
-Writes are grouped: what piled up while one transaction ran is the next. What waits is what the
-ledger committed since, which its own rounds keep small.
+Nothing in the store need be durable at once (it is rebuilt from the ledger), so writes are grouped
+over `GROUP_S`: one transaction for many rounds. Whoever waits for a result is served from memory;
+reads of older ones see every write before them.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from p2psched.model.commands import Stamped
+from p2psched.model.commands import Recorded, Stamped
+from p2psched.model.ids import JobId
+from p2psched.model.job import Segment
+from p2psched.model.limits import MIB
 from p2psched.ports.results import Results
 
 T = TypeVar("T")
 
+GROUP_S: Final = 0.05  # what is committed within this time is stored together
+GROUP_EVENTS_MAX: Final = 5_000  # more are stored at once
+RECENT_BYTES_MAX: Final = 8 * MIB  # of the newest results; beyond it the oldest are only on disk
+
+
+class Recent:
+    """The newest segments of each job, contiguous in position; bounded in bytes over all jobs."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[JobId, deque[tuple[int, Segment]]] = {}
+        self._order: deque[JobId] = deque()  # one entry a segment, oldest first
+        self._bytes = 0
+
+    def add(self, event: Recorded) -> None:
+        self._jobs.setdefault(event.job, deque()).append((event.position, event.segment))
+        self._order.append(event.job)
+        self._bytes += _size(event.segment)
+        while self._bytes > RECENT_BYTES_MAX:
+            job = self._order.popleft()
+            _, segment = self._jobs[job].popleft()
+            self._bytes -= _size(segment)
+            if not self._jobs[job]:
+                del self._jobs[job]
+
+    def segments(self, job: JobId, position: int, bytes_max: int) -> list[Segment]:
+        """Segments from `position` on, as many as fit (one at least); none if that one is not
+        here any more."""
+        held = self._jobs.get(job)
+        if not held or position < held[0][0]:
+            return []
+        found: list[Segment] = []
+        size = 0
+        for number in range(position - held[0][0], len(held)):
+            segment = held[number][1]
+            size += _size(segment)
+            if found and size > bytes_max:
+                break
+            found.append(segment)
+        return found
+
 
 class ResultWriter:
+    """`on_failed` is called once the store can't be written any more."""
+
     def __init__(self, results: Results, *, on_failed: Callable[[BaseException], None]) -> None:
         self._results = results
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="results")
+        self._recent = Recent()
         self._stored_index = results.applied_index
         self._events: list[Stamped] = []
         self._index = results.applied_index
-        self._busy = False  # a write is under way or scheduled
-        self._flying = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     def store(self, events: Sequence[Stamped], applied_index: int) -> None:
-        """Queue the events of one entry; what the store has from an earlier run is passed over."""
+        """Take the events of one entry; what the store has from an earlier run is passed over."""
+        for stamped in events:
+            if isinstance(stamped.event, Recorded):
+                self._recent.add(stamped.event)
         if applied_index <= self._stored_index:
             return
         self._index = applied_index
         self._events += events
         # An entry without events is noted along with the next one that has some.
-        if self._events and not self._busy:
-            self._busy = True
-            self._loop.call_soon(self._flush)
+        if len(self._events) >= GROUP_EVENTS_MAX:
+            self._flush()
+        elif self._events and self._timer is None:
+            self._timer = self._loop.call_later(GROUP_S, self._flush)
 
     def _flush(self) -> None:
-        if not self._events:  # a read was quicker
-            self._busy = self._flying > 0
-        elif not self._closed:
-            self._flying += 1
-            self._hand_over().add_done_callback(self._on_done)
-
-    def _hand_over(self) -> asyncio.Future[None]:
-        events, self._events = self._events, []
-        return self._loop.run_in_executor(self._thread, self._results.store, events, self._index)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._events and not self._closed:
+            events, self._events = self._events, []
+            self._loop.run_in_executor(
+                self._thread, self._results.store, events, self._index
+            ).add_done_callback(self._on_done)
 
     def _on_done(self, done: asyncio.Future[None]) -> None:
-        self._flying -= 1
-        self._busy = self._flying > 0
-        if done.cancelled():
-            return
-        error = done.exception()
+        error = None if done.cancelled() else done.exception()
         if error is not None:
             self._on_failed(error)
-        elif self._events:
-            self._busy = True
-            self._flush()
+
+    async def segments(self, job: JobId, position: int, bytes_max: int) -> list[Segment]:
+        """Final results of a job in commit order from `position` on; see port `Results`."""
+        recent = self._recent.segments(job, position, bytes_max)
+        if recent:
+            return recent
+        return await self.read(lambda results: results.segments(job, position, bytes_max))
 
     async def read(self, query: Callable[[Results], T]) -> T:
         """Run a query after everything that was handed to `store` before."""
-        if self._events:
-            self._busy = True
-            self._flush()
+        self._flush()
         return await self._loop.run_in_executor(self._thread, query, self._results)
 
     def close(self) -> None:
-        """Finish what is under way; the rest is rebuilt from the ledger at the next start."""
+        """Store what waits, then close."""
+        self._flush()
         self._closed = True
         self._thread.shutdown(wait=True)
         self._results.close()
+
+
+def _size(segment: Segment) -> int:
+    return len(segment.data) + 200  # 200: the objects around it, about
