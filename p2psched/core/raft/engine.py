@@ -124,7 +124,7 @@ class RaftEngine:
         self._coordinator_after: tuple[int, CoordinatorIs] | None = None
         self._read_tags: list[int] = []  # asked in this turn
         self._reads: dict[int, tuple[int, list[int]]] = {}  # read -> (asked at, tags)
-        self._next_read = 1
+        self._next_read = rng.getrandbits(48)
         self._out: list[EngineEffect] = []
 
     # --- what callers want; acted upon at the end of the turn ---

@@ -1,0 +1,183 @@
+"""The engine around Raft: proposals into entries, entries out, reads."""
+
+from __future__ import annotations
+
+import random
+from typing import TypeVar
+
+from p2psched.core.raft.effects import Persist, Receive, Send, Synced, Tick
+from p2psched.core.raft.engine import (
+    ENTRIES_IN_FLIGHT_MAX,
+    CoordinatorIs,
+    Deliver,
+    EngineEffect,
+    EngineEvent,
+    Forwarded,
+    RaftEngine,
+    ReadAnswered,
+    Round,
+    SendForward,
+    found_cluster,
+)
+from p2psched.model.commands import Cancel, Envelope
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.messages import Forward
+from p2psched.model.raft import Append, EntryKind, HardState, ReadAsk, ReadReply
+from tests.core.rig import TIMING, founding, member
+
+ME = PeerId("a")
+E = TypeVar("E")
+
+
+class Driver:
+    """An engine whose disk syncs at once."""
+
+    def __init__(self, voters: str = "a", seed: int = 1) -> None:
+        hard_state, entries = HardState(1, None), [founding(voters)]
+        if voters == "a":
+            hard_state, entry = found_cluster(member("a"), 0, 0)
+            entries = [entry]
+        self.engine = RaftEngine(
+            me=ME,
+            rng=random.Random(seed),
+            timing=TIMING,
+            hard_state=hard_state,
+            entries=entries,
+            now_ms=0,
+            decorate=lambda envelopes: envelopes,
+        )
+        self.syncs = True
+        self.seen: list[EngineEffect] = []
+
+    def step(self, event: EngineEvent) -> None:
+        for effect in self.engine.step(event):
+            self.seen.append(effect)
+            if isinstance(effect, Persist) and self.syncs:
+                self.step(Synced(0, effect.token))
+
+    def round(self, now_ms: int = 0) -> None:
+        self.step(Round(now_ms, 0))
+        while self.engine.wants_round:
+            self.step(Round(now_ms, 0))
+
+    def of(self, kind: type[E]) -> list[E]:
+        return [effect for effect in self.seen if isinstance(effect, kind)]
+
+
+def envelope(number: int) -> Envelope:
+    return Envelope(ME, number, Cancel(JobId(f"job-{number}")))
+
+
+def leading() -> Driver:
+    driver = Driver()
+    driver.step(Tick(0, 0))
+    driver.round()
+    driver.seen.clear()
+    return driver
+
+
+def following() -> Driver:
+    driver = Driver("abc")
+    driver.step(Receive(0, PeerId("b"), Append(2, 1, 1, 0, 1)))
+    driver.seen.clear()
+    return driver
+
+
+def test_a_coordinator_speaks_only_after_everything_older_was_delivered() -> None:
+    driver = Driver()
+    driver.step(Tick(0, 0))
+    driver.round()
+    kinds = [type(effect) for effect in driver.seen]
+    assert kinds.index(Deliver) < kinds.index(CoordinatorIs)
+    assert driver.of(CoordinatorIs) == [CoordinatorIs(ME, is_self=True)]
+
+
+def test_proposals_of_one_turn_become_one_entry() -> None:
+    driver = leading()
+    driver.engine.append([envelope(1), envelope(2)])
+    driver.engine.append([envelope(3)])
+    driver.round()
+    (delivered,) = driver.of(Deliver)
+    assert [e.request for e in delivered.batches[0].envelopes] == [1, 2, 3]
+
+
+def test_proposals_wait_while_enough_entries_are_in_flight() -> None:
+    driver = leading()
+    driver.syncs = False
+    for number in range(10):
+        driver.engine.append([envelope(number)])
+        driver.step(Round(0, 0))
+    persisted = driver.of(Persist)
+    assert len(persisted) == ENTRIES_IN_FLIGHT_MAX
+    driver.step(Synced(0, persisted[-1].token))
+    driver.syncs = True
+    driver.round()
+    batches = [batch for delivered in driver.of(Deliver) for batch in delivered.batches]
+    assert [e.request for b in batches for e in b.envelopes] == list(range(10))
+    assert len(batches) == ENTRIES_IN_FLIGHT_MAX + 1
+
+
+def test_a_follower_passes_proposals_on_to_the_leader() -> None:
+    driver = following()
+    driver.engine.append([envelope(1)])
+    driver.round()
+    assert driver.of(SendForward) == [SendForward(PeerId("b"), Forward((envelope(1),)))]
+
+
+def test_what_is_passed_on_to_a_follower_goes_no_further() -> None:
+    driver = following()
+    driver.step(Forwarded(0, Forward((envelope(1),))))
+    driver.round()
+    assert driver.seen == []
+
+
+def test_entries_of_the_engine_itself_are_delivered_empty_and_leave_no_gap() -> None:
+    driver = Driver()
+    driver.step(Tick(0, 0))
+    driver.round()
+    batches = [batch for delivered in driver.of(Deliver) for batch in delivered.batches]
+    assert [(b.index, b.envelopes) for b in batches] == [(1, ()), (2, ())]
+
+
+def test_a_founder_is_the_only_voter_of_its_cluster() -> None:
+    hard_state, entry = found_cluster(member("a"), 5, 6)
+    assert hard_state == HardState(1, None)
+    assert (entry.index, entry.term, entry.kind) == (1, 1, EntryKind.MEMBERSHIP)
+
+
+def test_a_lone_leader_answers_a_read_with_its_commit() -> None:
+    driver = leading()
+    driver.engine.read_index(7)
+    driver.round()
+    assert driver.of(ReadAnswered) == [ReadAnswered(7, 2)]
+
+
+def test_reads_of_one_turn_ask_once() -> None:
+    driver = following()
+    driver.engine.read_index(1)
+    driver.engine.read_index(2)
+    driver.round()
+    (ask,) = driver.of(Send)
+    assert isinstance(ask.message, ReadAsk)
+    driver.step(Receive(0, PeerId("b"), ReadReply(2, ask.message.read, 1)))
+    assert driver.of(ReadAnswered) == [ReadAnswered(1, 1), ReadAnswered(2, 1)]
+
+
+def test_a_read_that_nobody_confirms_is_answered_in_the_end() -> None:
+    driver = following()
+    driver.engine.read_index(1)
+    driver.round()
+    driver.step(Tick(1_000, 0))
+    assert driver.of(ReadAnswered) == [ReadAnswered(1, None)]
+
+
+def test_a_late_answer_to_an_earlier_process_answers_no_read_of_this_one() -> None:
+    asks = []
+    for process in (1, 2):
+        driver = Driver("abc", seed=process)
+        driver.step(Receive(0, PeerId("b"), Append(2, 1, 1, 0, 1)))
+        driver.engine.read_index(1)
+        driver.round()
+        asks += [s.message for s in driver.of(Send) if isinstance(s.message, ReadAsk)]
+    driver.step(Receive(0, PeerId("b"), ReadReply(2, asks[0].read, 1)))
+    assert driver.of(ReadAnswered) == []
