@@ -1,0 +1,68 @@
+"""What goes wrong in a simulation, and how often.
+
+`Faults.draw` draws every rate afresh for each seed, and each may be nothing: a run with all faults
+at once hides the bugs that need a quiet minute before the one fault that matters (Groce et al.,
+"Swarm testing", 2012).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Final
+
+TAIL_US_MAX: Final = 400_000  # the slowest messages
+CUTS: Final = ("split", "one-way", "bridge", "alone")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """Shares are 0..1 and means are over the whole cluster; the default is a good day."""
+
+    drop: float = 0.0
+    duplicate: float = 0.0
+    in_order: bool = True  # of the messages of one link, as in a TCP connection
+    delay_us: int = 500  # most messages take up to this
+    tail: float = 0.0  # share of messages that take up to `TAIL_US_MAX`
+    cut_every_ms: int = 0  # mean time between partitions; 0: never
+    cut_ms_max: int = 5_000
+    cuts: tuple[str, ...] = CUTS
+    crash_every_ms: int = 0  # mean time between crashes at any moment; 0: never
+    crash_all: float = 0.0  # share of those that take every peer
+    crash_at_disk: float = 0.0  # at each durable point: before and after each write and sync
+    crash_starting: float = 0.0  # of a start, somewhere between two steps of its disk
+    crashes_max: int = 60
+    power_loss: float = 0.5  # share of crashes that lose unsynced bytes; others kill the process
+    restart_ms_max: int = 2_000
+    sync_us_max: int = 500
+    sync_fails: float = 0.0
+    pause_every_ms: int = 0  # mean time between pauses of one peer (SIGSTOP); 0: never
+    pause_ms_max: int = 3_000
+    drift_ppm: int = 0  # each clock runs too fast or too slow by up to this
+    turn_us: int = 0  # the loop of a peer takes in events for so long before it acts on them
+
+    @staticmethod
+    def draw(rng: random.Random) -> Faults:
+        """Any mix of faults, from none to all."""
+        return Faults(
+            drop=rng.choice((0, 0, 0.01, 0.1, 0.3)),
+            duplicate=rng.choice((0, 0, 0.05, 0.3)),
+            in_order=rng.random() < 0.5,
+            delay_us=rng.choice((200, 2_000, 20_000)),
+            tail=rng.choice((0, 0, 0.02, 0.2)),
+            cut_every_ms=rng.choice((0, 1_000, 4_000)),
+            cut_ms_max=rng.choice((500, 3_000, 10_000)),
+            crash_every_ms=rng.choice((0, 0, 1_500, 5_000)),
+            crash_all=rng.choice((0, 0.1, 0.5)),
+            crash_at_disk=rng.choice((0, 0, 0.01, 0.05, 0.15)),
+            crash_starting=rng.choice((0, 0.2)),
+            crashes_max=rng.choice((10, 30, 60)),
+            power_loss=rng.choice((0.0, 0.5, 1.0)),
+            restart_ms_max=rng.choice((5, 200, 2_000)),
+            sync_us_max=rng.choice((300, 5_000, 50_000, 500_000)),
+            sync_fails=rng.choice((0, 0, 0.01)),
+            pause_every_ms=rng.choice((0, 0, 2_000, 6_000)),
+            pause_ms_max=rng.choice((300, 3_000, 10_000)),
+            drift_ppm=rng.choice((0, 500)),
+            turn_us=rng.choice((0, 0, 300, 3_000)),
+        )

@@ -1,0 +1,258 @@
+"""The referees of a simulation: what must hold after every event, whatever went wrong.
+
+They look at peers from outside and keep books of their own (`shadow`). A broken promise raises
+`BrokenPromiseError`, named after the promise in `docs`: P1 durability, P4 Raft, P5 one owner, P6
+one result, P8 reads, P9 idempotent submit, P14 determinism, E6 cancel.
+"""
+
+from __future__ import annotations
+
+import zlib
+from itertools import groupby
+
+import msgspec
+
+from p2psched.model import chunks
+from p2psched.model.commands import (
+    Acknowledged,
+    Cancel,
+    Command,
+    Envelope,
+    Granted,
+    Outcome,
+    Recorded,
+    Stamped,
+    SubmitJob,
+    Submitted,
+)
+from p2psched.model.execution import Batch
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.job import Cause
+from p2psched.model.raft import Entry, EntryKind
+from p2psched.testing.shadow import Fact, Shadow, facts_of
+from p2psched.testing.sim_peer import SimPeer
+
+_decode = msgspec.msgpack.Decoder(tuple[Envelope, ...]).decode
+
+
+class BrokenPromiseError(AssertionError):
+    """A promise of the product does not hold."""
+
+
+def demand(holds: bool, promise: str, what: str) -> None:
+    if not holds:
+        raise BrokenPromiseError(f"{promise}: {what}")
+
+
+class Start(msgspec.Struct, frozen=True):
+    """A task began somewhere."""
+
+    at_us: int
+    peer: PeerId
+    process: int
+    job: JobId
+    index: int
+    grant: int
+    attempt: int
+
+
+class Referees:
+    """Cheap after each event: they look at what moved since they last looked at a peer."""
+
+    def __init__(self) -> None:
+        self.shadow = Shadow()
+        self.committed: list[tuple[int, int]] = []  # term and checksum, from index 1
+        self.leaders: dict[int, PeerId] = {}  # term -> who led
+        self.starts: list[Start] = []
+        self.accepted: dict[JobId, None] = {}  # acknowledged to a caller
+        self.cancelled: dict[JobId, int] = {}  # cancel acknowledged: by which command
+        self.regrant_ms: list[int] = []  # from the crash of an owner to the next grant of its task
+        self.now_us = 0
+        self._expected: dict[int, list[Fact]] = {}  # command index -> facts, until a peer says them
+        self._said = 0  # commands whose facts a peer has said; the others must have equal hashes
+        self._committed_in: list[int] = []  # of each entry: the term of who first committed it
+        self._last_command: list[int] = []  # of each entry, from index 1
+        self._hashes: dict[int, str] = {}  # entry index -> state hash
+        self._recorded: set[tuple[JobId, int]] = set()
+        self._begun: set[tuple[int, int, JobId, int, int]] = set()
+        self._lost_us: dict[tuple[JobId, int], int] = {}
+
+    # --- after each event of a peer ---
+
+    def look_at(self, peer: SimPeer) -> None:
+        raft = peer.engine.raft
+        if raft.is_leader and raft.term != peer.term_led:
+            peer.term_led = raft.term
+            self._on_leader(peer)
+        if raft.commit > peer.commit_seen:
+            start, peer.commit_seen = peer.commit_seen + 1, raft.commit
+            demand(raft.commit <= raft.last_index, "P4", f"{peer.number} commits what it lacks")
+            for entry in raft.entries(start, raft.commit + 1):
+                self._on_committed(peer, entry)
+
+    def _on_leader(self, peer: SimPeer) -> None:
+        raft = peer.engine.raft
+        known = self.leaders.setdefault(raft.term, peer.id)
+        demand(known == peer.id, "P4", f"two leaders in term {raft.term}")
+        for index, (term, _) in enumerate(self.committed, start=1):
+            # One that was elected long ago and learns of it now may lack what others did since.
+            demand(
+                self._committed_in[index - 1] >= raft.term or raft.term_at(index) == term,
+                "P4",
+                f"peer {peer.number} leads term {raft.term} without committed entry {index}",
+            )
+
+    def _on_committed(self, peer: SimPeer, entry: Entry) -> None:
+        seen = (entry.term, zlib.crc32(entry.payload, entry.stamp_ms & 0xFFFFFFFF))
+        if entry.index <= len(self.committed):
+            first = self.committed[entry.index - 1]
+            demand(
+                first == seen,
+                "P4",
+                f"entry {entry.index} was committed in term {first[0]}, and now peer "
+                f"{peer.number} commits another one, of term {entry.term}",
+            )
+            return
+        demand(entry.index == len(self.committed) + 1, "P4", "a commit skips entries")
+        self.committed.append(seen)
+        self._committed_in.append(peer.engine.raft.term)
+        if entry.kind is EntryKind.COMMANDS:
+            for envelope in _decode(entry.payload):
+                facts = self.shadow.apply(envelope.command)
+                self._expected[self.shadow.index] = facts
+                self._note_regrants(facts)
+        self._last_command.append(self.shadow.index)
+
+    # --- what peers say ---
+
+    def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None:
+        """The events of all entries up to `applied_index` were said."""
+        machine = peer.scheduler.machine
+        state = machine.state_hash
+        known = self._hashes.setdefault(machine.applied_index, state)
+        where = f"at entry {machine.applied_index} on peer {peer.number}"
+        demand(known == state, "P14", f"states differ {where}")
+        for job in dict.fromkeys(getattr(stamped.event, "job", None) for stamped in events):
+            if job is not None and job in machine.jobs:
+                machine.jobs[job].check()
+        for command, group in groupby(events, key=lambda stamped: stamped.index):
+            if command > self._said:
+                self._on_first_said(peer, command, list(group))
+        last = self._last_command[applied_index - 1]
+        for command in range(self._said + 1, last + 1):
+            expected = self._expected.pop(command)
+            demand(not expected, "P6", f"command {command} left out {expected[:3]}")
+        self._said = max(self._said, last)
+
+    def _on_first_said(self, peer: SimPeer, command: int, events: list[Stamped]) -> None:
+        expected, said = self._expected[command], facts_of(events)
+        demand(
+            said == expected,
+            "P6",
+            f"command {command} on peer {peer.number}: said {_less(said, expected)}, "
+            f"expected {_less(expected, said)}",
+        )
+        self._expected[command] = []
+        for stamped in events:
+            match stamped.event:
+                case Recorded():
+                    self._on_recorded(command, stamped.event)
+                case Granted(grant=grant):
+                    demand(grant == command, "P5", f"grant {grant} came of command {command}")
+                case _:
+                    pass
+
+    def _on_recorded(self, command: int, event: Recorded) -> None:
+        cancelled_by = self.cancelled.get(event.job, command)
+        demand(command <= cancelled_by, "E6", f"a result of cancelled job {event.job}")
+        values = chunks.unpack(event.segment.data)
+        for index, value in zip(event.segment.tasks, values, strict=True):
+            demand(
+                (event.job, index) not in self._recorded,
+                "P6",
+                f"a second result of task {event.job}/{index}",
+            )
+            self._recorded.add((event.job, index))
+            if event.segment.cause is Cause.OK:
+                whose = f"{event.job}:{index}:{event.grant}".encode()
+                demand(value == whose, "P6", f"result {value!r} was recorded for {whose!r}")
+
+    def on_answered(self, command: Command, outcome: Outcome) -> None:
+        match command, outcome:
+            case SubmitJob(job=job), Submitted():
+                demand(job in self.shadow.jobs, "P1", f"job {job} acknowledged, not committed")
+                self.accepted[job] = None
+            case Cancel(job=job), Acknowledged():
+                state = self.shadow.jobs[job].state
+                demand(state != "running", "E6", f"cancel of {job} acknowledged, not committed")
+                if state == "cancelled":
+                    self.cancelled[job] = self.shadow.cancelled_by[job]
+            case _:
+                pass
+
+    def on_read(self, index: int, floor: int) -> None:
+        demand(index >= floor, "P8", f"a read at {index} when {floor} was committed before it")
+
+    def on_started(self, peer: SimPeer, batch: Batch, index: int, *, again: bool) -> None:
+        job, tasks = self.shadow.granted_tasks.get(batch.grant, (None, frozenset()))
+        demand(
+            job == batch.job and index in tasks and self.shadow.holders[batch.grant][0] == peer.id,
+            "P5",
+            f"peer {peer.number} starts {batch.job}/{index} without a grant",
+        )
+        key = (peer.number, peer.process, batch.job, index, batch.grant)
+        demand(
+            again or key not in self._begun,
+            "P5",
+            f"peer {peer.number} starts {batch.job}/{index} twice under grant {batch.grant}",
+        )
+        self._begun.add(key)
+        self.starts.append(
+            Start(self.now_us, peer.id, peer.process, batch.job, index, batch.grant, batch.attempt)
+        )
+
+    # --- how long it takes until lost tasks have another owner ---
+
+    def on_crash(self, peer: SimPeer) -> None:
+        for task in self.shadow.owned_by(peer.id):
+            self._lost_us.setdefault(task, self.now_us)
+
+    def _note_regrants(self, facts: list[Fact]) -> None:
+        if not self._lost_us:
+            return
+        for what, job, index, _ in facts:
+            if what in {"granted", "recorded"}:
+                lost_us = self._lost_us.pop((JobId(job), index), None)
+                if lost_us is not None and what == "granted":
+                    self.regrant_ms.append((self.now_us - lost_us) // 1000)
+
+    # --- at the end, when nothing goes wrong any more ---
+
+    def has_ended(self, peers: list[SimPeer]) -> bool:
+        """True if every accepted job ended, and every peer knows."""
+        machines = [peer.scheduler.machine for peer in peers]
+        if not all(peer.alive for peer in peers) or any(machine.running for machine in machines):
+            return False
+        if any(machine.applied_index != len(self.committed) for machine in machines):
+            return False
+        return all(job in machine.jobs for machine in machines for job in self.accepted)
+
+    def check_end(self, peers: list[SimPeer]) -> None:
+        """All peers know the same, and it is what the shadow says."""
+        dumps = [peer.scheduler.machine.dump() for peer in peers]
+        demand(all(dump == dumps[0] for dump in dumps), "P14", "peers end in different states")
+        machine = peers[0].scheduler.machine
+        for job in machine.jobs.values():
+            job.check()
+            state = self.shadow.jobs[job.id].state
+            demand(str(job.state) == state, "P1", f"job {job.id} is {job.state}, not {state}")
+        for name in self.accepted:
+            demand(name in machine.jobs, "P1", f"accepted job {name} is lost")
+        for peer in peers:
+            left = peer.scheduler.owner.kept()
+            demand(not left, "L5", f"peer {peer.number} still works on {left}, all jobs ended")
+
+
+def _less(facts: list[Fact], other: list[Fact]) -> list[Fact]:
+    """A few of `facts` that the other side lacks."""
+    return [fact for fact in facts if fact not in other][:3]

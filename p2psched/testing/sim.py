@@ -1,0 +1,372 @@
+"""A whole cluster in one thread, under virtual time, from one seed.
+
+For: our own tests and those of users who want to see what their jobs go through. Peers run the
+same cores on the same log format as real ones; network, disks, clocks and tasks are simulated and
+fail as `Faults` says. Referees look at every event.
+
+    cluster = SimCluster(seed=7, peers=3)
+    job = cluster.submit(sim_job(TaskSet.of(0, 10), mean_us=20_000))
+    cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=10_000)
+
+Invariants: one seed and the same calls give the same events in the same order in every process;
+time only moves when an event is taken. It refuses to go on after a failure: `SimulationError`
+tells the seed and the last events.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import struct
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from p2psched.core.raft.engine import found_cluster
+from p2psched.core.raft.state import Timing, encode_membership
+from p2psched.model.commands import Cancel, Command, Outcome, Rejected, Stamped, SubmitJob
+from p2psched.model.execution import Batch
+from p2psched.model.ids import JobId, PeerId, new_id
+from p2psched.model.job import JobSpec
+from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership
+from p2psched.testing.faults import Faults
+from p2psched.testing.referees import Referees
+from p2psched.testing.sim_items import Arrived, AskedHere, GivenUp, Item, ReadHere
+from p2psched.testing.sim_net import SimNetwork
+from p2psched.testing.sim_peer import Founding, PowerLostError, SimPeer
+
+LAST_EVENTS: Final = 30  # shown when something fails
+BACKLOG_MAX: Final = 5_000  # of a paused peer; further messages to it are lost
+ASK_AGAIN_MS: Final = 1_500
+CLUSTER: Final = -1  # events of the cluster itself, in place of a peer's number
+ANY_PROCESS: Final = -1  # messages reach whatever process is there
+_TRACE: Final = struct.Struct("<qhI")
+
+Act = Callable[[], None]
+Event = tuple[int, int, int, int, Item | Act]  # at, order, peer, process, what
+
+
+class SimulationError(AssertionError):
+    """A promise was broken, or a core failed. The message says how to see it again."""
+
+
+class Question:
+    """A command on its way; asked again, of any peer, until it is answered."""
+
+    def __init__(self, command: Command, done: Callable[[Outcome], None]) -> None:
+        self.command = command
+        self.done = done
+        self.answered = False
+
+
+class SimCluster:
+    """Peers 0..peers-1 and the world around them."""
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        peers: int,
+        faults: Faults | None = None,
+        timing: Timing | None = None,
+        slots: Sequence[int] = (2,),
+        formed: bool = True,
+        segment_bytes: int = 1 << 16,
+        replay: str = "",
+    ) -> None:
+        """`formed`: all peers are voters from the start; else peer 0 founds the cluster and the
+        others join it. `slots` are dealt out in turn. `replay` is shown when the run fails."""
+        self.rng = random.Random(seed)
+        self.seed = seed
+        self.size = peers
+        self.faults = self._drawn = faults or Faults()
+        self.now_us = 0
+        self.events = 0
+        self.trace = 0  # checksum over all events: equal traces are equal runs
+        self.happened: Counter[str] = Counter()
+        self.referees = Referees()
+        self.network = SimNetwork(peers, random.Random(self.rng.getrandbits(64)), self.happened)
+        self._replay = replay
+        self._heap: list[Event] = []
+        self._order = 0
+        self._last: deque[Event] = deque(maxlen=LAST_EVENTS)
+        self._questions: dict[int, Question] = {}
+        self._reads: dict[int, tuple[int, Callable[[int | None], None]]] = {}
+        self._next_tag = 1
+        self.waiting = 0  # questions without an answer
+        members = [
+            Member(PeerId(new_id(self.rng)), f"peer-{i}", f"10.0.0.{i}:1") for i in range(peers)
+        ]
+        self.peers = [
+            SimPeer(
+                self,
+                number=number,
+                member=member,
+                slots=slots[number % len(slots)],
+                timing=timing or Timing(),
+                segment_bytes=segment_bytes,
+                founding=_founding(members, number, formed=formed),
+            )
+            for number, member in enumerate(members)
+        ]
+        self._by_id = {peer.id: peer for peer in self.peers}
+        for peer in self.peers:
+            self.after(self.rng.randrange(1, 50), self._starter(peer))
+
+    # --- time ---
+
+    def after(self, delay_ms: float, act: Act) -> None:
+        """Call `act` in virtual time."""
+        self._push(int(delay_ms * 1000), CLUSTER, 0, act)
+
+    def run_for(self, duration_ms: int) -> None:
+        until_us = self.now_us + duration_ms * 1000
+        while self._heap and self._heap[0][0] <= until_us:
+            self.step()
+        self.now_us = until_us
+
+    def run_until(self, condition: Callable[[], bool], *, within_ms: int, every: int = 1) -> None:
+        """Run until `condition` holds, looking after each `every` events. Raises SimulationError
+        if it doesn't within `within_ms` of virtual time."""
+        until_us = self.now_us + within_ms * 1000
+        while not condition():
+            for _ in range(every):
+                if not self._heap or self._heap[0][0] > until_us:
+                    raise self._failure(f"L5: not within {within_ms} ms")
+                self.step()
+
+    def step(self) -> None:
+        """Take the next event."""
+        event = heapq.heappop(self._heap)
+        at_us, _, number, process, what = event
+        self.now_us = self.referees.now_us = at_us
+        try:
+            if number == CLUSTER:
+                assert callable(what)
+                what()
+            else:
+                peer = self.peers[number]
+                assert not callable(what)
+                if not peer.alive or process not in (ANY_PROCESS, peer.process):
+                    return
+                if peer.paused:
+                    if len(peer.backlog) < BACKLOG_MAX or not isinstance(what, Arrived):
+                        peer.backlog.append(what)
+                    return
+                self._last.append(event)
+                self._take(peer, what)
+        except SimulationError:
+            raise
+        except Exception as exc:
+            raise self._failure(f"{type(exc).__name__}: {exc}") from exc
+
+    def _take(self, peer: SimPeer, item: Item) -> None:
+        self.events += 1
+        mark = zlib.crc32(item.data) if isinstance(item, Arrived) else len(type(item).__name__)
+        self.trace = zlib.crc32(_TRACE.pack(self.now_us, peer.number, mark), self.trace)
+        try:
+            peer.take(item)
+        except PowerLostError:
+            self.happened["crashed at the disk"] += 1
+            self.referees.look_at(peer)  # what it said before it crashed, it said
+            self.crash(peer.number)
+        except OSError:
+            self.happened["stopped by its disk"] += 1
+            self.crash(peer.number, power_lost=True)
+        else:
+            self.referees.look_at(peer)
+
+    def _push(self, delay_us: int, number: int, process: int, what: Item | Act) -> None:
+        self._order += 1
+        heapq.heappush(self._heap, (self.now_us + delay_us, self._order, number, process, what))
+
+    def _failure(self, why: str) -> SimulationError:
+        lines = [
+            why,
+            f"seed {self.seed}, {self.size} peers, event {self.events}, trace {self.trace:08x}",
+            f"at {self.now_us / 1e6:.6f} s of virtual time",
+            str(self._drawn) + ("" if self.faults is self._drawn else ", healed since"),
+            f"the last {len(self._last)} events:",
+        ]
+        lines += [
+            f"  {at / 1e6:.6f} peer {number}: {what!r}"[:300]
+            for at, _, number, _, what in self._last
+        ]
+        if self._replay:
+            lines.append(f"again: {self._replay}")
+        return SimulationError("\n".join(lines))
+
+    # --- what goes wrong ---
+
+    def crash(self, number: int, *, power_lost: bool | None = None) -> None:
+        """End a process at once; it starts again by itself. `power_lost` None: drawn."""
+        peer = self.peers[number]
+        if not peer.alive:
+            return
+        if power_lost is None:
+            power_lost = self.rng.random() < self.faults.power_loss
+        self.happened["power lost" if power_lost else "killed"] += 1
+        self.referees.on_crash(peer)
+        peer.die(power_lost=power_lost)
+        share = self.rng.random() ** 2  # more often soon than late
+        self.after(1 + share * self.faults.restart_ms_max, self._starter(peer))
+
+    def _starter(self, peer: SimPeer) -> Act:
+        def start() -> None:
+            if peer.alive:
+                return
+            if self.crashes_here(self.faults.crash_starting):
+                peer.disk.steps_left = self.rng.randrange(1, 12)
+            try:
+                peer.boot()
+            except (OSError, PowerLostError):
+                self.happened["crashed while starting"] += 1
+                self.crash(peer.number, power_lost=True)
+            else:
+                peer.disk.steps_left = None
+                self.referees.look_at(peer)
+
+        return start
+
+    def crashes_here(self, share: float) -> bool:
+        """Draw one chance of a crash; never beyond `Faults.crashes_max` crashes in all."""
+        if not share or self.rng.random() >= share:
+            return False
+        return self.happened["power lost"] + self.happened["killed"] < self.faults.crashes_max
+
+    def pause(self, number: int, duration_ms: int) -> None:
+        """Stop a process as SIGSTOP does: what comes meanwhile waits, then comes at once."""
+        peer = self.peers[number]
+        if not peer.alive or peer.paused:
+            return
+        self.happened["paused"] += 1
+        peer.paused = True
+        process = peer.process
+        self.after(duration_ms, lambda: self.resume(number) if peer.process == process else None)
+
+    def resume(self, number: int) -> None:
+        peer = self.peers[number]
+        if not peer.paused:
+            return
+        peer.paused = False
+        backlog, peer.backlog = peer.backlog, []
+        if self.rng.random() < 0.5:  # a loop may look at its timers before its sockets
+            backlog.sort(key=lambda item: isinstance(item, Arrived))
+        process = peer.process
+        for item in backlog:
+            if peer.process == process:
+                self._take(peer, item)
+
+    def heal(self) -> None:
+        """From now on nothing goes wrong any more, and every peer is up."""
+        self.faults = Faults()
+        self.network.heal()
+        for peer in self.peers:
+            self.resume(peer.number)
+            self.after(1, self._starter(peer))
+
+    def check_end(self) -> None:
+        """Demand what must hold when all is done: everybody knows the same, nothing is lost."""
+        try:
+            self.referees.check_end(self.peers)
+        except AssertionError as exc:
+            raise self._failure(str(exc)) from exc
+
+    # --- what callers want ---
+
+    def submit(self, spec: JobSpec) -> JobId:
+        """Submit a job; asks peers until one has accepted it."""
+        job = JobId(new_id(self.rng))
+        self.ask(SubmitJob(job, spec))
+        return job
+
+    def cancel(self, job: JobId, done: Callable[[Outcome], None] = lambda _: None) -> None:
+        self.ask(Cancel(job), done)
+
+    def state_of(self, job: JobId) -> str:
+        """The newest committed state of a job; "unknown" before it is accepted."""
+        known = self.referees.shadow.jobs.get(job)
+        return known.state if known else "unknown"
+
+    def ask(self, command: Command, done: Callable[[Outcome], None] = lambda _: None) -> None:
+        """Ask random peers, one after another, until `command` is answered."""
+        self.waiting += 1
+        self._ask_somebody(Question(command, done))
+
+    def _ask_somebody(self, question: Question) -> None:
+        if question.answered:
+            return
+        peer = self.rng.choice(self.peers)
+        tag, self._next_tag = self._next_tag, self._next_tag + 1
+        self._questions[tag] = question
+        process = peer.process
+        self._push(100, peer.number, process, AskedHere(tag, question.command))
+
+        def again() -> None:
+            if not question.answered and tag in self._questions:
+                del self._questions[tag]
+                self._push(1, peer.number, process, GivenUp(tag))
+                self._ask_somebody(question)
+
+        self.after(self.rng.randrange(200, ASK_AGAIN_MS), again)
+
+    def read(self, number: int, done: Callable[[int | None], None] = lambda _: None) -> None:
+        """A linearizable read through a peer."""
+        peer = self.peers[number]
+        tag, self._next_tag = self._next_tag, self._next_tag + 1
+        self._reads[tag] = (len(self.referees.committed), done)
+        self._push(0, number, peer.process, ReadHere(tag))
+
+    # --- what peers want (`sim_peer.World`) ---
+
+    def later(self, delay_us: int, peer: SimPeer, item: Item) -> None:
+        self._push(delay_us, peer.number, peer.process, item)
+
+    def send(self, sender: SimPeer, to: PeerId, data: bytes) -> None:
+        number = self._by_id[to].number
+        arrived = Arrived(sender.id, data)
+        delays = self.network.delays_us(sender.number, number, self.now_us, self.faults)
+        for delay_us in delays:
+            self._push(delay_us, number, ANY_PROCESS, arrived)
+
+    def any_other(self, peer: SimPeer) -> PeerId:
+        return self.rng.choice([other.id for other in self.peers if other is not peer])
+
+    def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None:
+        self.referees.look_at(peer)
+        self.referees.on_stored(peer, events, applied_index)
+
+    def on_answered(self, peer: SimPeer, tag: int, outcome: Outcome) -> None:
+        self.referees.look_at(peer)
+        question = self._questions.pop(tag, None)
+        if question is None:
+            return
+        self.referees.on_answered(question.command, outcome)
+        if isinstance(outcome, Rejected) and outcome.code in {"unavailable", "not-found"}:
+            self.after(300, lambda: self._ask_somebody(question))
+        elif not question.answered:
+            question.answered = True
+            self.waiting -= 1
+            question.done(outcome)
+
+    def on_read(self, tag: int, index: int | None) -> None:
+        floor, done = self._reads.pop(tag)
+        if index is not None:
+            self.happened["reads"] += 1
+            self.referees.on_read(index, floor)
+        done(index)
+
+    def on_started(self, peer: SimPeer, batch: Batch, index: int, *, again: bool) -> None:
+        self.referees.on_started(peer, batch, index, again=again)
+
+
+def _founding(members: list[Member], number: int, *, formed: bool) -> Founding | None:
+    """What the disk of a peer starts with."""
+    if formed:
+        payload = encode_membership(Membership(tuple(sorted(members, key=lambda m: m.peer))))
+        return Founding(HardState(1, None), (Entry(1, 1, EntryKind.MEMBERSHIP, 0, 0, payload),))
+    if number:
+        return None
+    hard_state, entry = found_cluster(members[0], 0, 0)
+    return Founding(hard_state, (entry,))

@@ -1,0 +1,142 @@
+"""The executor of a simulation: tasks take drawn times and end in drawn ways.
+
+What a task does is written in its job's name (`sim_job`), so that a run needs no side table. A
+result carries job, index and grant: a referee can tell whose it is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from p2psched.model import chunks
+from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
+from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment
+from p2psched.model.taskset import TaskSet
+
+STOP_US_MAX: Final = 2_000_000  # SIGTERM, grace, SIGKILL
+_FAILURES: Final = (Cause.EXIT, Cause.SIGNAL, Cause.EXCEPTION, Cause.TOO_LARGE)
+
+
+def sim_job(
+    tasks: TaskSet,
+    *,
+    mean_us: int,
+    fail_permille: int = 0,
+    retries: int = 0,
+    cpus: int = 1,
+    function: bool = False,
+) -> JobSpec:
+    """A job for a simulated cluster. With `function` the tasks must be 0..n-1."""
+    size = len(tasks)
+    work = (
+        FunctionWork("sim:task", b"", (chunks.pack([b""] * size),), size, "3.11")
+        if function
+        else ProgramWork(("task",))
+    )
+    name = f"{mean_us} {fail_permille}"
+    return JobSpec(name=name, tasks=tasks, work=work, retries=retries, cpus=cpus)
+
+
+def value_of(batch: Batch, index: int) -> bytes:
+    """What a task of a simulated job returns."""
+    return f"{batch.job}:{index}:{batch.grant}".encode()
+
+
+class TasksEnd(msgspec.Struct, frozen=True):
+    """The tasks of a batch that run now end."""
+
+    batch: int
+
+
+class BatchStops(msgspec.Struct, frozen=True):
+    """The processes of a stopped batch are gone."""
+
+    batch: int
+
+
+class _Run:
+    __slots__ = ("batch", "left", "now", "stopping")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.left = list(batch.tasks)
+        self.now: list[tuple[int, Cause, int]] = []  # task, how it will end, busy_us
+        self.stopping = False
+
+
+Later = Callable[[int, TasksEnd | BatchStops], None]
+OnStart = Callable[[Batch, int, bool], None]  # batch, task, was it ended by a stop before
+
+
+class SimExecutor:
+    """One process's tasks. `later(delay_us, item)` brings `item` back to `on_due`."""
+
+    def __init__(self, rng: random.Random, later: Later, on_start: OnStart) -> None:
+        self._rng = rng
+        self._later = later
+        self._on_start = on_start
+        self._runs: dict[int, _Run] = {}
+        self._ended_by_stop: set[tuple[str, int, int]] = set()  # job, task, grant
+
+    def start(self, batch: Batch) -> None:
+        run = self._runs[batch.id] = _Run(batch)
+        self._begin(run)
+
+    def stop(self, batch: int) -> None:
+        run = self._runs.get(batch)
+        if run is not None and not run.stopping:
+            run.stopping = True
+            self._later(int(self._rng.random() ** 3 * STOP_US_MAX), BatchStops(batch))
+
+    def on_due(self, item: TasksEnd | BatchStops) -> list[ExecutorEvent]:
+        """What to tell the owner now."""
+        run = self._runs.get(item.batch)
+        if run is None or (run.stopping and isinstance(item, TasksEnd)):
+            return []
+        if isinstance(item, BatchStops):
+            del self._runs[item.batch]
+            batch = run.batch
+            self._ended_by_stop |= {(batch.job, index, batch.grant) for index, _, _ in run.now}
+            return [Ended(item.batch, TaskSet.from_indices(run.left))]
+        events: list[ExecutorEvent] = [Progress(item.batch, _segments(run))]
+        if run.left:
+            self._begin(run)
+        else:
+            del self._runs[item.batch]
+            events.append(Ended(item.batch, TaskSet()))
+        return events
+
+    def _begin(self, run: _Run) -> None:
+        """Run the next task, or a few short ones that are reported together."""
+        rng = self._rng
+        mean_us, fail_permille = map(int, run.batch.spec.name.split())
+        count = 1 if mean_us > 5_000 else rng.randint(1, 4)
+        indices, run.left = run.left[:count], run.left[count:]
+        run.now = []
+        for index in indices:
+            failed = fail_permille and rng.randrange(1000) < fail_permille
+            cause = rng.choice(_FAILURES) if failed else Cause.OK
+            run.now.append((index, cause, 1 + int(rng.random() * 2 * mean_us)))
+            again = (run.batch.job, index, run.batch.grant) in self._ended_by_stop
+            self._on_start(run.batch, index, again)
+        self._later(sum(busy for _, _, busy in run.now), TasksEnd(run.batch.id))
+
+
+def _segments(run: _Run) -> tuple[Segment, ...]:
+    """Neighbours that ended alike are one segment."""
+    segments: list[Segment] = []
+    group: list[tuple[int, Cause, int]] = []
+    for ended in [*run.now, None]:
+        if group and (ended is None or ended[:2] != (group[-1][0] + 1, group[-1][1])):
+            values = [value_of(run.batch, index) for index, _, _ in group]
+            busy = sum(us for _, _, us in group)
+            first, last, cause = group[0][0], group[-1][0], group[0][1]
+            segments.append(Segment(first, last + 1, cause, chunks.pack(values), busy))
+            group = []
+        if ended is not None:
+            group.append(ended)
+    return tuple(segments)

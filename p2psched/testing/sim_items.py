@@ -1,0 +1,95 @@
+"""What reaches a peer of a simulation: messages, timers, callers; and the clock that it reads.
+
+Messages pass the real codec on their way, so that what can't be written down can't be sent.
+"""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+
+from p2psched.model.commands import Command
+from p2psched.model.ids import PeerId
+from p2psched.model.messages import Forward
+from p2psched.model.raft import (
+    Append,
+    AppendReply,
+    Member,
+    ReadAsk,
+    ReadReply,
+    VoteReply,
+    VoteRequest,
+)
+from p2psched.testing.sim_executor import BatchStops, TasksEnd
+
+
+class Join(msgspec.Struct, frozen=True, array_like=True, tag=99):
+    """A peer asks whoever it reaches to make it a member."""
+
+    member: Member
+
+
+class Arrived(msgspec.Struct, frozen=True):
+    sender: PeerId
+    data: bytes
+
+
+class TickDue(msgspec.Struct, frozen=True):
+    at_us: int
+
+
+class ClockDue(msgspec.Struct, frozen=True):
+    pass
+
+
+class TurnEnds(msgspec.Struct, frozen=True):
+    pass
+
+
+class SyncEnds(msgspec.Struct, frozen=True):
+    pass
+
+
+class AskedHere(msgspec.Struct, frozen=True):
+    tag: int
+    command: Command
+
+
+class GivenUp(msgspec.Struct, frozen=True):
+    tag: int
+
+
+class ReadHere(msgspec.Struct, frozen=True):
+    tag: int
+
+
+Item = (
+    Arrived | TickDue | ClockDue | TurnEnds | SyncEnds | AskedHere | GivenUp | ReadHere
+    | TasksEnd | BatchStops
+)  # fmt: skip
+
+WireMessage = (
+    VoteRequest | VoteReply | Append | AppendReply | ReadAsk | ReadReply | Forward | Join
+)  # fmt: skip
+encode_wire = msgspec.msgpack.Encoder().encode
+decode_wire = msgspec.msgpack.Decoder(WireMessage).decode
+
+
+class SimClock:
+    """A boot clock of its own: an origin that nobody knows, and a rate that isn't quite right."""
+
+    def __init__(self, rng: random.Random, drift_ppm: int) -> None:
+        self._origin_us = rng.randrange(0, 10**12)
+        self._ppm = rng.randint(-drift_ppm, drift_ppm)
+        self._wall_ms = rng.randrange(10**12, 2 * 10**12)
+
+    def now_ms(self, world_us: int) -> int:
+        return (self._origin_us + world_us + world_us * self._ppm // 1_000_000) // 1000
+
+    def wall_ms(self, world_us: int) -> int:
+        return self._wall_ms + world_us // 1000
+
+    def delay_us(self, until_ms: int, world_us: int) -> int:
+        """From now to `until_ms` of this clock, in world time, rounded up."""
+        return max(1, (until_ms - self.now_ms(world_us)) * 1000)

@@ -1,0 +1,392 @@
+"""One peer of a simulation: the same cores and the same log as a real one, driven by hand.
+
+It is what `peer/` is with asyncio: effects are performed in order, writes that come while a sync
+runs wait for the next one, and a turn ends with a round of engine and scheduler. It refuses
+nothing and checks nothing: that is the referees' part.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final, Protocol
+
+import msgspec
+
+from p2psched.core import scheduler as sched
+from p2psched.core.owner import StartBatch, StopBatch
+from p2psched.core.raft import engine as raft
+from p2psched.core.raft.effects import (
+    AddMember,
+    MembershipChanged,
+    Persist,
+    Receive,
+    Send,
+    Synced,
+    Tick,
+)
+from p2psched.core.raft.state import Timing
+from p2psched.model.commands import Outcome, PeerInfo, Stamped
+from p2psched.model.execution import Batch
+from p2psched.model.ids import PeerId
+from p2psched.model.messages import Forward
+from p2psched.model.raft import Entry, HardState, Member
+from p2psched.store.log import LogStore
+from p2psched.testing.faults import Faults
+from p2psched.testing.sim_disk import SimDisk
+from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
+from p2psched.testing.sim_items import (
+    Arrived,
+    AskedHere,
+    ClockDue,
+    GivenUp,
+    Item,
+    Join,
+    ReadHere,
+    SimClock,
+    SyncEnds,
+    TickDue,
+    TurnEnds,
+    WireMessage,
+    decode_wire,
+    encode_wire,
+)
+
+CLOCK_US: Final = 100_000  # between two looks of the scheduler at the time
+JOIN_MS: Final = 300  # between two tries to become a member
+ROUNDS_MAX: Final = 4  # in one turn; what is left waits for the next
+NEXT_TURN_US: Final = 50
+INCARNATION_FILE: Final = "incarnation"
+
+
+class PowerLostError(Exception):
+    """The peer crashes here."""
+
+
+class World(Protocol):
+    """What a peer needs of the cluster around it."""
+
+    now_us: int
+    rng: random.Random
+    faults: Faults
+    size: int  # peers, up or not
+
+    def later(self, delay_us: int, peer: SimPeer, item: Item) -> None:
+        """Bring `item` to this process, unless it is gone by then."""
+        ...
+
+    def send(self, sender: SimPeer, to: PeerId, data: bytes) -> None: ...
+
+    def crashes_here(self, share: float) -> bool: ...
+
+    def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None: ...
+
+    def on_answered(self, peer: SimPeer, tag: int, outcome: Outcome) -> None: ...
+
+    def on_read(self, tag: int, index: int | None) -> None: ...
+
+    def on_started(self, peer: SimPeer, batch: Batch, index: int, *, again: bool) -> None:
+        """`again`: it began before under this grant, and was ended together with another."""
+        ...
+
+    def any_other(self, peer: SimPeer) -> PeerId: ...
+
+
+class Founding(msgspec.Struct, frozen=True):
+    """What an empty disk of this peer starts with: nothing for all but the founders."""
+
+    hard_state: HardState
+    entries: tuple[Entry, ...]
+
+
+class SimPeer:
+    """A disk and, while `alive`, a process on it."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        number: int,
+        member: Member,
+        slots: int,
+        timing: Timing,
+        segment_bytes: int,
+        founding: Founding | None,
+    ) -> None:
+        self._world = world
+        self.number = number
+        self.member = member
+        self.slots = slots
+        self.disk = SimDisk(random.Random(world.rng.getrandbits(64)))
+        self.alive = False
+        self.paused = False
+        self.process = 0  # counts processes; what belongs to an older one is void
+        self.backlog: list[Item] = []  # of a paused process
+        self._timing = timing
+        self._segment_bytes = segment_bytes
+        self._founding = founding
+        self._log: LogStore
+        self._reset()
+
+    @property
+    def id(self) -> PeerId:
+        return self.member.peer
+
+    @property
+    def now_ms(self) -> int:
+        return self._clock.now_ms(self._world.now_us)
+
+    # --- the life of a process ---
+
+    def _reset(self) -> None:
+        """A new process that knows nothing."""
+        world = self._world
+        self._clock = SimClock(world.rng, world.faults.drift_ppm)
+        info = PeerInfo(self.id, 0, self.member.name, self.member.address, 0, self.slots, "0", "3")
+        self.scheduler = sched.Scheduler(info)
+        self._hard_state: HardState = HardState()
+        self.engine = self._new_engine(HardState(), [])
+        self.executor = SimExecutor(
+            random.Random(world.rng.getrandbits(64)),
+            lambda delay_us, item: world.later(delay_us, self, item),
+            lambda batch, index, again: world.on_started(self, batch, index, again=again),
+        )
+        self._persists: list[Persist] = []  # not yet written
+        self._token = 0  # of the newest write; it is synced when the running sync ends
+        self._syncing = False
+        self._tick_at_us = 0
+        self._turn_is_due = False
+        self._join_at_ms = 0
+        self.commit_seen = 0  # how far the referees have looked at this process
+        self.term_led = 0
+
+    def _new_engine(self, hard_state: HardState, entries: list[Entry]) -> raft.RaftEngine:
+        return raft.RaftEngine(
+            me=self.id,
+            rng=random.Random(self._world.rng.getrandbits(64)),
+            timing=self._timing,
+            hard_state=hard_state,
+            entries=entries,
+            now_ms=self.now_ms,
+            decorate=self.scheduler.decorate,
+        )
+
+    def boot(self) -> None:
+        """Start a process. Raises OSError or PowerLostError if the disk doesn't let it."""
+        assert not self.alive
+        self.process += 1
+        self.alive = True
+        self._reset()
+        incarnation = self._next_incarnation()
+        self._log, recovered = LogStore.open(self.disk, segment_bytes_max=self._segment_bytes)
+        hard_state, entries = recovered.hard_state, recovered.entries
+        if self._founding is not None and not entries:
+            hard_state, entries = self._founding.hard_state, list(self._founding.entries)
+            self._log.write(hard_state=hard_state, truncate_from=None, entries=entries)
+            self._log.sync()
+        info = msgspec.structs.replace(
+            self.scheduler.info, incarnation=incarnation, address=self.member.address
+        )
+        self.scheduler = sched.Scheduler(info)
+        self.engine = self._new_engine(hard_state, entries)
+        self._decide(self.scheduler.step(sched.Began(self.now_ms)))
+        self._world.later(1 + self._world.rng.randrange(CLOCK_US), self, ClockDue())
+        self._end_turn()
+
+    def die(self, *, power_lost: bool) -> None:
+        """The process is gone; with `power_lost` unsynced bytes are in doubt, too."""
+        self.alive = self.paused = False
+        self.process += 1
+        self.backlog.clear()
+        if power_lost:
+            self.disk.crash()
+        else:
+            self.disk.kill()
+            self.disk.steps_left = None
+
+    def _next_incarnation(self) -> int:
+        known = INCARNATION_FILE in self.disk.names()
+        incarnation = 1 + (int(self.disk.read(INCARNATION_FILE)) if known else 0)
+        self.disk.replace(INCARNATION_FILE, str(incarnation).encode())
+        return incarnation
+
+    # --- what comes in ---
+
+    def take(self, item: Item) -> None:
+        """One event of the loop."""
+        now_ms = self.now_ms
+        match item:
+            case Arrived(sender=sender, data=data):
+                self._receive(sender, decode_wire(data), now_ms)
+            case TickDue(at_us=at_us):
+                self._on_tick(at_us, now_ms)
+            case SyncEnds():
+                self._end_sync()
+            case ClockDue():
+                self._on_clock(now_ms)
+            case AskedHere() | GivenUp() | ReadHere():
+                self._on_caller(item, now_ms)
+            case TasksEnd() | BatchStops():
+                for event in self.executor.on_due(item):
+                    self._decide(self.scheduler.step(sched.Executed(now_ms, event)))
+            case TurnEnds():
+                self._turn_is_due = False
+                self._rounds()
+        if not isinstance(item, TurnEnds):
+            self._end_turn()
+        self._arm_tick()
+
+    @property
+    def _wall_ms(self) -> int:
+        return self._clock.wall_ms(self._world.now_us)
+
+    def _receive(self, sender: PeerId, message: WireMessage, now_ms: int) -> None:
+        match message:
+            case Forward():
+                self._perform(self.engine.step(raft.Forwarded(now_ms, message)))
+            case Join(member=member):
+                if self.engine.raft.is_leader:
+                    self._perform(self.engine.step(AddMember(now_ms, self._wall_ms, member)))
+            case _:
+                self._perform(self.engine.step(Receive(now_ms, sender, message)))
+
+    def _on_caller(self, item: AskedHere | GivenUp | ReadHere, now_ms: int) -> None:
+        match item:
+            case AskedHere(tag=tag, command=command):
+                self._decide(self.scheduler.step(sched.Asked(now_ms, tag, command)))
+            case GivenUp(tag=tag):
+                self._decide(self.scheduler.step(sched.GaveUp(now_ms, tag)))
+            case ReadHere(tag=tag):
+                self.engine.read_index(tag)
+
+    def _on_tick(self, at_us: int, now_ms: int) -> None:
+        if at_us != self._tick_at_us:
+            return  # a timer that was moved forward
+        self._tick_at_us = 0
+        if now_ms >= self.engine.raft.due_ms:
+            self._perform(self.engine.step(Tick(now_ms, self._wall_ms)))
+
+    def _on_clock(self, now_ms: int) -> None:
+        self._world.later(CLOCK_US, self, ClockDue())
+        self._decide(self.scheduler.step(sched.Clocked(now_ms, self.engine.contacts())))
+        if now_ms >= self._join_at_ms:
+            self._join_at_ms = now_ms + JOIN_MS
+            raft = self.engine.raft
+            # What our log says of us may be an entry that the others have dropped since: then
+            # nobody would ever send us another one.
+            if raft.membership.member(self.id) != self.member or not raft.leader_is_live():
+                self._ask_to_join(now_ms)
+
+    def _ask_to_join(self, now_ms: int) -> None:
+        if self.engine.raft.is_leader:
+            self._perform(self.engine.step(AddMember(now_ms, self._wall_ms, self.member)))
+            return
+        if self._world.size == 1:
+            return
+        leader = self.engine.raft.leader
+        whom = self._world.any_other(self) if leader in (None, self.id) else leader
+        self._world.send(self, whom, encode_wire(Join(self.member)))
+
+    # --- turns ---
+
+    def _end_turn(self) -> None:
+        turn_us = self._world.faults.turn_us
+        if not turn_us:
+            self._rounds()
+        elif not self._turn_is_due:
+            self._turn_is_due = True
+            self._world.later(1 + self._world.rng.randrange(turn_us), self, TurnEnds())
+
+    def _rounds(self) -> None:
+        for _ in range(ROUNDS_MAX):
+            now_ms = self.now_ms
+            self._perform(self.engine.step(raft.Round(now_ms, self._wall_ms)))
+            self._decide(self.scheduler.step(sched.Round(now_ms)))
+            if not self.engine.wants_round:
+                return
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._world.later(NEXT_TURN_US, self, TurnEnds())
+
+    def _arm_tick(self) -> None:
+        """One timer, moved forward when it is due earlier; a late one looks again."""
+        world = self._world
+        at_us = world.now_us + self._clock.delay_us(self.engine.raft.due_ms, world.now_us)
+        if self._tick_at_us == 0 or at_us < self._tick_at_us:
+            self._tick_at_us = at_us
+            world.later(at_us - world.now_us, self, TickDue(at_us))
+
+    # --- effects ---
+
+    def _perform(self, effects: list[raft.EngineEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(to=to, message=message):
+                    self._world.send(self, to, encode_wire(message))
+                case Persist():
+                    self._persist(effect)
+                case raft.Deliver(batches=batches):
+                    self._decide(self.scheduler.step(sched.Applied(self.now_ms, batches)))
+                case raft.SendForward(to=to, forward=forward):
+                    self._world.send(self, to, encode_wire(forward))
+                case raft.CoordinatorIs(coordinator=coordinator, is_self=is_self):
+                    changed = sched.CoordinatorChanged(self.now_ms, coordinator, is_self)
+                    self._decide(self.scheduler.step(changed))
+                case raft.ReadAnswered(tag=tag, index=index):
+                    self._world.on_read(tag, index)
+                case MembershipChanged():
+                    pass
+
+    def _decide(self, effects: list[sched.SchedulerEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case sched.AppendToLedger(envelopes=envelopes):
+                    self.engine.append(envelopes)
+                case sched.Store(events=events, applied_index=applied_index):
+                    self._world.on_stored(self, events, applied_index)
+                case StartBatch(batch=batch):
+                    self.executor.start(batch)
+                case StopBatch(batch=batch):
+                    self.executor.stop(batch)
+                case sched.Answered(tag=tag, outcome=outcome):
+                    self._world.on_answered(self, tag, outcome)
+                case sched.RenewIncarnation():
+                    renewed = sched.Renewed(self.now_ms, self._next_incarnation())
+                    self._decide(self.scheduler.step(renewed))
+
+    # --- the disk ---
+
+    def _persist(self, persist: Persist) -> None:
+        self._persists.append(persist)
+        if not self._syncing:
+            self._begin_sync()
+
+    def _begin_sync(self) -> None:
+        for persist in self._persists:
+            self._durable_point()
+            self._log.write(
+                hard_state=persist.hard_state,
+                truncate_from=persist.truncate_from,
+                entries=persist.entries,
+            )
+            self._token = persist.token
+            self._durable_point()
+        self._persists.clear()
+        self._syncing = True
+        # Most syncs are quick, a few take as long as the disk at its worst.
+        delay_us = 80 + int(self._world.rng.random() ** 4 * self._world.faults.sync_us_max)
+        self._world.later(delay_us, self, SyncEnds())
+
+    def _end_sync(self) -> None:
+        self._durable_point()
+        if self._world.crashes_here(self._world.faults.sync_fails):
+            self.disk.fail_next_sync = True
+        self._log.sync()
+        self._durable_point()
+        self._syncing = False
+        self._perform(self.engine.step(Synced(self.now_ms, self._token)))
+        if self._persists and not self._syncing:
+            self._begin_sync()
+
+    def _durable_point(self) -> None:
+        if self._world.crashes_here(self._world.faults.crash_at_disk):
+            raise PowerLostError

@@ -1,0 +1,243 @@
+"""One seed, one run: a drawn cluster, drawn work, drawn faults; then peace, and an end.
+
+While faults last the referees watch what must never happen. Then everything heals, and what must
+happen has `PEACE_MS` of virtual time: every accepted job ends, all peers know the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from p2psched.core.raft.state import Timing
+from p2psched.model.commands import Cancel, Outcome, SubmitJob
+from p2psched.model.ids import JobId, new_id
+from p2psched.model.taskset import TaskSet
+from p2psched.testing.faults import Faults
+from p2psched.testing.sim import SimCluster
+from p2psched.testing.sim_executor import sim_job
+
+EVENTS: Final = 4_000  # while faults last
+PEACE_MS: Final = 30_000
+STORM_MS_MAX: Final = 120_000  # faults end then, however little happened
+WORK_US_MAX: Final = 6_000_000  # of all tasks together: it must fit into the peace
+CALM_MS: Final = 250  # between two looks whether all is done
+TIMINGS: Final = (
+    Timing(),
+    Timing(heartbeat_ms=50, election_ms_min=200, election_ms_max=400),
+    Timing(heartbeat_ms=20, election_ms_min=50, election_ms_max=90),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is not drawn. None: drawn."""
+
+    peers: int | None = None
+    events: int = EVENTS
+    faults: Faults | None = None
+    timing: Timing | None = None
+    formed: bool | None = None
+    jobs_max: int = 40
+
+
+@dataclass(slots=True)
+class Report:
+    """What happened in one seed."""
+
+    seed: int
+    peers: int
+    events: int
+    virtual_ms: int
+    trace: int
+    happened: Counter[str]
+    regrant_ms: list[int] = field(default_factory=list)
+    peace_ms: int = 0  # from the end of faults until all jobs had ended
+
+
+def simulate(seed: int, options: Options | None = None) -> Report:
+    """Run one seed. Raises `sim.SimulationError` if a promise is broken."""
+    options = options or Options()
+    rng = random.Random(seed)
+    cluster = _draw_cluster(seed, rng, options)
+    workload = Workload(cluster, rng, options.jobs_max)
+    workload.next()
+    _start_storm(cluster, rng)
+    while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
+        cluster.step()
+    workload.stop()
+    cluster.heal()
+    healed_us = cluster.now_us
+    _await_end(cluster)
+    return _report(cluster, healed_us)
+
+
+def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster:
+    faults = Faults.draw(rng)
+    size = rng.choice((3, 3, 5, 5, 1, 2, 4))
+    timing = rng.choice((*TIMINGS, TIMINGS[0]))
+    formed = rng.random() < 0.5
+    segment_bytes = rng.choice((1 << 10, 1 << 13, 1 << 20))
+    slots = [rng.randint(1, 4) for _ in range(5)]
+    replay = f"python -m p2psched.testing.run --seed {seed}"
+    if options.peers is not None:
+        replay += f" --peers {options.peers}"
+    if options.events != EVENTS:
+        replay += f" --events {options.events}"
+    return SimCluster(
+        seed=seed,
+        peers=options.peers or size,
+        faults=options.faults or faults,
+        timing=options.timing or timing,
+        slots=slots,
+        formed=formed if options.formed is None else options.formed,
+        segment_bytes=segment_bytes,
+        replay=replay,
+    )
+
+
+def _await_end(cluster: SimCluster) -> None:
+    referees, peers = cluster.referees, cluster.peers
+
+    def all_done() -> bool:
+        return not cluster.waiting and referees.has_ended(peers)
+
+    cluster.run_until(all_done, within_ms=PEACE_MS, every=25)
+    # An owner may still end what was taken from it, and learns of its last outcomes.
+    cluster.run_for(CALM_MS)
+    cluster.run_until(
+        lambda: all_done() and not any(peer.scheduler.owner.kept() for peer in peers),
+        within_ms=PEACE_MS,
+        every=25,
+    )
+    cluster.check_end()
+
+
+def _report(cluster: SimCluster, healed_us: int) -> Report:
+    happened = cluster.happened
+    happened["terms led"] = len(cluster.referees.leaders)
+    happened["entries"] = len(cluster.referees.committed)
+    happened["jobs"] = len(cluster.referees.accepted)
+    happened["jobs cancelled"] = len(cluster.referees.cancelled)
+    happened["tasks started"] = len(cluster.referees.starts)
+    happened["results refused"] = cluster.peers[0].scheduler.machine.results_refused
+    happened["syncs"] = sum(peer.disk.syncs for peer in cluster.peers)
+    return Report(
+        seed=cluster.seed,
+        peers=len(cluster.peers),
+        events=cluster.events,
+        virtual_ms=cluster.now_us // 1000,
+        trace=cluster.trace,
+        happened=happened,
+        regrant_ms=cluster.referees.regrant_ms,
+        peace_ms=(cluster.now_us - healed_us) // 1000 - CALM_MS,
+    )
+
+
+# --- work -----------------------------------------------------------------------------------------
+
+
+class Workload:
+    """Callers that submit, submit again, cancel and read, each through any peer."""
+
+    def __init__(self, cluster: SimCluster, rng: random.Random, jobs_max: int) -> None:
+        self._cluster = cluster
+        self._rng = rng
+        self._left = rng.randint(jobs_max // 4, jobs_max)
+        self._work_us = WORK_US_MAX
+        self._pause_ms = rng.choice((20, 200, 1_000))
+        self._submits: list[SubmitJob] = []
+        self._stopped = False
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def next(self) -> None:
+        """One more request, and the next one later."""
+        if self._stopped:
+            return
+        rng, cluster = self._rng, self._cluster
+        draw = rng.random()
+        if draw < 0.55 and self._left:
+            self._left -= 1
+            self._submit()
+        elif draw < 0.65 and self._submits:
+            cluster.ask(rng.choice(self._submits))  # a caller that doesn't know it was accepted
+        elif draw < 0.75 and self._submits:
+            cluster.ask(Cancel(rng.choice(self._submits).job))
+        else:
+            cluster.read(rng.randrange(len(cluster.peers)))
+        cluster.after(rng.randrange(1, 2 * self._pause_ms), self.next)
+
+    def _submit(self) -> None:
+        rng = self._rng
+        mean_us = rng.choice((1_000, 20_000, 200_000, 1_000_000))
+        size = min(rng.choice((1, 3, 12, 40)), self._work_us // mean_us)
+        if size < 1:
+            return
+        self._work_us -= size * mean_us
+        first = rng.choice((0, 0, 7))
+        spec = sim_job(
+            TaskSet.of(first, first + size),
+            mean_us=mean_us,
+            fail_permille=rng.choice((0, 0, 100, 500)),
+            retries=rng.choice((0, 1, 3)),
+            function=first == 0 and rng.random() < 0.5,
+        )
+        command = SubmitJob(JobId(new_id(rng)), spec)
+        self._submits.append(command)
+        self._cluster.ask(command, self._on_answer)
+
+    def _on_answer(self, outcome: Outcome) -> None:
+        self._cluster.happened[f"submit: {type(outcome).__name__}"] += 1
+
+
+# --- storm ----------------------------------------------------------------------------------------
+
+
+def _start_storm(cluster: SimCluster, rng: random.Random) -> None:
+    """Cuts, crashes and pauses at drawn moments, as long as the cluster's faults say so."""
+    faults = cluster.faults
+
+    def crash() -> None:
+        everybody = rng.random() < faults.crash_all
+        number = rng.randrange(len(cluster.peers))
+        for peer in cluster.peers:
+            if (everybody or peer.number == number) and cluster.crashes_here(1.0):
+                cluster.crash(peer.number)
+
+    def cut() -> None:
+        kind = cluster.network.cut_at_random(faults.cuts)
+        cluster.happened[f"cut: {kind}"] += 1
+        if rng.random() < 0.7:
+            cluster.after(rng.randrange(1, faults.cut_ms_max), cluster.network.heal)
+
+    def pause() -> None:
+        number = rng.randrange(len(cluster.peers))
+        cluster.pause(number, rng.randrange(1, faults.pause_ms_max))
+
+    for every_ms, act in (
+        (faults.crash_every_ms, crash),
+        (faults.cut_every_ms, cut),
+        (faults.pause_every_ms, pause),
+    ):
+        if every_ms:
+            _repeat(cluster, rng, faults, every_ms, act)
+
+
+def _repeat(
+    cluster: SimCluster,
+    rng: random.Random,
+    faults: Faults,
+    every_ms: int,
+    act: Callable[[], None],
+) -> None:
+    def again() -> None:
+        if cluster.faults is faults:  # healed otherwise
+            act()
+            cluster.after(rng.expovariate(1 / every_ms), again)
+
+    cluster.after(rng.expovariate(1 / every_ms), again)
