@@ -1,0 +1,128 @@
+"""The coordinator: placing, and declaring peers down after a whole window of silence."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2psched.core.coordinator import PLACEMENTS_MAX, Coordinator
+from p2psched.core.machine import Machine
+from p2psched.model.commands import Command, Envelope, PeerDown, Place, SubmitJob
+from p2psched.model.execution import Committed
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.taskset import EMPTY, TaskSet
+from tests.core.test_machine import JOB, P, Q, spec, up
+
+WINDOW_MS = 2_500
+
+
+def apply(machine: Machine, *commands: Command) -> None:
+    envelopes = tuple(Envelope(P, 0, command) for command in commands)
+    machine.apply(Committed(machine.applied_index + 1, 0, 0, envelopes))
+
+
+@pytest.fixture
+def machine() -> Machine:
+    made = Machine()
+    apply(made, up(P), up(Q))
+    return made
+
+
+@pytest.fixture
+def coordinator(machine: Machine) -> Coordinator:
+    made = Coordinator(P, machine, window_ms=WINDOW_MS)
+    made.on_coordinator(10_000, is_self=True)
+    return made
+
+
+def test_nobody_is_declared_down_before_a_window_of_listening(coordinator: Coordinator) -> None:
+    assert coordinator.find_dead(10_000 + WINDOW_MS - 1, {}) == []
+    (down,) = coordinator.find_dead(10_000 + WINDOW_MS, {})
+    assert isinstance(down, PeerDown)
+    assert (down.peer, down.incarnation) == (Q, 1)
+
+
+def test_who_was_heard_within_the_window_lives(coordinator: Coordinator) -> None:
+    assert coordinator.find_dead(20_000, {Q: 20_000 - WINDOW_MS + 1}) == []
+    assert len(coordinator.find_dead(20_000, {Q: 20_000 - WINDOW_MS})) == 1
+
+
+def test_a_silent_peer_is_proposed_once_a_window(coordinator: Coordinator) -> None:
+    assert len(coordinator.find_dead(20_000, {})) == 1
+    assert coordinator.find_dead(20_100, {}) == []
+    assert len(coordinator.find_dead(20_000 + WINDOW_MS, {})) == 1
+
+
+def test_a_peer_that_is_down_is_not_declared_again(
+    machine: Machine, coordinator: Coordinator
+) -> None:
+    apply(machine, PeerDown(Q, 1, ""))
+    assert coordinator.find_dead(20_000, {}) == []
+
+
+def test_a_coordinator_never_declares_itself_down(coordinator: Coordinator) -> None:
+    assert all(isinstance(c, PeerDown) and c.peer != P for c in coordinator.find_dead(99_000, {}))
+
+
+def test_who_no_longer_coordinates_decides_nothing(
+    machine: Machine, coordinator: Coordinator
+) -> None:
+    submit = SubmitJob(JOB, spec())
+    apply(machine, submit)
+    coordinator.on_coordinator(11_000, is_self=False)
+    assert coordinator.find_dead(99_000, {}) == []
+    assert coordinator.place() == []
+    assert coordinator.first_placements([Envelope(P, 0, submit)]) == []
+
+
+def test_a_new_coordinator_listens_for_a_window_of_its_own(coordinator: Coordinator) -> None:
+    coordinator.on_coordinator(50_000, is_self=False)
+    coordinator.on_coordinator(60_000, is_self=True)
+    assert coordinator.find_dead(60_000 + WINDOW_MS - 1, {}) == []
+
+
+def placed(commands: list[Command]) -> TaskSet:
+    tasks = EMPTY
+    for command in commands:
+        assert isinstance(command, Place)
+        assert not tasks & command.tasks
+        tasks = tasks | command.tasks
+    return tasks
+
+
+def test_tasks_go_to_live_peers_only(machine: Machine, coordinator: Coordinator) -> None:
+    apply(machine, SubmitJob(JOB, spec()), PeerDown(Q, 1, ""))
+    commands = coordinator.place()
+    assert placed(commands)
+    assert {c.peer for c in commands if isinstance(c, Place)} == {P}
+
+
+def test_first_placements_are_for_new_jobs_only(machine: Machine, coordinator: Coordinator) -> None:
+    known, new = SubmitJob(JOB, spec()), SubmitJob(JobId("new"), spec())
+    apply(machine, known)
+    commands = coordinator.first_placements([Envelope(P, 0, known), Envelope(P, 1, new)])
+    assert {c.job for c in commands if isinstance(c, Place)} == {"new"}
+    assert placed(commands)
+
+
+def test_one_round_places_a_bounded_number(machine: Machine, coordinator: Coordinator) -> None:
+    for number in range(5_000):
+        apply(machine, SubmitJob(JobId(f"job-{number}"), spec(TaskSet.of(0, 1))))
+    machine.estimate_us = 1
+    assert len(coordinator.place()) <= PLACEMENTS_MAX + len(machine.peers)
+
+
+def test_orphans_of_a_dead_peer_are_placed_again(
+    machine: Machine, coordinator: Coordinator
+) -> None:
+    apply(machine, SubmitJob(JOB, spec(TaskSet.of(0, 2))), Place(JOB, TaskSet.of(0, 2), Q, 1))
+    assert coordinator.place() == []
+    apply(machine, PeerDown(Q, 1, ""))
+    assert placed(coordinator.place()) == TaskSet.of(0, 2)
+
+
+def test_nobody_with_slots_gets_nothing() -> None:
+    machine = Machine()
+    apply(machine, SubmitJob(JOB, spec()))
+    coordinator = Coordinator(PeerId("x"), machine, window_ms=WINDOW_MS)
+    coordinator.on_coordinator(0, is_self=True)
+    assert coordinator.place() == []
