@@ -28,7 +28,7 @@ from p2psched.model.commands import (
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
-from p2psched.model.raft import Entry, EntryKind
+from p2psched.model.raft import Entry, EntryKind, RaftMessage, VoteReply, VoteRequest
 from p2psched.testing.shadow import Fact, Shadow, facts_of
 from p2psched.testing.sim_peer import SimPeer
 
@@ -70,6 +70,7 @@ class Referees:
         self.now_us = 0
         self._expected: dict[int, list[Fact]] = {}  # command index -> facts, until a peer says them
         self._said = 0  # commands whose facts a peer has said; the others must have equal hashes
+        self._votes: dict[tuple[PeerId, int], PeerId] = {}  # voter, term -> candidate
         self._committed_in: list[int] = []  # of each entry: the term of who first committed it
         self._last_command: list[int] = []  # of each entry, from index 1
         self._hashes: dict[int, str] = {}  # entry index -> state hash
@@ -124,6 +125,18 @@ class Referees:
         self._last_command.append(self.shadow.index)
 
     # --- what peers say ---
+
+    def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None:
+        """A peer gives one vote a term, its own candidature included, whatever it forgets."""
+        match message:
+            case VoteReply(term=term, granted=True, pre=False):
+                candidate = to
+            case VoteRequest(term=term, pre=False):
+                candidate = peer.id
+            case _:
+                return
+        known = self._votes.setdefault((peer.id, term), candidate)
+        demand(known == candidate, "P4", f"peer {peer.number} votes twice in term {term}")
 
     def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None:
         """The events of all entries up to `applied_index` were said."""

@@ -29,7 +29,7 @@ from p2psched.model.commands import Cancel, Command, Outcome, Rejected, Stamped,
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.job import JobSpec
-from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership
+from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, RaftMessage
 from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_items import Arrived, AskedHere, GivenUp, Item, ReadHere
@@ -329,6 +329,9 @@ class SimCluster:
         delays = self.network.delays_us(sender.number, number, self.now_us, self.faults)
         for delay_us in delays:
             self._push(delay_us, number, ANY_PROCESS, arrived)
+
+    def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None:
+        self.referees.on_said(peer, to, message)
 
     def any_other(self, peer: SimPeer) -> PeerId:
         return self.rng.choice([other.id for other in self.peers if other is not peer])

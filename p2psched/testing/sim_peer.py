@@ -29,7 +29,7 @@ from p2psched.model.commands import Outcome, PeerInfo, Stamped
 from p2psched.model.execution import Batch
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
-from p2psched.model.raft import Entry, HardState, Member
+from p2psched.model.raft import Entry, HardState, Member, RaftMessage
 from p2psched.store.log import LogStore
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim_disk import SimDisk
@@ -75,6 +75,8 @@ class World(Protocol):
         ...
 
     def send(self, sender: SimPeer, to: PeerId, data: bytes) -> None: ...
+
+    def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None: ...
 
     def crashes_here(self, share: float) -> bool: ...
 
@@ -321,6 +323,7 @@ class SimPeer:
         for effect in effects:
             match effect:
                 case Send(to=to, message=message):
+                    self._world.on_said(self, to, message)
                     self._world.send(self, to, encode_wire(message))
                 case Persist():
                     self._persist(effect)

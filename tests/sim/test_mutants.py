@@ -1,0 +1,50 @@
+"""The simulator is only worth something if it notices the bugs that matter."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2psched.testing.sim import SimulationError
+from p2psched.testing.simulate import Options, simulate
+from tests.sim.mutants import MUTANTS, Mutant
+
+SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
+
+
+def seeds_until_caught(mutant: Mutant) -> tuple[int, str]:
+    """How many seeds it takes, and what the referees say."""
+    options = Options(
+        peers=mutant.peers,
+        faults=mutant.faults,
+        timing=mutant.timing,
+        events=mutant.events,
+        formed=True,
+        jobs_max=mutant.jobs_max,
+    )
+    with mutant.plant():
+        for seed in range(SEEDS_MAX):
+            try:
+                simulate(seed, options)
+            except SimulationError as exc:
+                return seed + 1, str(exc).splitlines()[0]
+    return SEEDS_MAX, "nothing"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_simulator_notices_a_planted_bug(mutant: Mutant) -> None:
+    _, said = seeds_until_caught(mutant)
+    assert mutant.broken in said
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_same_weather_breaks_nothing_without_the_bug(mutant: Mutant) -> None:
+    options = Options(
+        peers=mutant.peers,
+        faults=mutant.faults,
+        timing=mutant.timing,
+        events=mutant.events,
+        formed=True,
+        jobs_max=mutant.jobs_max,
+    )
+    for seed in range(3):
+        simulate(seed, options)
