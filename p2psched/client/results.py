@@ -1,9 +1,16 @@
-"""Results as the caller sees them. Values are unpickled here, by the caller and nowhere else."""
+"""Results as the caller sees them. Values are opened here, by the caller and nowhere else.
+
+Plain data (None, numbers, text, bytes, and lists and maps of them) travels as MessagePack, which
+runs no code when it is opened; everything else as a pickle, which may: look at `is_plain` before
+you open the results of somebody whom you would not let run code.
+"""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+
+import msgpack
 
 from p2psched.model import chunks, items
 from p2psched.model.errors import TaskFailed
@@ -50,7 +57,13 @@ class TaskResult:
         if not self.ok:
             raise self.error or AssertionError
         _, value, _, _ = items.unpack(self._item)
-        return pickle.loads(value) if value else None  # noqa: S301, TID251 (the caller's own data)
+        return open_value(value) if value else None
+
+    @property
+    def is_plain(self) -> bool:
+        """True if looking at `value` runs no code of whoever made it."""
+        _, value, _, _ = items.unpack(self._item)
+        return self.ok and not _is_pickle(value)
 
     @property
     def error(self) -> Exception | None:
@@ -101,6 +114,19 @@ class TaskResult:
             text += f": {header['message']}"
         last = stderr.decode(errors="replace").strip().rpartition("\n")[2]
         return f"{text}: {last[:500]}" if last and "message" not in header else text
+
+
+def open_value(value: bytes) -> object:
+    """Raises whatever a pickle's code raises; ValueError for damaged MessagePack."""
+    if _is_pickle(value):
+        return pickle.loads(value)  # noqa: S301, TID251 (the caller's own data)
+    opened: object = msgpack.unpackb(value, raw=False, max_str_len=len(value))
+    return opened
+
+
+def _is_pickle(value: bytes) -> bool:
+    # Protocol 2 and later. In MessagePack 0x80 is the empty map, which has nothing behind it.
+    return len(value) > 1 and value[0] == 0x80
 
 
 def results_of(job: JobId, segment: Segment) -> Iterator[TaskResult]:

@@ -11,6 +11,8 @@ from p2psched.model import chunks, items
 from p2psched.model.errors import TaskFailed
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, Segment
+from p2psched.run.host.frames import OK
+from p2psched.run.host.functions import call
 
 JOB = JobId("ab" * 16)
 
@@ -41,6 +43,30 @@ def test_value_raises_what_the_task_raised_with_the_traceback_as_its_cause() -> 
         _ = result.value
     assert isinstance(caught.value.__cause__, RemoteTraceback)
     assert "in user code" in str(caught.value.__cause__)
+
+
+VALUES: list[object] = [None, True, 0, -5, 2**63, 2**70, 1.5, "text", "\ud800", b"", b"\x80\x05"]
+VALUES += [[], {}, (1, 2), {1}, [1, ["a", {"b": None}]], {"a": {"b": [1.0]}}, {1: 2}, [(1,)]]
+VALUES += [[2**64], "x" * 5000]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_a_value_comes_back_as_it_was_returned(value: object) -> None:
+    cause, header, data = call(lambda: value, pickle.dumps(((), {})))
+    assert (cause, header) == (OK, {})
+    result = TaskResult(JOB, 0, Cause.OK, items.pack_value(data))
+    assert result.value == value
+    assert type(result.value) is type(value)
+
+
+def test_plain_data_opens_without_running_code() -> None:
+    def plain(value: object) -> bool:
+        _, _, data = call(lambda: value, pickle.dumps(((), {})))
+        return TaskResult(JOB, 0, Cause.OK, items.pack_value(data)).is_plain
+
+    assert plain({"loss": 0.5, "epochs": [1, 2]})
+    assert not plain((1, 2))
+    assert not plain(Odd)
 
 
 def test_an_exception_that_cannot_be_opened_is_told_in_words() -> None:

@@ -22,6 +22,8 @@ EXCEPTION_BYTES_MAX: Final = 16 * limits.KIB
 TRACEBACK_LEN_MAX: Final = 16 * limits.KIB
 MESSAGE_LEN_MAX: Final = 2 * limits.KIB
 _QUICK: Final = frozenset({type(None), bool, int, float, str, bytes})
+_PLAIN_DEPTH_MAX: Final = 8
+_PLAIN_LEN_MAX: Final = 1000  # of one list or map: a larger one is pickled, which looks at it once
 
 Function = Callable[..., object]
 Outcome = tuple[int, items.Header, bytes]  # cause, header, value
@@ -94,7 +96,7 @@ def call(function: Function, arguments: bytes) -> Outcome:
     except BaseException as error:  # noqa: BLE001 - SystemExit too is only this task's end
         return failure(error)
     try:
-        data = dump(value)
+        data = encode(value)
     except BaseException as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
         text = f"the value of type {type(value).__qualname__} can't be pickled ({describe(error)})"
         return frames.NOT_SERIALISABLE, {"message": text}, b""
@@ -105,6 +107,36 @@ def call(function: Function, arguments: bytes) -> Outcome:
         )
         return frames.TOO_LARGE, {"message": text}, b""
     return frames.OK, {}, data
+
+
+def encode(value: object) -> bytes:
+    """Plain data as MessagePack, which anybody may open; everything else as a pickle. A pickle
+    starts with 0x80 and goes on, as no MessagePack value does: see `client.results`."""
+    if _is_plain(value, 0):
+        try:
+            packed: bytes = importlib.import_module("msgpack").packb(value)
+        except (ImportError, ValueError, OverflowError):  # not there; an integer over 64 bits
+            return dump(value)
+        return packed
+    return dump(value)
+
+
+def _is_plain(value: object, depth: int) -> bool:
+    """Only what comes back from MessagePack as exactly the same types."""
+    kind = type(value)
+    if kind in _QUICK:
+        return True
+    if (
+        depth > _PLAIN_DEPTH_MAX
+        or not isinstance(value, list | dict)
+        or len(value) > _PLAIN_LEN_MAX
+    ):
+        return False
+    if kind is list:
+        return all(_is_plain(item, depth + 1) for item in value)
+    if isinstance(value, dict) and kind is dict:
+        return all(type(key) is str and _is_plain(item, depth + 1) for key, item in value.items())
+    return False
 
 
 def dump(value: object) -> bytes:
