@@ -63,7 +63,7 @@ class TaskResult:
     def is_plain(self) -> bool:
         """True if looking at `value` runs no code of whoever made it."""
         _, value, _, _ = items.unpack(self._item)
-        return self.ok and not _is_pickle(value)
+        return self.ok and not is_pickle(value)
 
     @property
     def error(self) -> Exception | None:
@@ -118,13 +118,14 @@ class TaskResult:
 
 def open_value(value: bytes) -> object:
     """Raises whatever a pickle's code raises; ValueError for damaged MessagePack."""
-    if _is_pickle(value):
+    if is_pickle(value):
         return pickle.loads(value)  # noqa: S301, TID251 (the caller's own data)
     opened: object = msgpack.unpackb(value, raw=False, max_str_len=len(value))
     return opened
 
 
-def _is_pickle(value: bytes) -> bool:
+def is_pickle(value: bytes) -> bool:
+    """True if opening a value may run code of whoever made it."""
     # Protocol 2 and later. In MessagePack 0x80 is the empty map, which has nothing behind it.
     return len(value) > 1 and value[0] == 0x80
 
