@@ -1,0 +1,131 @@
+"""`p2psched peers` and `p2psched status`: who is there, and how one peer sees the cluster."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from p2psched.cli.connect import talk
+from p2psched.cli.describe import info_fields, peer_fields
+from p2psched.cli.options import Target, talks_to_peers
+from p2psched.cli.output import (
+    Column,
+    Output,
+    print_json,
+    print_sheet,
+    print_table,
+    size,
+    span,
+    write_line,
+)
+from p2psched.client.client import Client
+from p2psched.model.ids import short
+from p2psched.model.messages import PeerView, StatusAnswer
+
+PEERS_EXAMPLES: Final = """\b
+Examples:
+  p2psched peers
+  p2psched peers -o json | jq -r '.peers[].address'
+"""
+STATUS_EXAMPLES: Final = """\b
+Examples:
+  p2psched status
+  p2psched status --peer 127.0.0.1:7430
+"""
+_COLUMNS: Final = (
+    Column(title="name", shrink_to=6),
+    Column(title="id", drop=2),
+    Column(title="role"),
+    Column(title="state"),
+    Column(title="slots", right=True, drop=3),
+    Column(title="tasks", right=True),
+    Column(title="address"),
+    Column(title="pid", right=True, drop=1),
+    Column(title="heard", right=True, drop=4),
+)
+
+
+@talks_to_peers
+def peers(target: Target) -> None:
+    """List the peers: role, state, address, tasks that they own."""
+
+    async def work(client: Client) -> list[PeerView]:
+        return await client.peers()
+
+    found = talk(target, work)
+    match target.output:
+        case Output.JSON:
+            print_json(peers=[peer_fields(view) for view in found])
+        case Output.QUIET:
+            for view in found:
+                write_line(short(view.info.peer))
+        case Output.TABLE:
+            print_table(_COLUMNS, [_row(view) for view in found])
+
+
+def _row(view: PeerView) -> tuple[object, ...]:
+    info = view.info
+    heard = "-" if view.heard_ms is None else span(view.heard_ms / 1000)
+    return (
+        info.name,
+        short(info.peer),
+        view.role,
+        view.state,
+        info.slots,
+        view.owned,
+        info.address,
+        info.pid,
+        heard,
+    )
+
+
+@talks_to_peers
+def status(target: Target) -> None:
+    """Show how one peer sees itself and the cluster. It needs no majority."""
+
+    async def work(client: Client) -> StatusAnswer:
+        return await client.status()
+
+    found = talk(target, work)
+    match target.output:
+        case Output.JSON:
+            fields = msgspec.structs.asdict(found)
+            print_json(status={**fields, "info": info_fields(found.info)})
+        case Output.QUIET:
+            write_line(short(found.info.peer))
+        case Output.TABLE:
+            print_sheet(_sheet(found))
+
+
+def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
+    info = found.info
+    leader = "none known" if found.leader is None else short(found.leader)
+    if found.leader == info.peer:
+        leader = "this peer"
+    return [
+        ("peer", f"{info.name} ({short(info.peer)}), {found.role}"),
+        ("address", info.address),
+        ("process", f"{info.pid}, up for {span(found.uptime_s)}, incarnation {info.incarnation}"),
+        ("software", f"p2psched {info.version}, {found.event_loop}, workers Python {info.python}"),
+        ("slots", str(info.slots)),
+        ("cluster", found.cluster),
+        ("quorum", "yes" if found.quorum else "no: a majority of the voters does not answer"),
+        ("leader", f"{leader}, term {found.term}"),
+        ("longest without leader", f"{found.leaderless_ms} ms"),
+        (
+            "ledger",
+            f"applied {found.applied_index} of {found.last_index}, {size(found.log_bytes)} on disk",
+        ),
+        ("state hash", found.state_hash),
+        ("jobs", f"{found.jobs_running} running, {found.jobs_total} in all"),
+        ("tasks here", f"{found.tasks_running} running, {found.tasks_queued} queued"),
+        ("results refused", str(found.results_refused)),
+        (
+            "event loop late",
+            f"{found.loop_late_ms_p99:.1f} ms (99 %), {found.loop_late_ms_max:.1f} ms at most",
+        ),
+        ("disk sync", f"{found.fsync_ms:.2f} ms"),
+        ("network", f"{size(found.bytes_sent)} sent, {size(found.bytes_received)} received"),
+        ("events dropped", str(found.events_dropped)),
+    ]

@@ -1,0 +1,66 @@
+"""What Tab offers: ids of jobs, names and addresses of peers. In a second or not at all, and silent
+whatever is wrong: a prompt is no place for errors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from p2psched.client.client import Client
+from p2psched.model.errors import P2PSchedError
+from p2psched.model.ids import short
+from p2psched.store.records import Record, default_runtime_dir, list_records
+
+PATIENCE_S: Final = 1.0
+JOBS_MAX: Final = 50
+
+
+def complete_jobs(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Ids of the newest jobs, with their names."""
+    try:
+        found = asyncio.run(_jobs())
+    except (P2PSchedError, OSError, TimeoutError):
+        return
+    for identity, name in [*found, ("last", "the newest")]:
+        if identity.startswith(incomplete):
+            yield identity, name
+
+
+def complete_addresses(incomplete: str) -> Iterator[tuple[str, str]]:
+    for record in _local_peers():
+        if record.address.startswith(incomplete):
+            yield record.address, record.name
+
+
+def complete_peers(incomplete: str) -> Iterator[tuple[str, str]]:
+    for record in _local_peers():
+        if record.name.startswith(incomplete):
+            yield record.name, record.address
+
+
+async def _jobs() -> list[tuple[str, str]]:
+    async with asyncio.timeout(PATIENCE_S):
+        client = Client(
+            os.environ.get("P2PSCHED_PEER"),
+            secret_file=os.environ.get("P2PSCHED_SECRET_FILE"),
+            runtime_dir=_runtime_dir(),
+            patience_s=PATIENCE_S,
+        )
+        async with client:
+            views = await client.jobs(limit=JOBS_MAX)
+    return [(short(view.job), f"{view.name} ({view.state})") for view in views]
+
+
+def _local_peers() -> list[Record]:
+    try:
+        return [record for record in list_records(_runtime_dir()) if record.alive]
+    except (P2PSchedError, OSError):
+        return []
+
+
+def _runtime_dir() -> Path:
+    given = os.environ.get("P2PSCHED_RUNTIME_DIR")
+    return Path(given) if given else default_runtime_dir(os.environ)

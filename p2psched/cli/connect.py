@@ -1,0 +1,61 @@
+"""From a command to a cluster: find a peer, wait for one a while, run the command's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeVar
+
+from p2psched.cli.options import Target
+from p2psched.cli.output import note
+from p2psched.client.client import Client
+from p2psched.client.session import find_peers
+from p2psched.model.errors import Unavailable
+
+T = TypeVar("T")
+
+RETRY_S: Final = 0.25
+SAY_AFTER_S: Final = 1.0  # a short wait is nobody's business
+
+
+def talk(target: Target, work: Callable[[Client], Awaitable[T]]) -> T:
+    """Run `work` with a connected client. Raises what it raises, Unavailable if nobody answers
+    within the target's patience."""
+
+    async def main() -> T:
+        async with connected(target) as client:
+            return await work(client)
+
+    with asyncio.Runner() as runner:
+        return runner.run(main())
+
+
+@contextlib.asynccontextmanager
+async def connected(target: Target) -> AsyncIterator[Client]:
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    # Where no peer is known at all, waiting for one would only hide it.
+    find_peers(target.peer, secret_file=target.secret_file, runtime_dir=target.runtime_dir)
+    async with contextlib.AsyncExitStack() as stack:
+        said = False
+        while True:
+            client = Client(
+                target.peer,
+                secret_file=target.secret_file,
+                runtime_dir=target.runtime_dir,
+                patience_s=target.patience_s,
+            )
+            try:
+                await stack.enter_async_context(client)
+            except Unavailable as error:
+                waited_s = loop.time() - began_s
+                if waited_s + RETRY_S >= target.patience_s:
+                    raise
+                if not said and waited_s >= SAY_AFTER_S:
+                    note(f"{error}; trying for {target.patience_s:g} s")
+                    said = True
+                await asyncio.sleep(RETRY_S)
+            else:
+                break
+        yield client

@@ -1,0 +1,158 @@
+"""Jobs, tasks and peers in words and as JSON fields. The names of the fields are a promise."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+
+from p2psched.cli.output import count, moment, one_line, span
+from p2psched.cli.tasks import TaskEnd
+from p2psched.model import items
+from p2psched.model.commands import PeerInfo
+from p2psched.model.ids import SHORT_LEN, JobId, PeerId, short
+from p2psched.model.job import Cause, JobState
+from p2psched.model.messages import JobView, PeerView
+
+Names = Mapping[PeerId, str]
+
+
+def short_ids(jobs: Sequence[JobId]) -> dict[JobId, str]:
+    """Each id as far as it must be typed among these; at least eight digits."""
+    length = SHORT_LEN
+    while len({job[:length] for job in jobs}) < len(set(jobs)):
+        length += 1
+    return {job: job[:length] for job in jobs}
+
+
+def title(view: JobView) -> str:
+    """`job 1a2b3c4d (hello)`."""
+    return f"job {short(view.job)} ({view.name})" if view.name else f"job {short(view.job)}"
+
+
+def ended_tasks(view: JobView) -> int:
+    return view.succeeded + view.failed + view.cancelled
+
+
+def summary(view: JobView) -> str:
+    """How a job ended, in one line."""
+    took = (
+        "" if view.ended_ms is None else f" in {span((view.ended_ms - view.submitted_ms) / 1000)}"
+    )
+    match view.state:
+        case JobState.SUCCEEDED:
+            text = f"{count(view.succeeded, 'task')} succeeded{took}"
+        case JobState.FAILED:
+            text = f"{view.failed:,} of {count(view.tasks, 'task')} failed{took}"
+        case JobState.CANCELLED:
+            text = f"cancelled; {view.succeeded:,} of {count(view.tasks, 'task')} had succeeded"
+        case JobState.RUNNING:
+            text = f"{ended_tasks(view):,} of {count(view.tasks, 'task')} ended"
+    return f"{title(view)}: {text}"
+
+
+def reason(cause: str, header: items.Header) -> str:
+    """Why a task ended as it did. Opens no value: that could run code."""
+    if "type" in header:
+        message = one_line(str(header.get("message", "")))
+        return f"{header['type']}: {message}" if message else str(header["type"])
+    if cause != Cause.TIMEOUT and header.get("exit"):
+        return f"exit code {header['exit']}"
+    if cause != Cause.TIMEOUT and "signal" in header:
+        return f"signal {header['signal']} ({_signal_name(int(header['signal']))})"
+    message = one_line(str(header.get("message", "")))
+    return f"{cause}: {message}" if message else cause
+
+
+def failure(task: TaskEnd) -> str:
+    """A failed task: what happened, and where to look."""
+    return (
+        f"task {task.name}: {reason(task.cause, task.header)}: see `p2psched job logs {task.name}`"
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def per_peer(counts: Iterable[tuple[PeerId, int]], names: Names) -> str:
+    return ", ".join(f"{names.get(peer, short(peer))} {number:,}" for peer, number in counts)
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def job_fields(view: JobView) -> dict[str, object]:
+    return {
+        "id": view.job,
+        "name": view.name,
+        "kind": view.kind,
+        "state": view.state,
+        "tasks": view.tasks,
+        "waiting": view.waiting,
+        "owned": view.owned,
+        "succeeded": view.succeeded,
+        "failed": view.failed,
+        "cancelled": view.cancelled,
+        "attempts_lost": view.attempts_lost,
+        "attempts_failed": view.attempts_failed,
+        "results_refused": view.results_refused,
+        "submitted": moment(view.submitted_ms),
+        "ended": moment(view.ended_ms),
+        "submitter": view.submitter,
+        "task_set": str(view.task_set),
+        "command": view.command,
+        "note": view.note,
+        "owners": dict(view.owners),
+        "finished_by": dict(view.finished_by),
+    }
+
+
+def task_fields(task: TaskEnd) -> dict[str, object]:
+    """`value_bytes` counts the packed value of a function."""
+    return {
+        "index": task.index,
+        "cause": task.cause,
+        "exit": task.header.get("exit"),
+        "signal": task.header.get("signal"),
+        "type": task.header.get("type"),
+        "message": task.header.get("message"),
+        "value_bytes": len(task.value),
+        **log_fields(task),
+    }
+
+
+def log_fields(task: TaskEnd) -> dict[str, object]:
+    """What a task printed; the totals are larger than the texts if a middle was dropped."""
+    return {
+        "index": task.index,
+        "stdout": task.stdout.decode(errors="replace"),
+        "stderr": task.stderr.decode(errors="replace"),
+        "stdout_total": task.total("stdout"),
+        "stderr_total": task.total("stderr"),
+    }
+
+
+def info_fields(info: PeerInfo) -> dict[str, object]:
+    return {
+        "id": info.peer,
+        "name": info.name,
+        "address": info.address,
+        "pid": info.pid,
+        "slots": info.slots,
+        "incarnation": info.incarnation,
+        "software_version": info.version,
+        "python": info.python,
+    }
+
+
+def peer_fields(view: PeerView) -> dict[str, object]:
+    return {
+        **info_fields(view.info),
+        "role": view.role,
+        "state": view.state,
+        "owned": view.owned,
+        "heard_ms": view.heard_ms,
+    }

@@ -1,0 +1,129 @@
+"""A peer in the background: started in a session of its own, watched until it is ready.
+
+The child says that it is ready on stdout, a pipe. Its stderr is a nameless file at first, because
+before the peer has taken its data folder into use nothing may be written there; then it turns to
+`peer.log` in that folder and takes along what it has said so far.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Final
+
+import typer
+
+from p2psched.cli.output import Output, note, write_bytes, write_line
+from p2psched.model.config import Config
+from p2psched.model.errors import Unavailable
+
+LOG_NAME: Final = "peer.log"
+READY_BYTES_MAX: Final = 64 * 1024
+NOTES_BYTES_MAX: Final = 1024 * 1024  # what a child may say before it is ready, and is kept
+
+
+def start_detached(
+    config: Config, *, log_level: str, log_json: bool, output: Output, patience_s: float
+) -> None:
+    """Start the peer, wait until it is ready, print what it prints. Raises typer.Exit with its
+    exit code if it fails, Unavailable if it is not ready in time (then it goes on)."""
+    argv = [sys.executable, "-m", "p2psched", "start", "--detached", *_arguments(config)]
+    argv += ["--log-level", log_level, "--output", output, *(["--log-json"] if log_json else [])]
+    with tempfile.TemporaryFile() as notes:
+        child = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=notes,
+            cwd="/",  # a peer must not hold the folder that it was started from
+            start_new_session=True,
+        )
+        assert child.stdout is not None
+        try:
+            with child.stdout:
+                answer = _read_until_closed(child.stdout, patience_s)
+        except KeyboardInterrupt:
+            child.terminate()
+            child.wait()
+            raise
+        log = Path(config.data) / LOG_NAME
+        if answer is None:
+            raise Unavailable(
+                f"peer {config.name} (pid {child.pid}) is not ready after {patience_s:g} s and "
+                f"goes on in the background: {_last_line(notes) or 'no reason is known'}; its log "
+                f"is {log}"
+            )
+        if not answer:
+            code = child.wait()
+            _pass_on(notes, log)
+            raise typer.Exit(code if code > 0 else 1)
+    if output is not Output.TABLE:
+        write_bytes(sys.stdout, answer)
+        return
+    lines = answer.decode().splitlines()
+    for line in [*lines[:-1], f"log    {log}", f"stop   p2psched stop {config.name}"]:
+        write_line(line)
+
+
+def enter_background(folder: Path) -> None:
+    """In the child: from here on stdout and stderr are the log in the data folder. Safe to
+    repeat."""
+    log = os.open(folder / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        sys.stderr.flush()
+        if not os.path.sameopenfile(2, log):
+            # The file was written at its end, and reading by position leaves it so.
+            os.write(log, os.pread(2, NOTES_BYTES_MAX, 0))
+        for descriptor in (1, 2):
+            os.dup2(log, descriptor)
+    finally:
+        os.close(log)
+
+
+def _arguments(config: Config) -> list[str]:
+    given = ["--name", config.name, "--data", config.data, "--listen", config.listen]
+    given += ["--slots", str(config.slots), "--python", config.python]
+    for address in config.join:
+        given += ["--join", address]
+    if config.advertise is not None:
+        given += ["--advertise", config.advertise]
+    if config.secret_file is not None:
+        given += ["--secret-file", str(Path(config.secret_file).expanduser().absolute())]
+    if config.insecure:
+        given.append("--insecure")
+    return given
+
+
+def _read_until_closed(pipe: IO[bytes], patience_s: float) -> bytes | None:
+    """All that comes before the other end closes; None if that takes too long."""
+    deadline = time.monotonic() + patience_s
+    found = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while len(found) < READY_BYTES_MAX:
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                return None
+            data = os.read(pipe.fileno(), READY_BYTES_MAX)
+            if not data:
+                break
+            found += data
+    return found
+
+
+def _pass_on(notes: IO[bytes], log: Path) -> None:
+    """What the failed child said; if it had turned to its log by then, the end of that."""
+    text = os.pread(notes.fileno(), NOTES_BYTES_MAX, 0).decode(errors="replace")
+    sys.stderr.write(text)
+    sys.stderr.flush()
+    if "error" not in text:
+        note(f"error: the peer ended before it was ready: see {log}")
+
+
+def _last_line(notes: IO[bytes]) -> str:
+    text = os.pread(notes.fileno(), NOTES_BYTES_MAX, 0).decode(errors="replace")
+    return text.strip().rpartition("\n")[2]

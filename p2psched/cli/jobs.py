@@ -1,0 +1,215 @@
+"""`p2psched jobs`, and `job show`, `job wait`, `job cancel`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from p2psched.cli.complete import complete_jobs
+from p2psched.cli.connect import talk
+from p2psched.cli.describe import (
+    ended_tasks,
+    failure,
+    job_fields,
+    per_peer,
+    short_ids,
+    summary,
+    task_fields,
+    title,
+)
+from p2psched.cli.follow import conclude, follow_job
+from p2psched.cli.interrupt import detachable
+from p2psched.cli.options import Target, duration, talks_to_peers
+from p2psched.cli.output import (
+    Column,
+    Output,
+    moment,
+    note,
+    print_json,
+    print_sheet,
+    print_table,
+    span,
+    write_line,
+)
+from p2psched.cli.tasks import TaskEnd, first_failures
+from p2psched.client.client import Client
+from p2psched.model.ids import short
+from p2psched.model.job import JobState
+from p2psched.model.messages import JobList, JobView, ListJobs
+from p2psched.observe.clock import BootClock
+
+FAILURES_LISTED: Final = 20
+
+JobArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        autocompletion=complete_jobs,
+        help="An id or its first digits, a name, or 'last'.",
+    ),
+]
+
+JOBS_EXAMPLES: Final = """\b
+Examples:
+  p2psched jobs
+  p2psched jobs -o quiet | head -1
+"""
+SHOW_EXAMPLES: Final = """\b
+Examples:
+  p2psched job show last
+  p2psched job show 1a2b -o json
+"""
+WAIT_EXAMPLES: Final = """\b
+Examples:
+  p2psched job wait last
+  p2psched job wait hello --timeout 10m && echo done
+"""
+CANCEL_EXAMPLES: Final = """\b
+Example:
+  p2psched job cancel 1a2b
+"""
+
+
+@talks_to_peers
+def jobs(
+    target: Target,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=1000, help="Show so many, the newest first.")
+    ] = 20,
+) -> None:
+    """List jobs, newest first."""
+
+    async def work(client: Client) -> JobList:
+        return await client.session.call(ListJobs(limit), JobList)
+
+    found = talk(target, work)
+    names = short_ids([view.job for view in found.jobs])
+    match target.output:
+        case Output.JSON:
+            print_json(jobs=[job_fields(view) for view in found.jobs], total=found.total)
+        case Output.QUIET:
+            for identity in names.values():
+                write_line(identity)
+        case Output.TABLE if not found.jobs:
+            note("no jobs yet: `p2psched submit-job -- COMMAND` submits one")
+        case Output.TABLE:
+            now_ms = BootClock().wall_ms()
+            print_table(_COLUMNS, [_row(view, names[view.job], now_ms) for view in found.jobs])
+            if found.total > len(found.jobs):
+                note(f"{found.total - len(found.jobs):,} older ones: --limit shows more")
+
+
+_COLUMNS: Final = (
+    Column(title="id"),
+    Column(title="name", shrink_to=6),
+    Column(title="state"),
+    Column(title="done", right=True),
+    Column(title="failed", right=True),
+    Column(title="age", right=True, drop=1),
+    Column(title="command", shrink_to=10, drop=2),
+)
+
+
+def _row(view: JobView, name: str, now_ms: int) -> tuple[object, ...]:
+    done = f"{ended_tasks(view)}/{view.tasks}"
+    age = span((now_ms - view.submitted_ms) / 1000)
+    return name, view.name, view.state, done, view.failed or "-", age, view.command
+
+
+@talks_to_peers
+def show(target: Target, job: JobArgument) -> None:
+    """Show all about a job: counts, peers, failures, and why it waits."""
+
+    async def work(client: Client) -> tuple[JobView, list[TaskEnd], dict[str, str]]:
+        view = await (await client.job(job)).show()
+        failures = await first_failures(client, view, limit=FAILURES_LISTED)
+        names = {peer.info.peer: peer.info.name for peer in await client.peers()}
+        return view, failures, {str(peer): name for peer, name in names.items()}
+
+    view, failures, names = talk(target, work)
+    match target.output:
+        case Output.JSON:
+            print_json(job=job_fields(view), failures=[task_fields(task) for task in failures])
+        case Output.QUIET:
+            write_line(short(view.job))
+        case Output.TABLE:
+            print_sheet(_sheet(view, names))
+            for task in failures:
+                write_line(failure(task))
+            if view.failed > len(failures):
+                write_line(f"and {view.failed - len(failures):,} more failed tasks")
+
+
+def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
+    known = {peer: names[peer] for peer, _ in (*view.owners, *view.finished_by) if peer in names}
+    return [
+        ("job", view.job),
+        ("name", view.name),
+        ("state", view.state),
+        ("waits", view.note),
+        ("kind", view.kind),
+        ("command", view.command),
+        ("tasks", f"{view.task_set} ({view.tasks:,})"),
+        ("succeeded", view.succeeded),
+        ("failed", view.failed),
+        ("cancelled", view.cancelled),
+        ("waiting", view.waiting),
+        ("with peers", view.owned),
+        ("owned by", per_peer(view.owners, known)),
+        ("finished by", per_peer(view.finished_by, known)),
+        ("attempts lost", f"{view.attempts_lost} (with their peer)"),
+        ("attempts failed", f"{view.attempts_failed} (and retried)"),
+        ("results refused", f"{view.results_refused} (of owners that were not any more)"),
+        ("submitted", f"{moment(view.submitted_ms)} by {view.submitter or 'nobody'}"),
+        ("ended", moment(view.ended_ms)),
+    ]
+
+
+@talks_to_peers
+def wait(
+    target: Target,
+    job: JobArgument,
+    timeout: Annotated[
+        str | None,
+        typer.Option("--timeout", metavar="DURATION", help="Stop waiting then, exit 4."),
+    ] = None,
+) -> None:
+    """Wait until a job has ended; exit 0 only if it succeeded.
+
+    Ctrl-C stops waiting and leaves the job alone; a second Ctrl-C right after cancels it.
+    """
+    timeout_s = None if timeout is None else duration(timeout, "--timeout")
+
+    async def work(client: Client) -> None:
+        found = await client.job(job)
+        following = follow_job(
+            client, found, output=target.output, show_outputs=False, timeout_s=timeout_s
+        )
+        await conclude(client, await detachable(found, following), target.output)
+
+    talk(target, work)
+
+
+@talks_to_peers
+def cancel(target: Target, job: JobArgument) -> None:
+    """Cancel a job. What has ended stays; everything else ends now, for good."""
+
+    async def work(client: Client) -> tuple[JobView, JobView]:
+        found = await client.job(job)
+        before = await found.show()
+        if before.state is JobState.RUNNING:
+            await found.cancel()
+        return before, await found.show()
+
+    before, after = talk(target, work)
+    changed = before.state is JobState.RUNNING and after.state is JobState.CANCELLED
+    match target.output:
+        case Output.JSON:
+            print_json(job=job_fields(after), cancelled_now=changed)
+        case Output.QUIET:
+            write_line(short(after.job))
+        case Output.TABLE if changed:
+            write_line(summary(after))
+        case Output.TABLE:
+            write_line(f"{title(after)} had ended already: {after.state}")

@@ -1,0 +1,161 @@
+"""`p2psched stop`: end one peer, cleanly, and wait until it is gone.
+
+It refuses to guess which, and never falls back to another peer when the one that it means does not
+answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import typer
+
+from p2psched.cli.complete import complete_peers
+from p2psched.cli.connect import connected
+from p2psched.cli.options import Target, talks_to_peers
+from p2psched.cli.output import Output, print_json, write_line
+from p2psched.client.session import Session, find_peers
+from p2psched.model.commands import PeerInfo
+from p2psched.model.errors import NotFound, TimedOut, Unavailable, UsageError
+from p2psched.model.ids import short
+from p2psched.model.messages import GetStatus, StatusAnswer, StopPeer
+from p2psched.net.address import parse
+from p2psched.net.calls import CallClient
+from p2psched.store.records import Record, list_records
+
+GONE_S: Final = 30.0  # a peer gives its tasks back, ends its workers, closes its files
+CALL_TIMEOUT_S: Final = 5.0
+
+EXAMPLES: Final = """\b
+Examples:
+  p2psched stop
+  p2psched stop b
+  p2psched stop --peer 192.168.1.20:7420 \\
+      --secret-file secret
+"""
+
+
+@talks_to_peers
+def stop(
+    target: Target,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", autocompletion=complete_peers, help="Name or id of the peer."
+        ),
+    ] = None,
+) -> None:
+    """Stop one peer and wait until it is gone. Its tasks go on elsewhere.
+
+    Without NAME it is the one peer that runs on this machine, or that of --peer.
+    """
+    with asyncio.Runner() as runner:
+        info = runner.run(_stop(target, name))
+    match target.output:
+        case Output.JSON:
+            print_json(stopped={"id": info.peer, "name": info.name, "pid": info.pid})
+        case Output.QUIET:
+            write_line(short(info.peer))
+        case Output.TABLE:
+            write_line(f"stopped peer {info.name} at {info.address} (pid {info.pid})")
+
+
+async def _stop(target: Target, name: str | None) -> PeerInfo:
+    records = [record for record in list_records(target.runtime_dir) if record.alive]
+    address, local = await _choose(target, name, records)
+    found, secret = find_peers(
+        address, secret_file=target.secret_file, runtime_dir=target.runtime_dir
+    )
+    process = _open_process(local)
+    try:
+        session = Session(found[:1], secret=secret)  # this one, and no other that would answer
+        calls = await session.connection()
+        info = await _ask_to_stop(calls, local)
+        async with asyncio.timeout(GONE_S):
+            if process is not None:
+                await asyncio.to_thread(_wait_gone, process)
+            else:
+                await calls.connection.wait_closed()
+    except TimeoutError as error:
+        raise TimedOut(
+            f"the peer at {address} did not end within {GONE_S:.0f} s: look at its log"
+        ) from error
+    finally:
+        if process is not None:
+            os.close(process)
+    return info
+
+
+async def _choose(
+    target: Target, name: str | None, records: Sequence[Record]
+) -> tuple[str, Record | None]:
+    """The address of the peer that is meant, with its record if it runs here."""
+    if name is not None:
+        matches = [r for r in records if r.name == name or r.peer.startswith(name.lower())]
+        if len(matches) > 1:
+            raise UsageError(f"{name!r} fits {len(matches)} peers here: {_listed(matches)}")
+        if matches:
+            return matches[0].address, matches[0]
+        return await _address_elsewhere(target, name), None
+    if target.peer is not None:
+        wanted = str(parse(target.peer))
+        return wanted, next((r for r in records if r.address == wanted), None)
+    if not records:
+        raise Unavailable("no peer runs on this machine: name one elsewhere with --peer HOST:PORT")
+    if len(records) > 1:
+        raise UsageError(f"{len(records)} peers run here, say which: {_listed(records)}")
+    return records[0].address, records[0]
+
+
+async def _address_elsewhere(target: Target, name: str) -> str:
+    async with connected(target) as client:
+        found = [
+            view.info
+            for view in await client.peers()
+            if view.state != "dead" and (view.info.name == name or view.info.peer.startswith(name))
+        ]
+    if len(found) != 1:
+        what = f"fits {len(found)} live peers" if found else "is no live peer"
+        raise NotFound(f"{name!r} {what}: `p2psched peers` lists them")
+    return found[0].address
+
+
+def _listed(records: Sequence[Record]) -> str:
+    return ", ".join(f"`p2psched stop {record.name}`" for record in records)
+
+
+async def _ask_to_stop(calls: CallClient, local: Record | None) -> PeerInfo:
+    async with asyncio.timeout(CALL_TIMEOUT_S):
+        answer = await calls.call(GetStatus())
+        assert isinstance(answer, StatusAnswer)
+        info = answer.info
+        if local is not None and info.peer != local.peer:
+            raise Unavailable(
+                f"another peer, {info.name}, answers at {local.address} by now: "
+                "look at `p2psched peers`"
+            )
+        # A peer that ends may be faster than its answer.
+        with contextlib.suppress(Unavailable):
+            await calls.call(StopPeer())
+    return info
+
+
+def _open_process(local: Record | None) -> int | None:
+    """A descriptor that tells when the process ends, whoever is its parent."""
+    if local is None:
+        return None
+    try:
+        return os.pidfd_open(local.pid)
+    except OSError:
+        return None
+
+
+def _wait_gone(process: int) -> None:
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    poll.poll(GONE_S * 1000)

@@ -1,0 +1,125 @@
+"""Ended tasks as the command line sees them: outputs and causes, and values as packed bytes.
+
+No value is unpickled here, since that would run whatever code a task put into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from p2psched.client.client import Client
+from p2psched.model import chunks, items
+from p2psched.model.errors import ProtocolError
+from p2psched.model.ids import JobId, short
+from p2psched.model.job import Cause, Segment
+from p2psched.model.messages import FetchResults, JobView, ResultPage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEnd:
+    """How one task ended. `stdout` and `stderr` may lack their middle: see `rest`."""
+
+    job: JobId
+    index: int
+    cause: Cause
+    header: items.Header
+    value: bytes
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def ok(self) -> bool:
+        return self.cause is Cause.OK
+
+    @property
+    def name(self) -> str:
+        """As people type it."""
+        return f"{short(self.job)}/{self.index}"
+
+    def rest(self, stream: str, offset: int = 0) -> bytes:
+        """What `stream` ("stdout" or "stderr") holds from byte `offset` of what was written on. A
+        gap in the middle is said in a line of its own."""
+        kept = self.stdout if stream == "stdout" else self.stderr
+        total = self._number(f"{stream}_total", len(kept))
+        if total <= len(kept):
+            return kept[offset:]
+        head = min(self._number(f"{stream}_head", len(kept)), len(kept))
+        tail_begin = total - (len(kept) - head)
+        if offset >= tail_begin:
+            return kept[head + offset - tail_begin :]
+        before = kept[offset:head]
+        dropped = tail_begin - max(head, offset)
+        newline = b"" if not before or before.endswith(b"\n") else b"\n"
+        return before + newline + f"[... {dropped} bytes dropped ...]\n".encode() + kept[head:]
+
+    def total(self, stream: str) -> int:
+        """Bytes that the task wrote."""
+        kept = self.stdout if stream == "stdout" else self.stderr
+        return self._number(f"{stream}_total", len(kept))
+
+    def _number(self, field: str, default: int) -> int:
+        found = self.header.get(field, default)
+        return found if isinstance(found, int) else default
+
+
+def open_item(job: JobId, index: int, cause: str, item: bytes) -> TaskEnd:
+    """Raises ProtocolError for an item that is none."""
+    try:
+        header, value, stdout, stderr = items.unpack(item)
+    except ValueError as error:
+        raise _unreadable(job, index, error) from error
+    return TaskEnd(
+        job=job,
+        index=index,
+        cause=Cause(cause),
+        header=header,
+        value=value,
+        stdout=stdout,
+        stderr=stderr,
+    )
+
+
+def open_segment(job: JobId, segment: Segment) -> Iterator[TaskEnd]:
+    """The tasks of a segment, in order; none for results that left no item (cancelled ones)."""
+    if not segment.data:
+        return
+    try:
+        found = chunks.unpack(segment.data)
+    except ValueError as error:
+        raise _unreadable(job, segment.start, error) from error
+    for index, item in zip(range(segment.start, segment.stop), found, strict=False):
+        yield open_item(job, index, segment.cause, item)
+
+
+async def ended_so_far(client: Client, view: JobView) -> AsyncIterator[TaskEnd]:
+    """Every task whose result was committed when `view` was made, in the order of commits."""
+    position = 0
+    while position < view.segments:
+        page = await client.session.call(FetchResults(view.job, position), ResultPage)
+        for segment in page.segments[: view.segments - position]:
+            for task in open_segment(view.job, segment):
+                yield task
+        position += len(page.segments)
+        if not page.segments:
+            return
+
+
+async def first_failures(client: Client, view: JobView, *, limit: int) -> list[TaskEnd]:
+    """Some of the tasks that failed, those that failed first."""
+    found: list[TaskEnd] = []
+    if view.failed == 0:
+        return found
+    async for task in ended_so_far(client, view):
+        if not task.ok and task.cause is not Cause.CANCELLED:
+            found.append(task)
+            if len(found) >= limit:
+                break
+    return found
+
+
+def _unreadable(job: JobId, index: int, fault: ValueError) -> ProtocolError:
+    return ProtocolError(
+        f"the result of task {short(job)}/{index} can't be read ({fault}): "
+        "use the version of p2psched that the cluster runs"
+    )
