@@ -1,8 +1,8 @@
 """What a peer does with the tasks it owns: queue, run in batches, bring the results back.
 
 Invariants: a task is in the queue, in one running batch, or in the outbox until the ledger has
-judged its result; nothing is started twice under one grant; what was revoked is never proposed
-again. One round of results is in flight at a time: what piles up meanwhile leaves with the next.
+judged its result; nothing is started twice under one grant and attempt; what was revoked is never
+proposed again. One round of results is in flight at a time: what piles up leaves with the next.
 """
 
 from __future__ import annotations
@@ -116,12 +116,17 @@ class Owner:
             case Progress(segments=segments):
                 for segment in segments:
                     self._take_result(run, segment)
-            case Ended():
+            case Ended(unstarted=unstarted):
                 del self._running[event.batch]
-                if run.left:  # not begun, or ended by us together with what was revoked
-                    batch = run.batch
-                    again = _Queued(batch.job, batch.grant, batch.attempt, run.left)
-                    self._queue.appendleft(again)
+                batch = run.batch
+                # What had begun was ended by us together with what was revoked: another attempt,
+                # with a fence of its own.
+                for attempt, tasks in (
+                    (batch.attempt, run.left & unstarted),
+                    (batch.attempt + 1, run.left - unstarted),
+                ):
+                    if tasks:
+                        self._queue.appendleft(_Queued(batch.job, batch.grant, attempt, tasks))
 
     def _take_result(self, run: _Running, segment: Segment) -> None:
         current = run.left & segment.tasks

@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 LEAVE_PATIENCE_S: Final = 2.0  # for the ledger to take our tasks back before a clean stop
 JOIN_RETRY_S: Final = 0.2
+FORGOTTEN_MS: Final = 3000  # without a leader; longer than any election
 CALL_PATIENCE_S: Final = 5.0
 
 
@@ -269,17 +270,29 @@ class Node:
         )
 
     async def _keep_membership(self) -> None:
-        """Ask those we know to make us a member, with our address of now, until we are one."""
+        """Ask those we know to make us a member, with our address of now, until we are one; and
+        again when nobody leads us: the entry that made us a member may have been dropped."""
         raft = self._ledger.engine.raft
-        while raft.membership.member(self._me) != self._member:
-            for peer in sorted(self._addresses):
-                with contextlib.suppress(TimeoutError, Unavailable):
-                    async with asyncio.timeout(CALL_PATIENCE_S):
-                        await self._links.call(peer, Join(self._member))
-                        break
-            if raft.is_leader:
-                self._ledger.add_member(self._member)
+        led_at = self._clock.now_ms()
+        while True:
+            if raft.leader_is_live():
+                led_at = self._clock.now_ms()
+            is_member = raft.membership.member(self._me) == self._member
+            if not is_member or self._clock.now_ms() - led_at > FORGOTTEN_MS:
+                await self._ask_to_join()
             await asyncio.sleep(JOIN_RETRY_S)
+
+    async def _ask_to_join(self) -> None:
+        if self._ledger.engine.raft.is_leader:
+            self._ledger.add_member(self._member)
+            return
+        for peer in sorted(self._addresses):
+            try:
+                async with asyncio.timeout(CALL_PATIENCE_S):
+                    await self._links.call(peer, Join(self._member))
+            except (TimeoutError, P2PSchedError):
+                continue  # another may be there
+            return
 
     def _on_membership(self, membership: Membership) -> None:
         for member in (*membership.voters, *membership.learners):
