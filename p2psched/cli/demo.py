@@ -13,7 +13,6 @@ import shutil
 import signal
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -63,6 +62,10 @@ def demo(
     kept = False
     try:
         facts = _run(plan, cluster, stage)
+        if json:
+            sys.stdout.write(_as_json(facts, folder if keep else None) + "\n")
+        else:
+            render(facts, Console())
         kept = keep
     finally:
         if not kept:
@@ -70,10 +73,6 @@ def demo(
                 signal.signal(number, signal.SIG_IGN)
             cluster.close()
             shutil.rmtree(folder, ignore_errors=True)
-    if json:
-        sys.stdout.write(_as_json(facts, folder if kept else None) + "\n")
-    else:
-        render(facts, Console())
     if kept:
         _say_how_to_talk(cluster, Console(stderr=json, highlight=False, soft_wrap=True))
     if not facts.ok:
@@ -136,7 +135,8 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _as_json(facts: Facts, kept: Path | None) -> str:
-    report = {**asdict(facts), "ok": facts.ok, "kept_in": None if kept is None else str(kept)}
+    report = msgspec.to_builtins(facts)
+    report |= {"ok": facts.ok, "kept_in": None if kept is None else str(kept)}
     return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
 
 

@@ -35,7 +35,7 @@ def reruns_of(events: Iterable[Event], names: Mapping[PeerId, str]) -> tuple[Rer
             peer=names[peer],
             tasks=str(tasks),
             count=len(tasks),
-            ended_by=Counter(names[ended_by[index]] for index in tasks if index in ended_by),
+            ended_by=dict(Counter(names[ended_by[index]] for index in tasks if index in ended_by)),
         )
         for peer, tasks in sorted(lost.items(), key=lambda item: names[item[0]])
     )

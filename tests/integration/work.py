@@ -1,0 +1,34 @@
+"""What the tests let workers do. Imported by the workers: standard library only."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+
+MANY_BYTES = 100 * 1024 * 1024
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def misbehave(kind: str) -> object:
+    """End in the way that `kind` names; any other kind comes back unchanged."""
+    match kind:
+        case "exit":
+            os._exit(3)
+        case "segfault":
+            ctypes.string_at(0)
+        case "raise":
+            raise LookupError("nothing here")
+        case "unserialisable":
+            return threading.Lock()
+        case "too-large":
+            return bytes(1024 * 1024)
+        case "prints-much":
+            piece = b"x" * (1024 * 1024)
+            for _ in range(MANY_BYTES // len(piece)):
+                sys.stdout.buffer.write(piece)
+    return kind
