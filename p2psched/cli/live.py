@@ -66,6 +66,7 @@ class LiveTask:
 
     async def show_now(self) -> TaskEnd | None:
         """What there is now, of a task that may still run."""
+        await self._restarts(quiet=True)
         while await self._show_pieces():
             pass
         return (await self.finish())[0]

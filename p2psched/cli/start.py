@@ -43,66 +43,77 @@ Examples:
 """
 
 
+_Name = Annotated[str | None, typer.Option("--name", help="Of the peer. Default: the host's name.")]
+_Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Data folder. Default: p2psched/NAME where this system keeps state.",
+    ),
+]
+_Listen = Annotated[
+    str, typer.Option("--listen", metavar="HOST:PORT", help="Where others connect.")
+]
+_Advertise = Annotated[
+    str | None,
+    typer.Option(
+        "--advertise",
+        metavar="HOST:PORT",
+        help="What others are told to connect to, if it is not --listen.",
+    ),
+]
+_Join = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--join",
+        metavar="HOST:PORT",
+        help="A peer of the cluster to join; more than one is fine. A restart needs none.",
+    ),
+]
+_Slots = Annotated[
+    int | None,
+    typer.Option("--slots", help="Tasks at a time. Default: the cores; 0 runs nothing."),
+]
+_Python = Annotated[
+    str, typer.Option("--python", metavar="PATH", help="Runs the functions of jobs.")
+]
+_Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Allow to listen for other machines, unencrypted."),
+]
+_Detach = Annotated[
+    bool,
+    typer.Option("--detach", "-d", help="Go to the background once ready; logs to peer.log."),
+]
+_Patience = Annotated[
+    str,
+    typer.Option(
+        "--patience", metavar="DURATION", help="How long --detach waits until it is ready."
+    ),
+]
+_LogLevel = Annotated[str, typer.Option("--log-level", help=f"One of {', '.join(logs.LEVELS)}.")]
+_LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")]
+_Detached = Annotated[bool, typer.Option("--detached", hidden=True)]
+
+
 def start(
     *,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Of the peer. Default: the host's name.")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            help="Data folder. Default: p2psched/NAME where this system keeps state.",
-        ),
-    ] = None,
-    listen: Annotated[
-        str, typer.Option("--listen", metavar="HOST:PORT", help="Where others connect.")
-    ] = f"127.0.0.1:{DEFAULT_PORT}",
-    advertise: Annotated[
-        str | None,
-        typer.Option(
-            "--advertise",
-            metavar="HOST:PORT",
-            help="What others are told to connect to, if it is not --listen.",
-        ),
-    ] = None,
-    join: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--join",
-            metavar="HOST:PORT",
-            help="A peer of the cluster to join; more than one is fine. A restart needs none.",
-        ),
-    ] = None,
-    slots: Annotated[
-        int | None,
-        typer.Option("--slots", help="Tasks at a time. Default: the cores; 0 runs nothing."),
-    ] = None,
-    python: Annotated[
-        str, typer.Option("--python", metavar="PATH", help="Runs the functions of jobs.")
-    ] = sys.executable,
+    name: _Name = None,
+    data: _Data = None,
+    listen: _Listen = f"127.0.0.1:{DEFAULT_PORT}",
+    advertise: _Advertise = None,
+    join: _Join = None,
+    slots: _Slots = None,
+    python: _Python = sys.executable,
     secret_file: SecretOption = None,
-    insecure: Annotated[
-        bool,
-        typer.Option("--insecure", help="Allow to listen for other machines, unencrypted."),
-    ] = False,
-    detach: Annotated[
-        bool,
-        typer.Option("--detach", "-d", help="Go to the background once ready; logs to peer.log."),
-    ] = False,
-    patience: Annotated[
-        str,
-        typer.Option(
-            "--patience", metavar="DURATION", help="How long --detach waits until it is ready."
-        ),
-    ] = "30s",
-    log_level: Annotated[
-        str, typer.Option("--log-level", help=f"One of {', '.join(logs.LEVELS)}.")
-    ] = "warning",
-    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
+    insecure: _Insecure = False,
+    detach: _Detach = False,
+    patience: _Patience = "30s",
+    log_level: _LogLevel = "warning",
+    log_json: _LogJson = False,
     output: OutputOption = Output.TABLE,
-    detached: Annotated[bool, typer.Option("--detached", hidden=True)] = False,
+    detached: _Detached = False,
 ) -> None:
     """Start a peer. It is a new cluster of one, with --join a member of another, or itself again.
 
@@ -110,18 +121,21 @@ def start(
     """
     name = name or _host_name()
     folder = data or default_data_folder(name, os.environ)
-    config = _config(
-        name=name,
-        data=str(folder.expanduser().absolute()),
-        listen=listen,
-        advertise=advertise,
-        join=tuple(join or ()),
-        slots=slots if slots is not None else len(os.sched_getaffinity(0)),
-        python=python,
-        secret_file=str(secret_file) if secret_file else None,
-        insecure=insecure,
-        runtime_dir=str(runtime_dir()),
-    )
+    try:
+        config = Config(
+            name=name,
+            data=str(folder.expanduser().absolute()),
+            listen=listen,
+            advertise=advertise,
+            join=tuple(join or ()),
+            slots=slots if slots is not None else len(os.sched_getaffinity(0)),
+            python=python,
+            secret_file=str(secret_file) if secret_file else None,
+            insecure=insecure,
+            runtime_dir=str(runtime_dir()),
+        )
+    except ValueError as error:
+        raise UsageError(f"{error}: see `p2psched start --help`") from error
     if detach:
         start_detached(
             config,
@@ -133,36 +147,6 @@ def start(
     else:
         logs.setup(log_level, sys.stderr, json=log_json)
         _run(config, output, detached=detached)
-
-
-def _config(
-    *,
-    name: str,
-    data: str,
-    listen: str,
-    advertise: str | None,
-    join: tuple[str, ...],
-    slots: int,
-    python: str,
-    secret_file: str | None,
-    insecure: bool,
-    runtime_dir: str,
-) -> Config:
-    try:
-        return Config(
-            name=name,
-            data=data,
-            listen=listen,
-            advertise=advertise,
-            join=join,
-            slots=slots,
-            python=python,
-            secret_file=secret_file,
-            insecure=insecure,
-            runtime_dir=runtime_dir,
-        )
-    except ValueError as error:
-        raise UsageError(f"{error}: see `p2psched start --help`") from error
 
 
 def _host_name() -> str:

@@ -41,58 +41,66 @@ $P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE beside it.
 """
 
 
+_Command = Annotated[
+    list[str],
+    typer.Argument(metavar="COMMAND", help="The program and its arguments. No shell."),
+]
+_Name = Annotated[
+    str | None, typer.Option("--name", help="For people. Default: the program's name.")
+]
+_Array = Annotated[
+    str | None,
+    typer.Option("--array", metavar="INDICES", help="One task for each index, as 0-99 or 1,3,7-9."),
+]
+_Wait = Annotated[
+    bool, typer.Option("--wait", help="Show the output; exit 0 only if all tasks succeed.")
+]
+_WaitTimeout = Annotated[
+    str | None,
+    typer.Option("--wait-timeout", metavar="DURATION", help="Stop waiting then, exit 4."),
+]
+_Key = Annotated[
+    str | None,
+    typer.Option("--key", metavar="TEXT", help="The same key again is the same job."),
+]
+_Send = Annotated[
+    list[Path] | None,
+    typer.Option("--send", metavar="FILE", help="Put a copy into each task's folder."),
+]
+_Env = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="NAME=VALUE", help="A variable of the environment."),
+]
+_Cwd = Annotated[
+    str | None,
+    typer.Option(
+        "--cwd", metavar="DIR", help="A folder on the peers. Default: one of the task's own."
+    ),
+]
+_Timeout = Annotated[
+    str | None,
+    typer.Option("--timeout", metavar="DURATION", help="End an attempt after this: 90s, 1.5m, 2h."),
+]
+_Retries = Annotated[int, typer.Option("--retries", help="Further attempts for a task that fails.")]
+_Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")]
+
+
 @talks_to_peers
 def submit_job(
     target: Target,
     *,
-    command: Annotated[
-        list[str],
-        typer.Argument(metavar="COMMAND", help="The program and its arguments. No shell."),
-    ],
-    name: Annotated[
-        str | None, typer.Option("--name", help="For people. Default: the program's name.")
-    ] = None,
-    array: Annotated[
-        str | None,
-        typer.Option(
-            "--array", metavar="INDICES", help="One task for each index, as 0-99 or 1,3,7-9."
-        ),
-    ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Show the output; exit 0 only if all tasks succeed.")
-    ] = False,
-    wait_timeout: Annotated[
-        str | None,
-        typer.Option("--wait-timeout", metavar="DURATION", help="Stop waiting then, exit 4."),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option("--key", metavar="TEXT", help="The same key again is the same job."),
-    ] = None,
-    send: Annotated[
-        list[Path] | None,
-        typer.Option("--send", metavar="FILE", help="Put a copy into each task's folder."),
-    ] = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option("--env", metavar="NAME=VALUE", help="A variable of the environment."),
-    ] = None,
-    cwd: Annotated[
-        str | None,
-        typer.Option(
-            "--cwd", metavar="DIR", help="A folder on the peers. Default: one of the task's own."
-        ),
-    ] = None,
-    timeout: Annotated[
-        str | None,
-        typer.Option(
-            "--timeout", metavar="DURATION", help="End an attempt after this: 90s, 1.5m, 2h."
-        ),
-    ] = None,
-    retries: Annotated[
-        int, typer.Option("--retries", help="Further attempts for a task that fails.")
-    ] = 0,
-    cpus: Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")] = 1,
+    command: _Command,
+    name: _Name = None,
+    array: _Array = None,
+    wait: _Wait = False,
+    wait_timeout: _WaitTimeout = None,
+    key: _Key = None,
+    send: _Send = None,
+    env: _Env = None,
+    cwd: _Cwd = None,
+    timeout: _Timeout = None,
+    retries: _Retries = 0,
+    cpus: _Cpus = 1,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
