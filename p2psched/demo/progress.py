@@ -16,7 +16,7 @@ from rich.progress import (
     TextColumn,
 )
 
-LINE_PERIOD_S: Final = 2.0  # between plain lines of progress; events are printed at once
+LINE_PERIOD_S: Final = 5.0  # between plain lines of progress; events are printed at once
 BAR_WIDTH: Final = 30
 
 
