@@ -15,14 +15,15 @@ from p2psched.model.version import VERSION
 HELP_WIDTH: Final = 80  # longer lines are hard to read, also in a wide terminal
 EXIT_CODES: Final = """\b
 Exit codes:
-  0 ok                 3 no quorum, or nobody answers
-  1 a task failed      4 timed out
-  2 wrong usage        5 refused     6 data damaged
+  0 ok             3 no quorum, or nobody answers
+  1 a task failed  4 timed out
+  2 wrong usage    5 refused  6 data damaged
 
 \b
 Environment:
-  P2PSCHED_PEER, P2PSCHED_SECRET_FILE   as --peer, --secret-file
-  P2PSCHED_RUNTIME_DIR                  where local peers are found
+  P2PSCHED_PEER         as --peer
+  P2PSCHED_SECRET_FILE  as --secret-file
+  P2PSCHED_RUNTIME_DIR  where local peers are found
 """
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH}
 

@@ -35,11 +35,11 @@ EXIT_INTERRUPTED: Final = 130
 
 EXAMPLES: Final = """\b
 Examples:
-  p2psched start --name a                  # a new cluster
+  p2psched start --name a        # a new cluster
   p2psched start --name b --listen 127.0.0.1:7430 \\
-      --join 127.0.0.1:7420 --slots 2      # joins it
+      --join 127.0.0.1:7420      # one more peer of it
   p2psched start --name b --listen 127.0.0.1:7430 -d
-                                           # again: no --join
+                                 # b again, detached
 """
 
 

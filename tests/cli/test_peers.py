@@ -1,0 +1,154 @@
+"""Peers that come, go, fail to start and come back, by the command line alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import COMMAND_S, LiveCluster, wait_until
+
+pytestmark = pytest.mark.process
+
+
+def voters(cluster: LiveCluster) -> int:
+    done = cluster.run("peers", "-o", "json")
+    if done.returncode:
+        return 0
+    peers = json.loads(done.stdout)["peers"]
+    return sum(peer["role"] != "learner" and peer["state"] == "alive" for peer in peers)
+
+
+def test_a_killed_peer_costs_no_command_and_comes_back_by_itself(empty: LiveCluster) -> None:
+    for name in "abc":
+        empty.start(name)
+    wait_until(lambda: voters(empty) == 3, "three voters")
+    job = empty.ok("submit-job", "-o", "quiet", "--array", "0-5", "--", "sleep", "1").strip()
+    empty.kill("a")
+    dead = empty.peers["a"].address
+    assert empty.run("job", "wait", job, "--peer", dead).returncode == 0
+    wait_until(lambda: "dead" in empty.ok("peers"), "a to be declared dead")
+    empty.restart("a")  # without --join
+    assert "dead" not in empty.ok("peers")
+
+    empty.kill("b")
+    empty.kill("c")
+    lonely = empty.run("submit-job", "--patience", "1s", "--", "true")
+    assert lonely.returncode == 3
+    assert "no quorum" in lonely.stderr
+    assert "a majority of the voters does not answer" in empty.ok("status")
+
+
+def test_a_whole_cluster_starts_again_and_says_meanwhile_what_it_waits_for(
+    empty: LiveCluster,
+) -> None:
+    for name in "abc":
+        empty.start(name)
+    wait_until(lambda: voters(empty) == 3, "three voters")
+    for name in "abc":
+        assert empty.stop(name) == 0
+    first = empty.restart_nowait("a")
+    wait_until(lambda: "waits for a majority" in first.log, "a word on what it waits for")
+    assert empty.peers["b"].address in first.log
+    second = empty.restart_nowait("b")
+    empty.wait_ready(first)
+    empty.wait_ready(second)
+    assert empty.run("submit-job", "--wait", "--", "true").returncode == 0
+
+
+def test_a_detached_peer_is_ready_logs_to_its_folder_and_can_be_stopped(
+    empty: LiveCluster,
+) -> None:
+    data = empty.folder / "d"
+    where = ("--name", "d", "--data", str(data), "--listen", "127.0.0.1:0")
+    started = empty.ok("start", "-d", "--slots", "1", *where)
+    assert started.startswith("peer d is up at 127.0.0.1:")
+    assert str(data / "peer.log") in started
+    assert (data / "secret").read_text().strip() not in started
+    assert empty.run("submit-job", "--wait", "--", "echo", "hi").stdout == "hi\n"
+
+    taken = empty.run("start", "-d", *where)
+    assert taken.returncode == 5
+    assert taken.stderr.startswith(f"error: data folder {data} is in use by process ")
+
+    pid = json.loads(empty.ok("status", "-o", "json"))["status"]["info"]["pid"]
+    assert empty.ok("stop") == f"stopped peer d at {_address(started)} (pid {pid})\n"
+    assert not alive(pid)
+    assert (data / "peer.log").exists()
+
+
+def alive(pid: int) -> bool:
+    """Not of an ended process that nobody has asked for its exit code yet."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def _address(started: str) -> str:
+    return started.split(" is up at ")[1].split(": ", maxsplit=1)[0]
+
+
+def test_ctrl_c_ends_a_peer_cleanly(empty: LiveCluster) -> None:
+    peer = empty.start("a", slots=0)
+    peer.process.send_signal(signal.SIGINT)
+    assert peer.process.wait(COMMAND_S) == 0
+    assert peer.log == ""
+
+
+def test_what_keeps_a_peer_from_starting_is_one_line(empty: LiveCluster, tmp_path: Path) -> None:
+    peer = empty.start("a", slots=0)
+    wrong, open_to_all, foreign = tmp_path / "wrong", tmp_path / "open", tmp_path / "foreign"
+    wrong.write_text("ab" * 32)
+    wrong.chmod(0o600)
+    open_to_all.write_text("ab" * 32)
+    open_to_all.chmod(0o644)
+    foreign.mkdir()
+    (foreign / "photo.jpg").touch()
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = f"127.0.0.1:{busy.getsockname()[1]}"
+        joining = ("--join", peer.address)
+        cases = {
+            ("--listen", port): (5, "is in use by another process: choose another --listen"),
+            ("--data", str(peer.data)): (5, "is in use by process"),
+            ("--data", str(foreign)): (5, "holds other files"),
+            ("--listen", "0.0.0.0:0"): (5, "--insecure"),
+            ("--python", "/nowhere/python"): (2, "name a Python"),
+            (*joining, "--secret-file", str(wrong)): (5, "secret does not match"),
+            (*joining, "--secret-file", str(open_to_all)): (5, "chmod 600"),
+            ("--join", "127.0.0.1:1"): (5, "--secret-file"),
+        }
+        for number, (options, (code, text)) in enumerate(cases.items()):
+            data = str(tmp_path / f"data{number}")
+            words = ["start", "--name", "x", "--listen", "127.0.0.1:0", "--data", data, *options]
+            done = empty.run(*words)
+            assert (done.returncode, done.stdout) == (code, ""), options
+            last = done.stderr.splitlines()[-1]
+            assert last.startswith("error: "), options
+            assert text in last
+            assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in foreign.iterdir()) == ["photo.jpg"]
+
+
+def test_a_folder_stays_with_its_cluster(empty: LiveCluster) -> None:
+    empty.start("a", slots=0)
+    other = empty.start("b", slots=0, join=False)
+    assert empty.stop("b") == 0
+    address = empty.peers["a"].address
+    words = ["start", "--listen", "127.0.0.1:0", "--data", str(other.data), "--join", address]
+    done = empty.run(*words, "--secret-file", str(empty.peers["a"].data / "secret"))
+    assert done.returncode == 5
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_a_frozen_peer_is_left_for_another(empty: LiveCluster) -> None:
+    for name in "abc":
+        empty.start(name, slots=0)
+    wait_until(lambda: voters(empty) == 3, "three voters")
+    frozen = empty.peers["b"]
+    frozen.process.send_signal(signal.SIGSTOP)
+    done = empty.run("jobs", "--peer", frozen.address)
+    assert done.returncode == 0, done.stderr
