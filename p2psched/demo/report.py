@@ -93,16 +93,16 @@ def _peers(peers: tuple[PeerFacts, ...], outage: Outage | None) -> Table:
     table = _table()
     table.add_column("peer")
     table.add_column("tasks", justify="right")
-    table.add_column("pid", no_wrap=True)
+    table.add_column("pids", no_wrap=True)
     table.add_column("at the end", no_wrap=True)
     table.add_column("")
     for peer in peers:
         story = ""
         if outage is not None and peer.name == outage.killed:
-            story = f"killed at {outage.at_s:.1f}, back at {outage.back_at_s:.1f} s"
+            story = f"killed {outage.at_s:.1f} s, back {outage.back_at_s:.1f} s"
         elif outage is not None and peer.name == outage.leader:
-            story = f"led from {outage.at_s + outage.leaderless_ms / 1000:.1f} s"
-        pids = ", then ".join(map(str, peer.pids))
+            story = f"leads since {outage.at_s + outage.leaderless_ms / 1000:.1f} s"
+        pids = " ".join(map(str, peer.pids))
         table.add_row(peer.name, str(peer.tasks), pids, f"{peer.role}, {peer.state}", story)
     return table
 
