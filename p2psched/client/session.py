@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from p2psched.model.errors import Refused, Unavailable
-from p2psched.model.messages import AnswerBody, CallBody, ListPeers, PeerList
+from p2psched.model.messages import AnswerBody, CallBody, FetchResults, ListPeers, PeerList
 from p2psched.net.address import parse
 from p2psched.net.auth import Identity
 from p2psched.net.calls import CallClient
@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 PATIENCE_S: Final = 30.0  # for a peer that can answer
 CONNECT_TIMEOUT_S: Final = 3.0
+ANSWER_TIMEOUT_S: Final = 8.0  # a peer waits up to 5 s for a quorum before it says that it has none
 RETRY_S: Final = 0.2
 
 
@@ -75,7 +76,7 @@ class Session:
         deadline = loop.time() + self.patience_s
         while True:
             try:
-                answer: AnswerBody = await (await self.connection()).call(body)
+                answer = await self._ask(body)
             except Unavailable as error:
                 if loop.time() + RETRY_S >= deadline:
                     raise
@@ -85,6 +86,17 @@ class Session:
                 if not isinstance(answer, expect):
                     raise Refused(f"a peer of another version answered {type(answer).__name__}")
                 return answer
+
+    async def _ask(self, body: CallBody) -> AnswerBody:
+        """One try, at the peer that we are connected to. A peer that is frozen keeps its connection
+        and never answers, so an answer has a limit: a peer's own, and some more."""
+        calls = await self.connection()
+        wait_s = body.wait_ms / 1000 if isinstance(body, FetchResults) else 0.0
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S + wait_s):
+                return await calls.call(body)
+        except TimeoutError as error:
+            raise Unavailable(f"{self.address} does not answer any more") from error
 
     async def _turn(self) -> None:
         """Ask another peer next: this one is gone, or cut off from the majority."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from p2psched.client.client import Client
 from tests.cluster import COMMAND_S, LiveCluster, wait_until
 
 pytestmark = pytest.mark.process
@@ -149,6 +150,13 @@ def test_a_frozen_peer_is_left_for_another(empty: LiveCluster) -> None:
         empty.start(name, slots=0)
     wait_until(lambda: voters(empty) == 3, "three voters")
     frozen = empty.peers["b"]
-    frozen.process.send_signal(signal.SIGSTOP)
+
+    async def work(client: Client) -> str:
+        assert client.session.address == frozen.address
+        frozen.process.send_signal(signal.SIGSTOP)
+        await client.jobs()
+        return client.session.address
+
+    assert empty.ask(work, through="b") != frozen.address
     done = empty.run("jobs", "--peer", frozen.address)
     assert done.returncode == 0, done.stderr
