@@ -6,9 +6,11 @@ a stale one changes nothing. It declares nobody down before it has listened for 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.placement import Candidate, has_room, share_out
 from p2psched.model.commands import Command, Envelope, PeerDown, Place, SubmitJob
@@ -26,10 +28,12 @@ class Coordinator:
         self._machine = machine
         self._window_ms = window_ms
         self._since_ms: int | None = None  # coordinating since; None: somebody else does
+        self._looked_ms = 0
         self._declared_ms: dict[tuple[PeerId, int], int] = {}
 
     def on_coordinator(self, now_ms: int, *, is_self: bool) -> None:
         self._since_ms = now_ms if is_self else None
+        self._looked_ms = now_ms
         self._declared_ms.clear()
 
     @property
@@ -40,6 +44,11 @@ class Coordinator:
         """`contacts`: peer -> when it was last heard. Each is proposed once a window."""
         if self._since_ms is None:
             return []
+        # After a pause of our own (a stopped process, a suspended machine) what others sent lies
+        # unread: listen for a whole window again.
+        if now_ms - self._looked_ms > self._window_ms // 2:
+            self._since_ms = now_ms
+        self._looked_ms = now_ms
         commands: list[Command] = []
         for peer, row in sorted(self._machine.peers.items()):
             if peer == self._me or not row.live:
@@ -54,31 +63,43 @@ class Coordinator:
         return commands
 
     def place(self) -> list[Command]:
-        """Placements for tasks that nobody live owns, oldest job first."""
-        if self._since_ms is None:
-            return []
+        """Placements for tasks that nobody live owns, oldest job first. A job that gets nothing
+        though a peer is large enough for it keeps younger jobs off the least busy such peer."""
         machine = self._machine
-        candidates = self._candidates() if machine.unplaced else []
+        if self._since_ms is None or not machine.unplaced:
+            return []
+        candidates = self._candidates()
         commands: list[Command] = []
-        for job in sorted((machine.jobs[job] for job in machine.unplaced), key=lambda j: j.index):
-            tasks = job.placeable
-            estimate_us = job.estimate_us or machine.estimate_us
-            owned_here: dict[PeerId, int] = {}
-            for held in job.grants.values():
-                owned_here[held.peer] = owned_here.get(held.peer, 0) + len(held.tasks)
+        for job in self._oldest_fitting() if any(map(has_room, candidates)) else ():
             shares = share_out(
-                tasks,
+                job.placeable,
                 candidates,
-                estimate_us=estimate_us,
+                estimate_us=job.estimate_us or machine.estimate_us,
                 cpus=job.spec.cpus,
-                owned_here=owned_here,
+                owned_here=_owned_by_peer(job),
             )
             for candidate, share in shares:
                 commands.append(Place(job.id, share, candidate.peer, candidate.incarnation))
-                candidates = _with_load(candidates, candidate, len(share), estimate_us)
+                candidates = _with_load(candidates, candidate, len(share), self._cost_us(job))
+            if not shares:
+                candidates = _without_least_busy(candidates, job.spec.cpus)
             if len(commands) >= PLACEMENTS_MAX or not any(map(has_room, candidates)):
                 break
         return commands
+
+    def _oldest_fitting(self) -> list[Job]:
+        """The oldest unplaced jobs that some live peer is large enough for; enough for a round."""
+        machine = self._machine
+        largest = max((row.info.slots for row in machine.peers.values() if row.live), default=0)
+        fitting = (
+            job
+            for job in map(machine.jobs.__getitem__, machine.unplaced)
+            if job.spec.cpus <= largest
+        )
+        return heapq.nsmallest(PLACEMENTS_MAX, fitting, key=lambda job: job.index)
+
+    def _cost_us(self, job: Job) -> int:
+        return (job.estimate_us or self._machine.estimate_us) * job.spec.cpus
 
     def first_placements(self, envelopes: Iterable[Envelope]) -> list[Command]:
         """Placements that travel in the same entry as the jobs that they are for: saves a round."""
@@ -96,7 +117,8 @@ class Coordinator:
             )
             for candidate, share in shares:
                 commands.append(Place(command.job, share, candidate.peer, candidate.incarnation))
-                candidates = _with_load(candidates, candidate, len(share), estimate_us)
+                cost_us = estimate_us * spec.cpus
+                candidates = _with_load(candidates, candidate, len(share), cost_us)
         return commands
 
     def _candidates(self) -> list[Candidate]:
@@ -107,12 +129,27 @@ class Coordinator:
         ]
 
 
+def _owned_by_peer(job: Job) -> dict[PeerId, int]:
+    owned: dict[PeerId, int] = {}
+    for held in job.grants.values():
+        owned[held.peer] = owned.get(held.peer, 0) + len(held.tasks)
+    return owned
+
+
+def _without_least_busy(candidates: list[Candidate], cpus: int) -> list[Candidate]:
+    fitting = [c for c in candidates if c.slots >= cpus]
+    if not fitting:
+        return candidates
+    kept_free = min(fitting, key=lambda c: (c.load_us / c.slots, c.peer))
+    return [c for c in candidates if c is not kept_free]
+
+
 def _with_load(
-    candidates: list[Candidate], chosen: Candidate, count: int, estimate_us: int
+    candidates: list[Candidate], chosen: Candidate, count: int, cost_us: int
 ) -> list[Candidate]:
     """The view after a share was given away, so that one round doesn't flood one peer."""
     return [
-        Candidate(c.peer, c.incarnation, c.slots, c.owned + count, c.load_us + count * estimate_us)
+        Candidate(c.peer, c.incarnation, c.slots, c.owned + count, c.load_us + count * cost_us)
         if c.peer == chosen.peer
         else c
         for c in candidates

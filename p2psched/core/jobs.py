@@ -25,7 +25,7 @@ class HeldGrant:
         self.peer = peer
         self.incarnation = incarnation
         self.tasks = tasks
-        self.estimate_us = estimate_us  # of one task, when it was granted
+        self.estimate_us = estimate_us  # of one task on all its slots, when it was granted
 
 
 class Job:

@@ -18,7 +18,7 @@ from p2psched.model.commands import Complete, Completed, Grant, KeptGrant, Outco
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork, Segment
-from p2psched.model.limits import ENTRY_BYTES_MAX, MIB
+from p2psched.model.limits import ENTRY_BYTES_MAX, KEPT_RANGES_MAX, MIB
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BATCH_US: Final = 20_000  # expected work in one batch: cost is paid per batch, loss is at most one
@@ -135,8 +135,9 @@ class Owner:
         if current != segment.tasks:
             self.results_refused += len(segment.tasks) - len(current)
         for part in segment.parts(current):
-            self._outbox.append((batch.job, batch.grant, part))
-            self._outbox_bytes += len(part.data)
+            for piece in part.split():
+                self._outbox.append((batch.job, batch.grant, piece))
+                self._outbox_bytes += len(piece.data)
         mean_us = max(1, segment.busy_us // (segment.stop - segment.start))
         known_us = self._batch_us.get(batch.job)
         self._batch_us[batch.job] = mean_us if known_us is None else (known_us + mean_us) // 2
@@ -149,25 +150,20 @@ class Owner:
         if self._outbox_bytes > OUTBOX_BYTES_MAX:
             return effects
         busy = sum(run.slots for run in self._running.values())
-        skipped: list[_Queued] = []
         while self._queue:
-            queued = self._queue.popleft()
+            queued = self._queue[0]
             job = self._machine.jobs[queued.job]
             expected_us = self._batch_us.get(job.id)
             is_short = expected_us is not None and expected_us * 2 <= BATCH_US
             cpus = min(job.spec.cpus, self._slots)
             if busy + cpus > self._slots * (2 if is_short else 1):
-                skipped.append(queued)
-                if len(skipped) > self._slots:  # look past a few that don't fit, not past all
-                    break
-                continue
+                break  # nothing overtakes: a task that needs many slots would wait for ever
             tasks = queued.tasks.take(self._batch_size(job, len(queued.tasks), expected_us))
             queued.tasks = queued.tasks - tasks
-            if queued.tasks:
-                self._queue.appendleft(queued)
+            if not queued.tasks:
+                self._queue.popleft()
             effects.append(self._start(job, queued, tasks, cpus))
             busy += cpus
-        self._queue.extendleft(reversed(skipped))
         return effects
 
     def _batch_size(self, job: Job, queued_count: int, expected_us: int | None) -> int:
@@ -228,7 +224,8 @@ class Owner:
     # --- what others may ask ---
 
     def kept(self) -> tuple[KeptGrant, ...]:
-        """Everything that this process still works on or has a result for."""
+        """Everything that this process still works on or has a result for, as far as it fits one
+        command: what is left out runs again."""
         held: dict[tuple[JobId, Grant], TaskSet] = {}
 
         def add(job: JobId, grant: Grant, tasks: TaskSet) -> None:
@@ -243,7 +240,13 @@ class Owner:
         for command in self._in_flight.values():
             for segment in command.segments:
                 add(command.job, command.grant, segment.tasks)
-        return tuple(KeptGrant(job, grant, tasks) for (job, grant), tasks in held.items() if tasks)
+        kept = []
+        ranges = 0
+        for (job, grant), tasks in held.items():
+            ranges += len(tasks.ranges)
+            if tasks and ranges <= KEPT_RANGES_MAX:
+                kept.append(KeptGrant(job, grant, tasks))
+        return tuple(kept)
 
     @property
     def running_count(self) -> int:

@@ -61,7 +61,7 @@ def share_out(
         counts[peer] += given
         left -= given
         if counts[peer] < rooms[peer]:
-            load += given * estimate_us / candidate.slots
+            load += given * estimate_us * cpus / candidate.slots
             heapq.heappush(heap, (load, peer, candidate))
     shares = []
     for candidate in fitting:
@@ -81,7 +81,7 @@ def _room(candidate: Candidate, quota: int, owned_here: int, estimate_us: int, c
         owned_here * 2 > quota * slots or candidate.load_us * 2 > slots * BACKLOG_US
     ):
         return 0
-    ahead = (slots * BACKLOG_US - candidate.load_us) // estimate_us
+    ahead = (slots * BACKLOG_US - candidate.load_us) // (estimate_us * cpus)
     return min(max(ahead, free), quota * slots - owned_here)
 
 

@@ -158,7 +158,10 @@ class Scheduler:
         self._tags: dict[int, int] = {}  # request -> tag of the caller
         self._places: set[int] = set()  # requests of the round of placements in flight
         self._places_sent_ms = 0
+        self._deaths: set[int] = set()  # requests of the peers that we want declared down
+        self._arrivals: set[int] = set()  # requests that tell the ledger of us
         self._leaving = False
+        self._farewell: int | None = None  # tag of a `Leaving` that waits until we are known
 
     def step(self, event: SchedulerEvent) -> list[SchedulerEffect]:
         """Take one event; perform the effects in order."""
@@ -196,18 +199,17 @@ class Scheduler:
         match event:
             case CoordinatorChanged(coordinator=coordinator, is_self=is_self):
                 self._coordinator.on_coordinator(now_ms, is_self=is_self)
-                self._places.clear()
+                self._forget_decisions()
                 if coordinator is not None:
                     self._append += self._replica.repeat(now_ms, all_of_them=True)
             case Began():
                 self._come_up(now_ms)
             case Renewed(incarnation=incarnation):
-                self._info = msgspec.structs.replace(self._info, incarnation=incarnation)
-                self._come_up(now_ms)
+                if not self._leaving:
+                    self._info = msgspec.structs.replace(self._info, incarnation=incarnation)
+                    self._come_up(now_ms)
             case Leaving(tag=tag):
-                self._leaving = True
-                down = PeerDown(self._info.peer, self._info.incarnation, "stopped")
-                self._ask(tag, down, now_ms)
+                self._leaving, self._farewell = True, tag
 
     def _propose(self, command: Command, now_ms: int) -> int:
         envelope = self._replica.propose(command, now_ms)
@@ -222,12 +224,24 @@ class Scheduler:
         self._tags[self._propose(command, now_ms)] = tag
 
     def _give_up(self, tag: int) -> None:
+        if tag == self._farewell:
+            self._farewell = None
         for request in [request for request, asked in self._tags.items() if asked == tag]:
             del self._tags[request]
             self._replica.forget(request)
 
     def _come_up(self, now_ms: int) -> None:
-        self._propose(PeerUp(self._info, self.owner.kept()), now_ms)
+        self._arrivals = {self._propose(PeerUp(self._info, self.owner.kept()), now_ms)}
+
+    def _say_farewell(self, now_ms: int) -> None:
+        """Not before the ledger knows this incarnation: a `PeerUp` of ours that came after our
+        `PeerDown` would bring it back, and somebody would have to miss it."""
+        row = self.machine.peers.get(self._info.peer)
+        if row is None or row.info.incarnation < self._info.incarnation:
+            return
+        assert self._farewell is not None
+        tag, self._farewell = self._farewell, None
+        self._ask(tag, PeerDown(self._info.peer, self._info.incarnation, "stopped"), now_ms)
 
     def _on_applied(self, batches: tuple[Committed, ...]) -> None:
         for batch in batches:
@@ -238,8 +252,21 @@ class Scheduler:
                 self._on_event(stamped)
             self._out.append(Store(tuple(brought.events), batch.index))
 
+    def _forget_decisions(self) -> None:
+        """Placements and deaths are decided anew by whoever coordinates now."""
+        for request in self._places | self._deaths:
+            self._replica.forget(request)
+        self._places.clear()
+        self._deaths.clear()
+
     def _on_outcome(self, request: int, outcome: Outcome) -> None:
         self._places.discard(request)
+        self._deaths.discard(request)
+        if request in self._arrivals:
+            self._arrivals.clear()
+            if isinstance(outcome, Rejected) and not self._leaving:  # it knows a later life of ours
+                self._out.append(RenewIncarnation())
+            return
         if self.owner.on_outcome(request, outcome):
             return
         tag = self._tags.pop(request, None)
@@ -268,13 +295,17 @@ class Scheduler:
     def _on_clock(self, now_ms: int, contacts: Mapping[PeerId, int]) -> None:
         self._append += self._replica.repeat(now_ms)
         for command in self._coordinator.find_dead(now_ms, contacts):
-            self._propose(command, now_ms)
+            self._deaths.add(self._propose(command, now_ms))
 
     def _on_round(self, now_ms: int) -> None:
         """What this turn's events led to leaves together."""
+        if self._farewell is not None:
+            self._say_farewell(now_ms)
         for command in self.owner.next_round():
             self.owner.proposed(self._propose(command, now_ms), command)
         if self._places and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS:
+            for request in self._places:
+                self._replica.forget(request)
             self._places.clear()
         if not self._places and self._coordinator.coordinates:
             for place in self._coordinator.place():

@@ -40,6 +40,15 @@ def count(chunk: bytes) -> int:
     return int(number)
 
 
+def check(chunk: bytes) -> int:
+    """As `count`, and the offsets are in order too, so that no later `cut` can fail."""
+    number = count(chunk)
+    offsets = struct.unpack_from(f"<{number + 1}I", chunk, 4)
+    if offsets[0] != 0 or any(a > b for a, b in pairwise(offsets)):
+        raise ValueError("not a chunk: offsets run backwards")
+    return number
+
+
 def unpack(chunk: bytes) -> list[bytes]:
     """All values of a chunk. Raises ValueError if `chunk` is not one."""
     return _items(chunk, 0, count(chunk))

@@ -15,6 +15,7 @@ import msgspec
 from p2psched.model import chunks, limits
 from p2psched.model.taskset import TaskSet
 
+_BUSY_US_MAX: Final = 2**53
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
@@ -77,6 +78,8 @@ class ProgramWork(msgspec.Struct, frozen=True, array_like=True, tag=1):
         for key, _ in self.env:
             if not _VARIABLE.fullmatch(key):
                 raise ValueError(f"{key[:64]!r} is no name of an environment variable")
+        if len(self.cwd or "") > limits.CWD_LEN_MAX:
+            raise ValueError(f"a folder's path has up to {limits.CWD_LEN_MAX} characters")
         words = (*self.argv, *(value for _, value in self.env), self.cwd or "")
         if any("\0" in word or not _is_encodable(word) for word in words):
             raise ValueError("a word of the command or of its environment is not plain text")
@@ -123,6 +126,13 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
             raise ValueError(
                 f"a job's name has up to {limits.JOB_NAME_LEN_MAX} printable characters"
             )
+        if len(self.tasks.ranges) > limits.JOB_RANGES_MAX:
+            raise ValueError(
+                f"a job's tasks are at most {limits.JOB_RANGES_MAX:,} ranges of indices, these are "
+                f"{len(self.tasks.ranges):,}: number the tasks without gaps"
+            )
+        if len(self.submitter) > limits.SUBMITTER_LEN_MAX:
+            raise ValueError(f"a submitter has up to {limits.SUBMITTER_LEN_MAX} characters")
         if not 0 <= self.retries <= limits.RETRIES_MAX:
             raise ValueError(f"retries are 0 to {limits.RETRIES_MAX}, not {self.retries}")
         if not 1 <= self.cpus <= limits.SLOTS_MAX:
@@ -171,10 +181,18 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= limits.TASK_INDEX_MAX + 1:
             raise ValueError(f"not a range of tasks: {self.start} to {self.stop}")
+        if not 0 <= self.busy_us <= _BUSY_US_MAX:
+            raise ValueError(f"not a duration: {self.busy_us} µs")
 
     @property
     def tasks(self) -> TaskSet:
         return TaskSet.of(self.start, self.stop)
+
+    def check(self) -> None:
+        """Raises ValueError unless the chunk holds one item for each task."""
+        size = self.stop - self.start
+        if chunks.check(self.data) != size:
+            raise ValueError(f"{size} tasks, {chunks.count(self.data)} results")
 
     def parts(self, tasks: TaskSet) -> list[Segment]:
         """The segments of those of our tasks that are in `tasks`, which must not name others.
@@ -193,6 +211,17 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
                 self.busy_us * (stop - start) // size,
             )
             for start, stop in tasks.ranges
+        ]
+
+    def split(self) -> list[Segment]:
+        """Pieces of at most SEGMENT_BYTES_MAX, or of one task each."""
+        size = self.stop - self.start
+        if len(self.data) <= limits.SEGMENT_BYTES_MAX or size == 1:
+            return [self]
+        middle = self.start + size // 2
+        low, high = TaskSet.of(self.start, middle), TaskSet.of(middle, self.stop)
+        return [
+            piece for half in (low, high) for part in self.parts(half) for piece in part.split()
         ]
 
 

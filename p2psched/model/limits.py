@@ -24,6 +24,9 @@ CALLS_IN_FLIGHT_MAX: Final = 256  # on one connection; further calls are answere
 JOB_TASKS_MAX: Final = 1_000_000
 JOB_ARGUMENT_BYTES_MAX: Final = 512 * KIB  # code, arguments and sent files of one job
 JOB_NAME_LEN_MAX: Final = 128
+JOB_RANGES_MAX: Final = 4096  # of task indices: `0-9,20-29` are two
+SUBMITTER_LEN_MAX: Final = 256
+CWD_LEN_MAX: Final = 4096
 RETRIES_MAX: Final = 100
 TASK_INDEX_MAX: Final = 2**32 - 1
 ENV_VARS_MAX: Final = 256
@@ -36,7 +39,13 @@ OUTPUT_BYTES_MAX: Final = 24 * KIB
 # Output of a task on its owner's disk, each stream. The middle is dropped beyond it.
 OUTPUT_FILE_BYTES_MAX: Final = 1 * MIB
 
-# Ledger. Proposals that don't fit one entry travel in the next.
-ENTRY_BYTES_MAX: Final = 768 * KIB
+# Ledger. Proposals that don't fit one entry travel in the next. What the coordinator adds to them
+# is left out where it would go over: an entry must fit one frame together with its heads.
+ENTRY_BYTES_MAX: Final = 640 * KIB
+ENTRY_BYTES_WITH_PLACES_MAX: Final = 900 * KIB
+# Of the results in one segment, unless one task alone has more.
+SEGMENT_BYTES_MAX: Final = 256 * KIB
+# Ranges of tasks that a peer may keep over a new incarnation; what is beyond runs again.
+KEPT_RANGES_MAX: Final = 4096
 # Proposals of one peer that wait for their outcome. Beyond it a submit is answered `busy`.
 PENDING_PROPOSALS_MAX: Final = 20_000

@@ -132,12 +132,12 @@ class RaftLedger:
 
     def _on_timer(self) -> None:
         now_ms = self._clock.now_ms()
-        if now_ms >= self.engine.raft.due_ms or self.engine.raft.is_leader:
+        if now_ms >= self.engine.due_ms or self.engine.raft.is_leader:
             self._step(RaftTick(now_ms, self._clock.wall_ms()))
         self._arm()
 
     def _arm(self) -> None:
-        wait_ms = max(1, self.engine.raft.due_ms - self._clock.now_ms())
+        wait_ms = max(1, self.engine.due_ms - self._clock.now_ms())
         self._timer = self._loop.call_later(wait_ms / 1000, self._on_timer)
 
     # --- what goes out ----------------------------------------------------------------------------

@@ -25,6 +25,7 @@ JOBS_OPEN_MAX: Final = 16
 # A function batch that has been silent for this long is looked at.
 LOOK_S: Final = 0.02
 _NS: Final = 1_000_000_000
+BUSY_US_MAX: Final = 2**53  # what a segment may say; a worker shares its process with user code
 _SEALS: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
@@ -48,8 +49,9 @@ class Running:
         for start, stop, number, busy_us, data in pieces:
             if number >= len(frames.CAUSES) or not 0 <= start < stop:
                 raise ValueError("not a piece of results")
-            if chunks.count(data) != stop - start:
+            if chunks.check(data) != stop - start:
                 raise ValueError("a piece needs one item a task")
+            busy_us = min(busy_us, BUSY_US_MAX)
             cause = Cause(frames.CAUSES[number])
             fresh = self.left & TaskSet.of(start, stop)
             for low, high in fresh.ranges:

@@ -103,7 +103,7 @@ def test_a_program_without_a_name_is_refused() -> None:
     "work",
     [
         ProgramWork(argv=("x" * (limits.JOB_ARGUMENT_BYTES_MAX + 1),)),
-        ProgramWork(argv=("x",), env=(("y" * 300_000, "z" * 300_000),)),
+        ProgramWork(argv=("x",), env=(("y", "z" * 600_000),)),
         ProgramWork(argv=("x",), files=(SentFile("f", 0o644, bytes(600_000)),)),
         _function(bytes(300_000), bytes(300_000)),
         _function(b"", b"", code=bytes(600_000)),

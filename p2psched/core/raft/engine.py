@@ -35,7 +35,11 @@ from p2psched.model.commands import Envelope
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
-from p2psched.model.limits import ENTRY_BYTES_MAX, PENDING_PROPOSALS_MAX
+from p2psched.model.limits import (
+    ENTRY_BYTES_MAX,
+    ENTRY_BYTES_WITH_PLACES_MAX,
+    PENDING_PROPOSALS_MAX,
+)
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership
 
@@ -120,6 +124,7 @@ class RaftEngine:
         self._me = me
         self._decorate = decorate
         self._proposals: deque[Envelope] = deque()
+        self._under_way: set[tuple[PeerId, int]] = set()  # queued, or on the leader not delivered
         self._delivered = 0
         self._coordinator_after: tuple[int, CoordinatorIs] | None = None
         self._read_tags: list[int] = []  # asked in this turn
@@ -131,8 +136,13 @@ class RaftEngine:
 
     def append(self, envelopes: Sequence[Envelope]) -> None:
         """Take proposals along. Beyond the bound the newest are dropped: proposers repeat."""
-        free = PENDING_PROPOSALS_MAX - len(self._proposals)
-        self._proposals.extend(envelopes[:free])
+        for envelope in envelopes:
+            key = (envelope.proposer, envelope.request)
+            if len(self._proposals) >= PENDING_PROPOSALS_MAX:
+                return
+            if key not in self._under_way:  # else it is a repeat of what waits or isn't committed
+                self._under_way.add(key)
+                self._proposals.append(envelope)
 
     def read_index(self, tag: int) -> None:
         """`ReadAnswered` with this tag follows, within `READ_PATIENCE_MS` of ticks."""
@@ -163,6 +173,8 @@ class RaftEngine:
                     self._out.append(effect)
                 case LeaderChanged(leader=leader):
                     is_self = leader == self._me
+                    if not is_self:
+                        self._forget_under_way()
                     coordinator = CoordinatorIs(leader, is_self)
                     if is_self:  # speaks only once all that came before is applied
                         self._coordinator_after = (self.raft.commit, coordinator)
@@ -191,14 +203,21 @@ class RaftEngine:
         if stop > self._delivered:
             entries = self.raft.entries(self._delivered + 1, stop + 1)
             self._delivered = stop
-            self._out.append(Deliver(tuple(map(_open_entry, entries))))
+            batches = tuple(map(_open_entry, entries))
+            if self._under_way:
+                for batch in batches:
+                    self._under_way.difference_update(
+                        (e.proposer, e.request) for e in batch.envelopes
+                    )
+            self._out.append(Deliver(batches))
         if self._coordinator_after is not None and self._delivered >= self._coordinator_after[0]:
             self._out.append(self._coordinator_after[1])
             self._coordinator_after = None
 
     def _make_entries(self, now_ms: int, wall_ms: int) -> None:
         while self._proposals and self._may_append():
-            payload = _encode(self._decorate(self._take_proposals()))
+            proposals = self._take_proposals()
+            payload = _encode(_as_fits(proposals, self._decorate(proposals)))
             self._take(self.raft.step(Propose(now_ms, wall_ms, payload)))
 
     def _may_append(self) -> bool:
@@ -208,6 +227,8 @@ class RaftEngine:
         leader = self.raft.leader
         while self._proposals:
             proposals = self._take_proposals()
+            for envelope in proposals:
+                self._under_way.discard((envelope.proposer, envelope.request))
             if leader is not None:  # else they are dropped: proposers repeat on a new leader
                 self._out.append(SendForward(leader, Forward(proposals)))
 
@@ -221,6 +242,12 @@ class RaftEngine:
                 break
             taken.append(self._proposals.popleft())
         return tuple(taken)
+
+    def _forget_under_way(self) -> None:
+        """What we appended as leader may be lost: a repeat must get through."""
+        self._under_way = {(e.proposer, e.request) for e in self._proposals}
+        for read in list(self._reads):  # and whoever was asked may be gone
+            self._answer_read(read, None)
 
     # --- reads ---
 
@@ -243,12 +270,33 @@ class RaftEngine:
         return bool(self._proposals) and (not self.raft.is_leader or self._may_append())
 
     @property
+    def due_ms(self) -> int:
+        """When the next `Tick` is due."""
+        asked = (asked_ms for asked_ms, _ in self._reads.values())
+        oldest = min(asked, default=None)
+        due_ms = self.raft.due_ms
+        return due_ms if oldest is None else min(due_ms, oldest + READ_PATIENCE_MS)
+
+    @property
     def delivered(self) -> int:
         return self._delivered
 
     def contacts(self) -> Mapping[PeerId, int]:
         """On the leader: peer -> when it was last heard."""
         return self.raft.contacts() if self.raft.is_ready_leader else {}
+
+
+def _as_fits(
+    proposals: tuple[Envelope, ...], decorated: tuple[Envelope, ...]
+) -> tuple[Envelope, ...]:
+    """What the coordinator added, as far as the entry still fits a frame: the rest is placed in a
+    later round."""
+    size = sum(len(_encode(envelope)) for envelope in proposals)
+    for number in range(len(proposals), len(decorated)):
+        size += len(_encode(decorated[number]))
+        if size > ENTRY_BYTES_WITH_PLACES_MAX:
+            return decorated[:number]
+    return decorated
 
 
 def found_cluster(member: Member, stamp_ms: int, wall_ms: int) -> tuple[HardState, Entry]:
