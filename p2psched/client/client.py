@@ -20,9 +20,9 @@ from typing import Final
 from p2psched.client.functions import Arguments, function_spec, one_argument
 from p2psched.client.results import TaskResult, results_of
 from p2psched.client.session import PATIENCE_S, Session, find_peers
-from p2psched.model.errors import NotFound, UsageError
+from p2psched.model.errors import NotFound, TaskFailed, UsageError
 from p2psched.model.ids import JobId, new_id
-from p2psched.model.job import JobSpec, JobState, ProgramWork, SentFile
+from p2psched.model.job import Cause, JobSpec, JobState, ProgramWork, SentFile
 from p2psched.model.messages import (
     CancelJob,
     Done,
@@ -91,9 +91,18 @@ class Job:
 
     async def results(self) -> list[object]:
         """The values of all tasks in order of index, once all have ended. Raises the exception of
-        the first task (by index) that failed."""
+        the first task (by index) that failed, TaskFailed if some were cancelled."""
         found = {result.index: result async for result in self.as_completed()}
-        return [found[index].value for index in sorted(found)]
+        view = await self.show()
+        values = [found[index].value for index in sorted(found)]
+        if len(found) < view.tasks:
+            raise TaskFailed(
+                f"job {self.id} was cancelled: {view.tasks - len(found)} of its {view.tasks} tasks "
+                "have no result",
+                task=str(self.id),
+                cause=Cause.CANCELLED,
+            )
+        return values
 
     async def result(self, index: int = 0) -> object:
         """The value of one task, once it has ended."""
@@ -172,7 +181,7 @@ class Client:
     ) -> Job:
         """One task for each item: `function(item)`. Returns once the job is accepted: from then on
         it can't be lost. `timeout_s` is for one attempt. Raises UsageError for what can't be
-        serialised or is over a limit. The same `job_id` again is the same job."""
+        serialised or is over a limit. The same `job_id` (32 hex digits) again is the same job."""
         calls: Sequence[Arguments] = one_argument(items)
         spec = function_spec(
             function,

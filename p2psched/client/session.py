@@ -102,19 +102,20 @@ class Session:
         """Ask another peer next: this one is gone, or cut off from the majority."""
         calls, self._calls = self._calls, None
         self._addresses.append(self._addresses.pop(0))
-        if calls is not None and calls.open_count == 0:
-            await calls.close()
+        if calls is not None:
+            await calls.close()  # other calls on it turn too
 
     async def connection(self) -> CallClient:
         """An open connection, to the first address that lets us in."""
         async with self._connecting:
             if self._calls is not None and self._calls.connection.state is State.OPEN:
                 return self._calls
-            failure: Unavailable | None = None
+            failure: Unavailable | Refused | None = None
             for _ in range(len(self._addresses)):
                 try:
                     self._calls = await self._connect(self.address)
-                except Unavailable as error:
+                except (Unavailable, Refused) as error:
+                    # One that refuses us may be another cluster's by now: others may be ours.
                     failure = failure or error
                     self._addresses.append(self._addresses.pop(0))
                 else:

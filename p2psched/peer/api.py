@@ -8,13 +8,16 @@ other peer would answer: what only the leader can do is passed on to it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
 from typing import Final, Protocol
+
+import msgspec
 
 from p2psched.core.jobs import Job
 from p2psched.model.commands import Cancel, Outcome, Rejected, SubmitJob, Submitted
-from p2psched.model.errors import NotFound, Unavailable, from_wire
-from p2psched.model.ids import JobId, PeerId
+from p2psched.model.errors import NotFound, Unavailable, UsageError, from_wire
+from p2psched.model.ids import JobId, PeerId, is_id
 from p2psched.model.job import Segment
 from p2psched.model.limits import KIB
 from p2psched.model.messages import (
@@ -33,6 +36,7 @@ from p2psched.model.messages import (
     ItemAnswer,
     JobAccepted,
     JobList,
+    JobView,
     Join,
     ListJobs,
     ListPeers,
@@ -105,6 +109,8 @@ class Api:
     async def _answer(self, body: CallBody) -> AnswerBody:
         match body:
             case Submit(job=job, spec=spec):
+                if not is_id(job):
+                    raise UsageError("a job's id has 32 hex digits")
                 return await self._submit(SubmitJob(job, spec))
             case CancelJob(job=job):
                 _check(await self._propose(Cancel(job)))
@@ -139,18 +145,26 @@ class Api:
         machine = self._machine
         match body:
             case FindJob(text=text):
-                return job_view(find_job(machine, text), machine)
+                return job_view(find_job(machine, text), machine, whole=True)
             case ShowJob(job=job):
-                return job_view(self._job(job), machine)
+                return job_view(self._job(job), machine, whole=True)
             case ListJobs(limit=limit):
-                newest = list(reversed(machine.jobs.values()))[: max(0, min(limit, JOBS_MAX))]
-                views = tuple(job_view(job, machine) for job in newest)
-                return JobList(views, len(machine.jobs))
+                return JobList(tuple(self._newest(limit)), len(machine.jobs))
             case ListPeers():
                 ages = await self._ages()
                 leader = self._ledger.coordinator()
                 membership = self._ledger.engine.raft.membership
                 return PeerList(tuple(peer_views(machine, membership, leader, ages)))
+
+    def _newest(self, limit: int) -> Iterator[JobView]:
+        """As many as were asked for and fit one answer."""
+        size = 0
+        newest = islice(reversed(self._machine.jobs.values()), max(0, min(limit, JOBS_MAX)))
+        for view in (job_view(job, self._machine) for job in newest):
+            size += len(msgspec.msgpack.encode(view))
+            if size > PAGE_BYTES_MAX:
+                return
+            yield view
 
     # --- jobs -------------------------------------------------------------------------------------
 
@@ -186,6 +200,8 @@ class Api:
         return job
 
     async def _fetch_results(self, body: FetchResults) -> ResultPage:
+        if body.position < 0:
+            raise UsageError("positions of results count from 0")
         if body.job not in self._machine.jobs:
             await self._linearize()
         job = self._job(body.job)
@@ -255,10 +271,10 @@ class Api:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while True:
-                    if self._ledger.engine.raft.membership.member(member.peer) == member:
-                        return Done()
                     leader = self._ledger.coordinator()
                     if leader == self._me:
+                        if self._ledger.engine.raft.is_settled_member(member):
+                            return Done()
                         self._ledger.add_member(member)
                     elif leader is not None:
                         await self._others.call(leader, Join(member))

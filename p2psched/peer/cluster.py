@@ -51,19 +51,23 @@ async def find_cluster(config: Config, folder: DataFolder, rng: random.Random) -
     if config.join:
         return await _join(config, folder)
     if identity.cluster is not None:
-        secret = folder.read_secret()
+        given = config.secret_file
+        secret = read_secret_file(Path(given)) if given else folder.read_secret()
         if secret is None:
             raise Refused(
                 f"the secret of the cluster is missing from {folder.secret_path}: "
                 "pass --secret-file with that of another peer"
             )
-        return Belonging(identity.cluster, secret, False, {})
+        folder.write_secret(secret)
+        return Belonging(identity.cluster, secret, folder.is_founding, {})
     secret = folder.read_secret()
     if secret is None:
         given = config.secret_file
         secret = read_secret_file(Path(given)) if given else new_secret()
         folder.write_secret(secret)
-    return Belonging(ClusterId(new_id(rng)), secret, True, {})
+    cluster = ClusterId(new_id(rng))
+    folder.begin_founding(cluster)  # before anybody can hear of it: after a crash it is the same
+    return Belonging(cluster, secret, True, {})
 
 
 async def _join(config: Config, folder: DataFolder) -> Belonging:
@@ -77,8 +81,9 @@ async def _join(config: Config, folder: DataFolder) -> Belonging:
             except Unavailable as error:
                 last = error
                 continue
-            folder.set_cluster(cluster)
+            folder.check_cluster(cluster)
             folder.write_secret(secret)
+            folder.set_cluster(cluster)
             return Belonging(cluster, secret, False, {peer: str(parse(address))})
         if kept is not None:  # we know the others from before: they may come up later
             return Belonging(kept, secret, False, {})

@@ -30,7 +30,7 @@ class LogWriter:
         store: LogStore,
         *,
         on_synced: Callable[[int], None],
-        on_failed: Callable[[OSError], None],
+        on_failed: Callable[[Exception], None],
     ) -> None:
         self._store = store
         self._on_synced = on_synced
@@ -60,7 +60,7 @@ class LogWriter:
         if self._thread_groups <= 0 and min(self._thread_ms) <= INLINE_SYNC_MS_MAX:
             try:
                 took_ms = self._write_and_sync(group)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 (whatever it is, nothing is durable any more)
                 self._fail(error)
                 return
             if took_ms > 4 * INLINE_SYNC_MS_MAX:
@@ -74,11 +74,9 @@ class LogWriter:
         if done.cancelled():
             return
         error = done.exception()
-        if isinstance(error, OSError):
+        if isinstance(error, Exception):
             self._fail(error)
-        elif error is not None:
-            raise error
-        else:
+        elif error is None:
             self._thread_groups -= 1
             self._thread_ms.append(done.result())
             self._done(group, done.result())
@@ -102,7 +100,7 @@ class LogWriter:
             self._loop.call_soon(self._flush)
         self._on_synced(group[-1].token)
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: Exception) -> None:
         self._failed = True
         self._on_failed(error)
 

@@ -18,15 +18,19 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core.raft.engine import found_cluster
 from p2psched.core.raft.state import Timing
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
-from p2psched.model.errors import Damaged, InternalError, P2PSchedError, Unavailable
+from p2psched.model.errors import (
+    InternalError,
+    P2PSchedError,
+    Unavailable,
+    UsageError,
+)
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import Call, Join, PeerMessage, StatusAnswer
+from p2psched.model.messages import Call, Failure, Join, PeerMessage, StatusAnswer
 from p2psched.model.raft import Member, Membership
 from p2psched.model.version import VERSION
 from p2psched.net.auth import Identity
@@ -38,12 +42,12 @@ from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
 from p2psched.peer.cluster import Belonging, check_listen, find_cluster
+from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.status import status_of
 from p2psched.run.pool import WorkerPool
-from p2psched.store.disk import OsDisk
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import LogStore, Recovered
 from p2psched.store.records import Record, remove_record, write_record
@@ -123,12 +127,11 @@ class Node:
         self._me = folder.identity.peer
         address = self._config.advertise or str(server.address)
         self._member = Member(self._me, folder.identity.name, address)
-        disk = OsDisk(folder.ledger_path)
-        store, recovered = await asyncio.to_thread(LogStore.open, disk)
-        recovered = await asyncio.to_thread(self._found_if_new, store, recovered)
+        store, recovered = await asyncio.to_thread(
+            open_log, folder, self._member, founds=belonging.founds, wall_ms=self._clock.wall_ms()
+        )
         if recovered.torn_bytes:
             log.warning("log-tail-cut", extra={"bytes": recovered.torn_bytes})
-        folder.set_cluster(belonging.cluster)
         incarnation = await asyncio.to_thread(folder.next_incarnation)
         results = await asyncio.to_thread(SqliteResults, folder.results_path)
         self._links = PeerLinks(
@@ -138,6 +141,7 @@ class Node:
             rng=self._rng,
         )
         self._addresses: dict[PeerId, tuple[str, str]] = {}
+        self._members: dict[PeerId, Member] = {}
         self._results = ResultWriter(results, on_failed=self._on_results_failed)
         self._pool = WorkerPool(
             slots=self._config.slots,
@@ -171,15 +175,6 @@ class Node:
                 self._ledger.stop()
             self._results.close()
 
-    def _found_if_new(self, store: LogStore, recovered: Recovered) -> Recovered:
-        """The log of a new cluster begins with its first voter."""
-        if not self._belonging.founds or recovered.entries:
-            return recovered
-        hard, entry = found_cluster(self._member, 0, self._clock.wall_ms())
-        store.write(hard_state=hard, truncate_from=None, entries=[entry])
-        store.sync()
-        return Recovered(hard_state=hard, entries=[entry], torn_bytes=recovered.torn_bytes, files=1)
-
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config = self._config
         scheduler = Scheduler(self._info, window_ms=config.detection_window_ms)
@@ -198,7 +193,7 @@ class Node:
             recovered=recovered,
             clock=self._clock,
             rng=self._rng,
-            send=self._links.send,
+            send=self._send,
             listener=self._scheduling,
             on_membership=self._on_membership,
             on_disk_failed=self._on_disk_failed,
@@ -221,10 +216,12 @@ class Node:
     async def _live(self, group: asyncio.TaskGroup) -> None:
         for peer, (name, address) in self._folder.address_book.load().items():
             self._note_address(peer, name, address)
+        self._ledger.start()  # notes the members of the log
         for peer, address in self._belonging.known.items():
-            self._note_address(peer, "", address)
+            self._note_address(peer, "", address)  # newer than what the log says
         self._answering = Answering(group, self._api.answer)
-        self._ledger.start()
+        for connection in self._server.connections:
+            self._on_opened(connection)  # those that came while we started
         group.create_task(self._links.run())
         group.create_task(self._lateness.run())
         group.create_task(self._scheduling.run())
@@ -295,8 +292,12 @@ class Node:
             return
 
     def _on_membership(self, membership: Membership) -> None:
+        """What a member's entry says counts when it is news: an address that we learned from the
+        peer itself since is newer than an old entry."""
         for member in (*membership.voters, *membership.learners):
-            self._note_address(member.peer, member.name, member.address)
+            if self._members.get(member.peer) != member:
+                self._members[member.peer] = member
+                self._note_address(member.peer, member.name, member.address)
 
     def _note_address(self, peer: PeerId, name: str, address: str) -> None:
         if peer == self._me or self._addresses.get(peer) == (name, address):
@@ -305,12 +306,20 @@ class Node:
         self._links.set_address(peer, address)
         self._folder.address_book.save(self._addresses)
 
+    def _send(self, peer: PeerId, message: PeerMessage) -> None:
+        try:
+            self._links.send(peer, message)
+        except UsageError as error:  # fits no frame: bounds elsewhere should not let it get here
+            log.critical("message-dropped", extra={"peer": peer, "error": str(error)})
+
     # --- connections ------------------------------------------------------------------------------
 
     def _on_message(self, connection: Connection, message: PeerMessage | Call) -> None:
-        if self._answering is None:
-            return  # still starting: peers repeat, clients time out
-        if isinstance(message, Call):
+        if self._answering is None:  # peers repeat, and callers are told to
+            if isinstance(message, Call):
+                starting = Failure(message.id, Unavailable.code, "this peer is starting", 200)
+                connection.send_nowait(starting)
+        elif isinstance(message, Call):
             self._answering.on_call(connection, message)
         elif connection.peer is not None:
             self._ledger.on_message(connection.peer, message)
@@ -332,13 +341,12 @@ class Node:
 
     # --- failures ---------------------------------------------------------------------------------
 
-    def _on_disk_failed(self, error: OSError) -> None:
-        self._fail(
-            Damaged(
-                f"the log in {self._folder.ledger_path} can't be written ({error.strerror}): "
-                "this peer stops at once; free or repair the disk, then start it again"
-            )
-        )
+    def _on_disk_failed(self, error: Exception) -> None:
+        """A peer that can't write must not promise: it stops at once."""
+        if isinstance(error, OSError):
+            self._fail(write_failure(self._folder, error))
+        else:
+            self._on_bug(error)
 
     def _on_results_failed(self, error: BaseException) -> None:
         self._on_bug(error)

@@ -54,7 +54,7 @@ class RaftLedger:
         send: SendToPeer,
         listener: LedgerListener,
         on_membership: Callable[[Membership], None],
-        on_disk_failed: Callable[[OSError], None],
+        on_disk_failed: Callable[[Exception], None],
         on_bug: Callable[[Exception], None],
     ) -> None:
         self._clock = clock

@@ -13,13 +13,14 @@ from p2psched.model.ids import JobId, PeerId, is_id
 from p2psched.model.job import FunctionWork, JobSpec, ProgramWork
 from p2psched.model.messages import JobView, PeerView
 from p2psched.model.raft import Membership
+from p2psched.model.taskset import EMPTY
 
 SUSPECT_AFTER_MS: Final = 1000  # silence after which a peer is shown as suspect
 _COMMAND_LEN_MAX: Final = 200
 
 
-def job_view(job: Job, machine: Machine) -> JobView:
-    """Cost O(ranges and grants of the job)."""
+def job_view(job: Job, machine: Machine, *, whole: bool = False) -> JobView:
+    """Cost O(ranges and grants of the job). Only a whole view names the tasks."""
     owners: dict[PeerId, int] = {}
     for held in job.grants.values():
         owners[held.peer] = owners.get(held.peer, 0) + len(held.tasks)
@@ -43,7 +44,7 @@ def job_view(job: Job, machine: Machine) -> JobView:
         submitter=job.spec.submitter,
         owners=tuple(sorted(owners.items())),
         finished_by=tuple(sorted(job.finished_by.items())),
-        task_set=job.spec.tasks,
+        task_set=job.spec.tasks if whole else EMPTY,
         command=_command(job.spec),
         note=_why_waiting(job, machine),
     )

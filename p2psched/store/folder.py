@@ -75,6 +75,7 @@ class DataFolder:
         self.results_path: Final = path / "results.db"
         self.secret_path: Final = path / "secret"
         self.address_book: Final = AddressBook(path / "peers.json")
+        self._founding_path: Final = path / "founding"
         self._lock = lock
         self._identity = identity
 
@@ -109,14 +110,34 @@ class DataFolder:
 
     def set_cluster(self, cluster: ClusterId) -> None:
         """Keep the cluster that this peer belongs to, durably. Refused if it is another one."""
+        self.check_cluster(cluster)
+        if self._identity.cluster is None:
+            self._change(msgspec.structs.replace(self._identity, cluster=cluster))
+
+    def check_cluster(self, cluster: ClusterId) -> None:
+        """Refused if this peer belongs to another cluster."""
         kept = self._identity.cluster
         if kept not in (None, cluster):
             raise Refused(
                 f"data folder {self.path} belongs to cluster {kept}, not to {cluster}: "
                 "choose another --data to join that one"
             )
-        if kept is None:
-            self._change(msgspec.structs.replace(self._identity, cluster=cluster))
+
+    def begin_founding(self, cluster: ClusterId) -> None:
+        """This peer is the first of a new cluster; true until `end_founding`, over any crash."""
+        with refusing(f"write {self._founding_path}"):
+            replace_file(self._founding_path, b"", durable=True)
+        self.set_cluster(cluster)
+
+    @property
+    def is_founding(self) -> bool:
+        return self._founding_path.exists()
+
+    def end_founding(self) -> None:
+        """The ledger of the new cluster is on disk."""
+        with refusing(f"remove {self._founding_path}"):
+            self._founding_path.unlink(missing_ok=True)
+            sync_folder(self.path)
 
     def next_incarnation(self) -> int:
         """A number that no process on this folder had before, durable on return."""

@@ -24,6 +24,7 @@ from p2psched.model.raft import (
     AppendReply,
     Entry,
     HardState,
+    Member,
     Membership,
     ReadAsk,
     ReadReply,
@@ -148,6 +149,13 @@ class Raft:
     @property
     def membership(self) -> Membership:
         return self._s.membership
+
+    def is_settled_member(self, member: Member) -> bool:
+        """On the leader: the entry that made it a member, with just this address, is committed."""
+        s = self._s
+        return self.is_ready_leader and (
+            s.membership_index <= s.commit and s.membership.member(member.peer) == member
+        )
 
     def leader_is_live(self) -> bool:
         """A leader is known and was heard within the longest election timeout."""

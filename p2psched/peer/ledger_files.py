@@ -1,0 +1,53 @@
+"""The ledger's files at start and at their end: what opening and failing mean for a peer."""
+
+from __future__ import annotations
+
+import errno
+
+from p2psched.core.raft.engine import found_cluster
+from p2psched.model.errors import Damaged, P2PSchedError, Refused
+from p2psched.model.raft import Member
+from p2psched.store.disk import OsDisk
+from p2psched.store.folder import DataFolder
+from p2psched.store.log import LogStore, Recovered
+
+
+def open_log(
+    folder: DataFolder, member: Member, *, founds: bool, wall_ms: int
+) -> tuple[LogStore, Recovered]:
+    """The log of this peer; that of a new cluster begins with `member` as its first voter.
+
+    Blocks. Raises Damaged, or Refused if the disk can't be used.
+    """
+    disk = OsDisk(folder.ledger_path)
+    if folder.identity.incarnation > 0 and not disk.names():
+        # It may have voted and promised: with an empty log it would do both again.
+        raise Damaged(
+            f"the ledger of this peer is gone from {folder.ledger_path} and its identity is not: "
+            "put it back, or join as a new peer with another --data"
+        )
+    try:
+        store, recovered = LogStore.open(disk)
+        if founds and not recovered.entries:
+            hard, entry = found_cluster(member, 0, wall_ms)
+            store.write(hard_state=hard, truncate_from=None, entries=[entry])
+            store.sync()
+            recovered = Recovered(
+                hard_state=hard, entries=[entry], torn_bytes=recovered.torn_bytes, files=1
+            )
+    except OSError as error:
+        raise Refused(
+            f"the ledger in {folder.ledger_path} can't be opened: {error.strerror}"
+        ) from error
+    folder.end_founding()
+    return store, recovered
+
+
+def write_failure(folder: DataFolder, error: OSError) -> P2PSchedError:
+    """Why a peer stops whose log can't be written (fsync is never tried again)."""
+    where = folder.ledger_path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Refused(f"no space left for {where}: free some, then start this peer again")
+    return Damaged(
+        f"{where} can't be written ({error.strerror}): repair the disk, then start this peer again"
+    )
