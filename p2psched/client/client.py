@@ -85,9 +85,9 @@ class Job:
     async def wait(self) -> JobView:
         """Until the job has ended; the caller owns the deadline."""
         position = (await self.show()).segments
-        async for page in self.pages(position=position):
-            view = page.view
-        return view
+        async for _ in self.pages(position=position):
+            pass
+        return await self.show()
 
     async def results(self) -> list[object]:
         """The values of all tasks in order of index, once all have ended. Raises the exception of

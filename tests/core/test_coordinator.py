@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from p2psched.core.coordinator import PLACEMENTS_MAX, Coordinator
 from p2psched.core.machine import Machine
-from p2psched.model.commands import Command, Envelope, PeerDown, Place, SubmitJob
+from p2psched.model.commands import Command, Complete, Envelope, PeerDown, Place, SubmitJob
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.job import Segment
 from p2psched.model.taskset import EMPTY, TaskSet
-from tests.core.test_machine import JOB, P, Q, spec, up
+from tests.core.test_machine import JOB, P, Q, ended, spec, up
 
 WINDOW_MS = 2_500
 
 
+def complete_of(job: JobId, grant: int, segment: Segment) -> Complete:
+    return Complete(job, grant, (segment,))
+
+
 def apply(machine: Machine, *commands: Command) -> None:
-    envelopes = tuple(Envelope(P, 0, command) for command in commands)
-    machine.apply(Committed(machine.applied_index + 1, 0, 0, envelopes))
+    index = machine.applied_index + 1
+    envelopes = tuple(Envelope(P, 100 * index + i, c) for i, c in enumerate(commands))
+    machine.apply(Committed(index, 0, 0, envelopes))
 
 
 @pytest.fixture
@@ -148,3 +155,24 @@ def test_nobody_with_slots_gets_nothing() -> None:
     coordinator = Coordinator(PeerId("x"), machine, window_ms=WINDOW_MS)
     coordinator.on_coordinator(0, is_self=True)
     assert coordinator.place() == []
+
+
+def test_a_job_of_wide_tasks_is_not_starved_by_younger_ones(machine: Machine) -> None:
+    coordinator = Coordinator(P, machine, window_ms=WINDOW_MS)
+    coordinator.on_coordinator(0, is_self=True)
+    wide, narrow = JobId("1" * 32), JobId("2" * 32)
+    slots = machine.peers[P].info.slots
+    busy = JobId("0" * 32)
+    apply(machine, SubmitJob(busy, spec(TaskSet.of(0, 100))))
+    apply(machine, *coordinator.place())  # everybody has work
+    wide_spec = msgspec.structs.replace(spec(TaskSet.of(0, 1)), cpus=slots)
+    apply(machine, SubmitJob(wide, wide_spec), SubmitJob(narrow, spec(TaskSet.of(0, 1000))))
+    for _ in range(200):
+        if not machine.jobs[wide].waiting:
+            return
+        for job in (busy, narrow):  # peers finish what they have, oldest first
+            for held in list(machine.jobs[job].grants.values())[:2]:
+                first = held.tasks.first
+                apply(machine, complete_of(job, held.grant, ended(first, first + 1)))
+        apply(machine, *coordinator.place())
+    raise AssertionError("the wide task was never placed")

@@ -8,6 +8,7 @@ from typing import TypeVar
 from p2psched.core.raft.effects import Persist, Receive, Send, Synced, Tick
 from p2psched.core.raft.engine import (
     ENTRIES_IN_FLIGHT_MAX,
+    READ_PATIENCE_MS,
     CoordinatorIs,
     Deliver,
     EngineEffect,
@@ -19,10 +20,13 @@ from p2psched.core.raft.engine import (
     SendForward,
     found_cluster,
 )
-from p2psched.model.commands import Cancel, Envelope
+from p2psched.model.commands import Cancel, Envelope, Place
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.limits import ENTRY_BYTES_WITH_PLACES_MAX
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Append, EntryKind, HardState, ReadAsk, ReadReply
+from p2psched.model.taskset import TaskSet
+from p2psched.net.frames import encode
 from tests.core.rig import TIMING, founding, member
 
 ME = PeerId("a")
@@ -181,3 +185,68 @@ def test_a_late_answer_to_an_earlier_process_answers_no_read_of_this_one() -> No
         asks += [s.message for s in driver.of(Send) if isinstance(s.message, ReadAsk)]
     driver.step(Receive(0, PeerId("b"), ReadReply(2, asks[0].read, 1)))
     assert driver.of(ReadAnswered) == []
+
+
+def test_a_repeat_of_what_is_under_way_takes_no_second_place() -> None:
+    driver = Driver()
+    driver.step(Tick(0, 0))
+    driver.round()
+    driver.syncs = False  # the disk stalls
+    for _ in range(50):
+        driver.engine.append([envelope(number) for number in range(10)])
+        driver.round()
+    entries = [entry for persist in driver.of(Persist) for entry in persist.entries]
+    assert sum(entry.kind is EntryKind.COMMANDS for entry in entries) == 1
+    driver.syncs = True
+    driver.step(Synced(0, driver.of(Persist)[-1].token))
+    driver.round()
+    delivered = [e.request for d in driver.of(Deliver) for b in d.batches for e in b.envelopes]
+    assert delivered == list(range(10))
+    driver.engine.append([envelope(3)])  # delivered: a repeat now is a proposal like any other
+    driver.round()
+    assert len([e for d in driver.of(Deliver) for b in d.batches for e in b.envelopes]) == 11
+
+
+def test_a_read_that_nobody_answers_ends_within_its_patience() -> None:
+    driver = Driver("abc")
+    leader = PeerId("b")
+    driver.step(Receive(0, leader, Append(2, 1, 1, 1, 1)))
+    driver.engine.read_index(7)
+    driver.round(10)
+    assert driver.of(ReadAnswered) == []
+    now_ms = 10
+    while not driver.of(ReadAnswered):  # a driver ticks when it is due, and the leader lives
+        now_ms = min(driver.engine.due_ms, now_ms + 100)
+        driver.step(Receive(now_ms, leader, Append(2, 1, 1, 1, 1)))
+        driver.step(Tick(now_ms, 0))
+        assert now_ms <= 10 + READ_PATIENCE_MS
+        now_ms += 1
+    assert driver.of(ReadAnswered) == [ReadAnswered(7, None)]
+
+
+def test_a_read_asked_of_a_leader_that_is_gone_is_answered_at_once() -> None:
+    driver = Driver("abc")
+    driver.step(Receive(0, PeerId("b"), Append(2, 1, 1, 1, 1)))
+    driver.engine.read_index(7)
+    driver.round(10)
+    driver.step(Receive(20, PeerId("c"), Append(3, 1, 1, 1, 1)))
+    assert driver.of(ReadAnswered) == [ReadAnswered(7, None)]
+
+
+def test_what_the_coordinator_adds_is_left_out_where_the_entry_would_fit_no_frame() -> None:
+    driver = Driver()
+    driver.step(Tick(0, 0))
+    driver.round()
+    gaps = TaskSet(tuple((2 * n, 2 * n + 1) for n in range(4000)))
+    place = Envelope(ME, 999, Place(JobId("j"), gaps, ME, 1))
+    driver.engine._decorate = lambda envelopes: (*envelopes, *[place] * 200)
+    driver.engine.append([envelope(0)])
+    driver.round()
+    (entry,) = [
+        entry
+        for persist in driver.of(Persist)
+        for entry in persist.entries
+        if entry.kind is EntryKind.COMMANDS
+    ]
+    assert len(entry.payload) <= ENTRY_BYTES_WITH_PLACES_MAX + 100
+    encode(Append(1, 1, 1, 1, 1, (entry,)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner, OwnerEffect, StartBatch, StopBatch
+from p2psched.model import chunks
 from p2psched.model.commands import (
     Command,
     Complete,
@@ -16,7 +18,9 @@ from p2psched.model.commands import (
     SubmitJob,
 )
 from p2psched.model.execution import Batch, Committed, Ended, Progress
-from p2psched.model.job import Cause
+from p2psched.model.ids import JobId
+from p2psched.model.job import Cause, Segment
+from p2psched.model.limits import ENTRY_BYTES_MAX
 from p2psched.model.taskset import EMPTY, TaskSet
 from tests.core.test_machine import JOB, P, ended, spec, up
 
@@ -33,8 +37,9 @@ class Work:
         self.owner.on_granted(self.machine.jobs[JOB], GRANT, tasks)
 
     def _apply(self, *commands: Command) -> None:
-        envelopes = tuple(Envelope(P, 0, command) for command in commands)
-        self.machine.apply(Committed(self.machine.applied_index + 1, 0, 0, envelopes))
+        index = self.machine.applied_index + 1
+        envelopes = tuple(Envelope(P, 100 * index + i, c) for i, c in enumerate(commands))
+        self.machine.apply(Committed(index, 0, 0, envelopes))
 
     def start(self) -> list[Batch]:
         return [e.batch for e in self.owner.start_batches() if isinstance(e, StartBatch)]
@@ -192,3 +197,49 @@ def test_events_of_an_unknown_batch_are_ignored(work: Work) -> None:
     work.owner.on_executed(Progress(77, (ended(0, 1),)))
     work.owner.on_executed(Ended(77, EMPTY))
     assert work.propose() == []
+
+
+def test_a_begun_task_that_runs_again_has_a_fence_of_its_own() -> None:
+    work = Work(TaskSet.of(0, 4))
+    first, second = work.start()
+    work.finish(first, busy_us=100)
+    work.finish(second, busy_us=100)
+    (batch,) = [b for b in work.start() if len(b.tasks) == 1][:1]
+    work.revoke(EMPTY)
+    work.owner.on_executed(Ended(batch.id, EMPTY))  # ended, though it had begun
+    (again,) = [b for b in work.start() if b.tasks == batch.tasks]
+    assert (again.grant, again.attempt) == (batch.grant, batch.attempt + 1)
+    assert again.fence != batch.fence
+
+
+def test_a_task_that_needs_many_slots_is_not_overtaken() -> None:
+    work = Work(TaskSet.of(0, 10))
+    wide = JobId("f" * 32)
+    job = msgspec.structs.replace(spec(TaskSet.of(0, 1)), cpus=2)
+    work._apply(SubmitJob(wide, job), Place(wide, TaskSet.of(0, 1), P, 1))
+    first, second = work.start()
+    work.owner._queue.rotate(1)  # the wide task is next
+    work.owner.on_granted(work.machine.jobs[wide], 5, TaskSet.of(0, 1))
+    work.owner._queue.rotate(1)
+    work.finish(first)
+    assert work.start() == []  # one slot is free, and kept for it
+    work.finish(second)
+    (batch,) = work.start()
+    assert batch.job == wide
+
+
+def test_large_results_travel_in_pieces_that_fit_an_entry() -> None:
+    work = Work(TaskSet.of(0, 100))
+    data = chunks.pack([b"x" * 60_000] * 16)
+    for batch in work.start():
+        work.finish(batch, busy_us=10)
+    (batch, *_) = [b for b in work.start() if len(b.tasks) >= 16]
+    start = batch.tasks.first
+    work.owner.on_executed(Progress(batch.id, (Segment(start, start + 16, Cause.OK, data),)))
+    sizes = []
+    while commands := work.propose():
+        sizes += [sum(len(s.data) for s in command.segments) for command in commands]
+        for number in range(len(commands)):
+            work.owner.on_outcome(number, Completed())
+    assert sum(sizes) >= 16 * 60_000
+    assert max(sizes) <= ENTRY_BYTES_MAX
