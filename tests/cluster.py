@@ -93,6 +93,10 @@ class LiveCluster:
         assert known.process.poll() is not None, f"{name} runs"
         return self._spawn(name, known.address, known.options)
 
+    def move_nowait(self, name: str, listen: str, *options: str) -> LivePeer:
+        """Start a dead peer again at another address."""
+        return self._spawn(name, listen, options)
+
     def wait_ready(self, peer: LivePeer) -> LivePeer:
         """Read what the peer says once it is ready."""
         assert peer.process.stdout is not None

@@ -77,7 +77,7 @@ async def _join(config: Config, folder: DataFolder) -> Belonging:
     while True:
         for address in config.join:
             try:
-                peer, cluster = await _meet(address, secret, kept)
+                peer, cluster = await meet(address, secret, kept)
             except Unavailable as error:
                 last = error
                 continue
@@ -92,7 +92,7 @@ async def _join(config: Config, folder: DataFolder) -> Belonging:
         await asyncio.sleep(JOIN_RETRY_S)
 
 
-async def _meet(address: str, secret: bytes, cluster: ClusterId | None) -> tuple[PeerId, ClusterId]:
+async def meet(address: str, secret: bytes, cluster: ClusterId | None) -> tuple[PeerId, ClusterId]:
     """Who answers at an address, proven to know the secret."""
     connection = await connect(
         address,

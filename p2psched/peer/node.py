@@ -33,6 +33,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.messages import Call, Failure, Join, PeerMessage, StatusAnswer
 from p2psched.model.raft import Member, Membership
 from p2psched.model.version import VERSION
+from p2psched.net.address import parse
 from p2psched.net.auth import Identity
 from p2psched.net.link import Connection, Handlers
 from p2psched.net.peers import PeerLinks
@@ -41,7 +42,7 @@ from p2psched.observe.clock import BootClock
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
-from p2psched.peer.cluster import Belonging, check_listen, find_cluster
+from p2psched.peer.cluster import Belonging, check_listen, find_cluster, meet
 from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 
 LEAVE_PATIENCE_S: Final = 2.0  # for the ledger to take our tasks back before a clean stop
 JOIN_RETRY_S: Final = 0.2
+MEET_RETRY_S: Final = 0.5
 FORGOTTEN_MS: Final = 3000  # without a leader; longer than any election
 CALL_PATIENCE_S: Final = 5.0
 
@@ -226,6 +228,7 @@ class Node:
         group.create_task(self._lateness.run())
         group.create_task(self._scheduling.run())
         group.create_task(self._keep_membership())
+        group.create_task(self._meet_joins())
         group.create_task(self._announce())
         await self._stop.wait()
         if self._failure is None:
@@ -290,6 +293,16 @@ class Node:
             except (TimeoutError, P2PSchedError):
                 continue  # another may be there
             return
+
+    async def _meet_joins(self) -> None:
+        """Find those at the addresses to join, who may come up after us, until somebody leads."""
+        cluster, secret = self._belonging.cluster, self._belonging.secret
+        while not self._ledger.engine.raft.leader_is_live():
+            for address in self._config.join:
+                with contextlib.suppress(P2PSchedError):
+                    peer, _ = await meet(address, secret, cluster)
+                    self._note_address(peer, "", str(parse(address)))
+            await asyncio.sleep(MEET_RETRY_S)
 
     def _on_membership(self, membership: Membership) -> None:
         """What a member's entry says counts when it is news: an address that we learned from the

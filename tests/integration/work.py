@@ -14,6 +14,11 @@ def square(number: int) -> int:
     return number * number
 
 
+def block(number: int) -> bytes:
+    """Almost as large as a result may be, different for each task."""
+    return bytes([number % 256]) * 60_000
+
+
 def misbehave(kind: str) -> object:
     """End in the way that `kind` names; any other kind comes back unchanged."""
     match kind:
