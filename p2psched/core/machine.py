@@ -17,9 +17,9 @@ from p2psched.core.jobs import HeldGrant, Job
 from p2psched.model.commands import (
     Acknowledged,
     Cancel,
-    Command,
     Complete,
     Completed,
+    Envelope,
     Event,
     Grant,
     Granted,
@@ -51,6 +51,9 @@ from p2psched.model.taskset import EMPTY, TaskSet
 # The same function on the same arguments would only fail the same way.
 NEVER_RETRIED: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run any
+# Placements and cancels whose repeats are known as such; beyond it the oldest is forgotten. A
+# proposer repeats after a second, and stops as soon as it has seen its proposal.
+REPEATS_KNOWN_MAX: Final = 8_192
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -83,6 +86,7 @@ class Machine:
         self.estimate_us = ESTIMATE_US_UNKNOWN  # of a task of an unknown job
         self._hash = bytes(8)
         self._wall_ms = 0
+        self._taken: dict[tuple[PeerId, int], None] = {}  # proposals, oldest first
         self._events: list[Event] = []
 
     @property
@@ -101,7 +105,7 @@ class Machine:
         digest = hashlib.blake2b(self._hash, digest_size=8)
         for envelope in batch.envelopes:
             self.command_index += 1
-            outcome = self._apply(envelope.command)
+            outcome = self._apply(envelope)
             outcomes.append(outcome)
             digest.update(_encode(outcome))
             for event in self._events:
@@ -111,20 +115,37 @@ class Machine:
         self._hash = digest.digest()
         return outcomes, stamped
 
-    def _apply(self, command: Command) -> Outcome:
+    def _apply(self, envelope: Envelope) -> Outcome:
+        command = envelope.command
         match command:
             case SubmitJob():
                 return self._submit(command)
+            case Place() if self._is_repeat(envelope):
+                return Placed(self.command_index, EMPTY)
             case Place():
                 return self._place(command)
+            case Cancel() if self._is_repeat(envelope):
+                return Acknowledged()
+            case Cancel():
+                return self._cancel(command)
             case Complete():
                 return self._complete(command)
             case PeerUp():
                 return self._peer_up(command)
             case PeerDown():
                 return self._peer_down(command)
-            case Cancel():
-                return self._cancel(command)
+
+    def _is_repeat(self, envelope: Envelope) -> bool:
+        """True if this proposal was applied before. A job that was unknown to a cancel may be there
+        when the cancel is committed again, and a task that was placed may wait again: without this
+        one command would act twice. All others are safe to repeat by what they say."""
+        key = (envelope.proposer, envelope.request)
+        if key in self._taken:
+            return True
+        self._taken[key] = None
+        if len(self._taken) > REPEATS_KNOWN_MAX:
+            del self._taken[next(iter(self._taken))]
+        return False
 
     # --- jobs ---
 
@@ -158,7 +179,8 @@ class Machine:
         self._note_unplaced(job)
         if tasks:
             estimate_us = job.estimate_us or self.estimate_us
-            held = HeldGrant(grant, command.peer, command.incarnation, tasks, estimate_us)
+            cost_us = estimate_us * job.spec.cpus
+            held = HeldGrant(grant, command.peer, command.incarnation, tasks, cost_us)
             job.grants[grant] = held
             self._load(held, len(tasks))
             self._events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
@@ -171,13 +193,15 @@ class Machine:
             for segment in command.segments:
                 stale = stale | segment.tasks
             return Completed(stale=stale)
+        try:
+            for segment in command.segments:
+                segment.check()
+        except ValueError as exc:
+            return Rejected("protocol", f"results of job {job.id} are damaged: {exc}")
         accepted = duplicate = stale = EMPTY
         for segment in command.segments:
             current = job.current_part(command.grant, segment.tasks)
-            try:
-                parts = segment.parts(current)
-            except ValueError as exc:
-                return Rejected("protocol", f"results of job {job.id} are damaged: {exc}")
+            parts = segment.parts(current)
             said = job.committed.get(command.grant, EMPTY)
             again = (segment.tasks - current) & said
             for part in parts:

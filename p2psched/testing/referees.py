@@ -75,7 +75,7 @@ class Referees:
         self._last_command: list[int] = []  # of each entry, from index 1
         self._hashes: dict[int, str] = {}  # entry index -> state hash
         self._recorded: set[tuple[JobId, int]] = set()
-        self._begun: set[tuple[int, int, JobId, int, int]] = set()
+        self._begun: dict[tuple[JobId, int, int, int], int] = {}  # with grant, attempt -> peer
         self._lost_us: dict[tuple[JobId, int], int] = {}
 
     # --- after each event of a peer ---
@@ -119,7 +119,8 @@ class Referees:
         self._committed_in.append(peer.engine.raft.term)
         if entry.kind is EntryKind.COMMANDS:
             for envelope in _decode(entry.payload):
-                facts = self.shadow.apply(envelope.command)
+                proposal = (envelope.proposer, envelope.request)
+                facts = self.shadow.apply(envelope.command, proposal)
                 self._expected[self.shadow.index] = facts
                 self._note_regrants(facts)
         self._last_command.append(self.shadow.index)
@@ -206,22 +207,38 @@ class Referees:
     def on_read(self, index: int, floor: int) -> None:
         demand(index >= floor, "P8", f"a read at {index} when {floor} was committed before it")
 
-    def on_started(self, peer: SimPeer, batch: Batch, index: int, *, again: bool) -> None:
+    def on_started(self, peer: SimPeer, batch: Batch, index: int) -> None:
         job, tasks = self.shadow.granted_tasks.get(batch.grant, (None, frozenset()))
         demand(
             job == batch.job and index in tasks and self.shadow.holders[batch.grant][0] == peer.id,
             "P5",
             f"peer {peer.number} starts {batch.job}/{index} without a grant",
         )
-        key = (peer.number, peer.process, batch.job, index, batch.grant)
         demand(
-            again or key not in self._begun,
-            "P5",
-            f"peer {peer.number} starts {batch.job}/{index} twice under grant {batch.grant}",
+            not peer.leaving or batch.id <= peer.last_batch,
+            "E5",
+            f"peer {peer.number} leaves and starts {batch.job}/{index}",
         )
-        self._begun.add(key)
+        key = (batch.job, index, batch.grant, batch.attempt)
+        demand(
+            key not in self._begun,
+            "P5",
+            f"peer {peer.number} starts {batch.job}/{index} under grant {batch.grant}, attempt "
+            f"{batch.attempt}, as peer {self._begun.get(key)} did before",
+        )
+        self._begun[key] = peer.number
         self.starts.append(
             Start(self.now_us, peer.id, peer.process, batch.job, index, batch.grant, batch.attempt)
+        )
+
+    def on_left(self, peer: SimPeer) -> None:
+        """A peer was told that it may stop: nobody has to miss it first."""
+        incarnation, is_up = self.shadow.live.get(peer.id, (0, False))
+        here = peer.scheduler.info.incarnation
+        demand(
+            not is_up or incarnation > here,
+            "E5",
+            f"peer {peer.number} may stop, and its incarnation {here} is up",
         )
 
     # --- how long it takes until lost tasks have another owner ---

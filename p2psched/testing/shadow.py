@@ -60,10 +60,20 @@ class Shadow:
         self.index = 0
         self.facts: list[Fact] = []
         self.cancelled_by: dict[JobId, int] = {}  # job -> the command that ended it
+        self._taken: set[tuple[PeerId, int]] = set()  # placements and cancels applied before
 
-    def apply(self, command: Command) -> list[Fact]:
+    def apply(self, command: Command, proposal: tuple[PeerId, int] | None = None) -> list[Fact]:
+        """`proposal`: who proposed it under which number; a repeat changes nothing."""
         self.index += 1
         self.facts = []
+        if proposal is not None and isinstance(command, Place | Cancel):
+            if proposal in self._taken:
+                return []
+            self._taken.add(proposal)
+        self._apply(command)
+        return sorted(self.facts)
+
+    def _apply(self, command: Command) -> None:
         match command:
             case SubmitJob(job=job, spec=spec):
                 if job not in self.jobs:
@@ -80,7 +90,6 @@ class Shadow:
                     self.live[peer] = (incarnation, False)
             case Cancel(job=job):
                 self._cancel(job)
-        return sorted(self.facts)
 
     def owned_by(self, peer: PeerId) -> list[tuple[JobId, int]]:
         """The tasks that `peer` owns, under whatever incarnation."""

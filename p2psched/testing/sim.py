@@ -25,20 +25,23 @@ from typing import Final
 
 from p2psched.core.raft.engine import found_cluster
 from p2psched.core.raft.state import Timing, encode_membership
-from p2psched.model.commands import Cancel, Command, Outcome, Rejected, Stamped, SubmitJob
+from p2psched.model.commands import Cancel, Command, Outcome, Stamped, SubmitJob
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.job import JobSpec
 from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, RaftMessage
 from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
-from p2psched.testing.sim_items import Arrived, AskedHere, GivenUp, Item, ReadHere
+from p2psched.testing.sim_callers import Callers
+from p2psched.testing.sim_items import Arrived, Item
 from p2psched.testing.sim_net import SimNetwork
-from p2psched.testing.sim_peer import Founding, PowerLostError, SimPeer
+from p2psched.testing.sim_peer import SimPeer
+from p2psched.testing.sim_world import Founding, PowerLostError
 
 LAST_EVENTS: Final = 30  # shown when something fails
 BACKLOG_MAX: Final = 5_000  # of a paused peer; further messages to it are lost
-ASK_AGAIN_MS: Final = 1_500
+LEAVE_MS_MAX: Final = 2_000  # a peer that is stopped cleanly waits no longer for the ledger
+SLOW_SYNC_US: Final = 2_000
 CLUSTER: Final = -1  # events of the cluster itself, in place of a peer's number
 ANY_PROCESS: Final = -1  # messages reach whatever process is there
 _TRACE: Final = struct.Struct("<qhI")
@@ -49,15 +52,6 @@ Event = tuple[int, int, int, int, Item | Act]  # at, order, peer, process, what
 
 class SimulationError(AssertionError):
     """A promise was broken, or a core failed. The message says how to see it again."""
-
-
-class Question:
-    """A command on its way; asked again, of any peer, until it is answered."""
-
-    def __init__(self, command: Command, done: Callable[[Outcome], None]) -> None:
-        self.command = command
-        self.done = done
-        self.answered = False
 
 
 class SimCluster:
@@ -80,7 +74,7 @@ class SimCluster:
         self.rng = random.Random(seed)
         self.seed = seed
         self.size = peers
-        self.faults = self._drawn = faults or Faults()
+        self.faults = self.faults_drawn = faults or Faults()
         self.now_us = 0
         self.events = 0
         self.trace = 0  # checksum over all events: equal traces are equal runs
@@ -91,10 +85,8 @@ class SimCluster:
         self._heap: list[Event] = []
         self._order = 0
         self._last: deque[Event] = deque(maxlen=LAST_EVENTS)
-        self._questions: dict[int, Question] = {}
-        self._reads: dict[int, tuple[int, Callable[[int | None], None]]] = {}
-        self._next_tag = 1
-        self.waiting = 0  # questions without an answer
+        self.callers = Callers(self)
+        self._down: set[int] = set()  # peers that stay down until `start`
         members = [
             Member(PeerId(new_id(self.rng)), f"peer-{i}", f"10.0.0.{i}:1") for i in range(peers)
         ]
@@ -186,7 +178,7 @@ class SimCluster:
             why,
             f"seed {self.seed}, {self.size} peers, event {self.events}, trace {self.trace:08x}",
             f"at {self.now_us / 1e6:.6f} s of virtual time",
-            str(self._drawn) + ("" if self.faults is self._drawn else ", healed since"),
+            str(self.faults_drawn) + ("" if self.faults is self.faults_drawn else ", healed since"),
             f"the last {len(self._last)} events:",
         ]
         lines += [
@@ -208,13 +200,46 @@ class SimCluster:
             power_lost = self.rng.random() < self.faults.power_loss
         self.happened["power lost" if power_lost else "killed"] += 1
         self.referees.on_crash(peer)
+        self._end(peer, power_lost=power_lost)
+
+    def _end(self, peer: SimPeer, *, power_lost: bool) -> None:
         peer.die(power_lost=power_lost)
         share = self.rng.random() ** 2  # more often soon than late
         self.after(1 + share * self.faults.restart_ms_max, self._starter(peer))
 
+    def kill(self, number: int) -> None:
+        """Crash a process that stays away until `start`."""
+        self._down.add(number)
+        self.crash(number, power_lost=False)
+
+    def start(self, number: int) -> None:
+        """Start a peer that is down."""
+        self._down.discard(number)
+        self.after(1, self._starter(self.peers[number]))
+
+    def leave(self, number: int) -> None:
+        """Stop a process cleanly: it gives its tasks back first, if it can, and starts again by
+        itself unless it was killed before."""
+        peer = self.peers[number]
+        if not peer.alive or peer.paused or peer.leaving:
+            return
+        process = peer.process
+
+        def end() -> None:
+            if peer.process == process:
+                self._end(peer, power_lost=False)
+
+        def on_left(_: Outcome) -> None:
+            self.happened["left"] += 1
+            self.referees.on_left(peer)
+            self.after(0, end)
+
+        tag = self.callers.leave(number, on_left)
+        self.after(LEAVE_MS_MAX, lambda: end() if self.callers.give_up(tag) else None)
+
     def _starter(self, peer: SimPeer) -> Act:
         def start() -> None:
-            if peer.alive:
+            if peer.alive or peer.number in self._down:
                 return
             if self.crashes_here(self.faults.crash_starting):
                 peer.disk.steps_left = self.rng.randrange(1, 12)
@@ -262,6 +287,7 @@ class SimCluster:
         """From now on nothing goes wrong any more, and every peer is up."""
         self.faults = Faults()
         self.network.heal()
+        self._down.clear()
         for peer in self.peers:
             self.resume(peer.number)
             self.after(1, self._starter(peer))
@@ -291,34 +317,17 @@ class SimCluster:
 
     def ask(self, command: Command, done: Callable[[Outcome], None] = lambda _: None) -> None:
         """Ask random peers, one after another, until `command` is answered."""
-        self.waiting += 1
-        self._ask_somebody(Question(command, done))
-
-    def _ask_somebody(self, question: Question) -> None:
-        if question.answered:
-            return
-        peer = self.rng.choice(self.peers)
-        tag, self._next_tag = self._next_tag, self._next_tag + 1
-        self._questions[tag] = question
-        process = peer.process
-        self._push(100, peer.number, process, AskedHere(tag, question.command))
-
-        def again() -> None:
-            if not question.answered and tag in self._questions:
-                del self._questions[tag]
-                self._push(1, peer.number, process, GivenUp(tag))
-                self._ask_somebody(question)
-
-        self.after(self.rng.randrange(200, ASK_AGAIN_MS), again)
+        self.callers.ask(command, done)
 
     def read(self, number: int, done: Callable[[int | None], None] = lambda _: None) -> None:
-        """A linearizable read through a peer."""
-        peer = self.peers[number]
-        tag, self._next_tag = self._next_tag, self._next_tag + 1
-        self._reads[tag] = (len(self.referees.committed), done)
-        self._push(0, number, peer.process, ReadHere(tag))
+        """A linearizable read through a peer; when `done` is called with an index, look there."""
+        self.callers.read(number, len(self.referees.committed), done)
 
-    # --- what peers want (`sim_peer.World`) ---
+    def bring(self, delay_us: int, number: int, process: int, item: Item) -> None:
+        """Bring what a caller wants to a process, if it is still there then."""
+        self._push(delay_us, number, process, item)
+
+    # --- what peers want (`sim_world.World`) ---
 
     def later(self, delay_us: int, peer: SimPeer, item: Item) -> None:
         self._push(delay_us, peer.number, peer.process, item)
@@ -342,26 +351,25 @@ class SimCluster:
 
     def on_answered(self, peer: SimPeer, tag: int, outcome: Outcome) -> None:
         self.referees.look_at(peer)
-        question = self._questions.pop(tag, None)
-        if question is None:
-            return
-        self.referees.on_answered(question.command, outcome)
-        if isinstance(outcome, Rejected) and outcome.code in {"unavailable", "not-found"}:
-            self.after(300, lambda: self._ask_somebody(question))
-        elif not question.answered:
-            question.answered = True
-            self.waiting -= 1
-            question.done(outcome)
+        call = self.callers.on_answered(tag)
+        if call is not None:
+            command, done = call
+            if command is not None:
+                self.referees.on_answered(command, outcome)
+            done(outcome)
 
     def on_read(self, tag: int, index: int | None) -> None:
-        floor, done = self._reads.pop(tag)
+        floor, done = self.callers.on_read(tag)
         if index is not None:
             self.happened["reads"] += 1
             self.referees.on_read(index, floor)
         done(index)
 
-    def on_started(self, peer: SimPeer, batch: Batch, index: int, *, again: bool) -> None:
-        self.referees.on_started(peer, batch, index, again=again)
+    def on_started(self, peer: SimPeer, batch: Batch, index: int) -> None:
+        self.referees.on_started(peer, batch, index)
+
+    def on_synced(self, delay_us: int) -> None:
+        self.happened["slow sync"] += delay_us >= SLOW_SYNC_US
 
 
 def _founding(members: list[Member], number: int, *, formed: bool) -> Founding | None:

@@ -69,7 +69,7 @@ class _Run:
 
 
 Later = Callable[[int, TasksEnd | BatchStops], None]
-OnStart = Callable[[Batch, int, bool], None]  # batch, task, was it ended by a stop before
+OnStart = Callable[[Batch, int], None]  # batch, task
 
 
 class SimExecutor:
@@ -80,7 +80,6 @@ class SimExecutor:
         self._later = later
         self._on_start = on_start
         self._runs: dict[int, _Run] = {}
-        self._ended_by_stop: set[tuple[str, int, int]] = set()  # job, task, grant
 
     def start(self, batch: Batch) -> None:
         run = self._runs[batch.id] = _Run(batch)
@@ -99,8 +98,6 @@ class SimExecutor:
             return []
         if isinstance(item, BatchStops):
             del self._runs[item.batch]
-            batch = run.batch
-            self._ended_by_stop |= {(batch.job, index, batch.grant) for index, _, _ in run.now}
             return [Ended(item.batch, TaskSet.from_indices(run.left))]
         events: list[ExecutorEvent] = [Progress(item.batch, _segments(run))]
         if run.left:
@@ -121,8 +118,7 @@ class SimExecutor:
             failed = fail_permille and rng.randrange(1000) < fail_permille
             cause = rng.choice(_FAILURES) if failed else Cause.OK
             run.now.append((index, cause, 1 + int(rng.random() * 2 * mean_us)))
-            again = (run.batch.job, index, run.batch.grant) in self._ended_by_stop
-            self._on_start(run.batch, index, again)
+            self._on_start(run.batch, index)
         self._later(sum(busy for _, _, busy in run.now), TasksEnd(run.batch.id))
 
 

@@ -64,9 +64,15 @@ class ReadHere(msgspec.Struct, frozen=True):
     tag: int
 
 
+class LeaveHere(msgspec.Struct, frozen=True):
+    """The process is about to be stopped; it is answered when nobody has to miss it first."""
+
+    tag: int
+
+
 Item = (
     Arrived | TickDue | ClockDue | TurnEnds | SyncEnds | AskedHere | GivenUp | ReadHere
-    | TasksEnd | BatchStops
+    | LeaveHere | TasksEnd | BatchStops
 )  # fmt: skip
 
 WireMessage = (

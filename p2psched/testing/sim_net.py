@@ -21,6 +21,7 @@ class SimNetwork:
         self._happened = happened
         self._cut: set[tuple[int, int]] = set()  # (sender, receiver)
         self._busy_until_us: dict[tuple[int, int], int] = {}
+        self._arrives_us: dict[tuple[int, int], int] = {}  # the latest so far, where order is lost
 
     def delays_us(self, sender: int, to: int, now_us: int, faults: Faults) -> list[int]:
         """How long each copy of a message is under way; none if it is lost."""
@@ -38,13 +39,17 @@ class SimNetwork:
         return delays
 
     def _delay_us(self, sender: int, to: int, now_us: int, faults: Faults) -> int:
-        most = TAIL_US_MAX if faults.tail and self._rng.random() < faults.tail else faults.delay_us
-        delay = 50 + int(self._rng.random() * most)
+        is_late = bool(faults.tail) and self._rng.random() < faults.tail
+        self._happened["late"] += is_late
+        delay = 50 + int(self._rng.random() * (TAIL_US_MAX if is_late else faults.delay_us))
         if faults.in_order:
             link = (sender, to)
             arrives = max(now_us + delay, self._busy_until_us.get(link, 0) + 1)
             self._busy_until_us[link] = arrives
             return arrives - now_us
+        newest = self._arrives_us.get((sender, to), 0)
+        self._happened["reordered"] += now_us + delay < newest
+        self._arrives_us[sender, to] = max(newest, now_us + delay)
         return delay
 
     # --- partitions ---

@@ -8,7 +8,7 @@ nothing and checks nothing: that is the referees' part.
 from __future__ import annotations
 
 import random
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -25,13 +25,11 @@ from p2psched.core.raft.effects import (
     Tick,
 )
 from p2psched.core.raft.state import Timing
-from p2psched.model.commands import Outcome, PeerInfo, Stamped
-from p2psched.model.execution import Batch
+from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
-from p2psched.model.raft import Entry, HardState, Member, RaftMessage
+from p2psched.model.raft import Entry, HardState, Member
 from p2psched.store.log import LogStore
-from p2psched.testing.faults import Faults
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
 from p2psched.testing.sim_items import (
@@ -41,6 +39,7 @@ from p2psched.testing.sim_items import (
     GivenUp,
     Item,
     Join,
+    LeaveHere,
     ReadHere,
     SimClock,
     SyncEnds,
@@ -50,54 +49,13 @@ from p2psched.testing.sim_items import (
     decode_wire,
     encode_wire,
 )
+from p2psched.testing.sim_world import Founding, PowerLostError, World
 
 CLOCK_US: Final = 100_000  # between two looks of the scheduler at the time
 JOIN_MS: Final = 300  # between two tries to become a member
 ROUNDS_MAX: Final = 4  # in one turn; what is left waits for the next
 NEXT_TURN_US: Final = 50
 INCARNATION_FILE: Final = "incarnation"
-
-
-class PowerLostError(Exception):
-    """The peer crashes here."""
-
-
-class World(Protocol):
-    """What a peer needs of the cluster around it."""
-
-    now_us: int
-    rng: random.Random
-    faults: Faults
-    size: int  # peers, up or not
-
-    def later(self, delay_us: int, peer: SimPeer, item: Item) -> None:
-        """Bring `item` to this process, unless it is gone by then."""
-        ...
-
-    def send(self, sender: SimPeer, to: PeerId, data: bytes) -> None: ...
-
-    def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None: ...
-
-    def crashes_here(self, share: float) -> bool: ...
-
-    def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None: ...
-
-    def on_answered(self, peer: SimPeer, tag: int, outcome: Outcome) -> None: ...
-
-    def on_read(self, tag: int, index: int | None) -> None: ...
-
-    def on_started(self, peer: SimPeer, batch: Batch, index: int, *, again: bool) -> None:
-        """`again`: it began before under this grant, and was ended together with another."""
-        ...
-
-    def any_other(self, peer: SimPeer) -> PeerId: ...
-
-
-class Founding(msgspec.Struct, frozen=True):
-    """What an empty disk of this peer starts with: nothing for all but the founders."""
-
-    hard_state: HardState
-    entries: tuple[Entry, ...]
 
 
 class SimPeer:
@@ -150,7 +108,7 @@ class SimPeer:
         self.executor = SimExecutor(
             random.Random(world.rng.getrandbits(64)),
             lambda delay_us, item: world.later(delay_us, self, item),
-            lambda batch, index, again: world.on_started(self, batch, index, again=again),
+            lambda batch, index: world.on_started(self, batch, index),
         )
         self._persists: list[Persist] = []  # not yet written
         self._token = 0  # of the newest write; it is synced when the running sync ends
@@ -158,6 +116,9 @@ class SimPeer:
         self._tick_at_us = 0
         self._turn_is_due = False
         self._join_at_ms = 0
+        self._reads: list[tuple[int, int]] = []  # index to apply first, tag
+        self.leaving = False
+        self.last_batch = 0  # that it handed to its executor before it was leaving
         self.commit_seen = 0  # how far the referees have looked at this process
         self.term_led = 0
 
@@ -225,7 +186,7 @@ class SimPeer:
                 self._end_sync()
             case ClockDue():
                 self._on_clock(now_ms)
-            case AskedHere() | GivenUp() | ReadHere():
+            case AskedHere() | GivenUp() | ReadHere() | LeaveHere():
                 self._on_caller(item, now_ms)
             case TasksEnd() | BatchStops():
                 for event in self.executor.on_due(item):
@@ -251,7 +212,7 @@ class SimPeer:
             case _:
                 self._perform(self.engine.step(Receive(now_ms, sender, message)))
 
-    def _on_caller(self, item: AskedHere | GivenUp | ReadHere, now_ms: int) -> None:
+    def _on_caller(self, item: AskedHere | GivenUp | ReadHere | LeaveHere, now_ms: int) -> None:
         match item:
             case AskedHere(tag=tag, command=command):
                 self._decide(self.scheduler.step(sched.Asked(now_ms, tag, command)))
@@ -259,12 +220,15 @@ class SimPeer:
                 self._decide(self.scheduler.step(sched.GaveUp(now_ms, tag)))
             case ReadHere(tag=tag):
                 self.engine.read_index(tag)
+            case LeaveHere(tag=tag):
+                self.leaving = True
+                self._decide(self.scheduler.step(sched.Leaving(now_ms, tag)))
 
     def _on_tick(self, at_us: int, now_ms: int) -> None:
         if at_us != self._tick_at_us:
             return  # a timer that was moved forward
         self._tick_at_us = 0
-        if now_ms >= self.engine.raft.due_ms:
+        if now_ms >= self.engine.due_ms:
             self._perform(self.engine.step(Tick(now_ms, self._wall_ms)))
 
     def _on_clock(self, now_ms: int) -> None:
@@ -312,7 +276,7 @@ class SimPeer:
     def _arm_tick(self) -> None:
         """One timer, moved forward when it is due earlier; a late one looks again."""
         world = self._world
-        at_us = world.now_us + self._clock.delay_us(self.engine.raft.due_ms, world.now_us)
+        at_us = world.now_us + self._clock.delay_us(self.engine.due_ms, world.now_us)
         if self._tick_at_us == 0 or at_us < self._tick_at_us:
             self._tick_at_us = at_us
             world.later(at_us - world.now_us, self, TickDue(at_us))
@@ -329,15 +293,28 @@ class SimPeer:
                     self._persist(effect)
                 case raft.Deliver(batches=batches):
                     self._decide(self.scheduler.step(sched.Applied(self.now_ms, batches)))
+                    self._answer_reads()
                 case raft.SendForward(to=to, forward=forward):
                     self._world.send(self, to, encode_wire(forward))
                 case raft.CoordinatorIs(coordinator=coordinator, is_self=is_self):
                     changed = sched.CoordinatorChanged(self.now_ms, coordinator, is_self)
                     self._decide(self.scheduler.step(changed))
                 case raft.ReadAnswered(tag=tag, index=index):
-                    self._world.on_read(tag, index)
+                    if index is None:
+                        self._world.on_read(tag, None)
+                    else:
+                        self._reads.append((index, tag))
+                        self._answer_reads()
                 case MembershipChanged():
                     pass
+
+    def _answer_reads(self) -> None:
+        """Those whose index is applied; the others wait."""
+        applied = self.scheduler.machine.applied_index
+        ready = [read for read in self._reads if read[0] <= applied]
+        self._reads = [read for read in self._reads if read[0] > applied]
+        for index, tag in ready:
+            self._world.on_read(tag, index)
 
     def _decide(self, effects: list[sched.SchedulerEffect]) -> None:
         for effect in effects:
@@ -347,6 +324,7 @@ class SimPeer:
                 case sched.Store(events=events, applied_index=applied_index):
                     self._world.on_stored(self, events, applied_index)
                 case StartBatch(batch=batch):
+                    self.last_batch = self.last_batch if self.leaving else batch.id
                     self.executor.start(batch)
                 case StopBatch(batch=batch):
                     self.executor.stop(batch)
@@ -377,6 +355,7 @@ class SimPeer:
         self._syncing = True
         # Most syncs are quick, a few take as long as the disk at its worst.
         delay_us = 80 + int(self._world.rng.random() ** 4 * self._world.faults.sync_us_max)
+        self._world.on_synced(delay_us)
         self._world.later(delay_us, self, SyncEnds())
 
     def _end_sync(self) -> None:

@@ -65,7 +65,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     cluster = _draw_cluster(seed, rng, options)
     workload = Workload(cluster, rng, options.jobs_max)
     workload.next()
-    _start_storm(cluster, rng)
+    start_storm(cluster, rng)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()
@@ -103,7 +103,7 @@ def _await_end(cluster: SimCluster) -> None:
     referees, peers = cluster.referees, cluster.peers
 
     def all_done() -> bool:
-        return not cluster.waiting and referees.has_ended(peers)
+        return not cluster.callers.waiting and referees.has_ended(peers)
 
     cluster.run_until(all_done, within_ms=PEACE_MS, every=25)
     # An owner may still end what was taken from it, and learns of its last outcomes.
@@ -125,6 +125,9 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
     happened["tasks started"] = len(cluster.referees.starts)
     happened["results refused"] = cluster.peers[0].scheduler.machine.results_refused
     happened["syncs"] = sum(peer.disk.syncs for peer in cluster.peers)
+    drawn = cluster.faults_drawn
+    happened["clocks drifted"] = drawn.drift_ppm > 0
+    happened["late turns"] = drawn.turn_us > 0
     return Report(
         seed=cluster.seed,
         peers=len(cluster.peers),
@@ -198,13 +201,14 @@ class Workload:
 # --- storm ----------------------------------------------------------------------------------------
 
 
-def _start_storm(cluster: SimCluster, rng: random.Random) -> None:
-    """Cuts, crashes and pauses at drawn moments, as long as the cluster's faults say so."""
+def start_storm(cluster: SimCluster, rng: random.Random) -> None:
+    """Cuts, crashes, pauses and clean stops at drawn moments, while the cluster's faults last."""
     faults = cluster.faults
 
     def crash() -> None:
         everybody = rng.random() < faults.crash_all
         number = rng.randrange(len(cluster.peers))
+        cluster.happened["crash of all"] += everybody
         for peer in cluster.peers:
             if (everybody or peer.number == number) and cluster.crashes_here(1.0):
                 cluster.crash(peer.number)
@@ -219,10 +223,14 @@ def _start_storm(cluster: SimCluster, rng: random.Random) -> None:
         number = rng.randrange(len(cluster.peers))
         cluster.pause(number, rng.randrange(1, faults.pause_ms_max))
 
+    def leave() -> None:
+        cluster.leave(rng.randrange(len(cluster.peers)))
+
     for every_ms, act in (
         (faults.crash_every_ms, crash),
         (faults.cut_every_ms, cut),
         (faults.pause_every_ms, pause),
+        (faults.leave_every_ms, leave),
     ):
         if every_ms:
             _repeat(cluster, rng, faults, every_ms, act)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2psched.core.machine import Machine
+from p2psched.core.machine import REPEATS_KNOWN_MAX, Machine
 from p2psched.model import chunks
 from p2psched.model.commands import (
     Acknowledged,
@@ -50,9 +50,11 @@ class Ledger:
         self.machine = Machine()
         self.events: list[Event] = []  # of the last command
 
-    def do(self, *commands: Command) -> Outcome:
+    def do(self, *commands: Command, request: int | None = None) -> Outcome:
+        """`request`: the number of the proposal, else a new one for each."""
         index = self.machine.applied_index + 1
-        envelopes = tuple(Envelope(P, index, command) for command in commands)
+        first = 1_000 * index if request is None else request
+        envelopes = tuple(Envelope(P, first + i, command) for i, command in enumerate(commands))
         outcomes, stamped = self.machine.apply(Committed(index, index, 0, envelopes))
         self.events = [s.event for s in stamped]
         for job in self.machine.jobs.values():
@@ -360,3 +362,37 @@ def test_equal_ledgers_give_equal_machines(commands: list[Command]) -> None:
         assert one.do(command) == two.do(command)
         assert one.machine.state_hash == two.machine.state_hash
     assert one.machine.dump() == two.machine.dump()
+
+
+# --- repeats --------------------------------------------------------------------------------------
+
+
+def test_a_repeated_cancel_spares_a_job_that_came_after_it() -> None:
+    ledger = Ledger()
+    assert isinstance(ledger.do(Cancel(JOB), request=7), Rejected)
+    ledger.do(SubmitJob(JOB, spec()))
+    ledger.do(Cancel(JOB), request=7)
+    assert ledger.events == []
+    assert ledger.machine.jobs[JOB].waiting == ALL
+    ledger.do(Cancel(JOB), request=8)
+    assert ledger.state is JobState.CANCELLED
+
+
+def test_a_repeated_placement_does_not_take_a_task_that_waits_again() -> None:
+    ledger = Ledger()
+    ledger.do(up(P), SubmitJob(JOB, spec(TaskSet.of(0, 1), retries=1)))
+    place = Place(JOB, TaskSet.of(0, 1), P, 1)
+    outcome = ledger.do(place, request=7)
+    assert isinstance(outcome, Placed)
+    ledger.do(Complete(JOB, outcome.grant, (ended(0, 1, Cause.EXIT),)))
+    again = ledger.do(place, request=7)
+    assert isinstance(again, Placed)
+    assert (again.tasks, ledger.events) == (EMPTY, [])
+    assert ledger.machine.jobs[JOB].waiting == TaskSet.of(0, 1)
+
+
+def test_what_is_known_of_repeats_is_bounded() -> None:
+    ledger = Ledger()
+    for request in range(REPEATS_KNOWN_MAX + 10):
+        ledger.do(Cancel(JOB), request=request)
+    assert len(ledger.machine._taken) == REPEATS_KNOWN_MAX

@@ -130,6 +130,10 @@ def _anybody_completes() -> Iterator[None]:
         yield
 
 
+def _repeats_act_again() -> Planted:
+    return patch.object(Machine, "_is_repeat", lambda machine, envelope: False)
+
+
 def _truncates_on_overlap() -> Planted:
     def take(state: RaftState, entry: Entry) -> None:
         if state.log.term_at(entry.index) is not None:
@@ -162,15 +166,18 @@ MUTANTS: Final = (
     Mutant(
         name="vote is forgotten when stepping down in its term",
         plant=_clears_vote,
-        faults=replace(
-            RESTLESS,
-            crash_at_disk=0.15,
-            power_loss=0.0,
-            cuts=("bridge",),
-            cut_every_ms=300,
+        # Nobody crashes, half of the messages come after the next election has begun.
+        faults=Faults(
+            drop=0.1,
             duplicate=0.5,
-            tail=0.3,
+            in_order=False,
+            delay_us=20_000,
+            tail=0.5,
+            cuts=("bridge", "alone", "one-way"),
+            cut_every_ms=300,
+            cut_ms_max=500,
         ),
+        peers=5,
         broken="P4",
     ),
     Mutant(
@@ -187,6 +194,14 @@ MUTANTS: Final = (
         broken="P6",
         events=4_000,
         jobs_max=20,
+    ),
+    Mutant(
+        name="a proposal that is committed twice acts twice",
+        plant=_repeats_act_again,
+        faults=Faults(drop=0.1, tail=0.3, cut_every_ms=1_000, cut_ms_max=500, sync_us_max=5_000),
+        broken="P6",
+        jobs_max=40,
+        events=4_000,
     ),
     Mutant(
         name="entries that agree are dropped and taken again",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from p2psched.core.coordinator import DETECTION_WINDOW_MS
 from p2psched.model.commands import Acknowledged, Outcome, SubmitJob, Submitted
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.taskset import TaskSet
-from p2psched.testing.sim import SimCluster, SimulationError
+from p2psched.testing.faults import Faults
+from p2psched.testing.sim import LEAVE_MS_MAX, SimCluster, SimulationError
 from p2psched.testing.sim_executor import sim_job
 from p2psched.testing.sim_peer import SimPeer
 
@@ -161,3 +163,45 @@ def test_what_does_not_happen_in_time_is_an_error_that_says_how_to_see_it_again(
     assert "virtual time" in message
     assert "peer 0: " in message
     assert message.endswith("again: again, please")
+
+
+def test_tasks_of_a_peer_that_leaves_move_before_anybody_could_miss_it() -> None:
+    cluster = SimCluster(seed=13, peers=3, slots=(4,), faults=Faults(restart_ms_max=60_000))
+    leader = run_until_led(cluster)
+    job = cluster.submit(sim_job(TaskSet.of(0, 6), mean_us=60_000_000))
+    cluster.run_until(lambda: len(cluster.referees.starts) == 6, within_ms=10_000)
+    leaving = next(peer for peer in cluster.peers if peer is not leader)
+    mine = cluster.referees.shadow.owned_by(leaving.id)
+    assert mine
+    began_us = cluster.now_us
+    cluster.leave(leaving.number)
+    cluster.run_until(lambda: not leaving.alive, within_ms=1_000)
+    cluster.run_until(
+        lambda: not cluster.referees.shadow.owned_by(leaving.id), within_ms=DETECTION_WINDOW_MS
+    )
+    assert cluster.now_us - began_us < 100_000
+    others = [peer for peer in cluster.peers if peer is not leaving]
+    held = [task for peer in others for task in cluster.referees.shadow.owned_by(peer.id)]
+    assert set(mine) <= set(held)
+    assert cluster.state_of(job) == "running"
+
+
+def test_a_peer_that_leaves_without_a_majority_stops_all_the_same() -> None:
+    cluster = SimCluster(seed=14, peers=3)
+    run_until_led(cluster)
+    cluster.network.cut_between([0], [1, 2])
+    cluster.leave(0)
+    process = cluster.peers[0].process
+    cluster.run_until(lambda: cluster.peers[0].process != process, within_ms=LEAVE_MS_MAX + 100)
+    assert cluster.happened["left"] == 0
+
+
+def test_a_rolling_stop_of_all_peers_loses_nothing() -> None:
+    cluster = SimCluster(seed=15, peers=3)
+    job = cluster.submit(sim_job(TaskSet.of(0, 30), mean_us=300_000))
+    cluster.run_until(lambda: bool(cluster.referees.starts), within_ms=10_000)
+    for number in (0, 1, 2):
+        cluster.leave(number)
+        cluster.run_for(4_000)
+    cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=30_000)
+    assert cluster.happened["left"] == 3

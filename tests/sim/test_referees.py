@@ -15,6 +15,7 @@ from p2psched.model.commands import (
     SubmitJob,
     Submitted,
 )
+from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
 from p2psched.model.raft import VoteReply, VoteRequest
@@ -91,3 +92,61 @@ def test_a_second_vote_in_a_term_is_objected_to() -> None:
     referees.on_said(peer, Q, VoteReply(3, True, pre=False))
     with pytest.raises(BrokenPromiseError, match="P4: peer 0 votes twice in term 2"):
         referees.on_said(peer, Q, VoteRequest(2, 1, 1, pre=False))
+
+
+def test_a_repeated_proposal_changes_nothing_for_the_shadow(shadow: Shadow) -> None:
+    shadow.apply(Cancel(JobId("later")), (Q, 7))
+    shadow.apply(SubmitJob(JobId("later"), sim_job(TWO, mean_us=1)))
+    assert shadow.apply(Cancel(JobId("later")), (Q, 7)) == []
+    assert shadow.jobs[JobId("later")].state == "running"
+
+
+def begin(referees: Referees, number: int, attempt: int) -> None:
+    """Task 0 starts under grant 4, which is that of peer 0."""
+    peer = SimCluster(seed=1, peers=3).peers[number]
+    batch = Batch(1, JOB, sim_job(TWO, mean_us=1), TWO, 4, attempt, "")
+    referees.on_started(peer, batch, 0)
+
+
+@pytest.fixture
+def granted() -> Referees:
+    """Referees that saw a grant of two tasks to peer 0 of a cluster."""
+    referees = Referees()
+    peer = SimCluster(seed=1, peers=3).peers[0].id
+    spec = sim_job(TWO, mean_us=1)
+    for command in (up(peer, 1), up(Q, 1), SubmitJob(JOB, spec), Place(JOB, TWO, peer, 1)):
+        referees.shadow.apply(command)
+    return referees
+
+
+def test_a_second_start_of_an_attempt_is_objected_to(granted: Referees) -> None:
+    begin(granted, 0, attempt=1)
+    begin(granted, 0, attempt=2)
+    with pytest.raises(
+        BrokenPromiseError, match="P5: peer 0 starts job/0 under grant 4, attempt 2"
+    ):
+        begin(granted, 0, attempt=2)
+
+
+def test_a_new_batch_of_a_peer_that_leaves_is_objected_to(granted: Referees) -> None:
+    peer = SimCluster(seed=1, peers=3).peers[0]
+    peer.leaving, peer.last_batch = True, 1
+    spec = sim_job(TWO, mean_us=1)
+    granted.on_started(peer, Batch(1, JOB, spec, TWO, 4, 1, ""), 0)
+    with pytest.raises(BrokenPromiseError, match="E5: peer 0 leaves and starts job/1"):
+        granted.on_started(peer, Batch(2, JOB, spec, TWO, 4, 1, ""), 1)
+
+
+def test_a_start_without_a_grant_is_objected_to(granted: Referees) -> None:
+    with pytest.raises(BrokenPromiseError, match="P5: peer 1 starts job/0 without a grant"):
+        begin(granted, 1, attempt=1)
+
+
+def test_a_peer_that_may_stop_while_it_counts_as_up_is_objected_to(granted: Referees) -> None:
+    peer = SimCluster(seed=1, peers=3).peers[0]
+    granted.on_left(peer)  # this process never came up; a later one is somebody else
+    granted.shadow.live[peer.id] = (peer.scheduler.info.incarnation, True)
+    with pytest.raises(
+        BrokenPromiseError, match="E5: peer 0 may stop, and its incarnation 0 is up"
+    ):
+        granted.on_left(peer)

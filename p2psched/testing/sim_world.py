@@ -1,0 +1,64 @@
+"""What a simulated peer needs of the cluster around it, and what its disk starts with."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from p2psched.model.commands import Outcome, Stamped
+from p2psched.model.execution import Batch
+from p2psched.model.ids import PeerId
+from p2psched.model.raft import Entry, HardState, RaftMessage
+from p2psched.testing.faults import Faults
+from p2psched.testing.sim_items import Item
+
+if TYPE_CHECKING:
+    from p2psched.testing.sim_peer import SimPeer
+
+
+class PowerLostError(Exception):
+    """The peer crashes here."""
+
+
+class Founding(msgspec.Struct, frozen=True):
+    """What an empty disk of this peer starts with: nothing for all but the founders."""
+
+    hard_state: HardState
+    entries: tuple[Entry, ...]
+
+
+class World(Protocol):
+    """The cluster, as one peer sees it."""
+
+    now_us: int
+    rng: random.Random
+    faults: Faults
+    size: int  # peers, up or not
+
+    def later(self, delay_us: int, peer: SimPeer, item: Item) -> None:
+        """Bring `item` to this process, unless it is gone by then."""
+        ...
+
+    def send(self, sender: SimPeer, to: PeerId, data: bytes) -> None: ...
+
+    def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None: ...
+
+    def on_synced(self, delay_us: int) -> None:
+        """A sync that takes so long begins."""
+        ...
+
+    def crashes_here(self, share: float) -> bool: ...
+
+    def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None: ...
+
+    def on_answered(self, peer: SimPeer, tag: int, outcome: Outcome) -> None: ...
+
+    def on_read(self, tag: int, index: int | None) -> None:
+        """Everything up to `index` is applied on the peer that was asked; None: no quorum."""
+        ...
+
+    def on_started(self, peer: SimPeer, batch: Batch, index: int) -> None: ...
+
+    def any_other(self, peer: SimPeer) -> PeerId: ...
