@@ -1,0 +1,257 @@
+"""Record what concurrent clients and peers asked of a simulated cluster, and what they learned.
+
+Clients each wait for one answer at a time, at a peer that they leave when it doesn't answer. What
+peers propose themselves (placements, results, comings and goings) is recorded where it is numbered
+and where its outcome is learned. What is never answered stays open: it happened at some time, or
+never; if the ledger never held it, never.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+from unittest.mock import patch
+
+from detangle.lin import History, LinearizabilityResult, Operation
+
+from p2psched.core.jobs import Job
+from p2psched.core.replica import Outcomes, Replica
+from p2psched.model.commands import (
+    Cancel,
+    Command,
+    Complete,
+    Envelope,
+    Granted,
+    Outcome,
+    PeerDown,
+    PeerUp,
+    Place,
+    Placed,
+    Rejected,
+    SubmitJob,
+)
+from p2psched.model.execution import Committed
+from p2psched.model.ids import JobId, new_id
+from p2psched.model.taskset import EMPTY, TaskSet
+from p2psched.testing.sim import SimCluster
+from p2psched.testing.sim_executor import sim_job
+from tests.sim.sequential import (
+    CANCELLED,
+    FAILED,
+    SUCCEEDED,
+    WAITING,
+    JobModel,
+    Look,
+    Proposal,
+    Proposed,
+)
+
+PATIENCE_MS: Final = 1_500  # of a client with a peer
+PAUSE_MS_MAX: Final = 150  # of a client between two requests
+JOBS_MAX: Final = 5
+TASKS_MAX: Final = 5
+
+
+def look_at(job: Job | None) -> Look | None:
+    """What a read answers: the job's state, and of each task where it is."""
+    if job is None:
+        return None
+    places = dict.fromkeys(job.spec.tasks, WAITING)
+    for held in job.grants.values():
+        places.update(dict.fromkeys(held.tasks, held.grant))
+    for tasks, place in (
+        (job.succeeded, SUCCEEDED),
+        (job.failed, FAILED),
+        (job.cancelled, CANCELLED),
+    ):
+        places.update(dict.fromkeys(tasks, place))
+    return str(job.state), tuple(places.values())
+
+
+class Recorder:
+    """A history, and what the ledger first made of each proposal."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.grants: dict[Proposal, int] = {}
+        self._open: dict[Proposal, Operation] = {}
+        self._committed: set[Proposal] = set()
+
+    def check(self) -> LinearizabilityResult:
+        """Once, when nothing can happen any more."""
+        for proposal, op in self._open.items():
+            if proposal not in self._committed:
+                self.history.fail(op)
+        return self.history.check(JobModel(self.grants))
+
+    def count(self, command: type[Command] | None) -> int:
+        """How many operations of a kind were answered; None: reads."""
+        kind = type(None) if command is None else command
+        ops = self.history.operations
+        return sum(op.status == "ok" and isinstance(op.arg.command, kind) for op in ops)
+
+    # --- what peers propose themselves ---
+
+    @contextmanager
+    def watching_peers(self) -> Iterator[None]:
+        number, apply = Replica.number, Replica.apply
+
+        def on_number(replica: Replica, command: Command) -> Envelope:
+            envelope = number(replica, command)
+            self._on_proposed(envelope)
+            return envelope
+
+        def on_apply(replica: Replica, batch: Committed) -> Outcomes:
+            before = replica.machine.command_index
+            brought = apply(replica, batch)
+            self._on_applied(replica, batch, before, brought)
+            return brought
+
+        with patch.object(Replica, "number", on_number), patch.object(Replica, "apply", on_apply):
+            yield
+
+    def _on_proposed(self, envelope: Envelope) -> None:
+        command, proposal = envelope.command, (envelope.proposer, envelope.request)
+        match command:
+            case Place(job=job) | Complete(job=job):
+                asked = Proposed(job, command, proposal)
+            case PeerUp() | PeerDown():
+                asked = Proposed(None, command, proposal)
+            case SubmitJob() | Cancel():
+                return  # of a client, which records it
+        kind = type(command).__name__
+        self._open[proposal] = self.history.invoke(envelope.proposer[:4], kind, asked)
+
+    def _on_applied(
+        self, replica: Replica, batch: Committed, before: int, brought: Outcomes
+    ) -> None:
+        outcomes = dict(brought.own)
+        granted = {s.index: s.event.tasks for s in brought.events if isinstance(s.event, Granted)}
+        for index, envelope in enumerate(batch.envelopes, start=before + 1):
+            proposal = (envelope.proposer, envelope.request)
+            outcome = outcomes.get(envelope.request)
+            if isinstance(envelope.command, Place) and proposal not in self.grants:
+                self.grants[proposal] = index
+                if envelope.proposer == replica._me and outcome is None:
+                    outcome = Placed(index, granted.get(index, EMPTY))  # it rode with a submit
+            self._committed.add(proposal)
+            if envelope.proposer == replica._me and outcome is not None:
+                op = self._open.pop(proposal, None)
+                if op is not None:
+                    self.history.ok(op, outcome)
+
+
+class Client:
+    """Submits, submits again, cancels and looks; one request at a time."""
+
+    def __init__(
+        self, cluster: SimCluster, recorder: Recorder, jobs: list[SubmitJob], rng: random.Random
+    ) -> None:
+        self._cluster = cluster
+        self._history = recorder.history
+        self._jobs = jobs  # shared by all clients, accepted or not
+        self._rng = rng
+        self._name = f"client {rng.randrange(1000)}"
+        self._peer = rng.randrange(cluster.size)
+        self._request = 0  # counts requests: what comes for an older one is too late
+        self._stopped = False
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def next(self) -> None:
+        """One more request; the next one follows its answer, or the lack of one."""
+        if self._stopped:
+            return
+        self._request += 1
+        rng = self._rng
+        draw = rng.random()
+        if len(self._jobs) < JOBS_MAX and draw < 0.2:
+            self._jobs.append(_draw_job(rng))
+        if not self._jobs:
+            self._later(rng.randrange(1, PAUSE_MS_MAX))
+        elif draw < 0.3:
+            self._call(rng.choice((self._jobs[-1], rng.choice(self._jobs))))
+        elif draw < 0.4:
+            self._call(Cancel(rng.choice(self._jobs).job))
+        else:
+            self._look(rng.choice(self._jobs[-2:]).job)
+
+    def _call(self, command: SubmitJob | Cancel) -> None:
+        op = self._history.invoke(
+            self._name, type(command).__name__, Proposed(command.job, command)
+        )
+
+        def on_answered(outcome: Outcome) -> None:
+            if isinstance(outcome, Rejected) and outcome.code == "unavailable":
+                self._history.fail(op)  # refused at the door
+            else:
+                self._history.ok(op, outcome)
+            self._go_on(request)
+
+        tag = self._cluster.callers.call(self._peer, command, on_answered)
+        request = self._request
+        self._cluster.after(PATIENCE_MS, lambda: self._turn_away(request, tag))
+
+    def _look(self, job: JobId) -> None:
+        op = self._history.invoke(self._name, "look", Proposed(job, None))
+        machine = self._cluster.peers[self._peer].scheduler.machine
+        request = self._request
+
+        def on_read(index: int | None) -> None:
+            if index is None:
+                self._history.fail(op)  # no quorum: it saw nothing
+            elif op.status == "pending":
+                self._history.ok(op, look_at(machine.jobs.get(job)))
+            self._go_on(request)
+
+        self._cluster.read(self._peer, on_read)
+        self._cluster.after(PATIENCE_MS, lambda: self._turn_away(request, None))
+
+    def _turn_away(self, request: int, tag: int | None) -> None:
+        """The peer didn't answer: ask another one from now on."""
+        if request == self._request:
+            if tag is not None:
+                self._cluster.callers.give_up(tag)
+            self._peer = self._rng.randrange(self._cluster.size)
+            self._request += 1
+            self._later(1)
+
+    def _go_on(self, request: int) -> None:
+        if request == self._request:
+            self._request += 1
+            self._later(self._rng.randrange(1, PAUSE_MS_MAX))
+
+    def _later(self, delay_ms: int) -> None:
+        self._cluster.after(delay_ms, self.next)
+
+
+def _draw_job(rng: random.Random) -> SubmitJob:
+    spec = sim_job(
+        TaskSet.of(0, rng.randint(1, TASKS_MAX)),
+        mean_us=rng.choice((5_000, 50_000, 400_000)),
+        fail_permille=rng.choice((0, 300)),
+        retries=rng.choice((0, 2)),
+    )
+    return SubmitJob(JobId(new_id(rng)), spec)
+
+
+Stop = Callable[[], None]
+
+
+def start_clients(cluster: SimCluster, recorder: Recorder, count: int, rng: random.Random) -> Stop:
+    """Let `count` clients work on the same few jobs until the returned function is called."""
+    jobs: list[SubmitJob] = []
+    clients = [
+        Client(cluster, recorder, jobs, random.Random(rng.getrandbits(64))) for _ in range(count)
+    ]
+    for client in clients:
+        cluster.after(rng.randrange(100, 500), client.next)
+
+    def stop() -> None:
+        for client in clients:
+            client.stop()
+
+    return stop
