@@ -2,8 +2,8 @@
 
 Clients each wait for one answer at a time, at a peer that they leave when it doesn't answer. What
 peers propose themselves (placements, results, comings and goings) is recorded where it is numbered
-and where its outcome is learned. What is never answered stays open: it happened at some time, or
-never; if the ledger never held it, never.
+and where its outcome is learned. What is never answered happened at some time, or never: whether,
+and by when at the latest, is asked of the ledger in the end, or the checker would have to try all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Final
 from unittest.mock import patch
 
+import msgspec
 from detangle.lin import History, LinearizabilityResult, Operation
 
 from p2psched.core.jobs import Job
@@ -33,7 +34,7 @@ from p2psched.model.commands import (
     SubmitJob,
 )
 from p2psched.model.execution import Committed
-from p2psched.model.ids import JobId, new_id
+from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import sim_job
@@ -41,6 +42,7 @@ from tests.sim.sequential import (
     CANCELLED,
     FAILED,
     SUCCEEDED,
+    UNKNOWN,
     WAITING,
     JobModel,
     Look,
@@ -52,6 +54,7 @@ PATIENCE_MS: Final = 1_500  # of a client with a peer
 PAUSE_MS_MAX: Final = 150  # of a client between two requests
 JOBS_MAX: Final = 5
 TASKS_MAX: Final = 5
+NEVER: Final[Proposal] = (PeerId(""), -1)
 
 
 def look_at(job: Job | None) -> Look | None:
@@ -76,15 +79,30 @@ class Recorder:
     def __init__(self) -> None:
         self.history = History()
         self.grants: dict[Proposal, int] = {}
+        self.unanswered = 0  # as found by `check`
+        self._asked: dict[int, tuple[Command, Operation]] = {}  # by identity of the command
+        self._proposals: dict[int, Proposal] = {}  # operation -> what the peers call it
         self._open: dict[Proposal, Operation] = {}
-        self._committed: set[Proposal] = set()
+        self._applied: dict[Proposal, int] = {}  # when a peer first applied it
 
     def check(self) -> LinearizabilityResult:
         """Once, when nothing can happen any more."""
-        for proposal, op in self._open.items():
-            if proposal not in self._committed:
-                self.history.fail(op)
+        for op in self.history.operations:
+            if op.status == "pending":
+                self.unanswered += 1
+                applied = self._applied.get(self._proposals.get(op.index, NEVER))
+                if applied is None:
+                    self.history.fail(op)
+                else:
+                    op.status, op.output, op.ret = "ok", UNKNOWN, applied
         return self.history.check(JobModel(self.grants))
+
+    def ask(self, client: str, command: SubmitJob | Cancel) -> tuple[SubmitJob | Cancel, Operation]:
+        """A client asks; the command to send, which is recognised when a peer proposes it."""
+        op = self.history.invoke(client, type(command).__name__, Proposed(command.job, command))
+        sent = msgspec.structs.replace(command)
+        self._asked[id(sent)] = (sent, op)
+        return sent, op
 
     def count(self, command: type[Command] | None) -> int:
         """How many operations of a kind were answered; None: reads."""
@@ -119,10 +137,13 @@ class Recorder:
                 asked = Proposed(job, command, proposal)
             case PeerUp() | PeerDown():
                 asked = Proposed(None, command, proposal)
-            case SubmitJob() | Cancel():
-                return  # of a client, which records it
-        kind = type(command).__name__
-        self._open[proposal] = self.history.invoke(envelope.proposer[:4], kind, asked)
+            case SubmitJob() | Cancel():  # of a client, which recorded it
+                _, op = self._asked[id(command)]
+                self._proposals[op.index] = proposal
+                return
+        op = self.history.invoke(envelope.proposer[:4], type(command).__name__, asked)
+        self._open[proposal] = op
+        self._proposals[op.index] = proposal
 
     def _on_applied(
         self, replica: Replica, batch: Committed, before: int, brought: Outcomes
@@ -136,7 +157,7 @@ class Recorder:
                 self.grants[proposal] = index
                 if envelope.proposer == replica._me and outcome is None:
                     outcome = Placed(index, granted.get(index, EMPTY))  # it rode with a submit
-            self._committed.add(proposal)
+            self._applied.setdefault(proposal, self.history._clock)
             if envelope.proposer == replica._me and outcome is not None:
                 op = self._open.pop(proposal, None)
                 if op is not None:
@@ -150,6 +171,7 @@ class Client:
         self, cluster: SimCluster, recorder: Recorder, jobs: list[SubmitJob], rng: random.Random
     ) -> None:
         self._cluster = cluster
+        self._recorder = recorder
         self._history = recorder.history
         self._jobs = jobs  # shared by all clients, accepted or not
         self._rng = rng
@@ -180,9 +202,7 @@ class Client:
             self._look(rng.choice(self._jobs[-2:]).job)
 
     def _call(self, command: SubmitJob | Cancel) -> None:
-        op = self._history.invoke(
-            self._name, type(command).__name__, Proposed(command.job, command)
-        )
+        sent, op = self._recorder.ask(self._name, command)
 
         def on_answered(outcome: Outcome) -> None:
             if isinstance(outcome, Rejected) and outcome.code == "unavailable":
@@ -191,7 +211,7 @@ class Client:
                 self._history.ok(op, outcome)
             self._go_on(request)
 
-        tag = self._cluster.callers.call(self._peer, command, on_answered)
+        tag = self._cluster.callers.call(self._peer, sent, on_answered)
         request = self._request
         self._cluster.after(PATIENCE_MS, lambda: self._turn_away(request, tag))
 

@@ -94,9 +94,9 @@ def judge(seed: int) -> LinearizabilityResult:
     return run(seed).check()
 
 
-@pytest.mark.parametrize("first", [0, 15, 30, 45])
+@pytest.mark.parametrize("first", [0, 10, 20, 30])
 def test_every_history_has_an_order_that_explains_it(first: int) -> None:
-    for seed in range(first, first + 15):
+    for seed in range(first, first + 10):
         result = judge(seed)
         assert result.ok, f"seed {seed}: {result.explain()}"
 
@@ -114,7 +114,9 @@ def test_the_histories_hold_every_kind_of_operation_and_some_without_an_answer()
     kinds: tuple[type[Command] | None, ...] = (SubmitJob, Cancel, Place, Complete, PeerUp, None)
     for kind in kinds:
         assert sum(recorder.count(kind) for recorder in recorders) >= 5, kind
-    assert any(op.status == "pending" for r in recorders for op in r.history.operations)
+    for recorder in recorders:
+        assert recorder.check().ok
+    assert sum(recorder.unanswered for recorder in recorders) >= 5
 
 
 # --- it can see -----------------------------------------------------------------------------------
