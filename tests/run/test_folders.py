@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,25 @@ def test_a_stream_writes_no_further_than_its_bound_and_through_no_link(tmp_path:
     stream.close()
     assert stream.capture.body() == b"hello"
     assert outside.read_text() == "untouched"
+
+
+def test_two_spawners_that_take_the_jobs_folder_away_from_each_other_both_go_on(
+    tmp_path: Path,
+) -> None:
+    """Each ends what was its last task while the other begins one, again and again."""
+    job = tmp_path / "job"
+    stop = threading.Event()
+
+    def take_away() -> None:
+        while not stop.is_set():
+            folders.remove_if_empty(str(job))
+
+    other = threading.Thread(target=take_away)
+    other.start()
+    try:
+        for number in range(2000):
+            folders.make(str(job / str(number)), [])
+            folders.remove(str(job / str(number)))
+    finally:
+        stop.set()
+        other.join()
