@@ -24,12 +24,12 @@ from typing import Final
 from p2psched.model import chunks, items
 from p2psched.model.errors import P2PSchedError, Unavailable
 from p2psched.model.execution import Batch, Ended, ExecutorEvent
-from p2psched.model.ids import JobId, short
+from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.ports.executor import OnExecutorEvent
 from p2psched.run import leftovers
-from p2psched.run.host import frames
+from p2psched.run.host import folders, frames
 from p2psched.run.host.shared import pieces
 from p2psched.run.host_handle import LOOK_S, HostHandle, Running, function_arguments, refusal
 from p2psched.run.hosts import Hosts
@@ -162,7 +162,7 @@ class WorkerPool:
 
     def task_folder(self, job: JobId, index: int, grant: int) -> Path:
         """Where a program task runs while it runs."""
-        return self._folder / short(job) / f"{index}.{grant}"
+        return self._folder / folders.name_of(job, index, grant)
 
     async def tail(
         self, job: JobId, index: int, *, stderr: bool, offset: int

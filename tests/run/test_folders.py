@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import threading
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ def test_a_sent_file_with_a_bad_name_is_refused(tmp_path: Path, name: str) -> No
 
 
 def test_a_folder_left_by_an_earlier_attempt_is_made_anew(tmp_path: Path) -> None:
-    task = tmp_path / "job" / "task"
+    task = tmp_path / "task"
     outside = tmp_path / "outside"
     outside.write_text("untouched")
     folders.make(str(task), [])
@@ -51,23 +50,7 @@ def test_a_stream_writes_no_further_than_its_bound_and_through_no_link(tmp_path:
     assert outside.read_text() == "untouched"
 
 
-def test_two_spawners_that_take_the_jobs_folder_away_from_each_other_both_go_on(
-    tmp_path: Path,
-) -> None:
-    """Each ends what was its last task while the other begins one, again and again."""
-    job = tmp_path / "job"
-    stop = threading.Event()
-
-    def take_away() -> None:
-        while not stop.is_set():
-            folders.remove_if_empty(str(job))
-
-    other = threading.Thread(target=take_away)
-    other.start()
-    try:
-        for number in range(2000):
-            folders.make(str(job / str(number)), [])
-            folders.remove(str(job / str(number)))
-    finally:
-        stop.set()
-        other.join()
+def test_folders_of_two_tasks_share_no_folder_that_one_could_take_from_the_other() -> None:
+    names = [folders.name_of("ab" * 16, index, grant) for index in (0, 1) for grant in (3, 30)]
+    assert len(set(names)) == 4
+    assert not any("/" in name for name in names)

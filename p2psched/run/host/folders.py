@@ -18,13 +18,22 @@ from . import capture
 File = tuple[str, int, bytes]  # name, mode, data
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-_TRIES_MAX: Final = 100  # of making a folder whose parent another spawner may take away
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+
+
+def name_of(job: str, index: int, grant: int) -> str:
+    """Of a task's folder. Tasks of a job share no folder of their own: spawners would take it away
+    from each other."""
+    return f"{job[:8]}.{index}.{grant}"
 
 
 def make(folder: str, files: list[File]) -> None:
     """A fresh folder with its files. Raises ValueError for a name that is none, OSError."""
-    _make_empty(folder)
+    try:
+        os.mkdir(folder, 0o700)  # noqa: PTH102 - strings all along: this is the hot path
+    except FileExistsError:
+        remove(folder)  # left by an attempt whose spawner was killed
+        os.mkdir(folder, 0o700)  # noqa: PTH102
     for name, mode, data in files:
         if _NAME.fullmatch(name) is None:
             raise ValueError(
@@ -40,34 +49,12 @@ def make(folder: str, files: list[File]) -> None:
             os.close(descriptor)
 
 
-def _make_empty(folder: str) -> None:
-    for attempt in range(_TRIES_MAX):
-        try:
-            os.mkdir(folder, 0o700)  # noqa: PTH102 - strings all along: this is the hot path
-        except FileExistsError:
-            remove(folder)  # left by an attempt whose spawner was killed
-        except FileNotFoundError:
-            # The first task of its job here; or another spawner has just ended what was the last
-            # one of its own, and took the job's empty folder away: make it again.
-            if attempt == _TRIES_MAX - 1:
-                raise
-            os.makedirs(os.path.dirname(folder), 0o700, exist_ok=True)  # noqa: PTH103, PTH120
-        else:
-            return
-    raise FileExistsError(folder)
-
-
 def remove(folder: str) -> None:
     """Take a task's folder away with all that it holds."""
     try:
         os.rmdir(folder)  # noqa: PTH106 - most are empty
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_if_empty(folder: str) -> None:
-    with contextlib.suppress(OSError):
-        os.rmdir(folder)  # noqa: PTH106 - another spawner may still use it
 
 
 class Stream:

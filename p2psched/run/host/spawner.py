@@ -177,15 +177,14 @@ class Spawner:
     def _run_batch(self, order: Order) -> None:
         self._batch = order.batch
         self._report.open_batch(order.batch)
-        parent = f"{self._folder}/{order.job[:8]}"
         ended = -1
         for index in (index for start, stop in order.ranges for index in range(start, stop)):
             if self._stop:
                 break
-            if not self._run_task(order, index, f"{parent}/{index}.{order.grant}"):
+            name = folders.name_of(order.job, index, order.grant)
+            if not self._run_task(order, index, f"{self._folder}/{name}"):
                 ended = index
         os.chdir(self._folder)
-        folders.remove_if_empty(parent)
         self._batch = -1
         self._report.close_batch(ended=ended)
 
