@@ -83,7 +83,7 @@ def test_sent_files_lie_in_each_tasks_own_folder_with_their_modes(tmp_path: Path
     async def scenario(rig: Rig) -> None:
         outcome = await rig.run(program("./run.sh", tasks=2, files=files))
         for index in (0, 1):
-            folder = rig.folder / "00000001" / f"{index}.9"
+            folder = rig.folder / f"00000001.{index}.9"
             assert outcome.tasks[index].stdout.decode() == f"sent\n{folder}\n"
 
     with_pool(tmp_path, scenario)
