@@ -30,32 +30,48 @@ class Cluster:
         self.addresses = [f"127.0.0.1:{_free_port()}" for _ in slots]
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def client(self) -> Client:
-        return Client(self.addresses[0], runtime_dir=self.folder / "run")
+    def client(self, number: int = 0) -> Client:
+        return Client(self.addresses[number], runtime_dir=self.folder / "run")
 
     async def start(self) -> None:
-        for number, slots in enumerate(self._slots):
-            name = f"bench{number}"
-            command = [sys.executable, "-m", "p2psched", "start", "--name", name]
-            command += ["--data", str(self.folder / name), "--slots", str(slots)]
-            command += ["--listen", self.addresses[number]]
-            command += ["--join", self.addresses[0]] if number else []
-            self.processes.append(self._spawn(command, self.folder / f"{name}.log"))
-            await self._wait_peers(number + 1)
+        for number in range(len(self._slots)):
+            self.processes.append(self._start_peer(number))
+            await self.wait_whole(number + 1)
+
+    def _start_peer(self, number: int) -> subprocess.Popen[bytes]:
+        name = f"bench{number}"
+        command = [sys.executable, "-m", "p2psched", "start", "--name", name]
+        command += ["--data", str(self.folder / name), "--slots", str(self._slots[number])]
+        command += ["--listen", self.addresses[number]]
+        command += ["--join", self.addresses[0]] if number and len(self.processes) == number else []
+        return self._spawn(command, self.folder / f"{name}.log")
+
+    def kill(self, pid: int) -> int:
+        """kill -9 of the peer alone. Returns its number."""
+        number = next(n for n, process in enumerate(self.processes) if process.pid == pid)
+        self.processes[number].kill()
+        self.processes[number].wait()
+        return number
+
+    def restart(self, number: int) -> None:
+        self.processes[number] = self._start_peer(number)
 
     def _spawn(self, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "P2PSCHED_RUNTIME_DIR": str(self.folder / "run")}
         with log.open("wb") as output:
             return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
 
-    async def _wait_peers(self, count: int) -> None:
+    async def wait_whole(self, count: int) -> None:
+        """Until so many peers are alive, as the processes that run now, and three of them vote."""
         async with asyncio.timeout(READY_TIMEOUT_S):
             while True:
                 with contextlib.suppress(Exception):
                     async with self.client() as client:
                         peers = await client.peers()
                         voters = sum(peer.role != "learner" for peer in peers)
-                        if len(peers) == count and (count != 3 or voters == 3):
+                        alive = {peer.info.pid for peer in peers if peer.state == "alive"}
+                        pids = {process.pid for process in self.processes}
+                        if alive == pids and len(pids) == count and (count != 3 or voters == 3):
                             return
                 await asyncio.sleep(0.05)
 

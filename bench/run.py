@@ -21,9 +21,10 @@ from pathlib import Path
 
 import psutil
 
-from bench import measures
+from bench import measures, recovery
 from bench.cluster import running
 
+RECOVERY_SLOTS = (3, 3, 3)
 SLOTS = (1, 1, 0)  # 3 peers, 2 slots in all: the same two workers as the pool's
 RESULTS = Path(__file__).parent / "results"
 
@@ -31,9 +32,10 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5, help="runs of each measure")
+    parser.add_argument("--kills", type=int, default=10, help="of the leader, and of an owner")
     parser.add_argument("--no-record", action="store_true", help="print only")
     options = parser.parse_args()
-    report = asyncio.run(measure(options.repeat))
+    report = asyncio.run(measure(options.repeat, options.kills))
     print_report(report)
     if not options.no_record:
         RESULTS.mkdir(exist_ok=True)
@@ -42,7 +44,7 @@ def main() -> None:
         print(f"\nrecorded in {path}")
 
 
-async def measure(repeat: int) -> dict[str, object]:
+async def measure(repeat: int, kills: int) -> dict[str, object]:
     found: dict[str, list[float]] = {}
 
     def note(name: str, figures: dict[str, float]) -> None:
@@ -66,6 +68,12 @@ async def measure(repeat: int) -> dict[str, object]:
                 syncs = measures.sync_us(str(cluster.folder))
                 note("sync", {"p50_us": _at(syncs, 0.5), "p99_us": _at(syncs, 0.99)})
             note("footprint", await measures.footprint(cluster))
+        async with running(RECOVERY_SLOTS) as cluster:
+            for name, times in (
+                ("leader_killed", await recovery.leader_kills(cluster, kills)),
+                ("owner_killed", await recovery.owner_kills(cluster, kills)),
+            ):
+                found[f"{name}.s"] = times
     return {
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H%M%SZ"),
         "machine": _machine(),
