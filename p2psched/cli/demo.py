@@ -21,6 +21,8 @@ import typer
 from rich.console import Console
 
 from p2psched.cli.demo_story import NAMES, Plan, Story
+from p2psched.cli.options import OutputOption
+from p2psched.cli.output import Output
 from p2psched.demo.cluster import RUNTIME_VARIABLE, LocalCluster
 from p2psched.demo.facts import Facts
 from p2psched.demo.progress import Stage
@@ -32,7 +34,7 @@ PEERS_MIN_TO_KILL: Final = 3  # of two peers, one has no majority
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def demo(
+def demo(  # noqa: PLR0917 (typer passes options by name)
     peers: Annotated[int, typer.Option(min=1, max=len(NAMES), help="How many peers.")] = 3,
     kill: Annotated[
         bool, typer.Option("--kill/--no-kill", help="Kill -9 the leader and restart it.")
@@ -41,8 +43,9 @@ def demo(
         bool, typer.Option("--keep", help="Leave the cluster up, and say how to talk to it.")
     ] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="The report as JSON on stdout; progress on stderr.")
+        bool, typer.Option("--json", help="As -o json: the report on stdout, progress on stderr.")
     ] = False,
+    output: OutputOption = Output.TABLE,
     short: Annotated[
         bool, typer.Option("--short", help="60 tasks instead of 300, for a quick look.")
     ] = False,
@@ -62,10 +65,7 @@ def demo(
     kept = False
     try:
         facts = _run(plan, cluster, stage)
-        if json:
-            sys.stdout.write(_as_json(facts, folder if keep else None) + "\n")
-        else:
-            render(facts, Console())
+        _report(facts, Output.JSON if json else output, folder if keep else None)
         kept = keep
     finally:
         if not kept:
@@ -74,9 +74,20 @@ def demo(
             cluster.close()
             shutil.rmtree(folder, ignore_errors=True)
     if kept:
-        _say_how_to_talk(cluster, Console(stderr=json, highlight=False, soft_wrap=True))
+        plain = output is Output.TABLE and not json
+        _say_how_to_talk(cluster, Console(stderr=not plain, highlight=False, soft_wrap=True))
     if not facts.ok:
         raise typer.Exit(1)
+
+
+def _report(facts: Facts, output: Output, kept: Path | None) -> None:
+    match output:
+        case Output.TABLE:
+            render(facts, Console())
+        case Output.JSON:
+            sys.stdout.write(_as_json(facts, kept) + "\n")
+        case Output.QUIET:
+            sys.stdout.write(f"{facts.job}\n{facts.reduce_job}\n")
 
 
 def _check_possible(*, peers: int, kill: bool) -> None:
