@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 PATIENCE_S: Final = 30.0  # for a peer that can answer
 CONNECT_TIMEOUT_S: Final = 3.0
+LEARN_TIMEOUT_S: Final = 0.5  # for the other addresses, at the start; without a quorum nobody knows
 ANSWER_TIMEOUT_S: Final = 8.0  # a peer waits up to 5 s for a quorum before it says that it has none
 RETRY_S: Final = 0.2
 
@@ -48,7 +49,7 @@ class Session:
     async def __aenter__(self) -> Session:
         await self.connection()
         with contextlib.suppress(Unavailable, TimeoutError):
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(LEARN_TIMEOUT_S):
                 await self.learn_addresses()
         return self
 
