@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import IO, Final, TypeVar
 
 from p2psched.client.client import Client
 
@@ -164,12 +164,25 @@ class LiveCluster:
 
     # --- talking to it ----------------------------------------------------------------------------
 
-    def run(self, *words: str, timeout_s: float = COMMAND_S) -> subprocess.CompletedProcess[str]:
+    def popen(self, *words: str) -> subprocess.Popen[str]:
+        """A command line that goes on meanwhile; its stdout is to be read and closed."""
+        return subprocess.Popen(
+            [*COMMAND, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.env,
+        )
+
+    def run(
+        self, *words: str, timeout_s: float = COMMAND_S, stdout: IO[str] | int = subprocess.PIPE
+    ) -> subprocess.CompletedProcess[str]:
         """A command line, as a person or a script runs it."""
         return subprocess.run(
             [*COMMAND, *words],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
             env=self.env,
             timeout=timeout_s,

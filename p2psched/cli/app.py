@@ -6,6 +6,7 @@ on stdout is the answer and nothing else; errors and notes go to stderr.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -20,9 +21,11 @@ from p2psched.model.errors import P2PSchedError
 EXIT_USAGE: Final = 2
 EXIT_BUG: Final = 70  # EX_SOFTWARE: none of the codes that people are promised
 EXIT_INTERRUPTED: Final = 130
+EXIT_OUTPUT: Final = 74  # as sysexits.h has it: input or output failed
 EXIT_PIPE: Final = 141  # as a shell reports a program that wrote to a closed pipe
 
 _NOWHERE: Final = logging.NullHandler()
+_OUTPUT_FAULTS: Final = frozenset({errno.ENOSPC, errno.EBADF, errno.EIO, errno.EDQUOT})
 
 
 def main() -> None:
@@ -49,6 +52,12 @@ def run(arguments: Sequence[str]) -> int:
         # Whoever read our output has enough; the interpreter must not flush it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
+    except OSError as error:
+        if sys.stdout is not None and error.errno in _OUTPUT_FAULTS:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            text = f"can't write the output: {error.strerror}"
+            return print_error("output", text, EXIT_OUTPUT, json=json)
+        return _other(error, json=json)
     except SystemExit as end:  # completion scripts end like this
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as error:  # noqa: BLE001 (the last line of defence: one way out for all)

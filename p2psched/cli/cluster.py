@@ -20,8 +20,9 @@ from p2psched.cli.output import (
     write_line,
 )
 from p2psched.client.client import Client
+from p2psched.client.session import Session, find_peers
 from p2psched.model.ids import short
-from p2psched.model.messages import PeerView, StatusAnswer
+from p2psched.model.messages import GetStatus, PeerView, StatusAnswer
 
 PEERS_EXAMPLES: Final = """\b
 Examples:
@@ -85,7 +86,9 @@ def status(target: Target) -> None:
     """Show how one peer sees itself and the cluster. It needs no majority."""
 
     async def work(client: Client) -> StatusAnswer:
-        return await client.status()
+        if target.peer is None:
+            return await client.status()
+        return await _status_of(target, target.peer)
 
     found = talk(target, work)
     match target.output:
@@ -96,6 +99,18 @@ def status(target: Target) -> None:
             write_line(short(found.info.peer))
         case Output.TABLE:
             print_sheet(_sheet(found))
+
+
+async def _status_of(target: Target, address: str) -> StatusAnswer:
+    """Of this peer, and no other that would answer for it."""
+    found, secret = find_peers(
+        address, secret_file=target.secret_file, runtime_dir=target.runtime_dir
+    )
+    session = Session(found[:1], secret=secret, patience_s=target.patience_s)
+    try:
+        return await session.call(GetStatus(), StatusAnswer)
+    finally:
+        await session.__aexit__()
 
 
 def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:

@@ -70,16 +70,16 @@ def start_detached(
         write_line(line)
 
 
-def enter_background(folder: Path) -> None:
-    """In the child: from here on stdout and stderr are the log in the data folder. Safe to
-    repeat."""
+def enter_background(folder: Path, *, is_ready: bool) -> None:
+    """In the child: from here on stderr is the log in the data folder, and stdout too once it is
+    ready: before, whoever started it reads there. Safe to repeat."""
     log = os.open(folder / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         sys.stderr.flush()
         if not os.path.sameopenfile(2, log):
             # The file was written at its end, and reading by position leaves it so.
             os.write(log, os.pread(2, NOTES_BYTES_MAX, 0))
-        for descriptor in (1, 2):
+        for descriptor in (1, 2) if is_ready else (2,):
             os.dup2(log, descriptor)
     finally:
         os.close(log)

@@ -162,12 +162,12 @@ def _run(config: Config, output: Output, *, detached: bool) -> None:
             # Who started us may be gone, and a peer doesn't end for a line that nobody reads.
             note("nobody reads the output")
         if detached:
-            enter_background(Path(config.data))
+            enter_background(Path(config.data), is_ready=True)
 
     def on_delay() -> None:
         note(_waiting_for(config))
         if detached and _is_up(config):
-            enter_background(Path(config.data))
+            enter_background(Path(config.data), is_ready=False)
 
     notice = threading.Timer(NOTICE_S, on_delay)
     notice.daemon = True

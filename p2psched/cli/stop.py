@@ -22,12 +22,13 @@ from p2psched.cli.output import Output, print_json, write_line
 from p2psched.client.session import Session, find_peers
 from p2psched.model.commands import PeerInfo
 from p2psched.model.errors import NotFound, TimedOut, Unavailable, UsageError
-from p2psched.model.ids import short
+from p2psched.model.ids import PeerId, short
 from p2psched.model.messages import GetStatus, StatusAnswer, StopPeer
 from p2psched.net.address import parse
 from p2psched.net.calls import CallClient
 from p2psched.store.records import Record, list_records
 
+PREFIX_LEN_MIN: Final = 4  # of an id: shorter is a name
 GONE_S: Final = 30.0  # a peer gives its tasks back, ends its workers, closes its files
 CALL_TIMEOUT_S: Final = 5.0
 
@@ -96,7 +97,9 @@ async def _choose(
 ) -> tuple[str, Record | None]:
     """The address of the peer that is meant, with its record if it runs here."""
     if name is not None:
-        matches = [r for r in records if r.name == name or r.peer.startswith(name.lower())]
+        matches = [r for r in records if r.name == name] or [
+            r for r in records if _is_prefix(name, r.peer)
+        ]
         if len(matches) > 1:
             raise UsageError(f"{name!r} fits {len(matches)} peers here: {_listed(matches)}")
         if matches:
@@ -114,10 +117,9 @@ async def _choose(
 
 async def _address_elsewhere(target: Target, name: str) -> str:
     async with connected(target) as client:
-        found = [
-            view.info
-            for view in await client.peers()
-            if view.state != "dead" and (view.info.name == name or view.info.peer.startswith(name))
+        live = [view.info for view in await client.peers() if view.state != "dead"]
+        found = [info for info in live if info.name == name] or [
+            info for info in live if _is_prefix(name, info.peer)
         ]
     if len(found) != 1:
         what = f"fits {len(found)} live peers" if found else "is no live peer"
@@ -125,8 +127,17 @@ async def _address_elsewhere(target: Target, name: str) -> str:
     return found[0].address
 
 
+def _is_prefix(text: str, peer: PeerId) -> bool:
+    """Digits enough that nobody means a name by them."""
+    return len(text) >= PREFIX_LEN_MIN and peer.startswith(text.lower())
+
+
 def _listed(records: Sequence[Record]) -> str:
-    return ", ".join(f"`p2psched stop {record.name}`" for record in records)
+    """What to type for each: its name, or its id where two share a name."""
+    names = [record.name for record in records]
+    return ", ".join(
+        f"`p2psched stop {r.name if names.count(r.name) == 1 else short(r.peer)}`" for r in records
+    )
 
 
 async def _ask_to_stop(calls: CallClient, local: Record | None) -> PeerInfo:

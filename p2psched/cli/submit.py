@@ -151,7 +151,7 @@ def job_of_key(key: str) -> str:
 
 def _say_accepted(view: JobView, output: Output, *, known: bool, waits: bool) -> None:
     if known:
-        note(f"{title(view)} is known by this key, nothing new was submitted: it is {view.state}")
+        note(f"{title(view)} was submitted before and is the same job now: it is {view.state}")
     if waits:  # stdout belongs to the tasks, or to the answer at the end
         if output is Output.TABLE and not known:
             note(f"{title(view)}: {count(view.tasks, 'task')}")

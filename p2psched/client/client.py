@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from p2psched.client.functions import Arguments, function_spec, one_argument
+from p2psched.client.functions import Arguments, function_spec, one_argument, timeout_ms
 from p2psched.client.results import TaskResult, results_of
 from p2psched.client.session import PATIENCE_S, Session, find_peers
 from p2psched.model.errors import NotFound, TaskFailed, UsageError
@@ -128,7 +128,8 @@ class Client:
     """A connection to a cluster through any of its peers; see the module for the shortest use.
 
     Without an address the peers on this machine are found by their records, and so is the secret;
-    elsewhere pass `secret_file`. Every call is repeated at another peer for up to `patience_s`
+    elsewhere pass `secret_file`. `P2PSCHED_PEER`, `P2PSCHED_SECRET_FILE` and `P2PSCHED_RUNTIME_DIR`
+    stand in for what is not given. Every call is repeated at another peer for up to `patience_s`
     seconds when one is gone or without a leader; then Unavailable is raised.
     """
 
@@ -147,13 +148,20 @@ class Client:
         self._session: Session | None = None
 
     async def __aenter__(self) -> Client:
-        directory = self._runtime_dir or default_runtime_dir(os.environ)
-        addresses, secret = await asyncio.to_thread(
-            find_peers, self._address, secret_file=self._secret_file, runtime_dir=directory
-        )
+        addresses, secret = await asyncio.to_thread(self._find_peers)
         self._session = Session(addresses, secret=secret, patience_s=self._patience_s)
         await self._session.__aenter__()
         return self
+
+    def _find_peers(self) -> tuple[list[str], bytes]:
+        """What wasn't given comes from the variables that the command line reads too."""
+        runtime_dir = self._runtime_dir or Path(os.environ.get("P2PSCHED_RUNTIME_DIR", ""))
+        secret_file = self._secret_file or Path(os.environ.get("P2PSCHED_SECRET_FILE", ""))
+        return find_peers(
+            self._address or os.environ.get("P2PSCHED_PEER") or None,
+            secret_file=secret_file if secret_file != Path() else None,
+            runtime_dir=runtime_dir if runtime_dir != Path() else default_runtime_dir(os.environ),
+        )
 
     async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
@@ -235,11 +243,11 @@ class Client:
                     files=tuple(files),
                 ),
                 retries=retries,
-                timeout_ms=None if timeout_s is None else max(1, round(timeout_s * 1000)),
+                timeout_ms=timeout_ms(timeout_s),
                 cpus=cpus,
                 submitter=who_am_i(),
             )
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from error
         return await self.submit_spec(spec, job_id=job_id)
 

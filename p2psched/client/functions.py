@@ -16,6 +16,7 @@ from p2psched.model.taskset import TaskSet
 
 CHUNK_TASKS: Final = 512
 PICKLE_PROTOCOL: Final = 5
+TIMEOUT_S_MAX: Final = 10 * 365 * 86_400
 _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None)})
 
 Arguments = tuple[tuple[object, ...], Mapping[str, object]]
@@ -55,12 +56,21 @@ def function_spec(
             tasks=TaskSet.of(0, len(packed)),
             work=work,
             retries=retries,
-            timeout_ms=None if timeout_s is None else max(1, round(timeout_s * 1000)),
+            timeout_ms=timeout_ms(timeout_s),
             cpus=cpus,
             submitter=submitter,
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
+
+
+def timeout_ms(timeout_s: float | None) -> int | None:
+    """Raises ValueError for what is no duration."""
+    if timeout_s is None:
+        return None
+    if not 0 < timeout_s <= TIMEOUT_S_MAX:
+        raise ValueError(f"a timeout is more than 0 and at most {TIMEOUT_S_MAX} s, not {timeout_s}")
+    return max(1, round(timeout_s * 1000))
 
 
 def _pack_function(function: Callable[..., object] | str) -> tuple[str, bytes]:

@@ -77,7 +77,7 @@ class Session:
         deadline = loop.time() + self.patience_s
         while True:
             try:
-                answer = await self._ask(body)
+                answer = await self._ask(body, deadline - loop.time())
             except Unavailable as error:
                 if loop.time() + RETRY_S >= deadline:
                     raise
@@ -88,16 +88,18 @@ class Session:
                     raise Refused(f"a peer of another version answered {type(answer).__name__}")
                 return answer
 
-    async def _ask(self, body: CallBody) -> AnswerBody:
+    async def _ask(self, body: CallBody, left_s: float) -> AnswerBody:
         """One try, at the peer that we are connected to. A peer that is frozen keeps its connection
         and never answers, so an answer has a limit: a peer's own, and some more."""
         calls = await self.connection()
         wait_s = body.wait_ms / 1000 if isinstance(body, FetchResults) else 0.0
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S + wait_s):
+            async with asyncio.timeout(min(ANSWER_TIMEOUT_S, max(left_s, RETRY_S)) + wait_s):
                 return await calls.call(body)
         except TimeoutError as error:
-            raise Unavailable(f"{self.address} does not answer any more") from error
+            raise Unavailable(
+                f"{self.address} gives no answer: there is no quorum, or it is frozen"
+            ) from error
 
     async def _turn(self) -> None:
         """Ask another peer next: this one is gone, or cut off from the majority."""

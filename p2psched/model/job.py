@@ -119,24 +119,14 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
     submitter: str = ""  # user@host, for people
 
     def __post_init__(self) -> None:
-        size = len(self.tasks)
-        if not 1 <= size <= limits.JOB_TASKS_MAX:
-            raise ValueError(f"a job has 1 to {limits.JOB_TASKS_MAX:,} tasks, not {size:,}")
-        if len(self.name) > limits.JOB_NAME_LEN_MAX or not self.name.isprintable():
-            raise ValueError(
-                f"a job's name has up to {limits.JOB_NAME_LEN_MAX} printable characters"
-            )
-        if len(self.tasks.ranges) > limits.JOB_RANGES_MAX:
-            raise ValueError(
-                f"a job's tasks are at most {limits.JOB_RANGES_MAX:,} ranges of indices, these are "
-                f"{len(self.tasks.ranges):,}: number the tasks without gaps"
-            )
-        if len(self.submitter) > limits.SUBMITTER_LEN_MAX:
-            raise ValueError(f"a submitter has up to {limits.SUBMITTER_LEN_MAX} characters")
-        if not 0 <= self.retries <= limits.RETRIES_MAX:
-            raise ValueError(f"retries are 0 to {limits.RETRIES_MAX}, not {self.retries}")
-        if not 1 <= self.cpus <= limits.SLOTS_MAX:
-            raise ValueError(f"cpus are 1 to {limits.SLOTS_MAX}, not {self.cpus}")
+        self._check_tasks()
+        self._check_words()
+        for field, value, low, high in (
+            ("retries", self.retries, 0, limits.RETRIES_MAX),
+            ("cpus", self.cpus, 1, limits.SLOTS_MAX),
+        ):
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f"{field} are {low} to {high}, not {value!r}")
         if self.timeout_ms is not None and self.timeout_ms < 1:
             raise ValueError("a timeout must be longer than nothing")
         argument_bytes = argument_size(self.work)
@@ -146,12 +136,29 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
                 f"{limits.JOB_ARGUMENT_BYTES_MAX // limits.KIB} KiB, these take "
                 f"{-(-argument_bytes // limits.KIB)} KiB: split the job, or pass paths"
             )
+
+    def _check_tasks(self) -> None:
+        size = len(self.tasks)
+        if not 1 <= size <= limits.JOB_TASKS_MAX:
+            raise ValueError(f"a job has 1 to {limits.JOB_TASKS_MAX:,} tasks, not {size:,}")
+        if len(self.tasks.ranges) > limits.JOB_RANGES_MAX:
+            raise ValueError(
+                f"a job's tasks are at most {limits.JOB_RANGES_MAX:,} ranges of indices, these are "
+                f"{len(self.tasks.ranges):,}: number the tasks without gaps"
+            )
         if isinstance(self.work, FunctionWork) and (
             self.tasks.ranges != ((0, size),)
             or self.work.chunk_tasks < 1
             or len(self.work.chunks) != -(-size // self.work.chunk_tasks)
         ):
             raise ValueError("a function job needs the arguments of each of its tasks")
+
+    def _check_words(self) -> None:
+        name, most = self.name, limits.JOB_NAME_LEN_MAX
+        if len(name) > most or not name.isprintable() or "/" in name:
+            raise ValueError(f"a job's name has up to {most} printable characters, and no '/'")
+        if len(self.submitter) > limits.SUBMITTER_LEN_MAX:
+            raise ValueError(f"a submitter has up to {limits.SUBMITTER_LEN_MAX} characters")
 
 
 def argument_size(work: Work) -> int:

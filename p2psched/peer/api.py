@@ -1,8 +1,8 @@
 """What a peer answers: each call that a client or another peer may make.
 
 Reads are linearizable: what was acknowledged anywhere before the call is seen. Only `GetStatus`,
-`Contacts`, `TailOutput` and `StopPeer` are answered without a quorum. It refuses nothing that any
-other peer would answer: what only the leader can do is passed on to it.
+`ListPeers`, `Contacts`, `TailOutput` and `StopPeer` are answered without a quorum. It refuses
+nothing that any other peer would answer: what only the leader can do is passed on to it.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 class Others(Protocol):
     """Calls to other peers."""
 
+    def connected(self) -> frozenset[PeerId]: ...
+
     async def call(self, peer: PeerId, body: CallBody) -> AnswerBody: ...
 
 
@@ -123,13 +125,17 @@ class Api:
                 return await self._tail_output(body)
             case FetchHistory():
                 return await self._history(body)
-            case FindJob() | ShowJob() | ListJobs() | ListPeers():
+            case FindJob() | ShowJob() | ListJobs():
                 return await self._list(body)
             case _:
                 return await self._of_this_peer(body)
 
-    async def _of_this_peer(self, body: Join | GetStatus | Contacts | StopPeer) -> AnswerBody:
+    async def _of_this_peer(
+        self, body: ListPeers | Join | GetStatus | Contacts | StopPeer
+    ) -> AnswerBody:
         match body:
+            case ListPeers():
+                return await self._list_peers()
             case Join(member=member):
                 return await self._join(member)
             case GetStatus():
@@ -140,7 +146,7 @@ class Api:
                 self._stop()
                 return Done()
 
-    async def _list(self, body: FindJob | ShowJob | ListJobs | ListPeers) -> AnswerBody:
+    async def _list(self, body: FindJob | ShowJob | ListJobs) -> AnswerBody:
         await self._linearize()
         machine = self._machine
         match body:
@@ -150,11 +156,6 @@ class Api:
                 return job_view(self._job(job), machine, whole=True)
             case ListJobs(limit=limit):
                 return JobList(tuple(self._newest(limit)), len(machine.jobs))
-            case ListPeers():
-                ages = await self._ages()
-                leader = self._ledger.coordinator()
-                membership = self._ledger.engine.raft.membership
-                return PeerList(tuple(peer_views(machine, membership, leader, ages)))
 
     def _newest(self, limit: int) -> Iterator[JobView]:
         """As many as were asked for and fit one answer."""
@@ -251,6 +252,19 @@ class Api:
         return History(tuple(events), more=len(events) >= limit)
 
     # --- peers ------------------------------------------------------------------------------------
+
+    async def _list_peers(self) -> PeerList:
+        """With a leader, what it knows; without one, whom this peer reaches: people need to see
+        who is missing above all then."""
+        raft = self._ledger.engine.raft
+        if raft.leader_is_live():
+            await self._linearize()
+            ages = await self._ages()
+            reached = None
+        else:
+            ages, reached = {}, self._others.connected() | {self._me}
+        leader = self._ledger.coordinator()
+        return PeerList(tuple(peer_views(self._machine, raft.membership, leader, ages, reached)))
 
     async def _ages(self) -> dict[PeerId, int]:
         leader = self._ledger.coordinator()

@@ -8,6 +8,7 @@ from typing import Final
 
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
+from p2psched.model.commands import PeerInfo
 from p2psched.model.errors import NotFound
 from p2psched.model.ids import JobId, PeerId, is_id
 from p2psched.model.job import FunctionWork, JobSpec, ProgramWork
@@ -99,14 +100,14 @@ def find_job(machine: Machine, text: str) -> Job:
     if is_id(text) and JobId(text) in jobs:
         return jobs[JobId(text)]
     matches = [job for job in jobs if job.startswith(text.lower())] if text else []
+    named = next((job for job in reversed(jobs.values()) if job.spec.name == text), None)
+    if named is not None and named.id not in matches:
+        matches.append(named.id)  # a name that looks like digits must not hit another job
     if len(matches) == 1:
         return jobs[matches[0]]
-    if len(matches) > 1:
+    if matches:
         shown = ", ".join(job[:12] for job in matches[:5])
-        raise NotFound(f"{text!r} fits {len(matches)} jobs: {shown}: type more digits")
-    for job in reversed(jobs.values()):
-        if job.spec.name == text:
-            return job
+        raise NotFound(f"{text!r} fits {len(matches)} jobs: {shown}: type more digits of the id")
     raise NotFound(f"no job {text!r}: `p2psched jobs` lists them")
 
 
@@ -115,16 +116,24 @@ def peer_views(
     membership: Membership,
     leader: PeerId | None,
     ages_ms: Mapping[PeerId, int],
+    reached: frozenset[PeerId] | None = None,
 ) -> list[PeerView]:
-    """All peers that ever came up, by name. `ages_ms` is empty if the leader can't be asked."""
+    """All peers that ever came up, by name. `ages_ms` is empty if the leader can't be asked;
+    without any leader, `reached` are those that answer this peer."""
+    known = {peer: (row.info, row.live, row.owned) for peer, row in machine.peers.items()}
+    for member in (*membership.voters, *membership.learners):
+        if member.peer not in known:  # in the log, and not applied yet
+            info = PeerInfo(member.peer, 0, member.name, member.address, 0, 0, "", "")
+            known[member.peer] = (info, True, 0)
     views = []
-    for peer, row in machine.peers.items():
+    for peer, (info, live, owned) in known.items():
         heard_ms = ages_ms.get(peer)
-        state = "alive" if row.live else "dead"
-        if row.live and heard_ms is not None and heard_ms >= SUSPECT_AFTER_MS:
+        state = "alive" if live else "dead"
+        silent = heard_ms is not None and heard_ms >= SUSPECT_AFTER_MS
+        if live and (silent or (reached is not None and peer not in reached)):
             state = "suspect"
         role = "voter" if membership.is_voter(peer) else "learner"
-        if peer == leader and row.live:
+        if peer == leader and live:
             role = "leader"
-        views.append(PeerView(row.info, role, state, row.owned, heard_ms))
+        views.append(PeerView(info, role, state, owned, heard_ms))
     return sorted(views, key=lambda view: (view.info.name, view.info.peer))

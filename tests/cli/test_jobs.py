@@ -106,7 +106,7 @@ def test_a_key_stands_for_one_job(live: LiveCluster) -> None:
     first = live.run("submit-job", "--key", "once", "-o", "quiet", "--", "true")
     again = live.run("submit-job", "--key", "once", "--", "true")
     assert again.stdout.startswith(f"job {first.stdout.strip()} ")
-    assert "known by this key" in again.stderr
+    assert "was submitted before" in again.stderr
     assert "known" not in first.stderr
 
 

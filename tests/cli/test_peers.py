@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -160,3 +161,87 @@ def test_a_frozen_peer_is_left_for_another(empty: LiveCluster) -> None:
     assert empty.ask(work, through="b") != frozen.address
     done = empty.run("jobs", "--peer", frozen.address)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_cluster_without_a_quorum_still_says_who_is_missing_and_keeps_its_word(
+    empty: LiveCluster,
+) -> None:
+    for name in "abc":
+        empty.start(name)
+    wait_until(lambda: voters(empty) == 3, "three voters")
+    empty.kill("b")
+    empty.kill("c")
+
+    def states() -> dict[str, str]:
+        done = empty.run("peers", "-o", "json")
+        peers = json.loads(done.stdout)["peers"] if done.returncode == 0 else []
+        return {peer["name"]: peer["state"] for peer in peers}
+
+    wait_until(lambda: states() == {"a": "alive", "b": "suspect", "c": "suspect"}, "the missing")
+    asked = empty.run("job", "wait", "last", "--patience", "0.5")
+    assert asked.returncode == 3
+    assert "no quorum" in asked.stderr
+    # All killed: the first one that comes back in the background waits for its majority, and
+    # whoever started it hears the outcome once the others are there.
+    empty.kill("a")
+    first = empty.popen(
+        "start",
+        "-d",
+        "--name",
+        "a",
+        "--data",
+        str(empty.peers["a"].data),
+        *("--listen", empty.peers["a"].address),
+    )
+    wait_until(lambda: "waits for a majority" in empty.run("status").stderr or _is_up(empty), "a")
+    for name in "bc":
+        empty.restart_nowait(name)
+    assert first.wait(COMMAND_S) == 0
+    assert first.stdout is not None
+    assert "peer a is up" in first.stdout.read()
+    first.stdout.close()
+
+
+def _is_up(cluster: LiveCluster) -> bool:
+    return cluster.run("status", "--patience", "1").returncode == 0
+
+
+def test_stop_means_a_name_before_it_means_an_id(empty: LiveCluster) -> None:
+    empty.start("a")
+    first = empty.peers["a"].id[0]  # of its id: a name that a person may well use
+    empty.start(first if first != "a" else "aa")
+    name = "aa" if first == "a" else first
+    assert f"stopped peer {name} " in empty.ok("stop", name)
+    assert empty.run("stop", name).returncode == 2
+    assert "stopped peer a " in empty.ok("stop", empty.peers["a"].id[:6])
+
+
+def test_status_of_a_frozen_peer_is_not_answered_by_another(empty: LiveCluster) -> None:
+    for name in "ab":
+        empty.start(name)
+    frozen = empty.peers["b"]
+    frozen.process.send_signal(signal.SIGSTOP)
+    asked = empty.run("status", "--peer", frozen.address, "--patience", "1")
+    frozen.process.send_signal(signal.SIGCONT)
+    assert (asked.returncode, asked.stdout) == (3, "")
+
+
+def test_an_output_that_takes_nothing_more_is_one_line(empty: LiveCluster) -> None:
+    empty.start("a")
+    with Path("/dev/full").open("w") as full:
+        done = empty.run("peers", stdout=full)
+    assert done.returncode == 74
+    assert done.stderr == "error: can't write the output: No space left on device\n"
+
+
+def test_a_program_finds_its_peer_as_the_command_line_does(
+    empty: LiveCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty.start("a")
+    monkeypatch.setenv("P2PSCHED_RUNTIME_DIR", empty.env["P2PSCHED_RUNTIME_DIR"])
+
+    async def main() -> str:
+        async with Client() as client:
+            return (await client.status()).info.name
+
+    assert asyncio.run(main()) == "a"

@@ -84,3 +84,24 @@ def test_a_function_that_holds_a_lock_is_refused() -> None:
 
     with pytest.raises(UsageError, match="the function can't be serialised"):
         spec_of(locked, [1])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cpus": 1.5}, "cpus are 1 to 1024, not 1.5"),
+        ({"cpus": 0}, "cpus are 1 to 1024, not 0"),
+        ({"retries": "x"}, "retries are 0 to 100"),
+        ({"timeout_s": 0}, "a timeout is more than 0"),
+        ({"timeout_s": -1.0}, "a timeout is more than 0"),
+        ({"timeout_s": float("nan")}, "a timeout is more than 0"),
+        ({"timeout_s": 1e300}, "a timeout is more than 0 and at most"),
+        ({"name": "a/b"}, "no '/'"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_before_anything_is_sent(
+    options: dict[str, object], words: str
+) -> None:
+    given: dict[str, object] = {"name": None, "retries": 0, "timeout_s": None, "cpus": 1}
+    with pytest.raises(UsageError, match=words):
+        function_spec(len, one_argument(["a"]), submitter="", **(given | options))  # type: ignore[arg-type]  # wrong on purpose
