@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
-from p2psched.model.errors import Refused, Unavailable
+from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.messages import AnswerBody, CallBody, FetchResults, ListPeers, PeerList
 from p2psched.net.address import parse
 from p2psched.net.auth import Identity
@@ -145,7 +145,8 @@ def find_peers(
 ) -> tuple[list[str], bytes]:
     """Where to connect and with which secret: a given address, or the local peers' records.
 
-    Blocks on the disk. Raises Unavailable if no peer is known, Refused if no secret is.
+    Blocks on the disk. Raises Unavailable if no peer is known, Refused if no secret is, UsageError
+    if it can't be told which cluster is meant.
     """
     records = list_records(runtime_dir)
     if address is None:
@@ -157,6 +158,12 @@ def find_peers(
             )
         chosen = alive[0]
         same = [record.address for record in alive if record.cluster == chosen.cluster]
+        if len(same) < len(alive):
+            named = ", ".join(f"{record.name} at {record.address}" for record in alive[:6])
+            raise UsageError(
+                f"peers of several clusters run on this machine ({named}): say which with --peer, "
+                "or P2PSCHED_PEER"
+            )
         secret = read_secret_file(secret_file or Path(chosen.secret_path))
         return same, secret
     wanted = str(parse(address))
