@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from p2psched import Client
+from p2psched.model.errors import P2PSchedError
 
 READY_TIMEOUT_S = 30.0
 
@@ -65,7 +66,7 @@ class Cluster:
         """Until so many peers are alive, as the processes that run now, and three of them vote."""
         async with asyncio.timeout(READY_TIMEOUT_S):
             while True:
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(P2PSchedError):
                     async with self.client() as client:
                         peers = await client.peers()
                         voters = sum(peer.role != "learner" for peer in peers)

@@ -162,3 +162,28 @@ def test_a_segment_without_tasks_is_refused(start: int, stop: int) -> None:
 
 def test_a_segment_names_its_tasks() -> None:
     assert Segment(3, 6, Cause.OK, b"").tasks == TaskSet.of(3, 6)
+
+
+@pytest.mark.parametrize("busy_us", [-1, 2**53 + 1, 2**64 - 1])
+def test_a_segment_with_an_impossible_duration_is_refused_at_the_door(busy_us: int) -> None:
+    """Users' code shares its process with the worker that reports: no store may choke on it."""
+    with pytest.raises(ValueError, match="not a duration"):
+        Segment(0, 1, Cause.OK, b"", busy_us)
+
+
+def test_a_segment_with_a_damaged_chunk_is_found_before_it_is_cut() -> None:
+    sound = chunks.pack([b"ab", b"cd"])
+    damaged = sound[:8] + (9).to_bytes(4, "little") + sound[12:]
+    Segment(0, 2, Cause.OK, sound).check()
+    with pytest.raises(ValueError, match="not a chunk"):
+        Segment(0, 2, Cause.OK, damaged).check()
+    with pytest.raises(ValueError, match="2 results"):
+        Segment(0, 3, Cause.OK, sound).check()
+
+
+def test_a_large_segment_splits_into_pieces_that_hold_the_same_results() -> None:
+    values = [bytes([n]) * 60_000 for n in range(20)]
+    pieces = Segment(5, 25, Cause.OK, chunks.pack(values), 2000).split()
+    assert max(len(piece.data) for piece in pieces) <= limits.SEGMENT_BYTES_MAX
+    assert [v for piece in pieces for v in chunks.unpack(piece.data)] == values
+    assert [(p.start, q.stop) for p, q in zip(pieces[:1], pieces[-1:], strict=True)] == [(5, 25)]

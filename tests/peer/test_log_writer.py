@@ -79,3 +79,30 @@ def test_after_a_failed_sync_nothing_is_told_and_nothing_more_is_written() -> No
 
 def _unexpected(error: Exception) -> None:
     raise AssertionError from error
+
+
+def test_any_other_failure_ends_it_too_and_is_told() -> None:
+    """A writer that went silent would leave a leader that commits nothing and keeps its role."""
+    failures: list[Exception] = []
+
+    async def run() -> None:
+        store, _ = LogStore.open(SimDisk(random.Random(1)))
+        failed = asyncio.Event()
+
+        def on_failed(error: Exception) -> None:
+            failures.append(error)
+            failed.set()
+
+        writer = LogWriter(store, on_synced=_unexpected_token, on_failed=on_failed)
+        gap = persist(7)  # the store asserts that entries follow each other
+        writer.write(gap)
+        async with asyncio.timeout(10):
+            await failed.wait()
+        writer.close()
+
+    asyncio.run(run())
+    assert [type(error) for error in failures] == [AssertionError]
+
+
+def _unexpected_token(token: int) -> None:
+    raise AssertionError(token)

@@ -291,6 +291,8 @@ def _as_fits(
 ) -> tuple[Envelope, ...]:
     """What the coordinator added, as far as the entry still fits a frame: the rest is placed in a
     later round."""
+    if len(decorated) == len(proposals):
+        return proposals
     size = sum(len(_encode(envelope)) for envelope in proposals)
     for number in range(len(proposals), len(decorated)):
         size += len(_encode(decorated[number]))
