@@ -60,6 +60,12 @@ async def find_cluster(config: Config, folder: DataFolder, rng: random.Random) -
             )
         folder.write_secret(secret)
         return Belonging(identity.cluster, secret, folder.is_founding, {})
+    if not folder.is_new and config.secret_file is None:
+        # Most likely it was told to join and could not: it must not found a cluster by itself now.
+        raise Refused(
+            f"data folder {folder.path} was left by a start that joined no cluster: pass --join "
+            "again, or remove the folder to found a new cluster"
+        )
     secret = folder.read_secret()
     if secret is None:
         given = config.secret_file

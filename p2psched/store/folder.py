@@ -67,8 +67,9 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 class DataFolder:
     """An open data folder: this process holds its lock until `close`. Use it from one thread."""
 
-    def __init__(self, path: Path, lock: int, identity: Identity) -> None:
+    def __init__(self, path: Path, lock: int, identity: Identity, *, is_new: bool) -> None:
         """Not for callers: see `open`."""
+        self.is_new: Final = is_new  # made by this process
         self.path: Final = path
         self.ledger_path: Final = path / "ledger"
         self.run_path: Final = path / "run"
@@ -91,7 +92,8 @@ class DataFolder:
                 sync_folder(path.parent)
             lock = _take_lock(path)
             try:
-                if (path / "identity").exists():
+                is_new = not (path / "identity").exists()
+                if not is_new:
                     identity = _load(path)
                 else:
                     identity = _new_identity(path.resolve().name if name is None else name)
@@ -99,7 +101,7 @@ class DataFolder:
                 for sub in ("ledger", "run"):
                     (path / sub).mkdir(mode=0o700, exist_ok=True)
                 sync_folder(path)
-                return cls(path, lock, identity)
+                return cls(path, lock, identity, is_new=is_new)
             except BaseException:
                 os.close(lock)
                 raise

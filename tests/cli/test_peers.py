@@ -133,6 +133,11 @@ def test_what_keeps_a_peer_from_starting_is_one_line(empty: LiveCluster, tmp_pat
             assert text in last
             assert "Traceback" not in done.stderr
     assert sorted(path.name for path in foreign.iterdir()) == ["photo.jpg"]
+    # Once more the folder of the last one, which was to join, and nothing said of joining.
+    words = ["start", "--name", "x", "--listen", "127.0.0.1:0", "--data", data]
+    done = empty.run(*words)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "joined no cluster" in done.stderr
 
 
 def test_a_folder_stays_with_its_cluster(empty: LiveCluster) -> None:

@@ -227,6 +227,15 @@ def test_a_peer_that_was_declared_down_asks_for_a_new_incarnation(peer: Peer) ->
     assert peer.of(RenewIncarnation) == [RenewIncarnation()]
 
 
+def test_a_peer_whose_folder_is_an_older_copy_asks_for_a_new_incarnation() -> None:
+    peer = Peer(incarnation=3)
+    peer.do(Began(peer.now_ms))
+    peer.round()
+    peer.commit_from_elsewhere(PeerUp(PeerInfo(P, 9, "p", "", 0, 2, "", "")))
+    peer.commit()  # the ledger knows a later life: ours is rejected
+    assert peer.of(RenewIncarnation) == [RenewIncarnation()]
+
+
 def test_a_renewed_peer_keeps_the_grants_that_are_still_its_own(peer: Peer) -> None:
     peer.commit_from_elsewhere(SUBMIT)
     grant = peer.grant(FOUR)
