@@ -82,7 +82,39 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=6):
     job: JobId
 
 
-Command = SubmitJob | Place | Complete | PeerUp | PeerDown | Cancel
+class Forget(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """Drop a job that has ended, its results and its history. Its id stays taken for a while."""
+
+    job: JobId
+
+
+class Pin(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """Keep a job for ever, or let it go again: a pinned one is never forgotten by itself."""
+
+    job: JobId
+    pinned: bool
+
+
+class Retry(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Run failed tasks again, and those whose results have no copy left. `spec` is that of the job:
+    what an ended job ran is not kept in memory. `tasks`: only these; empty: all such."""
+
+    job: JobId
+    spec: JobSpec
+    tasks: TaskSet = EMPTY
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """`peer` has these large results of a job on its disk from now on, or (not `held`) not any
+    more. Each is (index, name, digest): what the job has replaced since is not meant."""
+
+    job: JobId
+    peer: PeerId
+    blobs: tuple[tuple[int, str, bytes], ...]
+    held: bool
+
+
+Command = SubmitJob | Place | Complete | PeerUp | PeerDown | Cancel | Forget | Pin | Retry | Held
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -196,6 +228,28 @@ class JobEnded(msgspec.Struct, frozen=True, array_like=True, tag=9):
     state: JobState
 
 
+class JobForgotten(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Everything about the job may go from memory and disks."""
+
+    job: JobId
+
+
+class JobReopened(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Tasks of an ended or running job wait again. Results of theirs at positions before
+    `position` don't count any more."""
+
+    job: JobId
+    tasks: TaskSet
+    position: int
+
+
+class ResultsLost(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """The last copies of large results of these tasks are gone."""
+
+    job: JobId
+    tasks: TaskSet
+
+
 Event = (
     JobAdded
     | Granted
@@ -206,6 +260,9 @@ Event = (
     | PeerCameUp
     | PeerWentDown
     | JobEnded
+    | JobForgotten
+    | JobReopened
+    | ResultsLost
 )
 
 

@@ -8,6 +8,7 @@ P2PSchedError
 ├── Unavailable     no quorum, nobody answers, busy; retry after a while   exit 3
 ├── TimedOut        the caller's own deadline passed                       exit 4
 ├── TaskFailed      a task ended without a result; carries how             exit 1
+├── ResultLost      a result was committed and its last copy is gone       exit 1
 ├── ProtocolError   bytes that are no valid frame; the link is closed      exit 3
 └── Damaged         a checksum on disk does not match; the peer stops      exit 6
 """
@@ -74,6 +75,14 @@ class TaskFailed(P2PSchedError):
         self.cause = cause
 
 
+class ResultLost(P2PSchedError):
+    """A task succeeded, and no disk that can be asked has its large result any more. `job retry`
+    computes it again."""
+
+    code = "result-lost"
+    exit_code = 1
+
+
 class ProtocolError(P2PSchedError):
     """Bytes from outside that are no valid frame. The connection that sent them is closed."""
 
@@ -104,6 +113,7 @@ _BY_CODE = {
         Unavailable,
         TimedOut,
         TaskFailed,
+        ResultLost,
         ProtocolError,
         Damaged,
         InternalError,

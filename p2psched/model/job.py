@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model import chunks, limits
+from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.taskset import TaskSet
 
 _BUSY_US_MAX: Final = 2**53
@@ -38,9 +39,17 @@ class Cause(enum.StrEnum):
     TIMEOUT = "timeout"
     NOT_STARTABLE = "not-startable"  # no such program, module or function, or it can't be opened
     NOT_SERIALISABLE = "not-serialisable"  # the value returned can't be pickled
-    TOO_LARGE = "too-large"  # the value returned is over RESULT_BYTES_MAX
+    TOO_LARGE = "too-large"  # the value returned is over BLOB_BYTES_MAX
     CANCELLED = "cancelled"
     PEER_LOST = "peer-lost"
+
+
+def _check_file_name(what: str, name: str) -> None:
+    if not _FILE_NAME.fullmatch(name):
+        raise ValueError(
+            f"{what}'s name has 1 to 128 of letters, digits, '.', '_' and '-' and does "
+            f"not start with a dot: {name[:128]!r} has not"
+        )
 
 
 class SentFile(msgspec.Struct, frozen=True, array_like=True):
@@ -48,25 +57,25 @@ class SentFile(msgspec.Struct, frozen=True, array_like=True):
 
     name: str  # [A-Za-z0-9._-]{1,128}, not starting with a dot
     mode: int
-    data: bytes
+    data: bytes | BlobRef
 
     def __post_init__(self) -> None:
-        if not _FILE_NAME.fullmatch(self.name):
-            raise ValueError(
-                f"a sent file's name has 1 to 128 of letters, digits, '.', '_' and '-' and does "
-                f"not start with a dot: {self.name[:128]!r} has not"
-            )
+        _check_file_name("a sent file", self.name)
         if not 0 <= self.mode <= 0o777:
             raise ValueError(f"a sent file's mode is 0 to 0o777, not {self.mode:#o}")
 
 
 class ProgramWork(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Each task is one child process. `argv` never passes through a shell."""
+    """Each task is one child process. `argv` never passes through a shell.
+
+    `outputs` are files that a task leaves in its own folder and hands over with its result.
+    """
 
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     cwd: str | None = None  # None: the task's own folder
     files: tuple[SentFile, ...] = ()
+    outputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0]:
@@ -83,25 +92,44 @@ class ProgramWork(msgspec.Struct, frozen=True, array_like=True, tag=1):
         words = (*self.argv, *(value for _, value in self.env), self.cwd or "")
         if any("\0" in word or not _is_encodable(word) for word in words):
             raise ValueError("a word of the command or of its environment is not plain text")
+        self._check_files()
+
+    def _check_files(self) -> None:
         names = [file.name for file in self.files]
         if len(set(names)) != len(names):
             raise ValueError("two sent files have the same name")
+        if len(self.outputs) > limits.OUTPUTS_PER_TASK_MAX:
+            raise ValueError(
+                f"a task hands over up to {limits.OUTPUTS_PER_TASK_MAX} files, "
+                f"not {len(self.outputs)}: pack them into an archive"
+            )
+        for name in self.outputs:
+            _check_file_name("an output file", name)
+        if len(set(self.outputs)) != len(self.outputs):
+            raise ValueError("two output files have the same name")
 
 
 class FunctionWork(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """Each task is one call, `function(*args, **kwargs)`, in a warm worker process.
 
     `path` is `module:qualified.name`, or empty if `code` holds the function by value (cloudpickle).
-    `chunks` hold the pickled `(args, kwargs)` of every task, in order of index: chunk k covers
-    `chunk_tasks` tasks from k * chunk_tasks on (the last one may be shorter). A function job's
-    tasks are always 0..n-1.
+    `chunks` hold the packed `(args, kwargs)` of every task (see `model.values`), in order of index:
+    chunk k covers `chunk_tasks` tasks from k * chunk_tasks on (the last one may be shorter). A
+    function job's tasks are always 0..n-1.
+
+    Arguments that are much travel as the blob `arguments` instead of `chunks`: the chunks behind
+    each other, then where each one ends (u64). `blobs` are what single arguments refer to.
+    `modules` is a zip archive that workers put on `sys.path` before they look for the function.
     """
 
     path: str
-    code: bytes
+    code: bytes | BlobRef
     chunks: tuple[bytes, ...]
     chunk_tasks: int
     python: str  # "3.11": values by pickle are only safe within one minor version
+    arguments: BlobRef | None = None
+    blobs: tuple[BlobRef, ...] = ()
+    modules: bytes | BlobRef = b""
 
 
 Work = ProgramWork | FunctionWork
@@ -117,13 +145,22 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
     timeout_ms: int | None = None  # of one attempt, from its start
     cpus: int = 1  # slots that one task takes
     submitter: str = ""  # user@host, for people
+    keep_ms: int | None = None  # of ledger time after its end; None: what the cluster keeps
+    copies: int = 2  # disks that a large result is on before it counts, as far as there are peers
 
     def __post_init__(self) -> None:
         self._check_tasks()
         self._check_words()
+        if len(blobs_of(self.work)) > limits.BLOBS_PER_JOB_MAX:
+            raise ValueError(
+                f"a job has up to {limits.BLOBS_PER_JOB_MAX:,} large arguments and files: split "
+                "the job, or pass paths"
+            )
         for field, value, low, high in (
             ("retries", self.retries, 0, limits.RETRIES_MAX),
             ("cpus", self.cpus, 1, limits.SLOTS_MAX),
+            ("copies", self.copies, 1, limits.COPIES_MAX),
+            ("milliseconds to keep", self.keep_ms or 0, 0, limits.KEEP_MS_MAX),
         ):
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{field} are {low} to {high}, not {value!r}")
@@ -149,7 +186,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
         if isinstance(self.work, FunctionWork) and (
             self.tasks.ranges != ((0, size),)
             or self.work.chunk_tasks < 1
-            or len(self.work.chunks) != -(-size // self.work.chunk_tasks)
+            or len(self.work.chunks)
+            != (0 if self.work.arguments else -(-size // self.work.chunk_tasks))
         ):
             raise ValueError("a function job needs the arguments of each of its tasks")
 
@@ -162,21 +200,37 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 def argument_size(work: Work) -> int:
-    """Bytes of code, arguments and files that a job carries."""
+    """Bytes of code, arguments and files that a job carries in its entry; blobs don't count."""
     match work:
         case ProgramWork(argv=argv, env=env, files=files):
             words = sum(len(word.encode()) for word in argv)
             words += sum(len(key.encode()) + len(value.encode()) for key, value in env)
-            return words + sum(len(file.data) for file in files)
-        case FunctionWork(code=code, chunks=chunks):
-            return len(code) + sum(len(chunk) for chunk in chunks)
+            return words + sum(_inline_size(file.data) for file in files)
+        case FunctionWork(code=code, chunks=chunks, modules=modules):
+            inline = _inline_size(code) + _inline_size(modules)
+            return inline + sum(len(chunk) for chunk in chunks)
+
+
+def _inline_size(data: bytes | BlobRef) -> int:
+    return len(data) if isinstance(data, bytes) else 0
+
+
+def blobs_of(work: Work) -> tuple[BlobRef, ...]:
+    """The blobs that must be there before the job may be accepted, each once."""
+    match work:
+        case ProgramWork(files=files):
+            parts: list[bytes | BlobRef | None] = [file.data for file in files]
+        case FunctionWork():
+            parts = [work.code, work.modules, work.arguments, *work.blobs]
+    return tuple(dict.fromkeys(part for part in parts if isinstance(part, BlobRef)))
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True):
     """How the tasks `start` to `stop - 1` ended, all with the same cause.
 
     `data` is a chunk with one item a task: see `model.items`. `busy_us` is the execution time of
-    all of them together.
+    all of them together. `blobs` are the parts of results that are too large for an item, in order
+    of index.
     """
 
     start: int
@@ -184,12 +238,15 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     cause: Cause
     data: bytes
     busy_us: int = 0
+    blobs: tuple[ResultBlob, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= limits.TASK_INDEX_MAX + 1:
             raise ValueError(f"not a range of tasks: {self.start} to {self.stop}")
         if not 0 <= self.busy_us <= _BUSY_US_MAX:
             raise ValueError(f"not a duration: {self.busy_us} µs")
+        if any(not self.start <= blob.index < self.stop for blob in self.blobs):
+            raise ValueError("a blob of a task that is not in this segment")
 
     @property
     def tasks(self) -> TaskSet:
@@ -216,6 +273,7 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
                 self.cause,
                 chunks.cut(self.data, start - self.start, stop - self.start),
                 self.busy_us * (stop - start) // size,
+                tuple(blob for blob in self.blobs if start <= blob.index < stop),
             )
             for start, stop in tasks.ranges
         ]

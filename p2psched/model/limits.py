@@ -6,6 +6,7 @@ from typing import Final
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
+GIB: Final = 1024 * MIB
 
 # Wire. A longer frame closes the connection before anything is allocated for it.
 FRAME_BYTES_MAX: Final = 1 * MIB
@@ -22,7 +23,10 @@ CALLS_IN_FLIGHT_MAX: Final = 256  # on one connection; further calls are answere
 
 # Jobs. Beyond these a submit is refused with a message that names the limit.
 JOB_TASKS_MAX: Final = 1_000_000
-JOB_ARGUMENT_BYTES_MAX: Final = 512 * KIB  # code, arguments and sent files of one job
+# Code, arguments and sent files of one job that travel inside its entry; more travels as blobs.
+JOB_ARGUMENT_BYTES_MAX: Final = 512 * KIB
+# A single argument or file from this size on is a blob of its own.
+ARGUMENT_INLINE_BYTES_MAX: Final = 64 * KIB
 JOB_NAME_LEN_MAX: Final = 128
 JOB_RANGES_MAX: Final = 4096  # of task indices: `0-9,20-29` are two
 SUBMITTER_LEN_MAX: Final = 256
@@ -32,7 +36,16 @@ TASK_INDEX_MAX: Final = 2**32 - 1
 ENV_VARS_MAX: Final = 256
 SLOTS_MAX: Final = 1024
 
-# Results. A larger value fails its task with a message that names the limit.
+# Blobs. Larger ones are refused where they are made; a list of their chunks must fit one frame.
+BLOB_BYTES_MAX: Final = 8 * GIB
+BLOBS_PER_JOB_MAX: Final = 4096  # code, modules, files and large arguments of one job
+OUTPUTS_PER_TASK_MAX: Final = 64  # files that a program's task hands over
+COPIES_MAX: Final = 7  # disks that a job may ask its large results to be on
+# After a job has ended. It may ask to be kept for longer or shorter; forgotten, it leaves no trace
+# but its id.
+KEEP_MS_MAX: Final = 3650 * 86_400_000
+
+# Results. A larger value travels as a blob.
 RESULT_BYTES_MAX: Final = 64 * KIB
 # Captured output that travels with a result: the first and the last bytes of each stream are kept.
 OUTPUT_BYTES_MAX: Final = 24 * KIB

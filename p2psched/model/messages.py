@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from p2psched.model.blob import BlobRef
 from p2psched.model.commands import Envelope, PeerInfo, Stamped
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
@@ -150,6 +151,69 @@ class Contacts(msgspec.Struct, frozen=True, array_like=True, tag=14):
     """Asked of the leader: how long ago each peer was heard."""
 
 
+class ForgetJob(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """`job rm`. Refused while the job runs."""
+
+    job: JobId
+
+
+class PinJob(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    job: JobId
+    pinned: bool
+
+
+class RetryJob(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """Run failed tasks again, and those whose results are lost; only `tasks` if it names some."""
+
+    job: JobId
+    tasks: TaskSet = TaskSet()
+
+
+class StatBlob(msgspec.Struct, frozen=True, array_like=True, tag=18):
+    """The list of a blob's chunks, from whichever peer has it. With `here` only of this peer."""
+
+    ref: BlobRef
+    here: bool = False
+
+
+class ReadBlob(msgspec.Struct, frozen=True, array_like=True, tag=19):
+    """One chunk, from whichever peer has it. With `here` only of this peer."""
+
+    ref: BlobRef
+    chunk: int
+    here: bool = False
+
+
+class BeginUpload(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """A client has a blob for this peer. Answered with what is missing of it, so that an upload
+    goes on after a break. `digests` are those of its chunks, behind each other."""
+
+    ref: BlobRef
+    digests: bytes
+
+
+class UploadChunk(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """Not durable before `EndUpload` is answered."""
+
+    ref: BlobRef
+    chunk: int
+    data: bytes
+
+
+class EndUpload(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """Answered once the blob is durable on a majority of the voters' disks, and pinned there for
+    a while: until its job is submitted nobody takes it for garbage."""
+
+    ref: BlobRef
+
+
+class CopyBlob(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """One peer asks another to have a blob on its disk. Answered once it is durable there."""
+
+    ref: BlobRef
+    source: PeerId  # who has it now
+
+
 CallBody = (
     Submit
     | CancelJob
@@ -165,6 +229,15 @@ CallBody = (
     | Join
     | StopPeer
     | Contacts
+    | ForgetJob
+    | PinJob
+    | RetryJob
+    | StatBlob
+    | ReadBlob
+    | BeginUpload
+    | UploadChunk
+    | EndUpload
+    | CopyBlob
 )
 
 
@@ -205,6 +278,11 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     task_set: TaskSet = TaskSet()
     command: str = ""  # what runs, for people
     note: str = ""  # why nothing moves, if nothing moves
+    lost: int = 0  # of the succeeded: their large results have no copy left
+    short: int = 0  # large results with fewer copies on live peers than the job asked for
+    pinned: bool = False
+    forget_ms: int | None = None  # ledger time until it is forgotten by itself; None: it is not
+    result_bytes: int = 0
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -217,6 +295,7 @@ class ResultPage(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
     segments: tuple[Segment, ...]
     view: JobView
+    next_position: int = -1  # where the next page starts; -1: `segments` further
 
 
 class ItemAnswer(msgspec.Struct, frozen=True, array_like=True, tag=6):
@@ -279,10 +358,29 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     event_loop: str  # uvloop or asyncio
     leaderless_ms: int = 0  # the longest time without a leader that this peer has seen
     events_dropped: int = 0
+    blob_bytes: int = 0  # of blobs on this peer's disk
+    blobs_short: int = 0  # large results with fewer copies on live peers than they should have
+    forgotten_known: int = 0  # ids of forgotten jobs that are still taken
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):
     ages_ms: tuple[tuple[PeerId, int], ...]
+
+
+class BlobList(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """The digests of a blob's chunks, behind each other."""
+
+    digests: bytes
+
+
+class BlobChunk(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    data: bytes
+
+
+class UploadState(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """Ranges of chunks that are missing; none: the peer has them all."""
+
+    missing: TaskSet
 
 
 AnswerBody = (
@@ -297,6 +395,9 @@ AnswerBody = (
     | PeerList
     | StatusAnswer
     | ContactList
+    | BlobList
+    | BlobChunk
+    | UploadState
 )
 
 

@@ -72,7 +72,9 @@ NO_PICKLE: Final = ("model", "core", "ports", "net", "store", "observe", "peer")
 PICKLES: Final = frozenset({"pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"})
 # The interpreter that runs users' functions loads these under a private name, so they see each
 # other by relative imports only, and it may have nothing else installed.
-STANDALONE: Final = re.compile(r"run/host/\w+\.py|model/(__init__|chunks|items|limits)\.py")
+STANDALONE: Final = re.compile(
+    r"run/host/\w+\.py|model/(__init__|chunks|digests|items|limits|values)\.py"
+)
 
 
 def modules_in(root: Path) -> Iterator[tuple[str, ast.Module]]:

@@ -1,0 +1,40 @@
+"""Blobs: bytes named by their digest, too large for the ledger, on the disks of some peers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from p2psched.model import digests, limits
+from p2psched.model.ids import PeerId
+
+
+class BlobRef(msgspec.Struct, frozen=True, array_like=True):
+    """The name of a blob. Equal bytes have equal names, so the same blob is stored once."""
+
+    digest: bytes  # see `model.digests`
+    size: int  # bytes
+
+    def __post_init__(self) -> None:
+        if len(self.digest) != digests.DIGEST_BYTES:
+            raise ValueError(f"a digest has {digests.DIGEST_BYTES} bytes, not {len(self.digest)}")
+        if not 0 <= self.size <= limits.BLOB_BYTES_MAX:
+            raise ValueError(
+                f"a blob has up to {limits.BLOB_BYTES_MAX // limits.GIB} GiB, not {self.size:,} "
+                "bytes: split it, or pass a path that all peers see"
+            )
+
+    def __str__(self) -> str:
+        return self.digest.hex()
+
+
+class ResultBlob(msgspec.Struct, frozen=True, array_like=True):
+    """A blob that belongs to the result of one task, and who has it on disk.
+
+    `name` is empty for the task's value, else that of a file. `holders` are sorted; peers that
+    were lost with their disks stay in it until somebody says so.
+    """
+
+    index: int
+    name: str
+    ref: BlobRef
+    holders: tuple[PeerId, ...] = ()
