@@ -26,6 +26,10 @@ class RangeCounter:
         if carry:
             self._levels.append(carry)
 
+    def clear(self, tasks: TaskSet) -> None:
+        """Count these from 0 again."""
+        self._levels = [left for held in self._levels if (left := held - tasks)]
+
     def at_least(self, count: int) -> TaskSet:
         """Tasks counted `count` times or more; `count` is 1 or more."""
         assert count >= 1

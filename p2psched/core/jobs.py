@@ -7,10 +7,13 @@ or `cancelled`. Only `current_part` decides what a grant may still commit.
 from __future__ import annotations
 
 from p2psched.core.counter import RangeCounter
+from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Grant
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import JobSpec, JobState, Segment
+from p2psched.model.job import JobHead, JobSpec, JobState, Segment, head_of
 from p2psched.model.taskset import EMPTY, TaskSet
+
+BlobKey = tuple[int, str]  # task and name of a large result
 
 
 class HeldGrant:
@@ -34,18 +37,24 @@ class Job:
     __slots__ = (
         "attempts_failed",
         "attempts_lost",
+        "blobs",
         "cancelled",
         "committed",
+        "ended_ms",
         "ended_wall_ms",
         "estimate_us",
         "failed",
         "failures",
         "finished_by",
+        "full",
         "grants",
         "id",
         "index",
         "losses",
+        "lost",
         "orphaned",
+        "pinned",
+        "result_bytes",
         "results_refused",
         "segments",
         "spec",
@@ -57,10 +66,12 @@ class Job:
 
     def __init__(self, job: JobId, spec: JobSpec, *, index: int, wall_ms: int) -> None:
         self.id = job
-        self.spec = spec
+        self.spec: JobHead = head_of(spec)
+        self.full: JobSpec | None = spec  # until it ends: then it is in the result store only
         self.index = index  # of the command that submitted it
         self.submitted_wall_ms = wall_ms
         self.ended_wall_ms: int | None = None
+        self.ended_ms = 0  # in ledger time; of use only once it has ended
         self.state = JobState.RUNNING
         self.waiting = spec.tasks
         self.grants: dict[Grant, HeldGrant] = {}
@@ -77,6 +88,10 @@ class Job:
         self.results_refused = 0
         self.finished_by: dict[PeerId, int] = {}
         self.estimate_us = 0  # of one task; 0 until one has ended
+        self.blobs: dict[BlobKey, ResultBlob] = {}  # large results, and who has them
+        self.lost = EMPTY  # of the succeeded: a large result has no copy left
+        self.result_bytes = 0  # of all that is in results, large ones counted once
+        self.pinned = False
 
     @property
     def owned_count(self) -> int:
@@ -115,6 +130,13 @@ class Job:
             (self.estimate_us * (8 - weight) + mean * weight) // 8 if self.estimate_us else mean
         )
 
+    def shrink(self) -> None:
+        """It ended a while ago: keep no more of it than people ask for. A repeat of an old
+        `Complete` is then stale instead of a duplicate, and changes as little."""
+        self.committed = {}
+        self.losses = RangeCounter()
+        self.failures = RangeCounter()
+
     def check(self) -> None:
         """Assert the invariant; for referees, O(ranges)."""
         parts = [self.waiting, self.succeeded, self.failed, self.cancelled]
@@ -124,3 +146,5 @@ class Job:
             assert not union & part, f"a task of job {self.id} is in two places"
             union = union | part
         assert union == self.spec.tasks, f"a task of job {self.id} is nowhere"
+        assert not self.lost - self.succeeded, f"a lost result of job {self.id} is not a result"
+        assert self.ended == (self.full is None), f"job {self.id} and its spec end together"

@@ -8,12 +8,13 @@ Refuses nothing that was committed: an impossible command has an outcome that sa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
+from p2psched.core import keeping, peering
 from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
     Acknowledged,
     Cancel,
@@ -21,32 +22,31 @@ from p2psched.model.commands import (
     Completed,
     Envelope,
     Event,
+    Forget,
     Grant,
     Granted,
+    Held,
     JobAdded,
-    JobEnded,
-    KeptGrant,
     Outcome,
-    PeerCameUp,
     PeerDown,
-    PeerInfo,
     PeerUp,
-    PeerWentDown,
+    Pin,
     Place,
     Placed,
     Recorded,
     Rejected,
     ResultRefused,
     Retried,
+    Retry,
     Revoked,
     Stamped,
     SubmitJob,
     Submitted,
 )
 from p2psched.model.execution import Committed
-from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import Cause, JobState, Segment
-from p2psched.model.taskset import EMPTY, TaskSet
+from p2psched.model.ids import PeerId
+from p2psched.model.job import Cause, JobState, Segment, digest_of
+from p2psched.model.taskset import EMPTY
 
 # The same function on the same arguments would only fail the same way.
 NEVER_RETRIED: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
@@ -58,36 +58,14 @@ REPEATS_KNOWN_MAX: Final = 8_192
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class PeerRow:
-    """A peer as the ledger knows it. `load_us` is the expected work that it owns."""
-
-    __slots__ = ("down_reason", "info", "live", "load_us", "owned")
-
-    def __init__(self, info: PeerInfo) -> None:
-        self.info = info
-        self.live = True
-        self.down_reason = ""
-        self.owned = 0
-        self.load_us = 0
-
-
-class Machine:
+class Machine(LedgerState):
     """Jobs and peers at one ledger index. Mutable, owned by one replica; others only look."""
 
     def __init__(self) -> None:
-        self.jobs: dict[JobId, Job] = {}
-        self.peers: dict[PeerId, PeerRow] = {}
-        self.running: dict[JobId, None] = {}  # jobs that haven't ended, oldest first
-        self.unplaced: dict[JobId, None] = {}  # jobs with tasks that nobody live owns
-        self.applied_index = 0  # of entries
-        self.command_index = 0
-        self.stamp_ms = 0
-        self.results_refused = 0
+        super().__init__()
         self.estimate_us = ESTIMATE_US_UNKNOWN  # of a task of an unknown job
         self._hash = bytes(8)
-        self._wall_ms = 0
         self._taken: dict[tuple[PeerId, int], None] = {}  # proposals, oldest first
-        self._events: list[Event] = []
 
     @property
     def state_hash(self) -> str:
@@ -99,7 +77,7 @@ class Machine:
         assert batch.index == self.applied_index + 1, "entries are applied in order, without gaps"
         self.applied_index = batch.index
         self.stamp_ms = max(self.stamp_ms, batch.stamp_ms)
-        self._wall_ms = batch.wall_ms
+        self.wall_ms = batch.wall_ms
         outcomes: list[Outcome] = []
         stamped: list[Stamped] = []
         digest = hashlib.blake2b(self._hash, digest_size=8)
@@ -108,10 +86,10 @@ class Machine:
             outcome = self._apply(envelope)
             outcomes.append(outcome)
             digest.update(_encode(outcome))
-            for event in self._events:
+            for event in self.events:
                 digest.update(_encode(_without_data(event)))
                 stamped.append(Stamped(self.command_index, self.stamp_ms, batch.wall_ms, event))
-            self._events.clear()
+            self.events.clear()
         self._hash = digest.digest()
         return outcomes, stamped
 
@@ -120,25 +98,37 @@ class Machine:
         match command:
             case SubmitJob():
                 return self._submit(command)
-            case Place() if self._is_repeat(envelope):
-                return Placed(self.command_index, EMPTY)
-            case Place():
-                return self._place(command)
-            case Cancel() if self._is_repeat(envelope):
-                return Acknowledged()
-            case Cancel():
-                return self._cancel(command)
             case Complete():
                 return self._complete(command)
             case PeerUp():
-                return self._peer_up(command)
+                return peering.peer_up(self, command)
             case PeerDown():
-                return self._peer_down(command)
+                return peering.peer_down(self, command)
+            case Place():
+                if self._is_repeat(envelope):
+                    return Placed(self.command_index, EMPTY)
+                return self._place(command)
+            case _:
+                return Acknowledged() if self._is_repeat(envelope) else self._decide(command)
+
+    def _decide(self, command: Cancel | Forget | Pin | Retry | Held) -> Outcome:
+        match command:
+            case Cancel():
+                return self._cancel(command)
+            case Forget():
+                return keeping.forget(self, command)
+            case Pin():
+                return keeping.pin(self, command)
+            case Retry():
+                return keeping.retry(self, command)
+            case Held():
+                return keeping.held(self, command)
 
     def _is_repeat(self, envelope: Envelope) -> bool:
         """True if this proposal was applied before. A job that was unknown to a cancel may be there
-        when the cancel is committed again, and a task that was placed may wait again: without this
-        one command would act twice. All others are safe to repeat by what they say."""
+        when the cancel is committed again, a task that was placed or run again may wait again, a
+        holder may have lost what it held: without this one command would act twice. The others
+        are safe to repeat by what they say."""
         key = (envelope.proposer, envelope.request)
         if key in self._taken:
             return True
@@ -152,38 +142,42 @@ class Machine:
     def _submit(self, command: SubmitJob) -> Outcome:
         known = self.jobs.get(command.job)
         if known is not None:
-            if known.spec != command.spec:
+            if known.spec.digest != digest_of(command.spec):
                 return Rejected("usage", f"job id {command.job} is taken by another job")
             return Submitted(command.job, duplicate=True)
-        job = Job(command.job, command.spec, index=self.command_index, wall_ms=self._wall_ms)
+        if command.job in self.forgotten:
+            return Submitted(command.job, duplicate=True)
+        job = Job(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         self.jobs[job.id] = job
         self.running[job.id] = None
-        self._note_unplaced(job)
-        self._events.append(JobAdded(job.id))
+        if job.spec.blobs:
+            self.with_blobs[job.id] = None
+        self.note_unplaced(job)
+        self.events.append(JobAdded(job.id, command.spec))
         return Submitted(job.id, duplicate=False)
 
     def _place(self, command: Place) -> Outcome:
         grant = self.command_index
         job = self.jobs.get(command.job)
         row = self.peers.get(command.peer)
-        if job is None or row is None or not self._is_live(command.peer, command.incarnation):
+        if job is None or row is None or not self.is_live(command.peer, command.incarnation):
             return Placed(grant, EMPTY)
         from_waiting = job.waiting & command.tasks
         from_orphans = job.orphaned & command.tasks
         for held in list(job.grants.values()) if from_orphans else ():
-            if not self._is_live(held.peer, held.incarnation):
-                self._lose(job, held, held.tasks & from_orphans)
+            if not self.is_live(held.peer, held.incarnation):
+                self.lose(job, held, held.tasks & from_orphans)
         job.orphaned = job.orphaned - from_orphans
         tasks = from_waiting | from_orphans
         job.waiting = job.waiting - tasks
-        self._note_unplaced(job)
+        self.note_unplaced(job)
         if tasks:
             estimate_us = job.estimate_us or self.estimate_us
             cost_us = estimate_us * job.spec.cpus
             held = HeldGrant(grant, command.peer, command.incarnation, tasks, cost_us)
             job.grants[grant] = held
-            self._load(held, len(tasks))
-            self._events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
+            self.load(held, len(tasks))
+            self.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
         return Placed(grant, tasks)
 
     def _complete(self, command: Complete) -> Outcome:
@@ -211,8 +205,8 @@ class Machine:
         if stale:
             job.results_refused += len(stale)
             self.results_refused += len(stale)
-            self._events.append(ResultRefused(job.id, command.grant, stale))
-        self._note_unplaced(job)
+            self.events.append(ResultRefused(job.id, command.grant, stale))
+        self.note_unplaced(job)
         self._end_if_done(job)
         return Completed(accepted, duplicate, stale)
 
@@ -220,10 +214,11 @@ class Machine:
         held = job.grants.get(grant)
         assert held is not None
         tasks = segment.tasks
-        self._release(job, held, tasks)
+        self.release(job, held, tasks)
         job.committed[grant] = job.committed.get(grant, EMPTY) | tasks
         if segment.cause is Cause.OK:
             job.succeeded = job.succeeded | tasks
+            keeping.add_blobs(self, job, segment.blobs)
             job.learn_duration(segment, len(tasks))
             self.estimate_us = (3 * self.estimate_us + job.estimate_us) // 4
             self._record(job, held, segment)
@@ -233,7 +228,7 @@ class Machine:
             final = tasks & job.failures.at_least(job.spec.retries)
             again = tasks - final
             for part in segment.parts(again):
-                self._events.append(Retried(job.id, grant, held.peer, part))
+                self.events.append(Retried(job.id, grant, held.peer, part))
             job.failures.increment(again)
             job.attempts_failed += len(again)
             job.waiting = job.waiting | again
@@ -244,19 +239,14 @@ class Machine:
     def _record(self, job: Job, held: HeldGrant, segment: Segment) -> None:
         count = segment.stop - segment.start
         job.finished_by[held.peer] = job.finished_by.get(held.peer, 0) + count
-        self._events.append(Recorded(job.id, held.grant, held.peer, job.segments, segment))
+        self.events.append(Recorded(job.id, held.grant, held.peer, job.segments, segment))
         job.segments += 1
+        job.result_bytes += len(segment.data)
+        self.result_bytes += len(segment.data)
 
     def _end_if_done(self, job: Job) -> None:
         if not job.ended and not job.waiting and not job.grants:
-            self._end(job, JobState.FAILED if job.failed else JobState.SUCCEEDED)
-
-    def _end(self, job: Job, state: JobState) -> None:
-        job.state = state
-        job.ended_wall_ms = self._wall_ms
-        del self.running[job.id]
-        self.unplaced.pop(job.id, None)
-        self._events.append(JobEnded(job.id, state))
+            self.end(job, JobState.FAILED if job.failed else JobState.SUCCEEDED)
 
     def _cancel(self, command: Cancel) -> Outcome:
         job = self.jobs.get(command.job)
@@ -268,109 +258,24 @@ class Machine:
         for held in list(job.grants.values()):
             tasks = held.tasks
             job.cancelled = job.cancelled | tasks
-            self._release(job, held, tasks)
-            self._events.append(Revoked(job.id, held.grant, held.peer, tasks, Cause.CANCELLED))
+            self.release(job, held, tasks)
+            self.events.append(Revoked(job.id, held.grant, held.peer, tasks, Cause.CANCELLED))
         job.waiting = job.orphaned = EMPTY
-        self._end(job, JobState.CANCELLED)
+        self.end(job, JobState.CANCELLED)
         return Acknowledged()
-
-    # --- peers ---
-
-    def _is_live(self, peer: PeerId, incarnation: int) -> bool:
-        row = self.peers.get(peer)
-        return row is not None and row.live and row.info.incarnation == incarnation
-
-    def _peer_up(self, command: PeerUp) -> Outcome:
-        info = command.info
-        row = self.peers.get(info.peer)
-        if row is not None and info.incarnation < row.info.incarnation:
-            return Rejected("refused", f"incarnation {info.incarnation} of {info.name} is over")
-        if row is not None and info.incarnation == row.info.incarnation:
-            if row.live:
-                return Acknowledged()
-            return Rejected("refused", f"incarnation {info.incarnation} of {info.name} is down")
-        if row is None:
-            row = self.peers[info.peer] = PeerRow(info)
-        row.info, row.live, row.down_reason = info, True, ""
-        self._events.append(PeerCameUp(info))
-        for job in self._jobs_with_grants():
-            for held in list(job.grants.values()):
-                if held.peer == info.peer:
-                    self._hand_over(job, held, command.kept, info.incarnation)
-            self._note_unplaced(job)
-        return Acknowledged()
-
-    def _hand_over(
-        self, job: Job, held: HeldGrant, kept: Iterable[KeptGrant], incarnation: int
-    ) -> None:
-        """Give a grant to its peer's new incarnation as far as it is kept; the rest waits."""
-        keeps = EMPTY
-        for entry in kept:
-            if entry.job == job.id and entry.grant == held.grant:
-                keeps = keeps | (entry.tasks & held.tasks)
-        gone = held.tasks - keeps
-        job.orphaned = job.orphaned - held.tasks
-        held.incarnation = incarnation
-        if gone:
-            job.waiting = job.waiting | gone
-            self._lose(job, held, gone)
-
-    def _peer_down(self, command: PeerDown) -> Outcome:
-        if not self._is_live(command.peer, command.incarnation):
-            return Acknowledged()
-        row = self.peers[command.peer]
-        row.live, row.down_reason = False, command.reason
-        self._events.append(PeerWentDown(command.peer, command.incarnation, command.reason))
-        for job in self._jobs_with_grants():
-            for held in job.grants.values():
-                if held.peer == command.peer:
-                    job.orphaned = job.orphaned | held.tasks
-            self._note_unplaced(job)
-        return Acknowledged()
-
-    def _jobs_with_grants(self) -> list[Job]:
-        return [self.jobs[job] for job in self.running if self.jobs[job].grants]
-
-    # --- grants ---
-
-    def _note_unplaced(self, job: Job) -> None:
-        if job.waiting or job.orphaned:
-            self.unplaced[job.id] = None
-        else:
-            self.unplaced.pop(job.id, None)
-
-    def _lose(self, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
-        """Take tasks from an owner that is lost."""
-        if not tasks:
-            return
-        self._release(job, held, tasks)
-        job.losses.increment(tasks)
-        job.attempts_lost += len(tasks)
-        self._events.append(Revoked(job.id, held.grant, held.peer, tasks, Cause.PEER_LOST))
-
-    def _release(self, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
-        held.tasks = held.tasks - tasks
-        job.orphaned = job.orphaned - tasks
-        self._load(held, -len(tasks))
-        if not held.tasks:
-            del job.grants[held.grant]
-
-    def _load(self, held: HeldGrant, count: int) -> None:
-        row = self.peers[held.peer]
-        row.owned += count
-        row.load_us += count * held.estimate_us
-        assert row.owned >= 0
 
     def dump(self) -> object:
         """Everything, in a canonical form: for referees that compare states."""
         return [
             (self.applied_index, self.command_index, self.stamp_ms, self.results_refused),
+            (self.result_bytes, list(self.ended), len(self.forgotten)),
             [
                 (
                     (job.id, job.state, job.waiting, job.orphaned, job.succeeded, job.failed),
                     (job.cancelled, job.losses.dump(), job.failures.dump(), job.segments),
                     (job.estimate_us, sorted(job.finished_by.items()), job.results_refused),
                     [(g.grant, g.peer, g.incarnation, g.tasks) for g in job.grants.values()],
+                    (list(job.blobs.values()), job.lost, job.result_bytes, job.pinned),
                 )
                 for job in self.jobs.values()
             ],
@@ -383,4 +288,6 @@ def _without_data(event: Event) -> object:
     if isinstance(event, Recorded | Retried):
         s = event.segment
         return (type(event).__name__, event.job, event.grant, event.peer, s.start, s.stop, s.cause)
+    if isinstance(event, JobAdded):
+        return (type(event).__name__, event.job)
     return event

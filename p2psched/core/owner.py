@@ -1,24 +1,27 @@
 """What a peer does with the tasks it owns: queue, run in batches, bring the results back.
 
-Invariants: a task is in the queue, in one running batch, or in the outbox until the ledger has
-judged its result; nothing is started twice under one grant and attempt; what was revoked is never
-proposed again. One round of results is in flight at a time: what piles up leaves with the next.
+Invariants: a task is in the queue, in one running batch, waits for copies of its result, or is in
+the outbox until the ledger has judged its result; nothing is started twice under one grant and
+attempt; what was revoked is never proposed again. One round of results is in flight at a time: what
+piles up leaves with the next.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
 
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
+from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Complete, Completed, Grant, KeptGrant, Outcome
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
-from p2psched.model.job import Cause, FunctionWork, Segment
-from p2psched.model.limits import ENTRY_BYTES_MAX, KEPT_RANGES_MAX, MIB
+from p2psched.model.job import Cause, Segment
+from p2psched.model.limits import ENTRY_BYTES_MAX, GIB, KEPT_RANGES_MAX, MIB
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BATCH_US: Final = 20_000  # expected work in one batch: cost is paid per batch, loss is at most one
@@ -26,6 +29,7 @@ BATCH_US_MIN: Final = 2_000  # expected work worth a message to a worker
 FUNCTION_BATCH_MAX: Final = 1024
 PROGRAM_BATCH_MAX: Final = 64
 OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond it nothing starts
+UNCOPIED_BYTES_MAX: Final = GIB  # large results that wait for their copies; likewise
 _ROUND_BYTES_MAX: Final = ENTRY_BYTES_MAX // 2
 GENERATION: Final = 1  # rises with a restore from a backup, which doesn't exist yet
 
@@ -39,7 +43,16 @@ class StopBatch(msgspec.Struct, frozen=True):
     cause: Cause
 
 
-OwnerEffect = StartBatch | StopBatch
+class CopyBlobs(msgspec.Struct, frozen=True):
+    """Large results are on this peer's disk: bring them to `copies` disks in all, as far as there
+    are peers, and say `on_copied`."""
+
+    number: int
+    blobs: tuple[ResultBlob, ...]  # without holders
+    copies: int
+
+
+OwnerEffect = StartBatch | StopBatch | CopyBlobs
 
 
 class _Queued:
@@ -62,6 +75,18 @@ class _Running:
         self.stopped = False
 
 
+class _Uncopied:
+    """Results that wait for copies of what is large in them."""
+
+    __slots__ = ("blob_bytes", "grant", "job", "segments")
+
+    def __init__(self, job: JobId, grant: Grant, segment: Segment) -> None:
+        self.job = job
+        self.grant = grant
+        self.segments = [segment]
+        self.blob_bytes = sum(blob.ref.size for blob in segment.blobs)
+
+
 class Owner:
     """Mutable; lives as long as the process, across the peer's incarnations."""
 
@@ -72,6 +97,8 @@ class Owner:
         self._running: dict[int, _Running] = {}
         self._outbox: deque[tuple[JobId, Grant, Segment]] = deque()
         self._outbox_bytes = 0
+        self._uncopied: dict[int, _Uncopied] = {}
+        self._next_copy = 1
         self._in_flight: dict[int, Complete] = {}  # request -> what it proposes
         self._batch_us: dict[JobId, int] = {}  # expected time of one task, as measured here
         self._next_batch = 1
@@ -100,6 +127,13 @@ class Owner:
         ]
         self._outbox = deque(kept)
         self._outbox_bytes = sum(len(segment.data) for _, _, segment in kept)
+        for waiting in self._uncopied.values():
+            if (waiting.job, waiting.grant) == (job, grant):
+                waiting.segments = [
+                    part
+                    for segment in waiting.segments
+                    for part in segment.parts(segment.tasks - tasks)
+                ]
         effects: list[OwnerEffect] = []
         for run in self._running.values():
             if (run.batch.job, run.batch.grant) == (job, grant) and run.left & tasks:
@@ -108,14 +142,15 @@ class Owner:
                 effects.append(StopBatch(run.batch.id, cause))
         return effects
 
-    def on_executed(self, event: ExecutorEvent) -> None:
+    def on_executed(self, event: ExecutorEvent) -> list[OwnerEffect]:
         run = self._running.get(event.batch)
+        effects: list[OwnerEffect] = []
         if run is None:
-            return
+            return effects
         match event:
             case Progress(segments=segments):
                 for segment in segments:
-                    self._take_result(run, segment)
+                    effects += self._take_result(run, segment)
             case Ended(unstarted=unstarted):
                 del self._running[event.batch]
                 batch = run.batch
@@ -127,27 +162,50 @@ class Owner:
                 ):
                     if tasks:
                         self._queue.appendleft(_Queued(batch.job, batch.grant, attempt, tasks))
+        return effects
 
-    def _take_result(self, run: _Running, segment: Segment) -> None:
+    def _take_result(self, run: _Running, segment: Segment) -> list[OwnerEffect]:
         current = run.left & segment.tasks
         run.left = run.left - segment.tasks
         batch = run.batch
         if current != segment.tasks:
             self.results_refused += len(segment.tasks) - len(current)
+        effects: list[OwnerEffect] = []
         for part in segment.parts(current):
             for piece in part.split():
-                self._outbox.append((batch.job, batch.grant, piece))
-                self._outbox_bytes += len(piece.data)
+                if piece.blobs:
+                    effects.append(self._copy(batch, piece))
+                else:
+                    self._post(batch.job, batch.grant, piece)
         mean_us = max(1, segment.busy_us // (segment.stop - segment.start))
         known_us = self._batch_us.get(batch.job)
         self._batch_us[batch.job] = mean_us if known_us is None else (known_us + mean_us) // 2
+        return effects
+
+    def _post(self, job: JobId, grant: Grant, segment: Segment) -> None:
+        self._outbox.append((job, grant, segment))
+        self._outbox_bytes += len(segment.data)
+
+    def _copy(self, batch: Batch, segment: Segment) -> CopyBlobs:
+        number, self._next_copy = self._next_copy, self._next_copy + 1
+        self._uncopied[number] = _Uncopied(batch.job, batch.grant, segment)
+        return CopyBlobs(number, segment.blobs, batch.spec.copies)
+
+    def on_copied(self, number: int, blobs: Iterable[ResultBlob]) -> None:
+        """`blobs` are those of the `CopyBlobs` with their holders: now the results may be told."""
+        waiting = self._uncopied.pop(number)
+        found = {(blob.index, blob.name): blob for blob in blobs}
+        for segment in waiting.segments:  # without what was revoked meanwhile
+            held = tuple(found[blob.index, blob.name] for blob in segment.blobs)
+            self._post(waiting.job, waiting.grant, msgspec.structs.replace(segment, blobs=held))
 
     # --- what to do next ---
 
     def start_batches(self) -> list[OwnerEffect]:
         """Fill free slots, and keep one short batch ready behind each busy one."""
         effects: list[OwnerEffect] = []
-        if self._outbox_bytes > OUTBOX_BYTES_MAX:
+        uncopied_bytes = sum(waiting.blob_bytes for waiting in self._uncopied.values())
+        if self._outbox_bytes > OUTBOX_BYTES_MAX or uncopied_bytes > UNCOPIED_BYTES_MAX:
             return effects
         busy = sum(run.slots for run in self._running.values())
         while self._queue:
@@ -169,17 +227,18 @@ class Owner:
     def _batch_size(self, job: Job, queued_count: int, expected_us: int | None) -> int:
         if expected_us is None:
             return 1
-        most = FUNCTION_BATCH_MAX if isinstance(job.spec.work, FunctionWork) else PROGRAM_BATCH_MAX
+        most = FUNCTION_BATCH_MAX if job.spec.kind == "function" else PROGRAM_BATCH_MAX
         fair = -(-queued_count // self._slots)
         # Leave some for the other slots, unless it is too little to be worth a message.
         share = max(-(-fair // 2), min(fair, BATCH_US_MIN // max(1, expected_us)))
         return max(1, min(most, share, BATCH_US // max(1, expected_us)))
 
     def _start(self, job: Job, queued: _Queued, tasks: TaskSet, cpus: int) -> StartBatch:
+        assert job.full is not None, "tasks of an ended job are owned by nobody"
         batch = Batch(
             id=self._next_batch,
             job=job.id,
-            spec=job.spec,
+            spec=job.full,
             tasks=tasks,
             grant=queued.grant,
             attempt=queued.attempt,
@@ -198,7 +257,7 @@ class Owner:
         groups: dict[tuple[JobId, Grant], list[Segment]] = {}
         while self._outbox:
             job, grant, segment = self._outbox[0]
-            size += len(segment.data) + 64
+            size += len(segment.data) + 64 + 160 * len(segment.blobs)
             if groups and size > _ROUND_BYTES_MAX:
                 break
             groups.setdefault((job, grant), []).append(segment)
@@ -227,19 +286,8 @@ class Owner:
         """Everything that this process still works on or has a result for, as far as it fits one
         command: what is left out runs again."""
         held: dict[tuple[JobId, Grant], TaskSet] = {}
-
-        def add(job: JobId, grant: Grant, tasks: TaskSet) -> None:
+        for job, grant, tasks in self._all_parts():
             held[job, grant] = held.get((job, grant), EMPTY) | tasks
-
-        for queued in self._queue:
-            add(queued.job, queued.grant, queued.tasks)
-        for run in self._running.values():
-            add(run.batch.job, run.batch.grant, run.left)
-        for job, grant, segment in self._outbox:
-            add(job, grant, segment.tasks)
-        for command in self._in_flight.values():
-            for segment in command.segments:
-                add(command.job, command.grant, segment.tasks)
         kept = []
         ranges = 0
         for (job, grant), tasks in held.items():
@@ -247,6 +295,20 @@ class Owner:
             if tasks and ranges <= KEPT_RANGES_MAX:
                 kept.append(KeptGrant(job, grant, tasks))
         return tuple(kept)
+
+    def _all_parts(self) -> Iterator[tuple[JobId, Grant, TaskSet]]:
+        for queued in self._queue:
+            yield queued.job, queued.grant, queued.tasks
+        for run in self._running.values():
+            yield run.batch.job, run.batch.grant, run.left
+        for waiting in self._uncopied.values():
+            for segment in waiting.segments:
+                yield waiting.job, waiting.grant, segment.tasks
+        for job, grant, segment in self._outbox:
+            yield job, grant, segment.tasks
+        for command in self._in_flight.values():
+            for segment in command.segments:
+                yield command.job, command.grant, segment.tasks
 
     @property
     def running_count(self) -> int:

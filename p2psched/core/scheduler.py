@@ -14,8 +14,10 @@ import msgspec
 
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
 from p2psched.core.machine import Machine
-from p2psched.core.owner import Owner, StartBatch, StopBatch
+from p2psched.core.owner import Owner, OwnerEffect
 from p2psched.core.replica import Replica
+from p2psched.core.retention import KEEP_BYTES, KEEP_MS, Retention
+from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import (
     Command,
     Envelope,
@@ -78,6 +80,14 @@ class Executed(msgspec.Struct, frozen=True):
     event: ExecutorEvent
 
 
+class Copied(msgspec.Struct, frozen=True):
+    """The answer to `CopyBlobs`: who has them now."""
+
+    now_ms: int
+    number: int
+    blobs: tuple[ResultBlob, ...]
+
+
 class Clocked(msgspec.Struct, frozen=True):
     """Time went on. `contacts`: on the coordinator, peer -> when it was last heard."""
 
@@ -112,6 +122,7 @@ SchedulerEvent = (
     | Asked
     | GaveUp
     | Executed
+    | Copied
     | Clocked
     | Renewed
     | Leaving
@@ -141,14 +152,22 @@ class RenewIncarnation(msgspec.Struct, frozen=True):
     """We were declared down and are not: take the next number, durably, and say `Renewed`."""
 
 
-SchedulerEffect = AppendToLedger | StartBatch | StopBatch | Store | Answered | RenewIncarnation
+SchedulerEffect = OwnerEffect | AppendToLedger | Store | Answered | RenewIncarnation
 
 
 class Scheduler:
     """One peer above the ledger. `info.incarnation` must be new for this start of the process."""
 
-    def __init__(self, info: PeerInfo, *, window_ms: int = DETECTION_WINDOW_MS) -> None:
+    def __init__(
+        self,
+        info: PeerInfo,
+        *,
+        window_ms: int = DETECTION_WINDOW_MS,
+        keep_ms: int = KEEP_MS,
+        keep_bytes: int = KEEP_BYTES,
+    ) -> None:
         self.machine = Machine()
+        self.retention = Retention(self.machine, keep_ms=keep_ms, keep_bytes=keep_bytes)
         self._info = info
         self._replica = Replica(info.peer, info.incarnation, self.machine)
         self._coordinator = Coordinator(info.peer, self.machine, window_ms=window_ms)
@@ -159,6 +178,7 @@ class Scheduler:
         self._places: set[int] = set()  # requests of the round of placements in flight
         self._places_sent_ms = 0
         self._deaths: set[int] = set()  # requests of the peers that we want declared down
+        self._stamp = (0, 0)  # the newest stamp of the ledger, and our time when it came
         self._arrivals: set[int] = set()  # requests that tell the ledger of us
         self._leaving = False
         self._farewell: int | None = None  # tag of a `Leaving` that waits until we are known
@@ -168,9 +188,11 @@ class Scheduler:
         now_ms = event.now_ms
         match event:
             case Applied(batches=batches):
-                self._on_applied(batches)
+                self._on_applied(batches, now_ms)
             case Executed(event=executed):
-                self.owner.on_executed(executed)
+                self._out += self.owner.on_executed(executed)
+            case Copied(number=number, blobs=blobs):
+                self.owner.on_copied(number, blobs)
             case Round():
                 self._on_round(now_ms)
             case Clocked(contacts=contacts):
@@ -199,6 +221,8 @@ class Scheduler:
         match event:
             case CoordinatorChanged(coordinator=coordinator, is_self=is_self):
                 self._coordinator.on_coordinator(now_ms, is_self=is_self)
+                if is_self:
+                    self.retention.begin()
                 self._forget_decisions()
                 if coordinator is not None:
                     self._append += self._replica.repeat(now_ms, all_of_them=True)
@@ -243,7 +267,8 @@ class Scheduler:
         tag, self._farewell = self._farewell, None
         self._ask(tag, PeerDown(self._info.peer, self._info.incarnation, "stopped"), now_ms)
 
-    def _on_applied(self, batches: tuple[Committed, ...]) -> None:
+    def _on_applied(self, batches: tuple[Committed, ...], now_ms: int) -> None:
+        self._stamp = (max((batch.stamp_ms for batch in batches), default=0), now_ms)
         for batch in batches:
             brought = self._replica.apply(batch)
             for request, outcome in brought.own:
@@ -275,6 +300,7 @@ class Scheduler:
 
     def _on_event(self, stamped: Stamped) -> None:
         event, info = stamped.event, self._info
+        self.retention.on_event(event)
         match event:
             case Granted(peer=info.peer, incarnation=info.incarnation):
                 job = self.machine.jobs[event.job]
@@ -296,6 +322,9 @@ class Scheduler:
         self._append += self._replica.repeat(now_ms)
         for command in self._coordinator.find_dead(now_ms, contacts):
             self._deaths.add(self._propose(command, now_ms))
+        if self._coordinator.coordinates:
+            for forget in self.retention.to_forget(self.ledger_ms(now_ms)):
+                self._append.append(self._replica.number(forget))
 
     def _on_round(self, now_ms: int) -> None:
         """What this turn's events led to leaves together."""
@@ -319,6 +348,10 @@ class Scheduler:
             self._append.clear()
 
     # --- what others may look at ---
+
+    def ledger_ms(self, now_ms: int) -> int:
+        """Ledger time as this peer reckons it: the newest stamp and what has passed here since."""
+        return self._stamp[0] + now_ms - self._stamp[1]
 
     @property
     def info(self) -> PeerInfo:

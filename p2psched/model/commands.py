@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from p2psched.model.blob import BlobRef
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -165,7 +166,10 @@ Outcome = Submitted | Placed | Completed | Acknowledged | Rejected
 
 
 class JobAdded(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """`spec` goes to the result store, which keeps it for a retry; history leaves it out."""
+
     job: JobId
+    spec: JobSpec | None = None
 
 
 class Granted(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -229,14 +233,16 @@ class JobEnded(msgspec.Struct, frozen=True, array_like=True, tag=9):
 
 
 class JobForgotten(msgspec.Struct, frozen=True, array_like=True, tag=10):
-    """Everything about the job may go from memory and disks."""
+    """Everything about the job may go from memory and disks. `blobs`: what it referred to, and
+    others may still."""
 
     job: JobId
+    blobs: tuple[BlobRef, ...] = ()
 
 
 class JobReopened(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """Tasks of an ended or running job wait again. Results of theirs at positions before
-    `position` don't count any more."""
+    `position` are void."""
 
     job: JobId
     tasks: TaskSet

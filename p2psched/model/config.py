@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
-from p2psched.model.limits import SLOTS_MAX
+from p2psched.model.limits import GIB, KEEP_MS_MAX, SLOTS_MAX
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,9 +25,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     election_ms_min: int = 500
     election_ms_max: int = 1000
     detection_window_ms: int = 2500
+    # While this peer coordinates: how long ended jobs are kept, and how much of results in all.
+    keep_ms: int = 7 * 86_400_000
+    keep_bytes: int = 16 * GIB
 
     def __post_init__(self) -> None:
         if not 0 <= self.slots <= SLOTS_MAX:
             raise ValueError(f"slots are 0 to {SLOTS_MAX}, not {self.slots}")
+        if not 0 <= self.keep_ms <= KEEP_MS_MAX or self.keep_bytes < 0:
+            raise ValueError("results are kept for up to ten years, and for 0 bytes or more")
         if self.detection_window_ms < 2 * self.election_ms_min:
             raise ValueError("the detection window must be at least two election timeouts")

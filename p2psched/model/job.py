@@ -7,7 +7,9 @@ never opens them.
 from __future__ import annotations
 
 import enum
+import hashlib
 import re
+import shlex
 from typing import Final
 
 import msgspec
@@ -17,6 +19,7 @@ from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.taskset import TaskSet
 
 _BUSY_US_MAX: Final = 2**53
+_encode: Final = msgspec.msgpack.Encoder().encode
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
@@ -197,6 +200,54 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
             raise ValueError(f"a job's name has up to {most} printable characters, and no '/'")
         if len(self.submitter) > limits.SUBMITTER_LEN_MAX:
             raise ValueError(f"a submitter has up to {limits.SUBMITTER_LEN_MAX} characters")
+
+
+class JobHead(msgspec.Struct, frozen=True, array_like=True):
+    """A spec without its work: what is kept in memory of a job for as long as it is known."""
+
+    name: str
+    tasks: TaskSet
+    kind: str  # "program" or "function"
+    command: str  # what runs, for people; at most COMMAND_LEN_MAX characters
+    digest: bytes  # of the whole spec: two submits with one id are one job if it is equal
+    retries: int
+    cpus: int
+    submitter: str
+    keep_ms: int | None
+    copies: int
+    blobs: tuple[BlobRef, ...]  # what the work refers to: a retry needs them again
+
+
+def head_of(spec: JobSpec) -> JobHead:
+    """Cost O(bytes of the spec)."""
+    return JobHead(
+        name=spec.name,
+        tasks=spec.tasks,
+        kind="function" if isinstance(spec.work, FunctionWork) else "program",
+        command=_command(spec.work),
+        digest=digest_of(spec),
+        retries=spec.retries,
+        cpus=spec.cpus,
+        submitter=spec.submitter,
+        keep_ms=spec.keep_ms,
+        copies=spec.copies,
+        blobs=blobs_of(spec.work),
+    )
+
+
+def digest_of(spec: JobSpec) -> bytes:
+    """Sixteen bytes that tell two specs apart."""
+    return hashlib.blake2b(_encode(spec), digest_size=16).digest()
+
+
+def _command(work: Work) -> str:
+    match work:
+        case ProgramWork(argv=argv):
+            text = shlex.join(argv)
+        case FunctionWork(path=path):
+            text = f"{path or 'a function'}()"
+    most = limits.COMMAND_LEN_MAX
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def argument_size(work: Work) -> int:

@@ -30,6 +30,7 @@ ARGUMENT_INLINE_BYTES_MAX: Final = 64 * KIB
 JOB_NAME_LEN_MAX: Final = 128
 JOB_RANGES_MAX: Final = 4096  # of task indices: `0-9,20-29` are two
 SUBMITTER_LEN_MAX: Final = 256
+COMMAND_LEN_MAX: Final = 200  # of a job's command line as it is shown
 CWD_LEN_MAX: Final = 4096
 RETRIES_MAX: Final = 100
 TASK_INDEX_MAX: Final = 2**32 - 1
@@ -51,6 +52,12 @@ RESULT_BYTES_MAX: Final = 64 * KIB
 OUTPUT_BYTES_MAX: Final = 24 * KIB
 # Output of a task on its owner's disk, each stream. The middle is dropped beyond it.
 OUTPUT_FILE_BYTES_MAX: Final = 1 * MIB
+
+# Jobs that have ended and are remembered; the oldest are forgotten beyond it, pinned ones last.
+ENDED_JOBS_MAX: Final = 100_000
+# Ids of forgotten jobs that stay taken, and for how long: a repeated submit starts nothing new.
+FORGOTTEN_IDS_MAX: Final = 1_000_000
+FORGOTTEN_MS: Final = 24 * 3600 * 1000
 
 # Ledger. Proposals that don't fit one entry travel in the next. What the coordinator adds to them
 # is left out where it would go over: an entry must fit one frame together with its heads.

@@ -214,6 +214,7 @@ class CopyBlob(msgspec.Struct, frozen=True, array_like=True, tag=23):
     source: PeerId  # who has it now
 
 
+BlobCall = StatBlob | ReadBlob | BeginUpload | UploadChunk | EndUpload | CopyBlob
 CallBody = (
     Submit
     | CancelJob
@@ -232,12 +233,7 @@ CallBody = (
     | ForgetJob
     | PinJob
     | RetryJob
-    | StatBlob
-    | ReadBlob
-    | BeginUpload
-    | UploadChunk
-    | EndUpload
-    | CopyBlob
+    | BlobCall
 )
 
 
@@ -291,11 +287,13 @@ class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class ResultPage(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """`segments` follow each other in commit order from the asked position on."""
+    """`segments` follow each other in commit order from the asked position on. Parts of one
+    share its position."""
 
     segments: tuple[Segment, ...]
     view: JobView
-    next_position: int = -1  # where the next page starts; -1: `segments` further
+    next_position: int = -1  # where the next page starts; -1 (an older peer): `segments` further
+    positions: tuple[int, ...] = ()  # of each segment; what was run again since leaves gaps
 
 
 class ItemAnswer(msgspec.Struct, frozen=True, array_like=True, tag=6):

@@ -15,13 +15,23 @@ from typing import Final, Protocol
 import msgspec
 
 from p2psched.core.jobs import Job
-from p2psched.model.commands import Cancel, Outcome, Rejected, SubmitJob, Submitted
+from p2psched.model.commands import (
+    Cancel,
+    Forget,
+    Outcome,
+    Pin,
+    Rejected,
+    Retry,
+    SubmitJob,
+    Submitted,
+)
 from p2psched.model.errors import NotFound, Unavailable, UsageError, from_wire
-from p2psched.model.ids import JobId, PeerId, is_id
-from p2psched.model.job import Segment
+from p2psched.model.ids import JobId, PeerId, is_id, short
+from p2psched.model.job import JobSpec
 from p2psched.model.limits import KIB
 from p2psched.model.messages import (
     AnswerBody,
+    BlobCall,
     CallBody,
     CancelJob,
     ContactList,
@@ -31,6 +41,7 @@ from p2psched.model.messages import (
     FetchItem,
     FetchResults,
     FindJob,
+    ForgetJob,
     GetStatus,
     History,
     ItemAnswer,
@@ -42,7 +53,9 @@ from p2psched.model.messages import (
     ListPeers,
     OutputPiece,
     PeerList,
+    PinJob,
     ResultPage,
+    RetryJob,
     ShowJob,
     StatusAnswer,
     StopPeer,
@@ -54,6 +67,7 @@ from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.views import find_job, job_view, peer_views, task_state
+from p2psched.ports.results import Page
 
 PATIENCE_S: Final = 5.0  # for a leader to be there; then the caller is told to come back
 CONTACT_PATIENCE_S: Final = 0.5
@@ -87,6 +101,7 @@ class Api:
         results: ResultWriter,
         others: Others,
         tail: Tail,
+        blobs: Callable[[BlobCall], Awaitable[AnswerBody]],
         status: Callable[[], StatusAnswer],
         stop: Callable[[], None],
     ) -> None:
@@ -97,6 +112,7 @@ class Api:
         self._results = results
         self._others = others
         self._tail = tail
+        self._blobs = blobs
         self._status = status
         self._stop = stop
 
@@ -109,6 +125,8 @@ class Api:
             raise Unavailable(_NO_QUORUM) from exc
 
     async def _answer(self, body: CallBody) -> AnswerBody:
+        if isinstance(body, BlobCall):
+            return await self._blobs(body)
         match body:
             case Submit(job=job, spec=spec):
                 if not is_id(job):
@@ -117,6 +135,19 @@ class Api:
             case CancelJob(job=job):
                 _check(await self._propose(Cancel(job)))
                 return Done()
+            case ForgetJob() | PinJob() | RetryJob():
+                return await self._keep(body)
+            case FindJob() | ShowJob() | ListJobs():
+                return await self._list(body)
+            case FetchResults() | FetchItem() | TailOutput() | FetchHistory():
+                return await self._fetch(body)
+            case _:
+                return await self._of_this_peer(body)
+
+    async def _fetch(
+        self, body: FetchResults | FetchItem | TailOutput | FetchHistory
+    ) -> AnswerBody:
+        match body:
             case FetchResults():
                 return await self._fetch_results(body)
             case FetchItem(job=job, index=index):
@@ -125,10 +156,27 @@ class Api:
                 return await self._tail_output(body)
             case FetchHistory():
                 return await self._history(body)
-            case FindJob() | ShowJob() | ListJobs():
-                return await self._list(body)
-            case _:
-                return await self._of_this_peer(body)
+
+    async def _keep(self, body: ForgetJob | PinJob | RetryJob) -> Done:
+        command: Forget | Pin | Retry
+        match body:
+            case ForgetJob(job=job):
+                command = Forget(job)
+            case PinJob(job=job, pinned=pinned):
+                command = Pin(job, pinned)
+            case RetryJob(job=job, tasks=tasks):
+                command = Retry(job, await self._spec(job), tasks)
+        _check(await self._propose(command))
+        return Done()
+
+    async def _spec(self, job_id: JobId) -> JobSpec:
+        """What a job was submitted as. Of one that has ended only the result store knows it."""
+        await self._linearize()
+        job = self._job(job_id)
+        spec = job.full or await self._results.read(lambda results: results.spec(job_id))
+        if spec is None:
+            raise Unavailable(f"what job {short(job_id)} ran is not known here: ask another peer")
+        return spec
 
     async def _of_this_peer(
         self, body: ListPeers | Join | GetStatus | Contacts | StopPeer
@@ -151,9 +199,9 @@ class Api:
         machine = self._machine
         match body:
             case FindJob(text=text):
-                return job_view(find_job(machine, text), machine, whole=True)
+                return self._view(find_job(machine, text), whole=True)
             case ShowJob(job=job):
-                return job_view(self._job(job), machine, whole=True)
+                return self._view(self._job(job), whole=True)
             case ListJobs(limit=limit):
                 return JobList(tuple(self._newest(limit)), len(machine.jobs))
 
@@ -161,7 +209,7 @@ class Api:
         """As many as were asked for and fit one answer."""
         size = 0
         newest = islice(reversed(self._machine.jobs.values()), max(0, min(limit, JOBS_MAX)))
-        for view in (job_view(job, self._machine) for job in newest):
+        for view in map(self._view, newest):
             size += len(msgspec.msgpack.encode(view))
             if size > PAGE_BYTES_MAX:
                 return
@@ -169,7 +217,7 @@ class Api:
 
     # --- jobs -------------------------------------------------------------------------------------
 
-    async def _propose(self, command: SubmitJob | Cancel) -> Outcome:
+    async def _propose(self, command: SubmitJob | Cancel | Forget | Pin | Retry) -> Outcome:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 return await self._scheduling.propose(command)
@@ -196,6 +244,8 @@ class Api:
 
     def _job(self, job_id: JobId) -> Job:
         job = self._machine.jobs.get(job_id)
+        if job is None and job_id in self._machine.forgotten:
+            raise NotFound(f"job {job_id} was forgotten, and its results with it")
         if job is None:
             raise NotFound(f"no job {job_id}: `p2psched jobs` lists them")
         return job
@@ -214,11 +264,19 @@ class Api:
             except TimeoutError:
                 if not self._ledger.engine.raft.leader_is_live():
                     raise Unavailable(_NO_QUORUM) from None  # others may know more
-        view = job_view(job, self._machine)
-        segments: list[Segment] = []
+        view = self._view(job)
+        page = Page(body.position)
         if view.segments > body.position:
-            segments = await self._results.segments(body.job, body.position, PAGE_BYTES_MAX)
-        return ResultPage(tuple(segments), view)
+            page = await self._results.segments(body.job, body.position, PAGE_BYTES_MAX)
+        return ResultPage(tuple(page.segments), view, page.next_position, tuple(page.positions))
+
+    def _view(self, job: Job, *, whole: bool = False) -> JobView:
+        return job_view(
+            job,
+            self._machine,
+            forget_ms=self._scheduling.scheduler.retention.due_ms(job),
+            whole=whole,
+        )
 
     async def _fetch_item(self, job_id: JobId, index: int) -> ItemAnswer:
         await self._linearize()

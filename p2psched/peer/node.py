@@ -30,7 +30,15 @@ from p2psched.model.errors import (
 )
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import Call, Failure, Join, PeerMessage, StatusAnswer
+from p2psched.model.messages import (
+    AnswerBody,
+    BlobCall,
+    Call,
+    Failure,
+    Join,
+    PeerMessage,
+    StatusAnswer,
+)
 from p2psched.model.raft import Member, Membership
 from p2psched.model.version import VERSION
 from p2psched.net.address import parse
@@ -179,7 +187,12 @@ class Node:
 
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config = self._config
-        scheduler = Scheduler(self._info, window_ms=config.detection_window_ms)
+        scheduler = Scheduler(
+            self._info,
+            window_ms=config.detection_window_ms,
+            keep_ms=config.keep_ms,
+            keep_bytes=config.keep_bytes,
+        )
         self._scheduling = SchedulerLoop(
             scheduler,
             clock=self._clock,
@@ -211,9 +224,13 @@ class Node:
             tail=lambda job, index, stderr, offset: self._pool.tail(
                 job, index, stderr=stderr, offset=offset
             ),
+            blobs=self._answer_blobs,
             status=self._status,
             stop=self.stop,
         )
+
+    async def _answer_blobs(self, body: BlobCall) -> AnswerBody:
+        raise UsageError(f"{type(body).__name__} is not wired yet")
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
         for peer, (name, address) in self._folder.address_book.load().items():

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from p2psched.model.commands import Recorded, Stamped
+from p2psched.model.commands import JobForgotten, JobReopened, Recorded, Stamped
 from p2psched.model.ids import JobId
 from p2psched.model.job import Segment
 from p2psched.model.limits import MIB
-from p2psched.ports.results import Results
+from p2psched.ports.results import Page, Results
 
 T = TypeVar("T")
 
@@ -45,21 +45,28 @@ class Recent:
             if not self._jobs[job]:
                 del self._jobs[job]
 
-    def segments(self, job: JobId, position: int, bytes_max: int) -> list[Segment]:
+    def segments(self, job: JobId, position: int, bytes_max: int) -> Page:
         """Segments from `position` on, as many as fit (one at least); none if that one is not
         here any more."""
+        page = Page(position)
         held = self._jobs.get(job)
         if not held or position < held[0][0]:
-            return []
-        found: list[Segment] = []
+            return page
         size = 0
         for number in range(position - held[0][0], len(held)):
             segment = held[number][1]
             size += _size(segment)
-            if found and size > bytes_max:
+            if page.segments and size > bytes_max:
                 break
-            found.append(segment)
-        return found
+            page.add(held[number][0], segment)
+        return page
+
+    def drop(self, job: JobId) -> None:
+        """Some of it counts no more: the store knows which."""
+        held = self._jobs.pop(job, ())
+        if held:
+            self._bytes -= sum(_size(segment) for _, segment in held)
+            self._order = deque(other for other in self._order if other != job)
 
 
 class ResultWriter:
@@ -80,8 +87,13 @@ class ResultWriter:
     def store(self, events: Sequence[Stamped], applied_index: int) -> None:
         """Take the events of one entry; what the store has from an earlier run is passed over."""
         for stamped in events:
-            if isinstance(stamped.event, Recorded):
-                self._recent.add(stamped.event)
+            match stamped.event:
+                case Recorded():
+                    self._recent.add(stamped.event)
+                case JobReopened(job=job) | JobForgotten(job=job):
+                    self._recent.drop(job)
+                case _:
+                    pass
         if applied_index <= self._stored_index:
             return
         self._index = applied_index
@@ -107,10 +119,10 @@ class ResultWriter:
         if error is not None:
             self._on_failed(error)
 
-    async def segments(self, job: JobId, position: int, bytes_max: int) -> list[Segment]:
+    async def segments(self, job: JobId, position: int, bytes_max: int) -> Page:
         """Final results of a job in commit order from `position` on; see port `Results`."""
         recent = self._recent.segments(job, position, bytes_max)
-        if recent:
+        if recent.segments:
             return recent
         return await self.read(lambda results: results.segments(job, position, bytes_max))
 

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Final
 
 from p2psched.core.jobs import Job
+from p2psched.core.keeping import live_holders
 from p2psched.core.machine import Machine
 from p2psched.model.commands import PeerInfo
 from p2psched.model.errors import NotFound
 from p2psched.model.ids import JobId, PeerId, is_id
-from p2psched.model.job import FunctionWork, JobSpec, ProgramWork
 from p2psched.model.messages import JobView, PeerView
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
 
 SUSPECT_AFTER_MS: Final = 1000  # silence after which a peer is shown as suspect
-_COMMAND_LEN_MAX: Final = 200
 
 
-def job_view(job: Job, machine: Machine, *, whole: bool = False) -> JobView:
-    """Cost O(ranges and grants of the job). Only a whole view names the tasks."""
+def job_view(
+    job: Job, machine: Machine, *, forget_ms: int | None = None, whole: bool = False
+) -> JobView:
+    """Cost O(ranges, grants and large results of the job). Only a whole view names the tasks.
+    `forget_ms`: when it is forgotten by itself."""
     owners: dict[PeerId, int] = {}
     for held in job.grants.values():
         owners[held.peer] = owners.get(held.peer, 0) + len(held.tasks)
     return JobView(
         job=job.id,
         name=job.spec.name,
-        kind="function" if isinstance(job.spec.work, FunctionWork) else "program",
+        kind=job.spec.kind,
         state=job.state,
         tasks=len(job.spec.tasks),
         waiting=len(job.waiting),
@@ -46,18 +47,19 @@ def job_view(job: Job, machine: Machine, *, whole: bool = False) -> JobView:
         owners=tuple(sorted(owners.items())),
         finished_by=tuple(sorted(job.finished_by.items())),
         task_set=job.spec.tasks if whole else EMPTY,
-        command=_command(job.spec),
+        command=job.spec.command,
         note=_why_waiting(job, machine),
+        lost=len(job.lost),
+        short=short_count(job, machine),
+        pinned=job.pinned,
+        forget_ms=forget_ms,
+        result_bytes=job.result_bytes,
     )
 
 
-def _command(spec: JobSpec) -> str:
-    match spec.work:
-        case ProgramWork(argv=argv):
-            text = shlex.join(argv)
-        case FunctionWork(path=path):
-            text = f"{path or 'a function'}()"
-    return text if len(text) <= _COMMAND_LEN_MAX else text[: _COMMAND_LEN_MAX - 1] + "…"
+def short_count(job: Job, machine: Machine) -> int:
+    """Large results with fewer copies on live peers than the job asked for."""
+    return sum(len(live_holders(machine, blob)) < job.spec.copies for blob in job.blobs.values())
 
 
 def _why_waiting(job: Job, machine: Machine) -> str:

@@ -12,7 +12,23 @@ from typing import Protocol
 
 from p2psched.model.commands import Stamped
 from p2psched.model.ids import JobId
-from p2psched.model.job import Segment
+from p2psched.model.job import JobSpec, Segment
+
+
+class Page:
+    """Some results of a job in commit order, and where the next page starts."""
+
+    __slots__ = ("next_position", "positions", "segments")
+
+    def __init__(self, position: int) -> None:
+        self.segments: list[Segment] = []
+        self.positions: list[int] = []  # of each segment; parts of one share theirs
+        self.next_position = position
+
+    def add(self, position: int, segment: Segment) -> None:
+        self.segments.append(segment)
+        self.positions.append(position)
+        self.next_position = position + 1
 
 
 class Results(Protocol):
@@ -23,12 +39,18 @@ class Results(Protocol):
 
     def store(self, events: Sequence[Stamped], applied_index: int) -> None:
         """Keep `events` and note `applied_index`, both or neither after a crash. Entries at or
-        below the store's own applied index must not be handed over again."""
+        below the store's own applied index must not be handed over again. `JobForgotten` takes
+        everything of a job away, `JobReopened` the results of its tasks so far."""
         ...
 
-    def segments(self, job: JobId, position: int, bytes_max: int) -> list[Segment]:
+    def segments(self, job: JobId, position: int, bytes_max: int) -> Page:
         """Final results of a job in commit order from `position` on, at least one if there is
-        one, then as many as fit `bytes_max`. Raises Damaged if a checksum does not match."""
+        one, then as many as fit `bytes_max`; without tasks that were run again since. Raises
+        Damaged if a checksum does not match."""
+        ...
+
+    def spec(self, job: JobId) -> JobSpec | None:
+        """What a job was submitted as; None if it is not known here."""
         ...
 
     def item(self, job: JobId, index: int) -> tuple[Segment, bytes] | None:

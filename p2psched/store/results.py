@@ -8,6 +8,8 @@ NORMAL), because then the applied index is lost with them.
 Invariants:
 - One `store` is one transaction: its events and its applied index, both or neither.
 - Every row carries a CRC-32 over all its columns, verified by every read.
+- Each position of a job has a row: that of its segment, of the parts that are left of it after
+  tasks were run again, or an empty one.
 - One process at a time (the lock of the data folder), one thread at a time (the port's rule). The
   exclusive mode of SQLite says the same, and needs no shared memory beside the file.
 """
@@ -15,8 +17,6 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
-import logging
-import re
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
@@ -25,54 +25,47 @@ from typing import Final
 
 import msgspec
 
-from p2psched.model import chunks, errors, limits
-from p2psched.model.commands import Event, PeerCameUp, PeerWentDown, Recorded, Retried, Stamped
+from p2psched.model import chunks, errors
+from p2psched.model.blob import ResultBlob
+from p2psched.model.commands import (
+    Event,
+    JobAdded,
+    JobForgotten,
+    JobReopened,
+    PeerCameUp,
+    PeerWentDown,
+    Recorded,
+    Retried,
+    Stamped,
+)
 from p2psched.model.ids import JobId
-from p2psched.model.job import Cause, Segment
+from p2psched.model.job import Cause, JobSpec, Segment
+from p2psched.ports.results import Page
+from p2psched.store.results_file import Unsound, is_environment, mark, open_database, set_aside
 
-SCHEMA_VERSION: Final = 1
-DAMAGED_KEPT_MAX: Final = 3  # files set aside, for people to look at; the oldest goes first
 # What a segment costs besides its data: pages of segments without data are bounded by it too.
 SEGMENT_OVERHEAD_BYTES: Final = 32
-# The structure of a file up to this size is checked at open: 20 ms from memory, 2 s from a slow
-# card. In a larger one damage is found by the read that meets it.
-OPEN_CHECK_BYTES_MAX: Final = 32 * limits.MIB
+PEER_EVENTS_MAX: Final = 10_000  # in the history of peers, which no job's end takes away
+_PRUNE_EVERY: Final = 256  # stores
+_VOID: Final = -1  # the start of a segment all of whose tasks were run again
 
-# The lock of the data folder keeps other peers out: only a curious reader can stand in the way.
-_BUSY_TIMEOUT_S: Final = 0.5
-_CACHE_KIB: Final = 2048
-_JOURNAL_BYTES_MAX: Final = 8 * limits.MIB  # the write-ahead log shrinks to this after its peaks
-_TABLES: Final = ("applied", "history", "segment")
-_SCHEMA: Final = """
-BEGIN;
-CREATE TABLE applied (one INTEGER PRIMARY KEY CHECK (one = 1), entry INTEGER NOT NULL);
-INSERT INTO applied VALUES (1, 0);
-CREATE TABLE segment (
-    job TEXT NOT NULL, position INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
-    cause TEXT NOT NULL, busy_us INTEGER NOT NULL, "grant" INTEGER NOT NULL, peer TEXT NOT NULL,
-    crc INTEGER NOT NULL, data BLOB NOT NULL);
-CREATE UNIQUE INDEX segment_position ON segment (job, position);
-CREATE INDEX segment_start ON segment (job, start);
-CREATE TABLE history (
-    id INTEGER PRIMARY KEY, idx INTEGER NOT NULL, job TEXT NOT NULL, at_ms INTEGER NOT NULL,
-    wall_ms INTEGER NOT NULL, kind TEXT NOT NULL, crc INTEGER NOT NULL, event BLOB NOT NULL);
-CREATE INDEX history_job ON history (job, idx);
-PRAGMA user_version = 1;  -- SCHEMA_VERSION
-COMMIT;
-"""
-_SEGMENTS: Final = (
-    'SELECT position, start, stop, cause, busy_us, "grant", peer, crc, data FROM segment'
-    " WHERE job = ? AND position >= ? ORDER BY position"
+_SELECT: Final = (
+    'SELECT position, start, stop, cause, busy_us, "grant", peer, crc, data, blobs, rowid'
+    " FROM segment WHERE job = ?"
 )
-# Final results of a job never overlap, so the last start at or before an index decides.
-_ITEM: Final = (
-    'SELECT position, start, stop, cause, busy_us, "grant", peer, crc, data FROM segment'
-    " WHERE job = ? AND start <= ? ORDER BY start DESC LIMIT 1"
+_SEGMENTS: Final = _SELECT + " AND position >= ? ORDER BY position, start"
+# Final results of a job never overlap (what is run again is cut out), so the last start at or
+# before an index decides.
+_ITEM: Final = _SELECT + " AND start <= ? ORDER BY start DESC LIMIT 1"
+_OVERLAPPING: Final = _SELECT + " AND start < ? AND stop > ?"
+_PRUNE: Final = (
+    "DELETE FROM history WHERE job = '' AND id <= (SELECT id FROM history"
+    " WHERE job = '' ORDER BY id DESC LIMIT 1 OFFSET ?)"
 )
+_INSERT: Final = "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _HISTORY: Final = (
     "SELECT idx, at_ms, wall_ms, crc, event FROM history WHERE job = ? AND idx > ? ORDER BY idx, id"
 )
-_FILES: Final = ("-wal", "-shm", "")  # of one database; the log goes first when it is set aside
 
 
 class SqliteResults:
@@ -83,14 +76,17 @@ class SqliteResults:
         self._path = path
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Event)
+        self._specs = msgspec.msgpack.Decoder(JobSpec)
+        self._blobs = msgspec.msgpack.Decoder(tuple[ResultBlob, ...])
+        self._stores = 0
         try:
             try:
-                self._db = _open(path)
-            except _Unsound as fault:
-                _set_aside(path, str(fault))
-                self._db = _open(path)
+                self._db = open_database(path)
+            except Unsound as fault:
+                set_aside(path, str(fault))
+                self._db = open_database(path)
             self._applied_index: int = self._db.execute("SELECT entry FROM applied").fetchone()[0]
-        except (_Unsound, sqlite3.Error, OSError) as fault:
+        except (Unsound, sqlite3.Error, OSError) as fault:
             raise errors.Refused(
                 f"can't open the results {path}: {fault}: check permissions and free space there"
             ) from fault
@@ -105,41 +101,98 @@ class SqliteResults:
         no more (the same call may be repeated) and Damaged if the file is broken."""
         assert applied_index > self._applied_index, "an entry was handed over twice"
         with self._faults("store results"), self._transaction():
-            self._db.executemany(
-                "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (_segment_row(e.event) for e in events if isinstance(e.event, Recorded)),
-            )
-            self._db.executemany(
-                "INSERT INTO history (idx, job, at_ms, wall_ms, kind, crc, event)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                map(self._history_row, events),
-            )
+            done = 0
+            for number, stamped in enumerate(events):
+                if isinstance(stamped.event, JobReopened | JobForgotten):  # rare: the rest is fast
+                    self._insert(events[done : number + 1])
+                    self._change(stamped.event)
+                    done = number + 1
+            self._insert(events[done:])
+            self._prune()
             self._db.execute("UPDATE applied SET entry = ?", (applied_index,))
         self._applied_index = applied_index
 
-    def segments(self, job: JobId, position: int, bytes_max: int) -> list[Segment]:
+    def _insert(self, events: Sequence[Stamped]) -> None:
+        self._db.executemany(
+            _INSERT, (self._segment_row(e.event) for e in events if isinstance(e.event, Recorded))
+        )
+        self._db.executemany(
+            "INSERT INTO history (idx, job, at_ms, wall_ms, kind, crc, event)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            map(self._history_row, events),
+        )
+        for event in (e.event for e in events):
+            if isinstance(event, JobAdded) and event.spec is not None:
+                data = self._encoder.encode(event.spec)
+                row = (event.job, _crc((event.job,), data), data)
+                self._db.execute("INSERT OR REPLACE INTO spec VALUES (?, ?, ?)", row)
+
+    def _change(self, event: JobReopened | JobForgotten) -> None:
+        if isinstance(event, JobForgotten):
+            for table in ("segment", "history", "spec"):
+                self._db.execute(f"DELETE FROM {table} WHERE job = ?", (event.job,))  # noqa: S608
+            return
+        for start, stop in event.tasks.ranges:
+            rows = self._db.execute(_OVERLAPPING, (event.job, stop, start)).fetchall()
+            for row in rows:
+                self._cut(event, row)
+
+    def _cut(self, event: JobReopened, row: tuple[object, ...]) -> None:
+        """Take tasks out of a stored segment; what is left stays at its position."""
+        segment = self._verified(event.job, row)
+        position, grant, peer = row[0], row[5], row[6]
+        self._db.execute("DELETE FROM segment WHERE rowid = ?", (row[-1],))
+        parts = segment.parts(segment.tasks - event.tasks) if segment.data else []
+        for part in parts:
+            self._db.execute(_INSERT, self._row(event.job, position, part, grant, peer))
+        if not parts:
+            left = self._db.execute(
+                "SELECT 1 FROM segment WHERE job = ? AND position = ?", (event.job, position)
+            ).fetchone()
+            if left is None:
+                self._db.execute(_INSERT, self._void_row(event.job, position))
+
+    def _prune(self) -> None:
+        """The history of peers has no end of its own."""
+        self._stores += 1
+        if self._stores % _PRUNE_EVERY == 0:
+            self._db.execute(_PRUNE, (PEER_EVENTS_MAX,))
+
+    def segments(self, job: JobId, position: int, bytes_max: int) -> Page:
         """Final results in commit order from `position` on: at least one if there is one, then as
         many as fit `bytes_max` (each counts SEGMENT_OVERHEAD_BYTES more than its data)."""
-        found: list[Segment] = []
+        page = Page(position)
         size = 0
         with self._faults("read results"), self._rows(_SEGMENTS, job, position) as rows:
             for row in rows:
-                expected = position + len(found)
-                if row[0] != expected:
-                    raise self._damaged(f"segment {expected} of job {job} is missing")
+                if row[0] not in (page.next_position, page.next_position - 1):
+                    raise self._damaged(f"segment {page.next_position} of job {job} is missing")
+                if row[1] == _VOID:
+                    page.next_position = row[0] + 1
+                    continue
                 segment = self._verified(job, row)
                 size += len(segment.data) + SEGMENT_OVERHEAD_BYTES
-                if found and size > bytes_max:
-                    break
-                found.append(segment)
-        return found
+                if page.segments and size > bytes_max and row[0] == page.next_position:
+                    break  # never between the parts of one position
+                page.add(row[0], segment)
+        return page
+
+    def spec(self, job: JobId) -> JobSpec | None:
+        """What a job was submitted as."""
+        with self._faults("read a job's spec"):
+            row = self._db.execute("SELECT crc, data FROM spec WHERE job = ?", (job,)).fetchone()
+            if row is None:
+                return None
+            if row[0] != _crc((job,), row[1]):
+                raise self._damaged(f"the spec of job {job} fails its checksum")
+        return self._specs.decode(row[1])
 
     def item(self, job: JobId, index: int) -> tuple[Segment, bytes] | None:
         """The final item of one task with its segment (data left empty), or None. Reads the whole
         segment, for its checksum. Raises ProtocolError if its owner committed what is no chunk."""
         with self._faults("read results"), self._rows(_ITEM, job, index) as rows:
             row = rows.fetchone()
-            if row is None:
+            if row is None or row[1] == _VOID:
                 return None
             segment = self._verified(job, row)
         if not segment.start <= index < segment.stop:
@@ -177,15 +230,34 @@ class SqliteResults:
         return stamped.index, job, stamped.at_ms, stamped.wall_ms, kind, crc, data
 
     def _verified(self, job: JobId, row: tuple[object, ...]) -> Segment:
-        *head, crc, data = row
-        if crc != _crc((job, *head), data):
+        *head, crc, data, blobs, _ = row
+        if crc != _crc((job, *head), data, blobs):
             raise self._damaged(f"segment {head[0]} of job {job} fails its checksum")
         _, start, stop, cause, busy_us, *_ = head
         assert isinstance(start, int)
         assert isinstance(stop, int)
         assert isinstance(busy_us, int)
         assert isinstance(data, bytes)
-        return Segment(start, stop, Cause(str(cause)), data, busy_us)
+        assert isinstance(blobs, bytes)
+        held = self._blobs.decode(blobs) if blobs else ()
+        return Segment(start, stop, Cause(str(cause)), data, busy_us, held)
+
+    def _segment_row(self, event: Recorded) -> tuple[object, ...]:
+        return self._row(event.job, event.position, event.segment, event.grant, event.peer)
+
+    def _row(
+        self, job: JobId, position: object, segment: Segment, grant: object, peer: object
+    ) -> tuple[object, ...]:
+        head = (
+            *(job, position, segment.start, segment.stop, segment.cause.value),
+            *(segment.busy_us, grant, peer),
+        )
+        blobs = self._encoder.encode(segment.blobs) if segment.blobs else b""
+        return (*head, _crc(head, segment.data, blobs), segment.data, blobs)
+
+    def _void_row(self, job: JobId, position: object) -> tuple[object, ...]:
+        head = (job, position, _VOID, _VOID, "void", 0, 0, "")
+        return (*head, _crc(head, b"", b""), b"", b"")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -205,7 +277,7 @@ class SqliteResults:
         except sqlite3.ProgrammingError:
             raise  # a call after `close`, for one: our fault, not the file's
         except sqlite3.DatabaseError as fault:
-            if _is_environment(fault):
+            if is_environment(fault):
                 raise errors.Unavailable(
                     f"can't {doing} in {self._path}: {fault}: free some space, check the disk"
                 ) from fault
@@ -214,7 +286,7 @@ class SqliteResults:
     def _damaged(self, what: str) -> errors.Damaged:
         """Leaves a mark, so that the next start doesn't trust the file either."""
         with contextlib.suppress(OSError):
-            _mark(self._path).touch(mode=0o600)
+            mark(self._path).touch(mode=0o600)
         return errors.Damaged(
             f"{what} ({self._path}): restart this peer; it sets the file aside then and builds it "
             "again from the ledger"
@@ -228,13 +300,15 @@ def history_key(event: Event) -> JobId:
 
 def without_data(segment: Segment) -> Segment:
     """The same segment, its data left empty."""
-    return Segment(segment.start, segment.stop, segment.cause, b"", segment.busy_us)
+    return msgspec.structs.replace(segment, data=b"")
 
 
 def event_without_data(event: Event) -> Event:
-    """The event as history keeps it: of results only range, cause and time."""
+    """The event as history keeps it: of results only range, cause and time, of jobs no spec."""
     if isinstance(event, Recorded | Retried) and event.segment.data:
         return msgspec.structs.replace(event, segment=without_data(event.segment))
+    if isinstance(event, JobAdded) and event.spec is not None:
+        return JobAdded(event.job)
     return event
 
 
@@ -252,104 +326,11 @@ def item_of(segment: Segment, job: JobId, index: int) -> bytes:
         ) from fault
 
 
-class _Unsound(Exception):
-    """The file is no database that we can trust; the text says why."""
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    if _mark(path).exists():
-        raise _Unsound("an earlier read found damage in it")
-    # SQLite gives its write-ahead log the mode that the file has when it is first opened.
-    path.touch(mode=0o600)
-    db = sqlite3.connect(
-        path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
-    try:
-        _prepare(db, path)
-    except sqlite3.Error as fault:
-        db.close()
-        if _is_environment(fault):
-            raise
-        raise _Unsound(str(fault)) from fault
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    db.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES_MAX}")
-    names = db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
-    tables = tuple(name for (name,) in names.fetchall())
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if not tables and version == 0:
-        db.executescript(_SCHEMA)
-    elif tables != _TABLES or version != SCHEMA_VERSION:
-        raise _Unsound(f"schema {version} is not ours ({SCHEMA_VERSION})")
-    elif path.stat().st_size <= OPEN_CHECK_BYTES_MAX:
-        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise _Unsound(verdict)
-    if len(db.execute("SELECT entry FROM applied WHERE entry >= 0").fetchall()) != 1:
-        raise _Unsound("it has lost its applied index")
-
-
-def _is_environment(fault: sqlite3.Error) -> bool:
-    """True if the file may well be sound and the disk, the rights or another process stand in
-    the way: then setting it aside would help nobody."""
-    code = getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-    return code in {
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-    }
-
-
-def _mark(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.distrusted")
-
-
-def _set_aside(path: Path, reason: str) -> None:
-    """Move a database away and keep the newest few of its kind. A crash on the way is repeated by
-    the next start: the mark is laid first and taken away last."""
-    pattern = re.compile(re.escape(f"{path.stem}.damaged-") + r"(\d{1,9})")
-    matches = (pattern.fullmatch(other.name) for other in path.parent.iterdir())
-    numbers = sorted(int(match[1]) for match in matches if match)
-    kept = path.with_name(f"{path.stem}.damaged-{(numbers or [0])[-1] + 1}")
-    _mark(path).touch(mode=0o600)
-    for suffix in _FILES:
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(kept.with_name(kept.name + suffix))
-    for number in numbers[: max(0, len(numbers) + 1 - DAMAGED_KEPT_MAX)]:
-        for suffix in _FILES:
-            old = path.with_name(f"{path.stem}.damaged-{number}{suffix}")
-            old.unlink(missing_ok=True)
-    _mark(path).unlink()
-    logging.getLogger(__name__).warning(
-        "results-set-aside", extra={"file": str(path), "kept_as": kept.name, "reason": reason}
-    )
-
-
-def _segment_row(event: Recorded) -> tuple[object, ...]:
-    segment = event.segment
-    head = (
-        *(event.job, event.position, segment.start, segment.stop, segment.cause.value),
-        *(segment.busy_us, event.grant, event.peer),
-    )
-    return (*head, _crc(head, segment.data), segment.data)
-
-
-def _crc(head: tuple[object, ...], data: object) -> int:
+def _crc(head: tuple[object, ...], *parts: object) -> int:
     """Over all columns of a row. A damaged row may hold any type: then no checksum fits."""
-    if not isinstance(data, bytes):
-        return -1
-    return zlib.crc32(data, zlib.crc32("|".join(map(str, head)).encode()))
+    crc = zlib.crc32("|".join(map(str, head)).encode())
+    for part in parts:
+        if not isinstance(part, bytes):
+            return -1
+        crc = zlib.crc32(part, crc)
+    return crc

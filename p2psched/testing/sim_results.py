@@ -10,9 +10,17 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 
-from p2psched.model.commands import Recorded, Stamped
+from p2psched.model.commands import (
+    Event,
+    JobAdded,
+    JobForgotten,
+    JobReopened,
+    Recorded,
+    Stamped,
+)
 from p2psched.model.ids import JobId
-from p2psched.model.job import Segment
+from p2psched.model.job import JobSpec, Segment
+from p2psched.ports.results import Page
 from p2psched.store.results import (
     SEGMENT_OVERHEAD_BYTES,
     event_without_data,
@@ -27,9 +35,9 @@ class MemoryResults:
 
     def __init__(self) -> None:
         self._applied_index = 0
-        self._segments: defaultdict[JobId, list[Segment]] = defaultdict(list)
-        self._by_start: defaultdict[JobId, list[Segment]] = defaultdict(list)
+        self._segments: defaultdict[JobId, list[list[Segment]]] = defaultdict(list)  # by position
         self._history: defaultdict[JobId, list[Stamped]] = defaultdict(list)
+        self._specs: dict[JobId, JobSpec] = {}
 
     @property
     def applied_index(self) -> int:
@@ -39,28 +47,54 @@ class MemoryResults:
         assert applied_index > self._applied_index, "an entry was handed over twice"
         for stamped in events:
             event = stamped.event
-            if isinstance(event, Recorded):
-                self._record(event)
             kept = Stamped(stamped.index, stamped.at_ms, stamped.wall_ms, event_without_data(event))
             self._history[history_key(event)].append(kept)
+            self._take(event)
         self._applied_index = applied_index
 
-    def segments(self, job: JobId, position: int, bytes_max: int) -> list[Segment]:
-        found: list[Segment] = []
+    def _take(self, event: Event) -> None:
+        match event:
+            case Recorded(job=job, position=position, segment=segment):
+                held = self._segments[job]
+                assert position == len(held), "positions of a job rise by one"
+                held.append([segment])
+            case JobAdded(job=job, spec=JobSpec() as spec):
+                self._specs[job] = spec
+            case JobReopened(job=job, tasks=tasks):
+                for place, parts in enumerate(self._segments[job]):
+                    self._segments[job][place] = [
+                        left
+                        for part in parts
+                        if part.data or not part.tasks & tasks
+                        for left in (part.parts(part.tasks - tasks) if part.data else [part])
+                    ]
+            case JobForgotten(job=job):
+                for known in (self._segments, self._history, self._specs):
+                    known.pop(job, None)
+            case _:
+                pass
+
+    def segments(self, job: JobId, position: int, bytes_max: int) -> Page:
+        page = Page(position)
         size = 0
-        for segment in self._segments.get(job, [])[position:]:
-            size += len(segment.data) + SEGMENT_OVERHEAD_BYTES
-            if found and size > bytes_max:
+        for place, parts in enumerate(self._segments.get(job, [])[position:], start=position):
+            size += sum(len(part.data) + SEGMENT_OVERHEAD_BYTES for part in parts)
+            if page.segments and size > bytes_max:
                 break
-            found.append(segment)
-        return found
+            for part in parts:
+                page.add(place, part)
+            page.next_position = place + 1
+        return page
+
+    def spec(self, job: JobId) -> JobSpec | None:
+        return self._specs.get(job)
 
     def item(self, job: JobId, index: int) -> tuple[Segment, bytes] | None:
-        ordered = self._by_start.get(job, [])
-        place = bisect_right(ordered, index, key=lambda segment: segment.start) - 1
-        if place < 0 or index >= ordered[place].stop:
-            return None
-        return without_data(ordered[place]), item_of(ordered[place], job, index)
+        for parts in self._segments.get(job, []):
+            for part in parts:
+                if part.start <= index < part.stop:
+                    return without_data(part), item_of(part, job, index)
+        return None
 
     def history(self, job: JobId, after: int, limit: int) -> list[Stamped]:
         events = self._history.get(job, [])
@@ -72,11 +106,3 @@ class MemoryResults:
 
     def close(self) -> None:
         """Nothing to release."""
-
-    def _record(self, event: Recorded) -> None:
-        held = self._segments[event.job]
-        assert event.position == len(held), "positions of a job rise by one"
-        held.append(event.segment)
-        ordered = self._by_start[event.job]
-        place = bisect_right(ordered, event.segment.start, key=lambda segment: segment.start)
-        ordered.insert(place, event.segment)

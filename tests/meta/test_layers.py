@@ -60,6 +60,7 @@ PURE_STDLIB: Final = frozenset(
         "operator",
         "random",
         "re",
+        "shlex",
         "struct",
         "types",
         "typing",

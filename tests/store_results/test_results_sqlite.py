@@ -19,7 +19,8 @@ from p2psched.model.commands import Recorded, Stamped
 from p2psched.model.errors import Damaged, Refused, Unavailable
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
-from p2psched.store.results import DAMAGED_KEPT_MAX, SqliteResults
+from p2psched.store.results import SqliteResults
+from p2psched.store.results_file import DAMAGED_KEPT_MAX
 
 JOB = JobId("a" * 32)
 PEER = PeerId("c" * 32)

@@ -1,0 +1,154 @@
+"""The part of the fold that is about keeping: forget, pin, run again, and who holds large results.
+
+A forgotten job leaves its id behind. A large result that nobody holds any more is lost, which is
+said and never hidden; running its task again makes another one.
+"""
+
+from __future__ import annotations
+
+from p2psched.core.jobs import Job
+from p2psched.core.state import LedgerState
+from p2psched.model.blob import ResultBlob
+from p2psched.model.commands import (
+    Acknowledged,
+    Forget,
+    Held,
+    JobForgotten,
+    JobReopened,
+    Outcome,
+    Pin,
+    Rejected,
+    ResultsLost,
+    Retry,
+)
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.job import JobState, digest_of
+from p2psched.model.taskset import EMPTY, TaskSet
+
+
+def forget(s: LedgerState, command: Forget) -> Outcome:
+    job = s.jobs.get(command.job)
+    if job is None:
+        return _unknown(s, command.job, Acknowledged())
+    if not job.ended:
+        return Rejected("refused", f"job {job.id} still runs: cancel it first")
+    del s.jobs[job.id]
+    for index in (s.ended, s.whole, s.with_blobs):
+        index.pop(job.id, None)
+    s.result_bytes -= job.result_bytes
+    s.forgotten.add(job.id, s.stamp_ms)
+    refs = (*job.spec.blobs, *(blob.ref for blob in job.blobs.values()))
+    s.events.append(JobForgotten(job.id, tuple(dict.fromkeys(refs))))
+    return Acknowledged()
+
+
+def pin(s: LedgerState, command: Pin) -> Outcome:
+    job = s.jobs.get(command.job)
+    if job is None:
+        return _unknown(s, command.job)
+    job.pinned = command.pinned
+    return Acknowledged()
+
+
+def retry(s: LedgerState, command: Retry) -> Outcome:
+    job = s.jobs.get(command.job)
+    if job is None:
+        return _unknown(s, command.job)
+    if job.spec.digest != digest_of(command.spec):
+        return Rejected("usage", f"job {job.id} was submitted with another spec")
+    if job.state is JobState.CANCELLED:
+        return Rejected("refused", f"job {job.id} was cancelled, which is final: submit it again")
+    tasks = job.failed | job.lost | unreachable(s, job)
+    if command.tasks:
+        tasks = tasks & command.tasks
+    if tasks:
+        _reopen(s, job, command, tasks)
+    return Acknowledged()
+
+
+def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
+    job.failed = job.failed - tasks
+    job.succeeded = job.succeeded - tasks
+    job.lost = job.lost - tasks
+    job.failures.clear(tasks)  # they get all their retries again
+    job.waiting = job.waiting | tasks
+    for key in [key for key in job.blobs if key[0] in tasks]:
+        drop_blob(s, job, job.blobs.pop(key))
+    if job.ended:
+        job.state = JobState.RUNNING
+        job.ended_wall_ms = None
+        job.full = command.spec
+        s.running[job.id] = None
+        del s.ended[job.id]
+        s.whole.pop(job.id, None)
+    s.note_unplaced(job)
+    s.events.append(JobReopened(job.id, tasks, job.segments))
+
+
+def held(s: LedgerState, command: Held) -> Outcome:
+    job = s.jobs.get(command.job)
+    if job is None:
+        return _unknown(s, command.job, Acknowledged())
+    gone = EMPTY
+    for index, name, digest in command.blobs:
+        blob = job.blobs.get((index, name))
+        if blob is None or blob.ref.digest != digest:
+            continue
+        holders = set(blob.holders) - {command.peer}
+        if command.held:
+            holders.add(command.peer)
+        job.blobs[index, name] = _with_holders(blob, tuple(sorted(holders)))
+        task = TaskSet.of(index, index + 1)
+        if holders:
+            job.lost = job.lost - task if _is_whole(job, index) else job.lost
+        elif index not in job.lost:
+            gone = gone | task
+    if gone:
+        job.lost = job.lost | gone
+        s.events.append(ResultsLost(job.id, gone))
+    return Acknowledged()
+
+
+def add_blobs(s: LedgerState, job: Job, blobs: tuple[ResultBlob, ...]) -> None:
+    """Large results of tasks that have just succeeded."""
+    for blob in blobs:
+        job.blobs[blob.index, blob.name] = blob
+        job.result_bytes += blob.ref.size
+        s.result_bytes += blob.ref.size
+        if not blob.holders:  # its owner could not say who has it
+            job.lost = job.lost | TaskSet.of(blob.index, blob.index + 1)
+    if blobs:
+        s.with_blobs[job.id] = None
+
+
+def drop_blob(s: LedgerState, job: Job, blob: ResultBlob) -> None:
+    job.result_bytes -= blob.ref.size
+    s.result_bytes -= blob.ref.size
+
+
+def unreachable(s: LedgerState, job: Job) -> TaskSet:
+    """Tasks with a large result whose holders are all down: it comes back with one of them."""
+    return TaskSet.from_indices(
+        blob.index
+        for blob in job.blobs.values()
+        if blob.holders and not any(s.is_up(peer) for peer in blob.holders)
+    )
+
+
+def live_holders(s: LedgerState, blob: ResultBlob) -> tuple[PeerId, ...]:
+    return tuple(peer for peer in blob.holders if s.is_up(peer))
+
+
+def _is_whole(job: Job, index: int) -> bool:
+    """True if every large result of a task has a holder."""
+    return all(blob.holders for key, blob in job.blobs.items() if key[0] == index)
+
+
+def _with_holders(blob: ResultBlob, holders: tuple[PeerId, ...]) -> ResultBlob:
+    return ResultBlob(blob.index, blob.name, blob.ref, holders)
+
+
+def _unknown(s: LedgerState, job: JobId, if_forgotten: Outcome | None = None) -> Outcome:
+    if if_forgotten is not None and job in s.forgotten:
+        return if_forgotten
+    return Rejected("not-found", f"no job {job}")

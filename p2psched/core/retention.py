@@ -1,0 +1,106 @@
+"""Which ended jobs the coordinator proposes to forget: too old, or too many, or too many bytes.
+
+Nothing here is replicated: it is derived from the state when this peer begins to coordinate, and
+followed from events then. A proposal that comes too late or twice changes nothing. Pinned jobs are
+never proposed; only a person forgets them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Final
+
+from p2psched.core.jobs import Job
+from p2psched.core.state import LedgerState
+from p2psched.model.commands import Event, Forget, JobEnded
+from p2psched.model.ids import JobId
+from p2psched.model.limits import ENDED_JOBS_MAX, GIB
+
+KEEP_MS: Final = 7 * 86_400_000  # of ledger time, for jobs that don't say how long
+KEEP_BYTES: Final = 16 * GIB  # of results of all jobs, large ones counted once
+# However many bytes there are, whoever waits for a job has this long to fetch its results.
+GRACE_MS: Final = 60_000
+FORGETS_MAX: Final = 64  # in one round; the next one goes on
+_ASK_AGAIN_MS: Final = 5_000
+
+
+class Retention:
+    """Asked by the coordinator alone."""
+
+    def __init__(self, state: LedgerState, *, keep_ms: int, keep_bytes: int) -> None:
+        self._state = state
+        self._keep_ms = keep_ms
+        self._keep_bytes = keep_bytes
+        self._due: list[tuple[int, JobId]] = []  # a heap; entries may be out of date
+        self._asked_ms: dict[JobId, int] = {}
+
+    def begin(self) -> None:
+        """This peer coordinates from now on."""
+        self._asked_ms.clear()
+        self._due = [(self._due_ms(job), job.id) for job in map(self._job, self._state.ended)]
+        heapq.heapify(self._due)
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, JobEnded) and event.job in self._state.ended:
+            heapq.heappush(self._due, (self._due_ms(self._job(event.job)), event.job))
+
+    def to_forget(self, ledger_ms: int) -> list[Forget]:
+        """What to propose now."""
+        chosen = self._expired(ledger_ms)
+        room = FORGETS_MAX - len(chosen)
+        if room > 0:
+            chosen += self._too_many(ledger_ms, room, skip=set(chosen))
+        for job in chosen:
+            self._asked_ms[job] = ledger_ms
+        return [Forget(job) for job in chosen]
+
+    def due_ms(self, job: Job) -> int | None:
+        """Ledger time at which it is forgotten by itself; None if it never is."""
+        return None if job.pinned or not job.ended else self._due_ms(job)
+
+    def _expired(self, ledger_ms: int) -> list[JobId]:
+        chosen: list[JobId] = []
+        again: list[tuple[int, JobId]] = []
+        while self._due and self._due[0][0] <= ledger_ms and len(chosen) < FORGETS_MAX:
+            _, job_id = heapq.heappop(self._due)
+            job = self._state.jobs.get(job_id)
+            if job is None or not job.ended:
+                self._asked_ms.pop(job_id, None)
+                continue
+            due_ms = self._due_ms(job)
+            if job.pinned or due_ms > ledger_ms or not self._may_ask(job_id, ledger_ms):
+                again.append((max(due_ms, ledger_ms + _ASK_AGAIN_MS), job_id))
+                continue
+            chosen.append(job_id)
+            again.append((ledger_ms + _ASK_AGAIN_MS, job_id))  # in case it gets lost
+        for entry in again:
+            heapq.heappush(self._due, entry)
+        return chosen
+
+    def _too_many(self, ledger_ms: int, room: int, *, skip: set[JobId]) -> list[JobId]:
+        """The jobs that ended first, as far as there are too many jobs, or bytes."""
+        state = self._state
+        bytes_over = state.result_bytes - self._keep_bytes
+        jobs_over = len(state.ended) - ENDED_JOBS_MAX
+        chosen: list[JobId] = []
+        for job_id in state.ended if bytes_over > 0 or jobs_over > 0 else ():
+            job = self._job(job_id)
+            is_young = ledger_ms - job.ended_ms < GRACE_MS
+            if len(chosen) >= room or (jobs_over <= 0 and (bytes_over <= 0 or is_young)):
+                break
+            if job.pinned:
+                continue
+            bytes_over -= job.result_bytes
+            jobs_over -= 1
+            if job_id not in skip and self._may_ask(job_id, ledger_ms):
+                chosen.append(job_id)
+        return chosen
+
+    def _may_ask(self, job: JobId, ledger_ms: int) -> bool:
+        return ledger_ms - self._asked_ms.get(job, -_ASK_AGAIN_MS) >= _ASK_AGAIN_MS
+
+    def _job(self, job: JobId) -> Job:
+        return self._state.jobs[job]
+
+    def _due_ms(self, job: Job) -> int:
+        return job.ended_ms + (self._keep_ms if job.spec.keep_ms is None else job.spec.keep_ms)

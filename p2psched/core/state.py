@@ -1,0 +1,111 @@
+"""The ledger's state as data, and the few moves that several commands share.
+
+`machine` folds commands over it; `peering` and `keeping` are parts of that fold. No move here is
+legal outside `Machine.apply`.
+"""
+
+from __future__ import annotations
+
+from p2psched.core.forgotten import Forgotten
+from p2psched.core.jobs import HeldGrant, Job
+from p2psched.model.commands import Event, JobEnded, PeerInfo, Revoked
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.job import Cause, JobState
+from p2psched.model.taskset import TaskSet
+
+ENDED_WHOLE_MAX = 1_000  # ended jobs that still know what each grant has said
+
+
+class PeerRow:
+    """A peer as the ledger knows it. `load_us` is the expected work that it owns."""
+
+    __slots__ = ("down_reason", "info", "live", "load_us", "owned")
+
+    def __init__(self, info: PeerInfo) -> None:
+        self.info = info
+        self.live = True
+        self.down_reason = ""
+        self.owned = 0
+        self.load_us = 0
+
+
+class LedgerState:
+    """Jobs and peers at one ledger index."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[JobId, Job] = {}
+        self.peers: dict[PeerId, PeerRow] = {}
+        self.running: dict[JobId, None] = {}  # jobs that haven't ended, oldest first
+        self.ended: dict[JobId, None] = {}  # jobs that have, in order of their end
+        self.whole: dict[JobId, None] = {}  # the youngest of those: not shrunk yet
+        self.unplaced: dict[JobId, None] = {}  # jobs with tasks that nobody live owns
+        self.with_blobs: dict[JobId, None] = {}  # jobs with large results
+        self.forgotten = Forgotten()
+        self.applied_index = 0  # of entries
+        self.command_index = 0
+        self.stamp_ms = 0
+        self.wall_ms = 0
+        self.results_refused = 0
+        self.result_bytes = 0  # of all jobs
+        self.events: list[Event] = []  # of the command that is being applied
+
+    # --- peers ---
+
+    def is_live(self, peer: PeerId, incarnation: int) -> bool:
+        row = self.peers.get(peer)
+        return row is not None and row.live and row.info.incarnation == incarnation
+
+    def is_up(self, peer: PeerId) -> bool:
+        """True if some incarnation of the peer is live."""
+        row = self.peers.get(peer)
+        return row is not None and row.live
+
+    def jobs_with_grants(self) -> list[Job]:
+        return [self.jobs[job] for job in self.running if self.jobs[job].grants]
+
+    # --- jobs ---
+
+    def note_unplaced(self, job: Job) -> None:
+        if job.waiting or job.orphaned:
+            self.unplaced[job.id] = None
+        else:
+            self.unplaced.pop(job.id, None)
+
+    def end(self, job: Job, state: JobState) -> None:
+        job.state = state
+        job.ended_wall_ms = self.wall_ms
+        job.ended_ms = self.stamp_ms
+        job.full = None
+        del self.running[job.id]
+        self.unplaced.pop(job.id, None)
+        self.ended[job.id] = self.whole[job.id] = None
+        if len(self.whole) > ENDED_WHOLE_MAX:
+            oldest = next(iter(self.whole))
+            del self.whole[oldest]
+            self.jobs[oldest].shrink()
+        self.events.append(JobEnded(job.id, state))
+
+    # --- grants ---
+
+    def lose(self, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
+        """Take tasks from an owner that is lost."""
+        if not tasks:
+            return
+        self.release(job, held, tasks)
+        job.losses.increment(tasks)
+        job.attempts_lost += len(tasks)
+        self.events.append(Revoked(job.id, held.grant, held.peer, tasks, Cause.PEER_LOST))
+
+    def release(self, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
+        held.tasks = held.tasks - tasks
+        job.orphaned = job.orphaned - tasks
+        self.load(held, -len(tasks))
+        if not held.tasks:
+            del job.grants[held.grant]
+
+    def load(self, held: HeldGrant, count: int) -> None:
+        """Note on the owner that it owns more, or less."""
+        row = self.peers[held.peer]
+        row.owned += count
+        row.load_us += count * held.estimate_us
+        assert row.owned >= 0
