@@ -1,7 +1,7 @@
 """Ids of jobs that were forgotten, and stay taken for a while: a repeated submit is no new job.
 
-Kept as 64 bits of a hash, in generations that leave as wholes: about 90 bytes an id. Ids are random,
-so none is taken for another within the life of a cluster.
+Kept as 64 bits of a hash, in generations that leave as wholes: about 90 bytes an id. Ids are
+random, so none is taken for another within the life of a cluster.
 """
 
 from __future__ import annotations
