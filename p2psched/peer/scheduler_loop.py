@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from p2psched.core.owner import StartBatch, StopBatch
+from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
 from p2psched.core.scheduler import (
     Answered,
     AppendToLedger,
@@ -19,6 +19,7 @@ from p2psched.core.scheduler import (
     Began,
     Clocked,
     CoordinatorChanged,
+    Copied,
     Executed,
     GaveUp,
     Leaving,
@@ -30,7 +31,8 @@ from p2psched.core.scheduler import (
     SchedulerEvent,
     Store,
 )
-from p2psched.model.commands import Command, Envelope, JobEnded, Outcome, Recorded
+from p2psched.model.blob import ResultBlob
+from p2psched.model.commands import Command, Envelope, JobEnded, Outcome, Recorded, Stamped
 from p2psched.model.errors import Unavailable
 from p2psched.model.execution import Committed, ExecutorEvent
 from p2psched.model.ids import JobId, PeerId
@@ -62,6 +64,8 @@ class SchedulerLoop:
         self._results = results
         self._next_incarnation = next_incarnation
         self._on_bug = on_bug
+        self._copy: Callable[[CopyBlobs], None] | None = None
+        self._on_stored: Callable[[Sequence[Stamped]], None] | None = None
         self._ledger: Ledger | None = None
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
@@ -73,6 +77,15 @@ class SchedulerLoop:
 
     def attach(self, ledger: Ledger) -> None:
         self._ledger = ledger
+
+    def attach_blobs(
+        self,
+        *,
+        copy: Callable[[CopyBlobs], None],
+        on_stored: Callable[[Sequence[Stamped]], None],
+    ) -> None:
+        """Who copies large results (and says `on_copied`), and who hears of all events."""
+        self._copy, self._on_stored = copy, on_stored
 
     async def run(self) -> None:
         """Tell the ledger that we are here, then keep time until cancelled."""
@@ -172,6 +185,9 @@ class SchedulerLoop:
     def on_executed(self, event: ExecutorEvent) -> None:
         self._step(Executed(self._clock.now_ms(), event))
 
+    def on_copied(self, number: int, blobs: tuple[ResultBlob, ...]) -> None:
+        self._step(Copied(self._clock.now_ms(), number, blobs))
+
     # --- the core ---------------------------------------------------------------------------------
 
     def _step(self, event: SchedulerEvent) -> None:
@@ -200,8 +216,13 @@ class SchedulerLoop:
                     self._executor.start(batch)
                 case StopBatch(batch=number, cause=cause):
                     self._executor.stop(number, cause)
+                case CopyBlobs():
+                    assert self._copy is not None, "a job with large results needs blobs"
+                    self._copy(effect)
                 case Store(events=events, applied_index=index):
                     self._results.store(events, index)
+                    if self._on_stored is not None:
+                        self._on_stored(events)
                     self._wake({e.event.job for e in events if isinstance(e.event, _CHANGES)})
                 case Answered(tag=tag, outcome=outcome):
                     future = self._waiting.pop(tag, None)

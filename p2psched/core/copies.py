@@ -1,0 +1,81 @@
+"""Which peer shall have a copy of which blob: a pure function of the ledger's state.
+
+All peers rank the same way (highest random weight: Thaler and Ravishankar 1998), so that each knows
+its own part of a repair without asking, and few copies move when a peer comes or goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from p2psched.core.keeping import live_holders
+from p2psched.core.state import LedgerState
+from p2psched.model.blob import BlobRef, ResultBlob
+from p2psched.model.ids import JobId, PeerId
+
+
+class Lack(msgspec.Struct, frozen=True):
+    """A large result with fewer copies on live peers than there should be."""
+
+    job: JobId
+    blob: ResultBlob
+    takers: tuple[PeerId, ...]  # who should have one now
+
+
+def ranked(digest: bytes, peers: Iterable[PeerId]) -> list[PeerId]:
+    """Peers from the best home for a blob to the worst."""
+    return sorted(
+        peers,
+        key=lambda peer: hashlib.blake2b(digest + peer.encode(), digest_size=8).digest(),
+    )
+
+
+def live_peers(state: LedgerState) -> list[PeerId]:
+    return sorted(peer for peer, row in state.peers.items() if row.live)
+
+
+def wanted(state: LedgerState, copies: int) -> int:
+    """Disks that a large result of a job can be on now."""
+    return min(copies, sum(row.live for row in state.peers.values()))
+
+
+def lacking(state: LedgerState) -> Iterator[Lack]:
+    """Large results to copy once more. What no live peer has can't be; it is not named."""
+    live = live_peers(state)
+    for job_id in state.with_blobs:
+        job = state.jobs[job_id]
+        want = min(job.spec.copies, len(live))
+        for blob in job.blobs.values():
+            here = live_holders(state, blob)
+            if 0 < len(here) < want:
+                others = (peer for peer in live if peer not in here)
+                takers = ranked(blob.ref.digest, others)[: want - len(here)]
+                yield Lack(job_id, blob, tuple(takers))
+
+
+def held_by(state: LedgerState, peer: PeerId) -> Iterator[tuple[JobId, ResultBlob]]:
+    """Large results that the ledger says `peer` has."""
+    for job_id in state.with_blobs:
+        for blob in state.jobs[job_id].blobs.values():
+            if peer in blob.holders:
+                yield job_id, blob
+
+
+def holders_of(state: LedgerState, ref: BlobRef) -> tuple[PeerId, ...]:
+    """Live peers that should have a result blob. Cost O(large results)."""
+    for job_id in state.with_blobs:
+        for blob in state.jobs[job_id].blobs.values():
+            if blob.ref == ref:
+                return live_holders(state, blob)
+    return ()
+
+
+def referenced(state: LedgerState, peer: PeerId) -> set[bytes]:
+    """Digests of the blobs that `peer` has reason to keep."""
+    digests: set[bytes] = {blob.ref.digest for _, blob in held_by(state, peer)}
+    for job_id in state.with_blobs:
+        digests.update(ref.digest for ref in state.jobs[job_id].spec.blobs)
+    return digests

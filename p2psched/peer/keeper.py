@@ -1,0 +1,166 @@
+"""Keeps this peer's blobs in step with the ledger, in the background.
+
+It takes copies that are lacking and fall to this peer, fetches what jobs refer to if it votes, says
+so when it does not have what the ledger thinks it has, and removes what nobody refers to any more.
+It refuses to judge before it has caught up with a majority: to a peer that knows nothing
+everything looks like garbage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Final, Protocol
+
+from p2psched.core.copies import Lack, held_by, lacking, referenced
+from p2psched.core.state import LedgerState
+from p2psched.model.blob import BlobRef, ResultBlob
+from p2psched.model.commands import Held, JobForgotten, Stamped
+from p2psched.model.errors import P2PSchedError
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.limits import MIB
+from p2psched.peer.scheduler_loop import SchedulerLoop
+from p2psched.ports.blobs import Blobs
+
+log = logging.getLogger(__name__)
+
+PERIOD_S: Final = 1.0  # between two looks at what lacks copies
+REPAIR_AFTER_S: Final = 3.0  # a peer that restarts is back before anything is copied for it
+REPAIRS_MAX: Final = 64  # blobs in one look; the next one goes on
+REPAIR_BYTES_MAX: Final = 512 * MIB
+COLLECT_EVERY: Final = 60  # looks
+PROPOSE_PATIENCE_S: Final = 10.0
+
+
+class KeptBlobs(Blobs, Protocol):
+    """What the keeper asks beyond the port."""
+
+    async def remove(self, refs: Iterable[BlobRef]) -> None:
+        """Delete these, but for what a client has pinned for a submit."""
+        ...
+
+    async def collect(self, referenced: Callable[[], set[bytes]]) -> None:
+        """Delete old blobs that are not referenced."""
+        ...
+
+
+class Keeper:
+    """`run` it beside the scheduler's loop; tell it of events and of damage."""
+
+    def __init__(
+        self,
+        *,
+        me: PeerId,
+        scheduling: SchedulerLoop,
+        blobs: KeptBlobs,
+        is_voter: Callable[[], bool],
+    ) -> None:
+        self._me = me
+        self._scheduling = scheduling
+        self._blobs = blobs
+        self._is_voter = is_voter
+        self._since: dict[tuple[JobId, int, str], float] = {}  # short of copies, seen since
+        self._forgotten: dict[BlobRef, None] = {}  # may go, if nobody else refers to them
+        self._suspect = True  # look whether all that we should have is here
+
+    @property
+    def _state(self) -> LedgerState:
+        return self._scheduling.scheduler.machine
+
+    def on_stored(self, events: Sequence[Stamped]) -> None:
+        for stamped in events:
+            if isinstance(stamped.event, JobForgotten):
+                self._forgotten.update(dict.fromkeys(stamped.event.blobs))
+
+    def on_damaged(self, ref: BlobRef) -> None:
+        """A blob that was here is not, or not any more."""
+        log.warning("blob-missing", extra={"blob": str(ref)})
+        self._suspect = True
+
+    async def run(self) -> None:
+        looks = 0
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            try:
+                if self._state.with_blobs or self._forgotten or looks % COLLECT_EVERY == 0:
+                    await self._look(collect=looks % COLLECT_EVERY == 0)
+                looks += 1
+            except (P2PSchedError, TimeoutError) as error:  # no quorum, no space: later
+                log.info("keeper-waits", extra={"reason": str(error)})
+
+    async def _look(self, *, collect: bool) -> None:
+        async with asyncio.timeout(PROPOSE_PATIENCE_S):
+            await self._scheduling.wait_linearizable()
+        if self._suspect or collect:
+            self._suspect = False
+            await self._confess()
+        await self._take_copies()
+        if self._is_voter():
+            await self._fetch_specs()
+        await self._remove_forgotten()
+        if collect:
+            await self._blobs.collect(lambda: referenced(self._state, self._me))
+
+    async def _confess(self) -> None:
+        """Say what the ledger thinks we have and is not here."""
+        missing: dict[JobId, list[ResultBlob]] = {}
+        for job, blob in held_by(self._state, self._me):
+            if not self._blobs.is_here(blob.ref):
+                missing.setdefault(job, []).append(blob)
+        for job, blobs in missing.items():
+            log.warning("blobs-missing", extra={"job": job, "count": len(blobs)})
+            await self._say(job, blobs, held=False)
+
+    async def _take_copies(self) -> None:
+        taken: dict[JobId, list[ResultBlob]] = {}
+        for lack in self._mine():
+            with contextlib.suppress(P2PSchedError):  # its holders may be going, too
+                await self._blobs.fetch((lack.blob.ref,))
+                taken.setdefault(lack.job, []).append(lack.blob)
+        for job, blobs in taken.items():
+            log.info("copies-taken", extra={"job": job, "count": len(blobs)})
+            await self._say(job, blobs, held=True)
+
+    def _mine(self) -> list[Lack]:
+        """What has been short of copies for a while, and falls to us."""
+        now = asyncio.get_running_loop().time()
+        mine: list[Lack] = []
+        size = 0
+        since, self._since = self._since, {}
+        for lack in lacking(self._state):
+            key = (lack.job, lack.blob.index, lack.blob.name)
+            began = self._since[key] = since.get(key, now)
+            if self._me not in lack.takers or now - began < REPAIR_AFTER_S:
+                continue
+            size += lack.blob.ref.size
+            if len(mine) < REPAIRS_MAX and (not mine or size <= REPAIR_BYTES_MAX):
+                mine.append(lack)
+        return mine
+
+    async def _fetch_specs(self) -> None:
+        """Code and arguments stay on a majority of the voters, whoever votes now."""
+        state = self._state
+        missing = (
+            ref
+            for job in list(state.with_blobs)
+            for ref in state.jobs[job].spec.blobs
+            if not self._blobs.is_here(ref)
+        )
+        for ref in list(islice(missing, REPAIRS_MAX)):
+            with contextlib.suppress(P2PSchedError):  # nobody else is there who has it
+                await self._blobs.fetch((ref,))
+
+    async def _remove_forgotten(self) -> None:
+        if not self._forgotten:
+            return
+        forgotten, self._forgotten = self._forgotten, {}
+        still = referenced(self._state, self._me)
+        await self._blobs.remove([ref for ref in forgotten if ref.digest not in still])
+
+    async def _say(self, job: JobId, blobs: Sequence[ResultBlob], *, held: bool) -> None:
+        names = tuple((blob.index, blob.name, blob.ref.digest) for blob in blobs)
+        async with asyncio.timeout(PROPOSE_PATIENCE_S):
+            await self._scheduling.propose(Held(job, self._me, names, held))
