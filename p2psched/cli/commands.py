@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from p2psched.cli import cluster, history, jobs, logs, results, start, stop, submit
+from p2psched.cli import cluster, history, jobs, keep, logs, results, start, stop, submit
 from p2psched.cli.demo import demo
 from p2psched.cli.output import write_line
 from p2psched.model.version import VERSION
@@ -63,7 +63,7 @@ def root(
 
 @job_app.callback()
 def job(context: typer.Context) -> None:
-    """Look at one job, wait for it, or cancel it."""
+    """Look at one job, wait for it, cancel it, run it again, or remove it."""
     _help_if_alone(context)
 
 
@@ -91,3 +91,7 @@ job_app.command("results", epilog=results.RESULTS_EXAMPLES)(results.results)
 job_app.command("logs", epilog=logs.LOGS_EXAMPLES)(logs.logs)
 job_app.command("history", epilog=history.HISTORY_EXAMPLES)(history.history)
 job_app.command("cancel", epilog=jobs.CANCEL_EXAMPLES)(jobs.cancel)
+job_app.command("retry", epilog=keep.RETRY_EXAMPLES)(keep.retry)
+job_app.command("rm", epilog=keep.RM_EXAMPLES)(keep.rm)
+job_app.command("pin", epilog=keep.PIN_EXAMPLES)(keep.pin)
+job_app.command("unpin", epilog=keep.UNPIN_EXAMPLES)(keep.unpin)

@@ -105,6 +105,10 @@ def job_fields(view: JobView) -> dict[str, object]:
         "task_set": str(view.task_set),
         "command": view.command,
         "note": view.note,
+        "lost": view.lost,
+        "short_of_copies": view.short,
+        "pinned": view.pinned,
+        "result_bytes": view.result_bytes,
         "owners": dict(view.owners),
         "finished_by": dict(view.finished_by),
     }

@@ -17,8 +17,10 @@ from p2psched.model.commands import (
     Granted,
     JobAdded,
     JobEnded,
+    JobReopened,
     Recorded,
     ResultRefused,
+    ResultsLost,
     Retried,
     Revoked,
     Stamped,
@@ -95,8 +97,6 @@ def _event_row(event: Event, names: Names) -> tuple[str, TaskSet, str, str]:
         return names.get(peer, short(peer))
 
     match event:
-        case JobAdded():
-            return "submitted", EMPTY, "", ""
         case Granted(tasks=tasks, peer=peer):
             return "granted", tasks, name(peer), ""
         case Revoked(tasks=tasks, peer=peer, cause=cause):
@@ -105,10 +105,23 @@ def _event_row(event: Event, names: Names) -> tuple[str, TaskSet, str, str]:
             return "ended", segment.tasks, name(peer), segment.cause
         case Retried(segment=segment, peer=peer):
             return "to be retried", segment.tasks, name(peer), segment.cause
+        case _:
+            return _job_row(event)
+
+
+def _job_row(event: Event) -> tuple[str, TaskSet, str, str]:
+    """What happened to the job, or to tasks that nobody owns."""
+    match event:
+        case JobAdded():
+            return "submitted", EMPTY, "", ""
         case ResultRefused(tasks=tasks):
             return "result refused", tasks, "", "old grant"
         case JobEnded(state=state):
             return "job ended", EMPTY, "", state
+        case JobReopened(tasks=tasks):
+            return "run again", tasks, "", "asked for"
+        case ResultsLost(tasks=tasks):
+            return "result lost", tasks, "", "last copy gone"
         case _:  # what happens to peers stands in no job's history
             return type(event).__name__, EMPTY, "", ""
 

@@ -24,11 +24,13 @@ from p2psched.cli.options import Target, duration, talks_to_peers
 from p2psched.cli.output import (
     Column,
     Output,
+    count,
     moment,
     note,
     print_json,
     print_sheet,
     print_table,
+    size,
     span,
     write_line,
 )
@@ -163,7 +165,27 @@ def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
         ("results refused", f"{view.results_refused} (of owners that were not any more)"),
         ("submitted", f"{moment(view.submitted_ms)} by {view.submitter or 'nobody'}"),
         ("ended", moment(view.ended_ms)),
+        ("results", _results_text(view)),
+        ("kept", _kept_text(view)),
     ]
+
+
+def _results_text(view: JobView) -> str:
+    text = size(view.result_bytes)
+    if view.lost:
+        again = f"`p2psched job retry {short(view.job)}` computes them again"
+        text += f"; {count(view.lost, 'task')} lost the last copy of theirs: {again}"
+    if view.short:
+        text += f"; {count(view.short, 'large one')} on fewer disks than asked for"
+    return text
+
+
+def _kept_text(view: JobView) -> str | None:
+    if view.ended_ms is None:
+        return None
+    if view.pinned:
+        return "until you unpin or remove it"
+    return f"for {span(view.keep_ms / 1000)} after its end" if view.keep_ms is not None else None
 
 
 @talks_to_peers

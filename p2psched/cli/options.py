@@ -24,8 +24,9 @@ PATIENCE: Final = "10s"
 RUNTIME_VARIABLE: Final = "P2PSCHED_RUNTIME_DIR"
 SECRET_VARIABLE: Final = "P2PSCHED_SECRET_FILE"  # noqa: S105 (a name, no secret)
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|min|h|d)?")
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])?(?:i?B)?")
 _UNIT_S: Final = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, None: 1}
-DURATION_S_MAX: Final = 366 * 86_400.0
+DURATION_S_MAX: Final = 3650 * 86_400.0
 
 OutputOption = Annotated[
     Output, typer.Option("--output", "-o", help="For people, for programs, or ids alone.")
@@ -115,6 +116,19 @@ def _target(*, output: Output, peer: str | None, secret_file: Path | None, patie
     return Target(peer=peer, secret_file=secret_file, patience_s=patience_s, output=output)
 
 
+def byte_count(text: str, option: str) -> int:
+    """Bytes in `512M`, `16G`, `1.5T` or `1000000` (binary units). Raises UsageError."""
+    found = _SIZE.fullmatch(text.strip()) if len(text) <= 32 else None
+    if not found:
+        raise UsageError(f"{option} {text[:32]!r} is no size: write it like 512M, 16G or 1T")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))
+
+
+def keep_ms(text: str) -> int:
+    """Milliseconds of `--keep-results`; 0 is fine: forget it as soon as it has ended."""
+    return 0 if text.strip() in {"0", "0s"} else round(duration(text, "--keep-results") * 1000)
+
+
 def duration(text: str, option: str) -> float:
     """Seconds in `90s`, `1.5m`, `2h`, `500ms` or `90`. Raises UsageError."""
     found = _DURATION.fullmatch(text.strip()) if len(text) <= 32 else None
@@ -122,6 +136,6 @@ def duration(text: str, option: str) -> float:
     if not 0 < seconds <= DURATION_S_MAX:
         raise UsageError(
             f"{option} {text[:32]!r} is no duration: write it like 90s, 1.5m, 2h, 500ms or 90 "
-            "(seconds), more than nothing and at most a year"
+            "(seconds), more than nothing and at most ten years"
         )
     return seconds

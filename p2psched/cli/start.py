@@ -17,7 +17,14 @@ from typing import Annotated, Final
 import typer
 
 from p2psched.cli.detach import enter_background, start_detached
-from p2psched.cli.options import OutputOption, SecretOption, duration, runtime_dir
+from p2psched.cli.options import (
+    OutputOption,
+    SecretOption,
+    byte_count,
+    duration,
+    keep_ms,
+    runtime_dir,
+)
 from p2psched.cli.output import Output, note, print_json, write_line
 from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError, UsageError
@@ -78,6 +85,20 @@ _Slots = Annotated[
 _Python = Annotated[
     str, typer.Option("--python", metavar="PATH", help="Runs the functions of jobs.")
 ]
+_Keep = Annotated[
+    str,
+    typer.Option(
+        "--keep-results", metavar="DURATION", help="How long ended jobs are kept, while it leads."
+    ),
+]
+_KeepBytes = Annotated[
+    str,
+    typer.Option(
+        "--keep-bytes",
+        metavar="SIZE",
+        help="Results kept in all, while it leads: the oldest go first.",
+    ),
+]
 _Insecure = Annotated[
     bool,
     typer.Option("--insecure", help="Allow to listen for other machines, unencrypted."),
@@ -108,6 +129,8 @@ def start(
     python: _Python = sys.executable,
     secret_file: SecretOption = None,
     insecure: _Insecure = False,
+    keep_results: _Keep = "7d",
+    keep_bytes: _KeepBytes = "16G",
     detach: _Detach = False,
     patience: _Patience = "30s",
     log_level: _LogLevel = "warning",
@@ -132,6 +155,8 @@ def start(
             python=python,
             secret_file=str(secret_file) if secret_file else None,
             insecure=insecure,
+            keep_ms=keep_ms(keep_results),
+            keep_bytes=byte_count(keep_bytes, "--keep-bytes"),
             runtime_dir=str(runtime_dir()),
         )
     except ValueError as error:

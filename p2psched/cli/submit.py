@@ -14,7 +14,7 @@ from p2psched.cli.connect import talk
 from p2psched.cli.describe import job_fields, title
 from p2psched.cli.follow import conclude, follow_job
 from p2psched.cli.interrupt import detachable
-from p2psched.cli.options import Target, duration, talks_to_peers
+from p2psched.cli.options import Target, duration, keep_ms, talks_to_peers
 from p2psched.cli.output import Output, count, note, print_json, write_line
 from p2psched.client.client import Client, Job, who_am_i
 from p2psched.model.errors import UsageError
@@ -82,6 +82,17 @@ _Timeout = Annotated[
     typer.Option("--timeout", metavar="DURATION", help="End an attempt after this: 90s, 1.5m, 2h."),
 ]
 _Retries = Annotated[int, typer.Option("--retries", help="Further attempts for a task that fails.")]
+_Keep = Annotated[
+    str | None,
+    typer.Option(
+        "--keep-results",
+        metavar="DURATION",
+        help="Forget the job so long after its end. Default: as its peers are set up.",
+    ),
+]
+_Copies = Annotated[
+    int, typer.Option("--copies", help="Disks that a large result is on before it counts.")
+]
 _Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")]
 
 
@@ -101,6 +112,8 @@ def submit_job(
     timeout: _Timeout = None,
     retries: _Retries = 0,
     cpus: _Cpus = 1,
+    keep_results: _Keep = None,
+    copies: _Copies = 2,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
@@ -122,6 +135,8 @@ def submit_job(
             timeout_ms=None if timeout is None else _milliseconds(timeout),
             cpus=cpus,
             submitter=who_am_i(),
+            keep_ms=None if keep_results is None else keep_ms(keep_results),
+            copies=copies,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -30,6 +30,7 @@ from p2psched.model.messages import (
     FetchItem,
     FetchResults,
     FindJob,
+    ForgetJob,
     GetStatus,
     History,
     ItemAnswer,
@@ -40,7 +41,9 @@ from p2psched.model.messages import (
     ListPeers,
     PeerList,
     PeerView,
+    PinJob,
     ResultPage,
+    RetryJob,
     ShowJob,
     StatusAnswer,
     Submit,
@@ -70,7 +73,7 @@ class Job:
         ended; an empty page now and then tells that it goes on. `position` counts segments."""
         while True:
             page = await self._session.call(FetchResults(self.id, position, POLL_MS), ResultPage)
-            position += len(page.segments)
+            position = page.next_position
             yield page
             if page.view.state is not JobState.RUNNING and position >= page.view.segments:
                 return
@@ -122,6 +125,19 @@ class Job:
     async def cancel(self) -> None:
         """Final once this returns: no later result turns a task into a success."""
         await self._session.call(CancelJob(self.id), Done)
+
+    async def retry(self, tasks: TaskSet | None = None) -> None:
+        """Run again what failed, and what has no copy of its result left; only those of `tasks` if
+        they are given. Raises Refused for a job that was cancelled."""
+        await self._session.call(RetryJob(self.id, tasks or TaskSet()), Done)
+
+    async def pin(self, *, pinned: bool = True) -> None:
+        """Keep it, or (not `pinned`) let it be forgotten when its time is over."""
+        await self._session.call(PinJob(self.id, pinned), Done)
+
+    async def forget(self) -> None:
+        """Drop it with its results, for good. Raises Refused while it runs."""
+        await self._session.call(ForgetJob(self.id), Done)
 
 
 class Client:

@@ -54,9 +54,9 @@ class Retention:
             self._asked_ms[job] = ledger_ms
         return [Forget(job) for job in chosen]
 
-    def due_ms(self, job: Job) -> int | None:
-        """Ledger time at which it is forgotten by itself; None if it never is."""
-        return None if job.pinned or not job.ended else self._due_ms(job)
+    def keep_ms(self, job: Job) -> int | None:
+        """How long after its end it is forgotten by itself; None if it never is."""
+        return None if job.pinned else self._due_ms(job) - job.ended_ms
 
     def _expired(self, ledger_ms: int) -> list[JobId]:
         chosen: list[JobId] = []

@@ -277,7 +277,7 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     lost: int = 0  # of the succeeded: their large results have no copy left
     short: int = 0  # large results with fewer copies on live peers than the job asked for
     pinned: bool = False
-    forget_ms: int | None = None  # ledger time until it is forgotten by itself; None: it is not
+    keep_ms: int | None = None  # how long after its end it is kept; None: until it is removed
     result_bytes: int = 0
 
 

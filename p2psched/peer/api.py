@@ -274,7 +274,7 @@ class Api:
         return job_view(
             job,
             self._machine,
-            forget_ms=self._scheduling.scheduler.retention.due_ms(job),
+            keep_ms=self._scheduling.scheduler.retention.keep_ms(job),
             whole=whole,
         )
 

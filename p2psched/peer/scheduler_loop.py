@@ -219,11 +219,8 @@ class SchedulerLoop:
                 case CopyBlobs():
                     assert self._copy is not None, "a job with large results needs blobs"
                     self._copy(effect)
-                case Store(events=events, applied_index=index):
-                    self._results.store(events, index)
-                    if self._on_stored is not None:
-                        self._on_stored(events)
-                    self._wake({e.event.job for e in events if isinstance(e.event, _CHANGES)})
+                case Store():
+                    self._store(effect)
                 case Answered(tag=tag, outcome=outcome):
                     future = self._waiting.pop(tag, None)
                     if future is not None and not future.done():
@@ -232,6 +229,12 @@ class SchedulerLoop:
                     # Rare, and nothing of ours may go on before it is on disk.
                     number = self._next_incarnation()
                     self._loop.call_soon(self._step, Renewed(self._clock.now_ms(), number))
+
+    def _store(self, effect: Store) -> None:
+        self._results.store(effect.events, effect.applied_index)
+        if self._on_stored is not None:
+            self._on_stored(effect.events)
+        self._wake({e.event.job for e in effect.events if isinstance(e.event, _CHANGES)})
 
     def _wake(self, jobs: set[JobId]) -> None:
         for job in jobs:

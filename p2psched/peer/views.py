@@ -19,10 +19,10 @@ SUSPECT_AFTER_MS: Final = 1000  # silence after which a peer is shown as suspect
 
 
 def job_view(
-    job: Job, machine: Machine, *, forget_ms: int | None = None, whole: bool = False
+    job: Job, machine: Machine, *, keep_ms: int | None = None, whole: bool = False
 ) -> JobView:
     """Cost O(ranges, grants and large results of the job). Only a whole view names the tasks.
-    `forget_ms`: when it is forgotten by itself."""
+    `keep_ms`: how long after its end it is kept."""
     owners: dict[PeerId, int] = {}
     for held in job.grants.values():
         owners[held.peer] = owners.get(held.peer, 0) + len(held.tasks)
@@ -52,7 +52,7 @@ def job_view(
         lost=len(job.lost),
         short=short_count(job, machine),
         pinned=job.pinned,
-        forget_ms=forget_ms,
+        keep_ms=keep_ms,
         result_bytes=job.result_bytes,
     )
 

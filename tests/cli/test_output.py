@@ -75,7 +75,7 @@ def test_durations_have_units(text: str, seconds: float) -> None:
     assert duration(text, "--timeout") == seconds
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "0", "1e9", "nan", "5 weeks", "9" * 40, "400d"])
+@pytest.mark.parametrize("text", ["", "x", "-1", "0", "1e9", "nan", "5 weeks", "9" * 40, "4000d"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--timeout"):
         duration(text, "--timeout")

@@ -29,6 +29,10 @@ COMMANDS: Final = (
     "job logs",
     "job history",
     "job cancel",
+    "job retry",
+    "job rm",
+    "job pin",
+    "job unpin",
 )
 TALKING: Final = tuple(name for name in COMMANDS if name not in {"start", "demo"})
 OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
