@@ -107,7 +107,7 @@ class SqliteResults:
                     self._insert(events[done : number + 1])
                     self._change(stamped.event)
                     done = number + 1
-            self._insert(events[done:])
+            self._insert(events[done:] if done else events)
             self._prune()
             self._db.execute("UPDATE applied SET entry = ?", (applied_index,))
         self._applied_index = applied_index

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from p2psched.core.machine import REPEATS_KNOWN_MAX, Machine
-from p2psched.model import chunks
+from p2psched.model import chunks, digests
+from p2psched.model.blob import BlobRef
 from p2psched.model.commands import (
     Acknowledged,
     Cancel,
@@ -81,6 +80,10 @@ def up(peer: PeerId, incarnation: int = 1, kept: tuple[KeptGrant, ...] = ()) -> 
 
 def ended(start: int, stop: int, cause: Cause = Cause.OK, busy_us: int = 1000) -> Segment:
     return Segment(start, stop, cause, chunks.pack([b"x"] * (stop - start)), busy_us)
+
+
+def blob_ref(number: int) -> BlobRef:
+    return BlobRef(digests.digest_of(b"%d" % number), 1_000 + number)
 
 
 def complete(grant: int, *segments: Segment) -> Complete:
@@ -297,71 +300,6 @@ def test_ledger_time_never_runs_backwards(ledger: Ledger) -> None:
     ledger.machine.apply(Committed(index, 1_000, 0, ()))
     ledger.machine.apply(Committed(index + 1, 500, 0, ()))
     assert ledger.machine.stamp_ms == 1_000
-
-
-# --- any sequence of commands ---------------------------------------------------------------------
-
-JOBS = st.sampled_from([JobId("one"), JobId("two")])
-PEERS = st.sampled_from([P, Q])
-SETS = st.tuples(st.integers(0, 11), st.integers(1, 12)).map(lambda r: TaskSet.of(*sorted(r)))
-GRANTS = st.integers(1, 40)
-INCARNATIONS = st.integers(1, 4)
-SEGMENTS = st.builds(
-    lambda start, size, cause: ended(start, start + size, cause),
-    st.integers(0, 9),
-    st.integers(1, 5),
-    st.sampled_from([Cause.OK, Cause.EXIT, Cause.TOO_LARGE]),
-)
-SETUP: tuple[Command, ...] = (
-    up(P),
-    up(Q),
-    SubmitJob(JobId("one"), spec(retries=1)),
-    SubmitJob(JobId("two"), spec(retries=1)),
-)
-COMMANDS: st.SearchStrategy[Command] = st.one_of(
-    st.builds(SubmitJob, JOBS, st.just(spec(retries=1))),
-    st.builds(Place, JOBS, SETS, PEERS, INCARNATIONS),
-    st.builds(Complete, JOBS, GRANTS, st.tuples(SEGMENTS) | st.tuples(SEGMENTS, SEGMENTS)),
-    st.builds(up, PEERS, INCARNATIONS, st.tuples(st.builds(KeptGrant, JOBS, GRANTS, SETS))),
-    st.builds(PeerDown, PEERS, INCARNATIONS, st.just("")),
-    st.builds(Cancel, JOBS),
-)
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.lists(COMMANDS, max_size=40))
-def test_any_commands_keep_each_task_in_one_place_and_each_result_single(
-    commands: list[Command],
-) -> None:
-    ledger = Ledger()
-    for setup in SETUP:
-        ledger.do(setup)
-    recorded: set[tuple[JobId, int]] = set()
-    granted: dict[tuple[JobId, int], int] = {}
-    for command in commands:
-        ledger.do(command)
-        for event in ledger.events:
-            match event:
-                case Recorded(job=job):
-                    tasks = {(job, index) for index in event.segment.tasks}
-                    assert not tasks & recorded
-                    recorded |= tasks
-                case Granted(job=job, grant=grant):
-                    for index in event.tasks:
-                        assert granted.get((job, index), 0) < grant
-                        granted[job, index] = grant
-                case _:
-                    pass
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(COMMANDS, max_size=40))
-def test_equal_ledgers_give_equal_machines(commands: list[Command]) -> None:
-    one, two = Ledger(), Ledger()
-    for command in commands:
-        assert one.do(command) == two.do(command)
-        assert one.machine.state_hash == two.machine.state_hash
-    assert one.machine.dump() == two.machine.dump()
 
 
 # --- repeats --------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ KINDS = tuple(_tree())
 
 def test_no_two_classes_share_a_code() -> None:
     codes = [kind.code for kind in KINDS]
-    assert len(set(codes)) == len(codes) == 10
+    assert len(set(codes)) == len(codes) == 11
 
 
 def test_exit_codes_tell_whose_fault_it_is() -> None:
@@ -34,6 +34,7 @@ def test_exit_codes_tell_whose_fault_it_is() -> None:
         "Unavailable": 3,
         "TimedOut": 4,
         "TaskFailed": 1,
+        "ResultLost": 1,
         "ProtocolError": 3,
         "Damaged": 6,
         "InternalError": 70,

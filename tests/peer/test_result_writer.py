@@ -21,7 +21,7 @@ def recorded(position: int) -> Stamped:
 
 
 def count(results: Results) -> int:
-    return len(results.segments(JOB, 0, 1 << 20))
+    return len(results.segments(JOB, 0, 1 << 20).segments)
 
 
 def failed(error: BaseException) -> None:

@@ -24,13 +24,17 @@ from p2psched.model.commands import (
     Command,
     Complete,
     Envelope,
+    Forget,
     Granted,
+    Held,
     Outcome,
     PeerDown,
     PeerUp,
+    Pin,
     Place,
     Placed,
     Rejected,
+    Retry,
     SubmitJob,
 )
 from p2psched.model.execution import Committed
@@ -141,6 +145,8 @@ class Recorder:
                 _, op = self._asked[id(command)]
                 self._proposals[op.index] = proposal
                 return
+            case Forget() | Pin() | Retry() | Held():
+                raise AssertionError("nobody asks for it in these histories")
         op = self.history.invoke(envelope.proposer[:4], type(command).__name__, asked)
         self._open[proposal] = op
         self._proposals[op.index] = proposal

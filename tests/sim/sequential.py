@@ -19,12 +19,16 @@ from p2psched.model.commands import (
     Command,
     Complete,
     Completed,
+    Forget,
+    Held,
     Outcome,
     PeerDown,
     PeerUp,
+    Pin,
     Place,
     Placed,
     Rejected,
+    Retry,
     SubmitJob,
     Submitted,
 )
@@ -127,6 +131,8 @@ class JobModel(Model):  # type: ignore[misc, unused-ignore]  # the checker's cla
                 if state.peer(peer) == (incarnation, True):
                     state = state.with_peer(peer, incarnation, up=False)
                 return Acknowledged(), state
+            case Forget() | Pin() | Retry() | Held():
+                raise AssertionError("nobody asks for it in these histories")
             case None:
                 raise AssertionError("a read changes nothing")
 

@@ -62,7 +62,7 @@ def stamped(index: int, event: Event) -> Stamped:
 
 def test_an_empty_store_has_applied_nothing_and_knows_nothing(results: Results) -> None:
     assert results.applied_index == 0
-    assert results.segments(JOB, 0, ENOUGH) == []
+    assert results.segments(JOB, 0, ENOUGH).segments == []
     assert results.item(JOB, 0) is None
     assert results.history(JOB, 0, 10) == []
 
@@ -85,35 +85,38 @@ def test_segments_come_back_whole_and_in_commit_order_whatever_their_range(
 ) -> None:
     made = [segment(50, 60), segment(0, 10, Cause.EXCEPTION), segment(20, 21)]
     results.store([stamped(i + 1, recorded(i, one)) for i, one in enumerate(made)], 1)
-    assert results.segments(JOB, 0, ENOUGH) == made
-    assert results.segments(JOB, 2, ENOUGH) == made[2:]
-    assert results.segments(JOB, 3, ENOUGH) == []
+    assert results.segments(JOB, 0, ENOUGH).segments == made
+    assert results.segments(JOB, 2, ENOUGH).segments == made[2:]
+    assert results.segments(JOB, 3, ENOUGH).segments == []
 
 
 def test_segments_of_jobs_are_kept_apart(results: Results) -> None:
     mine, other = segment(0, 5), segment(0, 9)
     results.store([stamped(1, recorded(0, mine)), stamped(2, recorded(0, other, OTHER))], 1)
-    assert results.segments(JOB, 0, ENOUGH) == [mine]
-    assert results.segments(OTHER, 0, ENOUGH) == [other]
+    assert results.segments(JOB, 0, ENOUGH).segments == [mine]
+    assert results.segments(OTHER, 0, ENOUGH).segments == [other]
 
 
 def test_a_page_of_segments_fits_the_bytes_asked_for(results: Results) -> None:
     made = [Segment(i, i + 1, Cause.OK, chunks.pack([bytes(1000)])) for i in range(20)]
     results.store([stamped(i + 1, recorded(i, one)) for i, one in enumerate(made)], 1)
     page = results.segments(JOB, 4, 5000)
-    assert page == made[4 : 4 + len(page)]
-    assert 2 <= len(page) <= 4
+    count = len(page.segments)
+    assert 2 <= count <= 4
+    assert page.segments == made[4 : 4 + count]
+    assert page.positions == list(range(4, 4 + count))
+    assert page.next_position == 4 + count
 
 
 def test_a_page_of_segments_without_data_is_bounded_too(results: Results) -> None:
     made = [Segment(i, i + 1, Cause.CANCELLED, b"") for i in range(200)]
     results.store([stamped(i + 1, recorded(i, one)) for i, one in enumerate(made)], 1)
-    assert len(results.segments(JOB, 0, 1000)) < 100
+    assert len(results.segments(JOB, 0, 1000).segments) < 100
 
 
 def test_one_segment_comes_back_even_if_it_is_larger_than_asked(results: Results) -> None:
     results.store([stamped(1, recorded(0, segment(0, 9))), stamped(2, JobAdded(OTHER))], 1)
-    assert results.segments(JOB, 0, 1) == [segment(0, 9)]
+    assert results.segments(JOB, 0, 1).segments == [segment(0, 9)]
 
 
 @pytest.mark.parametrize("index", [10, 14, 19])

@@ -1,0 +1,121 @@
+"""The state machine under any sequence of commands, sensible or not."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2psched.model.blob import ResultBlob
+from p2psched.model.commands import (
+    Cancel,
+    Command,
+    Complete,
+    Forget,
+    Granted,
+    Held,
+    JobForgotten,
+    JobReopened,
+    KeptGrant,
+    PeerDown,
+    Pin,
+    Place,
+    Recorded,
+    Retry,
+    SubmitJob,
+)
+from p2psched.model.ids import JobId
+from p2psched.model.job import Cause
+from p2psched.model.taskset import EMPTY, TaskSet
+from tests.core.test_machine import Ledger, P, Q, blob_ref, ended, spec, up
+
+JOBS = st.sampled_from([JobId("one"), JobId("two")])
+PEERS = st.sampled_from([P, Q])
+SETS = st.tuples(st.integers(0, 11), st.integers(1, 12)).map(lambda r: TaskSet.of(*sorted(r)))
+GRANTS = st.integers(1, 40)
+INCARNATIONS = st.integers(1, 4)
+PLAIN_SEGMENTS = st.builds(
+    lambda start, size, cause: ended(start, start + size, cause),
+    st.integers(0, 9),
+    st.integers(1, 5),
+    st.sampled_from([Cause.OK, Cause.EXIT, Cause.TOO_LARGE]),
+)
+NAMES = st.sampled_from(["", "weights.bin"])
+HOLDERS = st.sampled_from([(), (P,), (P, Q)])
+LARGE_SEGMENTS = st.builds(
+    lambda start, size, held: msgspec.structs.replace(
+        ended(start, start + size),
+        blobs=tuple(
+            ResultBlob(start + at, name, blob_ref(start + at), holders)
+            for at, (name, holders) in enumerate(held[:size])
+        ),
+    ),
+    st.integers(0, 9),
+    st.integers(1, 3),
+    st.lists(st.tuples(NAMES, HOLDERS), min_size=1, max_size=3),
+)
+SEGMENTS = PLAIN_SEGMENTS | LARGE_SEGMENTS
+HELD = st.builds(
+    lambda index, name, digest: (index, name, blob_ref(digest).digest),
+    st.integers(0, 9),
+    NAMES,
+    st.integers(0, 9),
+)
+SETUP: tuple[Command, ...] = (
+    up(P),
+    up(Q),
+    SubmitJob(JobId("one"), spec(retries=1)),
+    SubmitJob(JobId("two"), spec(retries=1)),
+)
+COMMANDS: st.SearchStrategy[Command] = st.one_of(
+    st.builds(SubmitJob, JOBS, st.just(spec(retries=1))),
+    st.builds(Place, JOBS, SETS, PEERS, INCARNATIONS),
+    st.builds(Complete, JOBS, GRANTS, st.tuples(SEGMENTS) | st.tuples(SEGMENTS, SEGMENTS)),
+    st.builds(up, PEERS, INCARNATIONS, st.tuples(st.builds(KeptGrant, JOBS, GRANTS, SETS))),
+    st.builds(PeerDown, PEERS, INCARNATIONS, st.just("")),
+    st.builds(Cancel, JOBS),
+    st.builds(Forget, JOBS),
+    st.builds(Pin, JOBS, st.booleans()),
+    st.builds(Retry, JOBS, st.just(spec(retries=1)), st.just(EMPTY) | SETS),
+    st.builds(Held, JOBS, PEERS, st.lists(HELD, max_size=4).map(tuple), st.booleans()),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(COMMANDS, max_size=40))
+def test_any_commands_keep_each_task_in_one_place_and_each_result_single(
+    commands: list[Command],
+) -> None:
+    ledger = Ledger()
+    for setup in SETUP:
+        ledger.do(setup)
+    recorded: set[tuple[JobId, int]] = set()
+    granted: dict[tuple[JobId, int], int] = {}
+    for command in commands:
+        ledger.do(command)
+        for event in ledger.events:
+            match event:
+                case Recorded(job=job):
+                    tasks = {(job, index) for index in event.segment.tasks}
+                    assert not tasks & recorded
+                    recorded |= tasks
+                case JobReopened(job=job):
+                    recorded -= {(job, index) for index in event.tasks}
+                case JobForgotten(job=job):
+                    recorded -= {task for task in recorded if task[0] == job}
+                case Granted(job=job, grant=grant):
+                    for index in event.tasks:
+                        assert granted.get((job, index), 0) < grant
+                        granted[job, index] = grant
+                case _:
+                    pass
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(COMMANDS, max_size=40))
+def test_equal_ledgers_give_equal_machines(commands: list[Command]) -> None:
+    one, two = Ledger(), Ledger()
+    for command in commands:
+        assert one.do(command) == two.do(command)
+        assert one.machine.state_hash == two.machine.state_hash
+    assert one.machine.dump() == two.machine.dump()
