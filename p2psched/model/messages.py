@@ -13,15 +13,7 @@ from p2psched.model.blob import BlobRef
 from p2psched.model.commands import Envelope, PeerInfo, Stamped
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
-from p2psched.model.raft import (
-    Append,
-    AppendReply,
-    Member,
-    ReadAsk,
-    ReadReply,
-    VoteReply,
-    VoteRequest,
-)
+from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.taskset import TaskSet
 
 PROTOCOL_VERSION = 1
@@ -416,8 +408,6 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag=32):
     retry_after_ms: int = 0
 
 
-PeerMessage = (
-    VoteRequest | VoteReply | Append | AppendReply | ReadAsk | ReadReply | Forward
-)  # one way, only between peers
+PeerMessage = RaftMessage | Forward  # one way, only between peers
 Opening = Hello | Challenge | Proof | Welcome | Goodbye
 Message = Opening | PeerMessage | Call | Answer | Failure

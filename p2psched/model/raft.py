@@ -96,4 +96,46 @@ class ReadReply(msgspec.Struct, frozen=True, array_like=True, tag=25):
     index: int  # -1: not the leader, ask again later
 
 
-RaftMessage = VoteRequest | VoteReply | Append | AppendReply | ReadAsk | ReadReply
+class Snapshot(msgspec.Struct, frozen=True, array_like=True):
+    """What stands for the entries 1 to `index`: the state of whoever applied them all, which are
+    `size` bytes elsewhere, and what the log itself still needs to know of them."""
+
+    index: int  # of the last entry that it covers
+    term: int  # of that entry
+    stamp_ms: int  # of that entry
+    membership: Membership  # as of that entry
+    size: int = 0
+    digest: bytes = b""  # of the state's bytes: BLAKE2b, 16 bytes
+
+
+class SnapshotPiece(msgspec.Struct, frozen=True, array_like=True, tag=26):
+    """A part of a snapshot, for a follower that needs entries which its leader has dropped."""
+
+    term: int
+    round: int  # as in `Append`
+    snapshot: Snapshot
+    offset: int
+    data: bytes
+
+
+class SnapshotReply(msgspec.Struct, frozen=True, array_like=True, tag=27):
+    """`done`: everything up to `index` agrees with the leader and is on disk, as in
+    `AppendReply.match`. Otherwise `offset` is where the follower wants the next piece from."""
+
+    term: int
+    round: int
+    index: int
+    offset: int
+    done: bool
+
+
+RaftMessage = (
+    VoteRequest
+    | VoteReply
+    | Append
+    | AppendReply
+    | ReadAsk
+    | ReadReply
+    | SnapshotPiece
+    | SnapshotReply
+)

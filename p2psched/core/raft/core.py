@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from p2psched.core.raft import election, membership, reads, replication
+from p2psched.core.raft import election, membership, reads, replication, snapshots
 from p2psched.core.raft.effects import (
     AddMember,
     Propose,
@@ -13,10 +13,12 @@ from p2psched.core.raft.effects import (
     RaftEvent,
     Read,
     Receive,
+    SnapshotSaved,
     Synced,
     Tick,
 )
-from p2psched.core.raft.log import RaftLog
+from p2psched.core.raft.log import recovered_log
+from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import RaftState, Role, Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
@@ -28,13 +30,17 @@ from p2psched.model.raft import (
     Membership,
     ReadAsk,
     ReadReply,
+    Snapshot,
+    SnapshotPiece,
+    SnapshotReply,
     VoteReply,
     VoteRequest,
 )
 
 
 class Raft:
-    """One member's view. `hard_state` and `entries` are what its disk gave back."""
+    """One member's view. `hard_state`, `entries` and `snapshot` are what its disk gave back: the
+    entries go on behind the snapshot, or begin before it."""
 
     def __init__(
         self,
@@ -45,15 +51,20 @@ class Raft:
         hard_state: HardState,
         entries: Sequence[Entry],
         now_ms: int,
+        snapshot: Snapshot | None = None,
+        compaction: Compaction | None = None,
     ) -> None:
         self._s = RaftState(
             me=me,
             rng=rng,
             timing=timing,
             hard_state=hard_state,
-            log=RaftLog(entries),
+            log=recovered_log(entries, snapshot),
+            snapshot=snapshot,
+            compaction=compaction or Compaction(),
             now_ms=now_ms,
         )
+        snapshots.drop_tail(self._s)
 
     def step(self, event: RaftEvent) -> list[RaftEffect]:
         """Take one event; perform the effects in order. Time never runs backwards."""
@@ -78,6 +89,8 @@ class Raft:
             case AddMember(wall_ms=wall_ms, member=member):
                 s.wall_ms = wall_ms
                 membership.on_add_member(s, member)
+            case SnapshotSaved(snapshot=snapshot):
+                snapshots.on_saved(s, snapshot)
         return s.flush()
 
     def _receive(self, sender: PeerId, event: Receive) -> None:
@@ -90,7 +103,8 @@ class Raft:
                 election.on_vote_reply(s, sender, message)
                 return
             case _ if message.term > s.term:
-                s.enter_term(message.term, leader=sender if isinstance(message, Append) else None)
+                leads = isinstance(message, Append | SnapshotPiece)
+                s.enter_term(message.term, leader=sender if leads else None)
         match message:
             case Append():
                 replication.on_append(s, sender, message)
@@ -101,6 +115,11 @@ class Raft:
                 reads.on_read_ask(s, sender, message)
             case ReadReply():
                 reads.on_read_reply(s, message)
+            case SnapshotPiece():
+                snapshots.on_piece(s, sender, message)
+            case SnapshotReply():
+                snapshots.on_reply(s, sender, message)
+                reads.answer_confirmed(s)
 
     def _on_synced(self, token: int) -> None:
         for _ in self._s.take_synced(token):
@@ -145,6 +164,37 @@ class Raft:
     @property
     def stable_index(self) -> int:
         return self._s.log.stable
+
+    @property
+    def base_index(self) -> int:
+        """The last entry that is not in the log any more."""
+        return self._s.log.base.index
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The newest that is durable here."""
+        return self._s.snapshot
+
+    @property
+    def sends_snapshot(self) -> bool:
+        """On the leader: a live follower takes the newest snapshot just now; a newer one would
+        make it begin anew."""
+        s = self._s
+        heard_since = s.now_ms - s.timing.election_ms_max
+        return any(
+            p.sending is not None and p.contact_ms >= heard_since for p in s.progress.values()
+        )
+
+    def describe(self, index: int) -> Snapshot:
+        """What a snapshot of the state at a committed entry, that the log still knows, says of
+        the log; its size and digest are left open."""
+        s = self._s
+        assert s.log.base.index <= index <= s.commit
+        base = s.log.base
+        if index == base.index:
+            return Snapshot(index, base.term, base.stamp_ms, s.membership_at(index))
+        entry = s.log.slice(index, index + 1)[0]
+        return Snapshot(index, entry.term, entry.stamp_ms, s.membership_at(index))
 
     @property
     def membership(self) -> Membership:

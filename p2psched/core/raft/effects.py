@@ -5,7 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from p2psched.model.ids import PeerId
-from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, RaftMessage
+from p2psched.model.raft import (
+    Entry,
+    EntryKind,
+    HardState,
+    Member,
+    Membership,
+    RaftMessage,
+    Snapshot,
+)
 
 # --- events ---------------------------------------------------------------------------------------
 
@@ -56,9 +64,24 @@ class AddMember(msgspec.Struct, frozen=True):
     member: Member
 
 
-RaftEvent = Tick | Receive | Propose | Synced | Read | AddMember
+class SnapshotSaved(msgspec.Struct, frozen=True):
+    """A snapshot of what this peer has applied is on disk: what it covers may leave the log."""
+
+    now_ms: int
+    snapshot: Snapshot
+
+
+RaftEvent = Tick | Receive | Propose | Synced | Read | AddMember | SnapshotSaved
 
 # --- effects --------------------------------------------------------------------------------------
+
+
+class StorePiece(msgspec.Struct, frozen=True):
+    """Bytes of a snapshot that comes in. At offset 0 whatever came in before is thrown away."""
+
+    snapshot: Snapshot
+    offset: int
+    data: bytes
 
 
 class Persist(msgspec.Struct, frozen=True):
@@ -68,6 +91,10 @@ class Persist(msgspec.Struct, frozen=True):
     hard_state: HardState | None
     truncate_from: int | None  # entries from this index on are void
     entries: tuple[Entry, ...]
+    piece: StorePiece | None = None  # need not be synced
+    # Put what came in piece by piece in the place of the log: first the snapshot must be durable,
+    # then the log begins anew behind it. Comes after `piece`, and then there are no `entries`.
+    install: Snapshot | None = None
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -104,4 +131,39 @@ class MembershipChanged(msgspec.Struct, frozen=True):
     membership: Membership
 
 
-RaftEffect = Persist | Send | Commit | ReadReady | LeaderChanged | MembershipChanged
+class SendPiece(msgspec.Struct, frozen=True):
+    """Read a part of a snapshot and send it as `SnapshotPiece`; may be lost like `Send`, also
+    because the snapshot is not there any more."""
+
+    to: PeerId
+    term: int
+    round: int
+    snapshot: Snapshot
+    offset: int
+    size: int
+
+
+class Compact(msgspec.Struct, frozen=True):
+    """This snapshot is durable: the disk may let go of what nobody needs any more."""
+
+    snapshot: Snapshot
+
+
+class Installed(msgspec.Struct, frozen=True):
+    """A snapshot of the leader is durable here and stands for the log up to its index: restore
+    the state from it before anything else is applied."""
+
+    snapshot: Snapshot
+
+
+RaftEffect = (
+    Persist
+    | Send
+    | SendPiece
+    | Commit
+    | ReadReady
+    | LeaderChanged
+    | MembershipChanged
+    | Compact
+    | Installed
+)

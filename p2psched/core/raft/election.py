@@ -6,8 +6,9 @@ raises nobody's term. A leader that hears no majority for an election timeout st
 
 from __future__ import annotations
 
+from p2psched.core.raft.progress import Progress
 from p2psched.core.raft.replication import append_own, broadcast
-from p2psched.core.raft.state import Progress, RaftState, Role
+from p2psched.core.raft.state import RaftState, Role
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import EntryKind, VoteReply, VoteRequest
 

@@ -18,6 +18,8 @@ from p2psched.core.raft.core import Raft
 from p2psched.core.raft.effects import (
     AddMember,
     Commit,
+    Compact,
+    Installed,
     LeaderChanged,
     MembershipChanged,
     Persist,
@@ -27,9 +29,13 @@ from p2psched.core.raft.effects import (
     ReadReady,
     Receive,
     Send,
+    SendPiece,
+    SnapshotSaved,
     Synced,
     Tick,
 )
+from p2psched.core.raft.log import size_of
+from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import Timing
 from p2psched.model.commands import Envelope
 from p2psched.model.errors import Refused
@@ -41,7 +47,7 @@ from p2psched.model.limits import (
     PENDING_PROPOSALS_MAX,
 )
 from p2psched.model.messages import Forward
-from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership
+from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, Snapshot
 
 ENTRIES_IN_FLIGHT_MAX: Final = 4  # appended and not committed; beyond it proposals pile up
 DELIVERY_MAX: Final = 64  # entries handed to the scheduler in one round
@@ -70,7 +76,7 @@ class Round(msgspec.Struct, frozen=True):
     wall_ms: int
 
 
-EngineEvent = Tick | Receive | Synced | AddMember | Forwarded | Round
+EngineEvent = Tick | Receive | Synced | AddMember | SnapshotSaved | Forwarded | Round
 
 
 # --- effects besides `Persist` and `Send` ---------------------------------------------------------
@@ -100,7 +106,16 @@ class ReadAnswered(msgspec.Struct, frozen=True):
 
 
 EngineEffect = (
-    Persist | Send | SendForward | Deliver | CoordinatorIs | ReadAnswered | MembershipChanged
+    Persist
+    | Send
+    | SendPiece
+    | SendForward
+    | Deliver
+    | Installed
+    | Compact
+    | CoordinatorIs
+    | ReadAnswered
+    | MembershipChanged
 )
 
 
@@ -117,15 +132,26 @@ class RaftEngine:
         entries: Sequence[Entry],
         now_ms: int,
         decorate: Decorate,
+        snapshot: Snapshot | None = None,
+        compaction: Compaction | None = None,
     ) -> None:
+        """With a `snapshot` the listener must have restored its state before the first round."""
         self.raft = Raft(
-            me=me, rng=rng, timing=timing, hard_state=hard_state, entries=entries, now_ms=now_ms
+            me=me,
+            rng=rng,
+            timing=timing,
+            hard_state=hard_state,
+            entries=entries,
+            now_ms=now_ms,
+            snapshot=snapshot,
+            compaction=compaction,
         )
         self._me = me
         self._decorate = decorate
         self._proposals: deque[Envelope] = deque()
         self._under_way: set[tuple[PeerId, int]] = set()  # queued, or on the leader not delivered
-        self._delivered = 0
+        self._delivered = snapshot.index if snapshot is not None else 0
+        self.bytes_since_snapshot = 0  # of delivered entries
         self._coordinator_after: tuple[int, CoordinatorIs] | None = None
         self._read_tags: list[int] = []  # asked in this turn
         self._reads: dict[int, tuple[int, list[int]]] = {}  # read -> (asked at, tags)
@@ -161,6 +187,11 @@ class RaftEngine:
             case Tick(now_ms=now_ms):
                 self._take(self.raft.step(event))
                 self._expire_reads(now_ms)
+            case SnapshotSaved(snapshot=snapshot):
+                before = self.raft.snapshot
+                self._take(self.raft.step(event))
+                if self.raft.snapshot is not before:
+                    self.bytes_since_snapshot = self._bytes_behind(snapshot.index)
             case _:
                 self._take(self.raft.step(event))
         out, self._out = self._out, []
@@ -169,7 +200,11 @@ class RaftEngine:
     def _take(self, effects: list[RaftEffect]) -> None:
         for effect in effects:
             match effect:
-                case Persist() | Send() | MembershipChanged():
+                case Persist() | Send() | SendPiece() | MembershipChanged() | Compact():
+                    self._out.append(effect)
+                case Installed(snapshot=snapshot):
+                    self._delivered = snapshot.index
+                    self.bytes_since_snapshot = 0
                     self._out.append(effect)
                 case LeaderChanged(leader=leader):
                     is_self = leader == self._me
@@ -198,12 +233,22 @@ class RaftEngine:
         elif self._proposals:
             self._forward()
 
+    def _bytes_behind(self, index: int) -> int:
+        entries = self.raft.entries(index + 1, self._delivered + 1)
+        return sum(map(size_of, entries))
+
+    @property
+    def _may_deliver(self) -> bool:
+        """False also while a snapshot that we took waits for the disk."""
+        return self.raft.base_index <= self._delivered < self.raft.commit
+
     def _deliver(self) -> None:
-        stop = min(self.raft.commit, self._delivered + DELIVERY_MAX)
-        if stop > self._delivered:
+        if self._may_deliver:
+            stop = min(self.raft.commit, self._delivered + DELIVERY_MAX)
             entries = self.raft.entries(self._delivered + 1, stop + 1)
             self._delivered = stop
-            batches = tuple(map(_open_entry, entries))
+            self.bytes_since_snapshot += sum(map(size_of, entries))
+            batches = tuple(map(open_entry, entries))
             if self._under_way:
                 for batch in batches:
                     self._under_way.difference_update(
@@ -265,7 +310,7 @@ class RaftEngine:
     @property
     def wants_round(self) -> bool:
         """True if another round would do something now."""
-        if self.raft.commit > self._delivered or self._read_tags or self._coordinator_after:
+        if self._may_deliver or self._read_tags or self._coordinator_after:
             return True
         return bool(self._proposals) and (not self.raft.is_leader or self._may_append())
 
@@ -280,6 +325,13 @@ class RaftEngine:
     @property
     def delivered(self) -> int:
         return self._delivered
+
+    def describe(self) -> Snapshot | None:
+        """What a snapshot of the state as delivered would say of the log; None if the newest one
+        says all of it, or another one is being put in its place."""
+        newest = self.raft.snapshot
+        known = max(newest.index if newest is not None else 0, self.raft.base_index)
+        return self.raft.describe(self._delivered) if self._delivered > known else None
 
     def contacts(self) -> Mapping[PeerId, int]:
         """On the leader: peer -> when it was last heard."""
@@ -308,7 +360,7 @@ def found_cluster(member: Member, stamp_ms: int, wall_ms: int) -> tuple[HardStat
     return HardState(1, None), entry
 
 
-def _open_entry(entry: Entry) -> Committed:
+def open_entry(entry: Entry) -> Committed:
     envelopes: tuple[Envelope, ...] = ()
     if entry.kind is EntryKind.COMMANDS:
         try:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from p2psched.core.raft.effects import Commit, LeaderChanged
-from p2psched.core.raft.state import Progress, RaftState, Role
+from p2psched.core.raft.pieces import send_pieces
+from p2psched.core.raft.progress import Progress
+from p2psched.core.raft.state import RaftState, Role
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import KIB
 from p2psched.model.raft import Append, AppendReply, Entry, EntryKind
@@ -43,6 +45,10 @@ def broadcast(s: RaftState, *, heartbeat: bool) -> None:
 
 
 def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: bool) -> None:
+    if progress.next < s.log.first:
+        _send_snapshot(s, peer, progress, heartbeat=even_empty)
+        return
+    progress.sending = None
     blocked = progress.probe_sent or len(progress.unacked) >= UNACKED_APPENDS_MAX
     entries: tuple[Entry, ...] = ()
     if not blocked:
@@ -62,6 +68,17 @@ def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: 
         progress.unacked.append(entries[-1].index)
 
 
+def _send_snapshot(
+    s: RaftState, peer: PeerId, progress: Progress, *, heartbeat: bool
+) -> None:
+    """What it lacks is not in the log any more. Its heartbeats fit every log meanwhile."""
+    progress.probing, progress.probe_sent = True, False
+    progress.unacked.clear()
+    if heartbeat:
+        s.send(peer, Append(s.term, 0, 0, s.commit, s.round))
+    send_pieces(s, peer, progress)
+
+
 def _tell_commit(s: RaftState, peer: PeerId, progress: Progress) -> None:
     """News that needs no answer: halves the messages of a quiet cluster."""
     prev = progress.next - 1
@@ -77,12 +94,13 @@ def on_append_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
     progress.contact_ms = s.now_ms
     progress.round = max(progress.round, reply.round)
     if reply.ok:
-        _on_match(s, sender, progress, reply.match)
+        on_match(s, sender, progress, reply.match)
     else:
         _on_refusal(s, sender, progress, reply)
 
 
-def _on_match(s: RaftState, sender: PeerId, progress: Progress, match: int) -> None:
+def on_match(s: RaftState, sender: PeerId, progress: Progress, match: int) -> None:
+    """The follower agrees up to `match`, and has that much on disk."""
     assert match <= s.log.last_index
     progress.match = max(progress.match, match)
     progress.next = max(progress.next, progress.match + 1)
@@ -147,23 +165,31 @@ def on_append(s: RaftState, sender: PeerId, append: Append) -> None:
     if append.term < s.term:
         s.send(sender, AppendReply(s.term, append.round, ok=False, match=append.prev_index))
         return
-    assert s.role is not Role.LEADER, "one leader a term"
-    if s.role is not Role.FOLLOWER or s.leader != sender:
-        s.become_follower(sender)
-    s.leader_heard_ms = s.now_ms
-    s.reset_election_timer()
-    if s.log.term_at(append.prev_index) != append.prev_term:
+    follow(s, sender)
+    base = s.log.base.index
+    # What stands at or before our base is committed, so it agrees with whatever leader.
+    if append.prev_index >= base and s.log.term_at(append.prev_index) != append.prev_term:
         _refuse(s, sender, append)
         return
     for entry in append.entries:
-        _take(s, entry)
-    match = append.prev_index + len(append.entries)
+        if entry.index > base:
+            _take(s, entry)
+    match = max(base, append.prev_index + len(append.entries))
     if append.round != NO_ANSWER or append.entries:
         _reply(s, sender, append, match)
     commit = min(append.commit, match)
     if commit > s.commit:
         s.commit = commit
         s.emit(Commit(commit))
+
+
+def follow(s: RaftState, sender: PeerId) -> None:
+    """Whoever sends what only a leader sends in our term leads it."""
+    assert s.role is not Role.LEADER, "one leader a term"
+    if s.role is not Role.FOLLOWER or s.leader != sender:
+        s.become_follower(sender)
+    s.leader_heard_ms = s.now_ms
+    s.reset_election_timer()
 
 
 def _refuse(s: RaftState, sender: PeerId, append: Append) -> None:

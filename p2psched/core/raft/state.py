@@ -16,14 +16,17 @@ from collections.abc import Iterable
 import msgspec
 
 from p2psched.core.raft.effects import (
+    Installed,
     LeaderChanged,
     MembershipChanged,
     Persist,
     RaftEffect,
     ReadReady,
     Send,
+    StorePiece,
 )
-from p2psched.core.raft.log import RaftLog
+from p2psched.core.raft.log import LogBase, RaftLog
+from p2psched.core.raft.progress import Compaction, Incoming, Progress
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
     Entry,
@@ -32,6 +35,7 @@ from p2psched.model.raft import (
     Membership,
     RaftMessage,
     ReadReply,
+    Snapshot,
 )
 
 
@@ -54,21 +58,6 @@ class Role(enum.Enum):
     LEADER = "leader"
 
 
-class Progress:
-    """What the leader knows of one other member. `probing`: one append at a time until it fits."""
-
-    __slots__ = ("contact_ms", "match", "next", "probe_sent", "probing", "round", "unacked")
-
-    def __init__(self, next_index: int, now_ms: int) -> None:
-        self.match = 0
-        self.next = next_index
-        self.probing = True
-        self.probe_sent = False
-        self.unacked: deque[int] = deque()  # last indices of appends in flight
-        self.contact_ms = now_ms
-        self.round = 0  # newest heartbeat round that it answered
-
-
 class OwnVote(msgspec.Struct, frozen=True):
     """A candidate's vote for itself counts when it is on disk, like any other."""
 
@@ -82,7 +71,8 @@ class WaitingRead(msgspec.Struct, frozen=True):
     round: int
 
 
-Promise = tuple[int, "Send | OwnVote"]
+Promised = Send | OwnVote | Installed
+Promise = tuple[int, Promised]
 
 
 class RaftState:
@@ -96,6 +86,8 @@ class RaftState:
         timing: Timing,
         hard_state: HardState,
         log: RaftLog,
+        snapshot: Snapshot | None,
+        compaction: Compaction,
         now_ms: int,
     ) -> None:
         self.me = me
@@ -108,7 +100,10 @@ class RaftState:
         self.synced_term = hard_state.term
         self.role = Role.FOLLOWER
         self.leader: PeerId | None = None
-        self.commit = 0
+        self.snapshot = snapshot  # the newest that is durable here
+        self.compaction = compaction
+        self.incoming: Incoming | None = None
+        self.commit = snapshot.index if snapshot else 0
         self.leader_heard_ms = now_ms - timing.election_ms_max
         self.election_due_ms = 0
         self.heartbeat_due_ms = 0
@@ -119,16 +114,21 @@ class RaftState:
         self.leading_from = 0  # index of the no-op that opened our term as leader
         self.stamp_base_ms = 0
         self.clock_base_ms = 0
-        self._memberships: list[tuple[int, Membership]] = [
+        self._memberships: list[tuple[int, Membership]] = []
+        if snapshot is not None:
+            self._memberships.append((snapshot.index, snapshot.membership))
+        self._memberships += [
             (entry.index, decode_membership(entry))
-            for entry in log.slice(1, log.last_index + 1)
-            if entry.kind is EntryKind.MEMBERSHIP
+            for entry in log.slice(log.first, log.last_index + 1)
+            if entry.kind is EntryKind.MEMBERSHIP and entry.index > self.commit
         ]
         self._out: list[RaftEffect] = []
         self._hard_dirty = False
         self._truncate: int | None = None
         self._unwritten: list[Entry] = []
-        self._promises: list[Send | OwnVote] = []
+        self._piece: StorePiece | None = None
+        self._install: Snapshot | None = None
+        self._promises: list[Promised] = []
         self._waiting: deque[Promise] = deque()
         self._writes: deque[list[int]] = deque()  # [token, last index, term] once it is synced
         self._token = 0
@@ -178,6 +178,50 @@ class RaftState:
         while self._memberships and self._memberships[-1][0] >= index:
             self._memberships.pop()
             self.emit(MembershipChanged(self.membership))
+
+    def membership_at(self, index: int) -> Membership:
+        """Who belonged as of a committed entry that is not older than the newest snapshot."""
+        known = [membership for since, membership in self._memberships if since <= index]
+        return known[-1] if known else Membership()
+
+    def drop_until(self, index: int) -> None:
+        """Drop committed entries that a durable snapshot covers."""
+        assert self.snapshot is not None
+        assert index <= self.snapshot.index <= self.commit
+        self.log.drop_until(index)
+
+    def note_snapshot(self, snapshot: Snapshot) -> None:
+        """A snapshot of ours is durable: it stands for the memberships of its entries, too."""
+        assert snapshot.index <= self.commit
+        newer = [held for held in self._memberships if held[0] > snapshot.index]
+        before = [since for since, _ in self._memberships if since <= snapshot.index]
+        since = before[-1] if before else snapshot.index
+        self._memberships = [(since, snapshot.membership), *newer]
+        self.snapshot = snapshot
+
+    def store_piece(self, piece: StorePiece) -> None:
+        assert self._piece is None
+        self._piece = piece
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Put a whole snapshot of the leader in the place of our log. It counts as ours only when
+        it is on disk; until then we stand by what we had committed before, no more."""
+        assert snapshot.index > self.commit
+        assert not self._unwritten
+        # Of the old log only what is committed is sure to agree with the leader's.
+        stable = min(self.log.stable, self.commit)
+        for write in self._writes:
+            write[1] = min(write[1], self.commit)
+        self.log.reset(
+            LogBase(snapshot.index, snapshot.term, snapshot.stamp_ms), stable=stable
+        )
+        self._truncate = None
+        self._install = snapshot
+        self.commit = snapshot.index
+        before, self._memberships = self.membership, [(snapshot.index, snapshot.membership)]
+        if before != self.membership:
+            self.emit(MembershipChanged(self.membership))
+        self._promises.append(Installed(snapshot))
 
     # --- terms and votes ---
 
@@ -239,24 +283,39 @@ class RaftState:
     def flush(self) -> list[RaftEffect]:
         """End of a step: what it wrote becomes one `Persist`; what relies on that waits for it."""
         out, self._out = self._out, []
-        if self._hard_dirty or self._truncate is not None or self._unwritten:
-            self._token += 1
-            hard = self.hard if self._hard_dirty else None
-            entries = tuple(self._unwritten)
+        if (
+            self._hard_dirty
+            or self._truncate is not None
+            or self._unwritten
+            or self._piece is not None
+        ):
             # Before the sends: a driver that writes at once loses no time, and none is allowed to
             # reorder a promise before its write.
-            out.insert(0, Persist(self._token, hard, self._truncate, entries))
-            self._writes.append([self._token, self.log.last_index, self.term])
-            self._hard_dirty, self._truncate, self._unwritten = False, None, []
+            out.insert(0, self._next_write())
         for promised in self._promises:
             if self._writes:
                 self._waiting.append((self._token, promised))
             elif isinstance(promised, Send):
                 out.append(promised)
             else:
-                raise AssertionError("a vote is always written first")
+                raise AssertionError("a vote or a snapshot is always written first")
         self._promises.clear()
         return out
+
+    def _next_write(self) -> Persist:
+        self._token += 1
+        persist = Persist(
+            token=self._token,
+            hard_state=self.hard if self._hard_dirty else None,
+            truncate_from=self._truncate,
+            entries=tuple(self._unwritten),
+            piece=self._piece,
+            install=self._install,
+        )
+        self._writes.append([self._token, self.log.last_index, self.term])
+        self._hard_dirty, self._truncate, self._unwritten = False, None, []
+        self._piece = self._install = None
+        return persist
 
     def take_synced(self, token: int) -> list[OwnVote]:
         """Note that writes up to `token` are on disk; release what waited for them. Returns own
@@ -268,7 +327,10 @@ class RaftState:
         own_votes = []
         while self._waiting and self._waiting[0][0] <= token:
             _, promised = self._waiting.popleft()
-            if isinstance(promised, OwnVote):
+            if isinstance(promised, Installed):  # true in whatever term
+                self.snapshot = promised.snapshot
+                self.emit(promised)
+            elif isinstance(promised, OwnVote):
                 if promised.term == self.term:
                     own_votes.append(promised)
             elif promised.message.term == self.term:  # promises of older terms are void

@@ -1,0 +1,48 @@
+"""A leader sends its snapshot to followers that need entries which it has dropped.
+
+A few pieces are in flight to each such follower; what it doesn't acknowledge is sent again, all
+from there on. A newer snapshot begins at its start. The bytes stay with the driver: the core only
+says which. Nobody else waits: heartbeats and entries of the others go on.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2psched.core.raft.effects import SendPiece
+from p2psched.core.raft.progress import Progress, Sending
+from p2psched.core.raft.state import RaftState
+from p2psched.model.ids import PeerId
+
+PIECES_IN_FLIGHT_MAX: Final = 4  # to one follower; one to a follower that doesn't answer
+
+
+def send_pieces(s: RaftState, peer: PeerId, progress: Progress) -> None:
+    """Begin, go on, or begin again where nothing moved for an election timeout."""
+    snapshot = s.snapshot
+    assert snapshot is not None, "only entries that a snapshot covers are dropped"
+    assert snapshot.size > 0
+    sending = progress.sending
+    if sending is None or sending.snapshot != snapshot:
+        sending = progress.sending = Sending(snapshot, s.now_ms)
+    elif s.now_ms - sending.moved_ms >= s.timing.election_ms_min:
+        sending.next, sending.moved_ms = sending.acked, s.now_ms
+    answers = progress.contact_ms >= sending.moved_ms
+    window = s.compaction.piece_bytes * (PIECES_IN_FLIGHT_MAX if answers else 1)
+    while sending.next < min(snapshot.size, sending.acked + window):
+        size = min(s.compaction.piece_bytes, snapshot.size - sending.next)
+        s.emit(SendPiece(peer, s.term, s.round, snapshot, sending.next, size))
+        sending.next += size
+
+
+def on_offset(s: RaftState, peer: PeerId, progress: Progress, index: int, offset: int) -> None:
+    """The follower has this much, and not the whole."""
+    sending = progress.sending
+    if sending is None or sending.snapshot.index != index or offset >= sending.snapshot.size:
+        return
+    if sending.acked < offset <= sending.next:
+        sending.acked, sending.moved_ms = offset, s.now_ms
+    elif offset == 0 and sending.acked:  # it began anew: its process did, or bytes were damaged
+        sending.acked = sending.next = 0
+        sending.moved_ms = s.now_ms
+    send_pieces(s, peer, progress)

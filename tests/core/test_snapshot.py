@@ -1,0 +1,101 @@
+"""The state machine as bytes: everything is in them, and nothing else decides them."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from p2psched.core.counter import RangeCounter
+from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core.machine import Machine, PeerRow
+from p2psched.core.raft.engine import open_entry
+from p2psched.core.snapshot import (
+    IMAGES,
+    TRANSIENT,
+    MachineImage,
+    encode_machine,
+    restore_machine,
+)
+from p2psched.model.errors import Refused
+from p2psched.model.execution import Committed
+from p2psched.model.taskset import TaskSet
+from p2psched.testing.sim import SimCluster
+from p2psched.testing.sim_executor import sim_job
+
+
+def history(seed: int) -> list[Committed]:
+    """What a simulated cluster committed: jobs that end, fail, wait, are cancelled; a peer that
+    went down."""
+    cluster = SimCluster(seed=seed, peers=3)
+    rng = random.Random(seed)
+    for number in range(6):
+        job = cluster.submit(
+            sim_job(
+                TaskSet.of(0, rng.randint(1, 30)),
+                mean_us=rng.choice((1_000, 200_000)),
+                fail_permille=rng.choice((0, 300)),
+                retries=number % 3,
+            )
+        )
+        if number % 4 == 3:
+            cluster.cancel(job)
+        cluster.run_for(300)
+    cluster.kill(2)
+    cluster.run_for(6_000)
+    leader = next(peer for peer in cluster.peers if peer.engine.raft.is_leader)
+    raft = leader.engine.raft
+    return [open_entry(entry) for entry in raft.entries(1, raft.commit + 1)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_restored_machine_goes_on_as_the_one_that_never_stopped(seed: int) -> None:
+    batches = history(seed)
+    assert len(batches) > 20
+    whole = Machine()
+    for place, batch in enumerate(batches):
+        restored = Machine()
+        restore_machine(restored, encode_machine(whole))
+        assert restored.dump() == whole.dump()
+        assert encode_machine(restored) == encode_machine(whole)
+        for later in batches[place : place + 5]:
+            restored.apply(later)
+        whole.apply(batch)
+        ahead = Machine()
+        for earlier in batches[: min(place + 5, len(batches))]:
+            ahead.apply(earlier)
+        assert restored.state_hash == ahead.state_hash
+        assert encode_machine(restored) == encode_machine(ahead)
+
+
+def test_nothing_of_the_state_is_left_out() -> None:
+    for cls, image in IMAGES.items():
+        assert set(image.__struct_fields__) == set(cls.__slots__), cls  # type: ignore[attr-defined]
+    assert set(MachineImage.__struct_fields__) | TRANSIENT == set(vars(Machine()))
+    assert {RangeCounter, HeldGrant, Job, PeerRow} == set(IMAGES)
+
+
+def test_what_was_restored_shares_nothing_with_its_origin() -> None:
+    origin = Machine()
+    for batch in history(1):
+        origin.apply(batch)
+    before = encode_machine(origin)
+    twin = Machine()
+    restore_machine(twin, before)
+    for job in twin.jobs.values():
+        job.committed.clear()
+        job.finished_by.clear()
+        job.losses.increment(TaskSet.of(0, 100))
+    twin.peers.clear()
+    assert encode_machine(origin) == before
+
+
+def test_a_snapshot_of_another_version_is_refused_and_changes_nothing() -> None:
+    machine = Machine()
+    for batch in history(2)[:10]:
+        machine.apply(batch)
+    before = encode_machine(machine)
+    for strange in (b"", b"\x92\x02\xc0", b"\x92\x01\xc0", before[:-1]):
+        with pytest.raises(Refused, match="version"):
+            restore_machine(machine, strange)
+    assert encode_machine(machine) == before
