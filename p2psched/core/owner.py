@@ -280,17 +280,25 @@ class Owner:
     def on_job_ended(self, job: JobId) -> None:
         self._batch_us.pop(job, None)
 
+    def forget_ended(self) -> None:
+        """Of jobs that ended without anybody saying so here, because a snapshot was taken."""
+        running = self._machine.running
+        self._batch_us = {job: us for job, us in self._batch_us.items() if job in running}
+
     # --- what others may ask ---
 
-    def kept(self) -> tuple[KeptGrant, ...]:
-        """Everything that this process still works on or has a result for, as far as it fits one
-        command: what is left out runs again."""
+    def held(self) -> dict[tuple[JobId, Grant], TaskSet]:
+        """Everything that this process still works on or has a result for."""
         held: dict[tuple[JobId, Grant], TaskSet] = {}
         for job, grant, tasks in self._all_parts():
             held[job, grant] = held.get((job, grant), EMPTY) | tasks
+        return held
+
+    def kept(self) -> tuple[KeptGrant, ...]:
+        """What is held, as far as it fits one command: what is left out runs again."""
         kept = []
         ranges = 0
-        for (job, grant), tasks in held.items():
+        for (job, grant), tasks in self.held().items():
             ranges += len(tasks.ranges)
             if tasks and ranges <= KEPT_RANGES_MAX:
                 kept.append(KeptGrant(job, grant, tasks))

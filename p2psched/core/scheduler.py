@@ -12,11 +12,13 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner, OwnerEffect
 from p2psched.core.replica import Replica
 from p2psched.core.retention import KEEP_BYTES, KEEP_MS, Retention
+from p2psched.core.snapshot import restore_machine
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import (
     Command,
@@ -51,6 +53,14 @@ class Applied(msgspec.Struct, frozen=True):
 
     now_ms: int
     batches: tuple[Committed, ...]
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """The ledger begins, or goes on, from a snapshot (`core.snapshot`): what led to it is never
+    told here."""
+
+    now_ms: int
+    state: bytes
 
 
 class CoordinatorChanged(msgspec.Struct, frozen=True):
@@ -118,6 +128,7 @@ class Round(msgspec.Struct, frozen=True):
 SchedulerEvent = (
     Began
     | Applied
+    | Restored
     | CoordinatorChanged
     | Asked
     | GaveUp
@@ -189,6 +200,8 @@ class Scheduler:
         match event:
             case Applied(batches=batches):
                 self._on_applied(batches, now_ms)
+            case Restored(state=state):
+                self._on_restored(state, now_ms)
             case Executed(event=executed):
                 self._out += self.owner.on_executed(executed)
             case Copied(number=number, blobs=blobs):
@@ -276,6 +289,18 @@ class Scheduler:
             for stamped in brought.events:
                 self._on_event(stamped)
             self._out.append(Store(tuple(brought.events), batch.index))
+
+    def _on_restored(self, state: bytes, now_ms: int) -> None:
+        """Proposals of ours that were committed meanwhile are repeated until their outcome is
+        seen, and a repeat acts once: only work and lives must be brought up to date."""
+        restore_machine(self.machine, state)
+        self._stamp = (self.machine.stamp_ms, now_ms)
+        self._out += catch_up(self.owner, self.machine, self._info)
+        row = self.machine.peers.get(self._info.peer)
+        if row is None or row.live or row.info.incarnation != self._info.incarnation:
+            return
+        if not self._leaving and not self._arrivals:  # whose outcome would say so
+            self._out.append(RenewIncarnation())
 
     def _forget_decisions(self) -> None:
         """Placements and deaths are decided anew by whoever coordinates now."""

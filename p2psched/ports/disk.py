@@ -37,6 +37,10 @@ class Disk(Protocol):
         """All bytes of a file. Raises FileNotFoundError."""
         ...
 
+    def read_part(self, name: str, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset` on, fewer at the end. Raises FileNotFoundError."""
+        ...
+
     def open_append(self, name: str) -> AppendFile:
         """Open for appending at the end; a missing file is made, and is durable as an (empty)
         name in its folder when this returns."""
@@ -45,6 +49,11 @@ class Disk(Protocol):
     def replace(self, name: str, data: bytes) -> None:
         """Write a whole file so that after a crash the old or the new one is there, never a mix:
         write aside, sync, rename, sync the folder. Durable on return."""
+        ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file, whose bytes are synced, another name; one that has it goes. After a crash
+        the old or the new state is there. Durable on return."""
         ...
 
     def truncate(self, name: str, size: int) -> None:

@@ -91,6 +91,15 @@ class OsDisk:
     def read(self, name: str) -> bytes:
         return self._path(name).read_bytes()
 
+    def read_part(self, name: str, offset: int, size: int) -> bytes:
+        with self._path(name).open("rb", buffering=0) as file:
+            parts: list[bytes] = []
+            while size and (part := os.pread(file.fileno(), size, offset)):
+                parts.append(part)
+                offset += len(part)
+                size -= len(part)
+            return b"".join(parts)
+
     def open_append(self, name: str) -> OsAppendFile:
         path = self._path(name)
         fd = os.open(path, _APPEND | os.O_CREAT, _FILE_MODE)
@@ -114,6 +123,10 @@ class OsDisk:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
             raise
+        _sync_folder(self._folder)
+
+    def rename(self, old: str, new: str) -> None:
+        self._path(old).replace(self._path(new))
         _sync_folder(self._folder)
 
     def truncate(self, name: str, size: int) -> None:

@@ -12,6 +12,8 @@ Invariants
   was told of a failed sync and its pages never reached the disk.
 - A segment is synced whole before the next one exists, and its header before its first record.
 - After a write that found no space the store is as it was before, and may be written again.
+- Each segment but number 1 says first where the log stands and what the hard state is, so that the
+  ones before it can go (`compact`) once a snapshot stands for them.
 
 Calls block and belong to one thread at a time: `sync` may run in another thread than `write`, but
 never while a `write` runs.
@@ -24,13 +26,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from p2psched.model.errors import Damaged
 from p2psched.model.limits import MIB
-from p2psched.model.raft import Entry, HardState
+from p2psched.model.raft import Entry, HardState, Snapshot
 from p2psched.ports.disk import AppendFile, Disk
-from p2psched.store.recovery import Findings, read_segments
+from p2psched.store.recovery import ADVICE, Findings, read_segments
 from p2psched.store.segments import HEADER_BYTES, GroupEncoder, encode_header, segment_name
+from p2psched.store.snapshots import KEPT, SnapshotFiles, Standing, find_standing
 
-SEGMENT_BYTES_MAX: Final = 64 * MIB
+# Compaction removes whole segments: they must be small beside what is kept.
+SEGMENT_BYTES_MAX: Final = 8 * MIB
 # Offsets are 32 bits; a segment ends with the group that goes over its maximum.
 _SEGMENT_BYTES_LIMIT: Final = 1 << 30
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -41,9 +46,12 @@ class Recovered:
     """What the disk held when the log was opened."""
 
     hard_state: HardState
-    entries: list[Entry]  # contiguous, from index 1
+    entries: list[Entry]  # contiguous; from index 1, or none missing behind the snapshot
     torn_bytes: int  # cut from the tail: never synced, or of the last group
     files: int
+    snapshot: Snapshot | None = None
+    state: bytes = b""  # that the snapshot stands for
+    damaged: tuple[str, ...] = ()  # newer snapshots that were not sound; an older one stood in
 
 
 class LogStore:
@@ -52,12 +60,16 @@ class LogStore:
     def __init__(self, disk: Disk, found: Findings, segment_bytes_max: int) -> None:
         self._disk = disk
         self._segment_bytes_max = segment_bytes_max
-        self._last_index = len(found.entries)
+        self._last_index = found.last_index
+        self._hard_state = found.hard_state
         self._number = max(found.sizes, default=0)
-        self._older_bytes = sum(found.sizes.values()) - found.sizes.get(self._number, 0)
+        self._older = dict(found.sizes)  # segments before the current one: number -> bytes
+        self._older.pop(self._number, None)
+        self._starts = found.starts  # segment -> last index before it, where it says so
         self._previous = found.previous
         self._seed = found.seed
         self._poison = ""
+        self.snapshots = SnapshotFiles(disk)
         self._file: AppendFile
         if self._number == 0:
             self._file = self._new_segment()
@@ -78,6 +90,9 @@ class LogStore:
         """
         assert HEADER_BYTES < segment_bytes_max <= _SEGMENT_BYTES_LIMIT, segment_bytes_max
         found = read_segments(disk)
+        standing = find_standing(disk, found)
+        if standing.snapshot is not None and not found.sizes:
+            raise Damaged(f"There are snapshots and no log beside them. {ADVICE}")
         if found.remove is not None:
             disk.remove(found.remove)
         elif found.torn_bytes:
@@ -85,15 +100,20 @@ class LogStore:
             disk.truncate(segment_name(number), found.sizes[number])
         store = LogStore(disk, found, segment_bytes_max)
         try:
-            store._seal(found.hard_state)
+            store.snapshots.drop_incoming()
+            store._seal()
+            entries = store._meet(standing, found)
         except BaseException:
             store.close()
             raise
         recovered = Recovered(
             hard_state=found.hard_state,
-            entries=found.entries,
+            entries=entries,
             torn_bytes=found.torn_bytes,
-            files=store._number,
+            files=len(store._older) + 1,
+            snapshot=standing.snapshot,
+            state=standing.state,
+            damaged=standing.damaged,
         )
         return store, recovered
 
@@ -122,14 +142,74 @@ class LogStore:
         group = GroupEncoder(
             offset=self._size, group=self._group, previous=self._previous, seed=self._seed
         )
+        if self._number > 1 and self._size == HEADER_BYTES:
+            group.start(self._last_index)
+            group.hard_state(self._hard_state)
         if hard_state is not None:
             group.hard_state(hard_state)
         if last_index < self._last_index:
             group.truncate(last_index + 1)
         group.entries(entries)
-        self._append(group.data())
-        self._previous = group.previous
+        self._append(group)
         self._last_index = last_index + len(entries)
+        self._hard_state = hard_state or self._hard_state
+
+    # --- snapshots ---
+
+    def reset(self, snapshot: Snapshot) -> None:
+        """A durable snapshot stands for the whole log: begin anew behind it. Durable on return;
+        what it stands for is removed. Raises OSError, and then the store is poisoned."""
+        self._check()
+        try:
+            if self._size > HEADER_BYTES or self._number == 1:
+                self._rotate()
+            group = GroupEncoder(
+                offset=self._size, group=self._group, previous=self._previous, seed=self._seed
+            )
+            group.reset(snapshot.index, snapshot.term)
+            group.hard_state(self._hard_state)
+            self._starts[self._number] = snapshot.index
+            self._append(group)
+            self._last_index = snapshot.index
+            self.sync()
+            self._remove_before(self._number)
+            self.snapshots.prune(kept=1)
+        except OSError as error:
+            self._poison = self._poison or f"it could not begin anew: {error}"
+            raise
+
+    def compact(self) -> None:
+        """Remove segments and snapshots that nobody needs: the log is kept from the last but one
+        snapshot on, in case that the newest is damaged. Raises OSError."""
+        self.sync()  # the start of the segment that is to be the first must be durable
+        self.snapshots.prune(kept=KEPT)
+        indices = self.snapshots.indices()
+        if len(indices) < KEPT:
+            return
+        # A segment that starts behind a committed entry may still void entries from before its
+        # start; those were not committed, and what took their place follows in it.
+        first = [number for number, start in self._starts.items() if start <= indices[0]]
+        self._remove_before(max(first, default=0))
+
+    def _remove_before(self, number: int) -> None:
+        """Oldest first: a crash on the way leaves no hole."""
+        for older in sorted(self._older):
+            if older < number:
+                self._disk.remove(segment_name(older))
+                del self._older[older]
+                self._starts.pop(older, None)
+
+    def _meet(self, standing: Standing, found: Findings) -> list[Entry]:
+        """The entries that go with the snapshot. A log that ends before it, or that says something
+        else there, held entries that were never committed, or not yet: the snapshot counts."""
+        snapshot = standing.snapshot
+        if snapshot is None or snapshot.index + 1 == found.first:
+            return found.entries
+        if snapshot.index <= found.last_index:
+            if found.entries[snapshot.index - found.first].term == snapshot.term:
+                return found.entries
+        self.reset(snapshot)
+        return []
 
     def sync(self) -> None:
         """Make everything written durable: one fdatasync, none if there is nothing to do.
@@ -146,14 +226,16 @@ class LogStore:
     @property
     def size_bytes(self) -> int:
         """Of all segments, synced or not."""
-        return self._older_bytes + self._size
+        return sum(self._older.values()) + self._size
 
     def close(self) -> None:
         """Let go of the file. Does not sync: what was only written may be lost in a crash."""
         self._poison = self._poison or "it was closed"
         self._file.close()
+        self.snapshots.close()
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, group: GroupEncoder) -> None:
+        data = group.data()
         assert self._size + len(data) <= 2 * _SEGMENT_BYTES_LIMIT, len(data)
         if not data:
             return
@@ -162,7 +244,10 @@ class LogStore:
         except OSError as error:
             self._on_write_failed(error)
             raise
+        if self._size == HEADER_BYTES and self._number > 1:
+            self._starts.setdefault(self._number, self._last_index)
         self._size += len(data)
+        self._previous = group.previous
 
     def _on_write_failed(self, error: OSError) -> None:
         """Take back a part of a group that found no space; poison the store for other reasons."""
@@ -189,7 +274,7 @@ class LogStore:
             raise
         self._file.close()
         self._file = file
-        self._older_bytes += self._size
+        self._older[self._number] = self._size
         self._number += 1
         self._size = self._group = file.size
 
@@ -208,7 +293,7 @@ class LogStore:
         self._seed = self._previous = int.from_bytes(header[-4:], "little")
         return file
 
-    def _seal(self, hard_state: HardState) -> None:
+    def _seal(self) -> None:
         """Sync what recovery read, and then put a record of a later group behind it.
 
         The bytes may never have been synced (the process was killed) or their sync may have
@@ -219,7 +304,7 @@ class LogStore:
         if self.size_bytes == HEADER_BYTES:
             return
         try:
-            self.write(hard_state=hard_state, truncate_from=None, entries=())
+            self.write(hard_state=self._hard_state, truncate_from=None, entries=())
         except OSError as error:
             # A full disk must not keep a peer from reading what it has.
             if error.errno not in _NO_SPACE:

@@ -15,9 +15,11 @@ record depends on where it is:
 - in the header: Damaged if records can have followed it (headers are synced alone), otherwise the
   segment was being made when the power went, and is removed.
 
-Left for later, with room in the format: a first segment above 1 (after compaction) and a file
-with the synced end, which would also protect the last group. Until then a missing segment 1 is
-damage, and the loss of the whole last segment, as a file, can't be seen.
+The first segment may have a number above 1, if a snapshot stands for what was in the ones before:
+`store.snapshots` judges that. One that is missing between two others is damage.
+
+Left for later, with room in the format: a file with the synced end, which would also protect the
+last group. Until then the loss of the whole last segment, as a file, can't be seen.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from p2psched.store.segments import (
 )
 
 _NAME: Final = re.compile(r"log-(\d{8})\.seg")
-_ADVICE: Final = (
+ADVICE: Final = (
     "Nothing was changed. Keep this folder aside and let the peer join anew, or bring back an "
     "intact copy of the file"
 )
@@ -57,11 +59,17 @@ class Findings:
 
     hard_state: HardState = field(default_factory=HardState)
     entries: list[Entry] = field(default_factory=list)
+    first: int = 1  # index of the first of `entries`; a snapshot must stand for those before
+    starts: dict[int, int] = field(default_factory=dict)  # segment number: last index before it
     sizes: dict[int, int] = field(default_factory=dict)  # segment number: bytes that are valid
     previous: int = 0  # checksum of the last record, or of the header of a segment without any
     seed: int = 0  # checksum of the last segment's header
     remove: str | None = None  # the segment that was being made when the power went
     torn_bytes: int = 0  # bytes behind the last valid record, in the last segment or in `remove`
+
+    @property
+    def last_index(self) -> int:
+        return self.first + len(self.entries) - 1
 
 
 def read_segments(disk: Disk) -> Findings:
@@ -83,11 +91,11 @@ def read_segments(disk: Disk) -> Findings:
 
 def _segment_numbers(disk: Disk) -> list[int]:
     numbers = sorted(int(match[1]) for name in disk.names() if (match := _NAME.fullmatch(name)))
-    for position, number in enumerate(numbers, start=1):
+    for position, number in enumerate(numbers, start=numbers[0] if numbers else 1):
         if number != position:
             raise Damaged(
                 f"the log has no file {segment_name(position)}, but {segment_name(numbers[-1])}. "
-                f"{_ADVICE}"
+                f"{ADVICE}"
             )
     return numbers
 
@@ -105,17 +113,20 @@ def _read_segment(number: int, data: bytes, found: Findings, *, is_last: bool) -
     if not isinstance(header, Header):
         if header is HeaderFault.NEWER_FORMAT:
             _refuse(name)
-        if not is_last or len(data) > HEADER_BYTES:
+        if not is_last or len(data) > HEADER_BYTES or (number > 1 and not found.sizes):
             raise _damaged(name, 0, "the header is bad")
         found.remove, found.torn_bytes = name, len(data)
         return
     if header.number != number:
         raise _damaged(name, 0, f"its header says it is segment {header.number}")
-    if header.previous != found.previous:
+    is_first = not found.sizes
+    if header.previous != found.previous and (number == 1 or not is_first):
         raise _damaged(name, 0, "it does not continue the segment before it")
     found.seed = found.previous = header.checksum
-    end = _fold_records(name, data, found)
+    end = _fold_records(number, data, found)
     found.sizes[number] = end
+    if is_first and number > 1 and number not in found.starts:
+        raise _damaged(name, end, "it is the first, and does not say where the log starts")
     if end == len(data):
         return
     if not is_last:
@@ -126,8 +137,9 @@ def _read_segment(number: int, data: bytes, found: Findings, *, is_last: bool) -
     found.torn_bytes = len(data) - end
 
 
-def _fold_records(name: str, data: bytes, found: Findings) -> int:
+def _fold_records(number: int, data: bytes, found: Findings) -> int:
     """Apply records up to the first bad one. Returns its offset, or the size if all are good."""
+    name = segment_name(number)
     view = memoryview(data)
     at = HEADER_BYTES
     while at < len(data):
@@ -135,7 +147,10 @@ def _fold_records(name: str, data: bytes, found: Findings) -> int:
         if record is None or record.previous != found.previous:
             break
         try:
-            _fold(record, found)
+            if record.type in (RecordType.START, RecordType.RESET):
+                _start(record, found, number)
+            else:
+                _fold(record, found)
         except ValueError as error:
             # Its checksum holds, so no crash made this: it was written wrong, or by who knows whom.
             raise _damaged(name, at, str(error)) from error
@@ -148,18 +163,30 @@ def _fold(record: Record, found: Findings) -> None:
     entries = found.entries
     match record.type:
         case RecordType.ENTRY:
-            if record.index != len(entries) + 1:
-                raise ValueError(f"entry {record.index} follows entry {len(entries)}")
+            if record.index != found.last_index + 1:
+                raise ValueError(f"entry {record.index} follows entry {found.last_index}")
             entries.append(decode_entry(record))
         case RecordType.HARD_STATE:
             found.hard_state = decode_hard_state(record)
         case RecordType.TRUNCATE:
-            if not 1 <= record.index <= len(entries):
-                raise ValueError(f"entry {record.index} is void, of {len(entries)}")
-            del entries[record.index - 1 :]
+            if not 1 <= record.index <= found.last_index:
+                raise ValueError(f"entry {record.index} is void, of {found.last_index}")
+            # In a log that was cut, what is void may begin before it: see `LogStore.compact`.
+            found.first = min(found.first, record.index)
+            del entries[record.index - found.first :]
         case unknown:
             raise ValueError(f"a record of unknown type {unknown}")
 
 
+def _start(record: Record, found: Findings, number: int) -> None:
+    """Where the log stands as this segment begins."""
+    if record.type == RecordType.RESET or not found.sizes:
+        found.entries.clear()
+        found.first = record.index + 1
+    elif record.index != found.last_index:
+        raise ValueError(f"it starts behind entry {record.index}, not {found.last_index}")
+    found.starts[number] = record.index
+
+
 def _damaged(name: str, offset: int, what: str) -> Damaged:
-    return Damaged(f"{name} is damaged at byte {offset}: {what}. {_ADVICE}")
+    return Damaged(f"{name} is damaged at byte {offset}: {what}. {ADVICE}")

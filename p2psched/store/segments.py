@@ -15,6 +15,10 @@ before for a header): records form one chain over all segments. `group` is the o
 record's group starts, and everything before that was synced when the record was written: a bad
 record with a valid one of a later group behind it was durable once and has been damaged since.
 
+Format 2 has two more types of records, and each of its segments begins with one of them, so that it
+can be the first one of a log whose older segments are gone. The first segment of a log has number 1
+and needs neither: it stays in format 1.
+
 The size, the place and the checksum of the header are the same in all formats to come, so that an
 older program tells a newer format from damage. Records keep their layout within a format.
 """
@@ -31,7 +35,8 @@ from typing import Final
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Entry, EntryKind, HardState
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+FORMAT_OF_FIRST: Final = 1
 HEADER_BYTES: Final = 64
 ALIGN: Final = 8
 
@@ -52,6 +57,8 @@ class RecordType(enum.IntEnum):
     ENTRY = 1  # index, term, kind; payload: stamp_ms i64, wall_ms i64, the entry's payload
     HARD_STATE = 2  # term; payload: the vote, empty for none
     TRUNCATE = 3  # index: this entry and all behind it are void
+    START = 4  # index: of the last entry before this segment
+    RESET = 5  # index, term: all before is void, a snapshot stands for it; the next entry follows
 
 
 class HeaderFault(enum.Enum):
@@ -88,7 +95,8 @@ def segment_name(number: int) -> str:
 
 
 def encode_header(number: int, previous: int) -> bytes:
-    head = _HEADER.pack(_SEGMENT_MAGIC, FORMAT, HEADER_BYTES, number, previous)
+    version = FORMAT if number > 1 else FORMAT_OF_FIRST
+    head = _HEADER.pack(_SEGMENT_MAGIC, version, HEADER_BYTES, number, previous)
     return head + _CHECKSUM.pack(zlib.crc32(head))
 
 
@@ -101,7 +109,7 @@ def decode_header(data: bytes) -> Header | HeaderFault:
     magic, version, size, number, previous = _HEADER.unpack_from(data)
     if magic != _SEGMENT_MAGIC:
         return HeaderFault.BAD
-    if version != FORMAT:
+    if not FORMAT_OF_FIRST <= version <= FORMAT:
         return HeaderFault.NEWER_FORMAT if version > FORMAT else HeaderFault.BAD
     if size != HEADER_BYTES:
         return HeaderFault.BAD
@@ -185,6 +193,12 @@ class GroupEncoder:
 
     def truncate(self, index: int) -> None:
         self._record(RecordType.TRUNCATE, index, 0, b"")
+
+    def start(self, index: int) -> None:
+        self._record(RecordType.START, index, 0, b"")
+
+    def reset(self, index: int, term: int) -> None:
+        self._record(RecordType.RESET, index, term, b"")
 
     def entries(self, entries: Sequence[Entry]) -> None:
         # The hot loop of the log: one pack, two checksums and no object a record.

@@ -138,6 +138,10 @@ class SimDisk:
         self._check_power(name)
         return bytes(self._inode(name).data)
 
+    def read_part(self, name: str, offset: int, size: int) -> bytes:
+        self._check_power(name)
+        return bytes(self._inode(name).data[offset : offset + size])
+
     def open_append(self, name: str) -> SimAppendFile:
         _check_name(name)
         inode = self._names.get(name)
@@ -160,6 +164,15 @@ class SimDisk:
         self._drop(name)
         self._names[name] = inode
         self._sync_folder(name)
+
+    def rename(self, old: str, new: str) -> None:
+        _check_name(new)
+        inode = self._inode(old)
+        self._step(old)
+        self._drop(new)
+        del self._names[old]
+        self._names[new] = inode
+        self._sync_folder(new)
 
     def truncate(self, name: str, size: int) -> None:
         inode = self._inode(name)

@@ -105,3 +105,22 @@ def test_a_name_that_is_no_plain_file_of_the_folder_is_our_own_mistake(
 ) -> None:
     with pytest.raises(AssertionError):
         disk.open_append(name)
+
+
+def test_parts_of_a_file_can_be_read(disk: Disk) -> None:
+    disk.replace("whole", b"0123456789")
+    assert disk.read_part("whole", 0, 4) == b"0123"
+    assert disk.read_part("whole", 8, 4) == b"89"
+    assert disk.read_part("whole", 10, 4) == b""
+    with pytest.raises(FileNotFoundError):
+        disk.read_part("other", 0, 1)
+
+
+def test_a_renamed_file_takes_the_place_of_another(disk: Disk) -> None:
+    disk.replace("old", b"old")
+    file = disk.open_append("new")
+    file.write(b"new")
+    file.sync()
+    file.close()
+    disk.rename("new", "old")
+    assert (disk.names(), disk.read("old")) == (["old"], b"new")

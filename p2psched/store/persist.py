@@ -1,0 +1,23 @@
+"""What the Raft core wants on disk, in the order that it says."""
+
+from __future__ import annotations
+
+from p2psched.core.raft.effects import Persist
+from p2psched.store.log import LogStore
+
+
+def perform(store: LogStore, persist: Persist) -> None:
+    """Write; durable only after `store.sync`, but for a snapshot that is put in the log's place.
+    Raises OSError, or Damaged if the disk gives back another snapshot than it was given."""
+    if persist.piece is not None:
+        store.snapshots.take_piece(
+            persist.piece.snapshot, persist.piece.offset, persist.piece.data
+        )
+    store.write(
+        hard_state=persist.hard_state,
+        truncate_from=persist.truncate_from,
+        entries=persist.entries,
+    )
+    if persist.install is not None:
+        store.snapshots.install(persist.install)
+        store.reset(persist.install)
