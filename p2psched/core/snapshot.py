@@ -96,7 +96,7 @@ IMAGES: Final[dict[type, type[msgspec.Struct]]] = {
     Job: JobImage,
     PeerRow: PeerRowImage,
 }
-_CLASSES: Final = {image: cls for cls, image in IMAGES.items()}
+_CLASSES: Final[dict[type, type]] = {image: cls for cls, image in IMAGES.items()}
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_file: Final = msgspec.msgpack.Decoder(_File).decode
 _decode_image: Final = msgspec.msgpack.Decoder(MachineImage).decode
@@ -152,7 +152,7 @@ def _original(part: object) -> object:
     cls = _CLASSES.get(type(part))
     if cls is not None:
         assert isinstance(part, msgspec.Struct)
-        original: object = cls.__new__(cls)
+        original: object = object.__new__(cls)
         for name in part.__struct_fields__:
             setattr(original, name, _original(getattr(part, name)))
         return original

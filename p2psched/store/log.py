@@ -205,9 +205,9 @@ class LogStore:
         snapshot = standing.snapshot
         if snapshot is None or snapshot.index + 1 == found.first:
             return found.entries
-        if snapshot.index <= found.last_index:
-            if found.entries[snapshot.index - found.first].term == snapshot.term:
-                return found.entries
+        place = snapshot.index - found.first
+        if snapshot.index <= found.last_index and found.entries[place].term == snapshot.term:
+            return found.entries
         self.reset(snapshot)
         return []
 

@@ -10,9 +10,7 @@ def perform(store: LogStore, persist: Persist) -> None:
     """Write; durable only after `store.sync`, but for a snapshot that is put in the log's place.
     Raises OSError, or Damaged if the disk gives back another snapshot than it was given."""
     if persist.piece is not None:
-        store.snapshots.take_piece(
-            persist.piece.snapshot, persist.piece.offset, persist.piece.data
-        )
+        store.snapshots.take_piece(persist.piece.snapshot, persist.piece.offset, persist.piece.data)
     store.write(
         hard_state=persist.hard_state,
         truncate_from=persist.truncate_from,

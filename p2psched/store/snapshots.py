@@ -194,12 +194,12 @@ def _check_cover(index: int, found: Findings, newest: int, damaged: list[str]) -
     """With a snapshot at `index` (0: with none) the log must lack nothing; behind a damaged one
     it must reach as far as that one did."""
     if found.first > index + 1 or (damaged and found.last_index < newest):
-        what = f"{', '.join(damaged)} is damaged, and" if damaged else "There is no snapshot, and"
-        if index:
-            what += f" with the snapshot of entry {index}"
+        what = f"With the snapshot of entry {index}" if index else "Without a snapshot"
+        if damaged:
+            what = f"{', '.join(damaged)} is damaged. {what}"
         raise Damaged(
-            f"{what} the log holds entries {found.first} to {found.last_index}: not all that this "
-            f"peer knew. {ADVICE}"
+            f"{what} and entries {found.first} to {found.last_index} of the log this peer would "
+            f"lack what it knew. {ADVICE}"
         )
 
 

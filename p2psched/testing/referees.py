@@ -20,6 +20,7 @@ from p2psched.model.commands import (
     Envelope,
     Granted,
     Outcome,
+    Place,
     Recorded,
     Stamped,
     SubmitJob,
@@ -28,20 +29,22 @@ from p2psched.model.commands import (
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
-from p2psched.model.raft import Entry, EntryKind, RaftMessage, VoteReply, VoteRequest
+from p2psched.model.raft import (
+    Entry,
+    EntryKind,
+    RaftMessage,
+    SnapshotReply,
+    VoteReply,
+    VoteRequest,
+)
+from p2psched.testing.promises import BrokenPromiseError, demand
 from p2psched.testing.shadow import Fact, Shadow, facts_of
 from p2psched.testing.sim_peer import SimPeer
+from p2psched.testing.snapshot_referee import SnapshotReferee
+
+__all__ = ["BrokenPromiseError", "Referees", "Start", "demand"]
 
 _decode = msgspec.msgpack.Decoder(tuple[Envelope, ...]).decode
-
-
-class BrokenPromiseError(AssertionError):
-    """A promise of the product does not hold."""
-
-
-def demand(holds: bool, promise: str, what: str) -> None:
-    if not holds:
-        raise BrokenPromiseError(f"{promise}: {what}")
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -77,6 +80,8 @@ class Referees:
         self._recorded: set[tuple[JobId, int]] = set()
         self._begun: dict[tuple[JobId, int, int, int], int] = {}  # with grant, attempt -> peer
         self._lost_us: dict[tuple[JobId, int], int] = {}
+        self._once: list[tuple[int, Envelope]] = []  # with the entry that brought it
+        self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---
 
@@ -88,17 +93,33 @@ class Referees:
         if raft.commit > peer.commit_seen:
             start, peer.commit_seen = peer.commit_seen + 1, raft.commit
             demand(raft.commit <= raft.last_index, "P4", f"{peer.number} commits what it lacks")
+            if raft.base_index >= start:  # what a snapshot stands for: see `snapshots`, too
+                self._on_base(peer)
+                start = raft.base_index + 1
             for entry in raft.entries(start, raft.commit + 1):
                 self._on_committed(peer, entry)
+
+    def _on_base(self, peer: SimPeer) -> None:
+        raft = peer.engine.raft
+        base = raft.base_index
+        demand(
+            base <= len(self.committed) and self.committed[base - 1][0] == raft.term_at(base),
+            "P4",
+            f"the log of peer {peer.number} goes on from entry {base}, which was not committed so",
+        )
 
     def _on_leader(self, peer: SimPeer) -> None:
         raft = peer.engine.raft
         known = self.leaders.setdefault(raft.term, peer.id)
         demand(known == peer.id, "P4", f"two leaders in term {raft.term}")
+        if raft.base_index:
+            self._on_base(peer)
         for index, (term, _) in enumerate(self.committed, start=1):
             # One that was elected long ago and learns of it now may lack what others did since.
             demand(
-                self._committed_in[index - 1] >= raft.term or raft.term_at(index) == term,
+                index < raft.base_index
+                or self._committed_in[index - 1] >= raft.term
+                or raft.term_at(index) == term,
                 "P4",
                 f"peer {peer.number} leads term {raft.term} without committed entry {index}",
             )
@@ -119,6 +140,8 @@ class Referees:
         self._committed_in.append(peer.engine.raft.term)
         if entry.kind is EntryKind.COMMANDS:
             for envelope in _decode(entry.payload):
+                if isinstance(envelope.command, Place | Cancel):
+                    self._once.append((entry.index, envelope))
                 proposal = (envelope.proposer, envelope.request)
                 facts = self.shadow.apply(envelope.command, proposal)
                 self._expected[self.shadow.index] = facts
@@ -134,6 +157,9 @@ class Referees:
                 candidate = to
             case VoteRequest(term=term, pre=False):
                 candidate = peer.id
+            case SnapshotReply():
+                self.snapshots.on_said(peer, message)
+                return
             case _:
                 return
         known = self._votes.setdefault((peer.id, term), candidate)

@@ -23,20 +23,23 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from p2psched.core.raft.engine import found_cluster
-from p2psched.core.raft.state import Timing, encode_membership
+from p2psched.core.raft.state import Timing
 from p2psched.model.commands import Cancel, Command, Outcome, Stamped, SubmitJob
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.job import JobSpec
-from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, RaftMessage
+from p2psched.model.raft import (
+    Member,
+    RaftMessage,
+    Snapshot,
+)
 from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
 from p2psched.testing.sim_items import Arrived, Item
 from p2psched.testing.sim_net import SimNetwork
 from p2psched.testing.sim_peer import SimPeer
-from p2psched.testing.sim_world import Founding, PowerLostError
+from p2psched.testing.sim_world import PowerLostError, Snapshots, founding_of
 
 LAST_EVENTS: Final = 30  # shown when something fails
 BACKLOG_MAX: Final = 5_000  # of a paused peer; further messages to it are lost
@@ -67,6 +70,7 @@ class SimCluster:
         slots: Sequence[int] = (2,),
         formed: bool = True,
         segment_bytes: int = 1 << 16,
+        snapshots: Snapshots | None = None,
         replay: str = "",
     ) -> None:
         """`formed`: all peers are voters from the start; else peer 0 founds the cluster and the
@@ -75,6 +79,7 @@ class SimCluster:
         self.seed = seed
         self.size = peers
         self.faults = self.faults_drawn = faults or Faults()
+        self.snapshots = snapshots or Snapshots()
         self.now_us = 0
         self.events = 0
         self.trace = 0  # checksum over all events: equal traces are equal runs
@@ -98,7 +103,7 @@ class SimCluster:
                 slots=slots[number % len(slots)],
                 timing=timing or Timing(),
                 segment_bytes=segment_bytes,
-                founding=_founding(members, number, formed=formed),
+                founding=founding_of(members, number, formed=formed),
             )
             for number, member in enumerate(members)
         ]
@@ -349,6 +354,17 @@ class SimCluster:
         self.referees.look_at(peer)
         self.referees.on_stored(peer, events, applied_index)
 
+    def on_saving(self, peer: SimPeer, snapshot: Snapshot) -> None:
+        self.happened["snapshot made"] += 1
+        self.referees.snapshots.on_saving(peer, snapshot)
+
+    def on_taken(self) -> None:
+        self.happened["snapshot taken"] += 1
+
+    def on_restored(self, peer: SimPeer, snapshot: Snapshot, damaged: tuple[str, ...]) -> None:
+        self.happened["restored"] += 1
+        self.referees.snapshots.on_restored(peer, snapshot, damaged)
+
     def on_answered(self, peer: SimPeer, tag: int, outcome: Outcome) -> None:
         self.referees.look_at(peer)
         call = self.callers.on_answered(tag)
@@ -370,14 +386,3 @@ class SimCluster:
 
     def on_synced(self, delay_us: int) -> None:
         self.happened["slow sync"] += delay_us >= SLOW_SYNC_US
-
-
-def _founding(members: list[Member], number: int, *, formed: bool) -> Founding | None:
-    """What the disk of a peer starts with."""
-    if formed:
-        payload = encode_membership(Membership(tuple(sorted(members, key=lambda m: m.peer))))
-        return Founding(HardState(1, None), (Entry(1, 1, EntryKind.MEMBERSHIP, 0, 0, payload),))
-    if number:
-        return None
-    hard_state, entry = found_cluster(members[0], 0, 0)
-    return Founding(hard_state, (entry,))

@@ -12,15 +12,7 @@ import msgspec
 from p2psched.model.commands import Command
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
-from p2psched.model.raft import (
-    Append,
-    AppendReply,
-    Member,
-    ReadAsk,
-    ReadReply,
-    VoteReply,
-    VoteRequest,
-)
+from p2psched.model.raft import Member, RaftMessage, Snapshot
 from p2psched.testing.sim_executor import BatchStops, TasksEnd
 
 
@@ -51,6 +43,13 @@ class SyncEnds(msgspec.Struct, frozen=True):
     pass
 
 
+class SaveEnds(msgspec.Struct, frozen=True):
+    """A snapshot that was begun gets to the disk."""
+
+    snapshot: Snapshot
+    state: bytes
+
+
 class AskedHere(msgspec.Struct, frozen=True):
     tag: int
     command: Command
@@ -71,13 +70,11 @@ class LeaveHere(msgspec.Struct, frozen=True):
 
 
 Item = (
-    Arrived | TickDue | ClockDue | TurnEnds | SyncEnds | AskedHere | GivenUp | ReadHere
+    Arrived | TickDue | ClockDue | TurnEnds | SyncEnds | SaveEnds | AskedHere | GivenUp | ReadHere
     | LeaveHere | TasksEnd | BatchStops
 )  # fmt: skip
 
-WireMessage = (
-    VoteRequest | VoteReply | Append | AppendReply | ReadAsk | ReadReply | Forward | Join
-)  # fmt: skip
+WireMessage = RaftMessage | Forward | Join
 encode_wire = msgspec.msgpack.Encoder().encode
 decode_wire = msgspec.msgpack.Decoder(WireMessage).decode
 

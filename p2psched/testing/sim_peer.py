@@ -17,10 +17,13 @@ from p2psched.core.owner import StartBatch, StopBatch
 from p2psched.core.raft import engine as raft
 from p2psched.core.raft.effects import (
     AddMember,
+    Compact,
+    Installed,
     MembershipChanged,
     Persist,
     Receive,
     Send,
+    SendPiece,
     Synced,
     Tick,
 )
@@ -28,8 +31,9 @@ from p2psched.core.raft.state import Timing
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
-from p2psched.model.raft import Entry, HardState, Member
+from p2psched.model.raft import Entry, HardState, Member, Snapshot
 from p2psched.store.log import LogStore
+from p2psched.store.persist import perform
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
 from p2psched.testing.sim_items import (
@@ -41,6 +45,7 @@ from p2psched.testing.sim_items import (
     Join,
     LeaveHere,
     ReadHere,
+    SaveEnds,
     SimClock,
     SyncEnds,
     TickDue,
@@ -49,6 +54,7 @@ from p2psched.testing.sim_items import (
     decode_wire,
     encode_wire,
 )
+from p2psched.testing.sim_saves import Saves
 from p2psched.testing.sim_world import Founding, PowerLostError, World
 
 CLOCK_US: Final = 100_000  # between two looks of the scheduler at the time
@@ -84,7 +90,7 @@ class SimPeer:
         self._timing = timing
         self._segment_bytes = segment_bytes
         self._founding = founding
-        self._log: LogStore
+        self.log: LogStore
         self._reset()
 
     @property
@@ -104,7 +110,7 @@ class SimPeer:
         info = PeerInfo(self.id, 0, self.member.name, self.member.address, 0, self.slots, "0", "3")
         self.scheduler = sched.Scheduler(info)
         self._hard_state: HardState = HardState()
-        self.engine = self._new_engine(HardState(), [])
+        self.engine = self._new_engine(HardState(), [], None)
         self.executor = SimExecutor(
             random.Random(world.rng.getrandbits(64)),
             lambda delay_us, item: world.later(delay_us, self, item),
@@ -113,6 +119,7 @@ class SimPeer:
         self._persists: list[Persist] = []  # not yet written
         self._token = 0  # of the newest write; it is synced when the running sync ends
         self._syncing = False
+        self.saves = Saves(self, self._world)
         self._tick_at_us = 0
         self._turn_is_due = False
         self._join_at_ms = 0
@@ -122,7 +129,9 @@ class SimPeer:
         self.commit_seen = 0  # how far the referees have looked at this process
         self.term_led = 0
 
-    def _new_engine(self, hard_state: HardState, entries: list[Entry]) -> raft.RaftEngine:
+    def _new_engine(
+        self, hard_state: HardState, entries: list[Entry], snapshot: Snapshot | None
+    ) -> raft.RaftEngine:
         return raft.RaftEngine(
             me=self.id,
             rng=random.Random(self._world.rng.getrandbits(64)),
@@ -131,6 +140,8 @@ class SimPeer:
             entries=entries,
             now_ms=self.now_ms,
             decorate=self.scheduler.decorate,
+            snapshot=snapshot,
+            compaction=self._world.snapshots.compaction,
         )
 
     def boot(self) -> None:
@@ -140,18 +151,20 @@ class SimPeer:
         self.alive = True
         self._reset()
         incarnation = self._next_incarnation()
-        self._log, recovered = LogStore.open(self.disk, segment_bytes_max=self._segment_bytes)
+        self.log, recovered = LogStore.open(self.disk, segment_bytes_max=self._segment_bytes)
         hard_state, entries = recovered.hard_state, recovered.entries
-        if self._founding is not None and not entries:
+        if self._founding is not None and not entries and recovered.snapshot is None:
             hard_state, entries = self._founding.hard_state, list(self._founding.entries)
-            self._log.write(hard_state=hard_state, truncate_from=None, entries=entries)
-            self._log.sync()
+            self.log.write(hard_state=hard_state, truncate_from=None, entries=entries)
+            self.log.sync()
         info = msgspec.structs.replace(
             self.scheduler.info, incarnation=incarnation, address=self.member.address
         )
         self.scheduler = sched.Scheduler(info)
-        self.engine = self._new_engine(hard_state, entries)
-        self._decide(self.scheduler.step(sched.Began(self.now_ms)))
+        self.engine = self._new_engine(hard_state, entries, recovered.snapshot)
+        if recovered.snapshot is not None:
+            self.saves.restore(recovered.snapshot, recovered.state, recovered.damaged)
+        self.decide(sched.Began(self.now_ms))
         self._world.later(1 + self._world.rng.randrange(CLOCK_US), self, ClockDue())
         self._end_turn()
 
@@ -182,15 +195,15 @@ class SimPeer:
                 self._receive(sender, decode_wire(data), now_ms)
             case TickDue(at_us=at_us):
                 self._on_tick(at_us, now_ms)
-            case SyncEnds():
-                self._end_sync()
+            case SyncEnds() | SaveEnds():
+                self._on_written(item)
             case ClockDue():
                 self._on_clock(now_ms)
             case AskedHere() | GivenUp() | ReadHere() | LeaveHere():
                 self._on_caller(item, now_ms)
             case TasksEnd() | BatchStops():
                 for event in self.executor.on_due(item):
-                    self._decide(self.scheduler.step(sched.Executed(now_ms, event)))
+                    self.decide(sched.Executed(now_ms, event))
             case TurnEnds():
                 self._turn_is_due = False
                 self._rounds()
@@ -215,14 +228,14 @@ class SimPeer:
     def _on_caller(self, item: AskedHere | GivenUp | ReadHere | LeaveHere, now_ms: int) -> None:
         match item:
             case AskedHere(tag=tag, command=command):
-                self._decide(self.scheduler.step(sched.Asked(now_ms, tag, command)))
+                self.decide(sched.Asked(now_ms, tag, command))
             case GivenUp(tag=tag):
-                self._decide(self.scheduler.step(sched.GaveUp(now_ms, tag)))
+                self.decide(sched.GaveUp(now_ms, tag))
             case ReadHere(tag=tag):
                 self.engine.read_index(tag)
             case LeaveHere(tag=tag):
                 self.leaving = True
-                self._decide(self.scheduler.step(sched.Leaving(now_ms, tag)))
+                self.decide(sched.Leaving(now_ms, tag))
 
     def _on_tick(self, at_us: int, now_ms: int) -> None:
         if at_us != self._tick_at_us:
@@ -233,7 +246,7 @@ class SimPeer:
 
     def _on_clock(self, now_ms: int) -> None:
         self._world.later(CLOCK_US, self, ClockDue())
-        self._decide(self.scheduler.step(sched.Clocked(now_ms, self.engine.contacts())))
+        self.decide(sched.Clocked(now_ms, self.engine.contacts()))
         if now_ms >= self._join_at_ms:
             self._join_at_ms = now_ms + JOIN_MS
             raft = self.engine.raft
@@ -266,7 +279,8 @@ class SimPeer:
         for _ in range(ROUNDS_MAX):
             now_ms = self.now_ms
             self._perform(self.engine.step(raft.Round(now_ms, self._wall_ms)))
-            self._decide(self.scheduler.step(sched.Round(now_ms)))
+            self.decide(sched.Round(now_ms))
+            self.saves.begin_if_due()
             if not self.engine.wants_round:
                 return
         if not self._turn_is_due:
@@ -291,24 +305,33 @@ class SimPeer:
                     self._world.send(self, to, encode_wire(message))
                 case Persist():
                     self._persist(effect)
+                case SendPiece() | Installed() | Compact():
+                    self.saves.perform(effect)
                 case raft.Deliver(batches=batches):
-                    self._decide(self.scheduler.step(sched.Applied(self.now_ms, batches)))
-                    self._answer_reads()
+                    self.decide(sched.Applied(self.now_ms, batches))
+                    self.answer_reads()
                 case raft.SendForward(to=to, forward=forward):
                     self._world.send(self, to, encode_wire(forward))
                 case raft.CoordinatorIs(coordinator=coordinator, is_self=is_self):
                     changed = sched.CoordinatorChanged(self.now_ms, coordinator, is_self)
-                    self._decide(self.scheduler.step(changed))
+                    self.decide(changed)
                 case raft.ReadAnswered(tag=tag, index=index):
-                    if index is None:
-                        self._world.on_read(tag, None)
-                    else:
-                        self._reads.append((index, tag))
-                        self._answer_reads()
+                    self._on_read(tag, index)
                 case MembershipChanged():
                     pass
 
-    def _answer_reads(self) -> None:
+    def decide(self, event: sched.SchedulerEvent) -> None:
+        """One step of the scheduler, with what follows from it."""
+        self._decide(self.scheduler.step(event))
+
+    def _on_read(self, tag: int, index: int | None) -> None:
+        if index is None:
+            self._world.on_read(tag, None)
+            return
+        self._reads.append((index, tag))
+        self.answer_reads()
+
+    def answer_reads(self) -> None:
         """Those whose index is applied; the others wait."""
         applied = self.scheduler.machine.applied_index
         ready = [read for read in self._reads if read[0] <= applied]
@@ -332,7 +355,7 @@ class SimPeer:
                     self._world.on_answered(self, tag, outcome)
                 case sched.RenewIncarnation():
                     renewed = sched.Renewed(self.now_ms, self._next_incarnation())
-                    self._decide(self.scheduler.step(renewed))
+                    self.decide(renewed)
 
     # --- the disk ---
 
@@ -343,14 +366,11 @@ class SimPeer:
 
     def _begin_sync(self) -> None:
         for persist in self._persists:
-            self._durable_point()
-            self._log.write(
-                hard_state=persist.hard_state,
-                truncate_from=persist.truncate_from,
-                entries=persist.entries,
-            )
+            self.durable_point()
+            with self.saves.power_may_go(chance=persist.install is not None):
+                perform(self.log, persist)
             self._token = persist.token
-            self._durable_point()
+            self.durable_point()
         self._persists.clear()
         self._syncing = True
         # Most syncs are quick, a few take as long as the disk at its worst.
@@ -358,17 +378,23 @@ class SimPeer:
         self._world.on_synced(delay_us)
         self._world.later(delay_us, self, SyncEnds())
 
+    def _on_written(self, item: SyncEnds | SaveEnds) -> None:
+        if isinstance(item, SaveEnds):
+            self._perform(self.saves.end(item.snapshot, item.state))
+        else:
+            self._end_sync()
+
     def _end_sync(self) -> None:
-        self._durable_point()
+        self.durable_point()
         if self._world.crashes_here(self._world.faults.sync_fails):
             self.disk.fail_next_sync = True
-        self._log.sync()
-        self._durable_point()
+        self.log.sync()
+        self.durable_point()
         self._syncing = False
         self._perform(self.engine.step(Synced(self.now_ms, self._token)))
         if self._persists and not self._syncing:
             self._begin_sync()
 
-    def _durable_point(self) -> None:
+    def durable_point(self) -> None:
         if self._world.crashes_here(self._world.faults.crash_at_disk):
             raise PowerLostError

@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from p2psched.core.raft.engine import found_cluster
+from p2psched.core.raft.progress import Compaction
+from p2psched.core.raft.state import encode_membership
 from p2psched.model.commands import Outcome, Stamped
 from p2psched.model.execution import Batch
 from p2psched.model.ids import PeerId
-from p2psched.model.raft import Entry, HardState, RaftMessage
+from p2psched.model.raft import (
+    Entry,
+    EntryKind,
+    HardState,
+    Member,
+    Membership,
+    RaftMessage,
+    Snapshot,
+)
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim_items import Item
 
@@ -29,6 +40,13 @@ class Founding(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
 
 
+class Snapshots(msgspec.Struct, frozen=True):
+    """How often peers make snapshots, and what they keep and send."""
+
+    every: int = 0  # entries; 0: never
+    compaction: Compaction = Compaction()
+
+
 class World(Protocol):
     """The cluster, as one peer sees it."""
 
@@ -36,6 +54,7 @@ class World(Protocol):
     rng: random.Random
     faults: Faults
     size: int  # peers, up or not
+    snapshots: Snapshots
 
     def later(self, delay_us: int, peer: SimPeer, item: Item) -> None:
         """Bring `item` to this process, unless it is gone by then."""
@@ -53,6 +72,18 @@ class World(Protocol):
 
     def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None: ...
 
+    def on_saving(self, peer: SimPeer, snapshot: Snapshot) -> None:
+        """A peer begins to put a snapshot of its own on its disk."""
+        ...
+
+    def on_taken(self) -> None:
+        """A peer puts a snapshot of its leader in the place of its log."""
+        ...
+
+    def on_restored(self, peer: SimPeer, snapshot: Snapshot, damaged: tuple[str, ...]) -> None:
+        """A peer's machine comes from a snapshot. `damaged`: newer ones that it could not read."""
+        ...
+
     def on_answered(self, peer: SimPeer, tag: int, outcome: Outcome) -> None: ...
 
     def on_read(self, tag: int, index: int | None) -> None:
@@ -62,3 +93,14 @@ class World(Protocol):
     def on_started(self, peer: SimPeer, batch: Batch, index: int) -> None: ...
 
     def any_other(self, peer: SimPeer) -> PeerId: ...
+
+
+def founding_of(members: list[Member], number: int, *, formed: bool) -> Founding | None:
+    """What the disk of a peer starts with."""
+    if formed:
+        payload = encode_membership(Membership(tuple(sorted(members, key=lambda m: m.peer))))
+        return Founding(HardState(1, None), (Entry(1, 1, EntryKind.MEMBERSHIP, 0, 0, payload),))
+    if number:
+        return None
+    hard_state, entry = found_cluster(members[0], 0, 0)
+    return Founding(hard_state, (entry,))

@@ -12,13 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import Timing
 from p2psched.model.commands import Cancel, Outcome, SubmitJob
 from p2psched.model.ids import JobId, new_id
+from p2psched.model.limits import KIB
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_world import Snapshots
 
 EVENTS: Final = 4_000  # while faults last
 PEACE_MS: Final = 30_000
@@ -41,6 +44,7 @@ class Options:
     faults: Faults | None = None
     timing: Timing | None = None
     formed: bool | None = None
+    snapshots: Snapshots | None = None
     jobs_max: int = 40
 
 
@@ -82,6 +86,7 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
     formed = rng.random() < 0.5
     segment_bytes = rng.choice((1 << 10, 1 << 13, 1 << 20))
     slots = [rng.randint(1, 4) for _ in range(5)]
+    snapshots = options.snapshots or _draw_snapshots(rng)
     replay = f"python -m p2psched.testing.run --seed {seed}"
     if options.peers is not None:
         replay += f" --peers {options.peers}"
@@ -95,8 +100,17 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
         slots=slots,
         formed=formed if options.formed is None else options.formed,
         segment_bytes=segment_bytes,
+        snapshots=snapshots,
         replay=replay,
     )
+
+
+def _draw_snapshots(rng: random.Random) -> Snapshots:
+    """From never to all the time, with tails and pieces from tiny to larger than all there is."""
+    every = rng.choice((0, 5, 5, 10, 20, 50))
+    entries, size, most = rng.choice(((0, 0, 0), (3, 1_000, 4_000), (20, 4_000, 16_000)))
+    piece = rng.choice((200, 2_000, 256 * KIB))
+    return Snapshots(every, Compaction(entries, size, most, piece))
 
 
 def _await_end(cluster: SimCluster) -> None:

@@ -12,20 +12,35 @@ from dataclasses import dataclass, replace
 from typing import Final
 from unittest.mock import patch
 
+from p2psched.core import scheduler, snapshot
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.raft import replication
 from p2psched.core.raft.effects import Persist, RaftEffect
+from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import RaftState, Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Segment
-from p2psched.model.raft import AppendReply, Entry, HardState, RaftMessage, VoteReply
+from p2psched.model.raft import (
+    AppendReply,
+    Entry,
+    HardState,
+    RaftMessage,
+    Snapshot,
+    SnapshotReply,
+    VoteReply,
+)
 from p2psched.model.taskset import TaskSet
+from p2psched.store.snapshots import SnapshotFiles, encode_head, snapshot_name
+from p2psched.testing import sim_saves, snapshot_referee
 from p2psched.testing.faults import Faults
+from p2psched.testing.sim_world import Snapshots
+from p2psched.testing.simulate import Options
 
 Planted = AbstractContextManager[object]
 Planting = Callable[[], Planted]
 
+NEVER: Final = Snapshots()
 HASTY = Timing(heartbeat_ms=20, election_ms_min=50, election_ms_max=90)
 
 
@@ -56,6 +71,18 @@ class Mutant:
     peers: int = 3
     events: int = 2_500
     jobs_max: int = 4
+    snapshots: Snapshots = NEVER
+
+    def options(self) -> Options:
+        return Options(
+            peers=self.peers,
+            faults=self.faults,
+            timing=self.timing,
+            events=self.events,
+            formed=True,
+            jobs_max=self.jobs_max,
+            snapshots=self.snapshots,
+        )
 
 
 def _sends_at_once(kind: type[RaftMessage]) -> Planting:
@@ -143,6 +170,68 @@ def _truncates_on_overlap() -> Planted:
     return patch.object(replication, "_take", take)
 
 
+def _loses_a_grant() -> Planted:
+    restore = snapshot.restore_machine
+
+    def forgetful(machine: Machine, data: bytes) -> None:
+        restore(machine, data)
+        for name in machine.running:
+            grants = machine.jobs[name].grants
+            if grants:
+                del grants[next(iter(grants))]
+                return
+
+    return patch.object(scheduler, "restore_machine", forgetful)
+
+
+@contextmanager
+def _forgets_repeats() -> Iterator[None]:
+    """As if nobody had thought of the table: it is not in the bytes."""
+
+    def encode(machine: Machine) -> bytes:
+        taken, machine._taken = machine._taken, {}
+        try:
+            return snapshot.encode_machine(machine)
+        finally:
+            machine._taken = taken
+
+    with (
+        patch.object(sim_saves, "encode_machine", encode),
+        patch.object(snapshot_referee, "encode_machine", encode),
+    ):
+        yield
+
+
+def _saves_without_a_sync() -> Planted:
+    def save(files: SnapshotFiles, head: Snapshot, state: bytes) -> None:
+        name = snapshot_name(head.index)
+        files._disk.remove(name)
+        file = files._disk.open_append(name)
+        file.write(encode_head(head) + state)
+        file.close()
+
+    return patch.object(SnapshotFiles, "save", save)
+
+
+def _compacts_before_it_saves() -> Planted:
+    """The log lets go of what a snapshot will cover when it is on the disk, some time."""
+    begin_if_due = sim_saves.Saves.begin_if_due
+
+    def hasty(saves: sim_saves.Saves) -> None:
+        before = saves._under_way
+        begin_if_due(saves)
+        if saves._under_way and not before:
+            log = saves._peer.log
+            log.sync()
+            log._remove_before(max(log._older, default=0) + 1)
+
+    return patch.object(sim_saves.Saves, "begin_if_due", hasty)
+
+
+OFTEN: Final = Snapshots(5, Compaction(0, 0, 0, 2_000))
+# Slow disks and cuts: followers fall behind what their leader has kept.
+BEHIND: Final = replace(RESTLESS, sync_us_max=50_000, cut_every_ms=500, crash_at_disk=0.05)
+
 MUTANTS: Final = (
     Mutant(
         name="vote is sent before it is on disk",
@@ -208,5 +297,46 @@ MUTANTS: Final = (
         plant=_truncates_on_overlap,
         faults=Faults(duplicate=0.3, in_order=False, delay_us=20_000),
         broken="a committed entry is never dropped",
+    ),
+    Mutant(
+        name="a grant is lost in a snapshot",
+        plant=_loses_a_grant,
+        faults=BEHIND,
+        timing=Timing(),
+        broken="P14",
+        jobs_max=20,
+        snapshots=OFTEN,
+    ),
+    Mutant(
+        name="a snapshot is acknowledged before it is on disk",
+        plant=_sends_at_once(SnapshotReply),
+        faults=BEHIND,
+        broken="P4",
+        jobs_max=20,
+        snapshots=OFTEN,
+    ),
+    Mutant(
+        name="what was proposed before is not in the snapshot",
+        plant=_forgets_repeats,
+        faults=RESTLESS,
+        broken="a proposal is forgotten",
+        jobs_max=20,
+        snapshots=OFTEN,
+    ),
+    Mutant(
+        name="a snapshot is not synced before the log is cut",
+        plant=_saves_without_a_sync,
+        faults=RESTLESS,
+        broken="did not reach the disk",
+        jobs_max=20,
+        snapshots=OFTEN,
+    ),
+    Mutant(
+        name="the log is cut before the snapshot is durable",
+        plant=_compacts_before_it_saves,
+        faults=replace(RESTLESS, power_loss=0.5),
+        broken="would lack what it knew",
+        jobs_max=20,
+        snapshots=OFTEN,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2psched.testing.sim import SimulationError
-from p2psched.testing.simulate import Options, simulate
+from p2psched.testing.simulate import simulate
 from tests.sim.mutants import MUTANTS, Mutant
 
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
@@ -13,14 +13,7 @@ SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 
 def seeds_until_caught(mutant: Mutant) -> tuple[int, str]:
     """How many seeds it takes, and what the referees say."""
-    options = Options(
-        peers=mutant.peers,
-        faults=mutant.faults,
-        timing=mutant.timing,
-        events=mutant.events,
-        formed=True,
-        jobs_max=mutant.jobs_max,
-    )
+    options = mutant.options()
     with mutant.plant():
         for seed in range(SEEDS_MAX):
             try:
@@ -38,13 +31,6 @@ def test_the_simulator_notices_a_planted_bug(mutant: Mutant) -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_same_weather_breaks_nothing_without_the_bug(mutant: Mutant) -> None:
-    options = Options(
-        peers=mutant.peers,
-        faults=mutant.faults,
-        timing=mutant.timing,
-        events=mutant.events,
-        formed=True,
-        jobs_max=mutant.jobs_max,
-    )
+    options = mutant.options()
     for seed in range(3):
         simulate(seed, options)

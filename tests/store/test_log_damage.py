@@ -270,7 +270,7 @@ def test_a_missing_segment_between_two_others_is_damage() -> None:
 def test_a_missing_first_segment_that_no_snapshot_stands_for_is_damage() -> None:
     disk, _ = two_segments()
     message = refusal(disk_of(**{SECOND: disk.read(SECOND)}))
-    assert "no snapshot" in message
+    assert "Without a snapshot" in message
     assert "entries 5 to 6" in message
 
 

@@ -68,9 +68,7 @@ def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: 
         progress.unacked.append(entries[-1].index)
 
 
-def _send_snapshot(
-    s: RaftState, peer: PeerId, progress: Progress, *, heartbeat: bool
-) -> None:
+def _send_snapshot(s: RaftState, peer: PeerId, progress: Progress, *, heartbeat: bool) -> None:
     """What it lacks is not in the log any more. Its heartbeats fit every log meanwhile."""
     progress.probing, progress.probe_sent = True, False
     progress.unacked.clear()

@@ -212,9 +212,7 @@ class RaftState:
         stable = min(self.log.stable, self.commit)
         for write in self._writes:
             write[1] = min(write[1], self.commit)
-        self.log.reset(
-            LogBase(snapshot.index, snapshot.term, snapshot.stamp_ms), stable=stable
-        )
+        self.log.reset(LogBase(snapshot.index, snapshot.term, snapshot.stamp_ms), stable=stable)
         self._truncate = None
         self._install = snapshot
         self.commit = snapshot.index
