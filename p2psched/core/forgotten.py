@@ -7,6 +7,8 @@ random, so none is taken for another within the life of a cluster.
 from __future__ import annotations
 
 import hashlib
+import sys
+from array import array
 from typing import Final
 
 from p2psched.model.ids import JobId
@@ -19,11 +21,22 @@ GENERATION_IDS_MAX: Final = FORGOTTEN_IDS_MAX // 16
 class Generation:
     """Ids that were forgotten within one span of ledger time."""
 
-    __slots__ = ("ids", "since_ms")
+    __slots__ = ("_packed", "ids", "since_ms")
 
-    def __init__(self, since_ms: int) -> None:
+    def __init__(self, since_ms: int, packed: bytes = b"") -> None:
         self.since_ms = since_ms
-        self.ids: set[int] = set()
+        self.ids: set[int] = set(_numbers(packed))
+        self._packed = packed
+
+    def packed(self) -> bytes:
+        """The ids in order, eight bytes each. Ids are only added, so that only the newest
+        generation is ever packed twice."""
+        if len(self._packed) != len(self.ids) * 8:
+            numbers = array("Q", sorted(self.ids))
+            if sys.byteorder == "big":
+                numbers.byteswap()
+            self._packed = numbers.tobytes()
+        return self._packed
 
 
 class Forgotten:
@@ -68,3 +81,12 @@ class Forgotten:
 
 def _number(job: JobId) -> int:
     return int.from_bytes(hashlib.blake2b(job.encode(), digest_size=8).digest())
+
+
+def _numbers(packed: bytes) -> array[int]:
+    """Raises ValueError if these are no whole numbers of eight bytes."""
+    numbers = array("Q")
+    numbers.frombytes(packed)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers

@@ -13,17 +13,20 @@ from typing import Final
 import msgspec
 
 from p2psched.core.counter import RangeCounter
-from p2psched.core.jobs import HeldGrant, Job
-from p2psched.core.machine import Machine, PeerRow
+from p2psched.core.forgotten import Forgotten, Generation
+from p2psched.core.jobs import BlobKey, HeldGrant, Job
+from p2psched.core.machine import Machine
+from p2psched.core.state import PeerRow
+from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Grant, PeerInfo
 from p2psched.model.errors import Refused
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import JobSpec, JobState
+from p2psched.model.job import JobHead, JobSpec, JobState
 from p2psched.model.taskset import TaskSet
 
 FORMAT: Final = 1
 # Attributes of the machine that hold nothing between two entries.
-TRANSIENT: Final = frozenset({"_events"})
+TRANSIENT: Final = frozenset({"events"})
 
 
 class CounterImage(msgspec.Struct, frozen=True, array_like=True):
@@ -40,10 +43,12 @@ class HeldGrantImage(msgspec.Struct, frozen=True, array_like=True):
 
 class JobImage(msgspec.Struct, frozen=True, array_like=True):
     id: JobId
-    spec: JobSpec
+    spec: JobHead
+    full: JobSpec | None
     index: int
     submitted_wall_ms: int
     ended_wall_ms: int | None
+    ended_ms: int
     state: JobState
     waiting: TaskSet
     grants: dict[Grant, HeldGrantImage]
@@ -60,6 +65,10 @@ class JobImage(msgspec.Struct, frozen=True, array_like=True):
     results_refused: int
     finished_by: dict[PeerId, int]
     estimate_us: int
+    blobs: dict[BlobKey, ResultBlob]
+    lost: TaskSet
+    result_bytes: int
+    pinned: bool
 
 
 class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):
@@ -70,18 +79,32 @@ class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):
     load_us: int
 
 
+class GenerationImage(msgspec.Struct, frozen=True, array_like=True):
+    since_ms: int
+    ids: bytes  # sorted, eight bytes each
+
+
+class ForgottenImage(msgspec.Struct, frozen=True, array_like=True):
+    generations: list[GenerationImage]
+
+
 class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     jobs: dict[JobId, JobImage]
     peers: dict[PeerId, PeerRowImage]
     running: dict[JobId, None]
+    ended: dict[JobId, None]
+    whole: dict[JobId, None]
     unplaced: dict[JobId, None]
+    with_blobs: dict[JobId, None]
+    forgotten: ForgottenImage
     applied_index: int
     command_index: int
     stamp_ms: int
+    wall_ms: int
     results_refused: int
+    result_bytes: int
     estimate_us: int
     _hash: bytes
-    _wall_ms: int
     _taken: dict[tuple[PeerId, int], None]
 
 
@@ -95,6 +118,8 @@ IMAGES: Final[dict[type, type[msgspec.Struct]]] = {
     HeldGrant: HeldGrantImage,
     Job: JobImage,
     PeerRow: PeerRowImage,
+    Generation: GenerationImage,
+    Forgotten: ForgottenImage,
 }
 _CLASSES: Final[dict[type, type]] = {image: cls for cls, image in IMAGES.items()}
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -104,7 +129,7 @@ _decode_image: Final = msgspec.msgpack.Decoder(MachineImage).decode
 
 def encode_machine(machine: Machine) -> bytes:
     """Between two entries. Cost: O(state)."""
-    assert not machine._events
+    assert not machine.events
     image = _image(machine, MachineImage)
     return _encode(_File(FORMAT, msgspec.Raw(_encode(image))))
 
@@ -127,10 +152,12 @@ def restore_machine(machine: Machine, data: bytes) -> None:
         ) from exc
     for name in image.__struct_fields__:
         setattr(machine, name, _original(getattr(image, name)))
-    machine._events.clear()
+    machine.events.clear()
 
 
 def _image(value: object, image: type[msgspec.Struct]) -> msgspec.Struct:
+    if isinstance(value, Generation):
+        return GenerationImage(value.since_ms, value.packed())
     return image(*(_part(getattr(value, name)) for name in image.__struct_fields__))
 
 
@@ -149,6 +176,8 @@ def _part(value: object) -> object:
 
 def _original(part: object) -> object:
     """The twin of `_part`; everything mutable in it is new."""
+    if isinstance(part, GenerationImage):
+        return Generation(part.since_ms, part.ids)
     cls = _CLASSES.get(type(part))
     if cls is not None:
         assert isinstance(part, msgspec.Struct)
