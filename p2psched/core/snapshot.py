@@ -3,11 +3,14 @@
 An image mirrors each class field by field, under the same names; a new attribute needs one line
 here (at the end, with a default, so that older snapshots can still be read), and a test fails
 until it is there. Equal machines give equal bytes on every peer: dictionaries keep their order,
-which is part of the state, and nothing whose order is not may be held in it (a set is refused).
+which is part of the state; nothing else that has an order may be held in it (no set, but of ids,
+which are sorted).
 """
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -122,7 +125,27 @@ IMAGES: Final[dict[type, type[msgspec.Struct]]] = {
     Forgotten: ForgottenImage,
 }
 _CLASSES: Final[dict[type, type]] = {image: cls for cls, image in IMAGES.items()}
-_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+def _getter(image: type[msgspec.Struct]) -> Callable[[object], tuple[object, ...]]:
+    return operator.attrgetter(*image.__struct_fields__)
+
+
+_PARTS: Final = {cls: _getter(image) for cls, image in IMAGES.items()}
+_parts_of_machine: Final = _getter(MachineImage)
+
+
+def _parts(value: object) -> object:
+    """What the encoder does not know itself, as the fields of its image. One call an object: tens
+    of thousands of jobs must not hold up the loop."""
+    if isinstance(value, Generation):
+        return value.since_ms, value.packed()
+    if isinstance(value, RangeCounter | Forgotten):
+        return (_PARTS[type(value)](value),)  # of a single field there is no tuple
+    return _PARTS[type(value)](value)
+
+
+_encode: Final = msgspec.msgpack.Encoder(enc_hook=_parts).encode
 _decode_file: Final = msgspec.msgpack.Decoder(_File).decode
 _decode_image: Final = msgspec.msgpack.Decoder(MachineImage).decode
 
@@ -130,8 +153,7 @@ _decode_image: Final = msgspec.msgpack.Decoder(MachineImage).decode
 def encode_machine(machine: Machine) -> bytes:
     """Between two entries. Cost: O(state)."""
     assert not machine.events
-    image = _image(machine, MachineImage)
-    return _encode(_File(FORMAT, msgspec.Raw(_encode(image))))
+    return _encode((FORMAT, _parts_of_machine(machine)))
 
 
 def restore_machine(machine: Machine, data: bytes) -> None:
@@ -145,48 +167,35 @@ def restore_machine(machine: Machine, data: bytes) -> None:
                 f"{FORMAT}: run the same version of p2psched as the other peers"
             )
         image = _decode_image(file.image)
-    except msgspec.DecodeError as exc:
+        parts = [(name, _original(getattr(image, name))) for name in image.__struct_fields__]
+    except (msgspec.DecodeError, ValueError) as exc:
         raise Refused(
             f"a snapshot of the ledger holds what this version does not know ({exc}): run the same "
             "version of p2psched as the other peers"
         ) from exc
-    for name in image.__struct_fields__:
-        setattr(machine, name, _original(getattr(image, name)))
+    for name, value in parts:
+        setattr(machine, name, value)
     machine.events.clear()
 
 
-def _image(value: object, image: type[msgspec.Struct]) -> msgspec.Struct:
-    if isinstance(value, Generation):
-        return GenerationImage(value.since_ms, value.packed())
-    return image(*(_part(getattr(value, name)) for name in image.__struct_fields__))
-
-
-def _part(value: object) -> object:
-    """A value as an image holds it."""
-    image = IMAGES.get(type(value))
-    if image is not None:
-        return _image(value, image)
-    assert not isinstance(value, set | frozenset), "its order would differ between peers"
-    if isinstance(value, dict):
-        return {key: _part(held) for key, held in value.items()}
-    if isinstance(value, list):
-        return [_part(held) for held in value]
-    return value
-
-
 def _original(part: object) -> object:
-    """The twin of `_part`; everything mutable in it is new."""
-    if isinstance(part, GenerationImage):
-        return Generation(part.since_ms, part.ids)
+    """What a part of an image stands for; it was decoded for us, so it may be changed."""
     cls = _CLASSES.get(type(part))
     if cls is not None:
-        assert isinstance(part, msgspec.Struct)
-        original: object = object.__new__(cls)
-        for name in part.__struct_fields__:
-            setattr(original, name, _original(getattr(part, name)))
-        return original
+        return _restored(cls, part)
     if isinstance(part, dict):
-        return {key: _original(held) for key, held in part.items()}
-    if isinstance(part, list):
+        if part and type(next(iter(part.values()))) in _CLASSES:
+            return {key: _original(held) for key, held in part.items()}
+    elif isinstance(part, list):
         return [_original(held) for held in part]
     return part
+
+
+def _restored(cls: type, part: object) -> object:
+    if isinstance(part, GenerationImage):
+        return Generation(part.since_ms, part.ids)
+    assert isinstance(part, msgspec.Struct)
+    restored: object = object.__new__(cls)
+    for name in part.__struct_fields__:
+        setattr(restored, name, _original(getattr(part, name)))
+    return restored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import typing
 
 import pytest
 
@@ -21,6 +22,7 @@ from p2psched.core.snapshot import (
 from p2psched.core.state import PeerRow
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
+from p2psched.model.ids import JobId, new_id
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import sim_job
@@ -76,6 +78,28 @@ def test_nothing_of_the_state_is_left_out() -> None:
         assert set(image.__struct_fields__) == slots, cls
     assert set(MachineImage.__struct_fields__) | TRANSIENT == set(vars(Machine()))
     assert {RangeCounter, HeldGrant, Job, PeerRow, Generation, Forgotten} == set(IMAGES)
+
+
+def test_nothing_in_the_state_has_an_order_of_its_own_but_forgotten_ids() -> None:
+    for image in (MachineImage, *IMAGES.values()):
+        for name, kind in typing.get_type_hints(image).items():
+            assert "set[" not in str(kind), (image, name)
+
+
+def test_forgotten_ids_are_the_same_bytes_in_whatever_order_they_came() -> None:
+    rng = random.Random(4)
+    ids = [JobId(new_id(rng)) for _ in range(3_000)]
+    one, other = Machine(), Machine()
+    for job in ids:
+        one.forgotten.add(job, 7)
+    for job in sorted(ids):
+        other.forgotten.add(job, 7)
+    assert encode_machine(one) == encode_machine(other)
+    restored = Machine()
+    restore_machine(restored, encode_machine(one))
+    assert all(job in restored.forgotten for job in ids)
+    restored.forgotten.add(JobId(new_id(rng)), 8)
+    assert encode_machine(restored) != encode_machine(one)
 
 
 def test_what_was_restored_shares_nothing_with_its_origin() -> None:
