@@ -23,15 +23,17 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobState, digest_of
-from p2psched.model.taskset import EMPTY, TaskSet
+from p2psched.model.taskset import TaskSet
 
 
 def forget(s: LedgerState, command: Forget) -> Outcome:
     job = s.jobs.get(command.job)
     if job is None:
-        return _unknown(s, command.job, Acknowledged())
+        return unknown(s, command.job, Acknowledged())
     if not job.ended:
         return Rejected("refused", f"job {job.id} still runs: cancel it first")
+    if command.ended_ms is not None and (job.pinned or job.ended_ms != command.ended_ms):
+        return Rejected("refused", f"job {job.id} was pinned or run again meanwhile")
     del s.jobs[job.id]
     for index in (s.ended, s.whole, s.with_blobs):
         index.pop(job.id, None)
@@ -45,7 +47,7 @@ def forget(s: LedgerState, command: Forget) -> Outcome:
 def pin(s: LedgerState, command: Pin) -> Outcome:
     job = s.jobs.get(command.job)
     if job is None:
-        return _unknown(s, command.job)
+        return unknown(s, command.job)
     job.pinned = command.pinned
     return Acknowledged()
 
@@ -53,7 +55,7 @@ def pin(s: LedgerState, command: Pin) -> Outcome:
 def retry(s: LedgerState, command: Retry) -> Outcome:
     job = s.jobs.get(command.job)
     if job is None:
-        return _unknown(s, command.job)
+        return unknown(s, command.job)
     if job.spec.digest != digest_of(command.spec):
         return Rejected("usage", f"job {job.id} was submitted with another spec")
     if job.state is JobState.CANCELLED:
@@ -88,8 +90,8 @@ def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
 def held(s: LedgerState, command: Held) -> Outcome:
     job = s.jobs.get(command.job)
     if job is None:
-        return _unknown(s, command.job, Acknowledged())
-    gone = EMPTY
+        return unknown(s, command.job, Acknowledged())
+    touched: list[int] = []
     for index, name, digest in command.blobs:
         blob = job.blobs.get((index, name))
         if blob is None or blob.ref.digest != digest:
@@ -98,27 +100,40 @@ def held(s: LedgerState, command: Held) -> Outcome:
         if command.held:
             holders.add(command.peer)
         job.blobs[index, name] = _with_holders(blob, tuple(sorted(holders)))
-        task = TaskSet.of(index, index + 1)
-        if holders:
-            job.lost = job.lost - task if _is_whole(job, index) else job.lost
-        elif index not in job.lost:
-            gone = gone | task
-    if gone:
-        job.lost = job.lost | gone
-        s.events.append(ResultsLost(job.id, gone))
+        touched.append(index)
+    _note_lost(s, job, TaskSet.from_indices(touched))
     return Acknowledged()
+
+
+def _note_lost(s: LedgerState, job: Job, touched: TaskSet) -> None:
+    """Holders of these tasks' results have changed. Cost O(large results of the job)."""
+    if not touched:
+        return
+    incomplete = TaskSet.from_indices(
+        index for (index, _), blob in job.blobs.items() if not blob.holders
+    )
+    gone = (touched & incomplete) - job.lost
+    job.lost = (job.lost - (touched - incomplete)) | gone
+    if gone:
+        s.events.append(ResultsLost(job.id, gone))
 
 
 def add_blobs(s: LedgerState, job: Job, blobs: tuple[ResultBlob, ...]) -> None:
     """Large results of tasks that have just succeeded."""
+    if not blobs:
+        return
+    s.with_blobs[job.id] = None
     for blob in blobs:
+        twice = job.blobs.get((blob.index, blob.name))  # named twice by its owner: the last counts
+        if twice is not None:
+            drop_blob(s, job, twice)
         job.blobs[blob.index, blob.name] = blob
         job.result_bytes += blob.ref.size
         s.result_bytes += blob.ref.size
-        if not blob.holders:  # its owner could not say who has it
-            job.lost = job.lost | TaskSet.of(blob.index, blob.index + 1)
-    if blobs:
-        s.with_blobs[job.id] = None
+    gone = TaskSet.from_indices(blob.index for blob in blobs if not blob.holders)
+    if gone:  # its owner could not say who has it
+        job.lost = job.lost | gone
+        s.events.append(ResultsLost(job.id, gone))
 
 
 def drop_blob(s: LedgerState, job: Job, blob: ResultBlob) -> None:
@@ -139,16 +154,12 @@ def live_holders(s: LedgerState, blob: ResultBlob) -> tuple[PeerId, ...]:
     return tuple(peer for peer in blob.holders if s.is_up(peer))
 
 
-def _is_whole(job: Job, index: int) -> bool:
-    """True if every large result of a task has a holder."""
-    return all(blob.holders for key, blob in job.blobs.items() if key[0] == index)
-
-
 def _with_holders(blob: ResultBlob, holders: tuple[PeerId, ...]) -> ResultBlob:
     return ResultBlob(blob.index, blob.name, blob.ref, holders)
 
 
-def _unknown(s: LedgerState, job: JobId, if_forgotten: Outcome | None = None) -> Outcome:
-    if if_forgotten is not None and job in s.forgotten:
-        return if_forgotten
+def unknown(s: LedgerState, job: JobId, if_forgotten: Outcome | None = None) -> Outcome:
+    """The outcome of a command on a job that is not there."""
+    if job in s.forgotten:
+        return if_forgotten or Rejected("not-found", f"job {job} was forgotten")
     return Rejected("not-found", f"no job {job}")

@@ -51,8 +51,8 @@ from p2psched.model.taskset import EMPTY
 # The same function on the same arguments would only fail the same way.
 NEVER_RETRIED: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run any
-# Placements and cancels whose repeats are known as such; beyond it the oldest is forgotten. A
-# proposer repeats after a second, and stops as soon as it has seen its proposal.
+# Commands that would act twice, whose repeats are known as such; beyond it the oldest is
+# forgotten. A proposer repeats after a second, and stops as soon as it has seen its proposal.
 REPEATS_KNOWN_MAX: Final = 8_192
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -218,10 +218,10 @@ class Machine(LedgerState):
         job.committed[grant] = job.committed.get(grant, EMPTY) | tasks
         if segment.cause is Cause.OK:
             job.succeeded = job.succeeded | tasks
-            keeping.add_blobs(self, job, segment.blobs)
             job.learn_duration(segment, len(tasks))
             self.estimate_us = (3 * self.estimate_us + job.estimate_us) // 4
             self._record(job, held, segment)
+            keeping.add_blobs(self, job, segment.blobs)
             return
         final = tasks
         if job.spec.retries and segment.cause not in NEVER_RETRIED:
@@ -251,7 +251,7 @@ class Machine(LedgerState):
     def _cancel(self, command: Cancel) -> Outcome:
         job = self.jobs.get(command.job)
         if job is None:
-            return Rejected("not-found", f"no job {command.job}")
+            return keeping.unknown(self, command.job)
         if job.ended:
             return Acknowledged()
         job.cancelled = job.waiting

@@ -21,7 +21,13 @@ from p2psched.model.commands import Complete, Completed, Grant, KeptGrant, Outco
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, Segment
-from p2psched.model.limits import ENTRY_BYTES_MAX, GIB, KEPT_RANGES_MAX, MIB
+from p2psched.model.limits import (
+    ENTRY_BYTES_MAX,
+    GIB,
+    KEPT_RANGES_MAX,
+    MIB,
+    SEGMENT_BYTES_MAX,
+)
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BATCH_US: Final = 20_000  # expected work in one batch: cost is paid per batch, loss is at most one
@@ -31,6 +37,10 @@ PROGRAM_BATCH_MAX: Final = 64
 OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond it nothing starts
 UNCOPIED_BYTES_MAX: Final = GIB  # large results that wait for their copies; likewise
 _ROUND_BYTES_MAX: Final = ENTRY_BYTES_MAX // 2
+# What an entry takes for a segment, and for the name of a large result and of one holder, at most.
+_SEGMENT_BYTES: Final = 64
+_BLOB_BYTES: Final = 72
+_HOLDER_BYTES: Final = 34
 GENERATION: Final = 1  # rises with a restore from a backup, which doesn't exist yet
 
 
@@ -172,14 +182,15 @@ class Owner:
             self.results_refused += len(segment.tasks) - len(current)
         effects: list[OwnerEffect] = []
         for part in segment.parts(current):
-            for piece in part.split():
+            for piece in _split(part, batch.spec.copies):
                 if piece.blobs:
                     effects.append(self._copy(batch, piece))
                 else:
                     self._post(batch.job, batch.grant, piece)
-        mean_us = max(1, segment.busy_us // (segment.stop - segment.start))
-        known_us = self._batch_us.get(batch.job)
-        self._batch_us[batch.job] = mean_us if known_us is None else (known_us + mean_us) // 2
+        if current:  # else the job may have ended, and nobody would ever drop this
+            mean_us = max(1, segment.busy_us // (segment.stop - segment.start))
+            known_us = self._batch_us.get(batch.job)
+            self._batch_us[batch.job] = mean_us if known_us is None else (known_us + mean_us) // 2
         return effects
 
     def _post(self, job: JobId, grant: Grant, segment: Segment) -> None:
@@ -257,7 +268,7 @@ class Owner:
         groups: dict[tuple[JobId, Grant], list[Segment]] = {}
         while self._outbox:
             job, grant, segment = self._outbox[0]
-            size += len(segment.data) + 64 + 160 * len(segment.blobs)
+            size += len(segment.data) + _SEGMENT_BYTES + _names_size(segment)
             if groups and size > _ROUND_BYTES_MAX:
                 break
             groups.setdefault((job, grant), []).append(segment)
@@ -338,3 +349,25 @@ class Owner:
             ),
             None,
         )
+
+
+def _split(segment: Segment, copies: int) -> list[Segment]:
+    """Pieces that fit an entry, also with the names of what is large in them and its holders."""
+    pieces = []
+    for piece in segment.split():
+        size = piece.stop - piece.start
+        if size == 1 or _names_size(piece, copies) <= SEGMENT_BYTES_MAX:
+            pieces.append(piece)
+            continue
+        middle = piece.start + size // 2
+        for half in (TaskSet.of(piece.start, middle), TaskSet.of(middle, piece.stop)):
+            pieces += [small for part in piece.parts(half) for small in _split(part, copies)]
+    return pieces
+
+
+def _names_size(segment: Segment, copies: int = 0) -> int:
+    """Bytes that the names of large results take, with `copies` holders each at least."""
+    return sum(
+        _BLOB_BYTES + len(blob.name) + _HOLDER_BYTES * max(copies, len(blob.holders))
+        for blob in segment.blobs
+    )

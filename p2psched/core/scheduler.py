@@ -36,6 +36,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.execution import Committed, ExecutorEvent
 from p2psched.model.ids import PeerId
+from p2psched.model.taskset import EMPTY
 
 PLACE_PATIENCE_MS: Final = 1000  # a round of placements that isn't seen by then is given up
 
@@ -236,6 +237,8 @@ class Scheduler:
                 self._coordinator.on_coordinator(now_ms, is_self=is_self)
                 if is_self:
                     self.retention.begin()
+                else:
+                    self.retention.end()
                 self._forget_decisions()
                 if coordinator is not None:
                     self._append += self._replica.repeat(now_ms, all_of_them=True)
@@ -281,7 +284,6 @@ class Scheduler:
         self._ask(tag, PeerDown(self._info.peer, self._info.incarnation, "stopped"), now_ms)
 
     def _on_applied(self, batches: tuple[Committed, ...], now_ms: int) -> None:
-        self._stamp = (max((batch.stamp_ms for batch in batches), default=0), now_ms)
         for batch in batches:
             brought = self._replica.apply(batch)
             for request, outcome in brought.own:
@@ -289,6 +291,7 @@ class Scheduler:
             for stamped in brought.events:
                 self._on_event(stamped)
             self._out.append(Store(tuple(brought.events), batch.index))
+        self._stamp = (self.machine.stamp_ms, now_ms)
 
     def _on_restored(self, state: bytes, now_ms: int) -> None:
         """Proposals of ours that were committed meanwhile are repeated until their outcome is
@@ -328,10 +331,10 @@ class Scheduler:
         self.retention.on_event(event)
         match event:
             case Granted(peer=info.peer, incarnation=info.incarnation):
-                job = self.machine.jobs[event.job]
-                # Later commands of the same entry may have taken some away again.
-                tasks = job.current_part(event.grant, event.tasks)
-                if tasks:
+                # Later commands of the same entry may have taken some away again, or all.
+                job = self.machine.jobs.get(event.job)
+                tasks = job.current_part(event.grant, event.tasks) if job is not None else EMPTY
+                if job is not None and tasks:
                     self.owner.on_granted(job, event.grant, tasks)
             case Revoked(peer=info.peer):
                 effects = self.owner.on_revoked(event.job, event.grant, event.tasks, event.cause)

@@ -84,9 +84,13 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=6):
 
 
 class Forget(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    """Drop a job that has ended, its results and its history. Its id stays taken for a while."""
+    """Drop a job that has ended, its results and its history. Its id stays taken for a while.
+
+    With `ended_ms` nobody asked for it, the job is over time: then it is meant as it ended at that
+    ledger time, and not once it is pinned, or has been run again since."""
 
     job: JobId
+    ended_ms: int | None = None
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, tag=8):

@@ -40,13 +40,14 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
+from p2psched.model.taskset import TaskSet
 from p2psched.ports.results import Page
 from p2psched.store.results_file import Unsound, is_environment, mark, open_database, set_aside
 
 # What a segment costs besides its data: pages of segments without data are bounded by it too.
 SEGMENT_OVERHEAD_BYTES: Final = 32
 PEER_EVENTS_MAX: Final = 10_000  # in the history of peers, which no job's end takes away
-_PRUNE_EVERY: Final = 256  # stores
+PRUNE_EVERY: Final = 256  # stores
 _VOID: Final = -1  # the start of a segment all of whose tasks were run again
 
 _SELECT: Final = (
@@ -57,7 +58,11 @@ _SEGMENTS: Final = _SELECT + " AND position >= ? ORDER BY position, start"
 # Final results of a job never overlap (what is run again is cut out), so the last start at or
 # before an index decides.
 _ITEM: Final = _SELECT + " AND start <= ? ORDER BY start DESC LIMIT 1"
-_OVERLAPPING: Final = _SELECT + " AND start < ? AND stop > ?"
+# For the same reason no segment before the last one that starts at or before them is looked at.
+_LAST_BEFORE: Final = "(SELECT max(start) FROM segment WHERE job = ? AND start <= ?)"
+_OVERLAPPING: Final = (
+    _SELECT + f" AND start < ? AND stop > ? AND start >= max(0, coalesce({_LAST_BEFORE}, 0))"
+)
 _PRUNE: Final = (
     "DELETE FROM history WHERE job = '' AND id <= (SELECT id FROM history"
     " WHERE job = '' ORDER BY id DESC LIMIT 1 OFFSET ?)"
@@ -133,8 +138,8 @@ class SqliteResults:
                 self._db.execute(f"DELETE FROM {table} WHERE job = ?", (event.job,))  # noqa: S608
             return
         for start, stop in event.tasks.ranges:
-            rows = self._db.execute(_OVERLAPPING, (event.job, stop, start)).fetchall()
-            for row in rows:
+            values = (event.job, stop, start, event.job, start)
+            for row in self._db.execute(_OVERLAPPING, values).fetchall():
                 self._cut(event, row)
 
     def _cut(self, event: JobReopened, row: tuple[object, ...]) -> None:
@@ -142,7 +147,7 @@ class SqliteResults:
         segment = self._verified(event.job, row)
         position, grant, peer = row[0], row[5], row[6]
         self._db.execute("DELETE FROM segment WHERE rowid = ?", (row[-1],))
-        parts = segment.parts(segment.tasks - event.tasks) if segment.data else []
+        parts = parts_without(segment, event.tasks)
         for part in parts:
             self._db.execute(_INSERT, self._row(event.job, position, part, grant, peer))
         if not parts:
@@ -155,7 +160,7 @@ class SqliteResults:
     def _prune(self) -> None:
         """The history of peers has no end of its own."""
         self._stores += 1
-        if self._stores % _PRUNE_EVERY == 0:
+        if self._stores % PRUNE_EVERY == 0:
             self._db.execute(_PRUNE, (PEER_EVENTS_MAX,))
 
     def segments(self, job: JobId, position: int, bytes_max: int) -> Page:
@@ -167,7 +172,7 @@ class SqliteResults:
             for row in rows:
                 if row[0] not in (page.next_position, page.next_position - 1):
                     raise self._damaged(f"segment {page.next_position} of job {job} is missing")
-                if row[1] == _VOID:
+                if self._is_void(job, row):
                     page.next_position = row[0] + 1
                     continue
                 segment = self._verified(job, row)
@@ -192,7 +197,7 @@ class SqliteResults:
         segment, for its checksum. Raises ProtocolError if its owner committed what is no chunk."""
         with self._faults("read results"), self._rows(_ITEM, job, index) as rows:
             row = rows.fetchone()
-            if row is None or row[1] == _VOID:
+            if row is None or self._is_void(job, row):
                 return None
             segment = self._verified(job, row)
         if not segment.start <= index < segment.stop:
@@ -229,10 +234,21 @@ class SqliteResults:
         kind = type(event).__name__  # only for people who open the file
         return stamped.index, job, stamped.at_ms, stamped.wall_ms, kind, crc, data
 
-    def _verified(self, job: JobId, row: tuple[object, ...]) -> Segment:
+    def _is_void(self, job: JobId, row: tuple[object, ...]) -> bool:
+        """True for an empty position; a row that damage made look like one is no such row."""
+        if row[1] != _VOID:
+            return False
+        self._check(job, row)
+        return True
+
+    def _check(self, job: JobId, row: tuple[object, ...]) -> None:
         *head, crc, data, blobs, _ = row
         if crc != _crc((job, *head), data, blobs):
             raise self._damaged(f"segment {head[0]} of job {job} fails its checksum")
+
+    def _verified(self, job: JobId, row: tuple[object, ...]) -> Segment:
+        self._check(job, row)
+        *head, _, data, blobs, _ = row
         _, start, stop, cause, busy_us, *_ = head
         assert isinstance(start, int)
         assert isinstance(stop, int)
@@ -301,6 +317,24 @@ def history_key(event: Event) -> JobId:
 def without_data(segment: Segment) -> Segment:
     """The same segment, its data left empty."""
     return msgspec.structs.replace(segment, data=b"")
+
+
+def parts_without(segment: Segment, tasks: TaskSet) -> list[Segment]:
+    """What is left of a segment without some of its tasks."""
+    left = segment.tasks - tasks
+    if segment.data:
+        return segment.parts(left)
+    size = segment.stop - segment.start
+    return [
+        msgspec.structs.replace(
+            segment,
+            start=start,
+            stop=stop,
+            busy_us=segment.busy_us * (stop - start) // size,
+            blobs=tuple(blob for blob in segment.blobs if start <= blob.index < stop),
+        )
+        for start, stop in left.ranges
+    ]
 
 
 def event_without_data(event: Event) -> Event:

@@ -22,10 +22,13 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec, Segment
 from p2psched.ports.results import Page
 from p2psched.store.results import (
+    PEER_EVENTS_MAX,
+    PRUNE_EVERY,
     SEGMENT_OVERHEAD_BYTES,
     event_without_data,
     history_key,
     item_of,
+    parts_without,
     without_data,
 )
 
@@ -38,6 +41,7 @@ class MemoryResults:
         self._segments: defaultdict[JobId, list[list[Segment]]] = defaultdict(list)  # by position
         self._history: defaultdict[JobId, list[Stamped]] = defaultdict(list)
         self._specs: dict[JobId, JobSpec] = {}
+        self._stores = 0
 
     @property
     def applied_index(self) -> int:
@@ -51,6 +55,9 @@ class MemoryResults:
             self._history[history_key(event)].append(kept)
             self._take(event)
         self._applied_index = applied_index
+        self._stores += 1
+        if self._stores % PRUNE_EVERY == 0:
+            del self._history[JobId("")][:-PEER_EVENTS_MAX]
 
     def _take(self, event: Event) -> None:
         match event:
@@ -63,10 +70,7 @@ class MemoryResults:
             case JobReopened(job=job, tasks=tasks):
                 for place, parts in enumerate(self._segments[job]):
                     self._segments[job][place] = [
-                        left
-                        for part in parts
-                        if part.data or not part.tasks & tasks
-                        for left in (part.parts(part.tasks - tasks) if part.data else [part])
+                        left for part in parts for left in parts_without(part, tasks)
                     ]
             case JobForgotten(job=job):
                 for known in (self._segments, self._history, self._specs):
