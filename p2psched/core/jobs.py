@@ -146,5 +146,8 @@ class Job:
             assert not union & part, f"a task of job {self.id} is in two places"
             union = union | part
         assert union == self.spec.tasks, f"a task of job {self.id} is nowhere"
-        assert not self.lost - self.succeeded, f"a lost result of job {self.id} is not a result"
+        results = TaskSet.from_indices(index for index, _ in self.blobs)
+        assert not results - self.succeeded, f"a large result of job {self.id} is not a result"
+        lost = TaskSet.from_indices(i for (i, _), blob in self.blobs.items() if not blob.holders)
+        assert self.lost == lost, f"job {self.id} is wrong about which results are lost"
         assert self.ended == (self.full is None), f"job {self.id} and its spec end together"

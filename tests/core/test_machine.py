@@ -56,9 +56,18 @@ class Ledger:
         envelopes = tuple(Envelope(P, first + i, command) for i, command in enumerate(commands))
         outcomes, stamped = self.machine.apply(Committed(index, index, 0, envelopes))
         self.events = [s.event for s in stamped]
-        for job in self.machine.jobs.values():
-            job.check()
+        self.check()
         return outcomes[-1]
+
+    def check(self) -> None:
+        """What holds after any command."""
+        machine = self.machine
+        for job in machine.jobs.values():
+            job.check()
+        assert machine.result_bytes == sum(job.result_bytes for job in machine.jobs.values())
+        assert set(machine.jobs) == {*machine.running, *machine.ended}
+        assert set(machine.with_blobs) >= {job.id for job in machine.jobs.values() if job.blobs}
+        assert not set(machine.with_blobs) - set(machine.jobs)
 
     def grant(self, tasks: TaskSet, peer: PeerId = P, incarnation: int = 1) -> int:
         outcome = self.do(Place(JOB, tasks, peer, incarnation))
