@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model.config import Config
-from p2psched.model.errors import Refused, Unavailable
+from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.ids import ClusterId, PeerId, new_id
 from p2psched.net.address import Address, is_loopback, parse
 from p2psched.net.auth import Identity, new_secret
@@ -43,6 +43,15 @@ def check_listen(config: Config) -> Address:
             "listen on 127.0.0.1, or pass --insecure if you trust everybody on that network"
         )
     return address
+
+
+def check_votes(config: Config, path: Path) -> None:
+    """Raises UsageError if nobody would vote in the cluster that this start founds."""
+    if config.votes is False and not config.join and not (path / "identity").exists():
+        raise UsageError(
+            "the first peer of a cluster has to vote, for nobody else can: leave out --no-vote, or "
+            "name a peer of the cluster to join with --join"
+        )
 
 
 async def find_cluster(config: Config, folder: DataFolder, rng: random.Random) -> Belonging:
