@@ -57,7 +57,7 @@ def _files() -> list[tuple[int, str]]:
     found = []
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # the one that lists the folder is gone by now
-            found.append((int(entry.name), os.readlink(entry)))
+            found.append((int(entry.name), str(entry.readlink())))
     return found
 
 
@@ -91,7 +91,7 @@ async def three_peers(folder: Path) -> AsyncIterator[list[Peer]]:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(PATIENCE_S):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 (other threads and processes set no event)
             await asyncio.sleep(POLL_S)
 
 
