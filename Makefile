@@ -13,7 +13,7 @@ READY := $(VENV)/.python-ready
 DEMO := $(VENV)/.demo-ready
 DEV := $(VENV)/.dev-ready
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
-CODE := $(wildcard p2psched tests bench)
+CODE := $(wildcard p2psched tests bench examples)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:

@@ -118,11 +118,12 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     leader = "none known" if found.leader is None else short(found.leader)
     if found.leader == info.peer:
         leader = "this peer"
+    workers = f"workers Python {info.python}" if info.python else "no workers"
     return [
         ("peer", f"{info.name} ({short(info.peer)}), {found.role}"),
         ("address", info.address),
         ("process", f"{info.pid}, up for {span(found.uptime_s)}, incarnation {info.incarnation}"),
-        ("software", f"p2psched {info.version}, {found.event_loop}, workers Python {info.python}"),
+        ("software", f"p2psched {info.version}, {found.event_loop}, {workers}"),
         ("slots", str(info.slots)),
         ("cluster", found.cluster),
         ("quorum", "yes" if found.quorum else "no: a majority of the voters does not answer"),

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from p2psched.cli import cluster, history, jobs, keep, logs, results, start, stop, submit
+from p2psched.cli import cluster, export, history, jobs, keep, logs, results, start, stop, submit
 from p2psched.cli.demo import demo
 from p2psched.cli.output import write_line
 from p2psched.model.version import VERSION
@@ -88,6 +88,7 @@ app.command("demo")(demo)
 job_app.command("show", epilog=jobs.SHOW_EXAMPLES)(jobs.show)
 job_app.command("wait", epilog=jobs.WAIT_EXAMPLES)(jobs.wait)
 job_app.command("results", epilog=results.RESULTS_EXAMPLES)(results.results)
+job_app.command("export", epilog=export.EXPORT_EXAMPLES)(export.export)
 job_app.command("logs", epilog=logs.LOGS_EXAMPLES)(logs.logs)
 job_app.command("history", epilog=history.HISTORY_EXAMPLES)(history.history)
 job_app.command("cancel", epilog=jobs.CANCEL_EXAMPLES)(jobs.cancel)

@@ -96,6 +96,8 @@ def _arguments(config: Config) -> list[str]:
         given += ["--secret-file", str(Path(config.secret_file).expanduser().absolute())]
     given += ["--keep-results", f"{config.keep_ms}ms" if config.keep_ms else "0"]
     given += ["--keep-bytes", str(config.keep_bytes)]
+    if config.votes is False:
+        given.append("--no-vote")
     if config.insecure:
         given.append("--insecure")
     return given

@@ -103,6 +103,13 @@ _Insecure = Annotated[
     bool,
     typer.Option("--insecure", help="Allow to listen for other machines, unencrypted."),
 ]
+_NoVote = Annotated[
+    bool,
+    typer.Option(
+        "--no-vote",
+        help="Run tasks and answer, but never become one of the voters of the cluster.",
+    ),
+]
 _Detach = Annotated[
     bool,
     typer.Option("--detach", "-d", help="Go to the background once ready; logs to peer.log."),
@@ -131,6 +138,7 @@ def start(
     insecure: _Insecure = False,
     keep_results: _Keep = "7d",
     keep_bytes: _KeepBytes = "16G",
+    no_vote: _NoVote = False,
     detach: _Detach = False,
     patience: _Patience = "30s",
     log_level: _LogLevel = "warning",
@@ -157,6 +165,7 @@ def start(
             insecure=insecure,
             keep_ms=keep_ms(keep_results),
             keep_bytes=byte_count(keep_bytes, "--keep-bytes"),
+            votes=not no_vote,
             runtime_dir=str(runtime_dir()),
         )
     except ValueError as error:

@@ -157,8 +157,9 @@ async def _ask_to_stop(calls: CallClient, local: Record | None) -> PeerInfo:
 
 
 def _open_process(local: Record | None) -> int | None:
-    """A descriptor that tells when the process ends, whoever is its parent."""
-    if local is None:
+    """A descriptor that tells when the process ends, whoever is its parent. The program around an
+    embedded peer goes on: there the end of the connection has to do."""
+    if local is None or local.embedded:
         return None
     try:
         return os.pidfd_open(local.pid)

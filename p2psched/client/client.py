@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from p2psched.client.export import Exported, export_job
 from p2psched.client.functions import Arguments, function_spec, one_argument, timeout_ms
 from p2psched.client.results import TaskResult, results_of
 from p2psched.client.session import PATIENCE_S, Session, find_peers
@@ -121,6 +122,16 @@ class Job:
     async def history(self, *, after: int = 0, limit: int = 1000) -> History:
         """Events of the job with a command index above `after`."""
         return await self._session.call(FetchHistory(self.id, after, limit), History)
+
+    async def export(
+        self,
+        path: str | Path,
+        *,
+        format: str | None = None,  # noqa: A002 (the word that everybody uses)
+        overwrite: bool = False,
+    ) -> Exported:
+        """Write what has ended to a file: see `client.export.export_job`. Opens no pickle."""
+        return await export_job(self, path, form=format, overwrite=overwrite)
 
     async def cancel(self) -> None:
         """Final once this returns: no later result turns a task into a success."""

@@ -21,6 +21,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     advertise: str | None = None  # address that others reach this peer at, if not `listen`
     secret_file: str | None = None
     insecure: bool = False  # allow to listen beyond loopback without transport security
+    votes: bool | None = True  # False: never; None: only as the founder, who has to
+    embedded: bool = False  # lives in another program's process
     heartbeat_ms: int = 100
     election_ms_min: int = 500
     election_ms_max: int = 1000
@@ -28,6 +30,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     # While this peer coordinates: how long ended jobs are kept, and how much of results in all.
     keep_ms: int = 7 * 86_400_000
     keep_bytes: int = 16 * GIB
+    leave_ms: int = 2000  # a clean stop waits so long for the ledger to take the tasks back
+    grace_ms: int = 500  # between SIGTERM and SIGKILL of a task's process
 
     def __post_init__(self) -> None:
         if not 0 <= self.slots <= SLOTS_MAX:

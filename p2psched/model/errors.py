@@ -104,6 +104,15 @@ class InternalError(P2PSchedError):
     exit_code = 70
 
 
+def first_of(errors: BaseExceptionGroup[P2PSchedError]) -> P2PSchedError:
+    """The first error of a task group that failed, however deep it lies."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, P2PSchedError)
+    return error
+
+
 _BY_CODE = {
     kind.code: kind
     for kind in (

@@ -37,6 +37,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     peer: PeerId
     name: str
     address: str
+    votes: bool = True  # may be made a voter; one that votes already goes on voting
 
 
 class Membership(msgspec.Struct, frozen=True, array_like=True):

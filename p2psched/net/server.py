@@ -20,6 +20,7 @@ from p2psched.model.messages import Goodbye
 from p2psched.net.address import Address, parse
 from p2psched.net.auth import Identity, ServerOpening
 from p2psched.net.link import Connection, Handlers
+from p2psched.net.sockets import listening_at
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +71,11 @@ class Server:
         host, port = self._address.host, self._address.port
         loop = asyncio.get_running_loop()
         try:
-            self._listener = await loop.create_server(
-                self._accept, host, port, backlog=_ACCEPT_BACKLOG
+            sock = listening_at(host, port, backlog=_ACCEPT_BACKLOG)
+            self._listener = await (
+                loop.create_server(self._accept, host, port, backlog=_ACCEPT_BACKLOG)
+                if sock is None
+                else loop.create_server(self._accept, sock=sock, backlog=_ACCEPT_BACKLOG)
             )
         except OSError as error:
             raise _listen_error(self._address, error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import socket
 from typing import Final
@@ -36,6 +37,22 @@ def tune(transport: asyncio.BaseTransport) -> None:
             sock.setsockopt(level, option, value)
     except OSError as error:  # the other side may be gone already; reading will tell
         log.debug("socket-options-refused", extra={"error": str(error)})
+
+
+def listening_at(host: str, port: int, *, backlog: int) -> socket.socket | None:
+    """A socket that listens at an IP address; None if `host` is a name. Raises OSError.
+
+    uvloop would look even an address up, in four threads that stay for as long as the process: a
+    program that embeds a peer should not get them.
+    """
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return None
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    sock = socket.create_server((host, port), family=family, backlog=backlog)
+    sock.setblocking(False)
+    return sock
 
 
 def peer_name(transport: asyncio.BaseTransport) -> str:

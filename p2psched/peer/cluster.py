@@ -13,15 +13,16 @@ from typing import Final
 
 import msgspec
 
+from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
-from p2psched.model.errors import Refused, Unavailable
+from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.ids import ClusterId, PeerId, new_id
 from p2psched.net.address import Address, is_loopback, parse
 from p2psched.net.auth import Identity, new_secret
 from p2psched.net.dial import connect
 from p2psched.net.link import Handlers
 from p2psched.store.folder import DataFolder, read_secret_file
-from p2psched.store.records import list_records
+from p2psched.store.records import Record, list_records
 
 JOIN_PATIENCE_S: Final = 5.0  # for somebody to answer at one of the addresses to join
 JOIN_RETRY_S: Final = 0.25
@@ -34,8 +35,16 @@ class Belonging(msgspec.Struct, frozen=True):
     known: dict[PeerId, str]  # peers that were met while joining -> address
 
 
-def check_listen(config: Config) -> Address:
-    """The address to listen at. Raises Refused if others could connect without protection."""
+def check_start(config: Config) -> Address:
+    """The address to listen at. Raises, before anything is touched, Refused if others could connect
+    without protection, and UsageError if nobody would vote in the cluster that this start founds.
+    """
+    is_new = not (Path(config.data).expanduser() / "identity").exists()
+    if config.votes is False and not config.join and is_new:
+        raise UsageError(
+            "the first peer of a cluster has to vote, for nobody else can: leave out --no-vote, or "
+            "name a peer of the cluster to join with --join"
+        )
     address = parse(config.listen)
     if not config.insecure and not is_loopback(address.host):
         raise Refused(
@@ -112,6 +121,23 @@ async def meet(address: str, secret: bytes, cluster: ClusterId | None) -> tuple[
     assert remote.peer is not None
     assert remote.cluster is not None
     return remote.peer, remote.cluster
+
+
+def record_of(
+    info: PeerInfo, folder: DataFolder, config: Config, belonging: Belonging, wall_ms: int
+) -> Record:
+    """What local commands find this peer by."""
+    return Record(
+        peer=info.peer,
+        cluster=belonging.cluster,
+        name=info.name,
+        address=info.address,
+        pid=info.pid,
+        data_folder=str(folder.path),
+        secret_path=str(folder.secret_path),
+        started_ms=wall_ms,
+        embedded=config.embedded,
+    )
 
 
 def _secret_for(config: Config, folder: DataFolder) -> bytes:

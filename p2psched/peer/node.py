@@ -22,12 +22,7 @@ from p2psched.core.raft.state import Timing
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
-from p2psched.model.errors import (
-    InternalError,
-    P2PSchedError,
-    Unavailable,
-    UsageError,
-)
+from p2psched.model.errors import InternalError, P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import (
@@ -50,7 +45,7 @@ from p2psched.observe.clock import BootClock
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
-from p2psched.peer.cluster import Belonging, check_listen, find_cluster, meet
+from p2psched.peer.cluster import Belonging, check_start, find_cluster, meet, record_of
 from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
@@ -59,12 +54,11 @@ from p2psched.peer.status import status_of
 from p2psched.run.pool import WorkerPool
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import LogStore, Recovered
-from p2psched.store.records import Record, remove_record, write_record
+from p2psched.store.records import remove_record, write_record
 from p2psched.store.results import SqliteResults
 
 log = logging.getLogger(__name__)
 
-LEAVE_PATIENCE_S: Final = 2.0  # for the ledger to take our tasks back before a clean stop
 JOIN_RETRY_S: Final = 0.2
 MEET_RETRY_S: Final = 0.5
 FORGOTTEN_MS: Final = 3000  # without a leader; longer than any election
@@ -109,9 +103,9 @@ class Node:
 
     async def run(self) -> None:
         """Raises P2PSchedError if the peer can't start, or must not go on."""
-        address = await asyncio.to_thread(check_listen, self._config)
+        address = await asyncio.to_thread(check_start, self._config)
         folder = await asyncio.to_thread(self._open_folder)
-        with folder:
+        with folder, contextlib.ExitStack() as self._files:
             belonging = await find_cluster(self._config, folder, self._rng)
             handlers = Handlers(
                 on_message=self._on_message, on_opened=self._on_opened, on_closed=self._on_closed
@@ -136,12 +130,14 @@ class Node:
         self._folder, self._belonging, self._server = folder, belonging, server
         self._me = folder.identity.peer
         address = self._config.advertise or str(server.address)
-        self._member = Member(self._me, folder.identity.name, address)
+        votes = belonging.founds or bool(self._config.votes)
+        self._member = Member(self._me, folder.identity.name, address, votes)
         store, recovered = await asyncio.to_thread(
             open_log, folder, self._member, founds=belonging.founds, wall_ms=self._clock.wall_ms()
         )
         if recovered.torn_bytes:
             log.warning("log-tail-cut", extra={"bytes": recovered.torn_bytes})
+        self._files.callback(store.close)  # a second time if the ledger got it, which is harmless
         incarnation = await asyncio.to_thread(folder.next_incarnation)
         results = await asyncio.to_thread(SqliteResults, folder.results_path)
         self._links = PeerLinks(
@@ -159,6 +155,7 @@ class Node:
             on_event=self._on_executed,
             peer_name=folder.identity.name,
             python=self._config.python,
+            grace_s=self._config.grace_ms / 1000,
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -179,11 +176,13 @@ class Node:
         except* _Stopped:
             pass
         except* P2PSchedError as errors:
-            self._fail(_first(errors))
+            self._fail(first_of(errors))
         finally:
             if hasattr(self, "_ledger"):
                 self._ledger.stop()
             self._results.close()
+            if self._config.embedded:  # the process lives on, and would vouch for the record
+                remove_record(Path(self._config.runtime_dir), self._me)
 
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config = self._config
@@ -225,7 +224,7 @@ class Node:
                 job, index, stderr=stderr, offset=offset
             ),
             blobs=self._answer_blobs,
-            status=self._status,
+            status=self.status,
             stop=self.stop,
         )
 
@@ -250,7 +249,7 @@ class Node:
         await self._stop.wait()
         if self._failure is None:
             with contextlib.suppress(TimeoutError, Unavailable):
-                async with asyncio.timeout(LEAVE_PATIENCE_S):
+                async with asyncio.timeout(self._config.leave_ms / 1000):
                     await self._scheduling.leave()
             remove_record(Path(self._config.runtime_dir), self._me)
         self._scheduling.stop()
@@ -260,21 +259,14 @@ class Node:
 
     async def _announce(self) -> None:
         """Leave a record for local commands, and say when the ledger knows of us."""
-        record = Record(
-            peer=self._me,
-            cluster=self._belonging.cluster,
-            name=self._info.name,
-            address=self._info.address,
-            pid=self._info.pid,
-            data_folder=str(self._folder.path),
-            secret_path=str(self._folder.secret_path),
-            started_ms=self._clock.wall_ms(),
+        record = record_of(
+            self._info, self._folder, self._config, self._belonging, self._clock.wall_ms()
         )
         await asyncio.to_thread(write_record, Path(self._config.runtime_dir), record)
         machine = self._scheduling.scheduler.machine
         while True:
             row = machine.peers.get(self._me)
-            if row is not None and row.live and row.info.pid == self._info.pid:
+            if row is not None and row.live and row.info.incarnation >= self._info.incarnation:
                 break
             await asyncio.sleep(0.02)
         self._on_ready(
@@ -390,7 +382,8 @@ class Node:
             )
         self._fail(error)
 
-    def _status(self) -> StatusAnswer:
+    def status(self) -> StatusAnswer:
+        """Once it is ready. From the loop of `run` only."""
         return status_of(
             scheduler=self._scheduling.scheduler,
             ledger=self._ledger,
@@ -401,11 +394,3 @@ class Node:
             uptime_ms=self._clock.now_ms() - self._started_ms,
             event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
         )
-
-
-def _first(errors: BaseExceptionGroup[P2PSchedError]) -> P2PSchedError:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, P2PSchedError)
-    return error

@@ -90,6 +90,9 @@ class WorkerPool:
         self._loop = asyncio.get_running_loop()
         try:
             await asyncio.to_thread(self._clean)
+            if not self._slots:  # nothing will ever run: no process is kept for it
+                self._ready.set()
+                await self._loop.create_future()
             pause_s = RESTART_S
             while True:
                 if await self._serve_starter():
@@ -114,7 +117,8 @@ class WorkerPool:
 
     @property
     def python_version(self) -> str:
-        """Minor version of the workers' interpreter, "3.11"; empty before it is ready."""
+        """Minor version of the workers' interpreter, "3.11"; empty before it is ready, and
+        without slots."""
         return self._python_version
 
     def statistics(self) -> dict[str, int]:

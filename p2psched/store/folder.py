@@ -164,6 +164,8 @@ class DataFolder:
             lock, self._lock = self._lock, -1
             try:
                 os.ftruncate(lock, 0)
+                # A child that the program around us forked holds the descriptor too.
+                fcntl.flock(lock, fcntl.LOCK_UN)
             finally:
                 os.close(lock)
 

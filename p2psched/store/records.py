@@ -41,6 +41,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     secret_path: str
     started_ms: int  # Unix time, for people and for the order of the list
     alive: bool = True
+    embedded: bool = False  # the process is another program's, which may live on without the peer
 
 
 class _Kept(msgspec.Struct, frozen=True):

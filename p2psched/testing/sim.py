@@ -68,13 +68,15 @@ class SimCluster:
         faults: Faults | None = None,
         timing: Timing | None = None,
         slots: Sequence[int] = (2,),
+        votes: Sequence[bool] = (True,),
         formed: bool = True,
         segment_bytes: int = 1 << 16,
         snapshots: Snapshots | None = None,
         replay: str = "",
     ) -> None:
         """`formed`: all peers are voters from the start; else peer 0 founds the cluster and the
-        others join it. `slots` are dealt out in turn. `replay` is shown when the run fails."""
+        others join it. `slots` and `votes` (wants to be a voter) are dealt out in turn. `replay` is
+        shown when the run fails."""
         self.rng = random.Random(seed)
         self.seed = seed
         self.size = peers
@@ -93,7 +95,8 @@ class SimCluster:
         self.callers = Callers(self)
         self._down: set[int] = set()  # peers that stay down until `start`
         members = [
-            Member(PeerId(new_id(self.rng)), f"peer-{i}", f"10.0.0.{i}:1") for i in range(peers)
+            Member(PeerId(new_id(self.rng)), f"peer-{i}", f"10.0.0.{i}:1", votes[i % len(votes)])
+            for i in range(peers)
         ]
         self.peers = [
             SimPeer(

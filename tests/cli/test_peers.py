@@ -44,6 +44,30 @@ def test_a_killed_peer_costs_no_command_and_comes_back_by_itself(empty: LiveClus
     assert "a majority of the voters does not answer" in empty.ok("status")
 
 
+def test_a_peer_without_a_vote_runs_tasks_and_is_passed_over_when_voters_are_chosen(
+    empty: LiveCluster,
+) -> None:
+    empty.start("a", slots=0)
+    empty.start("b", slots=1, options=["--no-vote"])
+    empty.start("c", slots=0)
+    assert empty.run("submit-job", "--wait", "--", "true").returncode == 0
+    empty.start("d", slots=0)
+    wait_until(lambda: voters(empty) == 3, "three voters")
+    peers = json.loads(empty.ok("peers", "-o", "json"))["peers"]
+    assert {p["name"] for p in peers if p["role"] == "learner"} == {"b"}
+    assert empty.stop("b") == 0
+    empty.restart("b")  # the wish is one of the start, not of the folder
+    assert voters(empty) == 3
+
+
+def test_the_founder_of_a_cluster_has_to_vote(empty: LiveCluster) -> None:
+    where = ("--name", "a", "--data", str(empty.folder / "a"), "--listen", "127.0.0.1:0")
+    refused = empty.run("start", "--no-vote", *where)
+    assert refused.returncode == 2
+    assert "the first peer of a cluster has to vote" in refused.stderr
+    assert not (empty.folder / "a").exists()  # and the next start is not in its way
+
+
 def test_a_whole_cluster_starts_again_and_says_meanwhile_what_it_waits_for(
     empty: LiveCluster,
 ) -> None:

@@ -26,6 +26,7 @@ COMMANDS: Final = (
     "job show",
     "job wait",
     "job results",
+    "job export",
     "job logs",
     "job history",
     "job cancel",

@@ -39,8 +39,8 @@ ABC = (PeerId("a"), PeerId("b"), PeerId("c"))
 TIMING = Timing()
 
 
-def member(peer: str) -> Member:
-    return Member(PeerId(peer), peer, f"{peer}:1")
+def member(peer: str, *, votes: bool = True) -> Member:
+    return Member(PeerId(peer), peer, f"{peer}:1", votes)
 
 
 def entry(index: int, term: int, payload: bytes = b"") -> Entry:
@@ -124,8 +124,8 @@ class Node:
     def read(self, number: int) -> None:
         self.step(Read(self.now_ms, number))
 
-    def add(self, peer: str) -> None:
-        self.step(AddMember(self.now_ms, 0, member(peer)))
+    def add(self, peer: str, *, votes: bool = True) -> None:
+        self.step(AddMember(self.now_ms, 0, member(peer, votes=votes)))
 
     def is_now(self, role: Role) -> bool:
         return self.raft.role is role

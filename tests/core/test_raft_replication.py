@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from p2psched.core.raft.effects import Commit, Send
 from p2psched.model.ids import PeerId
-from p2psched.model.raft import Append, AppendReply, EntryKind, ReadAsk, ReadReply
+from p2psched.model.raft import Append, AppendReply, EntryKind, Membership, ReadAsk, ReadReply
 from tests.core.rig import Group, Node, appends, entry, member
 
 
@@ -239,6 +240,50 @@ def test_a_lone_voter_becomes_three_when_two_others_have_caught_up() -> None:
             assert len(nodes[0].raft.membership.voters) == 1
     group.pass_time(2_000)
     assert [m.peer for m in nodes[0].raft.membership.voters] == ["a", "b", "c"]
+
+
+def grown(group: Group, wishes: dict[str, bool]) -> list[str]:
+    """The voters once these have joined the lone voter `a`, with the wish to vote or without."""
+    leader = group.nodes[PeerId("a")]
+    group.pass_time(1_000)
+    for name, votes in wishes.items():
+        leader.add(name, votes=votes)
+        group.settle()
+        group.pass_time(300)
+    group.pass_time(2_000)
+    return [m.peer for m in leader.raft.membership.voters]
+
+
+def test_a_member_that_does_not_want_to_vote_is_passed_over() -> None:
+    group = Group(*(Node(name, voters="a") for name in "abcd"))
+    assert grown(group, {"b": False, "c": True, "d": True}) == ["a", "c", "d"]
+    learners = group.nodes[PeerId("a")].raft.membership.learners
+    assert learners == (member("b", votes=False),)
+
+
+def test_a_lone_voter_stays_alone_while_only_one_of_two_others_wants_to_vote() -> None:
+    group = Group(*(Node(name, voters="a") for name in "abc"))
+    assert grown(group, {"b": False, "c": True}) == ["a"]
+
+
+def test_a_learner_that_changes_its_mind_is_promoted() -> None:
+    group = Group(*(Node(name, voters="a") for name in "abc"))
+    assert grown(group, {"b": False, "c": True}) == ["a"]
+    assert grown(group, {"b": True}) == ["a", "b", "c"]
+
+
+def test_a_voter_that_comes_back_without_the_wish_to_vote_goes_on_voting() -> None:
+    node = Node("a")
+    node.lead("b")
+    node.ack("b")
+    node.add("c", votes=False)
+    assert node.raft.membership.voters == (member("a"), member("b"), member("c", votes=False))
+
+
+def test_a_member_that_an_older_version_wrote_wants_to_vote() -> None:
+    old = msgspec.msgpack.encode([[["a", "a", "a:1"]], [["b", "b", "b:1"]]])
+    membership = msgspec.msgpack.decode(old, type=Membership)
+    assert membership == Membership((member("a"),), (member("b"),))
 
 
 @pytest.mark.parametrize("acks", ["", "b", "bc"])

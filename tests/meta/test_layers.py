@@ -3,7 +3,8 @@
 The layers, lowest first:
 
     0 model   1 core   2 ports   3 net store run engines observe   4 peer
-    5 client testing demo   6 cli   7 the fronts: `p2psched/__init__.py`, `p2psched/__main__.py`
+    5 client testing demo   6 cli embed   7 the fronts: `p2psched/__init__.py` and
+    `p2psched/__main__.py`
 
 A module may import its own package and packages of lower layers; siblings don't see each other.
 `core` imports `model` only, which follows from its place.
@@ -36,6 +37,7 @@ LAYER_OF: Final = {
     "testing": 5,
     "demo": 5,
     "cli": 6,
+    "embed": 6,
     "__main__": 7,
     "": 7,
 }

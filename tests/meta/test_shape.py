@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-FOLDERS: Final = ("p2psched", "tests", "bench")
+FOLDERS: Final = ("p2psched", "tests", "bench", "examples")
 FILE_LINES_MAX: Final = 400
 FUNCTION_LINES_MAX: Final = 70
 LEFT_OVER: Final = re.compile(r"#.*\b(?:TODO|FIXME|XXX|HACK)\b")

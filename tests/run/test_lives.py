@@ -12,6 +12,7 @@ import venv
 from pathlib import Path
 
 import cloudpickle
+import psutil
 import pytest
 
 from p2psched.model.errors import UsageError
@@ -176,5 +177,21 @@ def test_an_interpreter_that_does_not_work_is_told_at_once(
                 await pool.run()
             with pytest.raises(UsageError, match=words):
                 await pool.wait_ready()
+
+    asyncio.run(main())
+
+
+@pytest.mark.process
+def test_a_pool_without_slots_is_ready_without_a_process(tmp_path: Path) -> None:
+    async def main() -> None:
+        pool = WorkerPool(
+            slots=0, folder=tmp_path, on_event=lambda _event: None, peer_name="a", python="/nowhere"
+        )
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(pool.run())
+            await pool.wait_ready()
+            assert pool.statistics()["slots"] == 0
+            assert psutil.Process().children() == []
+            running.cancel()
 
     asyncio.run(main())

@@ -45,6 +45,21 @@ def test_peers_that_join_one_by_one_become_three_voters_and_learners() -> None:
     cluster.run_until(is_whole, within_ms=20_000)
 
 
+def test_a_peer_that_does_not_want_to_vote_runs_tasks_and_stays_a_learner() -> None:
+    cluster = SimCluster(
+        seed=4, peers=4, slots=(0, 2, 0, 0), votes=(True, False, True, True), formed=False
+    )
+
+    def is_whole() -> bool:
+        membership = cluster.peers[0].engine.raft.membership
+        return (len(membership.voters), len(membership.learners)) == (3, 1)
+
+    cluster.run_until(is_whole, within_ms=20_000)
+    job = cluster.submit(sim_job(TEN, mean_us=20_000))
+    cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=10_000)
+    assert not cluster.peers[0].engine.raft.membership.is_voter(cluster.peers[1].id)
+
+
 def test_a_job_survives_the_crash_of_all_peers_at_once() -> None:
     cluster = SimCluster(seed=3, peers=3)
     answers: list[Outcome] = []

@@ -1,7 +1,8 @@
 """Who votes: changes of one member at a time, in the log (section 4.1).
 
 Refused until the leader has committed in its own term and the last change is committed. A peer is
-a learner first. One voter until three peers can vote, then three; further peers stay learners.
+a learner first. One voter until three peers can vote, then three; further peers stay learners, and
+so do members that don't want to vote.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def promote_if_due(s: RaftState) -> None:
     missing = VOTERS_WANTED - len(s.membership.voters)
     if missing <= 0 or not may_change(s):
         return
-    ready = [m for m in s.membership.learners if _is_caught_up(s, m)]
+    ready = [m for m in s.membership.learners if m.votes and _is_caught_up(s, m)]
     # One voter stays alone until it can become three: two voters stand less than one.
     if len(ready) < missing:
         return
