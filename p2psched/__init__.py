@@ -1,6 +1,6 @@
 """A scheduler without a head: nothing accepted is lost, nothing commits twice.
 
-    from p2psched import Client
+    from p2psched import Client, Executor
 
 Everything else that is public is imported from the module that defines it.
 """
@@ -14,15 +14,29 @@ from p2psched.model.version import VERSION
 
 if TYPE_CHECKING:
     from p2psched.client.client import Client as Client
-    from p2psched.client.client import Job as Job
+    from p2psched.client.executor import ClusterUnreachable as ClusterUnreachable
+    from p2psched.client.executor import Executor as Executor
+    from p2psched.client.futures import Task as Task
+    from p2psched.client.job import Job as Job
     from p2psched.client.results import TaskResult as TaskResult
 
 __version__ = VERSION
-__all__ = ["Client", "Job", "TaskResult", "__version__"]
+__all__ = [
+    "Client",
+    "ClusterUnreachable",
+    "Executor",
+    "Job",
+    "Task",
+    "TaskResult",
+    "__version__",
+]
 
 _HOME = {
     "Client": "p2psched.client.client",
-    "Job": "p2psched.client.client",
+    "ClusterUnreachable": "p2psched.client.executor",
+    "Executor": "p2psched.client.executor",
+    "Job": "p2psched.client.job",
+    "Task": "p2psched.client.futures",
     "TaskResult": "p2psched.client.results",
 }
 

@@ -24,7 +24,7 @@ from p2psched.client.functions import Arguments, function_spec, one_argument, ti
 from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
 from p2psched.client.job import Job
 from p2psched.client.pipeline import Pipeline
-from p2psched.client.session import PATIENCE_S, Session, find_peers
+from p2psched.client.session import PATIENCE_S, Asker, Session, find_peers
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
@@ -89,7 +89,7 @@ class Client:
         ready: asyncio.Future[Pipeline] = loop.create_future()
         # The children's group has a task of its own: a notebook, or a fixture, opens and closes a
         # client in different tasks, and a group belongs to one.
-        house = loop.create_task(_keep_house(session, ready))
+        house = loop.create_task(keep_house(session, ready))
         try:
             self._pipeline = await ready
         except BaseException:
@@ -315,7 +315,7 @@ def who_am_i() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-async def _keep_house(session: Session, ready: asyncio.Future[Pipeline]) -> None:
+async def keep_house(session: Asker, ready: asyncio.Future[Pipeline]) -> None:
     """Until it is cancelled; then all children have ended too. It ends with an exception only for
     a fault of ours, and what waits hears of it."""
     async with asyncio.TaskGroup() as group:

@@ -158,8 +158,8 @@ class Task(Generic[T]):
         """Until the cluster has it: from then on it can't be lost, whoever dies. Raises what kept
         it from being accepted."""
         await self._pipeline.wait_accepted(self._batch)
-        if not self._batch.was_accepted and self._is_done:
-            self._open()
+        if self._index is None or not self._batch.was_accepted:
+            self.result()  # raises: it was cancelled before it left, or refused
 
     def add_done_callback(self, callback: Callable[[Task[T]], object]) -> None:
         """Call it with the task, from the event loop, once the task has ended."""
