@@ -16,7 +16,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ParamSpec, TypeVar, overload
+from typing import Literal, ParamSpec, TypeVar, overload
 
 from p2psched.client import futures
 from p2psched.client.batching import Function, HasOptions, unwrap
@@ -199,7 +199,19 @@ class Client:
         called, options = unwrap(function)
         return Task(self.pipeline, called, options, (args, kwargs))
 
-    async def gather(self, tasks: Iterable[Task[T]], *, return_exceptions: bool = False) -> list[T]:
+    @overload
+    async def gather(
+        self, tasks: Iterable[Task[T]], *, return_exceptions: Literal[False] = False
+    ) -> list[T]: ...
+
+    @overload
+    async def gather(
+        self, tasks: Iterable[Task[T]], *, return_exceptions: bool
+    ) -> list[T | BaseException]: ...
+
+    async def gather(
+        self, tasks: Iterable[Task[T]], *, return_exceptions: bool = False
+    ) -> list[T] | list[T | BaseException]:
         """The values in the order of the tasks. Raises what the first one to fail raised, and the
         others go on; with `return_exceptions` that stands in the list instead."""
         return await futures.gather(tasks, return_exceptions=return_exceptions)
@@ -220,7 +232,7 @@ class Client:
         them."""
         return await futures.wait(tasks, timeout_s=timeout_s, return_when=return_when)
 
-    async def cancel(self, work: Task[T] | Job | Iterable[Task[T] | Job]) -> None:
+    async def cancel(self, work: Task[object] | Job | Iterable[Task[object] | Job]) -> None:
         """Cancel, and return once that is final where it can be.
 
         A job is cancelled in the ledger: no later result counts. So is the job of tasks if nobody

@@ -20,6 +20,7 @@ from p2psched.client.results import TaskResult
 from p2psched.model.errors import UsageError
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 ReturnWhen = Literal["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"]
 FIRST_COMPLETED: Final = "FIRST_COMPLETED"
@@ -27,7 +28,7 @@ FIRST_EXCEPTION: Final = "FIRST_EXCEPTION"
 ALL_COMPLETED: Final = "ALL_COMPLETED"
 
 
-class Task(Generic[T]):
+class Task(Generic[T_co]):
     """One call that runs somewhere in the cluster. Made by `Client.submit`.
 
     `await task` is its value, or raises what it raised with the traceback from there as its cause;
@@ -60,7 +61,7 @@ class Task(Generic[T]):
         self._value: object = None
         self._error: Exception | None = None
         self._waiting: list[asyncio.Future[None]] = []
-        self._callbacks: list[Callable[[Task[T]], object]] = []
+        self._callbacks: list[Callable[[Task[T_co]], object]] = []
         self._batch: Batch = pipeline.add(function, options, pack_call(arguments), self)
 
     def __repr__(self) -> str:
@@ -86,7 +87,7 @@ class Task(Generic[T]):
 
     # --- as in concurrent.futures and asyncio -----------------------------------------------------
 
-    def __await__(self) -> Generator[object, None, T]:
+    def __await__(self) -> Generator[object, None, T_co]:
         if not self._is_done:
             yield from self._wait().__await__()
         return self.result()
@@ -110,13 +111,13 @@ class Task(Generic[T]):
     def cancelled(self) -> bool:
         return self._is_cancelled
 
-    def result(self) -> T:
+    def result(self) -> T_co:
         """What `await` gives. Raises asyncio.InvalidStateError while the task goes on."""
         self._open()
         if self._error is not None:
             # Anew: one error may be that of many tasks, and be raised many times.
             raise self._error.with_traceback(None)
-        return cast("T", self._value)
+        return cast("T_co", self._value)
 
     def exception(self) -> Exception | None:
         """What `await` would raise, None for a value; raises as `result` does if there is neither.
@@ -161,14 +162,14 @@ class Task(Generic[T]):
         if self._index is None or not self._batch.was_accepted:
             self.result()  # raises: it was cancelled before it left, or refused
 
-    def add_done_callback(self, callback: Callable[[Task[T]], object]) -> None:
+    def add_done_callback(self, callback: Callable[[Task[T_co]], object]) -> None:
         """Call it with the task, from the event loop, once the task has ended."""
         if self._is_done:
             self._pipeline.loop.call_soon(callback, self)
         else:
             self._callbacks.append(callback)
 
-    def remove_done_callback(self, callback: Callable[[Task[T]], object]) -> int:
+    def remove_done_callback(self, callback: Callable[[Task[T_co]], object]) -> int:
         """How often it was there."""
         kept = [other for other in self._callbacks if other != callback]
         removed = len(self._callbacks) - len(kept)

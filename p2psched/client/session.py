@@ -97,9 +97,7 @@ class Session:
     async def call(self, body: CallBody, expect: type[T]) -> T:
         """The answer of any peer. Raises Unavailable once the patience is over, at once what the
         cluster answered if it is another error; UsageError in another event loop than before."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._take_loop(loop)
+        self._check_loop()
         if isinstance(body, FetchResults) and body.wait_ms:
             async with self._polls:
                 self._polls_open += 1
@@ -114,12 +112,14 @@ class Session:
         async with self._asks:
             return await self._call(body, expect)
 
-    def _take_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._loop is not None:
+    def _check_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
             raise UsageError(
                 "a Client belongs to the event loop in which it was opened: open another one here"
             )
-        self._loop = loop
 
     async def _call(self, body: CallBody, expect: type[T]) -> T:
         loop = asyncio.get_running_loop()
@@ -165,6 +165,7 @@ class Session:
 
     async def connection(self) -> CallClient:
         """An open connection, to the first address that lets us in."""
+        self._check_loop()
         async with self._connecting:
             if self._calls is not None and self._calls.connection.state is State.OPEN:
                 return self._calls
