@@ -99,6 +99,14 @@ class Client:
         self._house, self._session = house, session
         return self
 
+    async def open(self) -> Client:
+        """For where no block fits, as in a notebook: `client = await Client().open()`."""
+        return await self.__aenter__()
+
+    async def close(self) -> None:
+        """As leaving the block does. Nothing to do for a client that is not open."""
+        await self.__aexit__()
+
     def _find_peers(self) -> tuple[list[str], bytes]:
         """What wasn't given comes from the variables that the command line reads too."""
         runtime_dir = self._runtime_dir or Path(os.environ.get("P2PSCHED_RUNTIME_DIR", ""))

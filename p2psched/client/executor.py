@@ -16,13 +16,15 @@ import concurrent.futures
 import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar, overload
+from typing import ParamSpec, TypeVar, cast, overload
 
 from p2psched.client.batching import HasOptions, Options, unwrap
 from p2psched.client.client import Client
 from p2psched.client.executor_thread import Carrier, ClusterUnreachable
 from p2psched.client.session import PATIENCE_S
+from p2psched.model.errors import UsageError
 
 __all__ = ["ClusterUnreachable", "Executor"]
 
@@ -95,8 +97,12 @@ class Executor(concurrent.futures.Executor):
         _check_chunksize(size)
         if size == 1:
             return super().map(fn, *iterables, timeout=timeout)
+        function, options = unwrap(fn, self._options)
+        if isinstance(function, str):
+            raise UsageError("calls in chunks take a function: import it, or leave out chunksize")
+        chunked = cast("Callable[..., list[T]]", _WithOptions(_whole_chunk(function), options))
         chunks = _chunks(zip(*iterables, strict=False), size)
-        return _flat(super().map(_whole_chunk(fn), chunks, timeout=timeout))
+        return _flat(super().map(chunked, chunks, timeout=timeout))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more work; with `wait` return once all futures are done and nothing of ours is
@@ -105,6 +111,14 @@ class Executor(concurrent.futures.Executor):
         self._carrier.close(cancel_futures=cancel_futures)
         if wait:
             self._carrier.join()
+
+
+@dataclass(frozen=True, slots=True)
+class _WithOptions:
+    """What `submit` takes for a function with options of its own."""
+
+    function: Callable[..., object]
+    options: Options
 
 
 def _check_chunksize(chunksize: int) -> None:

@@ -97,7 +97,7 @@ class Session:
     async def call(self, body: CallBody, expect: type[T]) -> T:
         """The answer of any peer. Raises Unavailable once the patience is over, at once what the
         cluster answered if it is another error; UsageError in another event loop than before."""
-        self._check_loop()
+        loop = self._own_loop()
         if isinstance(body, FetchResults) and body.wait_ms:
             async with self._polls:
                 self._polls_open += 1
@@ -106,13 +106,14 @@ class Session:
                         body = msgspec.structs.replace(
                             body, wait_ms=min(body.wait_ms, POLL_SHORT_MS)
                         )
-                    return await self._call(body, expect)
+                    return await self._call(loop, body, expect)
                 finally:
                     self._polls_open -= 1
         async with self._asks:
-            return await self._call(body, expect)
+            return await self._call(loop, body, expect)
 
-    def _check_loop(self) -> None:
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        """Raises UsageError if another one runs."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -120,13 +121,13 @@ class Session:
             raise UsageError(
                 "a Client belongs to the event loop in which it was opened: open another one here"
             )
+        return loop
 
-    async def _call(self, body: CallBody, expect: type[T]) -> T:
-        loop = asyncio.get_running_loop()
+    async def _call(self, loop: asyncio.AbstractEventLoop, body: CallBody, expect: type[T]) -> T:
         deadline = loop.time() + self.patience_s
         while True:
             try:
-                answer = await self._ask(body, deadline - loop.time())
+                answer = await self._ask(loop, body, deadline)
             except Unavailable as error:
                 if loop.time() + RETRY_S >= deadline:
                     raise
@@ -136,13 +137,19 @@ class Session:
                     raise Refused(f"a peer of another version answered {type(answer).__name__}")
                 return answer
 
-    async def _ask(self, body: CallBody, left_s: float) -> AnswerBody:
+    async def _ask(
+        self, loop: asyncio.AbstractEventLoop, body: CallBody, deadline: float
+    ) -> AnswerBody:
         """One try, at the peer that we are connected to. A peer that is frozen keeps its connection
         and never answers, so an answer has a limit: a peer's own, and some more."""
-        calls = await self.connection()
+        calls = self._calls
+        if calls is None or calls.connection.state is not State.OPEN:
+            calls = await self.connection()
+        now_s = loop.time()
+        limit_s = min(now_s + ANSWER_TIMEOUT_S, max(deadline, now_s + RETRY_S))
         wait_s = body.wait_ms / 1000 if isinstance(body, FetchResults) else 0.0
         try:
-            async with asyncio.timeout(min(ANSWER_TIMEOUT_S, max(left_s, RETRY_S)) + wait_s):
+            async with asyncio.timeout_at(limit_s + wait_s):
                 return await calls.call(body)
         except TimeoutError as error:
             silent = self.address
@@ -165,7 +172,7 @@ class Session:
 
     async def connection(self) -> CallClient:
         """An open connection, to the first address that lets us in."""
-        self._check_loop()
+        self._own_loop()
         async with self._connecting:
             if self._calls is not None and self._calls.connection.state is State.OPEN:
                 return self._calls

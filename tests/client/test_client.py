@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ from p2psched.client.client import Client
 from p2psched.client.results import RemoteTraceback
 from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.job import JobState
+from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
 from p2psched.model.messages import JobView
 from tests.client import work
 from tests.cluster import LiveCluster, wait_until
@@ -21,6 +25,20 @@ pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
 MANY = 10_000
+INTERRUPTED = """
+import asyncio, sys
+from p2psched import Client
+from tests.client import work
+
+async def main():
+    async with Client() as client:
+        task = client.submit(work.wait_for, sys.argv[1])
+        await task.accepted()
+        print("waits", flush=True)
+        await task
+
+asyncio.run(main())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -168,13 +186,55 @@ def test_a_client_opened_in_one_task_works_in_others(cluster: LiveCluster) -> No
     async def main() -> None:
         client = cluster.client()
         loop = asyncio.get_running_loop()
-        await loop.create_task(client.__aenter__())
+        await loop.create_task(client.open())
         submitted = await loop.create_task(asyncio.sleep(0, client.submit(work.square, 3)))
         assert await submitted == 9
-        await loop.create_task(client.__aexit__(None))
+        await loop.create_task(client.close())
+        await client.close()
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(main())
+
+
+def test_hundreds_of_open_jobs_keep_no_new_one_waiting(cluster: LiveCluster) -> None:
+    """More than a connection has calls; no peer has as many cpus as they ask for."""
+
+    async def main(client: Client) -> None:
+        async with asyncio.TaskGroup() as group:
+            jobs = [
+                group.create_task(client.map(work.square, [1], cpus=1000))
+                for _ in range(CALLS_IN_FLIGHT_MAX + 20)
+            ]
+        open_jobs = [job.result() for job in jobs]
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(job.wait()) for job in open_jobs]
+            for number in range(5):
+                assert await client.submit(work.square, number) == number * number
+            await client.cancel(open_jobs)
+        assert {view.result().state for view in waiting} == {JobState.CANCELLED}
+
+    cluster.ask(main)
+
+
+def test_ctrl_c_ends_a_script_that_waits(cluster: LiveCluster, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", INTERRUPTED, str(gate)],
+        env=cluster.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    gate.touch()
+    assert (process.returncode, out) == (-signal.SIGINT, "")
+    assert err.splitlines()[-1] == "KeyboardInterrupt"
+    assert "never" not in err
+    assert "destroyed" not in err
 
 
 def test_tasks_end_though_the_peer_that_the_client_talks_to_is_killed(

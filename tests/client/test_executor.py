@@ -189,11 +189,17 @@ def test_options_are_those_of_the_executor_unless_the_function_brings_its_own(
         function: Callable[[int], int]
         options: Own
 
+    own = Wrapped(work.square, Own())
+    as_function = cast("Callable[[int], int]", own)
     with Executor(runtime_dir=cluster.runtime_dir, name="of-the-executor") as executor:
         assert executor.submit(work.square, 2).result() == 4
-        assert executor.submit(Wrapped(work.square, Own()), 2).result() == 4
-    names = [view.name for view in cluster.ask(lambda client: client.jobs(limit=2))]
-    assert sorted(names) == ["of-the-executor", "of-the-function"]
+        assert executor.submit(own, 2).result() == 4
+        assert list(executor.map(as_function, range(4), chunksize=2)) == [0, 1, 4, 9]
+        with pytest.raises(UsageError, match="chunks"):
+            executor.map(cast("Callable[[int], int]", "math:sqrt"), [4], chunksize=2)
+    views = cluster.ask(lambda client: client.jobs(limit=3))
+    found = [(view.name, view.tasks) for view in views]
+    assert found == [("of-the-function", 2), ("of-the-function", 1), ("of-the-executor", 1)]
 
 
 # --- its end --------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from typing import cast
 import pytest
 
 from p2psched.client import futures
+from p2psched.client.client import keep_house
 from p2psched.client.futures import ReturnWhen, Task
+from p2psched.client.pipeline import Pipeline
 from p2psched.client.results import RemoteTraceback
 from p2psched.model.errors import Refused, TaskFailed, Unavailable, UsageError
 from tests.client.fake import FakeSession, opened, submit, turns
@@ -197,6 +199,28 @@ def test_tasks_that_a_closed_client_left_open_are_unavailable() -> None:
                 await task
         with pytest.raises(Unavailable, match="client closed"):
             submit(pipeline, operator.neg, 1)
+
+    asyncio.run(main())
+
+
+def test_after_a_fault_of_the_client_nothing_waits_for_ever() -> None:
+    async def main() -> None:
+        session = FakeSession(runs=False)
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[Pipeline] = loop.create_future()
+        house = loop.create_task(keep_house(session, ready))
+        pipeline = await ready
+        waits = submit(pipeline, operator.neg, 1)
+        await waits.accepted()
+        session.failure = KeyError("a bug")
+        tasks = [waits, submit(pipeline, operator.neg, 2)]
+        for task in tasks:
+            with pytest.raises(Unavailable):
+                await task
+        with pytest.raises(ExceptionGroup):
+            await house
+        with pytest.raises(Unavailable, match="a fault of its own"):
+            submit(pipeline, operator.neg, 3)
 
     asyncio.run(main())
 
