@@ -1,6 +1,6 @@
 """A scheduler without a head: nothing accepted is lost, nothing commits twice.
 
-    from p2psched import Client, Config, Peer
+    from p2psched import Client, Config, Executor, Peer
 
 Everything else that is public is imported from the module that defines it.
 """
@@ -14,19 +14,35 @@ from p2psched.model.version import VERSION
 
 if TYPE_CHECKING:
     from p2psched.client.client import Client as Client
-    from p2psched.client.client import Job as Job
+    from p2psched.client.executor import ClusterUnreachable as ClusterUnreachable
+    from p2psched.client.executor import Executor as Executor
+    from p2psched.client.futures import Task as Task
+    from p2psched.client.job import Job as Job
     from p2psched.client.results import TaskResult as TaskResult
     from p2psched.embed.config import Config as Config
     from p2psched.embed.peer import Peer as Peer
 
 __version__ = VERSION
-__all__ = ["Client", "Config", "Job", "Peer", "TaskResult", "__version__"]
+__all__ = [
+    "Client",
+    "ClusterUnreachable",
+    "Config",
+    "Executor",
+    "Job",
+    "Peer",
+    "Task",
+    "TaskResult",
+    "__version__",
+]
 
 _HOME = {
     "Client": "p2psched.client.client",
+    "ClusterUnreachable": "p2psched.client.executor",
     "Config": "p2psched.embed.config",
-    "Job": "p2psched.client.client",
+    "Executor": "p2psched.client.executor",
+    "Job": "p2psched.client.job",
     "Peer": "p2psched.embed.peer",
+    "Task": "p2psched.client.futures",
     "TaskResult": "p2psched.client.results",
 }
 

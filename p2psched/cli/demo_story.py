@@ -146,11 +146,11 @@ class Story:
 
     async def _reduce(self, client: Client) -> tuple[JobView, Winner]:
         scores = [self._scores[index] for index in range(len(self._points))]
-        job = await client.submit(reduce_scores, scores)
-        winner = await job.result()
+        task = client.submit(reduce_scores, scores)
+        winner = await task
         assert isinstance(winner, Winner)
         self._stage.tell(f"the reduce task chose {winner.best.candidate}")
-        return await job.show(), winner
+        return await task.job.show(), winner
 
     # --- the disturbance --------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """The asyncio client: submit work to any peer, follow it through any other.
 
 async with Client("127.0.0.1:7420") as client:
+    print(await client.submit(train, 0.1))
     job = await client.map(train, grid)
-    async for result in job.as_completed():
+    async for result in job:
         print(result.index, result.value)
 """
 
@@ -13,28 +14,23 @@ import getpass
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Literal, ParamSpec, TypeVar, overload
 
-from p2psched.client.export import Exported, export_job
+from p2psched.client import futures
+from p2psched.client.batching import Function, HasOptions, unwrap
 from p2psched.client.functions import Arguments, function_spec, one_argument, timeout_ms
-from p2psched.client.results import TaskResult, results_of
-from p2psched.client.session import PATIENCE_S, Session, find_peers
-from p2psched.model.errors import NotFound, TaskFailed, UsageError
+from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
+from p2psched.client.job import Job
+from p2psched.client.pipeline import Pipeline
+from p2psched.client.session import PATIENCE_S, Asker, Session, find_peers
+from p2psched.model.errors import P2PSchedError, Unavailable, UsageError
 from p2psched.model.ids import JobId, new_id
-from p2psched.model.job import Cause, JobSpec, JobState, ProgramWork, SentFile
+from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import (
-    CancelJob,
-    Done,
-    FetchHistory,
-    FetchItem,
-    FetchResults,
     FindJob,
-    ForgetJob,
     GetStatus,
-    History,
-    ItemAnswer,
     JobAccepted,
     JobList,
     JobView,
@@ -42,113 +38,16 @@ from p2psched.model.messages import (
     ListPeers,
     PeerList,
     PeerView,
-    PinJob,
-    ResultPage,
-    RetryJob,
-    ShowJob,
     StatusAnswer,
     Submit,
 )
 from p2psched.model.taskset import TaskSet
 from p2psched.store.records import default_runtime_dir
 
-POLL_MS: Final = 10_000  # longest wait for results in one call
+__all__ = ["Client", "Job", "who_am_i"]
 
-
-class Job:
-    """A submitted job. Any number of these may follow the same job, in any process."""
-
-    def __init__(self, session: Session, job: JobId) -> None:
-        self._session = session
-        self.id = job
-
-    def __repr__(self) -> str:
-        return f"<Job {self.id}>"
-
-    async def show(self) -> JobView:
-        """Where the job stands now."""
-        return await self._session.call(ShowJob(self.id), JobView)
-
-    async def pages(self, *, position: int = 0) -> AsyncIterator[ResultPage]:
-        """Results in the order in which they were committed, page by page, until the job has
-        ended; an empty page now and then tells that it goes on. `position` counts segments."""
-        while True:
-            page = await self._session.call(FetchResults(self.id, position, POLL_MS), ResultPage)
-            position = page.next_position
-            yield page
-            if page.view.state is not JobState.RUNNING and position >= page.view.segments:
-                return
-
-    async def as_completed(self) -> AsyncIterator[TaskResult]:
-        """Each task once, as soon as its result is committed. Cancelled tasks have none."""
-        async for page in self.pages():
-            for segment in page.segments:
-                for result in results_of(self.id, segment):
-                    yield result
-
-    async def wait(self) -> JobView:
-        """Until the job has ended; the caller owns the deadline."""
-        position = (await self.show()).segments
-        async for _ in self.pages(position=position):
-            pass
-        return await self.show()
-
-    async def results(self) -> list[object]:
-        """The values of all tasks in order of index, once all have ended. Raises the exception of
-        the first task (by index) that failed, TaskFailed if some were cancelled."""
-        found = {result.index: result async for result in self.as_completed()}
-        view = await self.show()
-        values = [found[index].value for index in sorted(found)]
-        if len(found) < view.tasks:
-            raise TaskFailed(
-                f"job {self.id} was cancelled: {view.tasks - len(found)} of its {view.tasks} tasks "
-                "have no result",
-                task=str(self.id),
-                cause=Cause.CANCELLED,
-            )
-        return values
-
-    async def result(self, index: int = 0) -> object:
-        """The value of one task, once it has ended."""
-        async for result in self.as_completed():
-            if result.index == index:
-                return result.value
-        raise NotFound(f"job {self.id} ended without a result of task {index}")
-
-    async def item(self, index: int) -> ItemAnswer:
-        """Where one task stands, with its packed result if it has one."""
-        return await self._session.call(FetchItem(self.id, index), ItemAnswer)
-
-    async def history(self, *, after: int = 0, limit: int = 1000) -> History:
-        """Events of the job with a command index above `after`."""
-        return await self._session.call(FetchHistory(self.id, after, limit), History)
-
-    async def export(
-        self,
-        path: str | Path,
-        *,
-        format: str | None = None,  # noqa: A002 (the word that everybody uses)
-        overwrite: bool = False,
-    ) -> Exported:
-        """Write what has ended to a file: see `client.export.export_job`. Opens no pickle."""
-        return await export_job(self, path, form=format, overwrite=overwrite)
-
-    async def cancel(self) -> None:
-        """Final once this returns: no later result turns a task into a success."""
-        await self._session.call(CancelJob(self.id), Done)
-
-    async def retry(self, tasks: TaskSet | None = None) -> None:
-        """Run again what failed, and what has no copy of its result left; only those of `tasks` if
-        they are given. Raises Refused for a job that was cancelled."""
-        await self._session.call(RetryJob(self.id, tasks or TaskSet()), Done)
-
-    async def pin(self, *, pinned: bool = True) -> None:
-        """Keep it, or (not `pinned`) let it be forgotten when its time is over."""
-        await self._session.call(PinJob(self.id, pinned), Done)
-
-    async def forget(self) -> None:
-        """Drop it with its results, for good. Raises Refused while it runs."""
-        await self._session.call(ForgetJob(self.id), Done)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Client:
@@ -158,6 +57,10 @@ class Client:
     elsewhere pass `secret_file`. `P2PSCHED_PEER`, `P2PSCHED_SECRET_FILE` and `P2PSCHED_RUNTIME_DIR`
     stand in for what is not given. Every call is repeated at another peer for up to `patience_s`
     seconds when one is gone or without a leader; then Unavailable is raised.
+
+    A client belongs to the event loop in which it is opened. Leaving the block waits until what was
+    submitted is accepted (not if it is left by an exception) and ends all that follows jobs here;
+    the jobs go on. It can be opened again, also in another loop.
     """
 
     def __init__(
@@ -173,12 +76,36 @@ class Client:
         self._runtime_dir = Path(runtime_dir) if runtime_dir is not None else None
         self._patience_s = patience_s
         self._session: Session | None = None
+        self._pipeline: Pipeline | None = None
+        self._house: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Client:
+        if self._session is not None:
+            raise UsageError("this client is open: open another one, or use this one")
         addresses, secret = await asyncio.to_thread(self._find_peers)
-        self._session = Session(addresses, secret=secret, patience_s=self._patience_s)
-        await self._session.__aenter__()
+        session = Session(addresses, secret=secret, patience_s=self._patience_s)
+        await session.__aenter__()
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[Pipeline] = loop.create_future()
+        # The children's group has a task of its own: a notebook, or a fixture, opens and closes a
+        # client in different tasks, and a group belongs to one.
+        house = loop.create_task(keep_house(session, ready))
+        try:
+            self._pipeline = await ready
+        except BaseException:
+            house.cancel()
+            await session.__aexit__()
+            raise
+        self._house, self._session = house, session
         return self
+
+    async def open(self) -> Client:
+        """For where no block fits, as in a notebook: `client = await Client().open()`."""
+        return await self.__aenter__()
+
+    async def close(self) -> None:
+        """As leaving the block does. Nothing to do for a client that is not open."""
+        await self.__aexit__()
 
     def _find_peers(self) -> tuple[list[str], bytes]:
         """What wasn't given comes from the variables that the command line reads too."""
@@ -190,9 +117,21 @@ class Client:
             runtime_dir=runtime_dir if runtime_dir != Path() else default_runtime_dir(os.environ),
         )
 
-    async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.__aexit__()
+    async def __aexit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        session, pipeline, house = self._session, self._pipeline, self._house
+        self._session = self._pipeline = self._house = None
+        if session is None or pipeline is None or house is None:
+            return
+        try:
+            if kind is None:
+                await pipeline.wait_sent()
+        finally:
+            pipeline.close(Unavailable("client closed: open one with `async with Client(...)`"))
+            house.cancel()
+            try:
+                await asyncio.wait({house})
+            finally:
+                await session.__aexit__()
 
     @property
     def session(self) -> Session:
@@ -201,48 +140,133 @@ class Client:
             raise UsageError("use the client as `async with Client(...) as client`")
         return self._session
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """What carries submitted calls. Raises UsageError outside of the client's own loop."""
+        if self._pipeline is None:
+            raise UsageError("use the client as `async with Client(...) as client`")
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not self._pipeline.loop:
+            raise UsageError(
+                "a Client belongs to the event loop in which it was opened: open another one here, "
+                "or use p2psched.Executor, which any thread may call"
+            )
+        return self._pipeline
+
     # --- work -------------------------------------------------------------------------------------
 
     async def map(
         self,
-        function: Callable[..., object] | str,
+        function: Function | HasOptions,
         items: Iterable[object],
         *,
         name: str | None = None,
-        retries: int = 0,
+        retries: int | None = None,
         timeout_s: float | None = None,
-        cpus: int = 1,
+        cpus: int | None = None,
         job_id: str | None = None,
     ) -> Job:
         """One task for each item: `function(item)`. Returns once the job is accepted: from then on
-        it can't be lost. `timeout_s` is for one attempt. Raises UsageError for what can't be
-        serialised or is over a limit. The same `job_id` (32 hex digits) again is the same job."""
+        it can't be lost. `timeout_s` is for one attempt; by default a task is tried once, without
+        a limit, on one cpu. Raises UsageError for what can't be serialised or is over a limit. The
+        same `job_id` (32 hex digits) again is the same job."""
         calls: Sequence[Arguments] = one_argument(items)
+        called, own = unwrap(function)
         spec = function_spec(
-            function,
+            called,
             calls,
-            name=name,
-            retries=retries,
-            timeout_s=timeout_s,
-            cpus=cpus,
+            name=name if name is not None else own.name,
+            retries=retries if retries is not None else own.retries,
+            timeout_s=timeout_s if timeout_s is not None else own.timeout_s,
+            cpus=cpus if cpus is not None else own.cpus,
             submitter=who_am_i(),
         )
         return await self.submit_spec(spec, job_id=job_id)
 
-    async def submit(
-        self, function: Callable[..., object] | str, *args: object, **kwargs: object
-    ) -> Job:
-        """One task: `function(*args, **kwargs)`. For options use `map`."""
-        spec = function_spec(
-            function,
-            [(args, kwargs)],
-            name=None,
-            retries=0,
-            timeout_s=None,
-            cpus=1,
-            submitter=who_am_i(),
-        )
-        return await self.submit_spec(spec)
+    @overload
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
+
+    @overload
+    def submit(
+        self, function: str | HasOptions, /, *args: object, **kwargs: object
+    ) -> Task[object]: ...
+
+    def submit(
+        self, function: Callable[P, T] | str | HasOptions, /, *args: object, **kwargs: object
+    ) -> Task[T] | Task[object]:
+        """One task: `function(*args, **kwargs)`. Returns at once; `await` it for the value.
+
+        The arguments are packed now, the function as it is when the first call of it in this turn
+        of the event loop is submitted. What is submitted in one turn travels together: the calls of
+        one function with the same options become one job. Raises UsageError for what can't be
+        serialised; what the cluster refuses is raised by the task.
+        """
+        called, options = unwrap(function)
+        return Task(self.pipeline, called, options, (args, kwargs))
+
+    @overload
+    async def gather(
+        self, tasks: Iterable[Task[T]], *, return_exceptions: Literal[False] = False
+    ) -> list[T]: ...
+
+    @overload
+    async def gather(
+        self, tasks: Iterable[Task[T]], *, return_exceptions: bool
+    ) -> list[T | BaseException]: ...
+
+    async def gather(
+        self, tasks: Iterable[Task[T]], *, return_exceptions: bool = False
+    ) -> list[T] | list[T | BaseException]:
+        """The values in the order of the tasks. Raises what the first one to fail raised, and the
+        others go on; with `return_exceptions` that stands in the list instead."""
+        return await futures.gather(tasks, return_exceptions=return_exceptions)
+
+    def as_completed(self, tasks: Iterable[Task[T]]) -> AsyncIterator[Task[T]]:
+        """Each task once, as soon as it has ended: `async for task in client.as_completed(...)`."""
+        return futures.as_completed(tasks)
+
+    async def wait(
+        self,
+        tasks: Iterable[Task[T]],
+        *,
+        timeout_s: float | None = None,
+        return_when: ReturnWhen = ALL_COMPLETED,
+    ) -> tuple[set[Task[T]], set[Task[T]]]:
+        """Those that have ended, and those that have not, once `timeout_s` is over, or one has
+        ended (FIRST_COMPLETED), or failed (FIRST_EXCEPTION), or all have. Their errors stay in
+        them."""
+        return await futures.wait(tasks, timeout_s=timeout_s, return_when=return_when)
+
+    async def cancel(self, work: Task[object] | Job | Iterable[Task[object] | Job]) -> None:
+        """Cancel, and return once that is final where it can be.
+
+        A job is cancelled in the ledger: no later result counts. So is the job of tasks if nobody
+        waits for any unfinished task of it. Of a job with others in it the tasks given here are
+        only dropped by this client: they may still run, and be recorded.
+        """
+        found = [work] if isinstance(work, Task | Job) else list(work)
+        for task in found:
+            if isinstance(task, Task):
+                task.cancel()
+        # One for each job, however many tasks of it are here.
+        confirm = {one.job.id: one.wait_cancelled for one in found if isinstance(one, Task)}
+        confirm |= {one.id: one.cancel for one in found if isinstance(one, Job)}
+        errors: list[P2PSchedError] = []
+
+        async def confirmed(cancel: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await cancel()
+            except P2PSchedError as error:
+                errors.append(error)
+
+        async with asyncio.TaskGroup() as group:
+            for cancel in confirm.values():
+                group.create_task(confirmed(cancel))
+        if errors:
+            raise errors[0]
 
     async def submit_program(
         self,
@@ -309,3 +333,15 @@ def who_am_i() -> str:
     except (KeyError, OSError):
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
+
+
+async def keep_house(session: Asker, ready: asyncio.Future[Pipeline]) -> None:
+    """Until it is cancelled; then all children have ended too. It ends with an exception only for
+    a fault of ours, and what waits hears of it."""
+    async with asyncio.TaskGroup() as group:
+        pipeline = Pipeline(session, group, submitter=who_am_i())
+        try:
+            ready.set_result(pipeline)
+            await asyncio.get_running_loop().create_future()
+        finally:
+            pipeline.close(Unavailable("client closed after a fault of its own: see its traceback"))

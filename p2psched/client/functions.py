@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import cloudpickle
 
@@ -22,9 +22,17 @@ _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None)})
 Arguments = tuple[tuple[object, ...], Mapping[str, object]]
 
 
+class PackedFunction(NamedTuple):
+    """A function as it travels: by `path`, or by value in `code`."""
+
+    path: str
+    code: bytes
+    name: str
+
+
 def function_spec(
-    function: Callable[..., object] | str,
-    calls: Iterable[Arguments],
+    function: Callable[..., object] | str | PackedFunction,
+    calls: Iterable[Arguments | bytes],
     *,
     name: str | None,
     retries: int,
@@ -35,14 +43,15 @@ def function_spec(
     """A job of one call of `function` for each of `calls`.
 
     `function` is `"module:name"`, looked up by the workers, or an object that travels by value as
-    far as it must (cloudpickle: `__main__`, lambdas, closures) and by import path otherwise.
+    far as it must (cloudpickle: `__main__`, lambdas, closures) and by import path otherwise. What
+    `pack_function` and `pack_call` made is taken as it is.
     Raises UsageError for what can't be serialised or is over a limit.
     """
-    path, code = _pack_function(function)
-    packed = [_pickle_call(call) for call in calls]
+    packed_function = function if isinstance(function, PackedFunction) else pack_function(function)
+    packed = [call if isinstance(call, bytes) else pack_call(call) for call in calls]
     work = FunctionWork(
-        path=path,
-        code=code,
+        path=packed_function.path,
+        code=packed_function.code,
         chunks=tuple(
             chunks.pack(packed[start : start + CHUNK_TASKS])
             for start in range(0, len(packed), CHUNK_TASKS)
@@ -52,7 +61,7 @@ def function_spec(
     )
     try:
         return JobSpec(
-            name=name if name is not None else _name_of(function),
+            name=name if name is not None else packed_function.name,
             tasks=TaskSet.of(0, len(packed)),
             work=work,
             retries=retries,
@@ -73,18 +82,20 @@ def timeout_ms(timeout_s: float | None) -> int | None:
     return max(1, round(timeout_s * 1000))
 
 
-def _pack_function(function: Callable[..., object] | str) -> tuple[str, bytes]:
+def pack_function(function: Callable[..., object] | str) -> PackedFunction:
+    """Raises UsageError for what is no function, or can't be serialised."""
     if isinstance(function, str):
         module, colon, attribute = function.partition(":")
         if not (colon and module and attribute):
             raise UsageError(f"{function!r} is no import path: write it like package.module:name")
-        return function, b""
+        return PackedFunction(function, b"", _name_of(function))
     if not callable(function):
         raise UsageError(f"{function!r} is not a function")
-    return "", _pickle(function, "the function")
+    return PackedFunction("", _pickle(function, "the function"), _name_of(function))
 
 
-def _pickle_call(call: Arguments) -> bytes:
+def pack_call(call: Arguments) -> bytes:
+    """Raises UsageError for what can't be serialised."""
     args, kwargs = call
     if not kwargs and all(type(arg) in _PLAIN for arg in args):
         return pickle.dumps(call, PICKLE_PROTOCOL)  # the same bytes, ten times as quick

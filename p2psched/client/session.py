@@ -3,6 +3,10 @@
 Any peer answers any call, so a call that fails because a peer is gone, or has no leader just now,
 is repeated at another until the session's patience ends. That is safe: every call may be repeated
 (a submit carries the id of its job). Addresses of further peers are learned from those that answer.
+
+More calls at once than one connection takes wait here, in order. Calls that wait for results have
+places of their own, so that they can't keep a submit or a cancel waiting; once many are open, new
+ones ask for a short wait, so that each job that is followed gets its turn.
 """
 
 from __future__ import annotations
@@ -11,9 +15,12 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
+
+import msgspec
 
 from p2psched.model.errors import Refused, Unavailable, UsageError
+from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
 from p2psched.model.messages import AnswerBody, CallBody, FetchResults, ListPeers, PeerList
 from p2psched.net.address import parse
 from p2psched.net.auth import Identity
@@ -30,6 +37,19 @@ CONNECT_TIMEOUT_S: Final = 3.0
 LEARN_TIMEOUT_S: Final = 0.5  # for the other addresses, at the start; without a quorum nobody knows
 ANSWER_TIMEOUT_S: Final = 8.0  # a peer waits up to 5 s for a quorum before it says that it has none
 RETRY_S: Final = 0.2
+# Open calls on one connection; what is over waits for its turn. The rest up to the connection's own
+# limit is for calls that were given up here and that the peer still answers.
+POLLS_MAX: Final = 160
+ASKS_MAX: Final = 64
+assert POLLS_MAX + ASKS_MAX < CALLS_IN_FLIGHT_MAX
+POLLS_LONG_MAX: Final = 96  # calls that may wait for results as long as they wish
+POLL_SHORT_MS: Final = 250  # the wait of those beyond
+
+
+class Asker(Protocol):
+    """What the rest of the client needs of a session."""
+
+    async def call(self, body: CallBody, expect: type[T]) -> T: ...
 
 
 class Session:
@@ -45,6 +65,10 @@ class Session:
         self.patience_s = patience_s
         self._calls: CallClient | None = None
         self._connecting = asyncio.Lock()
+        self._polls = asyncio.Semaphore(POLLS_MAX)
+        self._asks = asyncio.Semaphore(ASKS_MAX)
+        self._polls_open = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Session:
         await self.connection()
@@ -72,44 +96,83 @@ class Session:
 
     async def call(self, body: CallBody, expect: type[T]) -> T:
         """The answer of any peer. Raises Unavailable once the patience is over, at once what the
-        cluster answered if it is another error."""
+        cluster answered if it is another error; UsageError in another event loop than before."""
+        loop = self._own_loop()
+        if isinstance(body, FetchResults) and body.wait_ms:
+            async with self._polls:
+                self._polls_open += 1
+                try:
+                    if self._polls_open > POLLS_LONG_MAX:
+                        body = msgspec.structs.replace(
+                            body, wait_ms=min(body.wait_ms, POLL_SHORT_MS)
+                        )
+                    return await self._call(loop, body, expect)
+                finally:
+                    self._polls_open -= 1
+        async with self._asks:
+            return await self._call(loop, body, expect)
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        """Raises UsageError if another one runs."""
         loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise UsageError(
+                "a Client belongs to the event loop in which it was opened: open another one here"
+            )
+        return loop
+
+    async def _call(self, loop: asyncio.AbstractEventLoop, body: CallBody, expect: type[T]) -> T:
         deadline = loop.time() + self.patience_s
         while True:
             try:
-                answer = await self._ask(body, deadline - loop.time())
+                answer = await self._ask(loop, body, deadline)
             except Unavailable as error:
                 if loop.time() + RETRY_S >= deadline:
                     raise
-                await self._turn()
                 await asyncio.sleep(min(RETRY_S, error.retry_after_s))
             else:
                 if not isinstance(answer, expect):
                     raise Refused(f"a peer of another version answered {type(answer).__name__}")
                 return answer
 
-    async def _ask(self, body: CallBody, left_s: float) -> AnswerBody:
+    async def _ask(
+        self, loop: asyncio.AbstractEventLoop, body: CallBody, deadline: float
+    ) -> AnswerBody:
         """One try, at the peer that we are connected to. A peer that is frozen keeps its connection
         and never answers, so an answer has a limit: a peer's own, and some more."""
-        calls = await self.connection()
+        calls = self._calls
+        if calls is None or calls.connection.state is not State.OPEN:
+            calls = await self.connection()
+        now_s = loop.time()
+        limit_s = min(now_s + ANSWER_TIMEOUT_S, max(deadline, now_s + RETRY_S))
         wait_s = body.wait_ms / 1000 if isinstance(body, FetchResults) else 0.0
         try:
-            async with asyncio.timeout(min(ANSWER_TIMEOUT_S, max(left_s, RETRY_S)) + wait_s):
+            async with asyncio.timeout_at(limit_s + wait_s):
                 return await calls.call(body)
         except TimeoutError as error:
+            silent = self.address
+            await self._turn(calls)
             raise Unavailable(
-                f"{self.address} gives no answer: there is no quorum, or it is frozen"
+                f"{silent} gives no answer: there is no quorum, or it is frozen"
             ) from error
+        except Unavailable:
+            await self._turn(calls)
+            raise
 
-    async def _turn(self) -> None:
-        """Ask another peer next: this one is gone, or cut off from the majority."""
-        calls, self._calls = self._calls, None
+    async def _turn(self, failed: CallClient) -> None:
+        """Ask another peer next: the one behind this connection is gone, or cut off from the
+        majority. Many calls fail with it at once, and the first of them turns for all."""
+        if self._calls is not failed:
+            return
+        self._calls = None
         self._addresses.append(self._addresses.pop(0))
-        if calls is not None:
-            await calls.close()  # other calls on it turn too
+        await failed.close()  # other calls on it turn too
 
     async def connection(self) -> CallClient:
         """An open connection, to the first address that lets us in."""
+        self._own_loop()
         async with self._connecting:
             if self._calls is not None and self._calls.connection.state is State.OPEN:
                 return self._calls

@@ -218,7 +218,7 @@ def test_without_a_majority_a_submit_is_unavailable_and_works_again_after(rig: R
 
             async def works() -> bool:
                 try:
-                    return await (await client.submit(work.square, 7)).result() == 49
+                    return await client.submit(work.square, 7) == 49
                 except Unavailable:
                     return False
 

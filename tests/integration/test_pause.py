@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from p2psched.client.job import Job
 from p2psched.model.job import JobState
 from tests.integration.rig import Rig, gone, tasks, until
 from tests.integration.test_kill import moved, run_on_all
@@ -69,13 +70,13 @@ def test_a_leader_that_slept_does_not_lead_on(rig: Rig) -> None:
         async with rig.client(other) as client:
             peer.signal(signal.SIGSTOP)
             try:
-                job = await client.submit("operator:neg", 7)
-                assert await job.result() == -7
+                task = client.submit("operator:neg", 7)
+                assert await task == -7
             finally:
                 peer.signal(signal.SIGCONT)
             session = rig.session_of(sleeper)
             try:  # a read at the woken peer is of now, not of before
-                from_sleeper = type(job)(session, job.id)
+                from_sleeper = Job(session, task.job.id)
                 assert (await from_sleeper.show()).state is JobState.SUCCEEDED
             finally:
                 await session.__aexit__()

@@ -1,0 +1,135 @@
+"""A job as its submitter sees it, and as anybody who knows its id does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from p2psched.client.export import Exported, export_job
+from p2psched.client.results import TaskResult, results_of
+from p2psched.client.session import Asker
+from p2psched.model.errors import NotFound, TaskFailed
+from p2psched.model.ids import JobId
+from p2psched.model.job import Cause, JobState
+from p2psched.model.messages import (
+    CancelJob,
+    Done,
+    FetchHistory,
+    FetchItem,
+    FetchResults,
+    ForgetJob,
+    History,
+    ItemAnswer,
+    JobView,
+    PinJob,
+    ResultPage,
+    RetryJob,
+    ShowJob,
+)
+from p2psched.model.taskset import TaskSet
+
+POLL_MS: Final = 10_000  # longest wait for results in one call
+
+
+class Job:
+    """A submitted job. Any number of these may follow the same job, in any process."""
+
+    def __init__(self, session: Asker, job: JobId) -> None:
+        self._session = session
+        self.id = job
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}>"
+
+    async def show(self) -> JobView:
+        """Where the job stands now."""
+        return await self._session.call(ShowJob(self.id), JobView)
+
+    async def pages(self, *, position: int = 0) -> AsyncIterator[ResultPage]:
+        """Results in the order in which they were committed, page by page, until the job has
+        ended; an empty page now and then tells that it goes on. `position` counts segments."""
+        while True:
+            page = await self._session.call(FetchResults(self.id, position, POLL_MS), ResultPage)
+            position = page.next_position
+            ended = page.view.state is not JobState.RUNNING and position >= page.view.segments
+            yield page
+            del page  # while we wait for the next one, nobody holds this one
+            if ended:
+                return
+
+    async def as_completed(self) -> AsyncIterator[TaskResult]:
+        """Each task once, as soon as its result is committed. Cancelled tasks have none. Holds one
+        page of results at a time, however wide the job is."""
+        async for page in self.pages():
+            for segment in page.segments:
+                for result in results_of(self.id, segment):
+                    yield result
+
+    def __aiter__(self) -> AsyncIterator[TaskResult]:
+        """`async for result in job`: as `as_completed`."""
+        return self.as_completed()
+
+    async def wait(self) -> JobView:
+        """Until the job has ended; the caller owns the deadline."""
+        position = (await self.show()).segments
+        async for _ in self.pages(position=position):
+            pass
+        return await self.show()
+
+    async def results(self) -> list[object]:
+        """The values of all tasks in order of index, once all have ended. Raises the exception of
+        the first task (by index) that failed, TaskFailed if some were cancelled."""
+        found = {result.index: result async for result in self.as_completed()}
+        view = await self.show()
+        values = [found[index].value for index in sorted(found)]
+        if len(found) < view.tasks:
+            raise TaskFailed(
+                f"job {self.id} was cancelled: {view.tasks - len(found)} of its {view.tasks} tasks "
+                "have no result",
+                task=str(self.id),
+                cause=Cause.CANCELLED,
+            )
+        return values
+
+    async def result(self, index: int = 0) -> object:
+        """The value of one task, once it has ended."""
+        async for result in self.as_completed():
+            if result.index == index:
+                return result.value
+        raise NotFound(f"job {self.id} ended without a result of task {index}")
+
+    async def item(self, index: int) -> ItemAnswer:
+        """Where one task stands, with its packed result if it has one."""
+        return await self._session.call(FetchItem(self.id, index), ItemAnswer)
+
+    async def history(self, *, after: int = 0, limit: int = 1000) -> History:
+        """Events of the job with a command index above `after`."""
+        return await self._session.call(FetchHistory(self.id, after, limit), History)
+
+    async def cancel(self) -> None:
+        """Final once this returns: no later result turns a task into a success."""
+        await self._session.call(CancelJob(self.id), Done)
+
+    async def retry(self, tasks: TaskSet | None = None) -> None:
+        """Run again what failed, and what has no copy of its result left; only those of `tasks` if
+        they are given. Raises Refused for a job that was cancelled."""
+        await self._session.call(RetryJob(self.id, tasks or TaskSet()), Done)
+
+    async def pin(self, *, pinned: bool = True) -> None:
+        """Keep it, or (not `pinned`) let it be forgotten when its time is over."""
+        await self._session.call(PinJob(self.id, pinned), Done)
+
+    async def forget(self) -> None:
+        """Drop it with its results, for good. Raises Refused while it runs."""
+        await self._session.call(ForgetJob(self.id), Done)
+
+    async def export(
+        self,
+        path: str | Path,
+        *,
+        format: str | None = None,  # noqa: A002 (the word that everybody uses)
+        overwrite: bool = False,
+    ) -> Exported:
+        """Write what has ended to a file: see `client.export.export_job`. Opens no pickle."""
+        return await export_job(self, path, form=format, overwrite=overwrite)

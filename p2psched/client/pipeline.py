@@ -1,0 +1,203 @@
+"""Carries calls to the cluster and their results back: many small ones in few commands.
+
+What is added in one turn of the event loop leaves together, at its end. While SUBMITS_IN_FLIGHT_MAX
+batches are on their way, more calls pile up here and leave together once one of these is accepted:
+no timer is needed for that. Each accepted batch has one child task that follows its job.
+
+It refuses more than OPEN_TASKS_MAX tasks that have not ended. Once it is closed, and if the cluster
+is out of reach for longer than the session's patience, the waiters hear Unavailable; what was
+accepted by then goes on in the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+from p2psched.client.batching import Batch, Batcher, Function, Options, Stage, Waiter
+from p2psched.client.job import POLL_MS
+from p2psched.client.results import results_of
+from p2psched.client.session import Asker
+from p2psched.model.errors import P2PSchedError, TaskFailed, Unavailable
+from p2psched.model.ids import JobId, new_id
+from p2psched.model.job import Cause, JobState
+from p2psched.model.limits import JOB_TASKS_MAX
+from p2psched.model.messages import (
+    CancelJob,
+    Done,
+    FetchResults,
+    JobAccepted,
+    ResultPage,
+    Submit,
+)
+
+SUBMITS_IN_FLIGHT_MAX: Final = 8
+OPEN_TASKS_MAX: Final = JOB_TASKS_MAX  # of one client; a further submit is refused
+
+
+class Pipeline:
+    """Belongs to the event loop in which it is made. Its children live in `group`."""
+
+    def __init__(self, session: Asker, group: asyncio.TaskGroup, *, submitter: str) -> None:
+        self.session = session
+        self.loop = asyncio.get_running_loop()
+        self._group = group
+        self._submitter = submitter
+        self._rng = random.SystemRandom()
+        self._batcher = Batcher(lambda: JobId(new_id(self._rng)))
+        self._scheduled = False
+        self._in_flight = 0
+        self._open_tasks = 0
+        self._acceptance: dict[Batch, list[asyncio.Future[None]]] = {}
+        self._cancels: dict[JobId, asyncio.Task[P2PSchedError | None]] = {}
+        self._emptied: asyncio.Future[None] | None = None
+        self._closed: Exception | None = None
+
+    def add(self, function: Function, options: Options, call: bytes, waiter: Waiter) -> Batch:
+        """Let a packed call travel; the waiter hears how it ended. Raises UsageError if the
+        function can't be packed, Unavailable if the client is closed or too much is open."""
+        if self._closed is not None:
+            raise self._closed
+        if self._open_tasks >= OPEN_TASKS_MAX:
+            raise Unavailable(f"{OPEN_TASKS_MAX:,} tasks of this client are open: await some first")
+        batch = self._batcher.add(function, options, call, waiter)
+        self._open_tasks += 1
+        self._schedule()
+        return batch
+
+    async def wait_accepted(self, batch: Batch) -> None:
+        """Until it can't be lost any more, or has ended in another way."""
+        if batch.stage in {Stage.WAITING, Stage.LEFT}:
+            waiting = self.loop.create_future()
+            self._acceptance.setdefault(batch, []).append(waiting)
+            await waiting
+
+    async def wait_sent(self) -> None:
+        """Until nothing waits to be accepted."""
+        while self._in_flight or self._batcher:
+            if self._emptied is None:
+                self._emptied = self.loop.create_future()
+            await asyncio.shield(self._emptied)
+
+    async def cancel(self, batch: Batch) -> None:
+        """Until the ledger has cancelled the job of an abandoned batch; nothing to do for one that
+        somebody still waits for. Raises Unavailable if nobody could be told."""
+        await self.wait_accepted(batch)
+        if not batch.is_abandoned or not batch.was_accepted:
+            return
+        cancelling = self._cancels.get(batch.job)
+        error = await asyncio.shield(cancelling or self._begin_cancel(batch.job))
+        if error is not None:
+            raise error
+
+    def close(self, error: Exception) -> None:
+        """What has not been accepted stays here. The children end with their group."""
+        if self._closed is None:
+            self._closed = error
+            for batch in self._batcher.take_all():
+                self._end(batch, error)
+            self._note_sent()
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._in_flight < SUBMITS_IN_FLIGHT_MAX:
+            self._scheduled = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Let leave what may."""
+        self._scheduled = False
+        while self._in_flight < SUBMITS_IN_FLIGHT_MAX:
+            batch = self._batcher.take()
+            if batch is None:
+                break
+            wanted = len(batch)
+            if batch.leave():
+                self._in_flight += 1
+                batch.on_abandoned = self._on_abandoned
+                self._group.create_task(self._carry(batch, len(batch)))
+            else:
+                self._tell_accepted(batch)
+            self._open_tasks -= wanted - len(batch)
+        self._note_sent()
+
+    async def _carry(self, batch: Batch, count: int) -> None:
+        """A batch's whole way, of `count` tasks. Whatever ends this, no waiter waits on."""
+        failure: Exception = Unavailable(
+            f"client closed before the task ended: job {batch.job} goes on if it was accepted, "
+            "look for it with `client.job(...)`"
+        )
+        try:
+            try:
+                spec = batch.spec(self._submitter)
+                await self.session.call(Submit(batch.job, spec), JobAccepted)
+                batch.accepted()
+            finally:
+                self._in_flight -= 1
+                self._schedule()
+            self._tell_accepted(batch)
+            if batch.is_abandoned:
+                self._on_abandoned(batch)
+            await self._follow(batch)
+        except (P2PSchedError, ValueError) as error:  # ValueError: a damaged result
+            failure = error
+        finally:
+            self._open_tasks -= count
+            self._end(batch, failure)
+            self._note_sent()
+
+    async def _follow(self, batch: Batch) -> None:
+        """Until nobody waits for a task of it. Raises TaskFailed if the job was cancelled."""
+        position = 0
+        while len(batch):
+            page = await self.session.call(FetchResults(batch.job, position, POLL_MS), ResultPage)
+            position = page.next_position
+            for segment in page.segments:
+                for result in results_of(batch.job, segment):
+                    batch.on_result(result)
+            if page.view.state is not JobState.RUNNING and position >= page.view.segments:
+                break
+        if len(batch):
+            raise TaskFailed(
+                f"job {batch.job} was cancelled before the task ended",
+                task=batch.job,
+                cause=Cause.CANCELLED,
+            )
+
+    def _end(self, batch: Batch, error: Exception) -> None:
+        batch.fail(error)  # those that have a result don't hear it
+        self._tell_accepted(batch)
+
+    def _tell_accepted(self, batch: Batch) -> None:
+        for waiting in self._acceptance.pop(batch, ()):
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def _note_sent(self) -> None:
+        if self._emptied is not None and not self._in_flight and not self._batcher:
+            emptied, self._emptied = self._emptied, None
+            if not emptied.done():
+                emptied.set_result(None)
+
+    def _on_abandoned(self, batch: Batch) -> None:
+        if batch.stage is Stage.ACCEPTED and self._closed is None:
+            self._begin_cancel(batch.job)
+
+    def _begin_cancel(self, job: JobId) -> asyncio.Task[P2PSchedError | None]:
+        if self._closed is not None:
+            raise self._closed
+        cancelling = self._cancels[job] = self._group.create_task(self._cancel_job(job))
+        return cancelling
+
+    async def _cancel_job(self, job: JobId) -> P2PSchedError | None:
+        """The error if nobody could be told; then the job goes on, and nobody waits for it."""
+        try:
+            await self.session.call(CancelJob(job), Done)
+        except P2PSchedError as error:
+            return error
+        else:
+            return None
+        finally:
+            del self._cancels[job]

@@ -1,0 +1,161 @@
+"""One session for many calls: none too many at once, and one turn for all that fail together."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from p2psched.client.session import (
+    ASKS_MAX,
+    POLL_SHORT_MS,
+    POLLS_LONG_MAX,
+    POLLS_MAX,
+    Session,
+)
+from p2psched.model.errors import Refused, Unavailable, UsageError
+from p2psched.model.ids import JobId
+from p2psched.model.messages import (
+    AnswerBody,
+    CallBody,
+    CancelJob,
+    Done,
+    FetchResults,
+    GetStatus,
+    ListJobs,
+)
+from p2psched.net.calls import CallClient
+from p2psched.net.link import State
+from tests.client.fake import turns
+
+JOB = JobId("ab" * 16)
+
+
+@dataclass
+class FakeLink:
+    state: State = State.OPEN
+
+
+@dataclass
+class FakePeer:
+    """Stands for a connection: every call waits until `answer` is set, and fails if it is None."""
+
+    address: str
+    connection: FakeLink = field(default_factory=FakeLink)
+    answer: asyncio.Future[AnswerBody | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    asked: list[CallBody] = field(default_factory=list)
+
+    async def call(self, body: CallBody) -> AnswerBody:
+        self.asked.append(body)
+        answer = await asyncio.shield(self.answer)
+        if answer is None:
+            raise Unavailable(f"{self.address} is gone", retry_after_s=0)
+        return answer
+
+    async def close(self) -> None:
+        self.connection.state = State.CLOSED
+
+
+class FakedSession(Session):
+    """Connects to fake peers."""
+
+    def __init__(self, *addresses: str, patience_s: float = 30.0) -> None:
+        super().__init__(addresses, secret=b"", patience_s=patience_s)
+        self.peers: list[FakePeer] = []
+
+    async def _connect(self, address: str) -> CallClient:
+        self.peers.append(FakePeer(address))
+        return cast("CallClient", self.peers[-1])
+
+
+def test_calls_that_fail_together_turn_to_the_next_peer_once() -> None:
+    async def main() -> None:
+        session = FakedSession("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
+        async with asyncio.TaskGroup() as group:
+            calls = [group.create_task(session.call(CancelJob(JOB), Done)) for _ in range(10)]
+            await turns()
+            session.peers[0].answer.set_result(None)
+            await turns()
+            session.peers[1].answer.set_result(Done())
+        assert all(call.result() == Done() for call in calls)
+        assert [peer.address for peer in session.peers] == ["127.0.0.1:1", "127.0.0.1:2"]
+        assert len(session.peers[1].asked) == 10
+
+    asyncio.run(main())
+
+
+def test_more_calls_than_a_connection_takes_wait_for_their_turn() -> None:
+    async def main() -> None:
+        session = FakedSession("127.0.0.1:1")
+        async with asyncio.TaskGroup() as group:
+            for _ in range(ASKS_MAX + 50):
+                group.create_task(session.call(CancelJob(JOB), Done))
+            await turns()
+            peer = session.peers[0]
+            assert len(peer.asked) == ASKS_MAX
+            peer.answer.set_result(Done())
+        assert len(peer.asked) == ASKS_MAX + 50
+
+    asyncio.run(main())
+
+
+def test_calls_that_wait_for_results_keep_nobody_else_waiting_and_get_shorter() -> None:
+    async def main() -> None:
+        session = FakedSession("127.0.0.1:1")
+        async with asyncio.TaskGroup() as group:
+            for _ in range(POLLS_MAX + 50):
+                group.create_task(session.call(FetchResults(JOB, 0, 10_000), Done))
+            await turns()
+            peer = session.peers[0]
+            waits = [body.wait_ms for body in peer.asked if isinstance(body, FetchResults)]
+            assert waits == [
+                *[10_000] * POLLS_LONG_MAX,
+                *[POLL_SHORT_MS] * (POLLS_MAX - POLLS_LONG_MAX),
+            ]
+            group.create_task(session.call(CancelJob(JOB), Done))
+            await turns()
+            assert peer.asked[-1] == CancelJob(JOB)
+            peer.answer.set_result(Done())
+
+    asyncio.run(main())
+
+
+def test_when_the_patience_is_over_the_last_failure_is_told() -> None:
+    async def main() -> None:
+        session = FakedSession("127.0.0.1:1", patience_s=0)
+        await session.connection()
+        session.peers[0].answer.set_result(None)
+        with pytest.raises(Unavailable, match="is gone"):
+            await session.call(ListJobs(), Done)
+
+    asyncio.run(main())
+
+
+def test_an_answer_of_another_kind_is_another_version() -> None:
+    async def main() -> None:
+        session = FakedSession("127.0.0.1:1")
+        await session.connection()
+        session.peers[0].answer.set_result(Done())
+        with pytest.raises(Refused, match="another version"):
+            await session.call(GetStatus(), int)
+
+    asyncio.run(main())
+
+
+def test_a_session_belongs_to_one_event_loop() -> None:
+    async def call(session: FakedSession) -> None:
+        await session.connection()
+        session.peers[0].answer.set_result(Done())
+        await session.call(CancelJob(JOB), Done)
+
+    async def main() -> None:
+        session = FakedSession("127.0.0.1:1")
+        await call(session)
+        with pytest.raises(UsageError, match="event loop"):
+            await asyncio.to_thread(asyncio.run, session.call(CancelJob(JOB), Done))
+
+    asyncio.run(main())
