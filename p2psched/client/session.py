@@ -13,8 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from p2psched.model.blob import wait_s
 from p2psched.model.errors import Refused, Unavailable, UsageError
-from p2psched.model.messages import AnswerBody, CallBody, FetchResults, ListPeers, PeerList
+from p2psched.model.messages import (
+    AnswerBody,
+    BeginUpload,
+    CallBody,
+    EndUpload,
+    FetchResults,
+    ListPeers,
+    PeerList,
+    StatBlob,
+)
 from p2psched.net.address import parse
 from p2psched.net.auth import Identity
 from p2psched.net.calls import CallClient
@@ -30,6 +40,8 @@ CONNECT_TIMEOUT_S: Final = 3.0
 LEARN_TIMEOUT_S: Final = 0.5  # for the other addresses, at the start; without a quorum nobody knows
 ANSWER_TIMEOUT_S: Final = 8.0  # a peer waits up to 5 s for a quorum before it says that it has none
 RETRY_S: Final = 0.2
+# Calls with a chunk of a blob that are open on one session: it is one connection for all.
+CHUNK_CALLS_MAX: Final = 16
 
 
 class Session:
@@ -45,6 +57,7 @@ class Session:
         self.patience_s = patience_s
         self._calls: CallClient | None = None
         self._connecting = asyncio.Lock()
+        self.chunk_calls: Final = asyncio.Semaphore(CHUNK_CALLS_MAX)
 
     async def __aenter__(self) -> Session:
         await self.connection()
@@ -75,38 +88,41 @@ class Session:
         cluster answered if it is another error."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.patience_s
+        asked: CallClient | None = None
         while True:
             try:
-                answer = await self._ask(body, deadline - loop.time())
+                asked = await self.connection()
+                answer = await self._ask(asked, body, deadline - loop.time())
             except Unavailable as error:
                 if loop.time() + RETRY_S >= deadline:
                     raise
-                await self._turn()
+                await self._turn(asked)
                 await asyncio.sleep(min(RETRY_S, error.retry_after_s))
             else:
                 if not isinstance(answer, expect):
                     raise Refused(f"a peer of another version answered {type(answer).__name__}")
                 return answer
 
-    async def _ask(self, body: CallBody, left_s: float) -> AnswerBody:
+    async def _ask(self, calls: CallClient, body: CallBody, left_s: float) -> AnswerBody:
         """One try, at the peer that we are connected to. A peer that is frozen keeps its connection
         and never answers, so an answer has a limit: a peer's own, and some more."""
-        calls = await self.connection()
-        wait_s = body.wait_ms / 1000 if isinstance(body, FetchResults) else 0.0
         try:
-            async with asyncio.timeout(min(ANSWER_TIMEOUT_S, max(left_s, RETRY_S)) + wait_s):
+            async with asyncio.timeout(min(ANSWER_TIMEOUT_S, max(left_s, RETRY_S)) + _more_s(body)):
                 return await calls.call(body)
         except TimeoutError as error:
             raise Unavailable(
                 f"{self.address} gives no answer: there is no quorum, or it is frozen"
             ) from error
 
-    async def _turn(self) -> None:
-        """Ask another peer next: this one is gone, or cut off from the majority."""
-        calls, self._calls = self._calls, None
+    async def _turn(self, asked: CallClient | None) -> None:
+        """Ask another peer next: this one is gone, or cut off from the majority. Of many calls that
+        fail on one connection only the first turns, else they would turn past those that answer."""
+        if asked is not None and asked is not self._calls:
+            return
+        self._calls = None
         self._addresses.append(self._addresses.pop(0))
-        if calls is not None:
-            await calls.close()  # other calls on it turn too
+        if asked is not None:
+            await asked.close()  # other calls on it fail too, and follow
 
     async def connection(self) -> CallClient:
         """An open connection, to the first address that lets us in."""
@@ -138,6 +154,17 @@ class Session:
         except TimeoutError as error:
             raise Unavailable(f"{address} does not answer") from error
         return CallClient(connection)
+
+
+def _more_s(body: CallBody) -> float:
+    """What a peer may wait besides: for results to come, for the bytes of a blob to move."""
+    match body:
+        case FetchResults(wait_ms=wait_ms):
+            return wait_ms / 1000
+        case BeginUpload(ref=ref) | EndUpload(ref=ref) | StatBlob(ref=ref):
+            return wait_s(ref.size)
+        case _:
+            return 0.0
 
 
 def find_peers(

@@ -30,15 +30,7 @@ from p2psched.model.errors import (
 )
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import (
-    AnswerBody,
-    BlobCall,
-    Call,
-    Failure,
-    Join,
-    PeerMessage,
-    StatusAnswer,
-)
+from p2psched.model.messages import Call, Failure, Join, PeerMessage, StatusAnswer
 from p2psched.model.raft import Member, Membership
 from p2psched.model.version import VERSION
 from p2psched.net.address import parse
@@ -50,7 +42,9 @@ from p2psched.observe.clock import BootClock
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
+from p2psched.peer.blob_api import blobs_of, open_blobs
 from p2psched.peer.cluster import Belonging, check_listen, find_cluster, meet
+from p2psched.peer.groups import first_error
 from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
@@ -144,6 +138,7 @@ class Node:
             log.warning("log-tail-cut", extra={"bytes": recovered.torn_bytes})
         incarnation = await asyncio.to_thread(folder.next_incarnation)
         results = await asyncio.to_thread(SqliteResults, folder.results_path)
+        self._blob_files = await asyncio.to_thread(open_blobs, folder, self._clock)
         self._links = PeerLinks(
             identity=Identity(peer=self._me, address=address, cluster=belonging.cluster),
             secret=belonging.secret,
@@ -152,7 +147,7 @@ class Node:
         )
         self._addresses: dict[PeerId, tuple[str, str]] = {}
         self._members: dict[PeerId, Member] = {}
-        self._results = ResultWriter(results, on_failed=self._on_results_failed)
+        self._results = ResultWriter(results, on_failed=self._on_bug)
         self._pool = WorkerPool(
             slots=self._config.slots,
             folder=folder.run_path,
@@ -174,18 +169,19 @@ class Node:
                     version=VERSION,
                     python=self._pool.python_version,
                 )
-                self._wire(store, recovered)
+                self._wire(store, recovered, group)
                 await self._live(group)
         except* _Stopped:
             pass
         except* P2PSchedError as errors:
-            self._fail(_first(errors))
+            self._fail(first_error(errors))
         finally:
             if hasattr(self, "_ledger"):
                 self._ledger.stop()
+                self._blobs.close()
             self._results.close()
 
-    def _wire(self, store: LogStore, recovered: Recovered) -> None:
+    def _wire(self, store: LogStore, recovered: Recovered, group: asyncio.TaskGroup) -> None:
         config = self._config
         scheduler = Scheduler(
             self._info,
@@ -215,22 +211,28 @@ class Node:
             on_bug=self._on_bug,
         )
         self._scheduling.attach(self._ledger)
+        self._blobs, blob_api = blobs_of(
+            self._blob_files,
+            me=self._me,
+            machine=scheduler.machine,
+            raft=self._ledger.engine.raft,
+            others=self._links,
+            group=group,
+            on_disk_failed=self._on_disk_failed,
+        )
         self._api = Api(
             me=self._me,
             scheduling=self._scheduling,
             ledger=self._ledger,
             results=self._results,
             others=self._links,
+            blobs=blob_api.answer,
             tail=lambda job, index, stderr, offset: self._pool.tail(
                 job, index, stderr=stderr, offset=offset
             ),
-            blobs=self._answer_blobs,
             status=self._status,
             stop=self.stop,
         )
-
-    async def _answer_blobs(self, body: BlobCall) -> AnswerBody:
-        raise UsageError(f"{type(body).__name__} is not wired yet")
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
         for peer, (name, address) in self._folder.address_book.load().items():
@@ -378,9 +380,6 @@ class Node:
         else:
             self._on_bug(error)
 
-    def _on_results_failed(self, error: BaseException) -> None:
-        self._on_bug(error)
-
     def _on_bug(self, error: BaseException) -> None:
         if not isinstance(error, P2PSchedError):
             log.critical("bug", exc_info=error)
@@ -400,12 +399,5 @@ class Node:
             cluster=self._belonging.cluster,
             uptime_ms=self._clock.now_ms() - self._started_ms,
             event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
+            blob_bytes=self._blobs.total_bytes,
         )
-
-
-def _first(errors: BaseExceptionGroup[P2PSchedError]) -> P2PSchedError:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, P2PSchedError)
-    return error
