@@ -109,7 +109,7 @@ def _open_source(source: Path | Buffer | BinaryIO, stack: ExitStack) -> tuple[in
         if isinstance(source, Path):
             file: BinaryIO = stack.enter_context(source.open("rb"))
         else:
-            file = stack.enter_context(tempfile.TemporaryFile())
+            file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (of the stack)
             _spool(source, file)
         size = os.fstat(file.fileno()).st_size
     except OSError as error:

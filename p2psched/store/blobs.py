@@ -249,7 +249,7 @@ class BlobFiles:
                 raise Unavailable(f"blob {incoming.ref} was given up here: bring it again")
             try:
                 incoming.sync()
-            except BaseException:
+            except (OSError, Unavailable):
                 self._drop(incoming, remove=True)
                 raise
             self._place([(incoming.ref, incoming.path)])
