@@ -28,6 +28,9 @@ from p2psched.store.blob_calls import open_plain, read_at
 LISTS_BYTES_MAX: Final = 4 * MIB  # the least recently used go first
 CHUNKS_KEPT_MAX: Final = 8  # of those that `range_of` verified: small reads in a row hash once
 
+# Of shorter lists no file is kept: to hash a few chunks again is cheaper than one more file.
+LISTED_CHUNKS_MIN: Final = 16
+
 _D: Final = digests.DIGEST_BYTES
 
 
@@ -70,13 +73,16 @@ class BlobReads:
         if listed is None:
             listed = self._counted_list(ref)
             self.keep_list(ref, listed)
-        self._remember(ref, listed)
+        else:
+            self._remember(ref, listed)
         return listed
 
     def keep_list(self, ref: BlobRef, listed: bytes) -> None:
-        """Write the list beside the blob. A cache: not durable, and no matter if it fails."""
-        if len(listed) <= _D:
-            return  # as cheap to count as to read
+        """Remember the list, and write a long one beside the blob. A cache: not durable, and no
+        matter if it fails."""
+        self._remember(ref, listed)
+        if len(listed) < LISTED_CHUNKS_MIN * _D:
+            return
         path = self.list_path_of(ref.digest)
         aside = path.with_name(f"{path.name}.{threading.get_ident()}.new")
         with contextlib.suppress(OSError):
@@ -138,7 +144,7 @@ class BlobReads:
                 self._lists_bytes -= len(oldest)
 
     def _stored_list(self, ref: BlobRef) -> bytes | None:
-        if digests.chunk_count(ref.size) <= 1:
+        if digests.chunk_count(ref.size) < LISTED_CHUNKS_MIN:
             return None
         try:
             descriptor, _ = open_plain(self.list_path_of(ref.digest))
