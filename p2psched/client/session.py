@@ -19,9 +19,19 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
+from p2psched.model.blob import wait_s
 from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
-from p2psched.model.messages import AnswerBody, CallBody, FetchResults, ListPeers, PeerList
+from p2psched.model.messages import (
+    AnswerBody,
+    BeginUpload,
+    CallBody,
+    EndUpload,
+    FetchResults,
+    ListPeers,
+    PeerList,
+    StatBlob,
+)
 from p2psched.net.address import parse
 from p2psched.net.auth import Identity
 from p2psched.net.calls import CallClient
@@ -40,6 +50,8 @@ RETRY_S: Final = 0.2
 # Open calls on one connection; what is over waits for its turn. The rest up to the connection's own
 # limit is for calls that were given up here and that the peer still answers.
 POLLS_MAX: Final = 160
+# Calls with a chunk of a blob, of the asks below: more would only wait in the same connection.
+CHUNK_CALLS_MAX: Final = 16
 ASKS_MAX: Final = 64
 assert POLLS_MAX + ASKS_MAX < CALLS_IN_FLIGHT_MAX
 POLLS_LONG_MAX: Final = 96  # calls that may wait for results as long as they wish
@@ -69,6 +81,7 @@ class Session:
         self._asks = asyncio.Semaphore(ASKS_MAX)
         self._polls_open = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.chunk_calls: Final = asyncio.Semaphore(CHUNK_CALLS_MAX)
 
     async def __aenter__(self) -> Session:
         await self.connection()
@@ -147,9 +160,8 @@ class Session:
             calls = await self.connection()
         now_s = loop.time()
         limit_s = min(now_s + ANSWER_TIMEOUT_S, max(deadline, now_s + RETRY_S))
-        wait_s = body.wait_ms / 1000 if isinstance(body, FetchResults) else 0.0
         try:
-            async with asyncio.timeout_at(limit_s + wait_s):
+            async with asyncio.timeout_at(limit_s + _more_s(body)):
                 return await calls.call(body)
         except TimeoutError as error:
             silent = self.address
@@ -201,6 +213,17 @@ class Session:
         except TimeoutError as error:
             raise Unavailable(f"{address} does not answer") from error
         return CallClient(connection)
+
+
+def _more_s(body: CallBody) -> float:
+    """What a peer may wait besides: for results to come, for the bytes of a blob to move."""
+    match body:
+        case FetchResults(wait_ms=wait_ms):
+            return wait_ms / 1000
+        case BeginUpload(ref=ref) | EndUpload(ref=ref) | StatBlob(ref=ref):
+            return wait_s(ref.size)
+        case _:
+            return 0.0
 
 
 def find_peers(

@@ -27,6 +27,11 @@ class BlobRef(msgspec.Struct, frozen=True, array_like=True):
         return self.digest.hex()
 
 
+def wait_s(size: int) -> float:
+    """How long the bytes of a blob may take from disk to disk; then somebody is too slow."""
+    return size / limits.BLOB_BYTES_PER_S_MIN
+
+
 class ResultBlob(msgspec.Struct, frozen=True, array_like=True):
     """A blob that belongs to the result of one task, and who has it on disk.
 

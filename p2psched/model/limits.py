@@ -39,6 +39,8 @@ SLOTS_MAX: Final = 1024
 
 # Blobs. Larger ones are refused where they are made; a list of their chunks must fit one frame.
 BLOB_BYTES_MAX: Final = 8 * GIB
+# What a disk and a link are expected to do at least: who waits for a whole blob waits that long.
+BLOB_BYTES_PER_S_MIN: Final = 8 * MIB
 BLOBS_PER_JOB_MAX: Final = 4096  # code, modules, files and large arguments of one job
 OUTPUTS_PER_TASK_MAX: Final = 64  # files that a program's task hands over
 COPIES_MAX: Final = 7  # disks that a job may ask its large results to be on

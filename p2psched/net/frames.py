@@ -147,11 +147,15 @@ class FrameDecoder:
 
     def _decode(self, end: int) -> Message:
         flag = self._buffer[_LENGTH.size]
-        body = bytes(memoryview(self._buffer)[_HEAD.size : end])
-        if flag == _ZSTD and not self._opening:
-            body = _inflate(body)
-        elif flag != _RAW:
-            raise ProtocolError(f"a frame with the flag {flag}, which has no meaning here")
+        # A view: the message takes what it needs, and a chunk of a blob is copied once, not twice.
+        with memoryview(self._buffer) as whole, whole[_HEAD.size : end] as body:
+            if flag == _RAW:
+                return self._decode_body(body)
+            if flag == _ZSTD and not self._opening:
+                return self._decode_body(_inflate(bytes(body)))
+        raise ProtocolError(f"a frame with the flag {flag}, which has no meaning here")
+
+    def _decode_body(self, body: bytes | memoryview) -> Message:
         self.decoded_bytes += len(body)
         try:
             message: Message = (_OPENING_DECODER if self._opening else _DECODER).decode(body)

@@ -9,10 +9,14 @@ from typing import Final
 
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
-from p2psched.model.messages import Answer, AnswerBody, Call, CallBody, Failure
+from p2psched.model.messages import Answer, AnswerBody, Call, CallBody, Failure, ReadBlob
 from p2psched.net.link import Connection
 
 log = logging.getLogger(__name__)
+
+# Answers with a chunk on one connection, from the read until it is written: a caller that asks for
+# more than it takes must not fill this peer's memory. Further ones wait.
+CHUNKS_OUT_MAX: Final = 16
 
 _BUSY: Final = f"busy: {CALLS_IN_FLIGHT_MAX} calls are open on this connection"
 
@@ -26,19 +30,29 @@ class Answering:
         self._group = group
         self._answer = answer
         self._tasks: dict[Connection, set[asyncio.Task[None]]] = {}
+        self._chunks_out: dict[Connection, asyncio.Semaphore] = {}
 
     def on_call(self, connection: Connection, call: Call) -> None:
         tasks = self._tasks.setdefault(connection, set())
         if len(tasks) >= CALLS_IN_FLIGHT_MAX:
             connection.send_nowait(Failure(call.id, Unavailable.code, _BUSY, 100))
             return
-        task = self._group.create_task(self._serve(connection, call))
+        task = self._group.create_task(self._serve_in_turn(connection, call))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     def on_closed(self, connection: Connection) -> None:
+        self._chunks_out.pop(connection, None)
         for task in self._tasks.pop(connection, ()):
             task.cancel()
+
+    async def _serve_in_turn(self, connection: Connection, call: Call) -> None:
+        if not isinstance(call.body, ReadBlob):
+            await self._serve(connection, call)
+            return
+        places = self._chunks_out.setdefault(connection, asyncio.Semaphore(CHUNKS_OUT_MAX))
+        async with places:
+            await self._serve(connection, call)
 
     async def _serve(self, connection: Connection, call: Call) -> None:
         reply: Answer | Failure

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -63,6 +63,7 @@ from p2psched.model.messages import (
     TailOutput,
 )
 from p2psched.model.raft import Member
+from p2psched.peer.others import Others
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
@@ -81,14 +82,6 @@ _NO_QUORUM: Final = (
 )
 
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
-
-
-class Others(Protocol):
-    """Calls to other peers."""
-
-    def connected(self) -> frozenset[PeerId]: ...
-
-    async def call(self, peer: PeerId, body: CallBody) -> AnswerBody: ...
 
 
 class Api:
@@ -118,8 +111,10 @@ class Api:
 
     async def answer(self, body: CallBody) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
+        # Blobs take as long as their bytes do, and bound it themselves.
+        patience_s = None if isinstance(body, BlobCall) else PATIENCE_S + WAIT_MS_MAX / 1000
         try:
-            async with asyncio.timeout(PATIENCE_S + WAIT_MS_MAX / 1000):
+            async with asyncio.timeout(patience_s):
                 return await self._answer(body)
         except TimeoutError as exc:
             raise Unavailable(_NO_QUORUM) from exc

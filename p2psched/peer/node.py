@@ -25,15 +25,7 @@ from p2psched.model.config import Config
 from p2psched.model.errors import InternalError, P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import (
-    AnswerBody,
-    BlobCall,
-    Call,
-    Failure,
-    Join,
-    PeerMessage,
-    StatusAnswer,
-)
+from p2psched.model.messages import Call, Failure, Join, PeerMessage, StatusAnswer
 from p2psched.model.raft import Member, Membership
 from p2psched.model.version import VERSION
 from p2psched.net.address import parse
@@ -45,6 +37,7 @@ from p2psched.observe.clock import BootClock
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
+from p2psched.peer.blob_api import blobs_of, open_blobs
 from p2psched.peer.cluster import Belonging, check_start, find_cluster, meet, record_of
 from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
@@ -140,6 +133,7 @@ class Node:
         self._files.callback(store.close)  # a second time if the ledger got it, which is harmless
         incarnation = await asyncio.to_thread(folder.next_incarnation)
         results = await asyncio.to_thread(SqliteResults, folder.results_path)
+        self._blob_files = await asyncio.to_thread(open_blobs, folder, self._clock)
         self._links = PeerLinks(
             identity=Identity(peer=self._me, address=address, cluster=belonging.cluster),
             secret=belonging.secret,
@@ -148,7 +142,7 @@ class Node:
         )
         self._addresses: dict[PeerId, tuple[str, str]] = {}
         self._members: dict[PeerId, Member] = {}
-        self._results = ResultWriter(results, on_failed=self._on_results_failed)
+        self._results = ResultWriter(results, on_failed=self._on_bug)
         self._pool = WorkerPool(
             slots=self._config.slots,
             folder=folder.run_path,
@@ -171,7 +165,7 @@ class Node:
                     version=VERSION,
                     python=self._pool.python_version,
                 )
-                self._wire(store, recovered)
+                self._wire(store, recovered, group)
                 await self._live(group)
         except* _Stopped:
             pass
@@ -180,11 +174,12 @@ class Node:
         finally:
             if hasattr(self, "_ledger"):
                 self._ledger.stop()
+                self._blobs.close()
             self._results.close()
             if self._config.embedded:  # the process lives on, and would vouch for the record
                 remove_record(Path(self._config.runtime_dir), self._me)
 
-    def _wire(self, store: LogStore, recovered: Recovered) -> None:
+    def _wire(self, store: LogStore, recovered: Recovered, group: asyncio.TaskGroup) -> None:
         config = self._config
         scheduler = Scheduler(
             self._info,
@@ -214,22 +209,28 @@ class Node:
             on_bug=self._on_bug,
         )
         self._scheduling.attach(self._ledger)
+        self._blobs, blob_api = blobs_of(
+            self._blob_files,
+            me=self._me,
+            machine=scheduler.machine,
+            raft=self._ledger.engine.raft,
+            others=self._links,
+            group=group,
+            on_disk_failed=self._on_disk_failed,
+        )
         self._api = Api(
             me=self._me,
             scheduling=self._scheduling,
             ledger=self._ledger,
             results=self._results,
             others=self._links,
+            blobs=blob_api.answer,
             tail=lambda job, index, stderr, offset: self._pool.tail(
                 job, index, stderr=stderr, offset=offset
             ),
-            blobs=self._answer_blobs,
             status=self.status,
             stop=self.stop,
         )
-
-    async def _answer_blobs(self, body: BlobCall) -> AnswerBody:
-        raise UsageError(f"{type(body).__name__} is not wired yet")
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
         for peer, (name, address) in self._folder.address_book.load().items():
@@ -370,9 +371,6 @@ class Node:
         else:
             self._on_bug(error)
 
-    def _on_results_failed(self, error: BaseException) -> None:
-        self._on_bug(error)
-
     def _on_bug(self, error: BaseException) -> None:
         if not isinstance(error, P2PSchedError):
             log.critical("bug", exc_info=error)
@@ -393,4 +391,5 @@ class Node:
             cluster=self._belonging.cluster,
             uptime_ms=self._clock.now_ms() - self._started_ms,
             event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
+            blob_bytes=self._blobs.total_bytes,
         )

@@ -22,6 +22,7 @@ def status_of(
     cluster: ClusterId,
     uptime_ms: int,
     event_loop: str,
+    blob_bytes: int,
 ) -> StatusAnswer:
     """One peer's view, without asking anybody."""
     raft, machine = ledger.engine.raft, scheduler.machine
@@ -53,6 +54,7 @@ def status_of(
         + sum(c.received_bytes for c in incoming),
         event_loop=event_loop,
         leaderless_ms=ledger.leaderless_ms_max,
+        blob_bytes=blob_bytes,
     )
 
 

@@ -4,7 +4,7 @@
     lock          held while a process uses the folder; names its pid
     secret        the cluster's secret as hex digits, mode 0600
     peers.json    names and addresses of others; advice for finding them again
-    ledger/ run/ results.db    kept by others
+    ledger/ run/ blobs/ results.db    kept by others
 
 It refuses a folder that is not ours (nothing is written there), one that a newer version wrote,
 and one whose identity is damaged: a peer that forgot who it is must not vote under a guess.
@@ -74,6 +74,7 @@ class DataFolder:
         self.ledger_path: Final = path / "ledger"
         self.run_path: Final = path / "run"
         self.results_path: Final = path / "results.db"
+        self.blobs_path: Final = path / "blobs"
         self.secret_path: Final = path / "secret"
         self.address_book: Final = AddressBook(path / "peers.json")
         self._founding_path: Final = path / "founding"

@@ -1,0 +1,226 @@
+"""Large data to and from a cluster: blobs go up and come down chunk by chunk, verified, resumed.
+
+Memory is flat: WINDOW chunks of a transfer are on their way, and no more than a session's own
+limit over all of its transfers. A break is no failure: reads go on at another peer, an upload
+asks there what is missing. What can't be gone on with within the session's patience is Unavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import mmap
+import os
+import secrets
+import tempfile
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from p2psched.client.session import Session
+from p2psched.model import digests, limits
+from p2psched.model.blob import BlobRef
+from p2psched.model.errors import NotFound, P2PSchedError, ProtocolError, Unavailable, UsageError
+from p2psched.model.messages import (
+    BeginUpload,
+    BlobChunk,
+    BlobList,
+    Done,
+    EndUpload,
+    ReadBlob,
+    StatBlob,
+    UploadChunk,
+    UploadState,
+)
+
+WINDOW: Final = 8
+IN_MEMORY_BYTES_MAX: Final = 4 * limits.MIB  # `read` maps a file for what is larger
+BEGINS_MAX: Final = 16  # times that an upload starts over at a peer that does not know of it
+WRONG_CHUNKS_MAX: Final = 3  # in a row, before a download gives up
+
+Buffer = bytes | bytearray | memoryview
+Readable = bytes | memoryview | mmap.mmap
+ReadAt = Callable[[int, int], Buffer]  # size, offset
+
+
+# --- up -------------------------------------------------------------------------------------------
+
+
+async def upload(session: Session, source: Path | Buffer | BinaryIO) -> BlobRef:
+    """Once it returns, the blob is durable on a majority of the voters' disks, and nobody takes it
+    for garbage within an hour. Equal bytes are stored once, and sent once if they are there.
+
+    A stream is read to its end from where it stands. Raises UsageError if the file can't be read,
+    changes meanwhile, or is too large; Unavailable if no majority takes it in time.
+    """
+    with ExitStack() as stack:
+        size, read_at = await asyncio.to_thread(_open_source, source, stack)
+        ref, listed = await asyncio.to_thread(_hash, size, read_at)
+        await _send(session, ref, listed, read_at)
+    return ref
+
+
+async def _send(session: Session, ref: BlobRef, listed: bytes, read_at: ReadAt) -> None:
+    for _ in range(BEGINS_MAX):
+        state = await session.call(BeginUpload(ref, listed), UploadState)
+        try:
+            await _send_chunks(session, ref, list(state.missing), read_at)
+            await session.call(EndUpload(ref), Done)
+        except NotFound:
+            continue  # another peer answers by now: ask it what it has
+        return
+    raise Unavailable(
+        f"the upload of blob {ref} was begun {BEGINS_MAX} times, each time at another peer: look "
+        "at `p2psched peers`, then try again"
+    )
+
+
+async def _send_chunks(
+    session: Session, ref: BlobRef, numbers: Sequence[int], read_at: ReadAt
+) -> None:
+    left = iter(numbers)
+
+    async def send() -> None:
+        for number in left:
+            length = digests.chunk_size(ref.size, number)
+            async with session.chunk_calls:
+                data = await asyncio.to_thread(read_at, length, number * digests.CHUNK_BYTES)
+                await session.call(UploadChunk(ref, number, bytes(data)), Done)
+
+    failure: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as sends:
+            for _ in range(min(WINDOW, len(numbers))):
+                sends.create_task(send())
+    except* P2PSchedError as errors:
+        failure = errors.exceptions[0]
+    if failure is not None:
+        raise failure
+
+
+def _open_source(source: Path | Buffer | BinaryIO, stack: ExitStack) -> tuple[int, ReadAt]:
+    """Its size, and how to read a part of it."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        view = memoryview(source).cast("B")
+        return len(view), lambda size, offset: view[offset : offset + size]
+    try:
+        if isinstance(source, Path):
+            file: BinaryIO = stack.enter_context(source.open("rb"))
+        else:
+            file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (of the stack)
+            _spool(source, file)
+        size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise UsageError(f"can't read {source}: {error.strerror or error}") from error
+    descriptor = file.fileno()
+    return size, lambda length, offset: os.pread(descriptor, length, offset)
+
+
+def _spool(stream: BinaryIO, file: BinaryIO) -> None:
+    """A stream can be read once only, and a blob is named by its bytes before they are sent."""
+    while piece := stream.read(digests.CHUNK_BYTES):
+        file.write(piece)
+    file.flush()
+
+
+def _hash(size: int, read_at: ReadAt) -> tuple[BlobRef, bytes]:
+    if size > limits.BLOB_BYTES_MAX:
+        BlobRef(bytes(digests.DIGEST_BYTES), size)  # raises what the limit is
+    hasher = digests.Hasher()
+    while hasher.size < size:
+        piece = read_at(min(digests.CHUNK_BYTES, size - hasher.size), hasher.size)
+        if not piece:
+            raise UsageError("the file became shorter while it was read: send it when it is whole")
+        hasher.update(piece)
+    return BlobRef(hasher.finish(), size), b"".join(hasher.digests)
+
+
+# --- down -----------------------------------------------------------------------------------------
+
+
+async def download(session: Session, ref: BlobRef, sink: Path | BinaryIO) -> None:
+    """Write a blob to a file, which appears whole or not at all, or to a stream, in order.
+
+    Raises ResultLost if no live peer has it, UsageError if the file can't be written.
+    """
+    if not isinstance(sink, Path):
+        await _pull(session, ref, sink.write)
+        return
+    aside = sink.with_name(f".{sink.name[:200]}.{secrets.token_hex(4)}.part")
+    try:
+        with await asyncio.to_thread(aside.open, "xb") as file:
+            await _pull(session, ref, file.write)
+        await asyncio.to_thread(aside.replace, sink)
+    except OSError as error:
+        raise UsageError(
+            f"can't write {sink}: {error.strerror or error}: free some space, or choose another "
+            "place"
+        ) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+async def read(session: Session, ref: BlobRef) -> Readable:
+    """The bytes of a blob: in memory, or mapped from a file without a name if it is large."""
+    if ref.size <= IN_MEMORY_BYTES_MAX:
+        chunks: list[bytes] = []
+        await _pull(session, ref, chunks.append)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    with tempfile.TemporaryFile() as file:
+        await _pull(session, ref, file.write)
+        file.flush()
+        return mmap.mmap(file.fileno(), ref.size, access=mmap.ACCESS_READ)
+
+
+async def _pull(session: Session, ref: BlobRef, take: Callable[[bytes], object]) -> None:
+    """Hand over all chunks in order, verified, with WINDOW of them on their way."""
+    count = digests.chunk_count(ref.size)
+    listed = await _list(session, ref) if count > 1 else b""
+    coming: deque[asyncio.Task[bytes]] = deque()
+    failure: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(count):
+                coming.append(group.create_task(_chunk(session, ref, number, listed)))
+                if len(coming) == WINDOW:
+                    await asyncio.to_thread(take, await coming.popleft())
+            while coming:
+                await asyncio.to_thread(take, await coming.popleft())
+    except* (P2PSchedError, OSError) as errors:
+        failure = errors.exceptions[0]
+    if failure is not None:
+        raise failure
+
+
+async def _list(session: Session, ref: BlobRef) -> bytes:
+    listed = (await session.call(StatBlob(ref), BlobList)).digests
+    try:
+        digests.parse_list(listed, ref.size, ref.digest)
+    except ValueError as error:
+        raise ProtocolError(f"the peer at {session.address} sent a wrong list: {error}") from error
+    return listed
+
+
+async def _chunk(session: Session, ref: BlobRef, number: int, listed: bytes) -> bytes:
+    for _ in range(WRONG_CHUNKS_MAX):
+        async with session.chunk_calls:
+            data = (await session.call(ReadBlob(ref, number), BlobChunk)).data
+        if await asyncio.to_thread(_fits, ref, number, listed, data):
+            return data
+    raise ProtocolError(
+        f"the peer at {session.address} sends chunk {number} of blob {ref} with a wrong checksum: "
+        "ask another with --peer"
+    )
+
+
+def _fits(ref: BlobRef, number: int, listed: bytes, data: bytes) -> bool:
+    if len(data) != digests.chunk_size(ref.size, number):
+        return False
+    digest = hashlib.sha256(data).digest()
+    if not listed:  # the only one
+        return digests.root(ref.size, [digest]) == ref.digest
+    at = number * digests.DIGEST_BYTES
+    return digest == listed[at : at + digests.DIGEST_BYTES]

@@ -1,0 +1,83 @@
+"""The system calls under the blob store that its promises rest on; tests make them fail.
+
+Not the port `Disk`: that is for small files which are read whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from p2psched.model.errors import Unavailable
+from p2psched.store.files import sync_folder
+
+Bytes = bytes | bytearray | memoryview
+
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_SPACE_RETRY_S: Final = 5.0
+
+
+class FileCalls:
+    """What changes files. An OSError of `sync` is final: the file is not to be trusted then."""
+
+    def write_at(self, descriptor: int, data: Bytes, offset: int) -> None:
+        """The whole of `data`, however short the system's writes are."""
+        rest = memoryview(data)
+        while rest:
+            written = os.pwrite(descriptor, rest, offset)
+            offset += written
+            rest = rest[written:]
+
+    def sync(self, descriptor: int) -> None:
+        os.fdatasync(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        old.rename(new)
+
+    def sync_folder(self, folder: Path) -> None:
+        sync_folder(folder)
+
+
+def open_plain(path: Path, flags: int = _READ, mode: int = 0o600) -> tuple[int, os.stat_result]:
+    """A descriptor of a plain file, never through a link. Raises OSError, also for other kinds."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return descriptor, status
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Up to `size` bytes; fewer only at the end of the file."""
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size:
+        more = os.pread(descriptor, size - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def no_space(size: int, folder: Path) -> Unavailable:
+    return Unavailable(
+        f"no space: {size:,} more bytes are needed in {folder} of this peer: free some there",
+        retry_after_s=_SPACE_RETRY_S,
+    )
+
+
+@contextlib.contextmanager
+def telling_space(size: int, folder: Path) -> Iterator[None]:
+    """Turn a full disk into Unavailable; other errors of the disk pass."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno in _NO_SPACE:
+            raise no_space(size, folder) from fault
+        raise
