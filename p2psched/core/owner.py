@@ -16,7 +16,7 @@ import msgspec
 
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
-from p2psched.model.blob import ResultBlob
+from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.commands import Complete, Completed, Grant, KeptGrant, Outcome
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
@@ -328,6 +328,15 @@ class Owner:
         for command in self._in_flight.values():
             for segment in command.segments:
                 yield command.job, command.grant, segment.tasks
+
+    def blobs(self) -> Iterator[BlobRef]:
+        """Large results that the ledger has not judged yet."""
+        segments = [segment for _, _, segment in self._outbox]
+        for waiting in self._uncopied.values():
+            segments += waiting.segments
+        for command in self._in_flight.values():
+            segments += command.segments
+        return (blob.ref for segment in segments for blob in segment.blobs)
 
     @property
     def running_count(self) -> int:

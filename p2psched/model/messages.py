@@ -204,6 +204,7 @@ class CopyBlob(msgspec.Struct, frozen=True, array_like=True, tag=23):
 
     ref: BlobRef
     source: PeerId  # who has it now
+    pin: bool = False  # a job that refers to it is about to be submitted
 
 
 BlobCall = StatBlob | ReadBlob | BeginUpload | UploadChunk | EndUpload | CopyBlob

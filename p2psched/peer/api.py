@@ -27,7 +27,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.errors import NotFound, Unavailable, UsageError, from_wire
 from p2psched.model.ids import JobId, PeerId, is_id, short
-from p2psched.model.job import JobSpec
+from p2psched.model.job import JobSpec, blobs_of
 from p2psched.model.limits import KIB
 from p2psched.model.messages import (
     AnswerBody,
@@ -64,6 +64,7 @@ from p2psched.model.messages import (
 )
 from p2psched.model.raft import Member
 from p2psched.peer.others import Others
+from p2psched.peer.large_data import LargeData
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
@@ -94,7 +95,7 @@ class Api:
         results: ResultWriter,
         others: Others,
         tail: Tail,
-        blobs: Callable[[BlobCall], Awaitable[AnswerBody]],
+        data: LargeData,
         status: Callable[[], StatusAnswer],
         stop: Callable[[], None],
     ) -> None:
@@ -105,7 +106,7 @@ class Api:
         self._results = results
         self._others = others
         self._tail = tail
-        self._blobs = blobs
+        self._data = data
         self._status = status
         self._stop = stop
 
@@ -121,7 +122,7 @@ class Api:
 
     async def _answer(self, body: CallBody) -> AnswerBody:
         if isinstance(body, BlobCall):
-            return await self._blobs(body)
+            return await self._data.answer(body)
         match body:
             case Submit(job=job, spec=spec):
                 if not is_id(job):
@@ -220,6 +221,9 @@ class Api:
             raise Unavailable(_NO_QUORUM) from exc
 
     async def _submit(self, command: SubmitJob) -> JobAccepted:
+        refs = blobs_of(command.spec.work)
+        if refs:
+            await self._data.secure(refs)
         outcome = _check(await self._propose(command))
         assert isinstance(outcome, Submitted)
         return JobAccepted(outcome.job, outcome.duplicate)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from p2psched.core.machine import Machine
-from p2psched.core.raft.core import Raft
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef, wait_s
-from p2psched.model.errors import NotFound, P2PSchedError, Unavailable, UsageError
+from p2psched.model.errors import NotFound, P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import (
     AnswerBody,
@@ -36,10 +34,7 @@ from p2psched.model.taskset import EMPTY
 from p2psched.peer.blobs import PeerBlobs
 from p2psched.peer.others import Others
 from p2psched.peer.shared_runs import SharedRuns
-from p2psched.ports.clock import Clock
 from p2psched.store.blob_reads import NotHere
-from p2psched.store.blobs import BlobFiles
-from p2psched.store.folder import DataFolder
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +142,7 @@ class BlobApi:
         return Done()
 
     async def _end(self, ref: BlobRef) -> Done:
+        self._blobs.pin(ref)
         if not self._store.touch(ref):
             incoming = self._store.incoming(ref)
             if incoming is None:
@@ -158,12 +154,17 @@ class BlobApi:
                     f"(the first is {missing.first}): send them before you end the upload"
                 )
             await self._threads.slow(self._store.finish, incoming)
-        await self._spreading.join(ref.digest, lambda: self._spread(ref))
+        await self._spread_once(ref)
         return Done()
+
+    async def _spread_once(self, ref: BlobRef) -> None:
+        await self._spreading.join(ref.digest, lambda: self._spread(ref))
 
     # --- copies -----------------------------------------------------------------------------------
 
     async def _copy(self, body: CopyBlob) -> Done:
+        if body.pin:
+            self._blobs.pin(body.ref)
         try:
             async with asyncio.timeout(COPY_PATIENCE_S + wait_s(body.ref.size)):
                 await self._blobs.fetch_from(body.ref, body.source)
@@ -171,12 +172,25 @@ class BlobApi:
             raise Unavailable(f"blob {body.ref} did not come here in time") from error
         return Done()
 
+    async def secure(self, refs: Sequence[BlobRef]) -> None:
+        """What a job refers to is here, and durable on a majority of the voters' disks. Raises
+        ResultLost for what nobody has: upload it first; Unavailable without a majority."""
+        for ref in refs:
+            self._blobs.pin(ref)
+        await self._blobs.fetch(refs)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for ref in refs:
+                    group.create_task(self._spread_once(ref))
+        except* P2PSchedError as errors:
+            raise first_of(errors) from None
+
     async def copy_to(self, ref: BlobRef, peer: PeerId) -> None:
         """Have a blob that is here on the disk of another peer. Raises what that one answers;
         Unavailable after a while without an answer."""
         try:
             async with asyncio.timeout(COPY_PATIENCE_S + wait_s(ref.size)):
-                await self._others.call(peer, CopyBlob(ref, self._me))
+                await self._others.call(peer, CopyBlob(ref, self._me, pin=True))
         except TimeoutError as error:
             raise Unavailable(f"no answer to the copy of blob {ref}") from error
 
@@ -235,37 +249,3 @@ class BlobApi:
 
 def _not_begun(ref: BlobRef) -> NotFound:
     return NotFound(f"no upload of blob {ref} was begun at this peer: begin it again")
-
-
-def open_blobs(folder: DataFolder, clock: Clock) -> BlobFiles:
-    """Blocks: it looks at the name of every blob. Raises Refused if the folder can't be used."""
-    return BlobFiles(folder.blobs_path, now_ms=clock.now_ms)
-
-
-def blobs_of(
-    store: BlobFiles,
-    *,
-    me: PeerId,
-    machine: Machine,
-    raft: Raft,
-    others: Others,
-    group: asyncio.TaskGroup,
-    on_disk_failed: Callable[[OSError], None],
-) -> tuple[PeerBlobs, BlobApi]:
-    """The blobs of a peer, and what it answers about them, over its ledger and links."""
-    blobs = PeerBlobs(
-        store,
-        me=me,
-        others=others,
-        alive=lambda: [peer for peer, row in machine.peers.items() if row.live],
-        group=group,
-        on_disk_failed=on_disk_failed,
-    )
-    api = BlobApi(
-        blobs,
-        me=me,
-        others=others,
-        voters=lambda: tuple(member.peer for member in raft.membership.voters),
-        group=group,
-    )
-    return blobs, api

@@ -30,6 +30,7 @@ T = TypeVar("T")
 QUICK_THREADS: Final = 4
 SLOW_THREADS: Final = 8
 GARBAGE_AGE_MS: Final = 3_600_000  # nobody takes what was touched within an hour
+PIN_S: Final = 600.0  # from an upload to the submit that needs it
 GARBAGE_SLICE: Final = 256  # blobs deleted between two looks at what is referenced
 
 
@@ -78,6 +79,7 @@ class PeerBlobs:
     ) -> None:
         self.store: Final = store
         self.threads: Final = Threads(on_disk_failed)
+        self._pins: dict[bytes, float] = {}  # digest -> until when, in the loop's time
         self.places: Final = Places(me=me, others=others, alive=alive, holders=holders, group=group)
         self._fetcher = Fetcher(
             store, places=self.places, others=others, off_loop=self.threads, group=group
@@ -127,6 +129,18 @@ class PeerBlobs:
     async def fetch_from(self, ref: BlobRef, source: PeerId) -> None:
         """As `fetch`, for one that `source` said it has."""
         await self._fetcher.fetch(ref, (source,))
+
+    def pin(self, ref: BlobRef) -> None:
+        """A client is about to submit a job that refers to it."""
+        now = asyncio.get_running_loop().time()
+        self._pins = {digest: until for digest, until in self._pins.items() if until > now}
+        self._pins[ref.digest] = now + PIN_S
+
+    async def remove(self, refs: Iterable[BlobRef]) -> None:
+        """Delete what nobody refers to any more, but for what is pinned."""
+        now = asyncio.get_running_loop().time()
+        free = [ref.digest for ref in refs if self._pins.get(ref.digest, 0.0) <= now]
+        await self.threads.slow(self._delete, free, 0)
 
     async def collect(
         self,

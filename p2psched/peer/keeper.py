@@ -24,6 +24,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.limits import MIB
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.ports.blobs import Blobs
+from p2psched.ports.clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ class KeptBlobs(Blobs, Protocol):
         """Delete these, but for what a client has pinned for a submit."""
         ...
 
-    async def collect(self, referenced: Callable[[], set[bytes]]) -> None:
-        """Delete old blobs that are not referenced."""
+    async def collect(self, referenced: Callable[[], set[bytes]], *, wall_ms: int) -> int:
+        """Delete old blobs that are not referenced; the bytes that are free."""
         ...
 
 
@@ -57,11 +58,13 @@ class Keeper:
         scheduling: SchedulerLoop,
         blobs: KeptBlobs,
         is_voter: Callable[[], bool],
+        clock: Clock,
     ) -> None:
         self._me = me
         self._scheduling = scheduling
         self._blobs = blobs
         self._is_voter = is_voter
+        self._clock = clock
         self._since: dict[tuple[JobId, int, str], float] = {}  # short of copies, seen since
         self._forgotten: dict[BlobRef, None] = {}  # may go, if nobody else refers to them
         self._suspect = True  # look whether all that we should have is here
@@ -102,7 +105,12 @@ class Keeper:
             await self._fetch_specs()
         await self._remove_forgotten()
         if collect:
-            await self._blobs.collect(lambda: referenced(self._state, self._me))
+            await self._blobs.collect(self._referenced, wall_ms=self._clock.wall_ms())
+
+    def _referenced(self) -> set[bytes]:
+        """By the ledger, or by results that are on their way to it."""
+        own = self._scheduling.scheduler.owner.blobs()
+        return referenced(self._state, self._me) | {ref.digest for ref in own}
 
     async def _confess(self) -> None:
         """Say what the ledger thinks we have and is not here."""
@@ -157,7 +165,7 @@ class Keeper:
         if not self._forgotten:
             return
         forgotten, self._forgotten = self._forgotten, {}
-        still = referenced(self._state, self._me)
+        still = self._referenced()
         await self._blobs.remove([ref for ref in forgotten if ref.digest not in still])
 
     async def _say(self, job: JobId, blobs: Sequence[ResultBlob], *, held: bool) -> None:

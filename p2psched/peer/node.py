@@ -37,14 +37,15 @@ from p2psched.observe.clock import BootClock
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
-from p2psched.peer.blob_api import blobs_of, open_blobs
 from p2psched.peer.cluster import Belonging, check_start, find_cluster, meet, record_of
+from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.status import status_of
 from p2psched.run.pool import WorkerPool
+from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import LogStore, Recovered
 from p2psched.store.records import remove_record, write_record
@@ -133,7 +134,7 @@ class Node:
         self._files.callback(store.close)  # a second time if the ledger got it, which is harmless
         incarnation = await asyncio.to_thread(folder.next_incarnation)
         results = await asyncio.to_thread(SqliteResults, folder.results_path)
-        self._blob_files = await asyncio.to_thread(open_blobs, folder, self._clock)
+        files = await asyncio.to_thread(BlobFiles, folder.blobs_path, now_ms=self._clock.now_ms)
         self._links = PeerLinks(
             identity=Identity(peer=self._me, address=address, cluster=belonging.cluster),
             secret=belonging.secret,
@@ -153,6 +154,13 @@ class Node:
         )
         try:
             async with asyncio.TaskGroup() as group:
+                self._data = LargeData(
+                    files,
+                    me=self._me,
+                    others=self._links,
+                    group=group,
+                    on_disk_failed=self._on_disk_failed,
+                )
                 group.create_task(self._pool.run())
                 await self._pool.wait_ready()
                 self._info = PeerInfo(
@@ -165,7 +173,7 @@ class Node:
                     version=VERSION,
                     python=self._pool.python_version,
                 )
-                self._wire(store, recovered, group)
+                self._wire(store, recovered)
                 await self._live(group)
         except* _Stopped:
             pass
@@ -174,12 +182,12 @@ class Node:
         finally:
             if hasattr(self, "_ledger"):
                 self._ledger.stop()
-                self._blobs.close()
+            self._data.close()
             self._results.close()
             if self._config.embedded:  # the process lives on, and would vouch for the record
                 remove_record(Path(self._config.runtime_dir), self._me)
 
-    def _wire(self, store: LogStore, recovered: Recovered, group: asyncio.TaskGroup) -> None:
+    def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config = self._config
         scheduler = Scheduler(
             self._info,
@@ -209,22 +217,14 @@ class Node:
             on_bug=self._on_bug,
         )
         self._scheduling.attach(self._ledger)
-        self._blobs, blob_api = blobs_of(
-            self._blob_files,
-            me=self._me,
-            machine=scheduler.machine,
-            raft=self._ledger.engine.raft,
-            others=self._links,
-            group=group,
-            on_disk_failed=self._on_disk_failed,
-        )
+        self._data.start(self._scheduling, self._ledger.engine.raft, self._clock)
         self._api = Api(
             me=self._me,
             scheduling=self._scheduling,
             ledger=self._ledger,
             results=self._results,
             others=self._links,
-            blobs=blob_api.answer,
+            data=self._data,
             tail=lambda job, index, stderr, offset: self._pool.tail(
                 job, index, stderr=stderr, offset=offset
             ),
@@ -391,5 +391,5 @@ class Node:
             cluster=self._belonging.cluster,
             uptime_ms=self._clock.now_ms() - self._started_ms,
             event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
-            blob_bytes=self._blobs.total_bytes,
+            blob_bytes=self._data.blobs.total_bytes,
         )

@@ -74,7 +74,7 @@ class BlobFiles:
         self.folder: Final = folder
         self._now_ms = now_ms
         self._calls = calls if calls is not None else FileCalls()
-        self._on_damaged = on_damaged
+        self.on_damaged = on_damaged
         self._lock = threading.RLock()
         self._known: dict[bytes, _Known] = {}
         self._bytes = 0
@@ -359,8 +359,8 @@ class BlobFiles:
         log.error(
             "blob-damaged", extra={"blob": str(ref), "reason": str(fault), "kept_in": "damaged"}
         )
-        if self._on_damaged is not None:
-            self._on_damaged(ref)
+        if self.on_damaged is not None:
+            self.on_damaged(ref)
 
     def _prune_damaged(self) -> None:
         with contextlib.suppress(FileNotFoundError), os.scandir(self.folder / "damaged") as found:

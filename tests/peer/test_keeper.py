@@ -33,6 +33,7 @@ from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment, SentFile
 from p2psched.model.taskset import TaskSet
+from p2psched.observe.clock import BootClock
 from p2psched.peer.keeper import REPAIR_AFTER_S, Keeper
 from p2psched.testing.virtual_time import run_virtually
 
@@ -107,8 +108,9 @@ class FakeBlobs:
     async def remove(self, refs: Iterable[BlobRef]) -> None:
         self.removed += refs
 
-    async def collect(self, referenced: Callable[[], set[bytes]]) -> None:
+    async def collect(self, referenced: Callable[[], set[bytes]], *, wall_ms: int) -> int:
         self.collected.append(referenced())
+        return 0
 
 
 class Rig:
@@ -120,6 +122,7 @@ class Rig:
             scheduling=self.scheduling,  # type: ignore[arg-type]  # as much of it as is used
             blobs=self.blobs,
             is_voter=lambda: votes,
+            clock=BootClock(),
         )
         for peer in PEERS[:peers]:
             self.scheduling.apply(PeerUp(info(peer)))

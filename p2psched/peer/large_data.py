@@ -1,0 +1,100 @@
+"""Large data of one peer, put together: its blobs, what it answers about them, and who keeps them.
+
+Made before the scheduler (the executor needs blobs), attached to it after. Until then this peer has
+blobs and knows nobody who has others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from p2psched.core.copies import holders_of
+from p2psched.core.raft.core import Raft
+from p2psched.core.state import LedgerState
+from p2psched.model.blob import BlobRef
+from p2psched.model.ids import PeerId
+from p2psched.model.messages import AnswerBody, BlobCall
+from p2psched.peer.blob_api import BlobApi
+from p2psched.peer.blobs import PeerBlobs
+from p2psched.peer.copier import Copier
+from p2psched.peer.keeper import Keeper
+from p2psched.peer.others import Others
+from p2psched.peer.scheduler_loop import SchedulerLoop
+from p2psched.ports.clock import Clock
+from p2psched.store.blobs import BlobFiles
+
+
+class LargeData:
+    """`group` outlives everything here; `close` after it."""
+
+    def __init__(
+        self,
+        files: BlobFiles,
+        *,
+        me: PeerId,
+        others: Others,
+        group: asyncio.TaskGroup,
+        on_disk_failed: Callable[[OSError], None],
+    ) -> None:
+        self._me = me
+        self._others = others
+        self._group = group
+        self._state: LedgerState | None = None
+        self._raft: Raft | None = None
+        self.blobs: Final = PeerBlobs(
+            files,
+            me=me,
+            others=others,
+            alive=self._alive,
+            holders=self._holders,
+            group=group,
+            on_disk_failed=on_disk_failed,
+        )
+        self._api = BlobApi(self.blobs, me=me, others=others, voters=self._voters, group=group)
+
+    def start(self, scheduling: SchedulerLoop, raft: Raft, clock: Clock) -> None:
+        """Copy and keep from now on."""
+        self._state, self._raft = scheduling.scheduler.machine, raft
+        copier = Copier(
+            me=self._me,
+            state=self._state,
+            others=self._others,
+            on_copied=scheduling.on_copied,
+        )
+        keeper = Keeper(
+            me=self._me,
+            scheduling=scheduling,
+            blobs=self.blobs,
+            is_voter=lambda: raft.membership.is_voter(self._me),
+            clock=clock,
+        )
+        self.blobs.store.on_damaged = keeper.on_damaged
+        self.blobs.places.catch_up = scheduling.wait_linearizable
+        scheduling.attach_blobs(copy=copier.start, on_stored=keeper.on_stored)
+        self._group.create_task(copier.run())
+        self._group.create_task(keeper.run())
+
+    async def answer(self, body: BlobCall) -> AnswerBody:
+        """Raises a P2PSchedError for the caller."""
+        return await self._api.answer(body)
+
+    async def secure(self, refs: Sequence[BlobRef]) -> None:
+        """Before a job is accepted: what it refers to is durable on a majority of the voters."""
+        await self._api.secure(refs)
+
+    def close(self) -> None:
+        """Blocks until running work has ended."""
+        self.blobs.close()
+
+    def _alive(self) -> list[PeerId]:
+        state = self._state
+        return [] if state is None else [peer for peer, row in state.peers.items() if row.live]
+
+    def _holders(self, ref: BlobRef) -> Sequence[PeerId]:
+        return () if self._state is None else holders_of(self._state, ref)
+
+    def _voters(self) -> tuple[PeerId, ...]:
+        members = () if self._raft is None else self._raft.membership.voters
+        return tuple(member.peer for member in members)
