@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from p2psched.model import digests
@@ -39,15 +39,18 @@ class Places:
         self._alive = alive
         self._holders = holders
         self._known: OrderedDict[bytes, tuple[PeerId, ...]] = OrderedDict()
+        # Waits until the ledger's view of who is alive is not older than the call.
+        self.catch_up: Callable[[], Awaitable[None]] | None = None
         self._questions: SharedRuns[bytes, dict[PeerId, bytes]] = SharedRuns(group)
 
     def likely(self, ref: BlobRef, first: Sequence[PeerId] = ()) -> list[PeerId]:
         """Peers that may have it, the likeliest first; nobody was asked just now. Those who are
         hinted at and dead are left out: to find that out again takes seconds."""
-        there = self._others.connected() | set(self._alive())
-        hinted = [peer for peer in self._holders(ref) if peer in there]
-        names = dict.fromkeys((*first, *self._known.get(ref.digest, ()), *hinted))
-        return [peer for peer in names if peer != self._me]
+        known = (*first, *self._known.get(ref.digest, ()))
+        if not known:  # a hint may cost a search
+            there = self._others.connected() | set(self._alive())
+            known = tuple(peer for peer in self._holders(ref) if peer in there)
+        return [peer for peer in dict.fromkeys(known) if peer != self._me]
 
     def note(self, ref: BlobRef, peers: Iterable[PeerId]) -> None:
         known = (*peers, *self._known.pop(ref.digest, ()))
@@ -106,8 +109,8 @@ class Places:
         return await self._questions.join(ref.digest, lambda: self._ask_all(ref))
 
     async def _ask_all(self, ref: BlobRef) -> dict[PeerId, bytes]:
-        alive = {peer for peer in self._alive() if peer != self._me}
-        asked = sorted(alive | set(self._others.connected()) | set(self.likely(ref)))
+        asked = set(self._alive()) | self._others.connected() | set(self.likely(ref))
+        asked.discard(self._me)
         found: dict[PeerId, bytes] = {}
         silent: list[PeerId] = []
 
@@ -120,18 +123,32 @@ class Places:
                 silent.append(peer)
 
         async with asyncio.TaskGroup() as group:
-            for peer in asked:
+            for peer in sorted(asked):
                 group.create_task(ask(peer))
         if found:
             self.note(ref, sorted(found))
             return found
-        if alive.intersection(silent):
-            names = ", ".join(short(peer) for peer in sorted(alive.intersection(silent)))
+        await self._check_all_said_no(ref, asked.difference(silent))
+        raise lost(ref)
+
+    async def _check_all_said_no(self, ref: BlobRef, said: set[PeerId]) -> None:
+        """Raises Unavailable if somebody who lives may have it. Who does is asked of the ledger
+        afterwards: a peer that has just started knows nobody, or those of long ago."""
+        if self.catch_up is not None:
+            await self.catch_up()
+        alive = set(self._alive())
+        if self._me not in alive:
+            raise Unavailable(
+                f"this peer has no blob {ref} and does not know yet who else is there",
+                retry_after_s=LOST_RETRY_S,
+            )
+        silent = sorted(alive - said - {self._me})
+        if silent:
+            names = ", ".join(short(peer) for peer in silent)
             raise Unavailable(
                 f"no peer that answers has blob {ref}, and {names} did not answer",
                 retry_after_s=LOST_RETRY_S,
             )
-        raise lost(ref)
 
 
 def lost(ref: BlobRef) -> ResultLost:

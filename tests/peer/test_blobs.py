@@ -251,6 +251,37 @@ def test_a_blob_whose_only_holder_is_declared_dead_is_lost(tmp_path: Path) -> No
     story(tmp_path, tell)
 
 
+def test_a_peer_that_knows_nobody_yet_calls_nothing_lost(tmp_path: Path) -> None:
+    """As after a start, before the ledger was read."""
+
+    async def tell(net: Net) -> None:
+        ref = await net.give(C, DATA)
+        net.down.add(C)
+        net.dead |= {A, B, C}
+        with pytest.raises(Unavailable, match="does not know yet"):
+            await net.sites[A].ask(ReadBlob(ref, 0))
+
+    story(tmp_path, tell)
+
+
+def test_who_is_alive_is_asked_of_the_ledger_before_a_blob_is_called_lost(tmp_path: Path) -> None:
+    async def tell(net: Net) -> None:
+        ref = await net.give(C, DATA)
+        net.down.add(C)
+        net.dead.add(C)
+
+        async def catch_up() -> None:
+            net.dead.clear()  # the news is that C came back
+
+        net.sites[A].blobs.places.catch_up = catch_up
+        with pytest.raises(Unavailable, match="did not answer"):
+            await net.sites[A].ask(ReadBlob(ref, 0))
+        net.down.clear()
+        assert await net.sites[A].ask(ReadBlob(ref, 0)) == BlobChunk(pieces(DATA)[0])
+
+    story(tmp_path, tell)
+
+
 # --- what a peer answers --------------------------------------------------------------------------
 
 
