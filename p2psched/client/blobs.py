@@ -22,18 +22,18 @@ from typing import BinaryIO, Final
 from p2psched.client.session import Session
 from p2psched.model import digests, limits
 from p2psched.model.blob import BlobRef
-from p2psched.model.errors import NotFound, P2PSchedError, ProtocolError, Unavailable, UsageError
-from p2psched.model.messages import (
+from p2psched.model.blob_messages import (
     BeginUpload,
     BlobChunk,
     BlobList,
-    Done,
     EndUpload,
     ReadBlob,
     StatBlob,
     UploadChunk,
     UploadState,
 )
+from p2psched.model.errors import NotFound, P2PSchedError, ProtocolError, Unavailable, UsageError
+from p2psched.model.messages import Done
 
 WINDOW: Final = 8
 IN_MEMORY_BYTES_MAX: Final = 4 * limits.MIB  # `read` maps a file for what is larger

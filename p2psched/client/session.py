@@ -20,18 +20,10 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from p2psched.model.blob import wait_s
+from p2psched.model.blob_messages import BeginUpload, EndUpload, StatBlob
 from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
-from p2psched.model.messages import (
-    AnswerBody,
-    BeginUpload,
-    CallBody,
-    EndUpload,
-    FetchResults,
-    ListPeers,
-    PeerList,
-    StatBlob,
-)
+from p2psched.model.messages import AnswerBody, CallBody, FetchResults, ListPeers, PeerList
 from p2psched.net.address import parse
 from p2psched.net.auth import Identity
 from p2psched.net.calls import CallClient

@@ -7,8 +7,7 @@ random, so none is taken for another within the life of a cluster.
 from __future__ import annotations
 
 import hashlib
-import sys
-from array import array
+import struct
 from typing import Final
 
 from p2psched.model.ids import JobId
@@ -32,10 +31,7 @@ class Generation:
         """The ids in order, eight bytes each. Ids are only added, so that only the newest
         generation is ever packed twice."""
         if len(self._packed) != len(self.ids) * 8:
-            numbers = array("Q", sorted(self.ids))
-            if sys.byteorder == "big":
-                numbers.byteswap()
-            self._packed = numbers.tobytes()
+            self._packed = struct.pack(f"<{len(self.ids)}Q", *sorted(self.ids))
         return self._packed
 
 
@@ -83,10 +79,8 @@ def _number(job: JobId) -> int:
     return int.from_bytes(hashlib.blake2b(job.encode(), digest_size=8).digest())
 
 
-def _numbers(packed: bytes) -> array[int]:
+def _numbers(packed: bytes) -> tuple[int, ...]:
     """Raises ValueError if these are no whole numbers of eight bytes."""
-    numbers = array("Q")
-    numbers.frombytes(packed)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
+    if len(packed) % 8:
+        raise ValueError(f"{len(packed)} bytes of ids of eight each")
+    return struct.unpack(f"<{len(packed) // 8}Q", packed)

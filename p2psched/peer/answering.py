@@ -7,9 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from p2psched.model.blob_messages import ReadBlob
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
-from p2psched.model.messages import Answer, AnswerBody, Call, CallBody, Failure, ReadBlob
+from p2psched.model.messages import Answer, AnswerBody, Call, CallBody, Failure
 from p2psched.net.link import Connection
 
 log = logging.getLogger(__name__)

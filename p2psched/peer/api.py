@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from p2psched.core.jobs import Job
+from p2psched.model.blob_messages import BlobCall
 from p2psched.model.commands import (
     Cancel,
     Forget,
@@ -31,7 +32,6 @@ from p2psched.model.job import JobSpec, blobs_of
 from p2psched.model.limits import KIB
 from p2psched.model.messages import (
     AnswerBody,
-    BlobCall,
     CallBody,
     CancelJob,
     ContactList,
@@ -63,8 +63,8 @@ from p2psched.model.messages import (
     TailOutput,
 )
 from p2psched.model.raft import Member
-from p2psched.peer.others import Others
 from p2psched.peer.large_data import LargeData
+from p2psched.peer.others import Others
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop

@@ -14,22 +14,21 @@ from typing import Final
 
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef, wait_s
-from p2psched.model.errors import NotFound, P2PSchedError, Unavailable, UsageError, first_of
-from p2psched.model.ids import PeerId
-from p2psched.model.messages import (
-    AnswerBody,
+from p2psched.model.blob_messages import (
     BeginUpload,
     BlobCall,
     BlobChunk,
     BlobList,
     CopyBlob,
-    Done,
     EndUpload,
     ReadBlob,
     StatBlob,
     UploadChunk,
     UploadState,
 )
+from p2psched.model.errors import NotFound, P2PSchedError, Unavailable, UsageError, first_of
+from p2psched.model.ids import PeerId
+from p2psched.model.messages import AnswerBody, Done
 from p2psched.model.taskset import EMPTY
 from p2psched.peer.blobs import PeerBlobs
 from p2psched.peer.others import Others

@@ -16,9 +16,9 @@ from typing import Final, Protocol, TypeVar
 
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef
+from p2psched.model.blob_messages import BlobChunk, ReadBlob
 from p2psched.model.errors import P2PSchedError, Unavailable
 from p2psched.model.ids import PeerId, short
-from p2psched.model.messages import BlobChunk, ReadBlob
 from p2psched.peer.blob_places import LOST_RETRY_S, Places
 from p2psched.peer.groups import causes
 from p2psched.peer.others import Others

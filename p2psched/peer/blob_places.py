@@ -13,9 +13,10 @@ from typing import Final
 
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef
+from p2psched.model.blob_messages import BlobList, ReadBlob, StatBlob
 from p2psched.model.errors import NotFound, P2PSchedError, ProtocolError, ResultLost, Unavailable
 from p2psched.model.ids import PeerId, short
-from p2psched.model.messages import AnswerBody, BlobList, ReadBlob, StatBlob
+from p2psched.model.messages import AnswerBody
 from p2psched.peer.others import Others
 from p2psched.peer.shared_runs import SharedRuns
 

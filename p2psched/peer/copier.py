@@ -17,10 +17,11 @@ from p2psched.core.copies import live_peers, ranked
 from p2psched.core.owner import CopyBlobs
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef, ResultBlob
+from p2psched.model.blob_messages import CopyBlob
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import MIB
-from p2psched.model.messages import AnswerBody, CallBody, CopyBlob
+from p2psched.model.messages import AnswerBody, CallBody
 
 log = logging.getLogger(__name__)
 

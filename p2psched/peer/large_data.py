@@ -14,8 +14,9 @@ from p2psched.core.copies import holders_of
 from p2psched.core.raft.core import Raft
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef
+from p2psched.model.blob_messages import BlobCall
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import AnswerBody, BlobCall
+from p2psched.model.messages import AnswerBody
 from p2psched.peer.blob_api import BlobApi
 from p2psched.peer.blobs import PeerBlobs
 from p2psched.peer.copier import Copier

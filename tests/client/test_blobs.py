@@ -16,18 +16,17 @@ from p2psched.client import blobs
 from p2psched.client.session import CHUNK_CALLS_MAX, Session
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef
-from p2psched.model.errors import ProtocolError, ResultLost, Unavailable, UsageError
-from p2psched.model.ids import PeerId
-from p2psched.model.messages import (
-    AnswerBody,
+from p2psched.model.blob_messages import (
     BlobChunk,
     BlobList,
-    CallBody,
     EndUpload,
     ReadBlob,
     StatBlob,
     UploadChunk,
 )
+from p2psched.model.errors import ProtocolError, ResultLost, Unavailable, UsageError
+from p2psched.model.ids import PeerId
+from p2psched.model.messages import AnswerBody, CallBody
 from tests.peer.blob_rig import A, B, Net, some, story
 from tests.store_blobs.rig import name, put
 

@@ -13,8 +13,9 @@ import pytest
 
 from p2psched.client import blobs
 from p2psched.client.client import Client
+from p2psched.model.blob_messages import EndUpload, ReadBlob, UploadChunk
 from p2psched.model.limits import GIB, KIB, MIB
-from p2psched.model.messages import CallBody, EndUpload, ReadBlob, UploadChunk
+from p2psched.model.messages import CallBody
 from tests.integration.rig import Rig, until
 
 pytestmark = pytest.mark.process

@@ -14,13 +14,8 @@ from types import TracebackType
 import msgspec
 
 from p2psched.model.blob import BlobRef
-from p2psched.model.errors import P2PSchedError, Unavailable, from_wire
-from p2psched.model.ids import PeerId
-from p2psched.model.messages import (
-    AnswerBody,
+from p2psched.model.blob_messages import (
     BeginUpload,
-    Call,
-    CallBody,
     CopyBlob,
     EndUpload,
     ReadBlob,
@@ -28,6 +23,9 @@ from p2psched.model.messages import (
     UploadChunk,
     UploadState,
 )
+from p2psched.model.errors import P2PSchedError, Unavailable, from_wire
+from p2psched.model.ids import PeerId
+from p2psched.model.messages import AnswerBody, Call, CallBody
 from p2psched.net.frames import FrameDecoder, encode
 from p2psched.peer.blob_api import BlobApi
 from p2psched.peer.blobs import PeerBlobs

@@ -6,7 +6,8 @@ import asyncio
 from typing import cast
 
 from p2psched.model.blob import BlobRef
-from p2psched.model.messages import Answer, AnswerBody, Call, CallBody, Done, GetStatus, ReadBlob
+from p2psched.model.blob_messages import ReadBlob
+from p2psched.model.messages import Answer, AnswerBody, Call, CallBody, Done, GetStatus
 from p2psched.net.link import Connection
 from p2psched.peer.answering import CHUNKS_OUT_MAX, Answering
 from tests.peer.blob_rig import until

@@ -10,18 +10,10 @@ import pytest
 
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef
+from p2psched.model.blob_messages import BeginUpload, CopyBlob, EndUpload, UploadChunk, UploadState
 from p2psched.model.errors import NotFound, Unavailable, UsageError
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import (
-    AnswerBody,
-    BeginUpload,
-    CallBody,
-    CopyBlob,
-    Done,
-    EndUpload,
-    UploadChunk,
-    UploadState,
-)
+from p2psched.model.messages import AnswerBody, CallBody, Done
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.peer import blob_api
 from p2psched.store.blob_calls import Bytes

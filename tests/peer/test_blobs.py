@@ -13,9 +13,10 @@ import pytest
 
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef
+from p2psched.model.blob_messages import BlobChunk, BlobList, ReadBlob, StatBlob
 from p2psched.model.errors import NotFound, ResultLost, Unavailable, UsageError
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import AnswerBody, BlobChunk, BlobList, CallBody, ReadBlob, StatBlob
+from p2psched.model.messages import AnswerBody, CallBody
 from p2psched.peer import blob_fetch, blob_places
 from p2psched.store import blobs as store_module
 from tests.peer.blob_rig import A, B, C, Net, some, story, until

@@ -9,11 +9,12 @@ from p2psched.core.machine import Machine
 from p2psched.core.owner import CopyBlobs
 from p2psched.core.state import PeerRow
 from p2psched.model.blob import BlobRef, ResultBlob
+from p2psched.model.blob_messages import CopyBlob
 from p2psched.model.commands import PeerInfo
 from p2psched.model.digests import digest_of
 from p2psched.model.errors import Unavailable
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import AnswerBody, CallBody, CopyBlob, Done
+from p2psched.model.messages import AnswerBody, CallBody, Done
 from p2psched.peer.copier import Copier
 from p2psched.testing.virtual_time import run_virtually
 
