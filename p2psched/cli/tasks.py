@@ -97,12 +97,13 @@ async def ended_so_far(client: Client, view: JobView) -> AsyncIterator[TaskEnd]:
     position = 0
     while position < view.segments:
         page = await client.session.call(FetchResults(view.job, position), ResultPage)
-        for segment in page.segments[: view.segments - position]:
-            for task in open_segment(view.job, segment):
-                yield task
-        position += len(page.segments)
-        if not page.segments:
+        for at, segment in zip(page.positions, page.segments, strict=True):
+            if at < view.segments:
+                for task in open_segment(view.job, segment):
+                    yield task
+        if page.next_position <= position:
             return
+        position = page.next_position  # not one a segment: results that were run again leave gaps
 
 
 async def first_failures(client: Client, view: JobView, *, limit: int) -> list[TaskEnd]:

@@ -82,7 +82,7 @@ class Client:
     async def __aenter__(self) -> Client:
         if self._session is not None:
             raise UsageError("this client is open: open another one, or use this one")
-        addresses, secret = await asyncio.to_thread(self._find_peers)
+        addresses, secret = await self._locate()
         session = Session(addresses, secret=secret, patience_s=self._patience_s)
         await session.__aenter__()
         loop = asyncio.get_running_loop()
@@ -106,6 +106,10 @@ class Client:
     async def close(self) -> None:
         """As leaving the block does. Nothing to do for a client that is not open."""
         await self.__aexit__()
+
+    async def _locate(self) -> tuple[list[str], bytes]:
+        """Where to connect, and with which secret."""
+        return await asyncio.to_thread(self._find_peers)
 
     def _find_peers(self) -> tuple[list[str], bytes]:
         """What wasn't given comes from the variables that the command line reads too."""

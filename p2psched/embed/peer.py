@@ -16,10 +16,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar, overload
 
-from p2psched.client.client import Client, Job
-from p2psched.client.session import PATIENCE_S, Session
+from p2psched.client.batching import HasOptions, unwrap
+from p2psched.client.client import Client
+from p2psched.client.futures import Task
+from p2psched.client.session import PATIENCE_S
 from p2psched.embed.config import Config
 from p2psched.embed.thread import PeerThread
 from p2psched.model.errors import P2PSchedError, UsageError
@@ -28,6 +30,7 @@ from p2psched.model.messages import StatusAnswer
 from p2psched.peer.node import Ready
 from p2psched.store.folder import read_secret_file
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _NOT_ENTERED: Final = "use the peer as `async with Peer(...) as peer`"
@@ -40,11 +43,8 @@ class _OwnClient(Client):
         super().__init__(ready.info.address, patience_s=patience_s)
         self._ready = ready
 
-    async def __aenter__(self) -> Client:
-        secret = read_secret_file(Path(self._ready.secret_path))
-        session = Session([self._ready.info.address], secret=secret, patience_s=self._patience_s)
-        self._session = await session.__aenter__()
-        return self
+    async def _locate(self) -> tuple[list[str], bytes]:
+        return [self._ready.info.address], read_secret_file(Path(self._ready.secret_path))
 
 
 class Peer:
@@ -163,14 +163,21 @@ class Peer:
         assert self._client is not None
         return self._client
 
-    async def submit(
-        self, function: Callable[..., object] | str, *args: object, **kwargs: object
-    ) -> object:
-        """The value of `function(*args, **kwargs)`, run by any peer of the cluster. Raises what the
-        function raised, TaskFailed, or Unavailable; cancelled, it leaves the task to the cluster.
-        """
-        task = await self.client.submit(function, *args, **kwargs)
-        return await task.result() if isinstance(task, Job) else task
+    @overload
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
+
+    @overload
+    def submit(
+        self, function: str | HasOptions, /, *args: object, **kwargs: object
+    ) -> Task[object]: ...
+
+    def submit(
+        self, function: Callable[P, T] | str | HasOptions, /, *args: object, **kwargs: object
+    ) -> Task[T] | Task[object]:
+        """`function(*args, **kwargs)`, run by any peer of the cluster: `await` it for the value. As
+        `client.submit`."""
+        called, options = unwrap(function)
+        return Task(self.client.pipeline, called, options, (args, kwargs))
 
 
 async def _result(future: Future[T]) -> T:

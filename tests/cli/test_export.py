@@ -128,3 +128,20 @@ def test_a_job_that_goes_on_is_exported_as_far_as_it_is(three: LiveCluster, tmp_
     (tmp_path / "go").touch()
     assert three.run("job", "wait", "last").returncode == 0
     assert sorted(rows(three.ok("job", "export", "last"))) == [0, 1]
+
+
+def test_a_task_that_was_run_again_is_exported_and_listed_once(
+    three: LiveCluster, tmp_path: Path
+) -> None:
+    program = f"test $P2P_INDEX != 2 -a $P2P_INDEX != 5 || test -e {tmp_path}/mended"
+    assert three.run("submit-job", "--array", "0-7", "--wait", "--", "sh", "-c", program).returncode
+    states = {n: row["state"] for n, row in rows(three.ok("job", "export", "last")).items()}
+    assert {n for n, state in states.items() if state == "failed"} == {2, 5}
+    (tmp_path / "mended").touch()
+    three.ok("job", "retry", "last", "--wait")
+    found = rows(three.ok("job", "export", "last"))
+    assert sorted(found) == list(range(8))
+    assert {row["state"] for row in found.values()} == {"succeeded"}
+    assert found[2]["grant"] != found[1]["grant"]
+    listed = json.loads(three.ok("job", "results", "last", "-o", "json"))["results"]
+    assert sorted(task["index"] for task in listed) == list(range(8))
