@@ -191,7 +191,7 @@ def test_options_are_those_of_the_executor_unless_the_function_brings_its_own(
     @dataclass
     class Wrapped:
         function: Callable[[int], int]
-        options: Own
+        settings: Own
 
     own = Wrapped(work.square, Own())
     as_function = cast("Callable[[int], int]", own)
@@ -229,6 +229,17 @@ def test_shutdown_without_waiting_lets_the_calls_end(cluster: LiveCluster, tmp_p
     assert call.result(60) == str(gate)
     executor.shutdown()
     assert threads() == []
+
+
+def test_shutdown_may_cancel_what_has_not_left(cluster: LiveCluster) -> None:
+    executor = Executor(runtime_dir=cluster.runtime_dir)
+    calls = [executor.submit(work.square, number) for number in range(200)]
+    executor.shutdown(cancel_futures=True)
+    assert all(call.done() for call in calls)
+    assert {number: call.result() for number, call in enumerate(calls) if not call.cancelled()} == {
+        number: number * number for number, call in enumerate(calls) if not call.cancelled()
+    }
+    assert calls[-1].cancelled()  # nobody can have connected by then
 
 
 def test_nothing_is_left_open_by_an_executor_that_was_shut_down(cluster: LiveCluster) -> None:
