@@ -67,7 +67,7 @@ DEFAULTS: Final = Options()
 
 
 def unwrap(function: object, defaults: Options = DEFAULTS) -> tuple[Function, Options]:
-    """What to call, and how: an object with a `function` and `settings` of its own brings both.
+    """What to call, and how: an object with a `function` and its own `settings` brings both.
     Raises UsageError for what can't be called."""
     if isinstance(function, str):
         return function, defaults
