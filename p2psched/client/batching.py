@@ -60,19 +60,19 @@ class HasOptions(Protocol):
     @property
     def function(self) -> Function: ...
     @property
-    def options(self) -> TaskOptions: ...
+    def settings(self) -> TaskOptions: ...
 
 
 DEFAULTS: Final = Options()
 
 
 def unwrap(function: object, defaults: Options = DEFAULTS) -> tuple[Function, Options]:
-    """What to call, and how: an object with a `function` and its own `options` brings both.
+    """What to call, and how: an object with a `function` and its own `settings` brings both.
     Raises UsageError for what can't be called."""
     if isinstance(function, str):
         return function, defaults
     inner = getattr(function, "function", None)
-    found = getattr(function, "options", None)
+    found = getattr(function, "settings", None)
     if inner is not None and isinstance(found, TaskOptions):
         return inner, Options(
             retries=found.retries, timeout_s=found.timeout_s, cpus=found.cpus, name=found.name

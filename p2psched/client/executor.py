@@ -118,7 +118,7 @@ class _WithOptions:
     """What `submit` takes for a function with options of its own."""
 
     function: Callable[..., object]
-    options: Options
+    settings: Options
 
 
 def _check_chunksize(chunksize: int) -> None:

@@ -250,7 +250,7 @@ class Carrier:
         call.arguments = b""
 
     def _cancel_handed(self) -> None:
-        for call in self._handed:
+        for call in list(self._handed):
             call.future.cancel()  # only those that have not left
 
     def on_done(self, call: _Call) -> None:

@@ -32,6 +32,11 @@ from p2psched.model.taskset import TaskSet
 POLL_MS: Final = 10_000  # longest wait for results in one call
 
 
+def after(page: ResultPage, position: int) -> int:
+    """Where the page behind this one starts, which was asked for from `position` on."""
+    return page.next_position if page.next_position >= 0 else position + len(page.segments)
+
+
 class Job:
     """A submitted job. Any number of these may follow the same job, in any process."""
 
@@ -51,7 +56,7 @@ class Job:
         ended; an empty page now and then tells that it goes on. `position` counts segments."""
         while True:
             page = await self._session.call(FetchResults(self.id, position, POLL_MS), ResultPage)
-            position = page.next_position
+            position = after(page, position)
             ended = page.view.state is not JobState.RUNNING and position >= page.view.segments
             yield page
             del page  # while we wait for the next one, nobody holds this one

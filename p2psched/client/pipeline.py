@@ -16,7 +16,7 @@ import random
 from typing import Final
 
 from p2psched.client.batching import Batch, Batcher, Function, Options, Stage, Waiter
-from p2psched.client.job import POLL_MS
+from p2psched.client.job import POLL_MS, after
 from p2psched.client.results import results_of
 from p2psched.client.session import Asker
 from p2psched.model.errors import P2PSchedError, TaskFailed, Unavailable
@@ -136,7 +136,8 @@ class Pipeline:
                 batch.accepted()
             finally:
                 self._in_flight -= 1
-                self._schedule()
+                if self._batcher:
+                    self._schedule()
             self._tell_accepted(batch)
             if batch.is_abandoned:
                 self._on_abandoned(batch)
@@ -153,7 +154,7 @@ class Pipeline:
         position = 0
         while len(batch):
             page = await self.session.call(FetchResults(batch.job, position, POLL_MS), ResultPage)
-            position = page.next_position
+            position = after(page, position)
             for segment in page.segments:
                 for result in results_of(batch.job, segment):
                     batch.on_result(result)

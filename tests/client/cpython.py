@@ -16,7 +16,9 @@ from types import ModuleType
 from typing import Final
 
 NAME: Final = "test.test_concurrent_futures"
-DEBIAN: Final = Path(f"/usr/lib/python{sys.version_info.major}.{sys.version_info.minor}/test")
+PYTHON: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
+DEBIAN: Final = Path(f"/usr/lib/{PYTHON}/test")
+PACKAGE: Final = f"lib{PYTHON}-testsuite"
 
 
 def find() -> list[ModuleType]:

@@ -47,6 +47,7 @@ class FakeJob:
         """These tasks end now; without any, all."""
         work = self.spec.work
         assert isinstance(work, FunctionWork)
+        assert isinstance(work.code, bytes)
         function = load_code(work.code, work.python) if work.code else load_path(work.path)
         packed = [one for chunk in work.chunks for one in chunks.unpack(chunk)]
         for index in indices or range(len(packed)):

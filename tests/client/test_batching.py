@@ -179,7 +179,7 @@ def test_an_object_with_options_brings_its_own() -> None:
     @dataclass
     class Wrapped:
         function: object
-        options: Given
+        settings: Given
 
     expected = Options(retries=3, timeout_s=2.5, cpus=4, name="given")
     assert unwrap(Wrapped(len, Given())) == (len, expected)

@@ -90,8 +90,8 @@ def runtime_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_cpythons_tests_are_here_where_they_must_be() -> None:
     if not MODULES:
-        assert "CI" not in os.environ, "install libpython3-testsuite"
-        pytest.skip(f"{cpython.NAME} is not installed: libpython3-testsuite has it")
+        assert "CI" not in os.environ, f"apt-get install {cpython.PACKAGE}"
+        pytest.skip(f"{cpython.NAME} is not installed: Debian's {cpython.PACKAGE} has it")
     assert {"ExecutorTest", "WaitTests", "AsCompletedTests", "ExecutorShutdownTest"} <= set(CLASSES)
     assert len(RUN) >= 20
 

@@ -45,6 +45,12 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if "p2psched" in thread.name]
 
 
+def tasks_named(cluster: LiveCluster, name: str) -> int:
+    """Of all jobs of this name."""
+    views = cluster.ask(lambda client: client.jobs(limit=1000))
+    return sum(view.tasks for view in views if view.name == name)
+
+
 def test_a_lambda_and_an_import_path_run_as_well_as_a_function(executor: Executor) -> None:
     named = executor.submit(work.square, 7)
     nameless = executor.submit(lambda number: number * number, 7)
@@ -108,9 +114,7 @@ def test_map_in_chunks_is_as_many_tasks_as_chunks(cluster: LiveCluster) -> None:
             list(executor.map(work.fail, range(3)))
         with pytest.raises(ValueError, match="chunksize"):
             executor.map(work.square, range(3), chunksize=0)
-    views = cluster.ask(lambda client: client.jobs())
-    tasks = [view.tasks for view in views if view.name == "chunked"]
-    assert sorted(tasks) == [1, 10]  # of the second and of the first map, one job each
+    assert tasks_named(cluster, "chunked") == 10 + 1
 
 
 def test_map_stops_waiting_at_its_timeout(executor: Executor, tmp_path: Path) -> None:
@@ -187,7 +191,7 @@ def test_options_are_those_of_the_executor_unless_the_function_brings_its_own(
     @dataclass
     class Wrapped:
         function: Callable[[int], int]
-        options: Own
+        settings: Own
 
     own = Wrapped(work.square, Own())
     as_function = cast("Callable[[int], int]", own)
@@ -197,9 +201,8 @@ def test_options_are_those_of_the_executor_unless_the_function_brings_its_own(
         assert list(executor.map(as_function, range(4), chunksize=2)) == [0, 1, 4, 9]
         with pytest.raises(UsageError, match="chunks"):
             executor.map(cast("Callable[[int], int]", "math:sqrt"), [4], chunksize=2)
-    views = cluster.ask(lambda client: client.jobs(limit=3))
-    found = [(view.name, view.tasks) for view in views]
-    assert found == [("of-the-function", 2), ("of-the-function", 1), ("of-the-executor", 1)]
+    assert tasks_named(cluster, "of-the-executor") == 1
+    assert tasks_named(cluster, "of-the-function") == 1 + 2
 
 
 # --- its end --------------------------------------------------------------------------------------
@@ -226,6 +229,17 @@ def test_shutdown_without_waiting_lets_the_calls_end(cluster: LiveCluster, tmp_p
     assert call.result(60) == str(gate)
     executor.shutdown()
     assert threads() == []
+
+
+def test_shutdown_may_cancel_what_has_not_left(cluster: LiveCluster) -> None:
+    executor = Executor(runtime_dir=cluster.runtime_dir)
+    calls = [executor.submit(work.square, number) for number in range(200)]
+    executor.shutdown(cancel_futures=True)
+    assert all(call.done() for call in calls)
+    assert {number: call.result() for number, call in enumerate(calls) if not call.cancelled()} == {
+        number: number * number for number, call in enumerate(calls) if not call.cancelled()
+    }
+    assert calls[-1].cancelled()  # nobody can have connected by then
 
 
 def test_nothing_is_left_open_by_an_executor_that_was_shut_down(cluster: LiveCluster) -> None:
