@@ -37,9 +37,10 @@ from p2psched.observe.clock import BootClock
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
+from p2psched.peer.backfill import BackFill, Source
 from p2psched.peer.blob_api import blobs_of, open_blobs
 from p2psched.peer.cluster import Belonging, check_start, find_cluster, meet, record_of
-from p2psched.peer.ledger_files import open_log, write_failure
+from p2psched.peer.ledger_files import open_log, segment_bytes_for, write_failure
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
@@ -126,11 +127,18 @@ class Node:
         votes = belonging.founds or bool(self._config.votes)
         self._member = Member(self._me, folder.identity.name, address, votes)
         store, recovered = await asyncio.to_thread(
-            open_log, folder, self._member, founds=belonging.founds, wall_ms=self._clock.wall_ms()
+            open_log,
+            folder,
+            self._member,
+            founds=belonging.founds,
+            wall_ms=self._clock.wall_ms(),
+            segment_bytes_max=segment_bytes_for(self._config.snapshot_log_bytes),
         )
         if recovered.torn_bytes:
             log.warning("log-tail-cut", extra={"bytes": recovered.torn_bytes})
         self._files.callback(store.close)  # a second time if the ledger got it, which is harmless
+        for name in recovered.damaged:
+            log.critical("snapshot-damaged", extra={"file": name})
         incarnation = await asyncio.to_thread(folder.next_incarnation)
         results = await asyncio.to_thread(SqliteResults, folder.results_path)
         self._blob_files = await asyncio.to_thread(open_blobs, folder, self._clock)
@@ -207,6 +215,8 @@ class Node:
             on_membership=self._on_membership,
             on_disk_failed=self._on_disk_failed,
             on_bug=self._on_bug,
+            make_durable=self._results.make_durable,
+            snapshot_log_bytes=config.snapshot_log_bytes,
         )
         self._scheduling.attach(self._ledger)
         self._blobs, blob_api = blobs_of(
@@ -218,6 +228,8 @@ class Node:
             group=group,
             on_disk_failed=self._on_disk_failed,
         )
+        source = Source(self._links, self._ledger.coordinator)
+        self._backfill = BackFill(self._results, source)
         self._api = Api(
             me=self._me,
             scheduling=self._scheduling,
@@ -225,6 +237,7 @@ class Node:
             results=self._results,
             others=self._links,
             blobs=blob_api.answer,
+            source=source,
             tail=lambda job, index, stderr, offset: self._pool.tail(
                 job, index, stderr=stderr, offset=offset
             ),
@@ -244,6 +257,7 @@ class Node:
         group.create_task(self._links.run())
         group.create_task(self._lateness.run())
         group.create_task(self._scheduling.run())
+        group.create_task(self._backfill.run())
         group.create_task(self._keep_membership())
         group.create_task(self._meet_joins())
         group.create_task(self._announce())
@@ -390,6 +404,7 @@ class Node:
             server=self._server,
             cluster=self._belonging.cluster,
             uptime_ms=self._clock.now_ms() - self._started_ms,
+            jobs_lacking=self._results.gap_count,
             event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
             blob_bytes=self._blobs.total_bytes,
         )

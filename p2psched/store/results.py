@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,10 +38,11 @@ from p2psched.model.commands import (
     Retried,
     Stamped,
 )
-from p2psched.model.ids import JobId
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.taskset import TaskSet
-from p2psched.ports.results import Page
+from p2psched.ports.results import Fill, Gap, KnownJob, Page
+from p2psched.store import results_gaps
 from p2psched.store.results_file import Unsound, is_environment, mark, open_database, set_aside
 
 # What a segment costs besides its data: pages of segments without data are bounded by it too.
@@ -121,21 +122,26 @@ class SqliteResults:
         self._db.executemany(
             _INSERT, (self._segment_row(e.event) for e in events if isinstance(e.event, Recorded))
         )
+        self._insert_history(events)
+        for event in (e.event for e in events):
+            if isinstance(event, JobAdded) and event.spec is not None:
+                self._put_spec(event.job, event.spec)
+
+    def _insert_history(self, events: Sequence[Stamped]) -> None:
         self._db.executemany(
             "INSERT INTO history (idx, job, at_ms, wall_ms, kind, crc, event)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             map(self._history_row, events),
         )
-        for event in (e.event for e in events):
-            if isinstance(event, JobAdded) and event.spec is not None:
-                data = self._encoder.encode(event.spec)
-                row = (event.job, _crc((event.job,), data), data)
-                self._db.execute("INSERT OR REPLACE INTO spec VALUES (?, ?, ?)", row)
+
+    def _put_spec(self, job: JobId, spec: JobSpec) -> None:
+        data = self._encoder.encode(spec)
+        row = (job, _crc((job,), data), data)
+        self._db.execute("INSERT OR REPLACE INTO spec VALUES (?, ?, ?)", row)
 
     def _change(self, event: JobReopened | JobForgotten) -> None:
         if isinstance(event, JobForgotten):
-            for table in ("segment", "history", "spec"):
-                self._db.execute(f"DELETE FROM {table} WHERE job = ?", (event.job,))  # noqa: S608
+            results_gaps.forget(self._db, event.job)
             return
         for start, stop in event.tasks.ranges:
             values = (event.job, stop, start, event.job, start)
@@ -217,6 +223,71 @@ class SqliteResults:
                     raise self._damaged(f"history of job {job} fails its checksum at {index}")
                 found.append(Stamped(index, at_ms, wall_ms, self._decoder.decode(data)))
         return found
+
+    def checkpoint(self, applied_index: int) -> None:
+        """Everything is durable on return, which a commit alone does not promise here."""
+        with self._faults("make results durable"):
+            if applied_index > self._applied_index:
+                with self._transaction():
+                    self._db.execute("UPDATE applied SET entry = ?", (applied_index,))
+                self._applied_index = applied_index
+            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise errors.Unavailable(f"{self._path} is being read by another program: end it")
+
+    # --- what was never applied here: see `results_gaps` ---
+
+    def jump(self, applied_index: int, jobs: Mapping[JobId, KnownJob], upto: int) -> None:
+        """Note that entries were skipped; see port `Results`. Cost: O(jobs)."""
+        assert applied_index > self._applied_index, "nothing was skipped"
+        with self._faults("note what is missing"), self._transaction():
+            results_gaps.open_gaps(self._db, jobs, upto)
+            for job, known in jobs.items():
+                if known.spec is not None:
+                    self._put_spec(job, known.spec)
+            self._db.execute("UPDATE applied SET entry = ?", (applied_index,))
+        self._applied_index = applied_index
+
+    def gaps(self) -> dict[JobId, Gap]:
+        """See port `Results`."""
+        with self._faults("read what is missing"):
+            return results_gaps.read_gaps(self._db)
+
+    def begin_fill(self, job: JobId, gap: Gap) -> bool:
+        """See port `Results`."""
+        return self._in_gap(job, gap, lambda: results_gaps.clear(self._db, job, gap))
+
+    def fill(self, job: JobId, gap: Gap, piece: Fill) -> bool:
+        """See port `Results`."""
+
+        def insert() -> None:
+            self._insert_history([event for event in piece.events if event.index <= gap.upto])
+            if piece.spec is not None:
+                self._put_spec(job, piece.spec)
+            if piece.page is not None:
+                self._insert_page(job, gap, piece.page, piece.grants)
+
+        return self._in_gap(job, gap, insert)
+
+    def _insert_page(
+        self, job: JobId, gap: Gap, page: Page, grants: Mapping[int, tuple[int, PeerId]]
+    ) -> None:
+        parts = dict(results_gaps.cut_parts(self._db, job, gap, page))
+        for position in range(page.position, min(page.next_position, gap.positions)):
+            grant, peer = grants.get(position, (0, PeerId("")))
+            rows = [self._row(job, position, p, grant, peer) for p in parts.get(position, ())]
+            self._db.executemany(_INSERT, rows or [self._void_row(job, position)])
+
+    def end_fill(self, job: JobId, gap: Gap) -> bool:
+        """See port `Results`."""
+        return self._in_gap(job, gap, lambda: results_gaps.close(self._db, job))
+
+    def _in_gap(self, job: JobId, gap: Gap, act: Callable[[], None]) -> bool:
+        with self._faults("fill what is missing"), self._transaction():
+            if not results_gaps.holds(self._db, job, gap):
+                return False
+            act()
+            return True
 
     def close(self) -> None:
         """Idempotent."""
