@@ -7,8 +7,6 @@ random, so none is taken for another within the life of a cluster.
 from __future__ import annotations
 
 import hashlib
-import sys
-from array import array
 from typing import Final
 
 from p2psched.model.ids import JobId
@@ -16,6 +14,7 @@ from p2psched.model.limits import FORGOTTEN_IDS_MAX, FORGOTTEN_MS
 
 GENERATION_MS: Final = FORGOTTEN_MS // 24
 GENERATION_IDS_MAX: Final = FORGOTTEN_IDS_MAX // 16
+_ID_BYTES: Final = 8
 
 
 class Generation:
@@ -25,17 +24,16 @@ class Generation:
 
     def __init__(self, since_ms: int, packed: bytes = b"") -> None:
         self.since_ms = since_ms
-        self.ids: set[int] = set(_numbers(packed))
+        self.ids = {
+            int.from_bytes(packed[at : at + _ID_BYTES]) for at in range(0, len(packed), _ID_BYTES)
+        }
         self._packed = packed
 
     def packed(self) -> bytes:
         """The ids in order, eight bytes each. Ids are only added, so that only the newest
         generation is ever packed twice."""
-        if len(self._packed) != len(self.ids) * 8:
-            numbers = array("Q", sorted(self.ids))
-            if sys.byteorder == "big":
-                numbers.byteswap()
-            self._packed = numbers.tobytes()
+        if len(self._packed) != len(self.ids) * _ID_BYTES:
+            self._packed = b"".join(number.to_bytes(_ID_BYTES) for number in sorted(self.ids))
         return self._packed
 
 
@@ -80,13 +78,4 @@ class Forgotten:
 
 
 def _number(job: JobId) -> int:
-    return int.from_bytes(hashlib.blake2b(job.encode(), digest_size=8).digest())
-
-
-def _numbers(packed: bytes) -> array[int]:
-    """Raises ValueError if these are no whole numbers of eight bytes."""
-    numbers = array("Q")
-    numbers.frombytes(packed)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
+    return int.from_bytes(hashlib.blake2b(job.encode(), digest_size=_ID_BYTES).digest())

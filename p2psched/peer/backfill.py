@@ -11,20 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from p2psched.model.commands import Recorded
 from p2psched.model.errors import NotFound, P2PSchedError, Unavailable
 from p2psched.model.ids import JobId, PeerId, short
 from p2psched.model.messages import (
     AnswerBody,
-    CallBody,
     FetchHistory,
     FetchItem,
     FetchResults,
     History,
     ResultPage,
 )
+from p2psched.peer.others import Others
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.ports.results import Fill, Gap, Page
 
@@ -35,14 +35,6 @@ CALL_PATIENCE_S: Final = 5.0
 RETRY_S: Final = 0.5  # after nobody had what is missing
 
 Fetch = FetchResults | FetchItem | FetchHistory
-
-
-class Others(Protocol):
-    """Calls to other peers."""
-
-    def connected(self) -> frozenset[PeerId]: ...
-
-    async def call(self, peer: PeerId, body: CallBody) -> AnswerBody: ...
 
 
 class Source:

@@ -40,7 +40,7 @@ from p2psched.peer.api import Api
 from p2psched.peer.backfill import BackFill, Source
 from p2psched.peer.blob_api import blobs_of, open_blobs
 from p2psched.peer.cluster import Belonging, check_start, find_cluster, meet, record_of
-from p2psched.peer.ledger_files import open_log, segment_bytes_for, write_failure
+from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
@@ -49,7 +49,7 @@ from p2psched.run.pool import WorkerPool
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import LogStore, Recovered
 from p2psched.store.records import remove_record, write_record
-from p2psched.store.results import SqliteResults
+from p2psched.store.results_gaps import SqliteGapResults
 
 log = logging.getLogger(__name__)
 
@@ -132,15 +132,11 @@ class Node:
             self._member,
             founds=belonging.founds,
             wall_ms=self._clock.wall_ms(),
-            segment_bytes_max=segment_bytes_for(self._config.snapshot_log_bytes),
+            snapshot_log_bytes=self._config.snapshot_log_bytes,
         )
-        if recovered.torn_bytes:
-            log.warning("log-tail-cut", extra={"bytes": recovered.torn_bytes})
         self._files.callback(store.close)  # a second time if the ledger got it, which is harmless
-        for name in recovered.damaged:
-            log.critical("snapshot-damaged", extra={"file": name})
         incarnation = await asyncio.to_thread(folder.next_incarnation)
-        results = await asyncio.to_thread(SqliteResults, folder.results_path)
+        results = await asyncio.to_thread(SqliteGapResults, folder.results_path)
         self._blob_files = await asyncio.to_thread(open_blobs, folder, self._clock)
         self._links = PeerLinks(
             identity=Identity(peer=self._me, address=address, cluster=belonging.cluster),
@@ -229,7 +225,7 @@ class Node:
             on_disk_failed=self._on_disk_failed,
         )
         source = Source(self._links, self._ledger.coordinator)
-        self._backfill = BackFill(self._results, source)
+        group.create_task(BackFill(self._results, source).run())
         self._api = Api(
             me=self._me,
             scheduling=self._scheduling,
@@ -257,7 +253,6 @@ class Node:
         group.create_task(self._links.run())
         group.create_task(self._lateness.run())
         group.create_task(self._scheduling.run())
-        group.create_task(self._backfill.run())
         group.create_task(self._keep_membership())
         group.create_task(self._meet_joins())
         group.create_task(self._announce())

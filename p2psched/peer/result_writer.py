@@ -18,7 +18,7 @@ from p2psched.model.commands import JobForgotten, JobReopened, Recorded, Stamped
 from p2psched.model.ids import JobId
 from p2psched.model.job import Segment
 from p2psched.model.limits import MIB
-from p2psched.ports.results import Gap, KnownJob, Page, Results
+from p2psched.ports.results import Gap, GapResults, KnownJob, Page
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class Recent:
 class ResultWriter:
     """`on_failed` is called once the store can't be written any more."""
 
-    def __init__(self, results: Results, *, on_failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, results: GapResults, *, on_failed: Callable[[BaseException], None]) -> None:
         self._results = results
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
@@ -204,7 +204,7 @@ class ResultWriter:
             return recent
         return await self.read(lambda results: results.segments(job, position, bytes_max))
 
-    async def read(self, query: Callable[[Results], T]) -> T:
+    async def read(self, query: Callable[[GapResults], T]) -> T:
         """Run a query after everything that was handed to `store` before."""
         self._flush()
         return await self._loop.run_in_executor(self._thread, query, self._results)

@@ -97,7 +97,11 @@ class Results(Protocol):
         those entries may not come again."""
         ...
 
-    # Entries that this peer never applied, because it took a snapshot in their place.
+    def close(self) -> None: ...
+
+
+class GapResults(Results, Protocol):
+    """Results of a peer that may never have applied some entries, because it took a snapshot."""
 
     def jump(self, applied_index: int, jobs: Mapping[JobId, KnownJob], upto: int) -> None:
         """Note that nothing was stored of entries after the own applied index up to this one,
@@ -120,5 +124,3 @@ class Results(Protocol):
     def end_fill(self, job: JobId, gap: Gap) -> bool:
         """The gap is filled; False as above."""
         ...
-
-    def close(self) -> None: ...

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,11 +38,10 @@ from p2psched.model.commands import (
     Retried,
     Stamped,
 )
-from p2psched.model.ids import JobId, PeerId
+from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.taskset import TaskSet
-from p2psched.ports.results import Fill, Gap, KnownJob, Page
-from p2psched.store import results_gaps
+from p2psched.ports.results import Page
 from p2psched.store.results_file import Unsound, is_environment, mark, open_database, set_aside
 
 # What a segment costs besides its data: pages of segments without data are bounded by it too.
@@ -68,7 +67,7 @@ _PRUNE: Final = (
     "DELETE FROM history WHERE job = '' AND id <= (SELECT id FROM history"
     " WHERE job = '' ORDER BY id DESC LIMIT 1 OFFSET ?)"
 )
-_INSERT: Final = "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT: Final = "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _HISTORY: Final = (
     "SELECT idx, at_ms, wall_ms, crc, event FROM history WHERE job = ? AND idx > ? ORDER BY idx, id"
 )
@@ -120,7 +119,7 @@ class SqliteResults:
 
     def _insert(self, events: Sequence[Stamped]) -> None:
         self._db.executemany(
-            _INSERT, (self._segment_row(e.event) for e in events if isinstance(e.event, Recorded))
+            INSERT, (self._segment_row(e.event) for e in events if isinstance(e.event, Recorded))
         )
         self._insert_history(events)
         for event in (e.event for e in events):
@@ -141,12 +140,16 @@ class SqliteResults:
 
     def _change(self, event: JobReopened | JobForgotten) -> None:
         if isinstance(event, JobForgotten):
-            results_gaps.forget(self._db, event.job)
+            self._forget(event.job)
             return
         for start, stop in event.tasks.ranges:
             values = (event.job, stop, start, event.job, start)
             for row in self._db.execute(_OVERLAPPING, values).fetchall():
                 self._cut(event, row)
+
+    def _forget(self, job: JobId) -> None:
+        for table in ("segment", "history", "spec", "lacking"):
+            self._db.execute(f"DELETE FROM {table} WHERE job = ?", (job,))  # noqa: S608
 
     def _cut(self, event: JobReopened, row: tuple[object, ...]) -> None:
         """Take tasks out of a stored segment; what is left stays at its position."""
@@ -155,13 +158,13 @@ class SqliteResults:
         self._db.execute("DELETE FROM segment WHERE rowid = ?", (row[-1],))
         parts = parts_without(segment, event.tasks)
         for part in parts:
-            self._db.execute(_INSERT, self._row(event.job, position, part, grant, peer))
+            self._db.execute(INSERT, self._row(event.job, position, part, grant, peer))
         if not parts:
             left = self._db.execute(
                 "SELECT 1 FROM segment WHERE job = ? AND position = ?", (event.job, position)
             ).fetchone()
             if left is None:
-                self._db.execute(_INSERT, self._void_row(event.job, position))
+                self._db.execute(INSERT, self._void_row(event.job, position))
 
     def _prune(self) -> None:
         """The history of peers has no end of its own."""
@@ -234,60 +237,6 @@ class SqliteResults:
             busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise errors.Unavailable(f"{self._path} is being read by another program: end it")
-
-    # --- what was never applied here: see `results_gaps` ---
-
-    def jump(self, applied_index: int, jobs: Mapping[JobId, KnownJob], upto: int) -> None:
-        """Note that entries were skipped; see port `Results`. Cost: O(jobs)."""
-        assert applied_index > self._applied_index, "nothing was skipped"
-        with self._faults("note what is missing"), self._transaction():
-            results_gaps.open_gaps(self._db, jobs, upto)
-            for job, known in jobs.items():
-                if known.spec is not None:
-                    self._put_spec(job, known.spec)
-            self._db.execute("UPDATE applied SET entry = ?", (applied_index,))
-        self._applied_index = applied_index
-
-    def gaps(self) -> dict[JobId, Gap]:
-        """See port `Results`."""
-        with self._faults("read what is missing"):
-            return results_gaps.read_gaps(self._db)
-
-    def begin_fill(self, job: JobId, gap: Gap) -> bool:
-        """See port `Results`."""
-        return self._in_gap(job, gap, lambda: results_gaps.clear(self._db, job, gap))
-
-    def fill(self, job: JobId, gap: Gap, piece: Fill) -> bool:
-        """See port `Results`."""
-
-        def insert() -> None:
-            self._insert_history([event for event in piece.events if event.index <= gap.upto])
-            if piece.spec is not None:
-                self._put_spec(job, piece.spec)
-            if piece.page is not None:
-                self._insert_page(job, gap, piece.page, piece.grants)
-
-        return self._in_gap(job, gap, insert)
-
-    def _insert_page(
-        self, job: JobId, gap: Gap, page: Page, grants: Mapping[int, tuple[int, PeerId]]
-    ) -> None:
-        parts = dict(results_gaps.cut_parts(self._db, job, gap, page))
-        for position in range(page.position, min(page.next_position, gap.positions)):
-            grant, peer = grants.get(position, (0, PeerId("")))
-            rows = [self._row(job, position, p, grant, peer) for p in parts.get(position, ())]
-            self._db.executemany(_INSERT, rows or [self._void_row(job, position)])
-
-    def end_fill(self, job: JobId, gap: Gap) -> bool:
-        """See port `Results`."""
-        return self._in_gap(job, gap, lambda: results_gaps.close(self._db, job))
-
-    def _in_gap(self, job: JobId, gap: Gap, act: Callable[[], None]) -> bool:
-        with self._faults("fill what is missing"), self._transaction():
-            if not results_gaps.holds(self._db, job, gap):
-                return False
-            act()
-            return True
 
     def close(self) -> None:
         """Idempotent."""
