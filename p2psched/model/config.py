@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
-from p2psched.model.limits import GIB, KEEP_MS_MAX, KIB, MIB, SLOTS_MAX
+from p2psched.model.limits import GIB, KEEP_MS_MAX, KIB, SLOTS_MAX, SNAPSHOT_LOG_BYTES
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     leave_ms: int = 2000  # a clean stop waits so long for the ledger to take the tasks back
     grace_ms: int = 500  # between SIGTERM and SIGKILL of a task's process
     # Of entries; then a snapshot stands for them, and they leave the log.
-    snapshot_log_bytes: int = 16 * MIB
+    snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES
 
     def __post_init__(self) -> None:
         if not 0 <= self.slots <= SLOTS_MAX:

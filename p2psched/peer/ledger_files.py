@@ -8,9 +8,8 @@ from typing import Final
 
 from p2psched.core.raft.engine import found_cluster
 from p2psched.model.errors import Damaged, P2PSchedError, Refused
-from p2psched.model.limits import KIB
+from p2psched.model.limits import KIB, SNAPSHOT_LOG_BYTES
 from p2psched.model.raft import Member
-from p2psched.peer.snapshots import SNAPSHOT_LOG_BYTES
 from p2psched.store.disk import OsDisk
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import SEGMENT_BYTES_MAX, LogStore, Recovered

@@ -38,10 +38,11 @@ from p2psched.core.raft.engine import (
 from p2psched.core.raft.state import Timing
 from p2psched.model.commands import Envelope
 from p2psched.model.ids import PeerId
+from p2psched.model.limits import SNAPSHOT_LOG_BYTES
 from p2psched.model.messages import Forward, PeerMessage
 from p2psched.model.raft import Member, Membership, Snapshot, SnapshotPiece
 from p2psched.peer.log_writer import LogWriter
-from p2psched.peer.snapshots import SNAPSHOT_LOG_BYTES, MakeDurable, SnapshotMaker
+from p2psched.peer.snapshots import MakeDurable, SnapshotMaker
 from p2psched.ports.clock import Clock
 from p2psched.ports.ledger import LedgerListener
 from p2psched.store.log import LogStore, Recovered

@@ -13,11 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from p2psched.core.raft.engine import RaftEngine
-from p2psched.model.limits import MIB
 from p2psched.model.raft import Snapshot
 from p2psched.store.snapshots import SnapshotFiles, described
 
-SNAPSHOT_LOG_BYTES: Final = 16 * MIB  # of entries since the last one
 # While a follower takes the last one a new one would make it begin anew: it may be late by this.
 PATIENCE: Final = 4
 
