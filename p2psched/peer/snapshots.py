@@ -50,9 +50,12 @@ class SnapshotMaker:
 
     def look(self) -> None:
         """Begin a snapshot if one is due."""
-        engine = self._engine
-        patience = PATIENCE if engine.raft.sends_snapshot else 1
-        if self._under_way or engine.bytes_since_snapshot < self._log_bytes * patience:
+        engine, newest = self._engine, self._engine.raft.snapshot
+        # A large state is not written more often than as much of the log.
+        due_bytes = max(self._log_bytes, newest.size if newest is not None else 0)
+        if engine.raft.sends_snapshot:
+            due_bytes *= PATIENCE
+        if self._under_way or engine.bytes_since_snapshot < due_bytes:
             return
         head = engine.describe()
         if head is not None and not self._closed:
