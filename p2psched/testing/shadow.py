@@ -268,16 +268,20 @@ class Shadow:
     def _retry(self, job: ShadowJob, command: Retry) -> None:
         if job.state == "cancelled" or job.spec != command.spec:
             return
-        out_of_reach = {
-            index
-            for (index, _), (_, holders) in job.blobs.items()
-            if not any(self.live.get(peer, (0, False))[1] for peer in holders)
-        }
+        out_of_reach = self.out_of_reach(job)
         for index, cause in sorted(job.causes.items()):
             if command.tasks and index not in command.tasks:
                 continue
             if cause is not Cause.OK or index in out_of_reach:
                 self._reopen(job, command.job, index)
+
+    def out_of_reach(self, job: ShadowJob) -> set[int]:
+        """Tasks with a large result that no peer has which is up."""
+        return {
+            index
+            for (index, _), (_, holders) in job.blobs.items()
+            if not any(self.live.get(peer, (0, False))[1] for peer in holders)
+        }
 
     def _reopen(self, job: ShadowJob, name: JobId, index: int) -> None:
         """The task waits as if it had never run."""

@@ -220,21 +220,19 @@ class Workload:
         self._cluster.ask(command, self._on_answer)
 
     def _keep(self, submit: SubmitJob) -> None:
-        """Forget, pin, run again; or report late on what was replaced since, and is true."""
+        """Forget, pin, run again; and what peers say too late."""
         rng, cluster = self._rng, self._cluster
         draw = rng.random()
         if draw < 0.12:
             cluster.ask(Forget(submit.job), partial(self._count, "forget"))
         elif draw < 0.3:
-            cluster.ask(Pin(submit.job, pinned=rng.random() < 0.4))
-        elif draw < 0.9:
+            soon = self._about_to_go() if rng.random() < 0.5 else []
+            job = rng.choice(soon or [submit.job])
+            cluster.ask(Pin(job, pinned=rng.random() < 0.4))
+        elif draw < 0.8:
             self._retry(rng.choice(self._unsuccessful() or [submit]))
-        elif cluster.referees.shadow.replaced:
-            job, (index, name), digest = rng.choice(cluster.referees.shadow.replaced)
-            absent = [peer for peer in cluster.peers if not peer.blobs.get(digest)]
-            if absent:
-                blobs = ((index, name, digest),)
-                cluster.ask(Held(job, rng.choice(absent).id, blobs, held=False))
+        else:
+            self._report_late()
 
     def _retry(self, submit: SubmitJob) -> None:
         """As long as there is time to run all of it once more."""
@@ -248,9 +246,31 @@ class Workload:
 
     def _unsuccessful(self) -> list[SubmitJob]:
         """Jobs that somebody who looks would want to run again."""
-        jobs = self._cluster.referees.shadow.jobs
-        known = ((submit, jobs.get(submit.job)) for submit in self._submits)
-        return [submit for submit, job in known if job is not None and (job.failed or job.lost)]
+        shadow = self._cluster.referees.shadow
+        known = ((submit, shadow.jobs.get(submit.job)) for submit in self._submits)
+        return [
+            submit
+            for submit, job in known
+            if job is not None and (job.failed or shadow.out_of_reach(job))
+        ]
+
+    def _about_to_go(self) -> list[JobId]:
+        """Jobs that will be forgotten by themselves, and soon."""
+        jobs = self._cluster.referees.shadow.jobs.items()
+        return [
+            name for name, job in jobs if job.state != "running" and job.spec.keep_ms is not None
+        ]
+
+    def _report_late(self) -> None:
+        """On what was replaced since; it is true."""
+        rng, cluster = self._rng, self._cluster
+        replaced = cluster.referees.shadow.replaced[-20:]
+        if replaced:
+            job, (index, name), digest = rng.choice(replaced)
+            absent = [peer.id for peer in cluster.peers if not peer.blobs.get(digest)]
+            blobs = ((index, name, digest),)
+            for peer in absent:
+                cluster.ask(Held(job, peer, blobs, held=False))
 
     def _count(self, what: str, outcome: Outcome) -> None:
         self._cluster.happened[f"{what}: {type(outcome).__name__}"] += 1
