@@ -15,7 +15,7 @@ from p2psched.core.jobs import Job
 from p2psched.core.retention import Retention
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
-from p2psched.model.commands import Forget, Held, JobReopened, Outcome, Retry
+from p2psched.model.commands import Held, JobReopened, Outcome, Retry
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim_keeper import SimKeeper
@@ -61,11 +61,6 @@ def _claims_copies() -> Planted:
     return patch.object(SimKeeper, "_copied", claimed)
 
 
-def _forgets_whatever_came_between() -> Planted:
-    forget = keeping.forget
-    return patch.object(keeping, "forget", lambda s, command: forget(s, Forget(command.job)))
-
-
 def _forgets_too_early() -> Planted:
     return patch.object(Retention, "_due_ms", lambda retention, job: job.ended_ms)
 
@@ -87,15 +82,13 @@ HARSH: Final = Faults(
     damage_every_ms=300,
 )
 
-# A decision takes a while from its proposal to its commit.
-SLOW: Final = Faults(sync_us_max=500_000, delay_us=20_000, tail=0.2)
 # Long enough to be declared down.
 AWAY: Final = replace(HARSH, crash_every_ms=1_000, crash_all=0.3, restart_ms_max=12_000)
 
 KEEP_MUTANTS: Final = tuple(
     Mutant(name=name, plant=plant, faults=faults, broken=broken, events=4_000, jobs_max=40)
     for name, plant, faults, broken in (
-        ("the id of a forgotten job is free at once", _forgets_for_good, MILD, "P6"),
+        ("the id of a forgotten job is free at once", _forgets_for_good, MILD, "P9"),
         ("a task runs again and its old result is not voided", _voids_nothing, HARSH, "P6"),
         (
             "a report on one large result is taken for another's",
@@ -104,7 +97,6 @@ KEEP_MUTANTS: Final = tuple(
             "P6",
         ),
         ("peers count as holders that were never asked", _claims_copies, MILD, "P1"),
-        ("what nobody asked for goes on after a pin", _forgets_whatever_came_between, SLOW, "P6"),
         ("jobs are forgotten when they end", _forgets_too_early, MILD, "P9"),
         ("what is out of reach is not run again", _counts_the_dead_as_holders, AWAY, "P6"),
     )
