@@ -7,7 +7,6 @@ random, so none is taken for another within the life of a cluster.
 from __future__ import annotations
 
 import hashlib
-import struct
 from typing import Final
 
 from p2psched.model.ids import JobId
@@ -15,6 +14,7 @@ from p2psched.model.limits import FORGOTTEN_IDS_MAX, FORGOTTEN_MS
 
 GENERATION_MS: Final = FORGOTTEN_MS // 24
 GENERATION_IDS_MAX: Final = FORGOTTEN_IDS_MAX // 16
+_ID_BYTES: Final = 8
 
 
 class Generation:
@@ -24,14 +24,16 @@ class Generation:
 
     def __init__(self, since_ms: int, packed: bytes = b"") -> None:
         self.since_ms = since_ms
-        self.ids: set[int] = set(_numbers(packed))
+        self.ids = {
+            int.from_bytes(packed[at : at + _ID_BYTES]) for at in range(0, len(packed), _ID_BYTES)
+        }
         self._packed = packed
 
     def packed(self) -> bytes:
         """The ids in order, eight bytes each. Ids are only added, so that only the newest
         generation is ever packed twice."""
-        if len(self._packed) != len(self.ids) * 8:
-            self._packed = struct.pack(f"<{len(self.ids)}Q", *sorted(self.ids))
+        if len(self._packed) != len(self.ids) * _ID_BYTES:
+            self._packed = b"".join(number.to_bytes(_ID_BYTES) for number in sorted(self.ids))
         return self._packed
 
 
@@ -76,11 +78,4 @@ class Forgotten:
 
 
 def _number(job: JobId) -> int:
-    return int.from_bytes(hashlib.blake2b(job.encode(), digest_size=8).digest())
-
-
-def _numbers(packed: bytes) -> tuple[int, ...]:
-    """Raises ValueError if these are no whole numbers of eight bytes."""
-    if len(packed) % 8:
-        raise ValueError(f"{len(packed)} bytes of ids of eight each")
-    return struct.unpack(f"<{len(packed) // 8}Q", packed)
+    return int.from_bytes(hashlib.blake2b(job.encode(), digest_size=_ID_BYTES).digest())

@@ -65,7 +65,9 @@ class Machine(LedgerState):
         super().__init__()
         self.estimate_us = ESTIMATE_US_UNKNOWN  # of a task of an unknown job
         self._hash = bytes(8)
-        self._taken: dict[tuple[PeerId, int], None] = {}  # proposals, oldest first
+        # Proposals, oldest first, and why they were refused. Who takes a snapshot may have missed
+        # the first outcome, and learns it from a repeat.
+        self._taken: dict[tuple[PeerId, int], Rejected | None] = {}
 
     @property
     def state_hash(self) -> str:
@@ -109,7 +111,13 @@ class Machine(LedgerState):
                     return Placed(self.command_index, EMPTY)
                 return self._place(command)
             case _:
-                return Acknowledged() if self._is_repeat(envelope) else self._decide(command)
+                key = (envelope.proposer, envelope.request)
+                if self._is_repeat(envelope):
+                    return self._taken[key] or Acknowledged()
+                outcome = self._decide(command)
+                if isinstance(outcome, Rejected):
+                    self._taken[key] = outcome
+                return outcome
 
     def _decide(self, command: Cancel | Forget | Pin | Retry | Held) -> Outcome:
         match command:

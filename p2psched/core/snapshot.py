@@ -21,7 +21,7 @@ from p2psched.core.jobs import BlobKey, HeldGrant, Job
 from p2psched.core.machine import Machine
 from p2psched.core.state import PeerRow
 from p2psched.model.blob import ResultBlob
-from p2psched.model.commands import Grant, PeerInfo
+from p2psched.model.commands import Grant, PeerInfo, Rejected
 from p2psched.model.errors import Refused
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobHead, JobSpec, JobState
@@ -108,7 +108,7 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     result_bytes: int
     estimate_us: int
     _hash: bytes
-    _taken: dict[tuple[PeerId, int], None]
+    _taken: dict[tuple[PeerId, int], Rejected | None]
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):

@@ -37,6 +37,7 @@ from p2psched.observe.clock import BootClock
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
+from p2psched.peer.backfill import BackFill, Source
 from p2psched.peer.cluster import Belonging, check_start, find_cluster, meet, record_of
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import open_log, write_failure
@@ -49,7 +50,7 @@ from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import LogStore, Recovered
 from p2psched.store.records import remove_record, write_record
-from p2psched.store.results import SqliteResults
+from p2psched.store.results_gaps import SqliteGapResults
 
 log = logging.getLogger(__name__)
 
@@ -127,13 +128,16 @@ class Node:
         votes = belonging.founds or bool(self._config.votes)
         self._member = Member(self._me, folder.identity.name, address, votes)
         store, recovered = await asyncio.to_thread(
-            open_log, folder, self._member, founds=belonging.founds, wall_ms=self._clock.wall_ms()
+            open_log,
+            folder,
+            self._member,
+            founds=belonging.founds,
+            wall_ms=self._clock.wall_ms(),
+            snapshot_log_bytes=self._config.snapshot_log_bytes,
         )
-        if recovered.torn_bytes:
-            log.warning("log-tail-cut", extra={"bytes": recovered.torn_bytes})
         self._files.callback(store.close)  # a second time if the ledger got it, which is harmless
         incarnation = await asyncio.to_thread(folder.next_incarnation)
-        results = await asyncio.to_thread(SqliteResults, folder.results_path)
+        results = await asyncio.to_thread(SqliteGapResults, folder.results_path)
         files = await asyncio.to_thread(BlobFiles, folder.blobs_path, now_ms=self._clock.now_ms)
         self._links = PeerLinks(
             identity=Identity(peer=self._me, address=address, cluster=belonging.cluster),
@@ -173,7 +177,7 @@ class Node:
                     version=VERSION,
                     python=self._pool.python_version,
                 )
-                self._wire(store, recovered)
+                self._wire(store, recovered, group)
                 await self._live(group)
         except* _Stopped:
             pass
@@ -187,7 +191,7 @@ class Node:
             if self._config.embedded:  # the process lives on, and would vouch for the record
                 remove_record(Path(self._config.runtime_dir), self._me)
 
-    def _wire(self, store: LogStore, recovered: Recovered) -> None:
+    def _wire(self, store: LogStore, recovered: Recovered, group: asyncio.TaskGroup) -> None:
         config = self._config
         scheduler = Scheduler(
             self._info,
@@ -215,9 +219,13 @@ class Node:
             on_membership=self._on_membership,
             on_disk_failed=self._on_disk_failed,
             on_bug=self._on_bug,
+            make_durable=self._results.make_durable,
+            snapshot_log_bytes=config.snapshot_log_bytes,
         )
         self._scheduling.attach(self._ledger)
         self._data.start(self._scheduling, self._ledger.engine.raft, self._clock)
+        source = Source(self._links, self._ledger.coordinator)
+        group.create_task(BackFill(self._results, source).run())
         self._api = Api(
             me=self._me,
             scheduling=self._scheduling,
@@ -225,6 +233,7 @@ class Node:
             results=self._results,
             others=self._links,
             data=self._data,
+            source=source,
             tail=lambda job, index, stderr, offset: self._pool.tail(
                 job, index, stderr=stderr, offset=offset
             ),
@@ -390,6 +399,7 @@ class Node:
             server=self._server,
             cluster=self._belonging.cluster,
             uptime_ms=self._clock.now_ms() - self._started_ms,
+            jobs_lacking=self._results.gap_count,
             event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
             blob_bytes=self._data.blobs.total_bytes,
         )

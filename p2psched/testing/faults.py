@@ -39,6 +39,7 @@ class Faults:
     pause_every_ms: int = 0  # mean time between pauses of one peer (SIGSTOP); 0: never
     pause_ms_max: int = 3_000
     leave_every_ms: int = 0  # mean time between clean stops of one peer; 0: never
+    damage_every_ms: int = 0  # mean time between losses of one large result on one disk; 0: never
     drift_ppm: int = 0  # each clock runs too fast or too slow by up to this
     turn_us: int = 0  # the loop of a peer takes in events for so long before it acts on them
 
@@ -67,4 +68,5 @@ class Faults:
             leave_every_ms=rng.choice((0, 0, 2_000)),
             drift_ppm=rng.choice((0, 500)),
             turn_us=rng.choice((0, 0, 300, 3_000)),
+            damage_every_ms=rng.choice((0, 500, 3_000)),
         )

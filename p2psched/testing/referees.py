@@ -18,9 +18,10 @@ from p2psched.model.commands import (
     Cancel,
     Command,
     Envelope,
+    Forget,
     Granted,
+    JobReopened,
     Outcome,
-    Place,
     Recorded,
     Stamped,
     SubmitJob,
@@ -37,8 +38,9 @@ from p2psched.model.raft import (
     VoteReply,
     VoteRequest,
 )
+from p2psched.testing.keep_referee import KeepReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
-from p2psched.testing.shadow import Fact, Shadow, facts_of
+from p2psched.testing.shadow import ACTS_ONCE, Fact, Shadow, facts_of
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.snapshot_referee import SnapshotReferee
 
@@ -81,6 +83,7 @@ class Referees:
         self._begun: dict[tuple[JobId, int, int, int], int] = {}  # with grant, attempt -> peer
         self._lost_us: dict[tuple[JobId, int], int] = {}
         self._once: list[tuple[int, Envelope]] = []  # with the entry that brought it
+        self.keeping = KeepReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---
@@ -140,10 +143,11 @@ class Referees:
         self._committed_in.append(peer.engine.raft.term)
         if entry.kind is EntryKind.COMMANDS:
             for envelope in _decode(entry.payload):
-                if isinstance(envelope.command, Place | Cancel):
+                if isinstance(envelope.command, ACTS_ONCE):
                     self._once.append((entry.index, envelope))
-                proposal = (envelope.proposer, envelope.request)
-                facts = self.shadow.apply(envelope.command, proposal)
+                proposal, stamp_ms = (envelope.proposer, envelope.request), entry.stamp_ms
+                self.keeping.on_committed(envelope.command, stamp_ms)
+                facts = self.shadow.apply(envelope.command, proposal, stamp_ms=stamp_ms)
                 self._expected[self.shadow.index] = facts
                 self._note_regrants(facts)
         self._last_command.append(self.shadow.index)
@@ -172,9 +176,13 @@ class Referees:
         known = self._hashes.setdefault(machine.applied_index, state)
         where = f"at entry {machine.applied_index} on peer {peer.number}"
         demand(known == state, "P14", f"states differ {where}")
-        for job in dict.fromkeys(getattr(stamped.event, "job", None) for stamped in events):
-            if job is not None and job in machine.jobs:
-                machine.jobs[job].check()
+        names = [getattr(stamped.event, "job", None) for stamped in events]
+        touched = [name for name in dict.fromkeys(names) if name is not None]
+        for name in touched:
+            if name in machine.jobs:
+                machine.jobs[name].check()
+        if machine.applied_index == len(self.committed):
+            self.keeping.compare(machine, touched)
         for command, group in groupby(events, key=lambda stamped: stamped.index):
             if command > self._said:
                 self._on_first_said(peer, command, list(group))
@@ -197,12 +205,15 @@ class Referees:
             match stamped.event:
                 case Recorded():
                     self._on_recorded(command, stamped.event)
+                case JobReopened(job=job, tasks=tasks):
+                    self._recorded -= {(job, index) for index in tasks}
                 case Granted(grant=grant):
                     demand(grant == command, "P5", f"grant {grant} came of command {command}")
                 case _:
                     pass
 
     def _on_recorded(self, command: int, event: Recorded) -> None:
+        self.keeping.on_recorded(event)
         cancelled_by = self.cancelled.get(event.job, command)
         demand(command <= cancelled_by, "E6", f"a result of cancelled job {event.job}")
         values = chunks.unpack(event.segment.data)
@@ -220,15 +231,28 @@ class Referees:
     def on_answered(self, command: Command, outcome: Outcome) -> None:
         match command, outcome:
             case SubmitJob(job=job), Submitted():
-                demand(job in self.shadow.jobs, "P1", f"job {job} acknowledged, not committed")
+                known = job in self.shadow.jobs or job in self.shadow.forgotten
+                demand(known, "P1", f"job {job} acknowledged, not committed")
                 self.accepted[job] = None
             case Cancel(job=job), Acknowledged():
-                state = self.shadow.jobs[job].state
-                demand(state != "running", "E6", f"cancel of {job} acknowledged, not committed")
-                if state == "cancelled":
-                    self.cancelled[job] = self.shadow.cancelled_by[job]
+                self._on_cancelled(job)
+            case Forget(job=job), Acknowledged():
+                is_gone = job in self.shadow.forgotten
+                demand(is_gone, "P9", f"job {job} is said to be forgotten, and is not")
             case _:
                 pass
+
+    def _on_cancelled(self, job: JobId) -> None:
+        """Cancelled, or it had ended before; then it may run again, or be forgotten since."""
+        if job in self.shadow.cancelled_by:
+            self.cancelled[job] = self.shadow.cancelled_by[job]
+        known = self.shadow.jobs.get(job)
+        has_ended = known is not None and (known.state != "running" or known.ran_again)
+        demand(
+            has_ended or job in self.shadow.forgotten,
+            "E6",
+            f"cancel of {job} acknowledged, not committed",
+        )
 
     def on_read(self, index: int, floor: int) -> None:
         demand(index >= floor, "P8", f"a read at {index} when {floor} was committed before it")
@@ -291,7 +315,8 @@ class Referees:
             return False
         if any(machine.applied_index != len(self.committed) for machine in machines):
             return False
-        return all(job in machine.jobs for machine in machines for job in self.accepted)
+        known = {*machines[0].jobs, *self.shadow.forgotten}
+        return known.issuperset(self.accepted)
 
     def check_end(self, peers: list[SimPeer]) -> None:
         """All peers know the same, and it is what the shadow says."""
@@ -303,7 +328,11 @@ class Referees:
             state = self.shadow.jobs[job.id].state
             demand(str(job.state) == state, "P1", f"job {job.id} is {job.state}, not {state}")
         for name in self.accepted:
-            demand(name in machine.jobs, "P1", f"accepted job {name} is lost")
+            is_known = name in machine.jobs or name in self.shadow.forgotten
+            demand(is_known, "P1", f"accepted job {name} is lost")
+        for name in self.shadow.forgotten:
+            demand(name in machine.forgotten, "P9", f"the id of job {name} is free again")
+        self.keeping.check_end(peers)
         for peer in peers:
             left = peer.scheduler.owner.kept()
             demand(not left, "L5", f"peer {peer.number} still works on {left}, all jobs ended")

@@ -7,33 +7,45 @@ no code with the machine.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from p2psched.model.commands import (
     Cancel,
     Command,
     Complete,
+    Event,
+    Forget,
     Granted,
+    Held,
     JobAdded,
     JobEnded,
+    JobForgotten,
+    JobReopened,
     PeerDown,
     PeerUp,
+    Pin,
     Place,
     Recorded,
     ResultRefused,
+    ResultsLost,
     Retried,
+    Retry,
     Revoked,
     Stamped,
     SubmitJob,
 )
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import Cause, JobSpec
+from p2psched.model.job import Cause, JobSpec, Segment
 
 WAITING: Final = 0  # grants are 1 and more
 ENDED: Final = -1
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
+ACTS_ONCE: Final = Place | Cancel | Forget | Pin | Retry | Held  # whoever proposes it again
+
 Fact = tuple[str, str, int, str]  # what, job, task (-1: the job), grant or cause
+BlobName = tuple[int, str]  # task, name
 
 
 class ShadowJob:
@@ -44,9 +56,22 @@ class ShadowJob:
         self.owner: dict[int, int] = dict.fromkeys(spec.tasks, WAITING)
         self.left = len(self.owner)
         self.failures: dict[int, int] = {}
-        self.failed = False
         self.state = "running"
         self.said: dict[int, set[int]] = {}  # grant -> tasks that it had its say about
+        self.causes: dict[int, Cause] = {}  # how tasks ended for good
+        self.blobs: dict[BlobName, tuple[bytes, set[PeerId]]] = {}  # digest, holders
+        self.pinned = False
+        self.ended_ms = -1
+        self.ran_again = False
+
+    @property
+    def lost(self) -> set[int]:
+        """Tasks with a large result that nobody holds."""
+        return {index for (index, _), (_, holders) in self.blobs.items() if not holders}
+
+    @property
+    def failed(self) -> set[int]:
+        return {index for index, cause in self.causes.items() if cause is not Cause.OK}
 
 
 class Shadow:
@@ -60,13 +85,24 @@ class Shadow:
         self.index = 0
         self.facts: list[Fact] = []
         self.cancelled_by: dict[JobId, int] = {}  # job -> the command that ended it
-        self._taken: set[tuple[PeerId, int]] = set()  # placements and cancels applied before
+        self.forgotten: dict[JobId, None] = {}  # for the length of a simulation: for ever
+        self.replaced: list[tuple[JobId, BlobName, bytes]] = []  # large results that were voided
+        self.stamp_ms = 0
+        self.counts: Counter[str] = Counter()  # of facts, by what they say
+        self._taken: set[tuple[PeerId, int]] = set()  # of `ACTS_ONCE`, applied before
 
-    def apply(self, command: Command, proposal: tuple[PeerId, int] | None = None) -> list[Fact]:
+    def apply(
+        self,
+        command: Command,
+        proposal: tuple[PeerId, int] | None = None,
+        *,
+        stamp_ms: int = 0,
+    ) -> list[Fact]:
         """`proposal`: who proposed it under which number; a repeat changes nothing."""
         self.index += 1
+        self.stamp_ms = max(self.stamp_ms, stamp_ms)
         self.facts = []
-        if proposal is not None and isinstance(command, Place | Cancel):
+        if proposal is not None and isinstance(command, ACTS_ONCE):
             if proposal in self._taken:
                 return []
             self._taken.add(proposal)
@@ -76,7 +112,7 @@ class Shadow:
     def _apply(self, command: Command) -> None:
         match command:
             case SubmitJob(job=job, spec=spec):
-                if job not in self.jobs:
+                if job not in self.jobs and job not in self.forgotten:
                     self.jobs[job] = ShadowJob(spec)
                     self._say("added", job)
             case Place():
@@ -90,6 +126,22 @@ class Shadow:
                     self.live[peer] = (incarnation, False)
             case Cancel(job=job):
                 self._cancel(job)
+            case Forget() | Pin() | Retry() | Held():
+                self._keep(command)
+
+    def _keep(self, command: Forget | Pin | Retry | Held) -> None:
+        job = self.jobs.get(command.job)
+        if job is None:
+            return
+        match command:
+            case Forget():
+                self._forget(job, command)
+            case Pin(pinned=pinned):
+                job.pinned = pinned
+            case Retry():
+                self._retry(job, command)
+            case Held():
+                self._held(job, command)
 
     def owned_by(self, peer: PeerId) -> list[tuple[JobId, int]]:
         """The tasks that `peer` owns, under whatever incarnation."""
@@ -103,6 +155,7 @@ class Shadow:
 
     def _say(self, what: str, job: JobId, task: int = -1, detail: object = "") -> None:
         self.facts.append((what, job, task, str(detail)))
+        self.counts[what] += 1
 
     def _is_live(self, grant: int) -> bool:
         peer, incarnation = self.holders[grant]
@@ -138,7 +191,7 @@ class Shadow:
             for index in segment.tasks:
                 if job.owner.get(index, ENDED) == command.grant:
                     fresh.add(index)
-                    self._end_attempt(command, job, index, segment.cause)
+                    self._end_attempt(command, job, index, segment)
                 elif index not in said:
                     refused.add(index)
             said |= fresh
@@ -146,21 +199,30 @@ class Shadow:
             self._say("refused", command.job, index, command.grant)
         self._end_if_done(command.job, job)
 
-    def _end_attempt(self, command: Complete, job: ShadowJob, index: int, cause: Cause) -> None:
+    def _end_attempt(self, command: Complete, job: ShadowJob, index: int, segment: Segment) -> None:
+        cause = segment.cause
         failures = job.failures.get(index, 0)
         if cause is not Cause.OK and cause not in _FINAL_CAUSES and failures < job.spec.retries:
             job.failures[index] = failures + 1
             job.owner[index] = WAITING
             self._say("retried", command.job, index, command.grant)
             return
-        job.failed = job.failed or cause is not Cause.OK
+        job.causes[index] = cause
         job.owner[index] = ENDED
         job.left -= 1
         self._say("recorded", command.job, index, f"{command.grant} {cause}")
+        if cause is not Cause.OK:
+            return
+        for blob in segment.blobs:
+            if blob.index == index:
+                job.blobs[index, blob.name] = blob.ref.digest, set(blob.holders)
+                self.counts["large"] += 1
+        if index in job.lost:
+            self._say("lost", command.job, index)
 
     def _end_if_done(self, name: JobId, job: ShadowJob) -> None:
         if not job.left and job.state == "running":
-            job.state = "failed" if job.failed else "succeeded"
+            job.state, job.ended_ms = "failed" if job.failed else "succeeded", self.stamp_ms
             self._say("ended", name, -1, job.state)
 
     def _peer_up(self, command: PeerUp) -> None:
@@ -187,9 +249,62 @@ class Shadow:
             if owner > 0:
                 self._say("revoked", name, index, owner)
             job.owner[index] = ENDED
-        job.left, job.state = 0, "cancelled"
+        job.left, job.state, job.ended_ms = 0, "cancelled", self.stamp_ms
         self.cancelled_by[name] = self.index
         self._say("ended", name, -1, "cancelled")
+
+    # --- keeping ---
+
+    def _forget(self, job: ShadowJob, command: Forget) -> None:
+        """Whoever asks may; by itself only what is as it was when that was decided."""
+        is_asked_for = command.ended_ms is None
+        if job.state == "running":
+            return
+        if is_asked_for or (not job.pinned and job.ended_ms == command.ended_ms):
+            del self.jobs[command.job]
+            self.forgotten[command.job] = None
+            self._say("forgotten", command.job)
+
+    def _retry(self, job: ShadowJob, command: Retry) -> None:
+        if job.state == "cancelled" or job.spec != command.spec:
+            return
+        out_of_reach = self.out_of_reach(job)
+        for index, cause in sorted(job.causes.items()):
+            if command.tasks and index not in command.tasks:
+                continue
+            if cause is not Cause.OK or index in out_of_reach:
+                self._reopen(job, command.job, index)
+
+    def out_of_reach(self, job: ShadowJob) -> set[int]:
+        """Tasks with a large result that no peer has which is up."""
+        return {
+            index
+            for (index, _), (_, holders) in job.blobs.items()
+            if not any(self.live.get(peer, (0, False))[1] for peer in holders)
+        }
+
+    def _reopen(self, job: ShadowJob, name: JobId, index: int) -> None:
+        """The task waits as if it had never run."""
+        for at in [at for at in job.blobs if at[0] == index]:
+            digest, _ = job.blobs.pop(at)
+            self.replaced.append((name, at, digest))
+        del job.causes[index]
+        job.failures.pop(index, None)
+        job.owner[index] = WAITING
+        job.left += 1
+        job.state, job.ran_again = "running", True
+        self._say("reopened", name, index)
+
+    def _held(self, job: ShadowJob, command: Held) -> None:
+        lost = job.lost
+        for index, blob_name, digest in command.blobs:
+            known, holders = job.blobs.get((index, blob_name), (b"", set()))
+            if known == digest and command.held:
+                holders.add(command.peer)
+            elif known == digest:
+                holders.discard(command.peer)
+        for index in sorted(job.lost - lost):
+            self._say("lost", command.job, index)
 
 
 def facts_of(events: list[Stamped]) -> list[Fact]:
@@ -214,5 +329,17 @@ def facts_of(events: list[Stamped]) -> list[Fact]:
             case JobEnded(job=job, state=state):
                 facts.append(("ended", job, -1, str(state)))
             case _:
-                pass
+                facts += _facts_of_keeping(event)
     return sorted(facts)
+
+
+def _facts_of_keeping(event: Event) -> list[Fact]:
+    match event:
+        case JobForgotten(job=job):
+            return [("forgotten", job, -1, "")]
+        case JobReopened(job=job, tasks=tasks):
+            return [("reopened", job, index, "") for index in tasks]
+        case ResultsLost(job=job, tasks=tasks):
+            return [("lost", job, index, "") for index in tasks]
+        case _:
+            return []

@@ -111,6 +111,7 @@ class SimCluster:
             for number, member in enumerate(members)
         ]
         self._by_id = {peer.id: peer for peer in self.peers}
+        self.referees.keeping.disks = {peer.id: peer.blobs for peer in self.peers}
         for peer in self.peers:
             self.after(self.rng.randrange(1, 50), self._starter(peer))
 
@@ -352,6 +353,16 @@ class SimCluster:
 
     def any_other(self, peer: SimPeer) -> PeerId:
         return self.rng.choice([other.id for other in self.peers if other is not peer])
+
+    def carry_blob(self, giver: PeerId, taker: PeerId, digest: bytes) -> bool:
+        one, other = self._by_id[giver], self._by_id[taker]
+        there = all(peer.alive and not peer.paused for peer in (one, other))
+        answers = self.network.answers(one.number, other.number, self.faults)
+        carried = there and answers and one.blobs.get(digest, False)
+        if carried:
+            self.happened["blobs copied"] += 1
+            other.blobs[digest] = True
+        return carried
 
     def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None:
         self.referees.look_at(peer)

@@ -77,7 +77,7 @@ class Callers:
         hall = self._hall
 
         def on_outcome(outcome: Outcome) -> None:
-            if isinstance(outcome, Rejected) and outcome.code in COME_BACK:
+            if _may_come_back(outcome):
                 hall.after(AFTER_REFUSAL_MS, lambda: self._ask_somebody(command, done))
             else:
                 self.waiting -= 1
@@ -106,3 +106,10 @@ class Callers:
 
     def on_read(self, tag: int) -> tuple[int, OnRead]:
         return self._reads.pop(tag)
+
+
+def _may_come_back(outcome: Outcome) -> bool:
+    """A job that isn't there may still come, unless it was there before."""
+    if not isinstance(outcome, Rejected) or "was forgotten" in outcome.message:
+        return False
+    return outcome.code in COME_BACK

@@ -6,6 +6,7 @@ result carries job, index and grant: a referee can tell whose it is.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model import chunks
+from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment
 from p2psched.model.taskset import TaskSet
@@ -29,21 +31,51 @@ def sim_job(
     retries: int = 0,
     cpus: int = 1,
     function: bool = False,
+    large_permille: int = 0,
+    copies: int = 2,
+    keep_ms: int | None = None,
 ) -> JobSpec:
-    """A job for a simulated cluster. With `function` the tasks must be 0..n-1."""
+    """A job for a simulated cluster. With `function` the tasks must be 0..n-1. `large_permille` of
+    the tasks have large results: those of a function are the same whenever it runs, those of a
+    program are others under each grant."""
     size = len(tasks)
     work = (
         FunctionWork("sim:task", b"", (chunks.pack([b""] * size),), size, "3.11")
         if function
         else ProgramWork(("task",))
     )
-    name = f"{mean_us} {fail_permille}"
-    return JobSpec(name=name, tasks=tasks, work=work, retries=retries, cpus=cpus)
+    return JobSpec(
+        name=f"{mean_us} {fail_permille} {large_permille}",
+        tasks=tasks,
+        work=work,
+        retries=retries,
+        cpus=cpus,
+        copies=copies,
+        keep_ms=keep_ms,
+    )
 
 
 def value_of(batch: Batch, index: int) -> bytes:
     """What a task of a simulated job returns."""
     return f"{batch.job}:{index}:{batch.grant}".encode()
+
+
+def blobs_of(batch: Batch, index: int) -> tuple[ResultBlob, ...]:
+    """The large parts of a task's result: its value, a file, both, or none; drawn from its name."""
+    large_permille = int(batch.spec.name.split()[2])
+    draw = hashlib.sha256(f"{batch.job}:{index}".encode()).digest()
+    if int.from_bytes(draw[:4]) % 1000 >= large_permille:
+        return ()
+    names = (("",), ("weights",), ("", "weights"))[draw[4] % 3]
+    run = "" if isinstance(batch.spec.work, FunctionWork) else batch.grant
+    return tuple(
+        ResultBlob(
+            index,
+            name,
+            BlobRef(hashlib.sha256(f"{batch.job}:{index}:{name}:{run}".encode()).digest(), 1000),
+        )
+        for name in names
+    )
 
 
 class TasksEnd(msgspec.Struct, frozen=True):
@@ -110,7 +142,7 @@ class SimExecutor:
     def _begin(self, run: _Run) -> None:
         """Run the next task, or a few short ones that are reported together."""
         rng = self._rng
-        mean_us, fail_permille = map(int, run.batch.spec.name.split())
+        mean_us, fail_permille, _ = map(int, run.batch.spec.name.split())
         count = 1 if mean_us > 5_000 else rng.randint(1, 4)
         indices, run.left = run.left[:count], run.left[count:]
         run.now = []
@@ -131,7 +163,12 @@ def _segments(run: _Run) -> tuple[Segment, ...]:
             values = [value_of(run.batch, index) for index, _, _ in group]
             busy = sum(us for _, _, us in group)
             first, last, cause = group[0][0], group[-1][0], group[0][1]
-            segments.append(Segment(first, last + 1, cause, chunks.pack(values), busy))
+            blobs = tuple(
+                blob
+                for index, _, _ in (group if cause is Cause.OK else [])
+                for blob in blobs_of(run.batch, index)
+            )
+            segments.append(Segment(first, last + 1, cause, chunks.pack(values), busy, blobs))
             group = []
         if ended is not None:
             group.append(ended)

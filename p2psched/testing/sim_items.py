@@ -9,6 +9,7 @@ import random
 
 import msgspec
 
+from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Command
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
@@ -50,6 +51,14 @@ class SaveEnds(msgspec.Struct, frozen=True):
     state: bytes
 
 
+class CopiesEnd(msgspec.Struct, frozen=True):
+    """The copies of large results that a `CopyBlobs` wanted are made, as far as they could be."""
+
+    number: int
+    blobs: tuple[ResultBlob, ...]
+    copies: int
+
+
 class AskedHere(msgspec.Struct, frozen=True):
     tag: int
     command: Command
@@ -71,7 +80,7 @@ class LeaveHere(msgspec.Struct, frozen=True):
 
 Item = (
     Arrived | TickDue | ClockDue | TurnEnds | SyncEnds | SaveEnds | AskedHere | GivenUp | ReadHere
-    | LeaveHere | TasksEnd | BatchStops
+    | LeaveHere | TasksEnd | BatchStops | CopiesEnd
 )  # fmt: skip
 
 WireMessage = RaftMessage | Forward | Join

@@ -88,5 +88,11 @@ class SimNetwork:
                 self.cut_between(order[:1], order[1:])
         return kind
 
+    def answers(self, one: int, other: int, faults: Faults) -> bool:
+        """True if a call from one peer to the other would be answered now."""
+        if (one, other) in self._cut or (other, one) in self._cut:
+            return False
+        return not faults.drop or self._rng.random() >= faults.drop
+
     def heal(self) -> None:
         self._cut.clear()

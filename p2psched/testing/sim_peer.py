@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from p2psched.core import scheduler as sched
-from p2psched.core.owner import StartBatch, StopBatch
+from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
 from p2psched.core.raft import engine as raft
 from p2psched.core.raft.effects import (
     AddMember,
@@ -40,6 +40,7 @@ from p2psched.testing.sim_items import (
     Arrived,
     AskedHere,
     ClockDue,
+    CopiesEnd,
     GivenUp,
     Item,
     Join,
@@ -54,11 +55,12 @@ from p2psched.testing.sim_items import (
     decode_wire,
     encode_wire,
 )
+from p2psched.testing.sim_joining import Joining
+from p2psched.testing.sim_keeper import KEEPER_TAG, SimKeeper
 from p2psched.testing.sim_saves import Saves
 from p2psched.testing.sim_world import Founding, PowerLostError, World
 
 CLOCK_US: Final = 100_000  # between two looks of the scheduler at the time
-JOIN_MS: Final = 300  # between two tries to become a member
 ROUNDS_MAX: Final = 4  # in one turn; what is left waits for the next
 NEXT_TURN_US: Final = 50
 INCARNATION_FILE: Final = "incarnation"
@@ -87,6 +89,7 @@ class SimPeer:
         self.paused = False
         self.process = 0  # counts processes; what belongs to an older one is void
         self.backlog: list[Item] = []  # of a paused process
+        self.blobs: dict[bytes, bool] = {}  # ever on its disk, by digest: False if not any more
         self._timing = timing
         self._segment_bytes = segment_bytes
         self._founding = founding
@@ -109,7 +112,6 @@ class SimPeer:
         self._clock = SimClock(world.rng, world.faults.drift_ppm)
         info = PeerInfo(self.id, 0, self.member.name, self.member.address, 0, self.slots, "0", "3")
         self.scheduler = sched.Scheduler(info)
-        self._hard_state: HardState = HardState()
         self.engine = self._new_engine(HardState(), [], None)
         self.executor = SimExecutor(
             random.Random(world.rng.getrandbits(64)),
@@ -122,7 +124,8 @@ class SimPeer:
         self.saves = Saves(self, self._world)
         self._tick_at_us = 0
         self._turn_is_due = False
-        self._join_at_ms = 0
+        self._joining = Joining(self, self._world)
+        self._keeper = SimKeeper(self, self._world)
         self._reads: list[tuple[int, int]] = []  # index to apply first, tag
         self.leaving = False
         self.last_batch = 0  # that it handed to its executor before it was leaving
@@ -201,9 +204,8 @@ class SimPeer:
                 self._on_clock(now_ms)
             case AskedHere() | GivenUp() | ReadHere() | LeaveHere():
                 self._on_caller(item, now_ms)
-            case TasksEnd() | BatchStops():
-                for event in self.executor.on_due(item):
-                    self.decide(sched.Executed(now_ms, event))
+            case TasksEnd() | BatchStops() | CopiesEnd():
+                self._on_work(item, now_ms)
             case TurnEnds():
                 self._turn_is_due = False
                 self._rounds()
@@ -237,6 +239,13 @@ class SimPeer:
                 self.leaving = True
                 self.decide(sched.Leaving(now_ms, tag))
 
+    def _on_work(self, item: TasksEnd | BatchStops | CopiesEnd, now_ms: int) -> None:
+        if isinstance(item, CopiesEnd):
+            self.decide(self._keeper.end_copies(item))
+            return
+        for event in self.executor.on_due(item):
+            self.decide(sched.Executed(now_ms, event))
+
     def _on_tick(self, at_us: int, now_ms: int) -> None:
         if at_us != self._tick_at_us:
             return  # a timer that was moved forward
@@ -247,23 +256,9 @@ class SimPeer:
     def _on_clock(self, now_ms: int) -> None:
         self._world.later(CLOCK_US, self, ClockDue())
         self.decide(sched.Clocked(now_ms, self.engine.contacts()))
-        if now_ms >= self._join_at_ms:
-            self._join_at_ms = now_ms + JOIN_MS
-            raft = self.engine.raft
-            # What our log says of us may be an entry that the others have dropped since: then
-            # nobody would ever send us another one.
-            if raft.membership.member(self.id) != self.member or not raft.leader_is_live():
-                self._ask_to_join(now_ms)
-
-    def _ask_to_join(self, now_ms: int) -> None:
-        if self.engine.raft.is_leader:
+        self._keeper.look(now_ms)
+        if self._joining.look(now_ms):
             self._perform(self.engine.step(AddMember(now_ms, self._wall_ms, self.member)))
-            return
-        if self._world.size == 1:
-            return
-        leader = self.engine.raft.leader
-        whom = self._world.any_other(self) if leader in (None, self.id) else leader
-        self._world.send(self, whom, encode_wire(Join(self.member)))
 
     # --- turns ---
 
@@ -313,8 +308,7 @@ class SimPeer:
                 case raft.SendForward(to=to, forward=forward):
                     self._world.send(self, to, encode_wire(forward))
                 case raft.CoordinatorIs(coordinator=coordinator, is_self=is_self):
-                    changed = sched.CoordinatorChanged(self.now_ms, coordinator, is_self)
-                    self.decide(changed)
+                    self.decide(sched.CoordinatorChanged(self.now_ms, coordinator, is_self))
                 case raft.ReadAnswered(tag=tag, index=index):
                     self._on_read(tag, index)
                 case MembershipChanged():
@@ -346,16 +340,20 @@ class SimPeer:
                     self.engine.append(envelopes)
                 case sched.Store(events=events, applied_index=applied_index):
                     self._world.on_stored(self, events, applied_index)
+                    self._keeper.on_stored(events)
                 case StartBatch(batch=batch):
                     self.last_batch = self.last_batch if self.leaving else batch.id
                     self.executor.start(batch)
                 case StopBatch(batch=batch):
                     self.executor.stop(batch)
+                case CopyBlobs():
+                    self._keeper.copy(effect)
+                case sched.Answered(tag=tag) if tag == KEEPER_TAG:
+                    self._keeper.on_answered()
                 case sched.Answered(tag=tag, outcome=outcome):
                     self._world.on_answered(self, tag, outcome)
                 case sched.RenewIncarnation():
-                    renewed = sched.Renewed(self.now_ms, self._next_incarnation())
-                    self.decide(renewed)
+                    self.decide(sched.Renewed(self.now_ms, self._next_incarnation()))
 
     # --- the disk ---
 

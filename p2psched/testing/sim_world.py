@@ -94,6 +94,10 @@ class World(Protocol):
 
     def any_other(self, peer: SimPeer) -> PeerId: ...
 
+    def carry_blob(self, giver: PeerId, taker: PeerId, digest: bytes) -> bool:
+        """Copy a large result from one disk to another, if both are there and reach each other."""
+        ...
+
 
 def founding_of(members: list[Member], number: int, *, formed: bool) -> Founding | None:
     """What the disk of a peer starts with."""

@@ -10,14 +10,15 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import Timing
-from p2psched.model.commands import Cancel, Outcome, SubmitJob
+from p2psched.model.commands import Cancel, Forget, Held, Outcome, Pin, Retry, SubmitJob
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.limits import KIB
-from p2psched.model.taskset import TaskSet
+from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import sim_job
@@ -117,7 +118,8 @@ def _await_end(cluster: SimCluster) -> None:
     referees, peers = cluster.referees, cluster.peers
 
     def all_done() -> bool:
-        return not cluster.callers.waiting and referees.has_ended(peers)
+        all_ended = not cluster.callers.waiting and referees.has_ended(peers)
+        return all_ended and referees.keeping.is_settled(peers)
 
     cluster.run_until(all_done, within_ms=PEACE_MS, every=25)
     # An owner may still end what was taken from it, and learns of its last outcomes.
@@ -136,6 +138,9 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
     happened["entries"] = len(cluster.referees.committed)
     happened["jobs"] = len(cluster.referees.accepted)
     happened["jobs cancelled"] = len(cluster.referees.cancelled)
+    happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
+    for what in ("reopened", "lost", "large"):
+        happened[f"tasks {what}"] = cluster.referees.shadow.counts[what]
     happened["tasks started"] = len(cluster.referees.starts)
     happened["results refused"] = cluster.peers[0].scheduler.machine.results_refused
     happened["syncs"] = sum(peer.disk.syncs for peer in cluster.peers)
@@ -165,6 +170,7 @@ class Workload:
         self._rng = rng
         self._left = rng.randint(jobs_max // 4, jobs_max)
         self._work_us = WORK_US_MAX
+        self._again_us = WORK_US_MAX
         self._pause_ms = rng.choice((20, 200, 1_000))
         self._submits: list[SubmitJob] = []
         self._stopped = False
@@ -183,8 +189,10 @@ class Workload:
             self._submit()
         elif draw < 0.65 and self._submits:
             cluster.ask(rng.choice(self._submits))  # a caller that doesn't know it was accepted
-        elif draw < 0.75 and self._submits:
+        elif draw < 0.72 and self._submits:
             cluster.ask(Cancel(rng.choice(self._submits).job))
+        elif draw < 0.9 and self._submits:
+            self._keep(rng.choice(self._submits))
         else:
             cluster.read(rng.randrange(len(cluster.peers)))
         cluster.after(rng.randrange(1, 2 * self._pause_ms), self.next)
@@ -203,10 +211,69 @@ class Workload:
             fail_permille=rng.choice((0, 0, 100, 500)),
             retries=rng.choice((0, 1, 3)),
             function=first == 0 and rng.random() < 0.5,
+            large_permille=rng.choice((0, 0, 300, 1000)),
+            copies=rng.choice((1, 2, 2, 3)),
+            keep_ms=rng.choice((None, None, None, 200, 1_500, 4_000)),
         )
         command = SubmitJob(JobId(new_id(rng)), spec)
         self._submits.append(command)
         self._cluster.ask(command, self._on_answer)
+
+    def _keep(self, submit: SubmitJob) -> None:
+        """Forget, pin, run again; and what peers say too late."""
+        rng, cluster = self._rng, self._cluster
+        draw = rng.random()
+        if draw < 0.12:
+            cluster.ask(Forget(submit.job), partial(self._count, "forget"))
+        elif draw < 0.3:
+            soon = self._about_to_go() if rng.random() < 0.5 else []
+            job = rng.choice(soon or [submit.job])
+            cluster.ask(Pin(job, pinned=rng.random() < 0.4))
+        elif draw < 0.8:
+            self._retry(rng.choice(self._unsuccessful() or [submit]))
+        else:
+            self._report_late()
+
+    def _retry(self, submit: SubmitJob) -> None:
+        """As long as there is time to run all of it once more."""
+        spec = submit.spec
+        work_us = len(spec.tasks) * int(spec.name.split()[0])
+        if work_us > self._again_us:
+            return
+        self._again_us -= work_us
+        tasks = spec.tasks.take(self._rng.randrange(5)) if self._rng.random() < 0.3 else EMPTY
+        self._cluster.ask(Retry(submit.job, spec, tasks), partial(self._count, "retry"))
+
+    def _unsuccessful(self) -> list[SubmitJob]:
+        """Jobs that somebody who looks would want to run again."""
+        shadow = self._cluster.referees.shadow
+        known = ((submit, shadow.jobs.get(submit.job)) for submit in self._submits)
+        return [
+            submit
+            for submit, job in known
+            if job is not None and (job.failed or shadow.out_of_reach(job))
+        ]
+
+    def _about_to_go(self) -> list[JobId]:
+        """Jobs that will be forgotten by themselves, and soon."""
+        jobs = self._cluster.referees.shadow.jobs.items()
+        return [
+            name for name, job in jobs if job.state != "running" and job.spec.keep_ms is not None
+        ]
+
+    def _report_late(self) -> None:
+        """On what was replaced since; it is true."""
+        rng, cluster = self._rng, self._cluster
+        replaced = cluster.referees.shadow.replaced[-20:]
+        if replaced:
+            job, (index, name), digest = rng.choice(replaced)
+            absent = [peer.id for peer in cluster.peers if not peer.blobs.get(digest)]
+            blobs = ((index, name, digest),)
+            for peer in absent:
+                cluster.ask(Held(job, peer, blobs, held=False))
+
+    def _count(self, what: str, outcome: Outcome) -> None:
+        self._cluster.happened[f"{what}: {type(outcome).__name__}"] += 1
 
     def _on_answer(self, outcome: Outcome) -> None:
         self._cluster.happened[f"submit: {type(outcome).__name__}"] += 1
@@ -245,9 +312,19 @@ def start_storm(cluster: SimCluster, rng: random.Random) -> None:
         (faults.cut_every_ms, cut),
         (faults.pause_every_ms, pause),
         (faults.leave_every_ms, leave),
+        (faults.damage_every_ms, partial(_damage, cluster, rng)),
     ):
         if every_ms:
             _repeat(cluster, rng, faults, every_ms, act)
+
+
+def _damage(cluster: SimCluster, rng: random.Random) -> None:
+    """A disk loses one large result; its peer finds out when it looks."""
+    blobs = rng.choice(cluster.peers).blobs
+    here = [digest for digest, is_here in blobs.items() if is_here]
+    if here:
+        cluster.happened["blobs damaged"] += 1
+        blobs[rng.choice(here)] = False
 
 
 def _repeat(

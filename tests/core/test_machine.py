@@ -338,6 +338,15 @@ def test_a_repeated_placement_does_not_take_a_task_that_waits_again() -> None:
     assert ledger.machine.jobs[JOB].waiting == TaskSet.of(0, 1)
 
 
+def test_a_repeat_of_what_was_refused_is_refused_again() -> None:
+    """Its proposer may have missed the first outcome: by a snapshot, for one."""
+    ledger = Ledger()
+    first = ledger.do(Cancel(JOB), request=7)
+    ledger.do(SubmitJob(JOB, spec()))
+    assert ledger.do(Cancel(JOB), request=7) == first == Rejected("not-found", f"no job {JOB}")
+    assert ledger.state is JobState.RUNNING
+
+
 def test_what_is_known_of_repeats_is_bounded() -> None:
     ledger = Ledger()
     for request in range(REPEATS_KNOWN_MAX + 10):

@@ -32,12 +32,19 @@ class Listener:
     def __init__(self, me: PeerId) -> None:
         self.me = me
         self.batches: list[Committed] = []
+        self.restored: list[int] = []  # up to which entry a state stood for them
         self.coordinator: PeerId | None = None
         self.led_at: list[int] = []  # how much had been delivered when we began to coordinate
         self.decorated = 0
 
     def on_committed(self, batches: Sequence[Committed]) -> None:
         self.batches += batches
+
+    def on_restored(self, state: bytes) -> None:
+        self.restored.append(int(state))
+
+    def encode_state(self) -> bytes:
+        return b"%d" % self.batches[-1].index
 
     def on_coordinator(self, coordinator: PeerId | None, *, is_self: bool) -> None:
         assert is_self == (coordinator == self.me)

@@ -6,8 +6,10 @@ import pytest
 
 from p2psched.testing.sim import SimulationError
 from p2psched.testing.simulate import simulate
+from tests.sim.keep_mutants import KEEP_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
 
+ALL = (*MUTANTS, *KEEP_MUTANTS)
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 
 
@@ -23,13 +25,13 @@ def seeds_until_caught(mutant: Mutant) -> tuple[int, str]:
     return SEEDS_MAX, "nothing"
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.name)
 def test_the_simulator_notices_a_planted_bug(mutant: Mutant) -> None:
     _, said = seeds_until_caught(mutant)
     assert mutant.broken in said
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.name)
 def test_the_same_weather_breaks_nothing_without_the_bug(mutant: Mutant) -> None:
     options = mutant.options()
     for seed in range(3):

@@ -50,6 +50,7 @@ SHOWN_BY: Final[dict[str, tuple[str, ...]]] = {
     "pause_every_ms": ("paused",),
     "pause_ms_max": ("paused", "results refused"),
     "leave_every_ms": ("left",),
+    "damage_every_ms": ("blobs damaged",),
     "drift_ppm": ("clocks drifted",),
     "turn_us": ("late turns",),
 }
@@ -64,7 +65,11 @@ def test_the_seeds_inject_every_fault_that_there_is() -> None:
     happened["tasks of lost owners granted anew"] = len(summary.regrant_ms)
     missing = {name: [w for w in what if not happened[w]] for name, what in SHOWN_BY.items()}
     assert {name: what for name, what in missing.items() if what} == {}
-    for what in ("jobs cancelled", "reads", "submit: Submitted", "terms led"):
+    for what in (
+        *("jobs cancelled", "reads", "submit: Submitted", "terms led", "jobs forgotten"),
+        *("forget: Acknowledged", "retry: Acknowledged", "tasks reopened", "tasks lost"),
+        *("tasks large", "blobs copied"),
+    ):
         assert happened[what], what
 
 

@@ -1,0 +1,111 @@
+"""What must hold of jobs that are kept, forgotten and run again, and of large results.
+
+A forgotten id starts nothing (E6, P9), a task has one result until it is run again (P6), who is
+said to hold a large result was given it (P1), and what lacks copies gets them (L5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from p2psched.core.copies import held_by, lacking
+from p2psched.core.jobs import Job
+from p2psched.core.machine import Machine
+from p2psched.model.commands import Command, Forget, Recorded
+from p2psched.model.ids import JobId, PeerId
+from p2psched.testing.promises import demand
+from p2psched.testing.shadow import Shadow, ShadowJob
+
+if TYPE_CHECKING:
+    from p2psched.testing.sim_peer import SimPeer
+
+EARLY_MS_MAX: Final = (
+    1_000  # that ledger time may lack where a leader reckoned it and lost its place
+)
+
+
+class KeepReferee:
+    """`disks`: of all peers, digests of what was ever on each; False if it is not any more."""
+
+    def __init__(self, shadow: Shadow) -> None:
+        self._shadow = shadow
+        self.disks: Mapping[PeerId, Mapping[bytes, bool]] = {}
+
+    def on_committed(self, command: Command, stamp_ms: int) -> None:
+        """Before the shadow applies it."""
+        if not isinstance(command, Forget) or command.ended_ms is None:
+            return
+        job = self._shadow.jobs.get(command.job)
+        if job is None or job.state == "running" or job.ended_ms != command.ended_ms:
+            return
+        keep_ms = job.spec.keep_ms
+        demand(
+            keep_ms is not None and stamp_ms - job.ended_ms >= keep_ms - EARLY_MS_MAX,
+            "P9",
+            f"job {command.job} is forgotten {stamp_ms - job.ended_ms} ms after its end, and is "
+            f"kept for {keep_ms} ms",
+        )
+
+    def on_recorded(self, event: Recorded) -> None:
+        for blob in event.segment.blobs:
+            for peer in blob.holders:
+                demand(
+                    blob.ref.digest in self.disks.get(peer, {}),
+                    "P1",
+                    f"result {event.job}/{blob.index} {blob.name!r} never came to holder {peer}",
+                )
+
+    def compare(self, machine: Machine, names: Sequence[JobId]) -> None:
+        """`machine` is as far as the shadow is."""
+        total = sum(job.result_bytes for job in machine.jobs.values())
+        demand(machine.result_bytes == total, "L2", "bytes of results don't add up")
+        for name in names:
+            job, twin = machine.jobs.get(name), self._shadow.jobs.get(name)
+            demand((job is None) == (twin is None), "P9", f"job {name} is there for one only")
+            if job is not None and twin is not None:
+                demand(
+                    _view(job) == _twin_view(twin), "P6", f"results of {name}: {_differ(job, twin)}"
+                )
+
+    # --- at the end ---
+
+    def is_settled(self, peers: Sequence[SimPeer]) -> bool:
+        """True if nothing is left to copy, to confess or to forget. All peers know the same."""
+        return next(self._unsettled(peers), None) is None
+
+    def check_end(self, peers: Sequence[SimPeer]) -> None:
+        machine = peers[0].scheduler.machine
+        self.compare(machine, [*machine.jobs])
+        what = next(self._unsettled(peers), None)
+        demand(what is None, "L5", f"{what} in the end")
+
+    def _unsettled(self, peers: Sequence[SimPeer]) -> Iterator[str]:
+        machine = peers[0].scheduler.machine
+        for lack in lacking(machine):
+            yield f"{lack.job}/{lack.blob.index} lacks copies"
+        for peer in peers:
+            for job, blob in held_by(machine, peer.id):
+                if not peer.blobs.get(blob.ref.digest):
+                    yield f"peer {peer.number} does not say that it lost {job}/{blob.index}"
+        for name in machine.ended:
+            kept = machine.jobs[name]
+            if kept.spec.keep_ms is not None and not kept.pinned:
+                yield f"job {name} is not forgotten"
+
+
+def _view(job: Job) -> object:
+    blobs = {name: (blob.ref.digest, blob.holders) for name, blob in job.blobs.items()}
+    ended_ms = job.ended_ms if job.ended else None
+    return set(job.succeeded), set(job.failed), set(job.lost), blobs, job.pinned, ended_ms
+
+
+def _twin_view(twin: ShadowJob) -> object:
+    blobs = {name: (digest, tuple(sorted(held))) for name, (digest, held) in twin.blobs.items()}
+    ended_ms = twin.ended_ms if twin.state != "running" else None
+    succeeded = set(twin.causes) - twin.failed
+    return succeeded, twin.failed, twin.lost, blobs, twin.pinned, ended_ms
+
+
+def _differ(job: Job, twin: ShadowJob) -> str:
+    return f"{_view(job)} and not {_twin_view(twin)}"[:400]

@@ -1,0 +1,43 @@
+"""How a simulated peer becomes a member, and stays one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from p2psched.model.ids import PeerId
+from p2psched.testing.sim_items import Join, encode_wire
+from p2psched.testing.sim_world import World
+
+if TYPE_CHECKING:
+    from p2psched.testing.sim_peer import SimPeer
+
+JOIN_MS: Final = 300  # between two tries to become a member
+
+
+class Joining:
+    """Of one process."""
+
+    def __init__(self, peer: SimPeer, world: World) -> None:
+        self._peer = peer
+        self._world = world
+        self._at_ms = 0
+
+    def look(self, now_ms: int) -> bool:
+        """Ask somebody if need be. True if this peer leads and may add itself."""
+        if now_ms < self._at_ms:
+            return False
+        self._at_ms = now_ms + JOIN_MS
+        peer, raft = self._peer, self._peer.engine.raft
+        # What our log says of us may be an entry that the others have dropped since: then nobody
+        # would ever send us another one.
+        if raft.membership.member(peer.id) == peer.member and raft.leader_is_live():
+            return False
+        if not raft.is_leader and self._world.size > 1:
+            self._world.send(peer, self._whom(raft.leader), encode_wire(Join(peer.member)))
+        return raft.is_leader
+
+    def _whom(self, leader: PeerId | None) -> PeerId:
+        if leader in (None, self._peer.id):
+            return self._world.any_other(self._peer)
+        assert leader is not None
+        return leader
