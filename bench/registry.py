@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
-
-import psutil
 
 from bench.cluster import Cluster, family_cpu_s
 from p2psched import Client
@@ -31,7 +30,7 @@ class Stage:
 
     def cpu_s(self) -> float:
         """CPU seconds so far of all peers, hosts and programs, of this process and the pool."""
-        return self.cluster.cpu_s() + family_cpu_s(psutil.Process(), but=self.cluster.pids)
+        return self.cluster.cpu_s() + family_cpu_s(os.getpid(), but=self.cluster.pids)
 
 
 @dataclass(frozen=True, slots=True)

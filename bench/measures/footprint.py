@@ -19,11 +19,11 @@ async def footprint(_: Stage) -> Mapping[str, float]:
         job = await client.map("bench.work:work", range(100))
         assert is_work(await job.results(), 100)
         peers = [cluster.family(number) for number in range(3)]
-        before = [family_cpu_s(family[0]) for family in peers]
+        before = [family_cpu_s(family[0].pid) for family in peers]
         await asyncio.sleep(IDLE_S)
         found: dict[str, float] = {}
         for number, family in enumerate(peers):
-            used_s = family_cpu_s(family[0]) - before[number]
+            used_s = family_cpu_s(family[0].pid) - before[number]
             found[f"peer{number}_pss_mib"] = sum(map(pss_mib, family))
             found[f"peer{number}_idle_percent"] = used_s / IDLE_S * 100
             found[f"peer{number}_processes"] = len(family)

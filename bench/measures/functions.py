@@ -22,6 +22,8 @@ ROUND_TRIPS: Final = 300
 CLIENTS: Final = 64
 ROUNDS: Final = 40  # of each client
 BUSY: Final = 12
+SHORT: Final = 400
+SHORT_S: Final = 0.01
 
 _PATH: Final = "bench.work:work"
 _SYNCS: Final = 200
@@ -143,6 +145,16 @@ async def busy_functions(stage: Stage) -> Mapping[str, float]:
     return {"speed_up": one_s / two_s, "one_s": one_s, "two_s": two_s}
 
 
+async def short_items(stage: Stage) -> Mapping[str, float]:
+    """Functions of 10 ms. `over_ideal`: how much longer than work / slots they take."""
+    started = time.perf_counter()
+    job = await stage.client.map("bench.work:ten_ms", range(SHORT))
+    values = await job.results()
+    took_s = time.perf_counter() - started
+    assert values == list(range(SHORT))
+    return {"over_ideal": took_s / (SHORT * SHORT_S / 2)}
+
+
 async def _busy(client: Client) -> float:
     await (await client.map("bench.work:busy", range(2))).results()  # workers are up
     started = time.perf_counter()
@@ -172,4 +184,5 @@ MEASURES: Final = (
         "clients_64", "64 clients that each wait for one task after another", {OURS: many_clients}
     ),
     Measure("speed_up", "computing on two one-slot peers against one", {OURS: busy_functions}),
+    Measure("items_10ms", "400 functions of 10 ms", {OURS: short_items}),
 )

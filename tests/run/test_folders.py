@@ -93,6 +93,25 @@ def test_the_next_task_takes_an_untouched_folder_over_and_no_other(tmp_path: Pat
         assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_or_another_folder_in_its_place_is_not_taken_over(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    for swap in ("link", "folder", "nothing"):
+        place, task, moved = folders.Place(), tmp_path / "task", tmp_path / "moved"
+        place.enter(str(task), [])
+        task.rename(moved)
+        if swap == "link":
+            task.symlink_to(elsewhere)
+        elif swap == "folder":
+            task.mkdir(mode=0o700)
+        place.leave(is_alone=True)
+        assert not os.path.lexists(task)
+        assert place.enter(str(tmp_path / "next"), []), swap
+        place.close()
+        moved.rmdir()
+    assert elsewhere.is_dir()
+
+
 def test_a_folder_that_an_attempt_left_gives_way_to_the_one_that_is_taken_over(
     tmp_path: Path,
 ) -> None:

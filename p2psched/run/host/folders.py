@@ -6,6 +6,7 @@ one who writes them, whoever checked them before.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -55,16 +56,11 @@ def remove(folder: str) -> None:
     """Take a task's folder away with all that it holds."""
     try:
         os.rmdir(folder)  # noqa: PTH106 - most are empty
+    except NotADirectoryError:  # the task put a file or a link in its place
+        with contextlib.suppress(OSError):
+            os.unlink(folder)  # noqa: PTH108
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def is_untouched(folder: str) -> bool:
-    """True if a folder is as `make` made it, without files."""
-    try:
-        return stat.S_IMODE(os.stat(folder).st_mode) == _MODE and not os.listdir(folder)  # noqa: PTH116, PTH208
-    except OSError:
-        return False
 
 
 class Place:
@@ -76,6 +72,7 @@ class Place:
 
     def __init__(self) -> None:
         self._path = ""
+        self._number = 0  # of its inode: the name may stand for another folder by then
 
     def enter(self, path: str, files: list[File]) -> bool:
         """Have the folder `path` for a task. True if it is another one than the last task's.
@@ -83,6 +80,7 @@ class Place:
         if not self._path:
             self._path = path
             make(path, files)
+            self._number = os.lstat(path).st_ino
             return True
         before, self._path = self._path, path
         try:
@@ -95,8 +93,17 @@ class Place:
 
     def leave(self, *, is_alone: bool) -> None:
         """The task is over. `is_alone`: no process that it started can still be in its folder."""
-        if not (is_alone and is_untouched(self._path)):
+        if not (is_alone and self._is_untouched()):
             self.close()
+
+    def _is_untouched(self) -> bool:
+        """True if it is still the folder that was made, as it was made, and empty."""
+        try:
+            found = os.lstat(self._path)
+            same = found.st_mode == stat.S_IFDIR | _MODE and found.st_ino == self._number
+            return same and not os.listdir(self._path)  # noqa: PTH208 - a list is quicker
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Take the folder away."""

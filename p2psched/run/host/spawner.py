@@ -200,7 +200,7 @@ class Spawner:
         order.environment[b"P2P_TASK_ID"] = f"{order.job}/{index}".encode()
         self._report.begin(index)
         child = Child()
-        is_alone = True
+        is_alone = False
         try:
             refusal = self._spawn(child, order, folder)
             if refusal:
