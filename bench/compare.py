@@ -45,3 +45,7 @@ def describe(changes: list[Change]) -> list[str]:
         )
     lines.append(f"{len(bad)} of {len(changes)} figures are more than {TOLERANCE:.0%} worse")
     return lines
+
+
+if __name__ == "__main__":
+    main()

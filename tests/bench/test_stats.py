@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from bench.registry import Unsupported
 from bench.rivals import session
 from bench.stats import Summary, at, more_is_better, ratios, summary
 from bench.targets import Target
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 1), (0.5, 51), (0.99, 100), (1.0, 100)])
@@ -125,3 +129,13 @@ def test_a_rivals_words_are_figures_or_the_reason_that_there_are_none() -> None:
         session.read("", "no module named ray\n", 1)
     with pytest.raises(Unsupported, match="it said nothing"):
         session.read("", "", 0)
+
+
+def test_the_program_says_by_its_exit_code_whether_there_is_a_regression(tmp_path: Path) -> None:
+    a = record(tmp_path / "a.json", f__us__per_s=[100.0])
+    b = record(tmp_path / "b.json", f__us__per_s=[50.0])
+    for before, after, code in ((a, b, 1), (b, a, 0)):
+        command = [sys.executable, "-m", "bench.compare", str(before), str(after)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+        assert (done.returncode, done.stderr) == (code, "")
+        assert "1 figures are more than 10% worse" in done.stdout
