@@ -6,19 +6,21 @@ VENV := .venv
 JOBS ?= 2
 SEEDS ?= 1000
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
 PY := $(VENV)/bin/python
 RUFF := $(VENV)/bin/ruff
 READY := $(VENV)/.python-ready
 DEMO := $(VENV)/.demo-ready
 DEV := $(VENV)/.dev-ready
+PEERS := .peers/.ready
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 CODE := $(wildcard p2psched tests bench examples)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup demo check fmt fmt-check lint types test test-fast test-process test-long sim \
-	bench docs clean
+	bench bench-peers docs clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
@@ -59,14 +61,17 @@ test-long: $(DEV) ## Run the tests that take minutes, and the properties on new 
 sim: $(DEV) ## Simulate clusters under faults (SEEDS=1000)
 	$(PY) -m p2psched.testing.run --seeds $(SEEDS)
 
-bench: $(DEV) ## Measure
-	$(PY) -m bench.run
+bench: $(DEV) ## Measure (BENCH_ARGS="--only NAME --repeat N --no-record")
+	$(PY) -m bench.run $(BENCH_ARGS)
+
+bench-peers: $(DEV) $(PEERS) ## Measure beside Dask and Ray, in an environment of their own
+	$(PY) -m bench.run --rivals $(BENCH_ARGS)
 
 docs: $(DEV) ## Check that the documents agree with each other and with the files
 	$(PY) -m pytest -q tests/meta/test_docs.py
 
 clean: ## Remove everything that the targets above made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .peers .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find p2psched tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY):
@@ -91,3 +96,11 @@ $(DEMO): $(READY) pyproject.toml
 $(DEV): $(READY) pyproject.toml
 	$(PIP) -e '.[demo,dev]'
 	@touch $@ $(DEMO)
+
+# A rival that can't be installed here is named in the report, and the others are measured.
+$(PEERS): $(READY)
+	rm -rf .peers
+	$(PYTHON) -m venv .peers
+	.peers/bin/python -m pip install --quiet --disable-pip-version-check distributed psutil
+	-.peers/bin/python -m pip install --quiet --disable-pip-version-check ray
+	@touch $@

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from p2psched import Client
 from p2psched.model.errors import P2PSchedError
 
 READY_TIMEOUT_S = 30.0
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Cluster:
@@ -31,8 +33,16 @@ class Cluster:
         self.addresses = [f"127.0.0.1:{_free_port()}" for _ in slots]
         self.processes: list[subprocess.Popen[bytes]] = []
 
+    @property
+    def runtime_dir(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def pids(self) -> frozenset[int]:
+        return frozenset(process.pid for process in self.processes)
+
     def client(self, number: int = 0) -> Client:
-        return Client(self.addresses[number], runtime_dir=self.folder / "run")
+        return Client(self.addresses[number], runtime_dir=self.runtime_dir)
 
     async def start(self) -> None:
         for number in range(len(self._slots)):
@@ -58,7 +68,7 @@ class Cluster:
         self.processes[number] = self._start_peer(number)
 
     def _spawn(self, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "P2PSCHED_RUNTIME_DIR": str(self.folder / "run")}
+        environment = {**os.environ, "P2PSCHED_RUNTIME_DIR": str(self.runtime_dir)}
         with log.open("wb") as output:
             return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
 
@@ -93,14 +103,54 @@ class Cluster:
         return [peer, *peer.children(recursive=True)]
 
     def cpu_s(self) -> float:
-        """CPU seconds of all peers and their workers so far."""
-        total = 0.0
+        """CPU seconds so far of all peers, and of all that they started."""
+        return sum(family_cpu_s(process.pid) for process in self.processes)
+
+    def rss_mib(self) -> dict[str, float]:
+        """Resident memory of each process now, by peer and age."""
+        found = {}
         for number in range(len(self.processes)):
-            for process in self.family(number):
+            for age, process in enumerate(self.family(number)):
                 with contextlib.suppress(psutil.Error):
-                    times = process.cpu_times()
-                    total += times.user + times.system
-        return total
+                    found[f"peer{number}_process{age}"] = process.memory_info().rss / 2**20
+        return found
+
+    def sync_times_us(self, count: int) -> list[float]:
+        """What one small append with fdatasync costs where the peers keep their logs."""
+        path = os.path.join(self.folder, "sync-probe")  # noqa: PTH118 (beside os.open)
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        times = []
+        try:
+            for _ in range(count):
+                started = time.perf_counter()
+                os.write(descriptor, b"x" * 300)
+                os.fdatasync(descriptor)
+                times.append((time.perf_counter() - started) * 1e6)
+        finally:
+            os.close(descriptor)
+            os.unlink(path)  # noqa: PTH108 (beside os.open)
+        return times
+
+
+def family_cpu_s(pid: int, *, but: frozenset[int] = frozenset()) -> float:
+    """CPU seconds so far of a process and all its descendants, dead ones included; but for some
+    children and what is theirs. From /proc and not by psutil, which reads every process there is
+    to find those of one: at each measurement that would be a part of what is measured."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = [
+            int(word)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            for word in (task / "children").read_text().split()
+        ]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    total = sum(map(int, fields[11:15])) / _TICKS_A_SECOND
+    return total + sum(family_cpu_s(child) for child in children if child not in but)
+
+
+def pss_mib(process: psutil.Process) -> float:
+    return float(process.memory_full_info().pss) / 2**20
 
 
 @contextlib.asynccontextmanager

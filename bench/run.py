@@ -1,7 +1,8 @@
 """`make bench`: measure, compare within the run, print, and record in bench/results/.
 
 Absolute figures belong to the machine and the minute; ratios within one run travel better. Rivals
-and limits are interleaved with our own runs, A B A B, so that both meet the same machine.
+and limits are interleaved with our own runs, A B A B, so that both meet the same machine. What
+can't be measured here is named in the report with its reason.
 """
 
 from __future__ import annotations
@@ -9,110 +10,163 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime as dt
+import itertools
 import json
 import os
 import platform
-import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import psutil
 
-from bench import measures, recovery
+from bench import targets
 from bench.cluster import running
+from bench.measures import registry
+from bench.registry import Measure, Stage, Unsupported
+from bench.rivals import session
+from p2psched.peer.process import loop_factory
 
-RECOVERY_SLOTS = (3, 3, 3)
-SLOTS = (1, 1, 0)  # 3 peers, 2 slots in all: the same two workers as the pool's
-RESULTS = Path(__file__).parent / "results"
+RESULTS: Final = Path(__file__).parent / "results"
+
+
+class Report:
+    """What was found, and what could not be measured."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, list[float]] = {}
+        self.missing: dict[str, str] = {}
+        self.versions: dict[str, str] = {}
+
+    def note(self, name: str, found: Mapping[str, float]) -> None:
+        for unit, value in found.items():
+            self.figures.setdefault(f"{name}.{unit}", []).append(value)
+
+    def miss(self, name: str, reason: str) -> None:
+        self.missing.setdefault(name, reason)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one measure")
     parser.add_argument("--repeat", type=int, default=5, help="runs of each measure")
-    parser.add_argument("--kills", type=int, default=10, help="of the leader, and of an owner")
+    parser.add_argument("--rivals", action="store_true", help="Dask and Ray too: make bench-peers")
     parser.add_argument("--no-record", action="store_true", help="print only")
+    parser.add_argument("--list", action="store_true", help="show the measures")
     options = parser.parse_args()
-    report = asyncio.run(measure(options.repeat, options.kills))
-    print_report(report)
-    if not options.no_record:
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{report['date']}.json"
-        path.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"\nrecorded in {path}")
-
-
-async def measure(repeat: int, kills: int) -> dict[str, object]:
-    found: dict[str, list[float]] = {}
-
-    def note(name: str, figures: dict[str, float]) -> None:
-        for key, value in figures.items():
-            found.setdefault(f"{name}.{key}", []).append(value)
-
-    # The environment reaches the workers: they import this module by its path.
+    try:
+        chosen = registry().choose(options.only)
+    except KeyError as error:
+        parser.error(error.args[0])
+    if options.list:
+        for measure in chosen:
+            print(f"{measure.name:16}{measure.what}: {', '.join(measure.contenders)}")
+        return
+    # The environment reaches the workers: they import the tasks by their path.
     os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    machine = describe_machine()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        report = runner.run(measure_all(chosen, options.repeat, with_rivals=options.rivals))
+    print_report(report, machine)
+    if not options.no_record:
+        print(f"\nrecorded in {record(report, machine, options.repeat)}")
+
+
+async def measure_all(chosen: Sequence[Measure], repeat: int, *, with_rivals: bool) -> Report:
+    report = Report()
     with ProcessPoolExecutor(2) as pool:
-        async with running(SLOTS) as cluster, cluster.client() as client:
-            await measures.functions(cluster, client)
-            measures.pool_functions(pool)
-            for _ in range(repeat):
-                note("functions", await measures.functions(cluster, client))
-                note("pool", measures.pool_functions(pool))
-                note("pool_unchunked", measures.pool_functions_unchunked(pool))
-                note("programs", await measures.programs(client))
-                note("spawn", measures.spawned_programs())
-                trips = await measures.round_trips(client)
-                note("round_trip", {"p50_ms": _at(trips, 0.5), "p99_ms": _at(trips, 0.99)})
-                syncs = measures.sync_us(str(cluster.folder))
-                note("sync", {"p50_us": _at(syncs, 0.5), "p99_us": _at(syncs, 0.99)})
-            note("footprint", await measures.footprint(cluster))
-        async with running(RECOVERY_SLOTS) as cluster:
-            for name, times in (
-                ("leader_killed", await recovery.leader_kills(cluster, kills)),
-                ("owner_killed", await recovery.owner_kills(cluster, kills)),
-            ):
-                found[f"{name}.s"] = times
-    return {
-        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H%M%SZ"),
-        "machine": _machine(),
-        "repeat": repeat,
-        "figures": found,
-    }
+        for slots, group in itertools.groupby(chosen, lambda measure: measure.slots):
+            measures = list(group)
+            async with running(slots) as cluster, cluster.client() as client:
+                stage = Stage(cluster, client, pool)
+                await _warm_up(stage)
+                for number in range(repeat):
+                    for measure in measures:
+                        if number < measure.repeat_max:
+                            await _measure(stage, measure, report)
+                    rivals = [measure.name for measure in measures if measure.rivals]
+                    if with_rivals and rivals:
+                        await _measure_rivals(rivals, report)
+    return report
 
 
-def print_report(report: dict[str, object]) -> None:
-    found = report["figures"]
-    assert isinstance(found, dict)
-    print(json.dumps(report["machine"]))
-    print(f"{'':34}{'min':>12}{'median':>12}{'max':>12}")
-    for name, values in sorted(found.items()):
-        low, middle, high = min(values), statistics.median(values), max(values)
-        print(f"{name:34}{low:12,.2f}{middle:12,.2f}{high:12,.2f}")
-    for ours, theirs, what in (
-        ("functions.per_s", "pool.per_s", "functions / process pool in chunks of 512"),
-        ("functions.per_s", "pool_unchunked.per_s", "functions / process pool, one a message"),
-        ("programs.per_s", "spawn.per_s", "programs / bare posix_spawn"),
+async def _warm_up(stage: Stage) -> None:
+    await (await stage.client.map("bench.work:work", range(1000))).results()
+    list(stage.pool.map(abs, range(1000)))
+
+
+async def _measure(stage: Stage, measure: Measure, report: Report) -> None:
+    for _ in range(measure.times):
+        for contender, run in measure.contenders.items():
+            name = f"{measure.name}.{contender}"
+            if name in report.missing:
+                continue
+            try:
+                report.note(name, await run(stage))
+            except Unsupported as reason:
+                report.miss(name, str(reason))
+            print(f"  {name}", file=sys.stderr, flush=True)
+
+
+async def _measure_rivals(measures: Sequence[str], report: Report) -> None:
+    """A rival runs only while it is measured: idle ones would take their share of the cores."""
+    for rival in session.RIVALS:
+        if rival in report.missing:
+            continue
+        try:
+            found = await session.run(rival, measures)
+        except Unsupported as reason:
+            report.miss(rival, str(reason))
+            continue
+        report.versions[rival] = found.version
+        for measure, figures in found.figures.items():
+            report.note(f"{measure}.{rival}", figures)
+        for measure, text in found.missing.items():
+            report.miss(f"{measure}.{rival}", text)
+        print(f"  {rival}", file=sys.stderr, flush=True)
+
+
+def print_report(report: Report, machine: Mapping[str, object]) -> None:
+    print(json.dumps({**machine, "rivals": report.versions}))
+    for lines in (
+        targets.table(report.figures),
+        targets.comparisons(report.figures),
+        targets.verdicts(report.figures),
+        (f"not measured: {name}: {reason}" for name, reason in report.missing.items()),
     ):
-        ratios = [a / b for a, b in zip(found[ours], found[theirs], strict=True)]
-        print(f"x{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]  {what}")
+        for line in lines:
+            print(line)
 
 
-def _at(values: Sequence[float], share: float) -> float:
-    return values[min(len(values) - 1, int(len(values) * share))]
+def record(report: Report, machine: Mapping[str, object], repeat: int) -> Path:
+    date = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{date}.json"
+    content = {
+        "date": date,
+        "machine": machine,
+        "repeat": repeat,
+        "rivals": report.versions,
+        "missing": report.missing,
+        "figures": report.figures,
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
 
 
-def _machine() -> dict[str, object]:
+def describe_machine() -> dict[str, object]:
     names = ("p2psched", "uvloop", "msgspec", "zstandard")
     return {
         "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load": [round(load, 2) for load in os.getloadavg()],
         "kernel": platform.release(),
         "architecture": platform.machine(),
         "python": sys.version.split()[0],
         "versions": {name: version(name) for name in names},
-        "slots": list(SLOTS),
     }
 
 

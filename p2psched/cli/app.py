@@ -39,6 +39,12 @@ def run(arguments: Sequence[str]) -> int:
     # What the client's connections log is in the errors too; only `start` sends a log anywhere.
     logging.getLogger("p2psched").addHandler(_NOWHERE)
     try:
+        serving = os.environ.pop("P2PSCHED_SERVING", None)
+        if serving is not None:  # the second life of `p2psched start`
+            from p2psched.cli.serve import serve  # noqa: PLC0415
+
+            serve(serving)
+            return 0
         # Here and not above: Ctrl-C while the commands load must end as quietly as later.
         from p2psched.cli.commands import app  # noqa: PLC0415
 

@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import IO, Final
 
-import typer
-
 from p2psched.cli.output import Output, note, write_bytes, write_line
 from p2psched.model.config import Config
 from p2psched.model.errors import Unavailable
@@ -61,6 +59,8 @@ def start_detached(
         if not answer:
             code = child.wait()
             _pass_on(notes, log)
+            import typer  # noqa: PLC0415 (not in the peer's own process)
+
             raise typer.Exit(code if code > 0 else 1)
     if output is not Output.TABLE:
         write_bytes(sys.stdout, answer)

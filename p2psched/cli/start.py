@@ -6,17 +6,15 @@ ever printed or passed in a command line.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
-import threading
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from p2psched.cli.detach import enter_background, start_detached
+from p2psched.cli.detach import start_detached
 from p2psched.cli.options import (
     OutputOption,
     SecretOption,
@@ -25,21 +23,14 @@ from p2psched.cli.options import (
     keep_ms,
     runtime_dir,
 )
-from p2psched.cli.output import Output, note, print_json, write_line
+from p2psched.cli.output import Output
+from p2psched.cli.serve import Serving, become_peer
 from p2psched.model.config import Config
-from p2psched.model.errors import P2PSchedError, UsageError
-from p2psched.model.ids import short
+from p2psched.model.errors import UsageError
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
 from p2psched.net.address import DEFAULT_PORT
 from p2psched.observe import logs
-from p2psched.peer.node import Ready
-from p2psched.peer.process import run_peer
-from p2psched.store.folder import AddressBook, default_data_folder
-from p2psched.store.records import list_records
-
-NOTICE_S: Final = 3.0  # a start that takes longer says what it waits for
-ADDRESSES_SHOWN: Final = 3
-EXIT_INTERRUPTED: Final = 130
+from p2psched.store.folder import default_data_folder
 
 EXAMPLES: Final = """\b
 Examples:
@@ -184,95 +175,16 @@ def start(
             patience_s=duration(patience, "--patience"),
         )
     else:
-        logs.setup(log_level, sys.stderr, json=log_json)
-        _run(config, output, detached=detached)
+        become_peer(
+            Serving(
+                config=config,
+                output=output,
+                log_level=log_level,
+                log_json=log_json,
+                detached=detached,
+            )
+        )
 
 
 def _host_name() -> str:
     return socket.gethostname().partition(".")[0] or "peer"
-
-
-def _run(config: Config, output: Output, *, detached: bool) -> None:
-    def on_ready(ready: Ready) -> None:
-        notice.cancel()
-        try:
-            _say_ready(ready, config, output)
-        except OSError:
-            # Who started us may be gone, and a peer doesn't end for a line that nobody reads.
-            note("nobody reads the output")
-        if detached:
-            enter_background(Path(config.data), is_ready=True)
-
-    def on_delay() -> None:
-        note(_waiting_for(config))
-        if detached and _is_up(config):
-            enter_background(Path(config.data), is_ready=False)
-
-    notice = threading.Timer(NOTICE_S, on_delay)
-    notice.daemon = True
-    notice.start()
-    try:
-        run_peer(config, on_ready=on_ready)
-    except asyncio.CancelledError:  # a second Ctrl-C while it ended
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    finally:
-        notice.cancel()
-
-
-def _say_ready(ready: Ready, config: Config, output: Output) -> None:
-    info = ready.info
-    match output:
-        case Output.JSON:
-            print_json(
-                peer={
-                    "id": info.peer,
-                    "name": info.name,
-                    "address": info.address,
-                    "pid": info.pid,
-                    "slots": info.slots,
-                    "data": config.data,
-                    "cluster": ready.cluster,
-                    "secret_file": ready.secret_path,
-                    "founded": ready.founded,
-                }
-            )
-        case Output.QUIET:
-            write_line(short(info.peer))
-        case Output.TABLE:
-            what = "the first of a new cluster" if ready.founded else "a peer of its cluster"
-            slots = f"{info.slots} slot{'' if info.slots == 1 else 's'}"
-            write_line(
-                f"peer {info.name} is up at {info.address}: {what}, pid {info.pid}, {slots}\n"
-                f"data   {config.data}\n"
-                f"join   p2psched start --name NAME --listen 127.0.0.1:0 --join {info.address}\n"
-                f"       (from another machine add --secret-file with a copy of\n"
-                f"       {ready.secret_path})\n"
-                f"stop   Ctrl-C, or p2psched stop {info.name}"
-            )
-
-
-def _waiting_for(config: Config) -> str:
-    """Why the peer is not ready yet, as far as can be seen from its folder."""
-    if not _is_up(config):
-        if config.join:
-            return f"waiting for an answer from {', '.join(config.join)}"
-        return f"still reading {config.data}"
-    others = AddressBook(Path(config.data) / "peers.json").load()
-    shown = [f"{name or 'one'} at {address}" for name, address in others.values()]
-    more = f" and {len(shown) - ADDRESSES_SHOWN} more" if len(shown) > ADDRESSES_SHOWN else ""
-    known = f" ({', '.join(shown[:ADDRESSES_SHOWN])}{more})" if shown else ""
-    return (
-        f"peer {config.name} is up and waits for a majority of the voters of its cluster: "
-        f"start its other peers{known}"
-    )
-
-
-def _is_up(config: Config) -> bool:
-    """True once this process has its folder and listens."""
-    try:
-        return any(
-            record.pid == os.getpid() and record.alive
-            for record in list_records(Path(config.runtime_dir))
-        )
-    except P2PSchedError:
-        return False

@@ -197,6 +197,43 @@ def test_a_background_grandchild_neither_holds_its_task_up_nor_survives_it(
     with_pool(tmp_path, scenario)
 
 
+def test_a_daemon_of_one_program_meets_nothing_of_the_next(tmp_path: Path) -> None:
+    pids, go = tmp_path / "pids", tmp_path / "go"
+    daemon = f"echo $$ > {pids}; until [ -e {go} ]; do sleep 0.01; done; (echo stray); touch stray"
+    script = (
+        f"if [ $P2P_INDEX = 0 ]; then setsid sh -c '{daemon}; touch {go}.done; sleep 600' & "
+        f"until [ -s {pids} ]; do sleep 0.01; done; "
+        f"else touch {go}; until [ -e {go}.done ]; do sleep 0.01; done; ls; fi"
+    )
+
+    async def scenario(rig: Rig) -> None:
+        outcome = await rig.run(shell(script, tasks=2))
+        assert [outcome.tasks[index].cause for index in (0, 1)] == [Cause.OK, Cause.OK]
+        assert outcome.tasks[1].stdout == b""
+        (daemon_pid,) = pids_in(pids)
+        assert alive(daemon_pid)  # it asked for a life of its own, until the peer ends
+        os.kill(daemon_pid, signal.SIGKILL)
+        await rig.until(lambda: not alive(daemon_pid))
+
+    with_pool(tmp_path, scenario)
+
+
+def test_programs_of_one_batch_find_clean_folders_whatever_the_one_before_left(
+    tmp_path: Path,
+) -> None:
+    script = "ls -A; stat -c %a .; [ $((P2P_INDEX % 3)) = 0 ] || touch .left; chmod 755 ."
+
+    async def scenario(rig: Rig) -> None:
+        outcome = await rig.run(shell(script, tasks=8))
+        assert {end.stdout for end in outcome.tasks.values()} == {b"700\n"}
+        spec = program("pwd", tasks=8)
+        outcome = await rig.run(spec)
+        found = [outcome.tasks[index].stdout.decode() for index in range(8)]
+        assert found == [f"{rig.folder}/00000002.{index}.9\n" for index in range(8)]
+
+    with_pool(tmp_path, scenario)
+
+
 def test_results_before_a_long_program_are_told_while_it_runs(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         batch = rig.start(shell("[ $P2P_INDEX = 0 ] || sleep 600", tasks=3))

@@ -1,4 +1,4 @@
-"""Folders of program tasks, and the streams that a program writes.
+"""Folders of program tasks.
 
 Nothing here follows a symbolic link, and no sent file leaves its folder: names are checked by the
 one who writes them, whoever checked them before.
@@ -10,14 +10,13 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 from typing import Final
-
-from ...model.limits import OUTPUT_FILE_BYTES_MAX  # noqa: TID252 - see shared.py
-from . import capture
 
 File = tuple[str, int, bytes]  # name, mode, data
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_MODE: Final = 0o700
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
@@ -30,10 +29,14 @@ def name_of(job: str, index: int, grant: int) -> str:
 def make(folder: str, files: list[File]) -> None:
     """A fresh folder with its files. Raises ValueError for a name that is none, OSError."""
     try:
-        os.mkdir(folder, 0o700)  # noqa: PTH102 - strings all along: this is the hot path
+        os.mkdir(folder, _MODE)  # noqa: PTH102 - strings all along: this is the hot path
     except FileExistsError:
         remove(folder)  # left by an attempt whose spawner was killed
-        os.mkdir(folder, 0o700)  # noqa: PTH102
+        os.mkdir(folder, _MODE)  # noqa: PTH102
+    _write_files(folder, files)
+
+
+def _write_files(folder: str, files: list[File]) -> None:
     for name, mode, data in files:
         if _NAME.fullmatch(name) is None:
             raise ValueError(
@@ -53,61 +56,57 @@ def remove(folder: str) -> None:
     """Take a task's folder away with all that it holds."""
     try:
         os.rmdir(folder)  # noqa: PTH106 - most are empty
+    except NotADirectoryError:  # the task put a file or a link in its place
+        with contextlib.suppress(OSError):
+            os.unlink(folder)  # noqa: PTH108
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Stream:
-    """One output stream of a program: a pipe, its capture, and a file that a tail can follow.
+class Place:
+    """The folder of the task that runs; the next task takes it over if it was left untouched.
 
-    The file holds the first OUTPUT_FILE_BYTES_MAX bytes; what comes later is kept, as far as it
-    is kept, by the capture only.
+    To make and remove an inode for each task costs a quick program as much as its own work
+    (ADR 0014): a rename does not, and the spawner need not even change its directory.
     """
 
-    def __init__(self, folder: str, name: str) -> None:
-        self._path = f"{folder}/{name}"
-        self.capture = capture.Capture()
-        self.reader = -1
-        self._writer = -1
-        self._file = -1
-        self._room = OUTPUT_FILE_BYTES_MAX
+    def __init__(self) -> None:
+        self._path = ""
+        self._number = 0  # of its inode: the name may stand for another folder by then
 
-    def open(self) -> int:
-        """The descriptor that the program writes to."""
-        self.reader, self._writer = os.pipe()
-        os.set_blocking(self.reader, False)
-        return self._writer
-
-    def close_writer(self) -> None:
-        os.close(self._writer)
-        self._writer = -1
-
-    def read(self) -> bool:
-        """Take what is there now; False at the end of the stream."""
-        try:
-            data = os.read(self.reader, capture.READ_BYTES)
-        except BlockingIOError:
+    def enter(self, path: str, files: list[File]) -> bool:
+        """Have the folder `path` for a task. True if it is another one than the last task's.
+        Raises as `make` does."""
+        if not self._path:
+            self._path = path
+            make(path, files)
+            self._number = os.lstat(path).st_ino
             return True
-        if data:
-            self.capture.add(data)
-            self._write(data)
-        return bool(data)
+        before, self._path = self._path, path
+        try:
+            os.rename(before, path)  # noqa: PTH104
+        except OSError:  # one that an attempt left whose spawner was killed
+            remove(path)
+            os.rename(before, path)  # noqa: PTH104
+        _write_files(path, files)
+        return False
 
-    def drain(self) -> None:
-        """The rest, but no more than a bound: the writer may be a stranger that never stops."""
-        capture.drain(self.reader, self.capture)
+    def leave(self, *, is_alone: bool) -> None:
+        """The task is over. `is_alone`: no process that it started can still be in its folder."""
+        if not (is_alone and self._is_untouched()):
+            self.close()
+
+    def _is_untouched(self) -> bool:
+        """True if it is still the folder that was made, as it was made, and empty."""
+        try:
+            found = os.lstat(self._path)
+            same = found.st_mode == stat.S_IFDIR | _MODE and found.st_ino == self._number
+            return same and not os.listdir(self._path)  # noqa: PTH208 - a list is quicker
+        except OSError:
+            return False
 
     def close(self) -> None:
-        for descriptor in (self.reader, self._writer, self._file):
-            if descriptor >= 0:
-                os.close(descriptor)
-
-    def _write(self, data: bytes) -> None:
-        """Best effort: a full disk costs the live view, never the task."""
-        if self._room <= 0:
-            return
-        with contextlib.suppress(OSError):
-            if self._file < 0:
-                self._file = os.open(self._path, _NEW, 0o600)
-            os.write(self._file, data[: self._room])
-        self._room -= len(data)
+        """Take the folder away."""
+        if self._path:
+            remove(self._path)
+            self._path = ""

@@ -14,7 +14,7 @@ from typing import Final
 from . import frames
 from .shared import Pieces, Shared
 
-FLUSH_NS: Final = 10_000_000
+FLUSH_NS: Final = 25_000_000
 
 
 class Reporter:

@@ -3,11 +3,13 @@
 One thread and `posix_spawn`; never a shell. A program is over when its process is: what it left in
 its group is killed, what its pipes hold is read, and nothing waits for a stranger that still holds
 them. Output on disk and in memory is bounded, and a noisy program is never held up. The task's
-folder is gone before its result is reported.
+folder is gone, or empty, before its result is reported. The next program of a batch gets the pipes
+and the empty folder of the one before, but only if no process of that one is left (ADR 0014).
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import select
 import shutil
@@ -20,9 +22,15 @@ from ...model import items  # noqa: TID252 - see shared.py
 from . import folders, frames
 from .report import FLUSH_NS, Reporter
 from .shared import Shared
+from .streams import Streams
 
 RECEIVE_BYTES: Final = 256 * 1024
 NS_PER_MS: Final = 1_000_000
+REAP_MS: Final = 1000  # how often an idle spawner looks whether a daemon of a program has ended
+REAPS_MAX: Final = 64  # in one go
+PR_SET_CHILD_SUBREAPER: Final = 36
+_EXIT_0: Final[items.Header] = {"exit": 0}
+_ITEM_EXIT_0: Final = items.pack(_EXIT_0)
 _DEFAULT_SIGNALS: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them; programs don't
 
 
@@ -45,11 +53,11 @@ class Order:
         self.argv = [str(word) for word in _list(header["argv"])]
         self.ranges = [(_number(a), _number(b)) for a, b in _list(header["ranges"])]
         self.environment = {
-            **os.environ,
-            **{str(key): str(value) for key, value in _list(header["env"])},
-            "P2P_JOB_ID": self.job,
-            "P2P_ATTEMPT": str(header["attempt"]),
-            "P2P_FENCE": str(header["fence"]),
+            **os.environb,  # bytes: they are turned into an environment for each program
+            **{os.fsencode(str(k)): os.fsencode(str(v)) for k, v in _list(header["env"])},
+            b"P2P_JOB_ID": self.job.encode(),
+            b"P2P_ATTEMPT": str(header["attempt"]).encode(),
+            b"P2P_FENCE": str(header["fence"]).encode(),
         }
         self.files: list[folders.File] = []
         position = 0
@@ -63,7 +71,8 @@ class Order:
         """The file to execute, seen from the working directory. Raises NotStartable."""
         if self._found is not None:
             return self._found
-        name, path = self.argv[0], self.environment.get("PATH", os.defpath)
+        name = self.argv[0]
+        path = os.fsdecode(self.environment.get(b"PATH", os.defpath.encode()))
         found = shutil.which(name, path=path)
         if found is None:
             exists = "/" in name and os.path.exists(name)  # noqa: PTH110
@@ -78,18 +87,16 @@ class Order:
 
 
 class Child:
-    """A program that runs, and the pipes that its output comes through."""
+    """A program that runs."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self) -> None:
         self.pid = 0
         self.pidfd = -1
-        self.stdout = folders.Stream(folder, "stdout")
-        self.stderr = folders.Stream(folder, "stderr")
         self.ended_as = -1  # a cause, if it was ended by us
         self.stopped = False  # with its batch
         self.kill_ns: int | None = None
 
-    def spawn(self, order: Order, shared: Shared) -> None:
+    def spawn(self, order: Order, shared: Shared, output: Streams) -> None:
         """Raises OSError or NotStartable; then nothing is left behind but `close`."""
         self.pid = os.posix_spawn(
             order.program(),
@@ -97,16 +104,14 @@ class Child:
             order.environment,
             file_actions=(
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, self.stdout.open(), 1),
-                (os.POSIX_SPAWN_DUP2, self.stderr.open(), 2),
+                (os.POSIX_SPAWN_DUP2, output.stdout.writer, 1),
+                (os.POSIX_SPAWN_DUP2, output.stderr.writer, 2),
             ),
             setsid=True,
             setsigmask=(),
             setsigdef=_DEFAULT_SIGNALS,
         )
         shared.note_group(self.pid)  # at once: from here on the starter can end it
-        self.stdout.close_writer()
-        self.stderr.close_writer()
         try:
             self.pidfd = os.pidfd_open(self.pid)
         except OSError:  # no descriptors left: nobody could follow it
@@ -126,16 +131,12 @@ class Child:
             os.kill(self.pid, number)
 
     def reap(self) -> int:
-        """End what it left, take its exit code (or -signal) and the rest of its output."""
+        """End what it left, and take its exit code (or -signal)."""
         self.signal(signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
-        self.stdout.drain()
-        self.stderr.drain()
         return os.waitstatus_to_exitcode(status)
 
     def close(self) -> None:
-        self.stdout.close()
-        self.stderr.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
 
@@ -152,12 +153,16 @@ class Spawner:
         self._stopped_batch = -2  # the last one that the peer wanted to end
         self._poll = select.poll()
         self._poll.register(peer, select.POLLIN)
+        self._output = Streams(self._poll)
+        self._place = folders.Place()
+        self._adopts = _adopt_orphans()
 
     def run(self) -> None:
         """Serve until the peer is gone."""
         while True:
             while not self._orders:
-                self._receive()
+                if self._is_alone() or not self._adopts or self._poll.poll(REAP_MS):
+                    self._receive()
             self._run_batch(Order(self._orders.pop(0)))
 
     def _receive(self) -> None:
@@ -185,15 +190,17 @@ class Spawner:
             if not self._run_task(order, index, f"{self._folder}/{name}"):
                 ended = index
         os.chdir(self._folder)
+        self._place.close()
         self._batch = -1
         self._report.close_batch(ended=ended)
 
     def _run_task(self, order: Order, index: int, folder: str) -> bool:
         """One program from its folder to its result. False if it was stopped with its batch."""
-        order.environment["P2P_INDEX"] = str(index)
-        order.environment["P2P_TASK_ID"] = f"{order.job}/{index}"
+        order.environment[b"P2P_INDEX"] = b"%d" % index
+        order.environment[b"P2P_TASK_ID"] = f"{order.job}/{index}".encode()
         self._report.begin(index)
-        child = Child(folder)
+        child = Child()
+        is_alone = False
         try:
             refusal = self._spawn(child, order, folder)
             if refusal:
@@ -202,24 +209,35 @@ class Spawner:
                 self._follow(child, order)
                 code = child.reap()
                 self._shared.note_group(0)
+                is_alone = self._is_alone()
                 cause, header = _outcome(code, child.ended_as, order.timeout_ms)
+            self._output.drain()
         finally:
             child.close()
-            folders.remove(folder)
+            self._output.leave(is_alone=is_alone)
+            self._place.leave(is_alone=is_alone)
         if not child.stopped:
-            output = child.stdout.capture, child.stderr.capture
-            header.update(output[0].header("stdout"))
-            header.update(output[1].header("stderr"))
-            item = items.pack(header, b"", output[0].body(), output[1].body())
-            self._report.finish(index, cause, item)
+            self._report.finish(index, cause, self._item(header))
         return not child.stopped
+
+    def _item(self, header: items.Header) -> bytes:
+        if self._output.is_empty and header == _EXIT_0:
+            return _ITEM_EXIT_0
+        stdout, stderr = self._output.stdout.capture, self._output.stderr.capture
+        header.update(stdout.header("stdout"))
+        header.update(stderr.header("stderr"))
+        return items.pack(header, b"", stdout.body(), stderr.body())
 
     def _spawn(self, child: Child, order: Order, folder: str) -> str:
         """Start the program in its folder. Returns why not, or nothing."""
         try:
-            folders.make(folder, order.files)
-            os.chdir(folder if order.cwd is None else order.cwd)
-            child.spawn(order, self._shared)
+            is_new = self._place.enter(folder, order.files)
+            if order.cwd is not None:
+                os.chdir(order.cwd)
+            elif is_new:
+                os.chdir(folder)
+            self._output.open(folder)
+            child.spawn(order, self._shared, self._output)
         except (NotStartable, ValueError) as error:
             return str(error)
         except OSError as error:
@@ -227,31 +245,38 @@ class Spawner:
             return f"program {order.argv[0]!r} could not be started: {what}: {error.strerror}"
         return ""
 
+    def _is_alone(self) -> bool:
+        """True if nothing lives that a program started here. Call it when none runs."""
+        if not self._adopts:
+            return False
+        try:
+            for _ in range(REAPS_MAX):
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    return False
+        except ChildProcessError:
+            return True
+        return False
+
     def _follow(self, child: Child, order: Order) -> None:
         """Serve the program's output, its time and the peer's orders until it has ended."""
-        streams = {child.stdout.reader: child.stdout, child.stderr.reader: child.stderr}
-        for descriptor in (child.pidfd, *streams):
-            self._poll.register(descriptor, select.POLLIN)
-        started_ns = time.monotonic_ns()
-        limit_ns = None if order.timeout_ms is None else started_ns + order.timeout_ms * NS_PER_MS
+        self._poll.register(child.pidfd, select.POLLIN)
+        limit_ns = None
+        if order.timeout_ms is not None:
+            limit_ns = time.monotonic_ns() + order.timeout_ms * NS_PER_MS
         over = False
         while not over:
             for descriptor, _ in self._poll.poll(self._wait_ms(child, limit_ns)):
                 if descriptor == child.pidfd:
                     over = True
-                elif descriptor in streams:
-                    if not streams[descriptor].read():
-                        self._poll.unregister(descriptor)
-                        del streams[descriptor]
-                else:
+                elif not self._output.read(descriptor):
                     self._receive()
             limit_ns = self._keep_time(child, order, limit_ns)
-        for descriptor in (child.pidfd, *streams):
-            self._poll.unregister(descriptor)
+        self._poll.unregister(child.pidfd)
 
     def _wait_ms(self, child: Child, limit_ns: int | None) -> float | None:
         """Until the next thing that time brings: a timeout, a kill, results that should leave."""
-        due = [at for at in (limit_ns, child.kill_ns) if at is not None]
+        times = (limit_ns, child.kill_ns, self._output.due_ns)
+        due = [at for at in times if at is not None]
         if self._report.holds_results:
             due.append(self._report.flushed_ns + FLUSH_NS)
         return max(0.0, (min(due) - time.monotonic_ns()) / NS_PER_MS) if due else None
@@ -261,6 +286,9 @@ class Spawner:
         now_ns = time.monotonic_ns()
         if self._report.holds_results and now_ns >= self._report.flushed_ns + FLUSH_NS:
             self._report.flush()
+        show_ns = self._output.due_ns
+        if show_ns is not None and now_ns >= show_ns:
+            self._output.show()
         if self._stop and not child.stopped:
             child.stopped = True
             limit_ns = None
@@ -273,6 +301,16 @@ class Spawner:
             child.kill_ns = None
             child.signal(signal.SIGKILL)
         return limit_ns
+
+
+def _adopt_orphans() -> bool:
+    """Become the parent of whatever a program leaves behind, where the system can do that. Then to
+    have no child is to know that no process of an earlier program is left, daemons included."""
+    try:
+        library = importlib.import_module("ctypes").CDLL(None)
+        return bool(library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    except (ImportError, OSError, AttributeError):
+        return False
 
 
 def _outcome(code: int, ended_as: int, timeout_ms: int | None) -> tuple[int, items.Header]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from bench.cluster import Cluster
+from bench.registry import OURS, Measure, Stage
 from p2psched import Client
 from p2psched.model.messages import PeerView
 from p2psched.model.taskset import TaskSet
@@ -15,38 +19,37 @@ from p2psched.model.taskset import TaskSet
 _TASK = 'echo "$P2P_PEER" >> "$1/starts-$P2P_INDEX"; exec sleep 600'
 
 
-async def leader_kills(cluster: Cluster, count: int) -> list[float]:
+async def leader_kill(stage: Stage) -> Mapping[str, float]:
     """Seconds from kill -9 of the leader to the next accepted submit, by a client of a survivor."""
-    times = []
-    for _ in range(count):
-        await cluster.wait_whole(3)
-        async with cluster.client() as looking:
-            leader = _leader(await looking.peers())
-        survivor = next(n for n, p in enumerate(cluster.processes) if p.pid != leader.info.pid)
-        async with cluster.client(survivor) as client:
-            await client.status()
-            started = time.perf_counter()
-            number = cluster.kill(leader.info.pid)
-            await client.map("bench.measures:work", [1])
-            times.append(time.perf_counter() - started)
-        cluster.restart(number)
-    return sorted(times)
+    cluster = stage.cluster
+    await cluster.wait_whole(3)
+    async with cluster.client() as looking:
+        leader = _leader(await looking.peers())
+    survivor = next(n for n, p in enumerate(cluster.processes) if p.pid != leader.info.pid)
+    async with cluster.client(survivor) as client:
+        await client.status()
+        started = time.perf_counter()
+        number = cluster.kill(leader.info.pid)
+        await client.map("bench.work:work", [1])
+        took_s = time.perf_counter() - started
+    cluster.restart(number)
+    await cluster.wait_whole(3)
+    return {"s": took_s}
 
 
-async def owner_kills(cluster: Cluster, count: int) -> list[float]:
+async def owner_kill(stage: Stage) -> Mapping[str, float]:
     """Seconds from kill -9 of a peer to the moment when all that it ran runs elsewhere."""
-    times = []
-    for number in range(count):
-        await cluster.wait_whole(3)
-        async with cluster.client() as looking:
-            peers = await looking.peers()
-        victim = next(p for p in peers if p.role == "voter" and p.info.slots)
-        survivor = next(n for n, p in enumerate(cluster.processes) if p.pid != victim.info.pid)
-        side = cluster.folder / f"side-{number}"
-        await asyncio.to_thread(side.mkdir)
+    cluster = stage.cluster
+    await cluster.wait_whole(3)
+    async with cluster.client() as looking:
+        peers = await looking.peers()
+    victim = next(p for p in peers if p.role == "voter" and p.info.slots)
+    survivor = next(n for n, p in enumerate(cluster.processes) if p.pid != victim.info.pid)
+    with tempfile.TemporaryDirectory(dir=cluster.folder) as side:
         async with cluster.client(survivor) as client:
-            times.append(await _owner_kill(cluster, client, victim, side))
-    return sorted(times)
+            took_s = await _owner_kill(cluster, client, victim, Path(side))
+    await cluster.wait_whole(3)
+    return {"s": took_s}
 
 
 async def _owner_kill(cluster: Cluster, client: Client, victim: PeerView, side: Path) -> float:
@@ -72,3 +75,12 @@ def _starts(side: Path) -> dict[int, list[str]]:
 
 def _leader(peers: list[PeerView]) -> PeerView:
     return next(peer for peer in peers if peer.role == "leader")
+
+
+MEASURES: Final = tuple(
+    Measure(name, what, {OURS: run}, slots=(3, 3, 3), times=2)
+    for name, what, run in (
+        ("leader_killed", "kill -9 of the leader until the next submit", leader_kill),
+        ("owner_killed", "kill -9 of an owner until its tasks run again", owner_kill),
+    )
+)

@@ -1,0 +1,13 @@
+"""The measures of the benchmark, in the order in which they run."""
+
+from __future__ import annotations
+
+from bench.measures import footprint, functions, programs, recovery, transfers
+from bench.registry import Registry
+
+
+def registry() -> Registry:
+    found = Registry()
+    for module in (functions, programs, transfers, footprint, recovery):
+        found.add(*module.MEASURES)
+    return found

@@ -1,0 +1,78 @@
+"""What we want to reach, beside what was measured. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from bench.stats import Figures, more_is_better, ratios, summary
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A figure, or its ratio to another one, and the value to reach."""
+
+    figure: str
+    value: float
+    of: str = ""
+
+
+TARGETS: Final = (
+    Target("functions_10k.p2psched.per_s", 50_000),
+    Target("functions_1m.p2psched.per_s", 50_000),
+    Target("round_trip.p2psched.p50_ms", 2.5),
+    Target("round_trip.p2psched.p99_ms", 6.0),
+    Target("programs.p2psched.per_s", 0.7, of="programs.posix_spawn.per_s"),
+    Target("clients_64.p2psched.per_s", 4_000),
+    Target("results_1mb.p2psched.mb_per_s", 200),
+    Target("footprint.p2psched.peer0_pss_mib", 45),
+    Target("footprint.p2psched.peer1_pss_mib", 45),
+    Target("footprint.p2psched.peer0_idle_percent", 1),
+    Target("speed_up.p2psched.speed_up", 1.7),
+)
+# Beside whom we stand: our figure divided by theirs.
+_RIVALS: Final = (
+    ("functions_10k", "per_s"),
+    ("round_trip", "p50_ms"),
+    ("programs", "per_s"),
+    ("results_1mb", "mb_per_s"),
+)
+_CONTENDERS: Final = ("pool", "pool_chunks", "posix_spawn", "dask", "ray")
+
+
+def verdicts(figures: Figures, targets: tuple[Target, ...] = TARGETS) -> Iterator[str]:
+    """One line for each target whose figure was measured."""
+    for target in targets:
+        ours, theirs = figures.get(target.figure), figures.get(target.of)
+        if not ours or (target.of and not theirs):
+            continue
+        name, found = target.figure, statistics.median(ours)
+        if theirs:
+            name, found = f"{name} / {target.of}", ratios(ours, theirs).median
+        more = more_is_better(target.figure)
+        reached = found >= target.value if more else found <= target.value
+        sign = ">=" if more else "<="
+        yield f"{'reached' if reached else 'MISSED '}  {name} {found:,.2f} {sign} {target.value:,g}"
+
+
+def comparisons(figures: Figures) -> Iterator[str]:
+    """One line for each contender beside us, from runs that were interleaved."""
+    for measure, unit in _RIVALS:
+        ours = figures.get(f"{measure}.p2psched.{unit}")
+        for contender in _CONTENDERS:
+            theirs = figures.get(f"{measure}.{contender}.{unit}")
+            if ours and theirs:
+                found = ratios(ours, theirs)
+                yield (
+                    f"x{found.median:.2f} [{found.low:.2f}, {found.high:.2f}]  "
+                    f"{measure}: {unit} of p2psched / {contender}"
+                )
+
+
+def table(figures: Figures) -> Iterator[str]:
+    yield f"{'':42}{'min':>13}{'median':>13}{'max':>13}"
+    for name, values in figures.items():
+        found = summary(values)
+        yield f"{name:42}{found.low:13,.2f}{found.median:13,.2f}{found.high:13,.2f}"
