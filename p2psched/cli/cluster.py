@@ -113,6 +113,13 @@ async def _status_of(target: Target, address: str) -> StatusAnswer:
         await session.__aexit__()
 
 
+def _snapshot(found: StatusAnswer) -> str:
+    lacking = found.jobs_lacking
+    more = f"; still fetches the results of {lacking} jobs from others" if lacking else ""
+    made = f"of entry {found.snapshot_index}" if found.snapshot_index else "none yet"
+    return made + more
+
+
 def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     info = found.info
     leader = "none known" if found.leader is None else short(found.leader)
@@ -133,6 +140,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
             "ledger",
             f"applied {found.applied_index} of {found.last_index}, {size(found.log_bytes)} on disk",
         ),
+        ("snapshot", _snapshot(found)),
         ("state hash", found.state_hash),
         ("jobs", f"{found.jobs_running} running, {found.jobs_total} in all"),
         ("tasks here", f"{found.tasks_running} running, {found.tasks_queued} queued"),

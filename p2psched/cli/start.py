@@ -29,6 +29,7 @@ from p2psched.cli.output import Output, note, print_json, write_line
 from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError, UsageError
 from p2psched.model.ids import short
+from p2psched.model.limits import SNAPSHOT_LOG_BYTES
 from p2psched.net.address import DEFAULT_PORT
 from p2psched.observe import logs
 from p2psched.peer.node import Ready
@@ -122,6 +123,8 @@ _Patience = Annotated[
 ]
 _LogLevel = Annotated[str, typer.Option("--log-level", help=f"One of {', '.join(logs.LEVELS)}.")]
 _LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")]
+# For tests and for disks that are small indeed: nobody else should have to think of it.
+_SnapshotLog = Annotated[int, typer.Option("--snapshot-log-bytes", hidden=True)]
 _Detached = Annotated[bool, typer.Option("--detached", hidden=True)]
 
 
@@ -144,6 +147,7 @@ def start(
     log_level: _LogLevel = "warning",
     log_json: _LogJson = False,
     output: OutputOption = Output.TABLE,
+    snapshot_log_bytes: _SnapshotLog = SNAPSHOT_LOG_BYTES,
     detached: _Detached = False,
 ) -> None:
     """Start a peer. It is a new cluster of one, with --join a member of another, or itself again.
@@ -166,6 +170,7 @@ def start(
             keep_ms=keep_ms(keep_results),
             keep_bytes=byte_count(keep_bytes, "--keep-bytes"),
             votes=not no_vote,
+            snapshot_log_bytes=snapshot_log_bytes,
             runtime_dir=str(runtime_dir()),
         )
     except ValueError as error:

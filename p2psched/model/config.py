@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
-from p2psched.model.limits import GIB, KEEP_MS_MAX, SLOTS_MAX
+from p2psched.model.limits import GIB, KEEP_MS_MAX, KIB, SLOTS_MAX, SNAPSHOT_LOG_BYTES
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,11 +32,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     keep_bytes: int = 16 * GIB
     leave_ms: int = 2000  # a clean stop waits so long for the ledger to take the tasks back
     grace_ms: int = 500  # between SIGTERM and SIGKILL of a task's process
+    # Of entries; then a snapshot stands for them, and they leave the log.
+    snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES
 
     def __post_init__(self) -> None:
         if not 0 <= self.slots <= SLOTS_MAX:
             raise ValueError(f"slots are 0 to {SLOTS_MAX}, not {self.slots}")
         if not 0 <= self.keep_ms <= KEEP_MS_MAX or self.keep_bytes < 0:
             raise ValueError("results are kept for up to ten years, and for 0 bytes or more")
+        if self.snapshot_log_bytes < KIB:
+            raise ValueError("a snapshot is worth 1 KiB of the log at least")
         if self.detection_window_ms < 2 * self.election_ms_min:
             raise ValueError("the detection window must be at least two election timeouts")

@@ -71,3 +71,5 @@ SEGMENT_BYTES_MAX: Final = 256 * KIB
 KEPT_RANGES_MAX: Final = 4096
 # Proposals of one peer that wait for their outcome. Beyond it a submit is answered `busy`.
 PENDING_PROPOSALS_MAX: Final = 20_000
+# Of entries since the last snapshot: then the next one stands for them, and they leave the log.
+SNAPSHOT_LOG_BYTES: Final = 16 * MIB

@@ -97,6 +97,7 @@ class FetchResults(msgspec.Struct, frozen=True, array_like=True, tag=6):
     job: JobId
     position: int
     wait_ms: int = 0
+    here_only: bool = False  # not passed on: a peer that lacks something refuses
 
 
 class FetchItem(msgspec.Struct, frozen=True, array_like=True, tag=7):
@@ -104,6 +105,7 @@ class FetchItem(msgspec.Struct, frozen=True, array_like=True, tag=7):
 
     job: JobId
     index: int
+    here_only: bool = False  # as in `FetchResults`
 
 
 class TailOutput(msgspec.Struct, frozen=True, array_like=True, tag=8):
@@ -119,6 +121,7 @@ class FetchHistory(msgspec.Struct, frozen=True, array_like=True, tag=9):
     job: JobId
     after: int = 0  # command index
     limit: int = 1000
+    here_only: bool = False  # as in `FetchResults`; the first page then has the job's spec, too
 
 
 class ListPeers(msgspec.Struct, frozen=True, array_like=True, tag=10):
@@ -260,6 +263,7 @@ class OutputPiece(msgspec.Struct, frozen=True, array_like=True, tag=7):
 class History(msgspec.Struct, frozen=True, array_like=True, tag=8):
     events: tuple[Stamped, ...]
     more: bool
+    spec: JobSpec | None = None
 
 
 class PeerView(msgspec.Struct, frozen=True, array_like=True):
@@ -305,6 +309,9 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     blob_bytes: int = 0  # of blobs on this peer's disk
     blobs_short: int = 0  # large results with fewer copies on live peers than they should have
     forgotten_known: int = 0  # ids of forgotten jobs that are still taken
+    snapshot_index: int = 0  # the last entry that this peer's newest snapshot stands for
+    first_index: int = 1  # the first entry that its log in memory still holds
+    jobs_lacking: int = 0  # whose results or history it still fetches from other peers
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):

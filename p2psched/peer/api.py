@@ -63,6 +63,7 @@ from p2psched.model.messages import (
     TailOutput,
 )
 from p2psched.model.raft import Member
+from p2psched.peer.backfill import Fetch, Source
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.others import Others
 from p2psched.peer.raft_loop import RaftLedger
@@ -94,6 +95,7 @@ class Api:
         ledger: RaftLedger,
         results: ResultWriter,
         others: Others,
+        source: Source,
         tail: Tail,
         data: LargeData,
         status: Callable[[], StatusAnswer],
@@ -105,6 +107,7 @@ class Api:
         self._ledger = ledger
         self._results = results
         self._others = others
+        self._source = source
         self._tail = tail
         self._data = data
         self._status = status
@@ -146,8 +149,8 @@ class Api:
         match body:
             case FetchResults():
                 return await self._fetch_results(body)
-            case FetchItem(job=job, index=index):
-                return await self._fetch_item(job, index)
+            case FetchItem():
+                return await self._fetch_item(body)
             case TailOutput():
                 return await self._tail_output(body)
             case FetchHistory():
@@ -170,6 +173,9 @@ class Api:
         await self._linearize()
         job = self._job(job_id)
         spec = job.full or await self._results.read(lambda results: results.spec(job_id))
+        if spec is None and await self._results.gap_of(job_id) is not None:
+            answer = await self._source.ask(FetchHistory(job_id, limit=1, here_only=True))
+            spec = answer.spec if isinstance(answer, History) else None
         if spec is None:
             raise Unavailable(f"what job {short(job_id)} ran is not known here: ask another peer")
         return spec
@@ -249,7 +255,13 @@ class Api:
             raise NotFound(f"no job {job_id}: `p2psched jobs` lists them")
         return job
 
-    async def _fetch_results(self, body: FetchResults) -> ResultPage:
+    async def _pass_on(self, body: Fetch) -> AnswerBody:
+        """To a peer that has all of the job, which this one still fetches from others."""
+        if body.here_only:
+            raise Unavailable(f"results of job {short(body.job)} are not whole here yet")
+        return await self._source.ask(msgspec.structs.replace(body, here_only=True))
+
+    async def _fetch_results(self, body: FetchResults) -> AnswerBody:
         if body.position < 0:
             raise UsageError("positions of results count from 0")
         if body.job not in self._machine.jobs:
@@ -263,6 +275,9 @@ class Api:
             except TimeoutError:
                 if not self._ledger.engine.raft.leader_is_live():
                     raise Unavailable(_NO_QUORUM) from None  # others may know more
+        gap = await self._results.gap_of(body.job)
+        if gap is not None and (body.position < gap.positions or body.here_only):
+            return await self._pass_on(body)
         view = self._view(job)
         page = Page(body.position)
         if view.segments > body.position:
@@ -277,9 +292,12 @@ class Api:
             whole=whole,
         )
 
-    async def _fetch_item(self, job_id: JobId, index: int) -> ItemAnswer:
+    async def _fetch_item(self, body: FetchItem) -> AnswerBody:
         await self._linearize()
+        job_id, index = body.job, body.index
         state, owner = task_state(self._job(job_id), index)
+        if await self._results.gap_of(job_id) is not None:
+            return await self._pass_on(body)
         found = await self._results.read(lambda results: results.item(job_id, index))
         if found is None:
             return ItemAnswer(state, "", None, owner)
@@ -298,15 +316,20 @@ class Api:
         assert isinstance(answer, OutputPiece)
         return answer
 
-    async def _history(self, body: FetchHistory) -> History:
+    async def _history(self, body: FetchHistory) -> AnswerBody:
         await self._linearize()
         if body.job:
             self._job(body.job)
+        if await self._results.gap_of(body.job) is not None:
+            return await self._pass_on(body)
+        spec = None
+        if body.here_only and body.job and not body.after:
+            spec = await self._spec(body.job)
         limit = max(1, min(body.limit, HISTORY_MAX))
         events = await self._results.read(
             lambda results: results.history(body.job, min(body.after, _INTEGER_MAX), limit)
         )
-        return History(tuple(events), more=len(events) >= limit)
+        return History(tuple(events), more=len(events) >= limit, spec=spec)
 
     # --- peers ------------------------------------------------------------------------------------
 

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import errno
+import logging
+from typing import Final
 
 from p2psched.core.raft.engine import found_cluster
 from p2psched.model.errors import Damaged, P2PSchedError, Refused
+from p2psched.model.limits import KIB, SNAPSHOT_LOG_BYTES
 from p2psched.model.raft import Member
 from p2psched.store.disk import OsDisk
 from p2psched.store.folder import DataFolder
-from p2psched.store.log import LogStore, Recovered
+from p2psched.store.log import SEGMENT_BYTES_MAX, LogStore, Recovered
+
+log = logging.getLogger(__name__)
+
+SEGMENT_BYTES_MIN: Final = 4 * KIB
 
 
 def open_log(
-    folder: DataFolder, member: Member, *, founds: bool, wall_ms: int
+    folder: DataFolder,
+    member: Member,
+    *,
+    founds: bool,
+    wall_ms: int,
+    snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES,
 ) -> tuple[LogStore, Recovered]:
     """The log of this peer; that of a new cluster begins with `member` as its first voter.
 
@@ -27,8 +39,8 @@ def open_log(
             "put it back, or join as a new peer with another --data"
         )
     try:
-        store, recovered = LogStore.open(disk)
-        if founds and not recovered.entries:
+        store, recovered = LogStore.open(disk, segment_bytes_max=_segment_bytes(snapshot_log_bytes))
+        if founds and not recovered.entries and recovered.snapshot is None:
             hard, entry = found_cluster(member, 0, wall_ms)
             store.write(hard_state=hard, truncate_from=None, entries=[entry])
             store.sync()
@@ -40,7 +52,16 @@ def open_log(
             f"the ledger in {folder.ledger_path} can't be opened: {error.strerror}"
         ) from error
     folder.end_founding()
+    if recovered.torn_bytes:
+        log.warning("log-tail-cut", extra={"bytes": recovered.torn_bytes})
+    for name in recovered.damaged:  # an older one and the log stood in for it
+        log.critical("snapshot-damaged", extra={"file": name})
     return store, recovered
+
+
+def _segment_bytes(snapshot_log_bytes: int) -> int:
+    """Whole segments are removed: they must be small beside the log between two snapshots."""
+    return min(SEGMENT_BYTES_MAX, max(SEGMENT_BYTES_MIN, snapshot_log_bytes // 2))
 
 
 def write_failure(folder: DataFolder, error: OSError) -> P2PSchedError:

@@ -16,6 +16,7 @@ from typing import Final
 
 from p2psched.core.raft.effects import Persist
 from p2psched.store.log import LogStore
+from p2psched.store.persist import perform
 
 INLINE_SYNC_MS_MAX: Final = 0.4  # slower syncs go to the thread
 THREAD_GROUPS_MIN: Final = 256  # after a slow inline sync, this many go to the thread
@@ -38,6 +39,7 @@ class LogWriter:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
         self._queue: list[Persist] = []
+        self._compacts = False  # after the next group
         self._scheduled = False  # a flush is on its way, in the loop or in the thread
         self._failed = False  # or closed
         self.sync_ms = 0.0  # moving average, for people
@@ -48,6 +50,14 @@ class LogWriter:
 
     def write(self, persist: Persist) -> None:
         self._queue.append(persist)
+        self._schedule()
+
+    def compact(self) -> None:
+        """Remove what a durable snapshot stands for, in the thread, after what was written."""
+        self._compacts = True
+        self._schedule()
+
+    def _schedule(self) -> None:
         if not self._scheduled and not self._failed:
             self._scheduled = True
             # Two turns later: first what was sent in this turn is written to its sockets.
@@ -57,7 +67,9 @@ class LogWriter:
         if self._failed:
             return
         group, self._queue = self._queue, []
-        if self._thread_groups <= 0 and min(self._thread_ms) <= INLINE_SYNC_MS_MAX:
+        compacts, self._compacts = self._compacts, False
+        is_quick = self._thread_groups <= 0 and min(self._thread_ms) <= INLINE_SYNC_MS_MAX
+        if is_quick and not compacts and not any(persist.install for persist in group):
             try:
                 took_ms = self._write_and_sync(group)
             except Exception as error:  # noqa: BLE001 (whatever it is, nothing is durable any more)
@@ -67,7 +79,7 @@ class LogWriter:
                 self._thread_groups = THREAD_GROUPS_MIN
             self._done(group, took_ms)
         else:
-            future = self._loop.run_in_executor(self._thread, self._write_and_sync, group)
+            future = self._loop.run_in_executor(self._thread, self._write_and_sync, group, compacts)
             future.add_done_callback(lambda done: self._on_thread_done(group, done))
 
     def _on_thread_done(self, group: list[Persist], done: asyncio.Future[float]) -> None:
@@ -81,24 +93,23 @@ class LogWriter:
             self._thread_ms.append(done.result())
             self._done(group, done.result())
 
-    def _write_and_sync(self, group: list[Persist]) -> float:
+    def _write_and_sync(self, group: list[Persist], compacts: bool = False) -> float:
         started = time.perf_counter()
         for persist in group:
-            self._store.write(
-                hard_state=persist.hard_state,
-                truncate_from=persist.truncate_from,
-                entries=persist.entries,
-            )
+            perform(self._store, persist)
         self._store.sync()
+        if compacts:
+            self._store.compact()
         return (time.perf_counter() - started) * 1000
 
     def _done(self, group: list[Persist], took_ms: float) -> None:
         self.sync_ms += _WEIGHT * (took_ms - self.sync_ms)
         self._scheduled = False
-        if self._queue:
+        if self._queue or self._compacts:
             self._scheduled = True
             self._loop.call_soon(self._flush)
-        self._on_synced(group[-1].token)
+        if group:
+            self._on_synced(group[-1].token)
 
     def _fail(self, error: Exception) -> None:
         self._failed = True

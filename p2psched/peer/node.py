@@ -22,7 +22,7 @@ from p2psched.core.raft.state import Timing
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
-from p2psched.model.errors import InternalError, P2PSchedError, Unavailable, UsageError, first_of
+from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Call, Failure, Join, PeerMessage, StatusAnswer
@@ -37,7 +37,9 @@ from p2psched.observe.clock import BootClock
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
+from p2psched.peer.backfill import BackFill, Source
 from p2psched.peer.cluster import Belonging, check_start, find_cluster, meet, record_of
+from p2psched.peer.failures import failure_of
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
@@ -49,7 +51,7 @@ from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import LogStore, Recovered
 from p2psched.store.records import remove_record, write_record
-from p2psched.store.results import SqliteResults
+from p2psched.store.results_gaps import SqliteGapResults
 
 log = logging.getLogger(__name__)
 
@@ -127,14 +129,17 @@ class Node:
         votes = belonging.founds or bool(self._config.votes)
         self._member = Member(self._me, folder.identity.name, address, votes)
         store, recovered = await asyncio.to_thread(
-            open_log, folder, self._member, founds=belonging.founds, wall_ms=self._clock.wall_ms()
+            open_log,
+            folder,
+            self._member,
+            founds=belonging.founds,
+            wall_ms=self._clock.wall_ms(),
+            snapshot_log_bytes=self._config.snapshot_log_bytes,
         )
-        if recovered.torn_bytes:
-            log.warning("log-tail-cut", extra={"bytes": recovered.torn_bytes})
         self._files.callback(store.close)  # a second time if the ledger got it, which is harmless
         incarnation = await asyncio.to_thread(folder.next_incarnation)
-        results = await asyncio.to_thread(SqliteResults, folder.results_path)
         files = await asyncio.to_thread(BlobFiles, folder.blobs_path, now_ms=self._clock.now_ms)
+        results = await asyncio.to_thread(SqliteGapResults, folder.results_path)
         self._links = PeerLinks(
             identity=Identity(peer=self._me, address=address, cluster=belonging.cluster),
             secret=belonging.secret,
@@ -215,9 +220,12 @@ class Node:
             on_membership=self._on_membership,
             on_disk_failed=self._on_disk_failed,
             on_bug=self._on_bug,
+            make_durable=self._results.make_durable,
+            snapshot_log_bytes=config.snapshot_log_bytes,
         )
         self._scheduling.attach(self._ledger)
         self._data.start(self._scheduling, self._ledger.engine.raft, self._clock)
+        self._source = Source(self._links, self._ledger.coordinator)
         self._api = Api(
             me=self._me,
             scheduling=self._scheduling,
@@ -225,6 +233,7 @@ class Node:
             results=self._results,
             others=self._links,
             data=self._data,
+            source=self._source,
             tail=lambda job, index, stderr, offset: self._pool.tail(
                 job, index, stderr=stderr, offset=offset
             ),
@@ -244,6 +253,7 @@ class Node:
         group.create_task(self._links.run())
         group.create_task(self._lateness.run())
         group.create_task(self._scheduling.run())
+        group.create_task(BackFill(self._results, self._source).run())
         group.create_task(self._keep_membership())
         group.create_task(self._meet_joins())
         group.create_task(self._announce())
@@ -372,13 +382,7 @@ class Node:
             self._on_bug(error)
 
     def _on_bug(self, error: BaseException) -> None:
-        if not isinstance(error, P2PSchedError):
-            log.critical("bug", exc_info=error)
-            error = InternalError(
-                f"a bug in p2psched ({type(error).__name__}: {error}): this peer stops, its tasks "
-                "run elsewhere; please report the log above"
-            )
-        self._fail(error)
+        self._fail(failure_of(error))
 
     def status(self) -> StatusAnswer:
         """Once it is ready. From the loop of `run` only."""
@@ -390,6 +394,7 @@ class Node:
             server=self._server,
             cluster=self._belonging.cluster,
             uptime_ms=self._clock.now_ms() - self._started_ms,
+            jobs_lacking=self._results.gap_count,
             event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
             blob_bytes=self._data.blobs.total_bytes,
         )

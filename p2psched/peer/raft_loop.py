@@ -11,7 +11,18 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from p2psched.core.raft.effects import AddMember, MembershipChanged, Persist, Receive, Send, Synced
+from p2psched.core.raft.effects import (
+    AddMember,
+    Compact,
+    Installed,
+    MembershipChanged,
+    Persist,
+    Receive,
+    Send,
+    SendPiece,
+    SnapshotSaved,
+    Synced,
+)
 from p2psched.core.raft.effects import Tick as RaftTick
 from p2psched.core.raft.engine import (
     CoordinatorIs,
@@ -24,12 +35,15 @@ from p2psched.core.raft.engine import (
     Round,
     SendForward,
 )
+from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import Timing
 from p2psched.model.commands import Envelope
 from p2psched.model.ids import PeerId
+from p2psched.model.limits import SNAPSHOT_LOG_BYTES
 from p2psched.model.messages import Forward, PeerMessage
-from p2psched.model.raft import Member, Membership
+from p2psched.model.raft import Member, Membership, Snapshot, SnapshotPiece
 from p2psched.peer.log_writer import LogWriter
+from p2psched.peer.snapshots import MakeDurable, SnapshotMaker
 from p2psched.ports.clock import Clock
 from p2psched.ports.ledger import LedgerListener
 from p2psched.store.log import LogStore, Recovered
@@ -56,7 +70,10 @@ class RaftLedger:
         on_membership: Callable[[Membership], None],
         on_disk_failed: Callable[[Exception], None],
         on_bug: Callable[[Exception], None],
+        make_durable: MakeDurable = lambda done: done(),
+        snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES,
     ) -> None:
+        """`make_durable`: of what `listener` keeps elsewhere, before the log lets go of it."""
         self._clock = clock
         self._send = send
         self._listener = listener
@@ -73,6 +90,18 @@ class RaftLedger:
             entries=recovered.entries,
             now_ms=clock.now_ms(),
             decorate=listener.decorate,
+            snapshot=recovered.snapshot,
+            compaction=Compaction.beside(snapshot_log_bytes),
+        )
+        self._state = recovered.state if recovered.snapshot is not None else None
+        self._snapshots = SnapshotMaker(
+            self.engine,
+            store.snapshots,
+            log_bytes=snapshot_log_bytes,
+            encode_state=listener.encode_state,
+            make_durable=make_durable,
+            on_saved=self._on_saved,
+            on_failed=on_disk_failed,
         )
         self._reads: dict[int, Callable[[int | None], None]] = {}
         self._next_read = 1
@@ -83,6 +112,10 @@ class RaftLedger:
         self._stopped = False
 
     def start(self) -> None:
+        """The listener is restored from the snapshot on the disk, if there is one."""
+        state, self._state = self._state, None
+        if state is not None:
+            self._listener.on_restored(state)
         self._on_membership(self.engine.raft.membership)
         self._arm()
 
@@ -94,6 +127,7 @@ class RaftLedger:
         for done in list(self._reads.values()):
             done(None)
         self._reads.clear()
+        self._snapshots.close()
         self._writer.close()
 
     # --- port -------------------------------------------------------------------------------------
@@ -130,6 +164,10 @@ class RaftLedger:
     def _on_synced(self, token: int) -> None:
         self._step(Synced(self._clock.now_ms(), token))
 
+    def _on_saved(self, snapshot: Snapshot) -> None:
+        log.info("snapshot-made", extra={"index": snapshot.index, "bytes": snapshot.size})
+        self._step(SnapshotSaved(self._clock.now_ms(), snapshot))
+
     def _on_timer(self) -> None:
         now_ms = self._clock.now_ms()
         if now_ms >= self.engine.due_ms or self.engine.raft.is_leader:
@@ -163,14 +201,15 @@ class RaftLedger:
     def _perform(self, effects: list[EngineEffect]) -> None:
         for effect in effects:
             match effect:
-                case Send(to=to, message=message):
+                case Send(to=to, message=message) | SendForward(to=to, forward=message):
                     self._send(to, message)
                 case Persist():
                     self._writer.write(effect)
                 case Deliver(batches=batches):
                     self._listener.on_committed(batches)
-                case SendForward(to=to, forward=forward):
-                    self._send(to, forward)
+                    self._snapshots.look()
+                case SendPiece() | Installed() | Compact():
+                    self._on_snapshot(effect)
                 case ReadAnswered(tag=tag, index=index):
                     self._reads.pop(tag)(index)
                 case CoordinatorIs():
@@ -179,6 +218,20 @@ class RaftLedger:
                     self._on_membership(membership)
         if self.engine.wants_round:
             self._schedule_round()
+
+    def _on_snapshot(self, effect: SendPiece | Installed | Compact) -> None:
+        match effect:
+            case SendPiece(snapshot=snapshot, offset=offset, size=size):
+                data = self._store.snapshots.read_piece(snapshot, offset, size)
+                if data is not None:
+                    piece = SnapshotPiece(effect.term, effect.round, snapshot, offset, data)
+                    self._send(effect.to, piece)
+            case Installed(snapshot=snapshot):
+                log.info("snapshot-taken", extra={"index": snapshot.index, "bytes": snapshot.size})
+                _, state = self._store.snapshots.read(snapshot.index)
+                self._listener.on_restored(state)
+            case Compact():
+                self._writer.compact()
 
     def _on_coordinator(self, effect: CoordinatorIs) -> None:
         now_ms = self._clock.now_ms()

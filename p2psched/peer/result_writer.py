@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from p2psched.core.state import LedgerState
 from p2psched.model.commands import JobForgotten, JobReopened, Recorded, Stamped
 from p2psched.model.ids import JobId
 from p2psched.model.job import Segment
 from p2psched.model.limits import MIB
-from p2psched.ports.results import Page, Results
+from p2psched.ports.results import Gap, GapResults, KnownJob, Page
 
 T = TypeVar("T")
 
@@ -72,7 +73,7 @@ class Recent:
 class ResultWriter:
     """`on_failed` is called once the store can't be written any more."""
 
-    def __init__(self, results: Results, *, on_failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, results: GapResults, *, on_failed: Callable[[BaseException], None]) -> None:
         self._results = results
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
@@ -83,6 +84,11 @@ class ResultWriter:
         self._index = results.applied_index
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._gaps = results.gaps()
+        self._jump: asyncio.Future[dict[JobId, Gap]] | None = None  # what is missing is looked for
+        self._has_gaps = asyncio.Event()
+        if self._gaps:
+            self._has_gaps.set()
 
     def store(self, events: Sequence[Stamped], applied_index: int) -> None:
         """Take the events of one entry; what the store has from an earlier run is passed over."""
@@ -90,8 +96,11 @@ class ResultWriter:
             match stamped.event:
                 case Recorded():
                     self._recent.add(stamped.event)
-                case JobReopened(job=job) | JobForgotten(job=job):
+                case JobReopened(job=job):
                     self._recent.drop(job)
+                case JobForgotten(job=job):
+                    self._recent.drop(job)
+                    self._gaps.pop(job, None)
                 case _:
                     pass
         if applied_index <= self._stored_index:
@@ -114,6 +123,75 @@ class ResultWriter:
                 self._thread, self._results.store, events, self._index
             ).add_done_callback(self._on_done)
 
+    def make_durable(self, done: Callable[[], None]) -> None:
+        """Call `done` once all that was handed to `store` is durable."""
+        self._flush()
+        storing = self._loop.run_in_executor(self._thread, self._results.checkpoint, self._index)
+
+        def on_stored(stored: asyncio.Future[None]) -> None:
+            self._on_done(stored)
+            if not stored.cancelled() and stored.exception() is None:
+                done()
+
+        storing.add_done_callback(on_stored)
+
+    # --- what this peer has not seen happen ---
+
+    def on_restored(self, state: LedgerState) -> None:
+        """The ledger goes on from this state. Unless the store has it all from an earlier run, it
+        lacks what led there."""
+        if state.applied_index <= self._index:
+            return
+        self._flush()
+        self._recent = Recent()  # its positions would not follow each other
+        self._index = self._stored_index = index = state.applied_index
+        upto, jobs = state.command_index, known_jobs(state)
+
+        def jump() -> dict[JobId, Gap]:
+            self._results.jump(index, jobs, upto)
+            return self._results.gaps()
+
+        self._jump = self._loop.run_in_executor(self._thread, jump)
+        self._jump.add_done_callback(self._on_jumped)
+
+    def _on_jumped(self, done: asyncio.Future[dict[JobId, Gap]]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if error is not None:
+            self._on_failed(error)
+        elif not done.cancelled() and done is self._jump:
+            self._jump, self._gaps = None, done.result()
+            self._has_gaps.set()
+
+    async def gap_of(self, job: JobId) -> Gap | None:
+        """What may be missing of a job here; None if it is whole."""
+        while self._jump is not None:
+            await asyncio.wait([self._jump])
+            await asyncio.sleep(0)
+        return self._gaps.get(job)
+
+    async def wait_gap(self) -> tuple[JobId, Gap]:
+        """The oldest gap, once there is one."""
+        while not self._gaps:
+            self._has_gaps.clear()
+            await self._has_gaps.wait()
+        return next(iter(self._gaps.items()))
+
+    def postpone_gap(self, job: JobId) -> None:
+        """Others go first."""
+        gap = self._gaps.pop(job, None)
+        if gap is not None:
+            self._gaps[job] = gap
+
+    @property
+    def gap_count(self) -> int:
+        return len(self._gaps)
+
+    async def close_gap(self, job: JobId, gap: Gap) -> None:
+        """Everything that was missing is stored."""
+        closed = await self.read(lambda results: results.end_fill(job, gap))
+        if closed and self._gaps.get(job) == gap:
+            del self._gaps[job]
+
     def _on_done(self, done: asyncio.Future[None]) -> None:
         error = None if done.cancelled() else done.exception()
         if error is not None:
@@ -126,7 +204,7 @@ class ResultWriter:
             return recent
         return await self.read(lambda results: results.segments(job, position, bytes_max))
 
-    async def read(self, query: Callable[[Results], T]) -> T:
+    async def read(self, query: Callable[[GapResults], T]) -> T:
         """Run a query after everything that was handed to `store` before."""
         self._flush()
         return await self._loop.run_in_executor(self._thread, query, self._results)
@@ -137,6 +215,13 @@ class ResultWriter:
         self._closed = True
         self._thread.shutdown(wait=True)
         self._results.close()
+
+
+def known_jobs(state: LedgerState) -> dict[JobId, KnownJob]:
+    """Cost O(jobs)."""
+    return {
+        job.id: KnownJob(job.segments, job.ended_wall_ms, job.full) for job in state.jobs.values()
+    }
 
 
 def _size(segment: Segment) -> int:

@@ -25,12 +25,14 @@ from p2psched.core.scheduler import (
     Leaving,
     Renewed,
     RenewIncarnation,
+    Restored,
     Round,
     Scheduler,
     SchedulerEffect,
     SchedulerEvent,
     Store,
 )
+from p2psched.core.snapshot import encode_machine
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Command, Envelope, JobEnded, Outcome, Recorded, Stamped
 from p2psched.model.errors import Unavailable
@@ -166,6 +168,19 @@ class SchedulerLoop:
 
     def on_committed(self, batches: Sequence[Committed]) -> None:
         self._step(Applied(self._clock.now_ms(), tuple(batches)))
+        self._wake_appliers()
+
+    def on_restored(self, state: bytes) -> None:
+        """Whoever waits for something may have missed it, and looks again."""
+        self._step(Restored(self._clock.now_ms(), state))
+        self._results.on_restored(self.scheduler.machine)
+        self._wake(set(self._watchers))
+        self._wake_appliers()
+
+    def encode_state(self) -> bytes:
+        return encode_machine(self.scheduler.machine)
+
+    def _wake_appliers(self) -> None:
         index = self.scheduler.machine.applied_index
         for waited, future in self._applied_waiters:
             if waited <= index and not future.done():

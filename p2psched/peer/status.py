@@ -23,6 +23,7 @@ def status_of(
     uptime_ms: int,
     event_loop: str,
     blob_bytes: int,
+    jobs_lacking: int,
 ) -> StatusAnswer:
     """One peer's view, without asking anybody."""
     raft, machine = ledger.engine.raft, scheduler.machine
@@ -55,6 +56,9 @@ def status_of(
         event_loop=event_loop,
         leaderless_ms=ledger.leaderless_ms_max,
         blob_bytes=blob_bytes,
+        snapshot_index=raft.snapshot.index if raft.snapshot is not None else 0,
+        first_index=raft.base_index + 1,
+        jobs_lacking=jobs_lacking,
     )
 
 

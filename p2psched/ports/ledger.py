@@ -2,8 +2,9 @@
 carry the scheduler; the embedded Raft is the default (`peer.raft_loop`).
 
 A ledger gives: every peer sees the same committed batches in the same order, without gaps, from
-the first; what a majority has stored is never lost. It does not give answers to proposals: a
-proposer sees its own envelope among the committed ones, and repeats it until it does.
+the first, or from a state that stands for the first ones; what a majority has stored is never lost.
+It does not give answers to proposals: a proposer sees its own envelope among the committed ones,
+and repeats it until it does.
 """
 
 from __future__ import annotations
@@ -20,6 +21,16 @@ class LedgerListener(Protocol):
     """What an engine calls, always from its own loop, never from inside a call to it."""
 
     def on_committed(self, batches: Sequence[Committed]) -> None: ...
+
+    def on_restored(self, state: bytes) -> None:
+        """The ledger goes on from here: `state` is what `encode_state` said on some peer when it
+        had applied everything up to now. At the start, or when others have dropped what this peer
+        lacks; instead of batches."""
+        ...
+
+    def encode_state(self) -> bytes:
+        """Everything that the batches until now have led to; equal bytes on every peer."""
+        ...
 
     def on_coordinator(self, coordinator: PeerId | None, *, is_self: bool) -> None:
         """Another peer (or nobody that we know of) coordinates from now on. With `is_self` every

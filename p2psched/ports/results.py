@@ -1,26 +1,30 @@
 """Port `Results`: what a peer keeps of the committed results and of history, for reading.
 
 Everything in it can be rebuilt by applying the ledger again, so it need not be durable at once;
-`applied_index` tells from where. Calls block (a file, SQLite): loops call them in a thread, one
-at a time and in order, so that a read sees every write before it.
+`applied_index` tells from where. What the ledger has dropped by then comes back from other peers:
+see `Gap`. Calls block (a file, SQLite): loops call them in a thread, one at a time and in order, so
+that a read sees every write before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from p2psched.model.commands import Stamped
-from p2psched.model.ids import JobId
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, Segment
 
 
 class Page:
     """Some results of a job in commit order, and where the next page starts."""
 
-    __slots__ = ("next_position", "positions", "segments")
+    __slots__ = ("next_position", "position", "positions", "segments")
 
     def __init__(self, position: int) -> None:
+        self.position = position  # where this one starts
         self.segments: list[Segment] = []
         self.positions: list[int] = []  # of each segment; parts of one share theirs
         self.next_position = position
@@ -29,6 +33,32 @@ class Page:
         self.segments.append(segment)
         self.positions.append(position)
         self.next_position = position + 1
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """What a store may lack of a job: events of commands up to `upto`, and results at positions
+    below `positions`."""
+
+    upto: int
+    positions: int
+
+
+class KnownJob(msgspec.Struct, frozen=True):
+    """What the ledger's state says of a job whose making this peer may have missed."""
+
+    positions: int  # how many there are
+    ended_wall_ms: int | None
+    spec: JobSpec | None  # of one that runs
+
+
+class Fill(msgspec.Struct, frozen=True):
+    """A piece of what another peer has of a job; pieces come in order."""
+
+    events: tuple[Stamped, ...] = ()
+    spec: JobSpec | None = None
+    page: Page | None = None
+    # Of the segments in `page`, by position: under which grant and by whom they came.
+    grants: Mapping[int, tuple[int, PeerId]] = {}
 
 
 class Results(Protocol):
@@ -62,4 +92,35 @@ class Results(Protocol):
         range, cause and time (their data is left empty)."""
         ...
 
+    def checkpoint(self, applied_index: int) -> None:
+        """Make everything durable, and note that nothing of entries up to here is left to store:
+        those entries may not come again."""
+        ...
+
     def close(self) -> None: ...
+
+
+class GapResults(Results, Protocol):
+    """Results of a peer that may never have applied some entries, because it took a snapshot."""
+
+    def jump(self, applied_index: int, jobs: Mapping[JobId, KnownJob], upto: int) -> None:
+        """Note that nothing was stored of entries after the own applied index up to this one,
+        whose last command is `upto`. `jobs` are all that there are now; others are removed."""
+        ...
+
+    def gaps(self) -> dict[JobId, Gap]:
+        """Jobs of which something may be missing ("" for the history of peers). Nobody may read
+        them until their gap is filled."""
+        ...
+
+    def begin_fill(self, job: JobId, gap: Gap) -> bool:
+        """Empty the gap; False if it is not there any more."""
+        ...
+
+    def fill(self, job: JobId, gap: Gap, piece: Fill) -> bool:
+        """Take what belongs into the gap; False as above."""
+        ...
+
+    def end_fill(self, job: JobId, gap: Gap) -> bool:
+        """The gap is filled; False as above."""
+        ...

@@ -67,7 +67,7 @@ _PRUNE: Final = (
     "DELETE FROM history WHERE job = '' AND id <= (SELECT id FROM history"
     " WHERE job = '' ORDER BY id DESC LIMIT 1 OFFSET ?)"
 )
-_INSERT: Final = "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT: Final = "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _HISTORY: Final = (
     "SELECT idx, at_ms, wall_ms, crc, event FROM history WHERE job = ? AND idx > ? ORDER BY idx, id"
 )
@@ -119,28 +119,37 @@ class SqliteResults:
 
     def _insert(self, events: Sequence[Stamped]) -> None:
         self._db.executemany(
-            _INSERT, (self._segment_row(e.event) for e in events if isinstance(e.event, Recorded))
+            INSERT, (self._segment_row(e.event) for e in events if isinstance(e.event, Recorded))
         )
+        self._insert_history(events)
+        for event in (e.event for e in events):
+            if isinstance(event, JobAdded) and event.spec is not None:
+                self._put_spec(event.job, event.spec)
+
+    def _insert_history(self, events: Sequence[Stamped]) -> None:
         self._db.executemany(
             "INSERT INTO history (idx, job, at_ms, wall_ms, kind, crc, event)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             map(self._history_row, events),
         )
-        for event in (e.event for e in events):
-            if isinstance(event, JobAdded) and event.spec is not None:
-                data = self._encoder.encode(event.spec)
-                row = (event.job, _crc((event.job,), data), data)
-                self._db.execute("INSERT OR REPLACE INTO spec VALUES (?, ?, ?)", row)
+
+    def _put_spec(self, job: JobId, spec: JobSpec) -> None:
+        data = self._encoder.encode(spec)
+        row = (job, _crc((job,), data), data)
+        self._db.execute("INSERT OR REPLACE INTO spec VALUES (?, ?, ?)", row)
 
     def _change(self, event: JobReopened | JobForgotten) -> None:
         if isinstance(event, JobForgotten):
-            for table in ("segment", "history", "spec"):
-                self._db.execute(f"DELETE FROM {table} WHERE job = ?", (event.job,))  # noqa: S608
+            self._forget(event.job)
             return
         for start, stop in event.tasks.ranges:
             values = (event.job, stop, start, event.job, start)
             for row in self._db.execute(_OVERLAPPING, values).fetchall():
                 self._cut(event, row)
+
+    def _forget(self, job: JobId) -> None:
+        for table in ("segment", "history", "spec", "lacking"):
+            self._db.execute(f"DELETE FROM {table} WHERE job = ?", (job,))  # noqa: S608
 
     def _cut(self, event: JobReopened, row: tuple[object, ...]) -> None:
         """Take tasks out of a stored segment; what is left stays at its position."""
@@ -149,13 +158,13 @@ class SqliteResults:
         self._db.execute("DELETE FROM segment WHERE rowid = ?", (row[-1],))
         parts = parts_without(segment, event.tasks)
         for part in parts:
-            self._db.execute(_INSERT, self._row(event.job, position, part, grant, peer))
+            self._db.execute(INSERT, self._row(event.job, position, part, grant, peer))
         if not parts:
             left = self._db.execute(
                 "SELECT 1 FROM segment WHERE job = ? AND position = ?", (event.job, position)
             ).fetchone()
             if left is None:
-                self._db.execute(_INSERT, self._void_row(event.job, position))
+                self._db.execute(INSERT, self._void_row(event.job, position))
 
     def _prune(self) -> None:
         """The history of peers has no end of its own."""
@@ -217,6 +226,17 @@ class SqliteResults:
                     raise self._damaged(f"history of job {job} fails its checksum at {index}")
                 found.append(Stamped(index, at_ms, wall_ms, self._decoder.decode(data)))
         return found
+
+    def checkpoint(self, applied_index: int) -> None:
+        """Everything is durable on return, which a commit alone does not promise here."""
+        with self._faults("make results durable"):
+            if applied_index > self._applied_index:
+                with self._transaction():
+                    self._db.execute("UPDATE applied SET entry = ?", (applied_index,))
+                self._applied_index = applied_index
+            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise errors.Unavailable(f"{self._path} is being read by another program: end it")
 
     def close(self) -> None:
         """Idempotent."""

@@ -16,7 +16,7 @@ from typing import Final
 
 from p2psched.model import limits
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 DAMAGED_KEPT_MAX: Final = 3  # files set aside, for people to look at; the oldest goes first
 # The structure of a file up to this size is checked at open: 20 ms from memory, 2 s from a slow
 # card. In a larger one damage is found by the read that meets it.
@@ -26,7 +26,7 @@ OPEN_CHECK_BYTES_MAX: Final = 32 * limits.MIB
 _BUSY_TIMEOUT_S: Final = 0.5
 _CACHE_KIB: Final = 2048
 _JOURNAL_BYTES_MAX: Final = 8 * limits.MIB  # the write-ahead log shrinks to this after its peaks
-_TABLES: Final = ("applied", "history", "segment", "spec")
+_TABLES: Final = ("applied", "history", "lacking", "segment", "spec")
 _SCHEMA: Final = """
 BEGIN;
 CREATE TABLE applied (one INTEGER PRIMARY KEY CHECK (one = 1), entry INTEGER NOT NULL);
@@ -42,7 +42,8 @@ CREATE TABLE history (
     wall_ms INTEGER NOT NULL, kind TEXT NOT NULL, crc INTEGER NOT NULL, event BLOB NOT NULL);
 CREATE INDEX history_job ON history (job, idx);
 CREATE TABLE spec (job TEXT PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID;
-PRAGMA user_version = 2;  -- SCHEMA_VERSION
+CREATE TABLE lacking (job TEXT PRIMARY KEY, upto INTEGER NOT NULL, positions INTEGER NOT NULL);
+PRAGMA user_version = 3;  -- SCHEMA_VERSION
 COMMIT;
 """
 _FILES: Final = ("-wal", "-shm", "")  # of one database; the log goes first when it is set aside

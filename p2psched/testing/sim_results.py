@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from p2psched.model.commands import (
     Event,
@@ -20,7 +20,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec, Segment
-from p2psched.ports.results import Page
+from p2psched.ports.results import Fill, Gap, KnownJob, Page
 from p2psched.store.results import (
     PEER_EVENTS_MAX,
     PRUNE_EVERY,
@@ -42,6 +42,7 @@ class MemoryResults:
         self._history: defaultdict[JobId, list[Stamped]] = defaultdict(list)
         self._specs: dict[JobId, JobSpec] = {}
         self._stores = 0
+        self._gaps: dict[JobId, Gap] = {}
 
     @property
     def applied_index(self) -> int:
@@ -73,7 +74,7 @@ class MemoryResults:
                         left for part in parts for left in parts_without(part, tasks)
                     ]
             case JobForgotten(job=job):
-                for known in (self._segments, self._history, self._specs):
+                for known in (self._segments, self._history, self._specs, self._gaps):
                     known.pop(job, None)
             case _:
                 pass
@@ -107,6 +108,59 @@ class MemoryResults:
         while first < end < len(events) and events[end].index == events[end - 1].index:
             end += 1
         return events[first:end]
+
+    def checkpoint(self, applied_index: int) -> None:
+        self._applied_index = max(self._applied_index, applied_index)
+
+    def jump(self, applied_index: int, jobs: Mapping[JobId, KnownJob], upto: int) -> None:
+        """All that was before may be incomplete, and is fetched anew."""
+        self._applied_index = applied_index
+        self._gaps = {JobId(""): Gap(upto, 0)}
+        self._gaps |= {job: Gap(upto, known.positions) for job, known in jobs.items()}
+        for job, known in jobs.items():
+            if known.spec is not None:
+                self._specs[job] = known.spec
+            held = self._segments[job]
+            held += [[] for _ in range(known.positions - len(held))]
+        for kept in (self._segments, self._history, self._specs):
+            for job in [job for job in kept if job and job not in jobs]:
+                del kept[job]
+
+    def gaps(self) -> dict[JobId, Gap]:
+        return dict(self._gaps)
+
+    def begin_fill(self, job: JobId, gap: Gap) -> bool:
+        if self._gaps.get(job) != gap:
+            return False
+        for place in range(gap.positions):
+            self._segments[job][place] = []
+        self._history[job] = [e for e in self._history[job] if e.index > gap.upto]
+        return True
+
+    def fill(self, job: JobId, gap: Gap, piece: Fill) -> bool:
+        if self._gaps.get(job) != gap:
+            return False
+        events = [e for e in piece.events if e.index <= gap.upto]
+        self._history[job] = sorted([*self._history[job], *events], key=lambda e: e.index)
+        if piece.spec is not None:
+            self._specs[job] = piece.spec
+        again = [e.event.tasks for e in self._history[job]
+                 if isinstance(e.event, JobReopened) and e.index > gap.upto]  # fmt: skip
+        page = piece.page or Page(0)
+        for position, segment in zip(page.positions, page.segments, strict=True):
+            if position < gap.positions:
+                left = segment.tasks
+                for tasks in again:
+                    left = left - tasks
+                whole = left == segment.tasks
+                self._segments[job][position] += [segment] if whole else segment.parts(left)
+        return True
+
+    def end_fill(self, job: JobId, gap: Gap) -> bool:
+        if self._gaps.get(job) != gap:
+            return False
+        del self._gaps[job]
+        return True
 
     def close(self) -> None:
         """Nothing to release."""

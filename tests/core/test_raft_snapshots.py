@@ -248,6 +248,18 @@ def test_a_follower_that_restarted_is_sent_the_snapshot_from_its_start() -> None
     assert leader.pieces[0].offset == 0
 
 
+def test_what_an_earlier_leader_has_sent_is_not_sent_again() -> None:
+    leader, follower = follower_and_leader()
+    head = leader.raft.snapshot
+    assert head is not None
+    for offset in range(0, 2_000, 500):
+        follower.receive("a", SnapshotPiece(2, 1, head, offset, STATE[offset : offset + 500]))
+    (said, *_) = leader.serve(follower, "a")
+    assert said == SnapshotReply(2, said.round, 10, 2_000, done=False)  # type: ignore[union-attr]
+    leader.receive("c", said)
+    assert leader.pieces[0].offset == 2_000
+
+
 def test_a_newer_snapshot_begins_at_its_start() -> None:
     leader, follower = follower_and_leader()
     for message in leader.serve(follower, "a"):

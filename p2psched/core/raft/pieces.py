@@ -40,8 +40,9 @@ def on_offset(s: RaftState, peer: PeerId, progress: Progress, index: int, offset
     sending = progress.sending
     if sending is None or sending.snapshot.index != index or offset >= sending.snapshot.size:
         return
-    if sending.acked < offset <= sending.next:
-        sending.acked, sending.moved_ms = offset, s.now_ms
+    if offset > sending.acked:  # perhaps more than we sent: an earlier leader sent it
+        sending.acked, sending.next = offset, max(sending.next, offset)
+        sending.moved_ms = s.now_ms
     elif offset == 0 and sending.acked:  # it began anew: its process did, or bytes were damaged
         sending.acked = sending.next = 0
         sending.moved_ms = s.now_ms

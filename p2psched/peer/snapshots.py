@@ -1,0 +1,89 @@
+"""Makes snapshots of what this peer has applied, when its log has grown enough since the last one.
+
+The state is taken in one piece, in the loop; first the result store is made durable up to it (what
+leaves the log can't be applied again), then the snapshot is written, both in other threads. Only
+then the log hears of it. One at a time; a failure ends the peer, as that of any other write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from p2psched.core.raft.engine import RaftEngine
+from p2psched.model.raft import Snapshot
+from p2psched.store.snapshots import SnapshotFiles, described
+
+# While a follower takes the last one a new one would make it begin anew: it may be late by this.
+PATIENCE: Final = 4
+
+MakeDurable = Callable[[Callable[[], None]], None]  # calls back, once
+
+
+class SnapshotMaker:
+    """`look` after each delivery. `on_saved` is called from the loop."""
+
+    def __init__(
+        self,
+        engine: RaftEngine,
+        files: SnapshotFiles,
+        *,
+        log_bytes: int,
+        encode_state: Callable[[], bytes],
+        make_durable: MakeDurable,
+        on_saved: Callable[[Snapshot], None],
+        on_failed: Callable[[Exception], None],
+    ) -> None:
+        self._engine = engine
+        self._files = files
+        self._log_bytes = log_bytes
+        self._encode_state = encode_state
+        self._make_durable = make_durable
+        self._on_saved = on_saved
+        self._on_failed = on_failed
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._under_way = False
+        self._closed = False
+
+    def look(self) -> None:
+        """Begin a snapshot if one is due."""
+        engine, newest = self._engine, self._engine.raft.snapshot
+        # A large state is not written more often than as much of the log.
+        due_bytes = max(self._log_bytes, newest.size if newest is not None else 0)
+        if engine.raft.sends_snapshot:
+            due_bytes *= PATIENCE
+        if self._under_way or engine.bytes_since_snapshot < due_bytes:
+            return
+        head = engine.describe()
+        if head is not None and not self._closed:
+            self._under_way = True
+            state = self._encode_state()
+            self._make_durable(lambda: self._write(head, state))
+
+    def _write(self, head: Snapshot, state: bytes) -> None:
+        if not self._closed:
+            writing = self._loop.run_in_executor(self._thread, self._save, head, state)
+            writing.add_done_callback(self._on_written)
+
+    def _save(self, head: Snapshot, state: bytes) -> Snapshot:
+        snapshot = described(head, state)
+        self._files.save(snapshot, state)
+        return snapshot
+
+    def _on_written(self, done: asyncio.Future[Snapshot]) -> None:
+        self._under_way = False
+        if done.cancelled() or self._closed:
+            return
+        error = done.exception()
+        if isinstance(error, Exception):
+            self._on_failed(error)
+        elif error is None:
+            self._on_saved(done.result())
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._closed = True
+        self._thread.shutdown(wait=True)
