@@ -128,13 +128,10 @@ class Node:
         address = self._config.advertise or str(server.address)
         votes = belonging.founds or bool(self._config.votes)
         self._member = Member(self._me, folder.identity.name, address, votes)
+        began_ms = self._clock.wall_ms() if belonging.founds else None
+        log_bytes = self._config.snapshot_log_bytes
         store, recovered = await asyncio.to_thread(
-            open_log,
-            folder,
-            self._member,
-            founds=belonging.founds,
-            wall_ms=self._clock.wall_ms(),
-            snapshot_log_bytes=self._config.snapshot_log_bytes,
+            open_log, folder, self._member, founded_ms=began_ms, snapshot_log_bytes=log_bytes
         )
         self._files.callback(store.close)  # a second time if the ledger got it, which is harmless
         incarnation = await asyncio.to_thread(folder.next_incarnation)
