@@ -176,6 +176,7 @@ class Node:
                     python=self._pool.python_version,
                 )
                 self._wire(store, recovered)
+                del recovered  # as large as the log was, and not needed any more
                 await self._live(group)
         except* _Stopped:
             pass
