@@ -23,11 +23,11 @@ def open_log(
     folder: DataFolder,
     member: Member,
     *,
-    founds: bool,
-    wall_ms: int,
+    founded_ms: int | None,
     snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES,
 ) -> tuple[LogStore, Recovered]:
-    """The log of this peer; that of a new cluster begins with `member` as its first voter.
+    """The log of this peer; that of a new cluster begins with `member` as its first voter, at
+    `founded_ms` of Unix time (None: it founds none).
 
     Blocks. Raises Damaged, or Refused if the disk can't be used.
     """
@@ -40,8 +40,8 @@ def open_log(
         )
     try:
         store, recovered = LogStore.open(disk, segment_bytes_max=_segment_bytes(snapshot_log_bytes))
-        if founds and not recovered.entries and recovered.snapshot is None:
-            hard, entry = found_cluster(member, 0, wall_ms)
+        if founded_ms is not None and not recovered.entries and recovered.snapshot is None:
+            hard, entry = found_cluster(member, 0, founded_ms)
             store.write(hard_state=hard, truncate_from=None, entries=[entry])
             store.sync()
             recovered = Recovered(

@@ -22,7 +22,7 @@ from p2psched.core.raft.state import Timing
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
-from p2psched.model.errors import InternalError, P2PSchedError, Unavailable, UsageError, first_of
+from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Call, Failure, Join, PeerMessage, StatusAnswer
@@ -39,6 +39,7 @@ from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
 from p2psched.peer.backfill import BackFill, Source
 from p2psched.peer.cluster import Belonging, check_start, find_cluster, meet, record_of
+from p2psched.peer.failures import failure_of
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
@@ -127,18 +128,15 @@ class Node:
         address = self._config.advertise or str(server.address)
         votes = belonging.founds or bool(self._config.votes)
         self._member = Member(self._me, folder.identity.name, address, votes)
+        began_ms = self._clock.wall_ms() if belonging.founds else None
+        log_bytes = self._config.snapshot_log_bytes
         store, recovered = await asyncio.to_thread(
-            open_log,
-            folder,
-            self._member,
-            founds=belonging.founds,
-            wall_ms=self._clock.wall_ms(),
-            snapshot_log_bytes=self._config.snapshot_log_bytes,
+            open_log, folder, self._member, founded_ms=began_ms, snapshot_log_bytes=log_bytes
         )
         self._files.callback(store.close)  # a second time if the ledger got it, which is harmless
         incarnation = await asyncio.to_thread(folder.next_incarnation)
-        results = await asyncio.to_thread(SqliteGapResults, folder.results_path)
         files = await asyncio.to_thread(BlobFiles, folder.blobs_path, now_ms=self._clock.now_ms)
+        results = await asyncio.to_thread(SqliteGapResults, folder.results_path)
         self._links = PeerLinks(
             identity=Identity(peer=self._me, address=address, cluster=belonging.cluster),
             secret=belonging.secret,
@@ -177,7 +175,8 @@ class Node:
                     version=VERSION,
                     python=self._pool.python_version,
                 )
-                self._wire(store, recovered, group)
+                self._wire(store, recovered)
+                del recovered  # as large as the log was, and not needed any more
                 await self._live(group)
         except* _Stopped:
             pass
@@ -191,7 +190,7 @@ class Node:
             if self._config.embedded:  # the process lives on, and would vouch for the record
                 remove_record(Path(self._config.runtime_dir), self._me)
 
-    def _wire(self, store: LogStore, recovered: Recovered, group: asyncio.TaskGroup) -> None:
+    def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config = self._config
         scheduler = Scheduler(
             self._info,
@@ -224,8 +223,7 @@ class Node:
         )
         self._scheduling.attach(self._ledger)
         self._data.start(self._scheduling, self._ledger.engine.raft, self._clock)
-        source = Source(self._links, self._ledger.coordinator)
-        group.create_task(BackFill(self._results, source).run())
+        self._source = Source(self._links, self._ledger.coordinator)
         self._api = Api(
             me=self._me,
             scheduling=self._scheduling,
@@ -233,7 +231,7 @@ class Node:
             results=self._results,
             others=self._links,
             data=self._data,
-            source=source,
+            source=self._source,
             tail=lambda job, index, stderr, offset: self._pool.tail(
                 job, index, stderr=stderr, offset=offset
             ),
@@ -253,6 +251,7 @@ class Node:
         group.create_task(self._links.run())
         group.create_task(self._lateness.run())
         group.create_task(self._scheduling.run())
+        group.create_task(BackFill(self._results, self._source).run())
         group.create_task(self._keep_membership())
         group.create_task(self._meet_joins())
         group.create_task(self._announce())
@@ -381,13 +380,7 @@ class Node:
             self._on_bug(error)
 
     def _on_bug(self, error: BaseException) -> None:
-        if not isinstance(error, P2PSchedError):
-            log.critical("bug", exc_info=error)
-            error = InternalError(
-                f"a bug in p2psched ({type(error).__name__}: {error}): this peer stops, its tasks "
-                "run elsewhere; please report the log above"
-            )
-        self._fail(error)
+        self._fail(failure_of(error))
 
     def status(self) -> StatusAnswer:
         """Once it is ready. From the loop of `run` only."""

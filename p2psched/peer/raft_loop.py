@@ -35,6 +35,7 @@ from p2psched.core.raft.engine import (
     Round,
     SendForward,
 )
+from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import Timing
 from p2psched.model.commands import Envelope
 from p2psched.model.ids import PeerId
@@ -90,6 +91,7 @@ class RaftLedger:
             now_ms=clock.now_ms(),
             decorate=listener.decorate,
             snapshot=recovered.snapshot,
+            compaction=Compaction.beside(snapshot_log_bytes),
         )
         self._state = recovered.state if recovered.snapshot is not None else None
         self._snapshots = SnapshotMaker(

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import JobForgotten, JobReopened, Recorded, Stamped
+from p2psched.model.errors import Unavailable
 from p2psched.model.ids import JobId
 from p2psched.model.job import Segment
 from p2psched.model.limits import MIB
@@ -164,8 +165,10 @@ class ResultWriter:
 
     async def gap_of(self, job: JobId) -> Gap | None:
         """What may be missing of a job here; None if it is whole."""
-        while self._jump is not None:
-            await asyncio.wait([self._jump])
+        while (jump := self._jump) is not None:
+            await asyncio.wait([jump])
+            if jump.cancelled() or jump.exception() is not None:
+                raise Unavailable("this peer is stopping: ask another one")
             await asyncio.sleep(0)
         return self._gaps.get(job)
 

@@ -65,6 +65,7 @@ class LogStore:
         self._number = max(found.sizes, default=0)
         self._older = dict(found.sizes)  # segments before the current one: number -> bytes
         self._older.pop(self._number, None)
+        self._older_bytes = sum(self._older.values())
         self._starts = found.starts  # segment -> last index before it, where it says so
         self._previous = found.previous
         self._seed = found.seed
@@ -196,7 +197,7 @@ class LogStore:
         for older in sorted(self._older):
             if older < number:
                 self._disk.remove(segment_name(older))
-                del self._older[older]
+                self._older_bytes -= self._older.pop(older)
                 self._starts.pop(older, None)
 
     def _meet(self, standing: Standing, found: Findings) -> list[Entry]:
@@ -225,8 +226,8 @@ class LogStore:
 
     @property
     def size_bytes(self) -> int:
-        """Of all segments, synced or not."""
-        return sum(self._older.values()) + self._size
+        """Of all segments, synced or not. From any thread."""
+        return self._older_bytes + self._size
 
     def close(self) -> None:
         """Let go of the file. Does not sync: what was only written may be lost in a crash."""
@@ -275,6 +276,7 @@ class LogStore:
         self._file.close()
         self._file = file
         self._older[self._number] = self._size
+        self._older_bytes += self._size
         self._number += 1
         self._size = self._group = file.size
 

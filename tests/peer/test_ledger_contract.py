@@ -16,6 +16,7 @@ from p2psched.core.raft.state import Timing
 from p2psched.model.commands import Cancel, Envelope
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.limits import SNAPSHOT_LOG_BYTES
 from p2psched.model.messages import PeerMessage
 from p2psched.model.raft import Member
 from p2psched.observe.clock import BootClock
@@ -65,7 +66,9 @@ class Listener:
 class Group:
     """Ledgers that reach each other unless cut off."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, snapshot_log_bytes: int) -> None:
+        self._snapshot_log_bytes = snapshot_log_bytes
+        self.durable: dict[PeerId, int] = {}  # how much a listener was asked to make durable
         self.ids = [PeerId(f"{number:032x}") for number in range(1, size + 1)]
         self.listeners = {peer: Listener(peer) for peer in self.ids}
         self.cut: set[PeerId] = set()
@@ -91,7 +94,13 @@ class Group:
             on_membership=lambda _: None,
             on_disk_failed=self.failures.append,
             on_bug=self.failures.append,
+            make_durable=lambda done: self._make_durable(peer, done),
+            snapshot_log_bytes=self._snapshot_log_bytes,
         )
+
+    def _make_durable(self, peer: PeerId, done: Callable[[], None]) -> None:
+        self.durable[peer] = self.listeners[peer].batches[-1].index
+        asyncio.get_running_loop().call_soon(done)
 
     def _send(self, sender: PeerId, to: PeerId, message: PeerMessage) -> None:
         if not {sender, to} & self.cut and to in self.ledgers:
@@ -118,9 +127,14 @@ class Group:
         return len(self.ledgers[self.ids[0]].engine.raft.membership.voters)
 
 
-def run(size: int, scenario: Callable[[Group], Awaitable[None]]) -> None:
+def run(
+    size: int,
+    scenario: Callable[[Group], Awaitable[None]],
+    *,
+    snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES,
+) -> None:
     async def main() -> None:
-        group = Group(size)
+        group = Group(size, snapshot_log_bytes)
         for ledger in group.ledgers.values():
             ledger.start()
         await group.until(lambda: group.listeners[group.ids[0]].coordinator == group.ids[0])
@@ -226,3 +240,36 @@ def test_without_a_majority_reads_are_refused_and_nothing_commits() -> None:
         assert len(group.listeners[leader].requests) == before
 
     run(3, scenario)
+
+
+async def ten_more(group: Group, leader: PeerId) -> None:
+    listener = group.listeners[leader]
+    before = len(listener.requests)
+    group.ledgers[leader].append(envelopes(leader, before, 10))
+    await group.until(lambda: len(listener.requests) == before + 10)
+
+
+def test_who_lacks_what_others_have_dropped_is_given_a_state_instead() -> None:
+    async def scenario(group: Group) -> None:
+        leader = await group.lead()
+        behind = next(peer for peer in group.ids if peer != leader)
+        group.cut.add(behind)
+        other = group.listeners[behind]
+        seen = len(other.batches)
+        ledger, listener = group.ledgers[leader], group.listeners[leader]
+        while ledger.engine.raft.base_index <= other.batches[-1].index + 10:
+            await ten_more(group, leader)
+        snapshot = ledger.engine.raft.snapshot
+        assert snapshot is not None
+        assert snapshot.index <= group.durable[leader]  # first what is kept elsewhere
+        group.cut.clear()
+        await ten_more(group, leader)  # perhaps the snapshot stands for all so far
+        last = listener.batches[-1].index
+        await group.until(lambda: other.restored and other.batches[-1].index >= last)
+        (stood_for,) = other.restored
+        later = [batch for batch in other.batches[seen:] if batch.index > stood_for]
+        assert [batch.index for batch in later] == list(range(stood_for + 1, later[-1].index + 1))
+        assert later == [b for b in listener.batches if stood_for < b.index <= later[-1].index]
+        assert group.ledgers[behind].engine.raft.base_index >= stood_for
+
+    run(3, scenario, snapshot_log_bytes=20_000)

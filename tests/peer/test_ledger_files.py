@@ -27,12 +27,12 @@ def test_a_cluster_is_founded_once_and_keeps_its_id_over_a_crash(tmp_path: Path)
     with DataFolder.open(tmp_path / "a", create=False) as folder:  # crashed in between
         assert folder.is_founding
         assert folder.identity.cluster == CLUSTER
-        store, recovered = open_log(folder, member(folder), founds=True, wall_ms=0)
+        store, recovered = open_log(folder, member(folder), founded_ms=0)
         store.close()
         assert len(recovered.entries) == 1
     with DataFolder.open(tmp_path / "a", create=False) as folder:
         assert not folder.is_founding
-        store, again = open_log(folder, member(folder), founds=False, wall_ms=0)
+        store, again = open_log(folder, member(folder), founded_ms=None)
         store.close()
         assert again.entries == recovered.entries
 
@@ -40,11 +40,11 @@ def test_a_cluster_is_founded_once_and_keeps_its_id_over_a_crash(tmp_path: Path)
 def test_a_peer_whose_ledger_is_gone_does_not_vote_again(tmp_path: Path) -> None:
     with DataFolder.open(tmp_path / "a", create=True) as folder:
         folder.begin_founding(CLUSTER)
-        open_log(folder, member(folder), founds=True, wall_ms=0)[0].close()
+        open_log(folder, member(folder), founded_ms=0)[0].close()
         folder.next_incarnation()
         shutil.rmtree(folder.ledger_path)
     with (
         DataFolder.open(tmp_path / "a", create=False) as folder,
         pytest.raises(Damaged, match="join as a new peer"),
     ):
-        open_log(folder, member(folder), founds=False, wall_ms=0)
+        open_log(folder, member(folder), founded_ms=None)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ from p2psched.store.snapshots import (
 )
 from p2psched.testing.sim_disk import SimDisk
 
+GOLDEN = Path(__file__).parent / "golden" / "snapshot_v1.hex"
 SMALL = 700
 VOTE = HardState(term=7, vote=PeerId("ab" * 16))
 MEMBERSHIP = Membership((Member(PeerId("a"), "name", "host:1"),))
@@ -212,6 +214,37 @@ def test_pieces_are_read_of_this_very_snapshot_only() -> None:
     assert files.read_piece(snapshot_at(50, term=2), 0, 50) is None
     assert files.read_piece(snapshot_at(51), 0, 50) is None
     assert encode_head(snapshot_at(50)) + state_at(50) == disk.read(snapshot_name(50))
+
+
+def golden_files() -> dict[str, bytes]:
+    """A segment that begins with a snapshot, and that snapshot, as today's code writes them."""
+    disk = SimDisk(random.Random(0))
+    log, _ = LogStore.open(disk, segment_bytes_max=300)
+    append(log, entries(1, 4), VOTE)
+    take(log, snapshot_at(9, term=3))
+    append(log, entries(10, 14, term=3))
+    log.close()
+    return {name: disk.read(name) for name in disk.names()}
+
+
+def stored_golden() -> dict[str, bytes]:
+    return {
+        name: bytes.fromhex(data)
+        for name, data in (line.split() for line in GOLDEN.read_text().splitlines())
+    }
+
+
+def test_files_of_format_2_read_as_they_were_written() -> None:
+    disk = SimDisk(random.Random(0))
+    for name, data in stored_golden().items():
+        disk.replace(name, data)
+    _, found = opened(disk)
+    assert (found.snapshot, found.state) == (snapshot_at(9, term=3), state_at(9))
+    assert (found.entries, found.hard_state) == (entries(10, 14, term=3), VOTE)
+
+
+def test_todays_code_writes_format_2_byte_for_byte() -> None:
+    assert golden_files() == stored_golden()
 
 
 # --- crashes --------------------------------------------------------------------------------------

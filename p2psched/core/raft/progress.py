@@ -24,6 +24,15 @@ class Compaction(msgspec.Struct, frozen=True):
     laggard_bytes: int = 8 * MIB
     piece_bytes: int = 256 * KIB
 
+    @staticmethod
+    def beside(snapshot_log_bytes: int) -> Compaction:
+        """Where a snapshot is made after so much, what stays in the log is less."""
+        usual = Compaction()
+        return Compaction(
+            tail_bytes=min(usual.tail_bytes, snapshot_log_bytes // 4),
+            laggard_bytes=min(usual.laggard_bytes, snapshot_log_bytes // 2),
+        )
+
 
 class Sending:
     """A snapshot on its way to a follower; bytes before `acked` are with it."""
