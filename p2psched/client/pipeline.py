@@ -138,6 +138,7 @@ class Pipeline:
                 self._in_flight -= 1
                 if self._batcher:
                     self._schedule()
+                self._note_sent()
             self._tell_accepted(batch)
             if batch.is_abandoned:
                 self._on_abandoned(batch)
@@ -147,7 +148,6 @@ class Pipeline:
         finally:
             self._open_tasks -= count
             self._end(batch, failure)
-            self._note_sent()
 
     async def _follow(self, batch: Batch) -> None:
         """Until nobody waits for a task of it. Raises TaskFailed if the job was cancelled."""

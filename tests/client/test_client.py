@@ -78,20 +78,25 @@ def test_a_value_an_exception_and_a_lambda(cluster: LiveCluster) -> None:
     cluster.ask(main)
 
 
-def test_what_was_submitted_before_the_block_ends_is_accepted(cluster: LiveCluster) -> None:
+def test_what_was_submitted_before_the_block_ends_is_accepted(
+    cluster: LiveCluster, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+
     async def leave() -> str:
         async with cluster.client() as client:
-            task = client.submit(work.square, 6)
+            task = client.submit(work.wait_for, str(gate))
         with pytest.raises(Unavailable, match="client closed"):
             await task
         return str(task.job.id)
 
     job_id = asyncio.run(leave())
+    gate.touch()
 
     async def look(client: Client) -> list[object]:
         return await (await client.job(job_id)).results()
 
-    assert cluster.ask(look) == [36]
+    assert cluster.ask(look) == [str(gate)]
 
 
 def test_a_cancelled_task_is_cancelled_in_the_ledger(cluster: LiveCluster, tmp_path: Path) -> None:

@@ -203,6 +203,27 @@ def test_tasks_that_a_closed_client_left_open_are_unavailable() -> None:
     asyncio.run(main())
 
 
+def test_all_is_sent_once_it_is_accepted_though_it_goes_on() -> None:
+    async def main() -> None:
+        session = FakeSession(runs=False)
+        async with opened(session) as pipeline:
+            await pipeline.wait_sent()
+            session.gate.clear()
+            task = submit(pipeline, operator.neg, 1)
+            async with asyncio.TaskGroup() as group:
+                sent = group.create_task(pipeline.wait_sent())
+                await turns()
+                assert not sent.done()
+                session.gate.set()
+            assert not task.done()
+            session.failure = Refused("no")
+            refused = submit(pipeline, operator.neg, 1)
+            await pipeline.wait_sent()
+            assert isinstance(refused.exception(), Refused)
+
+    asyncio.run(main())
+
+
 def test_after_a_fault_of_the_client_nothing_waits_for_ever() -> None:
     async def main() -> None:
         session = FakeSession(runs=False)
