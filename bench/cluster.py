@@ -73,18 +73,27 @@ class Cluster:
             return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
 
     async def wait_whole(self, count: int) -> None:
-        """Until so many peers are alive, as the processes that run now, and three of them vote."""
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            while True:
-                with contextlib.suppress(P2PSchedError):
-                    async with self.client() as client:
-                        peers = await client.peers()
-                        voters = sum(peer.role != "learner" for peer in peers)
-                        alive = {peer.info.pid for peer in peers if peer.state == "alive"}
-                        pids = {process.pid for process in self.processes}
-                        if alive == pids and len(pids) == count and (count != 3 or voters == 3):
-                            return
-                await asyncio.sleep(0.05)
+        """Until so many peers are alive, as the processes that run now, and three of them vote.
+        Raises TimeoutError with what the peers said last."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                while not await self._is_whole(count):  # noqa: ASYNC110 (other processes)
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            said = (log.read_text()[-500:].strip() for log in sorted(self.folder.glob("*.log")))
+            raise TimeoutError(
+                f"no cluster of {count} within {READY_TIMEOUT_S:g} s: {' | '.join(said)}"
+            ) from None
+
+    async def _is_whole(self, count: int) -> bool:
+        try:
+            async with self.client() as client:
+                peers = await client.peers()
+        except P2PSchedError:
+            return False
+        voters = sum(peer.role != "learner" for peer in peers)
+        alive = {peer.info.pid for peer in peers if peer.state == "alive"}
+        return alive == self.pids and len(alive) == count and (count != 3 or voters == 3)
 
     def stop(self) -> None:
         for process in self.processes:

@@ -106,7 +106,7 @@ async def _measure(stage: Stage, measure: Measure, report: Report) -> None:
                 continue
             try:
                 report.note(name, await run(stage))
-            except Unsupported as reason:
+            except (Unsupported, TimeoutError) as reason:
                 report.miss(name, str(reason))
             print(f"  {name}", file=sys.stderr, flush=True)
 
