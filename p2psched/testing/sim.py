@@ -39,7 +39,7 @@ from p2psched.testing.sim_callers import Callers
 from p2psched.testing.sim_items import Arrived, Item
 from p2psched.testing.sim_net import SimNetwork
 from p2psched.testing.sim_peer import SimPeer
-from p2psched.testing.sim_world import PowerLostError, Snapshots, founding_of
+from p2psched.testing.sim_world import Damage, PowerLostError, Snapshots, founding_of
 
 LAST_EVENTS: Final = 30  # shown when something fails
 BACKLOG_MAX: Final = 5_000  # of a paused peer; further messages to it are lost
@@ -372,12 +372,9 @@ class SimCluster:
         self.happened["snapshot made"] += 1
         self.referees.snapshots.on_saving(peer, snapshot)
 
-    def on_taken(self) -> None:
-        self.happened["snapshot taken"] += 1
-
-    def on_restored(self, peer: SimPeer, snapshot: Snapshot, damaged: tuple[str, ...]) -> None:
-        self.happened["restored"] += 1
-        self.referees.snapshots.on_restored(peer, snapshot, damaged)
+    def on_restored(self, peer: SimPeer, snapshot: Snapshot, damaged: Damage) -> None:
+        self.happened["snapshot taken" if damaged is None else "restored"] += 1
+        self.referees.snapshots.on_restored(peer, snapshot, damaged or ())
 
     def on_answered(self, peer: SimPeer, tag: int, outcome: Outcome) -> None:
         self.referees.look_at(peer)

@@ -13,7 +13,7 @@ from p2psched.core.snapshot import encode_machine
 from p2psched.model.raft import Snapshot, SnapshotPiece
 from p2psched.store.snapshots import described
 from p2psched.testing.sim_items import SaveEnds, encode_wire
-from p2psched.testing.sim_world import World
+from p2psched.testing.sim_world import Damage, World
 
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer
@@ -64,14 +64,13 @@ class Saves:
             case SendPiece():
                 self._send_piece(effect)
             case Installed(snapshot=snapshot):
-                self._world.on_taken()
-                self.restore(snapshot, log.snapshots.read(snapshot.index)[1])
+                self.restore(snapshot, log.snapshots.read(snapshot.index)[1], None)
                 self._peer.answer_reads()
             case Compact():
                 with self.power_may_go(chance=True):
                     log.compact()
 
-    def restore(self, snapshot: Snapshot, state: bytes, damaged: tuple[str, ...] = ()) -> None:
+    def restore(self, snapshot: Snapshot, state: bytes, damaged: Damage) -> None:
         self._peer.decide(Restored(self._peer.now_ms, state))
         self._world.on_restored(self._peer, snapshot, damaged)
 

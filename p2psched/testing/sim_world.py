@@ -40,6 +40,10 @@ class Founding(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
 
 
+# Newer snapshots that a peer could not read as it started; None: it took its leader's.
+Damage = tuple[str, ...] | None
+
+
 class Snapshots(msgspec.Struct, frozen=True):
     """How often peers make snapshots, and what they keep and send."""
 
@@ -76,12 +80,8 @@ class World(Protocol):
         """A peer begins to put a snapshot of its own on its disk."""
         ...
 
-    def on_taken(self) -> None:
-        """A peer puts a snapshot of its leader in the place of its log."""
-        ...
-
-    def on_restored(self, peer: SimPeer, snapshot: Snapshot, damaged: tuple[str, ...]) -> None:
-        """A peer's machine comes from a snapshot. `damaged`: newer ones that it could not read."""
+    def on_restored(self, peer: SimPeer, snapshot: Snapshot, damaged: Damage) -> None:
+        """A peer's machine comes from a snapshot, at its start or of its leader's."""
         ...
 
     def on_answered(self, peer: SimPeer, tag: int, outcome: Outcome) -> None: ...

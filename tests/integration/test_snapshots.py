@@ -154,6 +154,10 @@ def test_a_log_that_is_cut_again_and_again_loses_nothing_to_anybody(cluster: Liv
         check_results(cluster, "b", jobs, here_only=False)
         wait_until(lambda: status(cluster, "b").jobs_lacking == 0, "lost results to come back")
         jobs += run_jobs(cluster, 2, "b")
-        for name in ("a", "b", "c"):
+        cluster.start("d", options=options)  # somebody new, who has seen nothing of all this
+        wait_until(lambda: agree(cluster), "equal states with a new peer")
+        assert "snapshot-taken" in cluster.peers["d"].log
+        wait_until(lambda: status(cluster, "d").jobs_lacking == 0, "a new peer to have it all")
+        for name in ("a", "b", "c", "d"):
             check_results(cluster, name, jobs, here_only=True)
         wait_until(lambda: agree(cluster), "equal states at the end")

@@ -66,6 +66,7 @@ def test_the_seeds_inject_every_fault_that_there_is() -> None:
     missing = {name: [w for w in what if not happened[w]] for name, what in SHOWN_BY.items()}
     assert {name: what for name, what in missing.items() if what} == {}
     for what in (
+        *("snapshot made", "snapshot taken", "restored"),
         *("jobs cancelled", "reads", "submit: Submitted", "terms led", "jobs forgotten"),
         *("forget: Acknowledged", "retry: Acknowledged", "tasks reopened", "tasks lost"),
         *("tasks large", "blobs copied"),
