@@ -10,6 +10,8 @@ import heapq
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+import msgspec
+
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.placement import Candidate, has_room, share_out
@@ -123,7 +125,10 @@ class Coordinator:
 
     def _candidates(self) -> list[Candidate]:
         return [
-            Candidate(peer, row.info.incarnation, row.info.slots, row.owned, row.load_us)
+            Candidate(
+                *(peer, row.info.incarnation, row.info.slots, row.owned, row.load_us),
+                is_self=peer == self._me,
+            )
             for peer, row in sorted(self._machine.peers.items())
             if row.live and row.info.slots > 0
         ]
@@ -149,7 +154,7 @@ def _with_load(
 ) -> list[Candidate]:
     """The view after a share was given away, so that one round doesn't flood one peer."""
     return [
-        Candidate(c.peer, c.incarnation, c.slots, c.owned + count, c.load_us + count * cost_us)
+        msgspec.structs.replace(c, owned=c.owned + count, load_us=c.load_us + count * cost_us)
         if c.peer == chosen.peer
         else c
         for c in candidates

@@ -30,7 +30,7 @@ from p2psched.model.limits import (
 )
 from p2psched.model.taskset import EMPTY, TaskSet
 
-BATCH_US: Final = 20_000  # expected work in one batch: cost is paid per batch, loss is at most one
+BATCH_US: Final = 50_000  # expected work in one batch: cost is paid per batch, loss is at most one
 BATCH_US_MIN: Final = 2_000  # expected work worth a message to a worker
 FUNCTION_BATCH_MAX: Final = 1024
 PROGRAM_BATCH_MAX: Final = 64

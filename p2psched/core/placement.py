@@ -29,6 +29,7 @@ class Candidate(msgspec.Struct, frozen=True):
     slots: int
     owned: int  # tasks, all jobs
     load_us: int  # expected work of those
+    is_self: bool = False  # the coordinator: what it runs itself costs no message to start
 
 
 def share_out(
@@ -42,7 +43,8 @@ def share_out(
     """Split `tasks` of one job among peers that can run them now; what is in no share waits.
 
     `owned_here`: peer -> tasks of this job that it owns already.
-    The least loaded peer comes first, ties by id, so equal views give equal shares.
+    The least loaded peer comes first; ties go to the coordinator itself, then by id, so equal views
+    give equal shares.
     """
     fitting = [c for c in candidates if c.slots >= cpus]
     slots = sum(c.slots for c in fitting)
@@ -52,17 +54,17 @@ def share_out(
     quota = max(-(-fair // SHARES_PER_SLOT), min(fair, GRANT_US_MIN // estimate_us))
     counts = dict.fromkeys((c.peer for c in fitting), 0)
     rooms = {c.peer: _room(c, quota, owned_here.get(c.peer, 0), estimate_us, cpus) for c in fitting}
-    heap = [(c.load_us / c.slots, c.peer, c) for c in fitting if rooms[c.peer] > 0]
+    heap = [(c.load_us / c.slots, not c.is_self, c.peer, c) for c in fitting if rooms[c.peer] > 0]
     heapq.heapify(heap)
     left = len(tasks)
     while left and heap:
-        load, peer, candidate = heapq.heappop(heap)
+        load, is_other, peer, candidate = heapq.heappop(heap)
         given = min(left, quota, rooms[peer] - counts[peer])
         counts[peer] += given
         left -= given
         if counts[peer] < rooms[peer]:
             load += given * estimate_us * cpus / candidate.slots
-            heapq.heappush(heap, (load, peer, candidate))
+            heapq.heappush(heap, (load, is_other, peer, candidate))
     shares = []
     for candidate in fitting:
         if counts[candidate.peer]:
