@@ -68,5 +68,4 @@ class Faults:
             leave_every_ms=rng.choice((0, 0, 2_000)),
             drift_ppm=rng.choice((0, 500)),
             turn_us=rng.choice((0, 0, 300, 3_000)),
-            damage_every_ms=rng.choice((0, 500, 3_000)),
         )

@@ -45,7 +45,7 @@ def sim_job(
         else ProgramWork(("task",))
     )
     return JobSpec(
-        name=f"{mean_us} {fail_permille} {large_permille}",
+        name=f"{mean_us} {fail_permille}" + (f" {large_permille}" if large_permille else ""),
         tasks=tasks,
         work=work,
         retries=retries,
@@ -62,9 +62,11 @@ def value_of(batch: Batch, index: int) -> bytes:
 
 def blobs_of(batch: Batch, index: int) -> tuple[ResultBlob, ...]:
     """The large parts of a task's result: its value, a file, both, or none; drawn from its name."""
-    large_permille = int(batch.spec.name.split()[2])
+    _, _, *large = map(int, batch.spec.name.split())
+    if not large:
+        return ()
     draw = hashlib.sha256(f"{batch.job}:{index}".encode()).digest()
-    if int.from_bytes(draw[:4]) % 1000 >= large_permille:
+    if int.from_bytes(draw[:4]) % 1000 >= large[0]:
         return ()
     names = (("",), ("weights",), ("", "weights"))[draw[4] % 3]
     run = "" if isinstance(batch.spec.work, FunctionWork) else batch.grant
@@ -142,7 +144,7 @@ class SimExecutor:
     def _begin(self, run: _Run) -> None:
         """Run the next task, or a few short ones that are reported together."""
         rng = self._rng
-        mean_us, fail_permille, _ = map(int, run.batch.spec.name.split())
+        mean_us, fail_permille, *_ = map(int, run.batch.spec.name.split())
         count = 1 if mean_us > 5_000 else rng.randint(1, 4)
         indices, run.left = run.left[:count], run.left[count:]
         run.now = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -47,6 +47,7 @@ class Options:
     formed: bool | None = None
     snapshots: Snapshots | None = None
     jobs_max: int = 40
+    keeping: bool = True  # callers forget, pin and run again; some results are large
 
 
 @dataclass(slots=True)
@@ -68,7 +69,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     options = options or Options()
     rng = random.Random(seed)
     cluster = _draw_cluster(seed, rng, options)
-    workload = Workload(cluster, rng, options.jobs_max)
+    workload = Workload(cluster, rng, options)
     workload.next()
     start_storm(cluster, rng)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
@@ -88,6 +89,8 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
     segment_bytes = rng.choice((1 << 10, 1 << 13, 1 << 20))
     slots = [rng.randint(1, 4) for _ in range(5)]
     snapshots = options.snapshots or _draw_snapshots(rng)
+    if options.keeping:  # what can be damaged is there only then
+        faults = replace(faults, damage_every_ms=rng.choice((0, 500, 3_000)))
     replay = f"python -m p2psched.testing.run --seed {seed}"
     if options.peers is not None:
         replay += f" --peers {options.peers}"
@@ -165,10 +168,11 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
 class Workload:
     """Callers that submit, submit again, cancel and read, each through any peer."""
 
-    def __init__(self, cluster: SimCluster, rng: random.Random, jobs_max: int) -> None:
+    def __init__(self, cluster: SimCluster, rng: random.Random, options: Options) -> None:
         self._cluster = cluster
         self._rng = rng
-        self._left = rng.randint(jobs_max // 4, jobs_max)
+        self._keeping = options.keeping
+        self._left = rng.randint(options.jobs_max // 4, options.jobs_max)
         self._work_us = WORK_US_MAX
         self._again_us = WORK_US_MAX
         self._pause_ms = rng.choice((20, 200, 1_000))
@@ -189,9 +193,9 @@ class Workload:
             self._submit()
         elif draw < 0.65 and self._submits:
             cluster.ask(rng.choice(self._submits))  # a caller that doesn't know it was accepted
-        elif draw < 0.72 and self._submits:
+        elif draw < 0.72 + 0.03 * (not self._keeping) and self._submits:
             cluster.ask(Cancel(rng.choice(self._submits).job))
-        elif draw < 0.9 and self._submits:
+        elif draw < 0.9 and self._submits and self._keeping:
             self._keep(rng.choice(self._submits))
         else:
             cluster.read(rng.randrange(len(cluster.peers)))
@@ -211,9 +215,9 @@ class Workload:
             fail_permille=rng.choice((0, 0, 100, 500)),
             retries=rng.choice((0, 1, 3)),
             function=first == 0 and rng.random() < 0.5,
-            large_permille=rng.choice((0, 0, 300, 1000)),
-            copies=rng.choice((1, 2, 2, 3)),
-            keep_ms=rng.choice((None, None, None, 200, 1_500, 4_000)),
+            large_permille=rng.choice((0, 0, 300, 1000)) if self._keeping else 0,
+            copies=rng.choice((1, 2, 2, 3)) if self._keeping else 2,
+            keep_ms=rng.choice((None, None, None, 200, 1_500, 4_000)) if self._keeping else None,
         )
         command = SubmitJob(JobId(new_id(rng)), spec)
         self._submits.append(command)

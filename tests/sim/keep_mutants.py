@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 from unittest.mock import patch
 
@@ -65,11 +64,6 @@ def _forgets_too_early() -> Planted:
     return patch.object(Retention, "_due_ms", lambda retention, job: job.ended_ms)
 
 
-def _counts_the_dead_as_holders() -> Planted:
-    """A result whose holders are all down is never run again, and neither is a lost one."""
-    return patch.object(keeping, "unreachable", lambda s, job: TaskSet())
-
-
 MILD: Final = Faults(drop=0.05, tail=0.1, cut_every_ms=2_000, cut_ms_max=1_000)
 # Owners go for good while they copy, disks lose what they have.
 HARSH: Final = Faults(
@@ -82,11 +76,17 @@ HARSH: Final = Faults(
     damage_every_ms=300,
 )
 
-# Long enough to be declared down.
-AWAY: Final = replace(HARSH, crash_every_ms=1_000, crash_all=0.3, restart_ms_max=12_000)
 
 KEEP_MUTANTS: Final = tuple(
-    Mutant(name=name, plant=plant, faults=faults, broken=broken, events=4_000, jobs_max=40)
+    Mutant(
+        name=name,
+        plant=plant,
+        faults=faults,
+        broken=broken,
+        events=4_000,
+        jobs_max=40,
+        keeping=True,
+    )
     for name, plant, faults, broken in (
         ("the id of a forgotten job is free at once", _forgets_for_good, MILD, "P9"),
         ("a task runs again and its old result is not voided", _voids_nothing, HARSH, "P6"),
@@ -98,6 +98,5 @@ KEEP_MUTANTS: Final = tuple(
         ),
         ("peers count as holders that were never asked", _claims_copies, MILD, "P1"),
         ("jobs are forgotten when they end", _forgets_too_early, MILD, "P9"),
-        ("what is out of reach is not run again", _counts_the_dead_as_holders, AWAY, "P6"),
     )
 )

@@ -72,6 +72,7 @@ class Mutant:
     events: int = 2_500
     jobs_max: int = 4
     snapshots: Snapshots = NEVER
+    keeping: bool = False
 
     def options(self) -> Options:
         return Options(
@@ -82,6 +83,7 @@ class Mutant:
             formed=True,
             jobs_max=self.jobs_max,
             snapshots=self.snapshots,
+            keeping=self.keeping,
         )
 
 
