@@ -28,11 +28,7 @@ from p2psched.model.commands import Cancel, Command, Outcome, Stamped, SubmitJob
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.job import JobSpec
-from p2psched.model.raft import (
-    Member,
-    RaftMessage,
-    Snapshot,
-)
+from p2psched.model.raft import Member, RaftMessage, Snapshot
 from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
