@@ -64,6 +64,15 @@ def held_by(state: LedgerState, peer: PeerId) -> Iterator[tuple[JobId, ResultBlo
                 yield job_id, blob
 
 
+def without_holders(state: LedgerState) -> Iterator[tuple[JobId, ResultBlob]]:
+    """Large results that the ledger says nobody has."""
+    for job_id in state.with_blobs:
+        job = state.jobs[job_id]
+        for blob in job.blobs.values() if job.lost else ():
+            if not blob.holders:
+                yield job_id, blob
+
+
 def holders_of(state: LedgerState, ref: BlobRef) -> tuple[PeerId, ...]:
     """Live peers that should have a result blob. Cost O(large results)."""
     for job_id in state.with_blobs:

@@ -55,7 +55,7 @@ OUTPUT_BYTES_MAX: Final = 24 * KIB
 # Output of a task on its owner's disk, each stream. The middle is dropped beyond it.
 OUTPUT_FILE_BYTES_MAX: Final = 1 * MIB
 
-# Jobs that have ended and are remembered; the oldest are forgotten beyond it, pinned ones last.
+# Jobs that have ended and are remembered; the oldest are forgotten beyond it. Pinned ones stay.
 ENDED_JOBS_MAX: Final = 100_000
 # Ids of forgotten jobs that stay taken, and for how long: a repeated submit starts nothing new.
 FORGOTTEN_IDS_MAX: Final = 1_000_000

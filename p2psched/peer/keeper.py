@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
-from p2psched.core.copies import Lack, held_by, lacking, referenced
+from p2psched.core.copies import Lack, held_by, lacking, referenced, without_holders
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.commands import Held, JobForgotten, Stamped
@@ -33,7 +33,7 @@ REPAIR_AFTER_S: Final = 3.0  # a peer that restarts is back before anything is c
 REPAIRS_MAX: Final = 64  # blobs in one look; the next one goes on
 REPAIR_BYTES_MAX: Final = 512 * MIB
 COLLECT_EVERY: Final = 60  # looks
-PROPOSE_PATIENCE_S: Final = 10.0
+QUORUM_PATIENCE_S: Final = 10.0
 
 
 class KeptBlobs(Blobs, Protocol):
@@ -95,7 +95,7 @@ class Keeper:
                 log.info("keeper-waits", extra={"reason": str(error)})
 
     async def _look(self, *, collect: bool) -> None:
-        async with asyncio.timeout(PROPOSE_PATIENCE_S):
+        async with asyncio.timeout(QUORUM_PATIENCE_S):
             await self._scheduling.wait_linearizable()
         if self._suspect or collect:
             self._suspect = False
@@ -113,14 +113,20 @@ class Keeper:
         return referenced(self._state, self._me) | {ref.digest for ref in own}
 
     async def _confess(self) -> None:
-        """Say what the ledger thinks we have and is not here."""
+        """Say what the ledger thinks we have and is not here, and what it thinks is lost and is."""
         missing: dict[JobId, list[ResultBlob]] = {}
         for job, blob in held_by(self._state, self._me):
             if not self._blobs.is_here(blob.ref):
                 missing.setdefault(job, []).append(blob)
+        found: dict[JobId, list[ResultBlob]] = {}
+        for job, blob in without_holders(self._state):
+            if self._blobs.is_here(blob.ref):
+                found.setdefault(job, []).append(blob)
         for job, blobs in missing.items():
             log.warning("blobs-missing", extra={"job": job, "count": len(blobs)})
             await self._say(job, blobs, held=False)
+        for job, blobs in found.items():
+            await self._say(job, blobs, held=True)
 
     async def _take_copies(self) -> None:
         taken: dict[JobId, list[ResultBlob]] = {}
@@ -170,5 +176,5 @@ class Keeper:
 
     async def _say(self, job: JobId, blobs: Sequence[ResultBlob], *, held: bool) -> None:
         names = tuple((blob.index, blob.name, blob.ref.digest) for blob in blobs)
-        async with asyncio.timeout(PROPOSE_PATIENCE_S):
-            await self._scheduling.propose(Held(job, self._me, names, held))
+        # However long it takes: given up, it might commit after a newer report of ours.
+        await self._scheduling.propose(Held(job, self._me, names, held))
