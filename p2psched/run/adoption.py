@@ -8,14 +8,13 @@ waits is bounded by the results of the batches that run, and the end of a batch 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from p2psched.model import chunks, items, values
-from p2psched.model.blob import BlobRef, ResultBlob
+from p2psched.model.blob import BlobRef, ResultBlob, outputs_of
 from p2psched.model.errors import ResultLost, Unavailable
 from p2psched.model.execution import Ended, ExecutorEvent, Progress
 from p2psched.model.job import Cause, Segment
@@ -33,24 +32,6 @@ def result_blobs(start: int, chunk: bytes) -> tuple[ResultBlob, ...]:
         found += (ResultBlob(index, "", BlobRef(*ref)) for ref in values.refs_of(value))
         found += (ResultBlob(index, name, ref) for name, ref in outputs_of(header))
     return tuple(dict.fromkeys(found))
-
-
-def outputs_of(header: items.Header) -> list[tuple[str, BlobRef]]:
-    """The files in the header of a program's item. Raises ValueError."""
-    text = header.get("outputs")
-    if text is None:
-        return []
-    outputs = json.loads(str(text))
-    if not isinstance(outputs, list):
-        raise ValueError("outputs are a list")
-    found = []
-    for output in outputs:
-        match output:
-            case [str(name), str(digest), int(size)]:
-                found.append((name, BlobRef(bytes.fromhex(digest), size)))
-            case _:
-                raise ValueError("an output has a name, a digest and a size")
-    return found
 
 
 class Adopter:

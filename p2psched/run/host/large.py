@@ -99,7 +99,7 @@ class Writer:
     def __init__(self, folder: str, name: str) -> None:
         self._folder = folder
         self._path = f"{folder}/{name}"
-        self._file = open(os.open(self._path, _NEW, 0o600), "wb", buffering=BUFFERING)  # noqa: SIM115  # noqa: PTH123 - no path objects here
+        self._file = open(os.open(self._path, _NEW, 0o600), "wb", buffering=BUFFERING)  # noqa: SIM115, PTH123
         self._hasher = digests.Hasher()
 
     @property
