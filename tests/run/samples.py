@@ -104,7 +104,7 @@ def scale_in_place(array: Any, factor: float) -> Any:
 
 
 def zeros(count: int) -> Any:
-    import numpy as np
+    import numpy as np  # noqa: PLC0415 - not in every interpreter
 
     return np.zeros(count)
 
@@ -120,8 +120,7 @@ def first_line(file: File) -> tuple[str, str, int]:
 
 def make_file(name: str, text: str, times: int = 1) -> dict[str, object]:
     with Path(name).open("w") as file:
-        for _ in range(times):
-            file.write(text)
+        file.writelines(text for _ in range(times))
     return {"file": File(name), "length": len(text) * times}
 
 
