@@ -21,7 +21,9 @@ from . import files, large, pickling
 _QUICK: Final = frozenset({type(None), bool, int, float, str, bytes})
 _PLAIN_DEPTH_MAX: Final = 8
 _PLAIN_LEN_MAX: Final = 1000  # of one list or map: a larger one is pickled, which looks at it once
+_SIZED: Final = frozenset({str, bytes})
 _SMALL_TUPLE: Final = 16
+_SMALL_TEXT: Final = 1000
 # A pickle stays in memory up to this; then it is written where it belongs.
 MEMORY_BYTES: Final = 1024 * 1024
 # The pickler writes names in frames below this size, and only data in larger pieces.
@@ -147,6 +149,8 @@ class Exchange:
 class _Stream:
     """Where a pickle goes: memory, and from MEMORY_BYTES on a file of the spill folder."""
 
+    __slots__ = ("_size", "_spill", "buffers", "names_main", "parts", "writer")
+
     def __init__(self, spill: large.Spill | None) -> None:
         self._spill = spill
         self._size = 0
@@ -158,8 +162,9 @@ class _Stream:
     def write(self, data: bytes | memoryview) -> int:
         size = len(data)
         self._size += size
-        if size <= _FRAME_BYTES_MAX and not self.names_main:
-            self.names_main = b"__main__" in bytes(data)
+        if size <= _FRAME_BYTES_MAX:
+            data = bytes(data)  # the same object, if it is of bytes
+            self.names_main = self.names_main or b"__main__" in data
         if self.writer is None:
             if self._size <= MEMORY_BYTES or self._spill is None:
                 self.parts.append(bytes(data))
@@ -205,10 +210,13 @@ def _is_plain(value: object, depth: int) -> bool:
 
 def _is_small(value: tuple[object, ...]) -> bool:
     """A tuple that the quickest pickler can take: nothing large, nothing of the user's."""
-    return len(value) <= _SMALL_TUPLE and all(
-        type(item) in _QUICK and (not isinstance(item, str | bytes) or len(item) < 1000)
-        for item in value
-    )
+    if len(value) > _SMALL_TUPLE:
+        return False
+    for item in value:
+        kind = type(item)
+        if kind not in _QUICK or (kind in _SIZED and len(item) > _SMALL_TEXT):  # type: ignore[arg-type]  # it has a length
+            return False
+    return True
 
 
 def human(size: int) -> str:

@@ -43,6 +43,8 @@ class Sink(Protocol):
 class Buffers:
     """Takes large buffers out of a pickle, in order."""
 
+    __slots__ = ("found",)
+
     def __init__(self) -> None:
         self.found: list[memoryview] = []
 
