@@ -7,18 +7,25 @@ stay with the peers until somebody saves or opens them.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import BinaryIO, Final
 
-from p2psched.client.results import TaskResult
+from p2psched.client import blobs
+from p2psched.client.results import TaskResult, results_of
+from p2psched.client.session import Asker, Session
 from p2psched.model import limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import ResultLost
+from p2psched.model.ids import JobId
+from p2psched.model.job import Segment
 from p2psched.run.host.files import Fetch, File, Ref, file_of
 
 IN_MEMORY_BYTES_MAX: Final = 1 * limits.MIB
@@ -33,9 +40,12 @@ class Arrived:
         self._fetch = fetch
         self._bytes: dict[Ref, bytes] = {}
         self._files: dict[Ref, int] = {}
+        self.lost: ResultLost | None = None  # what `map` raises instead
 
     def map(self, ref: Ref) -> memoryview:
         """Each time anew, and private: work in place on one value is not seen by the next."""
+        if self.lost is not None:
+            raise self.lost
         if ref in self._bytes:
             return memoryview(bytearray(self._bytes[ref]))
         if ref not in self._files:
@@ -70,10 +80,39 @@ class Downloads:
         self._download = download
         self._fetch = fetch
 
+    @staticmethod
+    def of(session: Session) -> Downloads:
+        async def download(ref: BlobRef, sink: BinaryIO) -> None:
+            await blobs.download(session, ref, sink)
+
+        async def download_alone(ref: Ref, path: str) -> None:
+            async with session.twin() as own:
+                await blobs.download(own, BlobRef(*ref), Path(path))
+
+        def fetch(ref: Ref, path: str) -> None:
+            # The caller may be in an event loop, and it waits: so in a loop of its own.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, download_alone(ref, path)).result()
+
+        return Downloads(download, fetch)
+
     async def complete(self, result: TaskResult) -> TaskResult:
-        """The result with what its value needs. Raises ResultLost if that is nowhere any more."""
+        """The result with what its value needs. If that is nowhere any more, `value` raises
+        ResultLost. Raises Unavailable if nobody answers."""
         if not result.has_blobs:
             return result
         arrived = Arrived(self._fetch)
-        await arrived.bring(result.value_refs, self._download)
+        try:
+            await arrived.bring(result.value_refs, self._download)
+        except ResultLost as error:
+            arrived.lost = error
         return result.with_source(arrived)
+
+
+async def results_with_values(
+    session: Asker, job: JobId, segment: Segment
+) -> AsyncIterator[TaskResult]:
+    """The tasks of one segment, in order; what their values need is here."""
+    downloads = Downloads.of(session) if segment.blobs and isinstance(session, Session) else None
+    for result in results_of(job, segment):
+        yield result if downloads is None else await downloads.complete(result)

@@ -14,12 +14,12 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import cloudpickle
 
 from p2psched.client.modules import Archives, Choice, importable_as, is_local, named_in
-from p2psched.client.packing import Arguments, Packer
+from p2psched.client.packing import IN_MEMORY_BYTES_MAX, Arguments, LargeCall, Packer
 from p2psched.client.spool import Section, Spool, Upload
 from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef
@@ -27,25 +27,36 @@ from p2psched.model.errors import UsageError
 from p2psched.model.job import FunctionWork, JobSpec
 from p2psched.model.taskset import TaskSet
 from p2psched.run.host.pickling import PROTOCOL, PYTHON
-from p2psched.run.host.tasks import Task, TaskOptions
+from p2psched.run.host.tasks import TaskFunction, TaskOptions
 
 CHUNK_TASKS: Final = 512
 TIMEOUT_S_MAX: Final = 10 * 365 * 86_400
 
-Function = Callable[..., object] | Task[..., object] | str
+Function = Callable[..., object] | TaskFunction[..., object] | str
 
 __all__ = [
     "Arguments",
     "Calls",
+    "PackedFunction",
     "PackedJob",
     "calls",
-    "function_spec",
-    "one_argument",
     "one_call",
     "pack",
+    "pack_call",
+    "pack_function",
+    "packed_calls",
     "star_calls",
     "timeout_ms",
 ]
+
+
+class PackedFunction(NamedTuple):
+    """A function as it travels: by `path`, or by value in `code`."""
+
+    path: str
+    code: bytes
+    name: str
+    modules: bytes = b""  # an archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ class PackedJob:
 class Calls:
     """The arguments of all tasks. `stable`: nothing of the caller's runs while they are read."""
 
-    each: Iterable[Arguments]
+    each: Iterable[Arguments | bytes]  # or what `pack_call` made
     constants: Mapping[str, object]
     stable: bool
 
@@ -88,8 +99,13 @@ def one_call(*args: object, **kwargs: object) -> Calls:
     return Calls([(args, kwargs)], {}, stable=True)
 
 
+def packed_calls(each: Iterable[bytes]) -> Calls:
+    """What `pack_call` made, one task each."""
+    return Calls(each, {}, stable=False)
+
+
 def pack(
-    function: Function,
+    function: Function | PackedFunction,
     arguments: Calls,
     *,
     name: str | None = None,
@@ -110,28 +126,33 @@ def pack(
     the caller's own modules along where the function is in one or names one, "none" sends none,
     a list of names sends these. Raises UsageError for what can't be serialised or is over a limit.
     """
-    options = function.settings if isinstance(function, Task) else TaskOptions()
+    options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
+    if isinstance(function, PackedFunction):
+        packed = function
+    else:
+        packed = pack_function(function, modules=modules, archives=archives)
     packer = Packer()
     packer.set_constants(arguments.constants)
-    path, code = _pack_function(function, modules)
-    stream = _Arguments(limits.JOB_ARGUMENT_BYTES_MAX - _reserve(code))
+    stream = _Arguments(limits.JOB_ARGUMENT_BYTES_MAX - _inline_size(packed))
     for call in arguments.each:
-        stream.add(packer.item(call, stable=arguments.stable))
-    archive = _archive(path, code, packer.sample, modules, archives)
+        if isinstance(call, bytes):
+            stream.add(packer.take(call) if isinstance(call, LargeCall) else call)
+        else:
+            stream.add(packer.item(call, stable=arguments.stable))
     blob = stream.finish(packer)
     try:
         work = FunctionWork(
-            path=path,
-            code=packer.large(code),
+            path=packed.path,
+            code=packer.large(packed.code),
             chunks=tuple(stream.chunks),
             chunk_tasks=CHUNK_TASKS,
             python=PYTHON,
             arguments=blob,
             blobs=tuple(packer.named),
-            modules=packer.large(archive),
+            modules=packer.large(packed.modules),
         )
         spec = JobSpec(
-            name=name or options.name or _name_of(function),
+            name=name or options.name or packed.name,
             tasks=TaskSet.of(0, stream.count),
             work=work,
             retries=options.retries if retries is None else retries,
@@ -144,6 +165,14 @@ def pack(
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     return PackedJob(spec, tuple(packer.uploads.values()))
+
+
+def pack_call(call: Arguments) -> bytes:
+    """The arguments of one task as `pack` takes them; a LargeCall if they name blobs. Raises
+    UsageError for what can't be serialised."""
+    packer = Packer(in_memory_max=IN_MEMORY_BYTES_MAX)
+    item = packer.item(call, stable=False)
+    return LargeCall.of(item, packer) if packer.named else item
 
 
 class _Arguments:
@@ -200,29 +229,23 @@ class _Arguments:
         self._ends.append(self._section.size)
 
 
-def _reserve(code: bytes) -> int:
-    """Bytes of the entry that are kept for code and modules."""
-    inline = len(code) if len(code) < limits.ARGUMENT_INLINE_BYTES_MAX else 0
-    return inline + limits.ARGUMENT_INLINE_BYTES_MAX
+def _inline_size(packed: PackedFunction) -> int:
+    """Bytes of the entry that code and modules take."""
+    sizes = (len(packed.code), len(packed.modules))
+    return sum(size for size in sizes if size < limits.ARGUMENT_INLINE_BYTES_MAX)
 
 
-def _archive(
-    path: str,
-    code: bytes,
-    sample: bytes,
-    choice: Choice,
-    archives: Archives | None,
-) -> bytes:
+def _archive(path: str, code: bytes, choice: Choice, archives: Archives | None) -> bytes:
     if choice == "none":
         return b""
     if choice == "auto":
         named = {path.partition(":")[0]} if path else named_in(code)
-        names = [name for name in named | named_in(sample) if is_local(name)]
+        names = [name for name in named if is_local(name)]
     elif isinstance(choice, str):
         raise UsageError(f"modules are 'auto', 'none' or a list of names, not {choice!r}")
     else:
         names = list(choice)
-    return (archives or Archives()).of(names)
+    return (archives or Archives()).of(names) if names else b""
 
 
 def timeout_ms(timeout_s: float | None) -> int | None:
@@ -234,13 +257,21 @@ def timeout_ms(timeout_s: float | None) -> int | None:
     return max(1, round(timeout_s * 1000))
 
 
-def _pack_function(function: Function, choice: Choice) -> tuple[str, bytes]:
+def pack_function(
+    function: Function, *, modules: Choice = "auto", archives: Archives | None = None
+) -> PackedFunction:
+    """Raises UsageError for what is no function, or can't travel."""
+    path, code = _by_path_or_value(function, modules)
+    return PackedFunction(path, code, _name_of(function), _archive(path, code, modules, archives))
+
+
+def _by_path_or_value(function: Function, choice: Choice) -> tuple[str, bytes]:
     if isinstance(function, str):
         module, colon, attribute = function.partition(":")
         if not (colon and module and attribute):
             raise UsageError(f"{function!r} is no import path: write it like package.module:name")
         return function, b""
-    plain = function.function if isinstance(function, Task) else function
+    plain = function.function if isinstance(function, TaskFunction) else function
     if not callable(plain):
         raise UsageError(f"{function!r} is not a function")
     path = importable_as(plain)
@@ -260,34 +291,3 @@ def _name_of(function: Function) -> str:
     if isinstance(function, str):
         return function.rpartition(":")[2][:128]
     return str(getattr(function, "__name__", type(function).__name__))[:128]
-
-
-def function_spec(
-    function: Function,
-    each: Iterable[Arguments],
-    *,
-    name: str | None,
-    retries: int | None,
-    timeout_s: float | None,
-    cpus: int | None,
-    submitter: str,
-) -> JobSpec:
-    """As `pack`, for callers that can't upload. Raises UsageError for what is too large then."""
-    packed = pack(
-        function,
-        Calls(each, {}, stable=False),
-        name=name,
-        retries=retries,
-        timeout_s=timeout_s,
-        cpus=cpus,
-        submitter=submitter,
-        modules="none",
-    )
-    if packed.uploads:
-        raise UsageError("code and arguments of this job are too large to travel in its entry")
-    return packed.spec
-
-
-def one_argument(items: Iterable[object]) -> Sequence[Arguments]:
-    """The calls of `map`: one positional argument each."""
-    return [((item,), {}) for item in items]

@@ -51,11 +51,12 @@ class Archives:
     def __init__(self) -> None:
         self._key: object = None
         self._archive = b""
+        self._imports: dict[tuple[Path, int, int], set[str]] = {}
 
     def of(self, names: Iterable[str]) -> bytes:
         """An archive of these modules and what they need; empty for none. Raises UsageError for
         a name that is no module here, or one of a package that can't travel."""
-        files = _closure(names)
+        files = self._closure(names)
         if not files:
             return b""
         key = [(f.name, f.path, f.size, f.path.stat().st_mtime_ns) for f in files]
@@ -63,6 +64,39 @@ class Archives:
             self._archive = _zip(files)
             self._key = key
         return self._archive
+
+    def _closure(self, names: Iterable[str]) -> list[_Found]:
+        """The files of these modules and of the local ones that they import, sorted."""
+        left = sorted({name.partition(".")[0] for name in names})
+        done: set[str] = set()
+        files: dict[str, _Found] = {}
+        while left:
+            top = left.pop()
+            done.add(top)
+            for found in _files_of(top):
+                files[found.name] = found
+                if len(files) > FILES_MAX or sum(f.size for f in files.values()) > BYTES_MAX:
+                    raise UsageError(
+                        f"module {top!r} and what it imports take more than "
+                        f"{BYTES_MAX // limits.MIB} MiB or {FILES_MAX:,} files, so they can't "
+                        "travel with the job: install them on the peers and pass modules='none', or keep "
+                        "data outside of the package"
+                    )
+                if found.name.endswith(".py"):
+                    left += sorted(
+                        name
+                        for name in self._imported_by(found)
+                        if name not in done and name not in left and is_local(name)
+                    )
+        return [files[name] for name in sorted(files)]
+
+    def _imported_by(self, file: _Found) -> set[str]:
+        key = (file.path, file.size, file.path.stat().st_mtime_ns)
+        if key not in self._imports:
+            if len(self._imports) >= FILES_MAX:
+                self._imports.clear()
+            self._imports[key] = _imports_in(file.path.read_bytes())
+        return self._imports[key]
 
 
 def is_local(name: str) -> bool:
@@ -118,36 +152,10 @@ def named_in(pickled: bytes) -> set[str]:
     return found - {""}
 
 
-def _closure(names: Iterable[str]) -> list[_Found]:
-    """The files of these modules and of the local ones that they import, sorted."""
-    left = sorted({name.partition(".")[0] for name in names})
-    done: set[str] = set()
-    files: dict[str, _Found] = {}
-    while left:
-        top = left.pop()
-        done.add(top)
-        for found in _files_of(top):
-            files[found.name] = found
-            if len(files) > FILES_MAX or sum(f.size for f in files.values()) > BYTES_MAX:
-                raise UsageError(
-                    f"module {top!r} and what it imports take more than "
-                    f"{BYTES_MAX // limits.MIB} MiB or {FILES_MAX:,} files, so they can't travel "
-                    "with the job: install them on the peers and pass modules='none', or keep "
-                    "data outside of the package"
-                )
-            if found.name.endswith(".py"):
-                left += sorted(
-                    name
-                    for name in _imported_by(found.path)
-                    if name not in done and name not in left and is_local(name)
-                )
-    return [files[name] for name in sorted(files)]
-
-
-def _imported_by(path: Path) -> set[str]:
+def _imports_in(text: bytes) -> set[str]:
     """Top-level names that a file imports anywhere."""
     found = set()
-    for one, several in _IMPORT.findall(path.read_bytes()):
+    for one, several in _IMPORT.findall(text):
         for name in [one] if one else several.split(b","):
             found.add(name.strip().partition(b" ")[0].partition(b".")[0].decode())
     return found - {""}

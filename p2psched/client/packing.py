@@ -23,6 +23,8 @@ from p2psched.run.host.files import File, Shared
 # Large objects that are known by their identity. The least recently used one is packed again.
 SHARED_MAX: Final = 256
 _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None)})
+# Of calls that are packed one by one: larger blobs go to a file, each with a descriptor of its own.
+IN_MEMORY_BYTES_MAX: Final = 1 * limits.MIB
 _SHORT: Final = 1000  # characters or bytes of an argument that needs no second look
 
 Arguments = tuple[tuple[object, ...], Mapping[str, object]]
@@ -32,10 +34,11 @@ Ref = values.Ref
 class Packer:
     """Of one job. `uploads` are what must be in the cluster before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_memory_max: int = 0) -> None:
+        """A blob up to `in_memory_max` stays in memory."""
         self.uploads: dict[BlobRef, Upload] = {}
         self.named: dict[BlobRef, None] = {}  # blobs that items name
-        self.sample = b""  # the first pickle that is not plain
+        self._in_memory_max = in_memory_max
         self._spool: Spool | None = None
         self._files: dict[tuple[str, int, int, int], BlobRef] = {}
         self._constants: dict[str, object] = {}
@@ -73,9 +76,15 @@ class Packer:
             inner = values.pack_blob(self._name(self.blob(dump)))
         else:
             inner = dump.joined()
-            self.sample = self.sample or inner
         refs = list(dict.fromkeys([*refs, *dump.refs]))
         return values.pack_needs(refs, inner) if refs else inner
+
+    def take(self, call: LargeCall) -> bytes:
+        """An item that another packer made, with its blobs."""
+        for ref in call.named:
+            self._name(ref)
+        self.uploads |= {upload.ref: upload for upload in call.uploads}
+        return call
 
     def large(self, data: bytes) -> bytes | BlobRef:
         """Code and modules: inline if they are small."""
@@ -102,6 +111,10 @@ class Packer:
         return self._name(ref)
 
     def blob(self, dump: _Dump) -> BlobRef:
+        if dump.size <= self._in_memory_max:
+            upload = upload_of_bytes(dump.joined())
+            self.uploads[upload.ref] = upload
+            return upload.ref
         if self._spool is None:
             self._spool = Spool()
         before = self._spool.size
@@ -165,6 +178,20 @@ class Packer:
                 "the job, or pass paths"
             )
         return ref.digest, ref.size
+
+
+class LargeCall(bytes):
+    """The item of one task, together with the blobs that it names."""
+
+    named: tuple[BlobRef, ...]
+    uploads: tuple[Upload, ...]
+
+    @staticmethod
+    def of(item: bytes, packer: Packer) -> LargeCall:
+        made = LargeCall(item)
+        made.named = tuple(packer.named)
+        made.uploads = tuple(packer.uploads.values())
+        return made
 
 
 class _Dump:

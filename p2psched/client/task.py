@@ -10,6 +10,6 @@ await client.map(train.options(cpus=4), rates)         # and with four cores
 
 from __future__ import annotations
 
-from p2psched.run.host.tasks import Task, TaskOptions, task
+from p2psched.run.host.tasks import TaskFunction, TaskOptions, task
 
-__all__ = ["Task", "TaskOptions", "task"]
+__all__ = ["TaskFunction", "TaskOptions", "task"]

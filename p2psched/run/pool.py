@@ -48,19 +48,20 @@ class WorkerPool:
         peer_name: str,
         python: str = sys.executable,
         grace_s: float = 0.5,
-        blobs: Blobs | None = None,
+        blobs_folder: Path | None = None,
     ) -> None:
-        """`folder` is the pool's alone: it is emptied at each start. It is on the filesystem of
-        `blobs`; without these neither arguments nor results may be large."""
+        """`folder` is the pool's alone: it is emptied at each start. `blobs_folder` is that of the
+        `Blobs` that `keep` gets, on the same filesystem; without it neither arguments nor results
+        may be large."""
         self._slots = slots
         self._folder = folder.absolute()
         self._peer_name = peer_name
         self._python = python
         self._grace_s = grace_s
-        self._blobs = blobs
+        self._keeps_blobs = blobs_folder is not None
         self._dispatcher = Dispatcher(
             slots=slots,
-            blobs="" if blobs is None else str(blobs.folder),
+            blobs="" if blobs_folder is None else str(blobs_folder.absolute()),
             grace_s=grace_s,
             on_event=on_event,
         )
@@ -90,10 +91,7 @@ class WorkerPool:
             if not self._slots:  # nothing will ever run: no process is kept for it
                 self._ready.set()
                 await self._loop.create_future()
-            if self._blobs is None:
-                await self._serve()
-            else:
-                await self._serve_with(self._blobs)
+            await self._serve()
         finally:
             self._ending = True
             self._dispatcher.end()
@@ -102,12 +100,10 @@ class WorkerPool:
         assert self._failure is not None, "a pool serves until it is cancelled"
         raise self._failure
 
-    async def _serve_with(self, blobs: Blobs) -> None:
-        """With what keeps large data moving beside it."""
-        async with asyncio.TaskGroup() as group:
-            keeping = group.create_task(self._dispatcher.keep(blobs, self._folder / large.SPILL))
-            await self._serve()
-            keeping.cancel()
+    async def keep(self, blobs: Blobs) -> None:
+        """Moves large data beside `run`, until it is cancelled; from before the first batch on that
+        needs it."""
+        await self._dispatcher.keep(blobs, self._folder / large.SPILL)
 
     async def _serve(self) -> None:
         """One starter after another. Returns only if the first can't start."""
@@ -247,5 +243,5 @@ class WorkerPool:
         self._folder.mkdir(parents=True, exist_ok=True)
         leftovers.kill(self._folder)
         leftovers.clear(self._folder)
-        if self._blobs is not None and not self._ending:
+        if self._keeps_blobs and not self._ending:
             (self._folder / large.SPILL).mkdir()

@@ -128,7 +128,7 @@ class Rig:
             peer_name="peer-1",
             python=python,
             grace_s=grace_s,
-            blobs=blobs,
+            blobs_folder=None if blobs is None else blobs.folder,
         )
         self.outcomes: dict[int, Outcome] = {}
         self._changed = asyncio.Event()
@@ -206,12 +206,15 @@ def with_pool(
     async def main() -> None:
         rig = Rig(folder / "pool", slots=slots, python=python, grace_s=grace_s, blobs=blobs)
         async with asyncio.timeout(40), asyncio.TaskGroup() as group:
-            life = group.create_task(rig.pool.run())
+            lives = [group.create_task(rig.pool.run())]
+            if blobs is not None:
+                lives.append(group.create_task(rig.pool.keep(blobs)))
             await rig.pool.wait_ready()
             try:
                 await scenario(rig)
             finally:
-                life.cancel()
+                for life in lives:
+                    life.cancel()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main())

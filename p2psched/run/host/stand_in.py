@@ -21,7 +21,7 @@ _NAMES: Final[dict[str, dict[str, object]]] = {
     "p2psched.client": {},
     "p2psched.client.files": {"File": files.File},
     "p2psched.client.task": {
-        "Task": tasks.Task,
+        "TaskFunction": tasks.TaskFunction,
         "TaskOptions": tasks.TaskOptions,
         "task": tasks.task,
     },

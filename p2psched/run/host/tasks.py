@@ -36,7 +36,7 @@ class Changes(TypedDict, total=False):
     name: str | None
 
 
-class Task(Generic[P, R]):
+class TaskFunction(Generic[P, R]):
     """Called, it is its function, here and now. Handed to a client, it brings its options."""
 
     def __init__(self, function: Callable[P, R], settings: TaskOptions) -> None:
@@ -53,30 +53,30 @@ class Task(Generic[P, R]):
         return f"<task {getattr(self.function, '__qualname__', self.function)}>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Task, (self.function, self.settings)
+        return TaskFunction, (self.function, self.settings)
 
-    def options(self, **changes: Unpack[Changes]) -> Task[P, R]:
+    def options(self, **changes: Unpack[Changes]) -> TaskFunction[P, R]:
         """The same task with other options; this one stays as it is."""
-        return Task(self.function, replace(self.settings, **changes))
+        return TaskFunction(self.function, replace(self.settings, **changes))
 
 
 @overload
-def task(function: Callable[P, R], /) -> Task[P, R]: ...
+def task(function: Callable[P, R], /) -> TaskFunction[P, R]: ...
 
 
 @overload
-def task(**options: Unpack[Changes]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(**options: Unpack[Changes]) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
 
 
 def task(
     function: Callable[P, R] | None = None, /, **options: Unpack[Changes]
-) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
+) -> TaskFunction[P, R] | Callable[[Callable[P, R]], TaskFunction[P, R]]:
     """`@task` or `@task(retries=3, timeout_s=60, cpus=2, name="training")`."""
     settings = TaskOptions(**options)
     if function is not None:
-        return Task(function, settings)
-    return lambda decorated: Task(decorated, settings)
+        return TaskFunction(function, settings)
+    return lambda decorated: TaskFunction(decorated, settings)
 
 
-for _named in (Task, TaskOptions, task):
+for _named in (TaskFunction, TaskOptions, task):
     _named.__module__ = HOME
