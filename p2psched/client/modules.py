@@ -79,8 +79,8 @@ class Archives:
                     raise UsageError(
                         f"module {top!r} and what it imports take more than "
                         f"{BYTES_MAX // limits.MIB} MiB or {FILES_MAX:,} files, so they can't "
-                        "travel with the job: install them on the peers and pass modules='none', or keep "
-                        "data outside of the package"
+                        "travel with the job: install them on the peers and pass modules='none', "
+                        "or keep data outside of the package"
                     )
                 if found.name.endswith(".py"):
                     left += sorted(

@@ -139,7 +139,9 @@ class FakeSession:
                 while len(found.segments) <= position and found.state is JobState.RUNNING:
                     found.changed.clear()
                     await found.changed.wait()
-                return ResultPage(tuple(found.segments[position:]), found.view())
+                return ResultPage(
+                    tuple(found.segments[position:]), found.view(), len(found.segments)
+                )
             case CancelJob(job=job):
                 self.jobs[job].cancel()
                 return Done()
