@@ -125,7 +125,7 @@ class Batch:
         self._options = options
         self._calls: list[bytes] = []
         self._waiters: list[Waiter | None] = []
-        self._bytes = len(packed.code) + len(packed.modules)
+        self._bytes = packed.inline_bytes
         self._open = 0
         self._given_up = 0
 

@@ -58,6 +58,12 @@ class PackedFunction(NamedTuple):
     name: str
     modules: bytes = b""  # an archive
 
+    @property
+    def inline_bytes(self) -> int:
+        """What it takes in a job's entry; code and modules that are large are blobs."""
+        sizes = (len(self.code), len(self.modules))
+        return sum(size for size in sizes if size < limits.ARGUMENT_INLINE_BYTES_MAX)
+
 
 @dataclass(frozen=True, slots=True)
 class PackedJob:
@@ -133,7 +139,7 @@ def pack(
         packed = pack_function(function, modules=modules, archives=archives)
     packer = Packer()
     packer.set_constants(arguments.constants)
-    stream = _Arguments(limits.JOB_ARGUMENT_BYTES_MAX - _inline_size(packed))
+    stream = _Arguments(limits.JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
     for call in arguments.each:
         if isinstance(call, bytes):
             stream.add(packer.take(call) if isinstance(call, LargeCall) else call)
@@ -227,12 +233,6 @@ class _Arguments:
         assert self._section is not None
         self._section.write(chunk)
         self._ends.append(self._section.size)
-
-
-def _inline_size(packed: PackedFunction) -> int:
-    """Bytes of the entry that code and modules take."""
-    sizes = (len(packed.code), len(packed.modules))
-    return sum(size for size in sizes if size < limits.ARGUMENT_INLINE_BYTES_MAX)
 
 
 def _archive(path: str, code: bytes, choice: Choice, archives: Archives | None) -> bytes:
