@@ -22,7 +22,7 @@ from typing import Literal, ParamSpec, TypeVar, overload
 from p2psched.client import futures
 from p2psched.client.batching import Function, HasOptions, unwrap
 from p2psched.client.blobs import upload_all
-from p2psched.client.functions import calls, pack, timeout_ms
+from p2psched.client.functions import calls, large_files, pack, timeout_ms
 from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
 from p2psched.client.job import Job
 from p2psched.client.modules import Choice as Modules
@@ -290,13 +290,16 @@ class Client:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         files: Sequence[SentFile] = (),
+        outputs: Sequence[str] = (),
         name: str | None = None,
         retries: int = 0,
         timeout_s: float | None = None,
         cpus: int = 1,
         job_id: str | None = None,
     ) -> Job:
-        """One child process for each of `tasks` (default: one, index 0), never through a shell."""
+        """One child process for each of `tasks` (default: one, index 0), never through a shell.
+        `outputs` are files in the task's folder that it hands over: see `TaskResult.files`."""
+        sent, uploads = large_files(files)
         try:
             spec = JobSpec(
                 name=name if name is not None else Path(argv[0]).name[:128] if argv else "",
@@ -305,7 +308,8 @@ class Client:
                     argv=tuple(argv),
                     env=tuple(sorted((env or {}).items())),
                     cwd=cwd,
-                    files=tuple(files),
+                    files=sent,
+                    outputs=tuple(outputs),
                 ),
                 retries=retries,
                 timeout_ms=timeout_ms(timeout_s),
@@ -314,7 +318,7 @@ class Client:
             )
         except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from error
-        return await self.submit_spec(spec, job_id=job_id)
+        return await self.submit_spec(spec, job_id=job_id, uploads=uploads)
 
     async def submit_spec(
         self, spec: JobSpec, *, job_id: str | None = None, uploads: Sequence[Upload] = ()

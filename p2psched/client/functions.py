@@ -24,7 +24,7 @@ from p2psched.client.spool import Section, Spool, Upload
 from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
-from p2psched.model.job import FunctionWork, JobSpec
+from p2psched.model.job import FunctionWork, JobSpec, SentFile
 from p2psched.model.taskset import TaskSet
 from p2psched.run.host.pickling import PROTOCOL, PYTHON
 from p2psched.run.host.tasks import TaskFunction, TaskOptions
@@ -40,6 +40,7 @@ __all__ = [
     "PackedFunction",
     "PackedJob",
     "calls",
+    "large_files",
     "one_call",
     "pack",
     "pack_call",
@@ -179,6 +180,16 @@ def pack_call(call: Arguments) -> bytes:
     packer = Packer(in_memory_max=IN_MEMORY_BYTES_MAX)
     item = packer.item(call, stable=False)
     return LargeCall.of(item, packer) if packer.named else item
+
+
+def large_files(files: Sequence[SentFile]) -> tuple[tuple[SentFile, ...], tuple[Upload, ...]]:
+    """Files of a program as they are sent: large ones as blobs."""
+    packer = Packer()
+    sent = []
+    for file in files:
+        data = packer.large(file.data) if isinstance(file.data, bytes) else file.data
+        sent.append(SentFile(file.name, file.mode, data))
+    return tuple(sent), tuple(packer.uploads.values())
 
 
 class _Arguments:
