@@ -33,6 +33,7 @@ FILES_MAX: Final = 4096
 SEARCHED_BYTES_MAX: Final = 4 * limits.MIB
 _IMPORT: Final = re.compile(rb"^[ \t]*(?:from[ \t]+(\w+)|import[ \t]+([\w.,\t ]+))", re.MULTILINE)
 _SKIPPED: Final = frozenset({"__pycache__", "node_modules"})
+_MODULE: Final = "\0module"  # stands for a function that imports what it is told
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 Choice = Literal["auto", "none"] | Sequence[str]
@@ -126,30 +127,31 @@ def named_in(pickled: bytes) -> set[str]:
     found: set[str] = set()
     if len(pickled) > SEARCHED_BYTES_MAX:
         return found
-    texts = [""]
+    before = last = ""
     memo: list[str] = []
     is_module_next = False
     try:
         for opcode, argument, _ in pickletools.genops(pickled):
+            if opcode.name == "MEMOIZE":
+                memo.append(last)
+                continue
             text = ""
             if opcode.name in {"SHORT_BINUNICODE", "BINUNICODE"}:
                 text = str(argument)
             elif opcode.name in {"BINGET", "LONG_BINGET"}:
                 text = memo[int(str(argument))]
-            elif opcode.name == "MEMOIZE":
-                memo.append(texts[-1])
-                continue
             elif opcode.name == "STACK_GLOBAL":
-                found.add(texts[-2])
-                # How cloudpickle says "the module of this name".
-                is_module_next = texts[-2:] == ["cloudpickle.cloudpickle", "subimport"]
-            if text and is_module_next:
+                found.add(before)
+                # How cloudpickle says "the module of this name"; later it says it by the memo.
+                is_module = (before, last) == ("cloudpickle.cloudpickle", "subimport")
+                text = _MODULE if is_module else ""
+            if is_module_next and text:
                 found.add(text)
-                is_module_next = False
-            texts = [*texts[-1:], text]
+            is_module_next = text == _MODULE or (is_module_next and not text)
+            before, last = last, text
     except (ValueError, IndexError):  # no pickle of ours: what it needs is the user's to name
         pass
-    return found - {""}
+    return found - {"", _MODULE}
 
 
 def _imports_in(text: bytes) -> set[str]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from p2psched.client.functions import calls, one_call, pack, star_calls
-from p2psched.model import limits, values
+from p2psched.model import chunks, limits, values
 from p2psched.model.blob import BlobRef
 from p2psched.model.job import Cause, FunctionWork
 from p2psched.model.taskset import EMPTY, TaskSet
 from tests.run.disk_blobs import DiskBlobs
-from tests.run.rig import Rig, packed, with_pool
+from tests.run.rig import PYTHON, Rig, functions, packed, with_pool
 
 pytestmark = pytest.mark.process
 
@@ -232,3 +235,42 @@ def test_one_call_with_large_and_small_arguments_by_name(tmp_path: Path) -> None
         assert end.open() == 70_000.5
 
     with_pool(tmp_path, scenario, blobs=blobs)
+
+
+class Deadly:
+    """Ends the process that pickles it."""
+
+    def __reduce__(self) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ""
+
+
+def test_a_worker_that_dies_while_it_writes_leaves_no_file(tmp_path: Path) -> None:
+    blobs = DiskBlobs(tmp_path / "blobs")
+
+    def deadly(_: int) -> object:
+        return [bytes(5_000_000), Deadly()]
+
+    async def scenario(rig: Rig) -> None:
+        end = (await rig.run(packed(blobs, deadly, calls([0])))).tasks[0]
+        assert end.cause is Cause.SIGNAL
+        await rig.until(lambda: not list((rig.folder / "spill").iterdir()))
+
+    with_pool(tmp_path, scenario, blobs=blobs)
+
+
+def test_a_caller_of_another_python_is_told_of_it_where_that_may_matter(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        plain = (await rig.run(functions("give", [(1,)], python="3.99"))).tasks[0]
+        assert (plain.header, plain.open()) == ({}, 1)
+        pickled = (await rig.run(functions("give", [({1},)], python="3.99"))).tasks[0]
+        assert pickled.header == {"python": PYTHON}
+        assert pickled.open() == {1}
+        spec = functions("give", [(1,)], python="3.99")
+        work = msgspec.structs.replace(spec.work, chunks=(chunks.pack([b"\x80\x05junk"]),))
+        end = (await rig.run(msgspec.structs.replace(spec, work=work))).tasks[0]
+        assert end.cause is Cause.NOT_STARTABLE
+        assert "the caller runs Python 3.99" in str(end.header["message"])
+        assert "same minor version" in str(end.header["message"])
+
+    with_pool(tmp_path, scenario)
