@@ -25,6 +25,7 @@ from p2psched.client.blobs import upload_all
 from p2psched.client.functions import calls, large_files, pack, timeout_ms
 from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
 from p2psched.client.job import Job
+from p2psched.client.modules import Archives
 from p2psched.client.modules import Choice as Modules
 from p2psched.client.pipeline import Pipeline, UploadAll
 from p2psched.client.session import PATIENCE_S, Asker, Session, find_peers
@@ -79,6 +80,7 @@ class Client:
         self._secret_file = Path(secret_file) if secret_file is not None else None
         self._runtime_dir = Path(runtime_dir) if runtime_dir is not None else None
         self._patience_s = patience_s
+        self._archives = Archives()
         self._session: Session | None = None
         self._pipeline: Pipeline | None = None
         self._house: asyncio.Task[None] | None = None
@@ -197,6 +199,7 @@ class Client:
             submitter=who_am_i(),
             copies=copies,
             modules=modules,
+            archives=self._archives,
         )
         return await self.submit_spec(packed.spec, job_id=job_id, uploads=packed.uploads)
 

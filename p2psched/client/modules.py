@@ -44,15 +44,16 @@ class _Found:
     name: str  # in the archive
     path: Path
     size: int
+    changed_ns: int
 
 
 class Archives:
     """Keeps the last archive, because the next job is mostly of the same code."""
 
     def __init__(self) -> None:
-        self._key: object = None
+        self._files: list[_Found] = []
         self._archive = b""
-        self._imports: dict[tuple[Path, int, int], set[str]] = {}
+        self._imports: dict[_Found, set[str]] = {}
 
     def of(self, names: Iterable[str]) -> bytes:
         """An archive of these modules and what they need; empty for none. Raises UsageError for
@@ -60,44 +61,40 @@ class Archives:
         files = self._closure(names)
         if not files:
             return b""
-        key = [(f.name, f.path, f.size, f.path.stat().st_mtime_ns) for f in files]
-        if key != self._key:
+        if files != self._files:
             self._archive = _zip(files)
-            self._key = key
+            self._files = files
         return self._archive
 
     def _closure(self, names: Iterable[str]) -> list[_Found]:
         """The files of these modules and of the local ones that they import, sorted."""
-        left = sorted({name.partition(".")[0] for name in names})
-        done: set[str] = set()
+        left = {name.partition(".")[0] for name in names}
+        seen = set(left)
         files: dict[str, _Found] = {}
+        size = 0
         while left:
             top = left.pop()
-            done.add(top)
             for found in _files_of(top):
                 files[found.name] = found
-                if len(files) > FILES_MAX or sum(f.size for f in files.values()) > BYTES_MAX:
+                size += found.size
+                if len(files) > FILES_MAX or size > BYTES_MAX:
                     raise UsageError(
                         f"module {top!r} and what it imports take more than "
                         f"{BYTES_MAX // limits.MIB} MiB or {FILES_MAX:,} files, so they can't "
                         "travel with the job: install them on the peers and pass modules='none', "
                         "or keep data outside of the package"
                     )
-                if found.name.endswith(".py"):
-                    left += sorted(
-                        name
-                        for name in self._imported_by(found)
-                        if name not in done and name not in left and is_local(name)
-                    )
+                new = self._imported_by(found) - seen if found.name.endswith(".py") else set()
+                seen |= new
+                left |= {name for name in new if is_local(name)}
         return [files[name] for name in sorted(files)]
 
     def _imported_by(self, file: _Found) -> set[str]:
-        key = (file.path, file.size, file.path.stat().st_mtime_ns)
-        if key not in self._imports:
+        if file not in self._imports:
             if len(self._imports) >= FILES_MAX:
                 self._imports.clear()
-            self._imports[key] = _imports_in(file.path.read_bytes())
-        return self._imports[key]
+            self._imports[file] = _imports_in(file.path.read_bytes())
+        return self._imports[file]
 
 
 def is_local(name: str) -> bool:
@@ -169,7 +166,7 @@ def _files_of(top: str) -> Iterator[_Found]:
         raise UsageError(f"there is no module {top!r} here that could travel with the job")
     for path in paths:
         if path.is_file():
-            yield _Found(path.name, path, path.stat().st_size)
+            yield _found(path.name, path)
             continue
         for folder, folders, names in os.walk(path):
             folders[:] = sorted(
@@ -185,7 +182,12 @@ def _files_of(top: str) -> Iterator[_Found]:
                         "install it on the peers and pass modules='none'"
                     )
                 where = f"{top}/{file.relative_to(path).as_posix()}"
-                yield _Found(where, file, file.stat().st_size)
+                yield _found(where, file)
+
+
+def _found(name: str, path: Path) -> _Found:
+    status = path.stat()
+    return _Found(name, path, status.st_size, status.st_mtime_ns)
 
 
 def _paths_of(top: str) -> list[Path]:
