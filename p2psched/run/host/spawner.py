@@ -66,7 +66,7 @@ class Order:
             content = frames.open_ref(words) or data[position:end]
             self._files.append((str(name), frames.number(mode), content))
             position = end
-        self.outputs = [str(name) for name, in _list(header["outputs"])]
+        self.outputs = [str(name) for (name,) in _list(header["outputs"])]
         self._found: str | None = None
 
     def files(self, blobs: large.BlobFolder) -> list[folders.File]:
