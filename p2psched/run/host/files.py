@@ -7,10 +7,10 @@ can carry a File: only there somebody sees to it that the bytes come along.
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -69,6 +69,7 @@ class File:
         """For reading bytes. Close it, or use it in a `with`."""
         if self._path is not None:
             return self.path.open("rb")
+        tempfile = importlib.import_module("tempfile")  # here: every idle starter would hold it
         with tempfile.TemporaryDirectory() as folder:
             self.save(f"{folder}/file")
             return Path(folder, "file").open("rb")  # which stays readable without its name

@@ -7,12 +7,11 @@ where p2psched is not installed, a small module of that name offers these two an
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import sys
 import types
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from . import files, tasks
 
@@ -28,8 +27,9 @@ _NAMES: Final[dict[str, dict[str, object]]] = {
 }
 
 
-class StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Asked last: an installed p2psched is found before."""
+class StandIn:
+    """Finder and loader (by shape: `importlib.abc` is large). Asked last: an installed p2psched is
+    found before."""
 
     def find_spec(
         self,
@@ -41,7 +41,11 @@ class StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         ours = outer is None or isinstance(getattr(outer, "__loader__", None), StandIn)
         if fullname not in _NAMES or not ours:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        loader: Any = self  # by shape
+        return importlib.machinery.ModuleSpec(fullname, loader, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """The usual one."""
 
     def exec_module(self, module: types.ModuleType) -> None:
         vars(module).update(_NAMES[module.__name__])
