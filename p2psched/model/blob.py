@@ -53,7 +53,10 @@ def outputs_of(header: Header) -> list[tuple[str, BlobRef]]:
     text = header.get("outputs")
     if text is None:
         return []
-    outputs = json.loads(str(text))
+    try:
+        outputs = json.loads(str(text))
+    except RecursionError:
+        raise ValueError("outputs are nested too deeply") from None
     if not isinstance(outputs, list):
         raise ValueError("outputs are a list")
     found = []

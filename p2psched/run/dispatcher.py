@@ -233,6 +233,8 @@ class Dispatcher:
             self._arm(host, running, LOOK_S)
 
     def _report(self, running: Running, new: list[frames.Piece]) -> None:
+        if self._adopter is None and any(piece[2] == frames.OK_WITH_BLOBS for piece in new):
+            raise ValueError("a host names blobs, and this peer keeps none")
         whole, large = running.accept(new)
         self._tasks_ended += sum(len(segment.tasks) for segment in (*whole, *large))
         if whole:

@@ -58,6 +58,7 @@ class Running:
 
         Raises ValueError for what are no results.
         """
+        left = self.left  # changed only if all of it is good: what is lost here would be missed
         whole: list[Segment] = []
         large: list[Segment] = []
         for start, stop, number, busy_us, data in pieces:
@@ -67,7 +68,7 @@ class Running:
                 raise ValueError("a piece needs one item a task")
             busy_us = min(busy_us, BUSY_US_MAX)
             cause = Cause(frames.CAUSES[number])
-            fresh = self.left & TaskSet.of(start, stop)
+            fresh = left & TaskSet.of(start, stop)
             for low, high in fresh.ranges:
                 part = chunks.cut(data, low - start, high - start)
                 share_us = busy_us * (high - low) // (stop - start)
@@ -76,7 +77,8 @@ class Running:
                     large.append(Segment(low, high, cause, part, share_us, blobs))
                 else:
                     whole.append(Segment(low, high, cause, part, share_us))
-            self.left -= fresh
+            left -= fresh
+        self.left = left
         return whole, large
 
     def time_left_s(self, state: State) -> float | None:
