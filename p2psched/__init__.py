@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from p2psched.client.client import Client as Client
     from p2psched.client.executor import ClusterUnreachable as ClusterUnreachable
     from p2psched.client.executor import Executor as Executor
+    from p2psched.client.files import File as File
     from p2psched.client.futures import Task as Task
     from p2psched.client.job import Job as Job
     from p2psched.client.results import TaskResult as TaskResult
+    from p2psched.client.task import task as task
     from p2psched.embed.config import Config as Config
     from p2psched.embed.peer import Peer as Peer
 
@@ -28,11 +30,13 @@ __all__ = [
     "ClusterUnreachable",
     "Config",
     "Executor",
+    "File",
     "Job",
     "Peer",
     "Task",
     "TaskResult",
     "__version__",
+    "task",
 ]
 
 _HOME = {
@@ -40,10 +44,12 @@ _HOME = {
     "ClusterUnreachable": "p2psched.client.executor",
     "Config": "p2psched.embed.config",
     "Executor": "p2psched.client.executor",
+    "File": "p2psched.client.files",
     "Job": "p2psched.client.job",
     "Peer": "p2psched.embed.peer",
     "Task": "p2psched.client.futures",
     "TaskResult": "p2psched.client.results",
+    "task": "p2psched.client.task",
 }
 
 

@@ -17,11 +17,17 @@ from dataclasses import dataclass
 from types import MethodType
 from typing import Final, Protocol, runtime_checkable
 
-from p2psched.client.functions import PackedFunction, function_spec, pack_function
+from p2psched.client.functions import (
+    PackedFunction,
+    PackedJob,
+    pack,
+    pack_function,
+    packed_calls,
+)
+from p2psched.client.modules import Archives
 from p2psched.client.results import TaskResult
 from p2psched.model.errors import UsageError
 from p2psched.model.ids import JobId
-from p2psched.model.job import JobSpec
 from p2psched.model.limits import KIB
 
 BATCH_TASKS_MAX: Final = 8192
@@ -119,7 +125,7 @@ class Batch:
         self._options = options
         self._calls: list[bytes] = []
         self._waiters: list[Waiter | None] = []
-        self._bytes = len(packed.code)
+        self._bytes = packed.inline_bytes
         self._open = 0
         self._given_up = 0
 
@@ -158,12 +164,12 @@ class Batch:
         self.stage = Stage.LEFT if waiters else Stage.ENDED
         return bool(waiters)
 
-    def spec(self, submitter: str) -> JobSpec:
-        """Of the job. Raises UsageError if it is over a limit."""
+    def pack(self, submitter: str) -> PackedJob:
+        """The job. Raises UsageError if it is over a limit."""
         options = self._options
-        return function_spec(
+        return pack(
             self._packed,
-            self._calls,
+            packed_calls(self._calls),
             name=options.name,
             retries=options.retries,
             timeout_s=options.timeout_s,
@@ -212,6 +218,7 @@ class Batcher:
 
     def __init__(self, new_job: Callable[[], JobId]) -> None:
         self._new_job = new_job
+        self._archives = Archives()
         self._queue: deque[tuple[object, Batch]] = deque()
         # With the function itself: while it is held, its `id` is nobody else's.
         self._open: dict[object, tuple[Batch, Function]] = {}
@@ -226,7 +233,8 @@ class Batcher:
         found = self._open.get(key)
         batch = found[0] if found is not None else None
         if batch is None or not batch.has_room(len(call)):
-            batch = Batch(self._new_job(), pack_function(function), options)
+            packed = pack_function(function, archives=self._archives)
+            batch = Batch(self._new_job(), packed, options)
             self._open[key] = (batch, function)
             self._queue.append((key, batch))
         batch.add(call, waiter)

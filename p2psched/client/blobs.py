@@ -14,12 +14,13 @@ import os
 import secrets
 import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from p2psched.client.session import Session
+from p2psched.client.spool import Upload
 from p2psched.model import digests, limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.blob_messages import (
@@ -36,6 +37,7 @@ from p2psched.model.errors import NotFound, P2PSchedError, ProtocolError, Unavai
 from p2psched.model.messages import Done
 
 WINDOW: Final = 8
+UPLOADS_MAX: Final = 8  # of one job, at a time; small ones wait for syncs together
 IN_MEMORY_BYTES_MAX: Final = 4 * limits.MIB  # `read` maps a file for what is larger
 BEGINS_MAX: Final = 16  # times that an upload starts over at a peer that does not know of it
 WRONG_CHUNKS_MAX: Final = 3  # in a row, before a download gives up
@@ -60,6 +62,26 @@ async def upload(session: Session, source: Path | Buffer | BinaryIO) -> BlobRef:
         ref, listed = await asyncio.to_thread(_hash, size, read_at)
         await _send(session, ref, listed, read_at)
     return ref
+
+
+async def upload_all(session: Session, uploads: Iterable[Upload]) -> None:
+    """As `upload`, for blobs whose names are known already; UPLOADS_MAX of them at a time."""
+    left = iter(uploads)
+
+    async def send() -> None:
+        for upload in left:
+            with upload.opened() as read_at:
+                await _send(session, upload.ref, upload.listed, read_at)
+
+    failure: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as sends:
+            for _ in range(UPLOADS_MAX):
+                sends.create_task(send())
+    except* P2PSchedError as errors:
+        failure = errors.exceptions[0]
+    if failure is not None:
+        raise failure
 
 
 async def _send(session: Session, ref: BlobRef, listed: bytes, read_at: ReadAt) -> None:

@@ -15,16 +15,21 @@ import os
 import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar, overload
 
 from p2psched.client import futures
 from p2psched.client.batching import Function, HasOptions, unwrap
-from p2psched.client.functions import Arguments, function_spec, one_argument, timeout_ms
+from p2psched.client.blobs import upload_all
+from p2psched.client.functions import calls, large_files, pack, timeout_ms
 from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
 from p2psched.client.job import Job
-from p2psched.client.pipeline import Pipeline
+from p2psched.client.modules import Archives
+from p2psched.client.modules import Choice as Modules
+from p2psched.client.pipeline import Pipeline, UploadAll
 from p2psched.client.session import PATIENCE_S, Asker, Session, find_peers
+from p2psched.client.spool import Upload
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
@@ -75,6 +80,7 @@ class Client:
         self._secret_file = Path(secret_file) if secret_file is not None else None
         self._runtime_dir = Path(runtime_dir) if runtime_dir is not None else None
         self._patience_s = patience_s
+        self._archives = Archives()
         self._session: Session | None = None
         self._pipeline: Pipeline | None = None
         self._house: asyncio.Task[None] | None = None
@@ -89,7 +95,7 @@ class Client:
         ready: asyncio.Future[Pipeline] = loop.create_future()
         # The children's group has a task of its own: a notebook, or a fixture, opens and closes a
         # client in different tasks, and a group belongs to one.
-        house = loop.create_task(keep_house(session, ready))
+        house = loop.create_task(keep_house(session, ready, partial(upload_all, session)))
         try:
             self._pipeline = await ready
         except BaseException:
@@ -166,29 +172,36 @@ class Client:
         self,
         function: Function | HasOptions,
         items: Iterable[object],
-        *,
+        *more: Iterable[object],
+        kwargs: Mapping[str, object] | None = None,
         name: str | None = None,
         retries: int | None = None,
         timeout_s: float | None = None,
         cpus: int | None = None,
+        copies: int = 2,
+        modules: Modules = "auto",
         job_id: str | None = None,
     ) -> Job:
-        """One task for each item: `function(item)`. Returns once the job is accepted: from then on
-        it can't be lost. `timeout_s` is for one attempt; by default a task is tried once, without
-        a limit, on one cpu. Raises UsageError for what can't be serialised or is over a limit. The
-        same `job_id` (32 hex digits) again is the same job."""
-        calls: Sequence[Arguments] = one_argument(items)
+        """One task for each item: `function(item)`, or `function(x, y)` for several iterables, as
+        the built-in does it; `kwargs` are passed to all. Returns once the job is accepted: from
+        then on it can't be lost. `timeout_s` is for one attempt; by default a task is tried once,
+        without a limit, on one cpu. `copies`: disks that a large result is on. `modules`: see
+        `client.functions.pack`. Raises UsageError for what can't be serialised or is over a limit.
+        The same `job_id` (32 hex digits) again is the same job."""
         called, own = unwrap(function)
-        spec = function_spec(
+        packed = pack(
             called,
-            calls,
+            calls(items, *more, kwargs=kwargs),
             name=name if name is not None else own.name,
             retries=retries if retries is not None else own.retries,
             timeout_s=timeout_s if timeout_s is not None else own.timeout_s,
             cpus=cpus if cpus is not None else own.cpus,
             submitter=who_am_i(),
+            copies=copies,
+            modules=modules,
+            archives=self._archives,
         )
-        return await self.submit_spec(spec, job_id=job_id)
+        return await self.submit_spec(packed.spec, job_id=job_id, uploads=packed.uploads)
 
     @overload
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]: ...
@@ -280,13 +293,16 @@ class Client:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         files: Sequence[SentFile] = (),
+        outputs: Sequence[str] = (),
         name: str | None = None,
         retries: int = 0,
         timeout_s: float | None = None,
         cpus: int = 1,
         job_id: str | None = None,
     ) -> Job:
-        """One child process for each of `tasks` (default: one, index 0), never through a shell."""
+        """One child process for each of `tasks` (default: one, index 0), never through a shell.
+        `outputs` are files in the task's folder that it hands over: see `TaskResult.files`."""
+        sent, uploads = large_files(files)
         try:
             spec = JobSpec(
                 name=name if name is not None else Path(argv[0]).name[:128] if argv else "",
@@ -295,7 +311,8 @@ class Client:
                     argv=tuple(argv),
                     env=tuple(sorted((env or {}).items())),
                     cwd=cwd,
-                    files=tuple(files),
+                    files=sent,
+                    outputs=tuple(outputs),
                 ),
                 retries=retries,
                 timeout_ms=timeout_ms(timeout_s),
@@ -304,10 +321,14 @@ class Client:
             )
         except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from error
-        return await self.submit_spec(spec, job_id=job_id)
+        return await self.submit_spec(spec, job_id=job_id, uploads=uploads)
 
-    async def submit_spec(self, spec: JobSpec, *, job_id: str | None = None) -> Job:
+    async def submit_spec(
+        self, spec: JobSpec, *, job_id: str | None = None, uploads: Sequence[Upload] = ()
+    ) -> Job:
+        """A job that was made elsewhere, and the blobs that it names."""
         job = JobId(job_id if job_id is not None else new_id(random.SystemRandom()))
+        await upload_all(self.session, uploads)
         await self.session.call(Submit(job, spec), JobAccepted)
         return Job(self.session, job)
 
@@ -339,11 +360,11 @@ def who_am_i() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-async def keep_house(session: Asker, ready: asyncio.Future[Pipeline]) -> None:
+async def keep_house(session: Asker, ready: asyncio.Future[Pipeline], upload: UploadAll) -> None:
     """Until it is cancelled; then all children have ended too. It ends with an exception only for
     a fault of ours, and what waits hears of it."""
     async with asyncio.TaskGroup() as group:
-        pipeline = Pipeline(session, group, submitter=who_am_i())
+        pipeline = Pipeline(session, group, upload=upload, submitter=who_am_i())
         try:
             ready.set_result(pipeline)
             await asyncio.get_running_loop().create_future()

@@ -1,25 +1,54 @@
-"""Calls as they travel: a function and the arguments of each task, packed into a spec."""
+"""Calls as they travel: a function and the arguments of each task, packed into a job.
+
+    packed = pack("module:name", calls(items))
+    await upload_all(session, packed.uploads)   # what is large; nothing for most jobs
+    await session.call(Submit(job, packed.spec), JobAccepted)
+
+Shapes of calls: `calls(xs)`, `calls(xs, ys)` like the built-in `map`, `star_calls(tuples)`. They
+are made one by one, so millions of items may come from a generator.
+"""
 
 from __future__ import annotations
 
-import pickle
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import struct
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import cloudpickle
 
-from p2psched.model import chunks
+from p2psched.client.modules import Archives, Choice, importable_as, is_local, named_in
+from p2psched.client.packing import IN_MEMORY_BYTES_MAX, Arguments, LargeCall, Packer
+from p2psched.client.spool import Section, Spool, Upload
+from p2psched.model import chunks, limits
+from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
-from p2psched.model.job import FunctionWork, JobSpec
+from p2psched.model.job import FunctionWork, JobSpec, SentFile
 from p2psched.model.taskset import TaskSet
+from p2psched.run.host.pickling import PROTOCOL, PYTHON
+from p2psched.run.host.tasks import TaskFunction, TaskOptions
 
 CHUNK_TASKS: Final = 512
-PICKLE_PROTOCOL: Final = 5
 TIMEOUT_S_MAX: Final = 10 * 365 * 86_400
-_PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None)})
 
-Arguments = tuple[tuple[object, ...], Mapping[str, object]]
+Function = Callable[..., object] | TaskFunction[..., object] | str
+
+__all__ = [
+    "Arguments",
+    "Calls",
+    "PackedFunction",
+    "PackedJob",
+    "calls",
+    "large_files",
+    "one_call",
+    "pack",
+    "pack_call",
+    "pack_function",
+    "packed_calls",
+    "star_calls",
+    "timeout_ms",
+]
 
 
 class PackedFunction(NamedTuple):
@@ -28,49 +57,206 @@ class PackedFunction(NamedTuple):
     path: str
     code: bytes
     name: str
+    modules: bytes = b""  # an archive
+
+    @property
+    def inline_bytes(self) -> int:
+        """What it takes in a job's entry; code and modules that are large are blobs."""
+        sizes = (len(self.code), len(self.modules))
+        return sum(size for size in sizes if size < limits.ARGUMENT_INLINE_BYTES_MAX)
 
 
-def function_spec(
-    function: Callable[..., object] | str | PackedFunction,
-    calls: Iterable[Arguments | bytes],
+@dataclass(frozen=True, slots=True)
+class PackedJob:
+    """What to submit, and the blobs that must be in the cluster before."""
+
+    spec: JobSpec
+    uploads: tuple[Upload, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The arguments of all tasks. `stable`: nothing of the caller's runs while they are read."""
+
+    each: Iterable[Arguments | bytes]  # or what `pack_call` made
+    constants: Mapping[str, object]
+    stable: bool
+
+
+def calls(
+    items: Iterable[object], *more: Iterable[object], kwargs: Mapping[str, object] | None = None
+) -> Calls:
+    """One task for each item; with several iterables as the built-in `map` does it, up to the end
+    of the shortest. `kwargs` are the same for all."""
+    stable = all(type(each) in {list, tuple, range} for each in (items, *more))
+    each: Iterator[Arguments] = ((args, {}) for args in zip(items, *more, strict=False))
+    return Calls(each, kwargs or {}, stable)
+
+
+def star_calls(
+    tuples: Iterable[Sequence[object]], *, kwargs: Mapping[str, object] | None = None
+) -> Calls:
+    """One task for each tuple of positional arguments, as `itertools.starmap` does it."""
+    each: Iterator[Arguments] = ((tuple(args), {}) for args in tuples)
+    return Calls(each, kwargs or {}, type(tuples) in {list, tuple})
+
+
+def one_call(*args: object, **kwargs: object) -> Calls:
+    """One task."""
+    return Calls([(args, kwargs)], {}, stable=True)
+
+
+def packed_calls(each: Iterable[bytes]) -> Calls:
+    """What `pack_call` made, one task each."""
+    return Calls(each, {}, stable=False)
+
+
+def pack(
+    function: Function | PackedFunction,
+    arguments: Calls,
     *,
-    name: str | None,
-    retries: int,
-    timeout_s: float | None,
-    cpus: int,
-    submitter: str,
-) -> JobSpec:
-    """A job of one call of `function` for each of `calls`.
+    name: str | None = None,
+    retries: int | None = None,
+    timeout_s: float | None = None,
+    cpus: int | None = None,
+    submitter: str = "",
+    copies: int = 2,
+    keep_ms: int | None = None,
+    modules: Choice = "auto",
+    archives: Archives | None = None,
+) -> PackedJob:
+    """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
-    `function` is `"module:name"`, looked up by the workers, or an object that travels by value as
-    far as it must (cloudpickle: `__main__`, lambdas, closures) and by import path otherwise. What
-    `pack_function` and `pack_call` made is taken as it is.
-    Raises UsageError for what can't be serialised or is over a limit.
+    `function` is `"module:name"`, looked up by the workers, or an object that travels by import
+    path where it can and by value as far as it must (cloudpickle: `__main__`, lambdas, closures).
+    One with `@task` brings its own options, for those that are None here. `modules`: "auto" sends
+    the caller's own modules along where the function is in one or names one, "none" sends none,
+    a list of names sends these. Raises UsageError for what can't be serialised or is over a limit.
     """
-    packed_function = function if isinstance(function, PackedFunction) else pack_function(function)
-    packed = [call if isinstance(call, bytes) else pack_call(call) for call in calls]
-    work = FunctionWork(
-        path=packed_function.path,
-        code=packed_function.code,
-        chunks=tuple(
-            chunks.pack(packed[start : start + CHUNK_TASKS])
-            for start in range(0, len(packed), CHUNK_TASKS)
-        ),
-        chunk_tasks=CHUNK_TASKS,
-        python=f"{sys.version_info.major}.{sys.version_info.minor}",
-    )
+    options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
+    if isinstance(function, PackedFunction):
+        packed = function
+    else:
+        packed = pack_function(function, modules=modules, archives=archives)
+    packer = Packer()
+    packer.set_constants(arguments.constants)
+    stream = _Arguments(limits.JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
+    for call in arguments.each:
+        if isinstance(call, bytes):
+            stream.add(packer.take(call) if isinstance(call, LargeCall) else call)
+        else:
+            stream.add(packer.item(call, stable=arguments.stable))
+    blob = stream.finish(packer)
     try:
-        return JobSpec(
-            name=name if name is not None else packed_function.name,
-            tasks=TaskSet.of(0, len(packed)),
+        work = FunctionWork(
+            path=packed.path,
+            code=packer.large(packed.code),
+            chunks=tuple(stream.chunks),
+            chunk_tasks=CHUNK_TASKS,
+            python=PYTHON,
+            arguments=blob,
+            blobs=tuple(packer.named),
+            modules=packer.large(packed.modules),
+        )
+        spec = JobSpec(
+            name=name or options.name or packed.name,
+            tasks=TaskSet.of(0, stream.count),
             work=work,
-            retries=retries,
-            timeout_ms=timeout_ms(timeout_s),
-            cpus=cpus,
+            retries=options.retries if retries is None else retries,
+            timeout_ms=timeout_ms(options.timeout_s if timeout_s is None else timeout_s),
+            cpus=options.cpus if cpus is None else cpus,
             submitter=submitter,
+            copies=copies,
+            keep_ms=keep_ms,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
+    return PackedJob(spec, tuple(packer.uploads.values()))
+
+
+def pack_call(call: Arguments) -> bytes:
+    """The arguments of one task as `pack` takes them; a LargeCall if they name blobs. Raises
+    UsageError for what can't be serialised."""
+    packer = Packer(in_memory_max=IN_MEMORY_BYTES_MAX)
+    item = packer.item(call, stable=False)
+    return LargeCall.of(item, packer) if packer.named else item
+
+
+def large_files(files: Sequence[SentFile]) -> tuple[tuple[SentFile, ...], tuple[Upload, ...]]:
+    """Files of a program as they are sent: large ones as blobs."""
+    packer = Packer()
+    sent = []
+    for file in files:
+        data = packer.large(file.data) if isinstance(file.data, bytes) else file.data
+        sent.append(SentFile(file.name, file.mode, data))
+    return tuple(sent), tuple(packer.uploads.values())
+
+
+class _Arguments:
+    """Packed arguments: chunks in memory while they fit into the job's entry, else in a spool."""
+
+    def __init__(self, room: int) -> None:
+        self.chunks: list[bytes] = []
+        self.count = 0
+        self._room = room
+        self._items: list[bytes] = []
+        self._spool: Spool | None = None
+        self._section: Section | None = None
+        self._ends = array("Q")
+
+    def add(self, item: bytes) -> None:
+        self._items.append(item)
+        self.count += 1
+        if self.count > limits.JOB_TASKS_MAX:
+            raise UsageError(
+                f"a job has 1 to {limits.JOB_TASKS_MAX:,} tasks, these are more: split it"
+            )
+        if len(self._items) == CHUNK_TASKS:
+            self._close_chunk()
+
+    def finish(self, packer: Packer) -> BlobRef | None:
+        """The blob of all arguments, or None if `chunks` has them."""
+        if self._items:
+            self._close_chunk()
+        if self._section is None:
+            return None
+        self._section.write(struct.pack(f"<{len(self._ends)}Q", *self._ends))
+        upload = self._section.finish()
+        packer.uploads[upload.ref] = upload
+        return upload.ref
+
+    def _close_chunk(self) -> None:
+        chunk = chunks.pack(self._items)
+        self._items.clear()
+        if self._section is None:
+            self._room -= len(chunk)
+            if self._room >= 0:
+                self.chunks.append(chunk)
+                return
+            self._spool = Spool()
+            self._section = Section(self._spool)
+            for earlier in self.chunks:
+                self._write(earlier)
+            self.chunks.clear()
+        self._write(chunk)
+
+    def _write(self, chunk: bytes) -> None:
+        assert self._section is not None
+        self._section.write(chunk)
+        self._ends.append(self._section.size)
+
+
+def _archive(path: str, code: bytes, choice: Choice, archives: Archives | None) -> bytes:
+    if choice == "none":
+        return b""
+    if choice == "auto":
+        named = {path.partition(":")[0]} if path else named_in(code)
+        names = [name for name in named if is_local(name)]
+    elif isinstance(choice, str):
+        raise UsageError(f"modules are 'auto', 'none' or a list of names, not {choice!r}")
+    else:
+        names = list(choice)
+    return (archives or Archives()).of(names) if names else b""
 
 
 def timeout_ms(timeout_s: float | None) -> int | None:
@@ -82,43 +268,37 @@ def timeout_ms(timeout_s: float | None) -> int | None:
     return max(1, round(timeout_s * 1000))
 
 
-def pack_function(function: Callable[..., object] | str) -> PackedFunction:
-    """Raises UsageError for what is no function, or can't be serialised."""
+def pack_function(
+    function: Function, *, modules: Choice = "auto", archives: Archives | None = None
+) -> PackedFunction:
+    """Raises UsageError for what is no function, or can't travel."""
+    path, code = _by_path_or_value(function, modules)
+    return PackedFunction(path, code, _name_of(function), _archive(path, code, modules, archives))
+
+
+def _by_path_or_value(function: Function, choice: Choice) -> tuple[str, bytes]:
     if isinstance(function, str):
         module, colon, attribute = function.partition(":")
         if not (colon and module and attribute):
             raise UsageError(f"{function!r} is no import path: write it like package.module:name")
-        return PackedFunction(function, b"", _name_of(function))
-    if not callable(function):
+        return function, b""
+    plain = function.function if isinstance(function, TaskFunction) else function
+    if not callable(plain):
         raise UsageError(f"{function!r} is not a function")
-    return PackedFunction("", _pickle(function, "the function"), _name_of(function))
-
-
-def pack_call(call: Arguments) -> bytes:
-    """Raises UsageError for what can't be serialised."""
-    args, kwargs = call
-    if not kwargs and all(type(arg) in _PLAIN for arg in args):
-        return pickle.dumps(call, PICKLE_PROTOCOL)  # the same bytes, ten times as quick
-    return _pickle(call, "an argument")
-
-
-def _pickle(value: object, what: str) -> bytes:
+    path = importable_as(plain)
+    if path and choice != "none" and is_local(path.partition(":")[0]):
+        return path, b""
     try:
-        data: bytes = cloudpickle.dumps(value, protocol=PICKLE_PROTOCOL)
+        code: bytes = cloudpickle.dumps(plain, protocol=PROTOCOL)
     except Exception as error:
         raise UsageError(
-            f"{what} can't be serialised ({type(error).__name__}: {error}): pass plain data, and "
-            "open files, sockets or locks inside the function"
+            f"the function can't be serialised ({type(error).__name__}: {error}): pass plain "
+            "data, and open files, sockets or locks inside the function"
         ) from error
-    return data
+    return "", code
 
 
-def _name_of(function: Callable[..., object] | str) -> str:
+def _name_of(function: Function) -> str:
     if isinstance(function, str):
         return function.rpartition(":")[2][:128]
     return str(getattr(function, "__name__", type(function).__name__))[:128]
-
-
-def one_argument(items: Iterable[object]) -> Sequence[Arguments]:
-    """The calls of `map`: one positional argument each."""
-    return [((item,), {}) for item in items]

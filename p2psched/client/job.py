@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+from p2psched.client.downloads import results_with_values
 from p2psched.client.export import Exported, export_job
-from p2psched.client.results import TaskResult, results_of
+from p2psched.client.results import TaskResult
 from p2psched.client.session import Asker
 from p2psched.model.errors import NotFound, TaskFailed
 from p2psched.model.ids import JobId
@@ -65,10 +66,11 @@ class Job:
 
     async def as_completed(self) -> AsyncIterator[TaskResult]:
         """Each task once, as soon as its result is committed. Cancelled tasks have none. Holds one
-        page of results at a time, however wide the job is."""
+        page of results at a time, however wide the job is. A large value is downloaded before its
+        result is yielded."""
         async for page in self.pages():
             for segment in page.segments:
-                for result in results_of(self.id, segment):
+                async for result in results_with_values(self._session, self.id, segment):
                     yield result
 
     def __aiter__(self) -> AsyncIterator[TaskResult]:
@@ -99,9 +101,12 @@ class Job:
 
     async def result(self, index: int = 0) -> object:
         """The value of one task, once it has ended."""
-        async for result in self.as_completed():
-            if result.index == index:
-                return result.value
+        async for page in self.pages():
+            for segment in page.segments:
+                if index in segment.tasks:
+                    (part,) = segment.parts(TaskSet.of(index, index + 1))
+                    async for result in results_with_values(self._session, self.id, part):
+                        return result.value
         raise NotFound(f"job {self.id} ended without a result of task {index}")
 
     async def item(self, index: int) -> ItemAnswer:

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from p2psched.client.batching import Batch, Batcher, Function, Options, Stage, Waiter
+from p2psched.client.downloads import results_with_values
 from p2psched.client.job import POLL_MS, after
 from p2psched.client.results import results_of
 from p2psched.client.session import Asker
+from p2psched.client.spool import Upload
 from p2psched.model.errors import P2PSchedError, TaskFailed, Unavailable
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.job import Cause, JobState
@@ -35,12 +38,17 @@ from p2psched.model.messages import (
 SUBMITS_IN_FLIGHT_MAX: Final = 8
 OPEN_TASKS_MAX: Final = JOB_TASKS_MAX  # of one client; a further submit is refused
 
+UploadAll = Callable[[Sequence[Upload]], Awaitable[None]]  # before their job
+
 
 class Pipeline:
     """Belongs to the event loop in which it is made. Its children live in `group`."""
 
-    def __init__(self, session: Asker, group: asyncio.TaskGroup, *, submitter: str) -> None:
+    def __init__(
+        self, session: Asker, group: asyncio.TaskGroup, *, upload: UploadAll, submitter: str
+    ) -> None:
         self.session = session
+        self._upload = upload
         self.loop = asyncio.get_running_loop()
         self._group = group
         self._submitter = submitter
@@ -131,8 +139,9 @@ class Pipeline:
         )
         try:
             try:
-                spec = batch.spec(self._submitter)
-                await self.session.call(Submit(batch.job, spec), JobAccepted)
+                packed = batch.pack(self._submitter)
+                await self._upload(packed.uploads)
+                await self.session.call(Submit(batch.job, packed.spec), JobAccepted)
                 batch.accepted()
             finally:
                 self._in_flight -= 1
@@ -156,6 +165,10 @@ class Pipeline:
             page = await self.session.call(FetchResults(batch.job, position, POLL_MS), ResultPage)
             position = after(page, position)
             for segment in page.segments:
+                if segment.blobs:
+                    async for result in results_with_values(self.session, batch.job, segment):
+                        batch.on_result(result)
+                    continue
                 for result in results_of(batch.job, segment):
                     batch.on_result(result)
             if page.view.state is not JobState.RUNNING and position >= page.view.segments:

@@ -12,10 +12,15 @@ from collections.abc import Iterator
 
 import msgpack
 
-from p2psched.model import chunks, items
-from p2psched.model.errors import TaskFailed
+from p2psched.model import chunks, items, values
+from p2psched.model.blob import outputs_of
+from p2psched.model.errors import P2PSchedError, TaskFailed, UsageError
 from p2psched.model.ids import JobId, short
 from p2psched.model.job import Cause, Segment
+from p2psched.run.host.files import File, Ref, file_of
+from p2psched.run.host.pickling import PYTHON, Opener, Source, is_pickle
+
+__all__ = ["RemoteTraceback", "TaskResult", "is_pickle", "open_value", "results_of"]
 
 
 class RemoteTraceback(Exception):
@@ -35,9 +40,13 @@ class TaskResult:
     Nothing is unpickled before `value` or `error` is looked at.
     """
 
-    __slots__ = ("_item", "cause", "index", "job")
+    __slots__ = ("_item", "_source", "cause", "index", "job")
 
-    def __init__(self, job: JobId, index: int, cause: Cause, item: bytes) -> None:
+    def __init__(
+        self, job: JobId, index: int, cause: Cause, item: bytes, source: Source | None = None
+    ) -> None:
+        """`source` has the blobs that the item names: see `client.downloads`."""
+        self._source = source
         self.job = job
         self.index = index
         self.cause = cause
@@ -56,14 +65,66 @@ class TaskResult:
         traceback of the task as its cause, or TaskFailed."""
         if not self.ok:
             raise self.error or AssertionError
-        _, value, _, _ = items.unpack(self._item)
-        return open_value(value) if value else None
+        header, value, _, _ = items.unpack(self._item)
+        if not value:
+            return None
+        try:
+            return open_value(value, self._source)
+        except P2PSchedError:
+            raise
+        except Exception as error:
+            python = header.get("python")
+            if python is None:
+                raise
+            raise UsageError(
+                f"task {short(self.job)}/{self.index} ran on Python {python} and this is {PYTHON}: "
+                "its value can't be opened here; use the same minor version on both, or return "
+                "plain data"
+            ) from error
 
     @property
     def is_plain(self) -> bool:
-        """True if looking at `value` runs no code of whoever made it."""
+        """True if looking at `value` runs no code of whoever made it. One that is large is
+        known only once it is here."""
         _, value, _, _ = items.unpack(self._item)
-        return self.ok and not is_pickle(value)
+        if not self.ok:
+            return False
+        if values.kind_of(value) == values.BLOB and self._source is not None:
+            return not is_pickle(self._source.map(values.blob_of(value)))
+        return not is_pickle(value)
+
+    @property
+    def has_blobs(self) -> bool:
+        """True if something of the result is no part of its item."""
+        header, value, _, _ = items.unpack(self._item)
+        return "outputs" in header or values.names_blobs(value)
+
+    @property
+    def value_refs(self) -> tuple[Ref, ...]:
+        """Blobs that must be here before `value` can be opened; files are not among them."""
+        _, value, _, _ = items.unpack(self._item)
+        if values.kind_of(value) == values.NEEDS:
+            _, value = values.needs_of(value)  # type: ignore[assignment]  # a view of it
+        return (values.blob_of(value),) if values.kind_of(value) == values.BLOB else ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the value, wherever they are."""
+        _, value, _, _ = items.unpack(self._item)
+        return sum(size for _, size in self.value_refs) or len(value)
+
+    @property
+    def files(self) -> dict[str, File]:
+        """What a program handed over (`outputs`), by name."""
+        header, _, _, _ = items.unpack(self._item)
+        return {name: self._file(name, (ref.digest, ref.size)) for name, ref in outputs_of(header)}
+
+    def _file(self, name: str, ref: Ref) -> File:
+        return file_of(name, ref) if self._source is None else self._source.file(name, ref)
+
+    def with_source(self, source: Source) -> TaskResult:
+        """The same result with its blobs at hand."""
+        return TaskResult(self.job, self.index, self.cause, self._item, source)
 
     @property
     def error(self) -> Exception | None:
@@ -116,18 +177,15 @@ class TaskResult:
         return f"{text}: {last[:500]}" if last and "message" not in header else text
 
 
-def open_value(value: bytes) -> object:
-    """Raises whatever a pickle's code raises; ValueError for damaged MessagePack."""
-    if is_pickle(value):
-        return pickle.loads(value)  # noqa: S301, TID251 (the caller's own data)
+def open_value(value: bytes, source: Source | None = None) -> object:
+    """Raises whatever a pickle's code raises; ValueError for damaged MessagePack, and for a value
+    in a blob if there is no source of blobs. Arrays are writable, and nobody else's."""
+    return Opener(source, _open_plain).open(value)
+
+
+def _open_plain(value: bytes | bytearray | memoryview) -> object:
     opened: object = msgpack.unpackb(value, raw=False, max_str_len=len(value))
     return opened
-
-
-def is_pickle(value: bytes) -> bool:
-    """True if opening a value may run code of whoever made it."""
-    # Protocol 2 and later. In MessagePack 0x80 is the empty map, which has nothing behind it.
-    return len(value) > 1 and value[0] == 0x80
 
 
 def results_of(job: JobId, segment: Segment) -> Iterator[TaskResult]:

@@ -75,6 +75,10 @@ class Session:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.chunk_calls: Final = asyncio.Semaphore(CHUNK_CALLS_MAX)
 
+    def twin(self) -> Session:
+        """Another session with the same cluster, for another event loop. Not open yet."""
+        return Session(self._addresses, secret=self._secret, patience_s=self.patience_s)
+
     async def __aenter__(self) -> Session:
         await self.connection()
         with contextlib.suppress(Unavailable, TimeoutError):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 
 from p2psched.model import digests, limits
 from p2psched.model.ids import PeerId
+from p2psched.model.items import Header
 
 
 class BlobRef(msgspec.Struct, frozen=True, array_like=True):
@@ -43,3 +46,24 @@ class ResultBlob(msgspec.Struct, frozen=True, array_like=True):
     name: str
     ref: BlobRef
     holders: tuple[PeerId, ...] = ()
+
+
+def outputs_of(header: Header) -> list[tuple[str, BlobRef]]:
+    """The files in the header of a program's item. Raises ValueError."""
+    text = header.get("outputs")
+    if text is None:
+        return []
+    try:
+        outputs = json.loads(str(text))
+    except RecursionError:
+        raise ValueError("outputs are nested too deeply") from None
+    if not isinstance(outputs, list):
+        raise ValueError("outputs are a list")
+    found = []
+    for output in outputs:
+        match output:
+            case [str(name), str(digest), int(size)]:
+                found.append((name, BlobRef(bytes.fromhex(digest), size)))
+            case _:
+                raise ValueError("an output has a name, a digest and a size")
+    return found

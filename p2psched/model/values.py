@@ -35,7 +35,7 @@ Ref = tuple[bytes, int]  # digest and size of a blob
 Buffer = bytes | bytearray | memoryview
 
 
-def pack_buffers(pickled: bytes, buffers: Sequence[Buffer]) -> list[Buffer]:
+def pack_buffers(pickled: Buffer, buffers: Sequence[Buffer]) -> list[Buffer]:
     """A packed value in pieces, for whoever writes them one by one. Buffers are flat bytes."""
     assert len(buffers) <= BUFFERS_MAX
     sizes = [len(pickled), *map(len, buffers)]
@@ -85,6 +85,11 @@ def pack_needs(refs: Sequence[Ref], value: bytes) -> bytes:
 def kind_of(value: Buffer) -> int:
     """BUFFERS, BLOB or NEEDS; 0 for plain MessagePack or a pickle."""
     return value[1] if len(value) > 1 and value[0] == MARK else 0
+
+
+def names_blobs(value: Buffer) -> bool:
+    """True if `refs_of` finds some."""
+    return kind_of(value) in {BLOB, NEEDS}
 
 
 def blob_of(value: Buffer) -> Ref:

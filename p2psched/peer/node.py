@@ -153,6 +153,7 @@ class Node:
             peer_name=folder.identity.name,
             python=self._config.python,
             grace_s=self._config.grace_ms / 1000,
+            blobs_folder=files.folder,
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -248,6 +249,7 @@ class Node:
         self._answering = Answering(group, self._api.answer)
         for connection in self._server.connections:
             self._on_opened(connection)  # those that came while we started
+        group.create_task(self._pool.keep(self._data.blobs))
         group.create_task(self._links.run())
         group.create_task(self._lateness.run())
         group.create_task(self._scheduling.run())

@@ -8,14 +8,17 @@ import os
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from p2psched.model import chunks, items
+from p2psched.model.blob import BlobRef
 from p2psched.model.execution import Batch, Progress
 from p2psched.model.ids import JobId
-from p2psched.model.job import Cause, FunctionWork, ProgramWork, Segment
+from p2psched.model.job import Cause, FunctionWork, ProgramWork, Segment, SentFile
 from p2psched.model.taskset import TaskSet
+from p2psched.run.adoption import result_blobs
+from p2psched.run.arguments import Part
 from p2psched.run.channel import Channel
 from p2psched.run.host import frames
 from p2psched.run.host.shared import BYTES, Shared, State
@@ -35,17 +38,29 @@ class Running:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.left = batch.tasks
+        self.part = batch.tasks  # what the host has been given last
+        self.rest: AsyncIterator[Part] | None = None  # what it is given when that is done
+        self.is_fed = False  # the next part is on its way
         self.stopping = False
         self.expired: int | None = None  # a task that was ended because its time was over
         self.watched = False  # the starter drains its output
         self.timer: asyncio.TimerHandle | None = None
 
-    def accept(self, pieces: list[frames.Piece]) -> Progress | None:
-        """What is new in `pieces`; the same result may come by socket and by notes.
+    @property
+    def is_hungry(self) -> bool:
+        """The host has done what it was given, and there is more."""
+        idle = self.rest is not None and not self.is_fed and not self.stopping
+        return idle and not self.left & self.part
+
+    def accept(self, pieces: list[frames.Piece]) -> tuple[list[Segment], list[Segment]]:
+        """What is new in `pieces`; the same result may come by socket and by notes. First what is
+        whole, then what has blobs in the spill folder.
 
         Raises ValueError for what are no results.
         """
-        segments: list[Segment] = []
+        left = self.left  # changed only if all of it is good: what is lost here would be missed
+        whole: list[Segment] = []
+        large: list[Segment] = []
         for start, stop, number, busy_us, data in pieces:
             if number >= len(frames.CAUSES) or not 0 <= start < stop:
                 raise ValueError("not a piece of results")
@@ -53,13 +68,18 @@ class Running:
                 raise ValueError("a piece needs one item a task")
             busy_us = min(busy_us, BUSY_US_MAX)
             cause = Cause(frames.CAUSES[number])
-            fresh = self.left & TaskSet.of(start, stop)
+            fresh = left & TaskSet.of(start, stop)
             for low, high in fresh.ranges:
                 part = chunks.cut(data, low - start, high - start)
                 share_us = busy_us * (high - low) // (stop - start)
-                segments.append(Segment(low, high, cause, part, share_us))
-            self.left -= fresh
-        return Progress(self.batch.id, tuple(segments)) if segments else None
+                if number == frames.OK_WITH_BLOBS:
+                    blobs = result_blobs(low, part)
+                    large.append(Segment(low, high, cause, part, share_us, blobs))
+                else:
+                    whole.append(Segment(low, high, cause, part, share_us))
+            left -= fresh
+        self.left = left
+        return whole, large
 
     def time_left_s(self, state: State) -> float | None:
         """When to look again: None for a task that has all the time, 0.0 if its time is over."""
@@ -86,11 +106,13 @@ class HostHandle:
         number: int,
         functions: bool,
         cpus: int,
+        blobs: str,
         fork: Callable[[bytes, tuple[int, int]], bool],
         on_frame: Callable[[HostHandle, int, bytes], None],
         on_closed: Callable[[HostHandle], None],
     ) -> None:
-        """Raises OSError if there are no descriptors, or the starter can't take the order."""
+        """`blobs` is the folder of this peer's blobs, or empty. Raises OSError if there are no
+        descriptors, or the starter can't take the order."""
         self.number = number
         self.functions = functions
         self.cpus = cpus
@@ -105,7 +127,8 @@ class HostHandle:
             # Nobody can cut it and make the peer die of a bus error.
             fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
             order = frames.frame_json(
-                frames.FORK, {"host": number, "functions": functions, "cpus": cpus}
+                frames.FORK,
+                {"host": number, "functions": functions, "cpus": cpus, "blobs": blobs},
             )
             if not fork(order, (theirs.fileno(), memory)):
                 raise OSError("the starter takes no orders")
@@ -129,26 +152,38 @@ class HostHandle:
         self.channel.close()
         self.shared.close()
 
-    def run(self, batch: Batch, *, arguments: list[frames.Piece], grace_s: float) -> Running:
-        """Hand a batch over. `arguments`: of a function's tasks, see `function_arguments`."""
+    def run(self, batch: Batch, *, part: Part, grace_s: float) -> Running:
+        """Hand a batch over, or as much of it as `part` has."""
         assert self.running is None
         self.running = Running(batch)
         work = batch.spec.work
         if isinstance(work, FunctionWork):
             self._open_job(batch.job, work)
-            header: dict[str, object] = {
-                "batch": batch.id,
-                "job": batch.job,
-                "attempt": batch.attempt,
-                "fence": batch.fence,
-                "runs": [(start, stop, len(data)) for start, stop, _, _, data in arguments],
-            }
-            bodies = [data for *_, data in arguments]
+            self.feed(part)
         else:
+            bodies = [file.data for file in work.files if isinstance(file.data, bytes)]
             header = _program_header(batch, work, grace_s)
-            bodies = [file.data for file in work.files]
-        self.channel.send(frames.frame_json(frames.RUN, header, *bodies))
+            self.channel.send(frames.frame_json(frames.RUN, header, *bodies))
         return self.running
+
+    def feed(self, part: Part) -> None:
+        """The next tasks of its batch of functions."""
+        assert self.running is not None
+        self.running.part = part.tasks
+        batch = self.running.batch
+        header: dict[str, object] = {
+            "batch": batch.id,
+            "job": batch.job,
+            "attempt": batch.attempt,
+            "fence": batch.fence,
+            "runs": [(start, stop, len(data)) for start, stop, _, _, data in part.pieces],
+            "last": part.last,
+        }
+        if part.last:
+            self.running.rest = None
+        self.channel.send(
+            frames.frame_json(frames.RUN, header, *(data for *_, data in part.pieces))
+        )
 
     def _open_job(self, job: JobId, work: FunctionWork) -> None:
         """Send the function unless the worker has it."""
@@ -159,8 +194,24 @@ class HostHandle:
             oldest, _ = self._jobs.popitem(last=False)
             self.channel.send(frames.frame_json(frames.DROP, {"job": oldest}))
         self._jobs[job] = None
-        header = {"job": job, "path": work.path, "python": work.python}
-        self.channel.send(frames.frame_json(frames.JOB, header, work.code))
+        code, code_blob = _inline_or_blob(work.code)
+        modules, modules_blob = _inline_or_blob(work.modules)
+        header = {
+            "job": job,
+            "path": work.path,
+            "python": work.python,
+            "code": len(code),
+            "code_blob": code_blob,
+            "modules_blob": modules_blob,
+        }
+        self.channel.send(frames.frame_json(frames.JOB, header, code, modules))
+
+
+def _inline_or_blob(data: bytes | BlobRef) -> tuple[bytes, list[object] | None]:
+    """What a frame carries of it, and the name in its header if it is a blob."""
+    if isinstance(data, BlobRef):
+        return b"", frames.ref_words((data.digest, data.size))
+    return data, None
 
 
 def _program_header(batch: Batch, work: ProgramWork, grace_s: float) -> dict[str, object]:
@@ -174,33 +225,23 @@ def _program_header(batch: Batch, work: ProgramWork, grace_s: float) -> dict[str
         "argv": work.argv,
         "env": work.env,
         "cwd": work.cwd,
-        "files": [(file.name, file.mode, len(file.data)) for file in work.files],
+        "files": [_file_words(file) for file in work.files],
+        "outputs": [[name] for name in work.outputs],
         "timeout_ms": batch.spec.timeout_ms,
         "grace_ms": int(grace_s * 1000),
     }
 
 
-def function_arguments(work: FunctionWork, tasks: TaskSet) -> list[frames.Piece]:
-    """Pieces of the job's argument chunks that cover `tasks`. Raises ValueError."""
-    pieces: list[frames.Piece] = []
-    for start, stop in tasks.ranges:
-        while start < stop:
-            number = start // work.chunk_tasks
-            if number >= len(work.chunks):
-                raise ValueError(f"no arguments for task {start}")
-            base = number * work.chunk_tasks
-            end = min(stop, base + work.chunk_tasks)
-            data = chunks.cut(work.chunks[number], start - base, end - base)
-            pieces.append((start, end, 0, 0, data))
-            start = end
-    return pieces
+def _file_words(file: SentFile) -> tuple[object, ...]:
+    data, blob = _inline_or_blob(file.data)
+    return file.name, file.mode, len(data), blob
 
 
-def refusal(batch: Batch, message: str) -> Progress:
-    """Nothing of the batch can start, here or elsewhere."""
+def refusal(batch: int, tasks: TaskSet, message: str) -> Progress:
+    """Tasks that can't start, here or elsewhere."""
     item = items.pack({"message": message})
     segments = tuple(
         Segment(start, stop, Cause.NOT_STARTABLE, chunks.pack([item] * (stop - start)))
-        for start, stop in batch.tasks.ranges
+        for start, stop in tasks.ranges
     )
-    return Progress(batch.id, segments)
+    return Progress(batch, segments)

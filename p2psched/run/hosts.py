@@ -19,9 +19,11 @@ class Hosts:
         self,
         *,
         slots: int,
+        blobs: str,
         on_frame: Callable[[HostHandle, int, bytes], None],
     ) -> None:
         self._slots = slots
+        self._blobs = blobs
         self._on_frame = on_frame
         self._hosts: dict[int, HostHandle] = {}
         self._next_number = 1
@@ -62,6 +64,7 @@ class Hosts:
             number=number,
             functions=functions,
             cpus=cpus,
+            blobs=self._blobs,
             fork=self._link.channel.send_descriptors,
             on_frame=self._on_frame,
             on_closed=self._on_closed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
@@ -13,6 +13,7 @@ from p2psched.client.batching import Function, Options
 from p2psched.client.client import keep_house
 from p2psched.client.futures import Task
 from p2psched.client.pipeline import Pipeline
+from p2psched.client.spool import Upload
 from p2psched.model import chunks, items
 from p2psched.model.errors import Unavailable
 from p2psched.model.ids import JobId
@@ -30,9 +31,12 @@ from p2psched.model.messages import (
     Submit,
 )
 from p2psched.run.host import frames
+from p2psched.run.host.exchange import Exchange
 from p2psched.run.host.functions import call, load_code, load_path
+from p2psched.run.host.large import BlobFolder
 
 T = TypeVar("T")
+HERE = Exchange(blobs=BlobFolder(""), spill=None, scratch="/")
 
 
 class FakeJob:
@@ -51,7 +55,7 @@ class FakeJob:
         function = load_code(work.code, work.python) if work.code else load_path(work.path)
         packed = [one for chunk in work.chunks for one in chunks.unpack(chunk)]
         for index in indices or range(len(packed)):
-            cause, header, value = call(function, packed[index])
+            cause, header, value = call(function, packed[index], HERE)
             item = items.pack(header, value)
             ended = Cause.OK if cause == frames.OK else Cause.EXCEPTION
             self.segments.append(Segment(index, index + 1, ended, chunks.pack([item])))
@@ -94,9 +98,13 @@ class FakeSession:
         self.runs = runs
         self.jobs: dict[JobId, FakeJob] = {}
         self.asked: list[CallBody] = []
+        self.uploads: list[Upload] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None  # of every call from now on
+
+    async def upload(self, uploads: Sequence[Upload]) -> None:
+        self.uploads += uploads
 
     @property
     def submits(self) -> list[JobSpec]:
@@ -131,7 +139,9 @@ class FakeSession:
                 while len(found.segments) <= position and found.state is JobState.RUNNING:
                     found.changed.clear()
                     await found.changed.wait()
-                return ResultPage(tuple(found.segments[position:]), found.view())
+                return ResultPage(
+                    tuple(found.segments[position:]), found.view(), len(found.segments)
+                )
             case CancelJob(job=job):
                 self.jobs[job].cancel()
                 return Done()
@@ -146,7 +156,7 @@ async def opened(session: FakeSession) -> AsyncIterator[Pipeline]:
     """A pipeline as an open client has it."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[Pipeline] = loop.create_future()
-    house = loop.create_task(keep_house(session, ready))
+    house = loop.create_task(keep_house(session, ready, session.upload))
     pipeline = await ready
     try:
         yield pipeline

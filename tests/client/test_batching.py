@@ -11,6 +11,7 @@ import pytest
 from p2psched.client.batching import BATCH_BYTES_MAX, BATCH_TASKS_MAX, Options, unwrap
 from p2psched.client.pipeline import OPEN_TASKS_MAX, SUBMITS_IN_FLIGHT_MAX, Pipeline
 from p2psched.model.errors import Refused, Unavailable, UsageError
+from p2psched.model.job import FunctionWork
 from tests.client.fake import FakeSession, opened, submit, turns
 
 
@@ -50,10 +51,24 @@ def test_what_is_over_a_batch_goes_into_the_next_one() -> None:
         session = FakeSession()
         async with opened(session) as pipeline:
             many = [submit(pipeline, operator.pos, 1) for _ in range(BATCH_TASKS_MAX + 1)]
-            large = [submit(pipeline, len, b"x" * (BATCH_BYTES_MAX // 2)) for _ in range(3)]
+            large = [submit(pipeline, len, b"x" * (BATCH_BYTES_MAX // 5)) for _ in range(6)]
             for task in (many[-1], *large):
                 await task
-            assert [len(spec.tasks) for spec in session.submits] == [BATCH_TASKS_MAX, 1, 1, 1, 1]
+            assert [len(spec.tasks) for spec in session.submits] == [BATCH_TASKS_MAX, 1, 4, 2]
+            assert session.uploads == []
+
+
+def test_a_large_argument_goes_up_before_its_job() -> None:
+    async def main() -> None:
+        session = FakeSession(runs=False)
+        async with opened(session) as pipeline:
+            task = submit(pipeline, len, b"x" * 10**6)
+            await task.accepted()
+            (upload,) = session.uploads
+            assert upload.ref.size > 10**6
+            (work,) = (spec.work for spec in session.submits)
+            assert isinstance(work, FunctionWork)
+            assert work.blobs == (upload.ref,)
 
     asyncio.run(main())
 
@@ -137,9 +152,6 @@ def test_what_the_cluster_refuses_is_raised_by_each_task_of_the_batch() -> None:
     async def main() -> None:
         session = FakeSession()
         async with opened(session) as pipeline:
-            large = submit(pipeline, len, b"x" * 10**6)
-            with pytest.raises(UsageError, match="KiB"):
-                await large
             session.failure = Refused("no")
             for task in [submit(pipeline, operator.neg, 1) for _ in range(2)]:
                 with pytest.raises(Refused, match="no"):

@@ -11,13 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from p2psched.client.functions import Calls, Function, pack
 from p2psched.client.results import open_value
 from p2psched.model import chunks, items
+from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, SentFile
 from p2psched.model.taskset import TaskSet
+from p2psched.run.host.files import File, Ref, file_of
+from p2psched.run.host.pickling import Source
 from p2psched.run.pool import WorkerPool
+from tests.run.disk_blobs import DiskBlobs
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -33,8 +38,11 @@ class TaskEnd:
     stderr: bytes
     busy_us: int
 
+    source: Source | None = None
+    blobs: tuple[ResultBlob, ...] = ()
+
     def open(self) -> object:
-        return open_value(self.value)
+        return open_value(self.value, self.source)
 
 
 @dataclass
@@ -72,14 +80,47 @@ def program(
     files: tuple[SentFile, ...] = (),
     cwd: str | None = None,
     env: tuple[tuple[str, str], ...] = (),
+    outputs: tuple[str, ...] = (),
 ) -> JobSpec:
-    work = ProgramWork(argv, env, cwd, files)
+    work = ProgramWork(argv, env, cwd, files, outputs)
     return JobSpec("job", TaskSet.of(0, tasks), work, timeout_ms=timeout_ms)
 
 
+def packed(blobs: DiskBlobs, function: Function, arguments: Calls, **options: object) -> JobSpec:
+    """A job as a client packs it, and its blobs where the peer has them."""
+    job = pack(function, arguments, **options)  # type: ignore[arg-type]  # any of its options
+    for upload in job.uploads:
+        with upload.opened() as read_at:
+            data = read_at(upload.ref.size, 0)
+        assert blobs.put(data) == upload.ref
+    return job.spec
+
+
+class FromDisk:
+    """What a caller has downloaded."""
+
+    def __init__(self, blobs: DiskBlobs) -> None:
+        self._blobs = blobs
+
+    def map(self, ref: Ref) -> memoryview:
+        return memoryview(bytearray(self._blobs.path(BlobRef(*ref)).read_bytes()))
+
+    def file(self, name: str, ref: Ref) -> File:
+        return file_of(name, ref, path=str(self._blobs.path(BlobRef(*ref))))
+
+
 class Rig:
-    def __init__(self, folder: Path, *, slots: int, python: str, grace_s: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        slots: int,
+        python: str,
+        grace_s: float,
+        blobs: DiskBlobs | None = None,
+    ) -> None:
         self.folder = folder
+        self._blobs = blobs
         self.pool = WorkerPool(
             slots=slots,
             folder=folder,
@@ -87,6 +128,7 @@ class Rig:
             peer_name="peer-1",
             python=python,
             grace_s=grace_s,
+            blobs_folder=None if blobs is None else blobs.folder,
         )
         self.outcomes: dict[int, Outcome] = {}
         self._changed = asyncio.Event()
@@ -138,8 +180,14 @@ class Rig:
                     assert len(unpacked) == len(segment.tasks)
                     for index, item in zip(segment.tasks, unpacked, strict=True):
                         assert index not in outcome.tasks, "a task is named once"
+                        mine = tuple(blob for blob in segment.blobs if blob.index == index)
+                        assert all(self._blobs and self._blobs.is_here(blob.ref) for blob in mine)
                         outcome.tasks[index] = TaskEnd(
-                            segment.cause, *items.unpack(item), segment.busy_us
+                            segment.cause,
+                            *items.unpack(item),
+                            segment.busy_us,
+                            FromDisk(self._blobs) if self._blobs else None,
+                            mine,
                         )
 
 
@@ -150,19 +198,23 @@ def with_pool(
     slots: int = 2,
     python: str = sys.executable,
     grace_s: float = 0.2,
+    blobs: DiskBlobs | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
     """Run a scenario beside a pool that is up, and end the pool."""
 
     async def main() -> None:
-        rig = Rig(folder / "pool", slots=slots, python=python, grace_s=grace_s)
+        rig = Rig(folder / "pool", slots=slots, python=python, grace_s=grace_s, blobs=blobs)
         async with asyncio.timeout(40), asyncio.TaskGroup() as group:
-            life = group.create_task(rig.pool.run())
+            lives = [group.create_task(rig.pool.run())]
+            if blobs is not None:
+                lives.append(group.create_task(rig.pool.keep(blobs)))
             await rig.pool.wait_ready()
             try:
                 await scenario(rig)
             finally:
-                life.cancel()
+                for life in lives:
+                    life.cancel()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main())

@@ -1,14 +1,18 @@
-"""Functions that workers import by path. Standard library only."""
+"""Functions that workers import by path. Standard library only, and what stands in for us."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from p2psched import File
 
 
 def nothing() -> None:
@@ -87,3 +91,39 @@ def scratch() -> list[str]:
     before = [path.name for path in Path.cwd().iterdir()]
     Path("left-over").touch()
     return before
+
+
+def give(value: object) -> object:
+    return value
+
+
+def scale_in_place(array: Any, factor: float) -> Any:
+    """Works on its argument; the caller's and other tasks' must not change."""
+    array *= factor
+    return array
+
+
+def zeros(count: int) -> Any:
+    import numpy as np  # noqa: PLC0415 - not in every interpreter
+
+    return np.zeros(count)
+
+
+def total_of(array: Any, plus: float) -> float:
+    return float(array.sum()) + plus
+
+
+def first_line(file: File) -> tuple[str, str, int]:
+    with file.open() as opened:
+        return file.name, opened.readline().decode(), file.path.stat().st_size
+
+
+def make_file(name: str, text: str, times: int = 1) -> dict[str, object]:
+    with Path(name).open("w") as file:
+        file.writelines(text for _ in range(times))
+    return {"file": File(name), "length": len(text) * times}
+
+
+def peak_kib() -> int:
+    """Of this process: the most memory that it ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -8,9 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2psched.model import chunks
+from p2psched.model import chunks, items, values
+from p2psched.model.execution import Batch
+from p2psched.model.ids import JobId
+from p2psched.model.job import JobSpec, ProgramWork
+from p2psched.model.taskset import TaskSet
 from p2psched.run.host import capture, frames
 from p2psched.run.host.shared import BYTES, Shared, pieces
+from p2psched.run.host_handle import Running
 
 
 @given(st.lists(st.integers(0, 3 * capture.HALF), max_size=6))
@@ -104,3 +109,16 @@ def test_notes_that_a_task_overwrote_are_read_without_harm(damage: bytes) -> Non
     state = shared.read()
     assert state is None or all(record[1] < len(frames.CAUSES) for record in state.records)
     shared.close()
+
+
+def test_of_results_that_are_partly_damaged_nothing_is_taken() -> None:
+    spec = JobSpec("job", TaskSet.of(0, 2), ProgramWork(("true",)))
+    running = Running(Batch(1, JobId("ab" * 16), spec, spec.tasks, 9, 1, "1.9.1"))
+    good = (0, 1, frames.OK, 5, chunks.pack([items.pack_value(b"x")]))
+    odd = values.pack_blob((bytes(32), 7))[:-1]
+    bad = (1, 2, frames.OK_WITH_BLOBS, 5, chunks.pack([items.pack_value(odd)]))
+    with pytest.raises(ValueError, match="name of a blob"):
+        running.accept([good, bad])
+    assert running.left == spec.tasks
+    whole, large = running.accept([good])
+    assert (len(whole), large, running.left) == (1, [], TaskSet.of(1, 2))

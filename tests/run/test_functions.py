@@ -115,7 +115,7 @@ def test_values_that_cannot_travel_say_why(tmp_path: Path) -> None:
         end = (await rig.run(functions("large"))).tasks[0]
         assert end.cause is Cause.TOO_LARGE
         assert end.header["message"] == (
-            "a result may take 64 KiB, this one takes 1.2 MiB: "
+            "the result is too large: it may take 64 KiB here and takes 1.2 MiB: "
             "write it to a file and return its path"
         )
 

@@ -13,7 +13,9 @@ import shutil
 import stat
 from typing import Final
 
-File = tuple[str, int, bytes]  # name, mode, data
+from . import large
+
+File = tuple[str, int, bytes | str]  # name, mode, data or the path of a blob
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _MODE: Final = 0o700
@@ -43,6 +45,9 @@ def _write_files(folder: str, files: list[File]) -> None:
                 f"sent file {name!r}: a name has 1 to 128 of A-Z a-z 0-9 . _ - "
                 f"and does not start with a dot"
             )
+        if isinstance(data, str):
+            large.place(data, f"{folder}/{name}", mode)
+            continue
         descriptor = os.open(f"{folder}/{name}", _NEW, 0o600)
         try:
             with open(descriptor, "wb", closefd=False) as file:

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from ...model import items  # noqa: TID252 - see shared.py
-from . import capture, frames
+from . import capture, frames, large
 from .shared import Shared
 from .spawner import Spawner
-from .worker import Worker
+from .worker import MODULES_SUFFIX, Worker
 
 THREADS_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -84,6 +84,7 @@ class Starter:
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, self._on_control)
         self._quitting = False
+        self._blobs = ""  # the folder of the peer's blobs; empty if it keeps none
         self._pid = os.getpid()
         self._set_death_signal = _death_signal()
 
@@ -149,6 +150,7 @@ class Starter:
         os.close(shared_descriptor)
         scratch = f"{self._folder}/host-{number}"
         make = self._fork_worker if order["functions"] else self._fork_spawner
+        self._blobs = str(order["blobs"])
         self._hosts[number] = host = make(number, peer_descriptor, shared, scratch, str(cpus))
         os.close(peer_descriptor)
         self._selector.register(
@@ -170,6 +172,8 @@ class Starter:
                 shared=shared,
                 pipes=(out_read, err_read),
                 scratch=scratch,
+                blobs=large.BlobFolder(self._blobs),
+                spill=self._spill(number),
             )
             _run_and_exit(worker.run)
         theirs.close()
@@ -188,9 +192,18 @@ class Starter:
         pid = os.fork()
         if pid == 0:
             self._become_host(cpus, (peer,), 2, 2)
-            spawner = Spawner(peer=socket.socket(fileno=peer), shared=shared, folder=self._folder)
+            spawner = Spawner(
+                peer=socket.socket(fileno=peer),
+                shared=shared,
+                folder=self._folder,
+                blobs=large.BlobFolder(self._blobs),
+                spill=self._spill(number),
+            )
             _run_and_exit(spawner.run)
         return Host(number=number, pid=pid, shared=shared, scratch=scratch)
+
+    def _spill(self, number: int) -> large.Spill | None:
+        return large.Spill(self._folder, f"host-{number}") if self._blobs else None
 
     def _become_host(self, cpus: str, kept: tuple[int, ...], stdout: int, stderr: int) -> None:
         """In the child: leave the starter's group, and hold nothing of it but `kept`."""
@@ -276,7 +289,10 @@ class Starter:
             self._selector.unregister(host.socket)
         host.close()
         del self._hosts[host.number]
-        shutil.rmtree(host.scratch, ignore_errors=True)
+        for folder in (host.scratch, f"{host.scratch}{MODULES_SUFFIX}"):
+            shutil.rmtree(folder, ignore_errors=True)
+        if self._blobs:
+            large.forget(self._folder, f"host-{host.number}")
 
 
 def _pipe() -> tuple[int, int]:

@@ -23,9 +23,10 @@ QUIT: Final = 4  # grace in seconds: end everything, then yourself
 HELLO: Final = 10  # JSON
 EXITED: Final = 11  # host, exit code or -signal, then the item of the task that ran
 # peer -> host
-JOB: Final = 20  # JSON and the function's code
+JOB: Final = 20  # JSON, the function's code, its modules
 DROP: Final = 21  # JSON: forget a job's function
-RUN: Final = 22  # JSON and the arguments (functions) or the sent files (programs)
+RUN: Final = 22  # JSON and the arguments (functions) or the sent files (programs); a batch with
+# many arguments comes in several, and all but the last say so
 STOP: Final = 23  # batch
 # host -> peer
 RESULTS: Final = 30
@@ -40,8 +41,10 @@ CAUSES: Final = (
     "not-startable",
     "not-serialisable",
     "too-large",
+    "ok",  # and the item names blobs that lie in the spill folder
 )
 OK, EXIT, EXCEPTION, SIGNAL, TIMEOUT, NOT_STARTABLE, NOT_SERIALISABLE, TOO_LARGE = range(8)
+OK_WITH_BLOBS: Final = 8
 
 HOST: Final = struct.Struct("<I")
 HOST_NUMBER: Final = struct.Struct("<Id")  # a grace in seconds
@@ -75,6 +78,28 @@ def open_json(body: bytes) -> tuple[dict[str, object], bytes]:
     if not isinstance(header, dict):
         raise ValueError("not a frame: the header is not a map")
     return header, body[4 + size :]
+
+
+def number(value: object) -> int:
+    """A field of a header. Raises ValueError."""
+    if not isinstance(value, int):
+        raise ValueError(f"not a number: {value!r}")
+    return value
+
+
+def ref_words(ref: tuple[bytes, int] | None) -> list[object] | None:
+    """A blob's name in a header."""
+    return None if ref is None else [ref[0].hex(), ref[1]]
+
+
+def open_ref(words: object) -> tuple[bytes, int] | None:
+    """The other end of `ref_words`. Raises ValueError."""
+    if words is None:
+        return None
+    match words:
+        case [str(digest), int(size)]:
+            return bytes.fromhex(digest), size
+    raise ValueError(f"not the name of a blob: {words!r}")
 
 
 class Reader:

@@ -7,7 +7,6 @@ it raises; texts are bounded, so an item stays far below what fits one message.
 from __future__ import annotations
 
 import importlib
-import io
 import pickle
 import sys
 import traceback
@@ -15,15 +14,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-from ...model import items, limits  # noqa: TID252 - see shared.py
-from . import frames
+from ...model import items, limits, values  # noqa: TID252 - see shared.py
+from . import frames, large, pickling
+from .exchange import Exchange
 
 EXCEPTION_BYTES_MAX: Final = 16 * limits.KIB
 TRACEBACK_LEN_MAX: Final = 16 * limits.KIB
 MESSAGE_LEN_MAX: Final = 2 * limits.KIB
-_QUICK: Final = frozenset({type(None), bool, int, float, str, bytes})
-_PLAIN_DEPTH_MAX: Final = 8
-_PLAIN_LEN_MAX: Final = 1000  # of one list or map: a larger one is pickled, which looks at it once
 
 Function = Callable[..., object]
 Outcome = tuple[int, items.Header, bytes]  # cause, header, value
@@ -84,10 +81,13 @@ def load_code(code: bytes, python: str) -> Function:
     return checked
 
 
-def call(function: Function, arguments: bytes) -> Outcome:
+def call(function: Function, arguments: bytes, exchange: Exchange) -> Outcome:
     """Run one task. Never raises."""
     try:
-        args, kwargs = pickle.loads(arguments)  # noqa: S301, TID251 - this is a worker
+        if arguments[0] == values.MARK:
+            args, kwargs = exchange.open(arguments)
+        else:
+            args, kwargs = pickle.loads(arguments)  # noqa: S301, TID251 - this is a worker
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the task's outcome
         text = f"the arguments can't be opened by {sys.executable} ({describe(error)})"
         return frames.NOT_STARTABLE, {"message": text}, b""
@@ -95,66 +95,15 @@ def call(function: Function, arguments: bytes) -> Outcome:
         value = function(*args, **kwargs)
     except BaseException as error:  # noqa: BLE001 - SystemExit too is only this task's end
         return failure(error)
+    del args, kwargs  # a large argument needs not lie beside a large result
     try:
-        data = encode(value)
+        data = exchange.pack(value)
+    except large.TooLarge as error:
+        return frames.TOO_LARGE, {"message": f"the result is too large: {error}"}, b""
     except BaseException as error:  # noqa: BLE001 - a user's __reduce__ may raise anything
         text = f"the value of type {type(value).__qualname__} can't be pickled ({describe(error)})"
         return frames.NOT_SERIALISABLE, {"message": text}, b""
-    if len(data) > limits.RESULT_BYTES_MAX:
-        text = (
-            f"a result may take {human(limits.RESULT_BYTES_MAX)}, this one takes "
-            f"{human(len(data))}: write it to a file and return its path"
-        )
-        return frames.TOO_LARGE, {"message": text}, b""
     return frames.OK, {}, data
-
-
-def encode(value: object) -> bytes:
-    """Plain data as MessagePack, which anybody may open; everything else as a pickle. A pickle
-    starts with 0x80 and goes on, as no MessagePack value does: see `client.results`."""
-    if _is_plain(value, 0):
-        try:
-            packed: bytes = importlib.import_module("msgpack").packb(value)
-        except (ImportError, ValueError, OverflowError):  # not there; an integer over 64 bits
-            return dump(value)
-        return packed
-    return dump(value)
-
-
-def _is_plain(value: object, depth: int) -> bool:
-    """Only what comes back from MessagePack as exactly the same types."""
-    kind = type(value)
-    if kind in _QUICK:
-        return True
-    if (
-        depth > _PLAIN_DEPTH_MAX
-        or not isinstance(value, list | dict)
-        or len(value) > _PLAIN_LEN_MAX
-    ):
-        return False
-    if kind is list:
-        return all(_is_plain(item, depth + 1) for item in value)
-    if isinstance(value, dict) and kind is dict:
-        return all(type(key) is str and _is_plain(item, depth + 1) for key, item in value.items())
-    return False
-
-
-def dump(value: object) -> bytes:
-    """Pickle by reference where that is possible, by value where cloudpickle can."""
-    try:
-        data = pickle.dumps(value, protocol=5)
-        # By reference to `__main__` would mean another module at the caller.
-        if type(value) in _QUICK or b"__main__" not in data:
-            return data
-    except Exception:  # noqa: BLE001 - cloudpickle may do better
-        data = b""
-    try:
-        cloudpickle = importlib.import_module("cloudpickle")
-    except ImportError:
-        return data or pickle.dumps(value, protocol=5)
-    buffer = io.BytesIO()
-    cloudpickle.dump(value, buffer, protocol=5)
-    return buffer.getvalue()
 
 
 def failure(error: BaseException) -> Outcome:
@@ -166,7 +115,7 @@ def failure(error: BaseException) -> Outcome:
     }
     value = b""
     try:
-        data = dump(error.with_traceback(None))
+        data = pickling.dumps(error.with_traceback(None))
         if len(data) <= EXCEPTION_BYTES_MAX and pickle.loads(data) is not None:  # noqa: S301, TID251
             value = data
     except BaseException:  # noqa: BLE001, S110 - then type, message and traceback must do
@@ -205,9 +154,3 @@ def _below(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     return trace
-
-
-def human(size: int) -> str:
-    if size < limits.MIB:
-        return f"{-(-size // limits.KIB)} KiB"
-    return f"{size / limits.MIB:.1f} MiB"

@@ -19,7 +19,7 @@ import time
 from typing import Final
 
 from ...model import items  # noqa: TID252 - see shared.py
-from . import folders, frames
+from . import folders, frames, large, outputs
 from .report import FLUSH_NS, Reporter
 from .shared import Shared
 from .streams import Streams
@@ -43,15 +43,15 @@ class Order:
 
     def __init__(self, body: bytes) -> None:
         header, data = frames.open_json(body)
-        self.batch = _number(header["batch"])
+        self.batch = frames.number(header["batch"])
         self.job = str(header["job"])
-        self.grant = _number(header["grant"])
-        self.grace_ns = _number(header["grace_ms"]) * NS_PER_MS
+        self.grant = frames.number(header["grant"])
+        self.grace_ns = frames.number(header["grace_ms"]) * NS_PER_MS
         timeout_ms = header["timeout_ms"]
-        self.timeout_ms = None if timeout_ms is None else _number(timeout_ms)
+        self.timeout_ms = None if timeout_ms is None else frames.number(timeout_ms)
         self.cwd = None if header["cwd"] is None else str(header["cwd"])
         self.argv = [str(word) for word in _list(header["argv"])]
-        self.ranges = [(_number(a), _number(b)) for a, b in _list(header["ranges"])]
+        self.ranges = [(frames.number(a), frames.number(b)) for a, b in _list(header["ranges"])]
         self.environment = {
             **os.environb,  # bytes: they are turned into an environment for each program
             **{os.fsencode(str(k)): os.fsencode(str(v)) for k, v in _list(header["env"])},
@@ -59,13 +59,22 @@ class Order:
             b"P2P_ATTEMPT": str(header["attempt"]).encode(),
             b"P2P_FENCE": str(header["fence"]).encode(),
         }
-        self.files: list[folders.File] = []
+        self._files: list[tuple[str, int, bytes | large.Ref]] = []
         position = 0
-        for name, mode, size in _list(header["files"]):
-            end = position + _number(size)
-            self.files.append((str(name), _number(mode), data[position:end]))
+        for name, mode, size, words in _list(header["files"]):
+            end = position + frames.number(size)
+            content = frames.open_ref(words) or data[position:end]
+            self._files.append((str(name), frames.number(mode), content))
             position = end
+        self.outputs = [str(name) for (name,) in _list(header["outputs"])]
         self._found: str | None = None
+
+    def files(self, blobs: large.BlobFolder) -> list[folders.File]:
+        """What is put into each task's folder. Raises Missing."""
+        return [
+            (name, mode, data if isinstance(data, bytes) else blobs.path(data))
+            for name, mode, data in self._files
+        ]
 
     def program(self) -> str:
         """The file to execute, seen from the working directory. Raises NotStartable."""
@@ -142,8 +151,18 @@ class Child:
 
 
 class Spawner:
-    def __init__(self, *, peer: socket.socket, shared: Shared, folder: str) -> None:
+    def __init__(
+        self,
+        *,
+        peer: socket.socket,
+        shared: Shared,
+        folder: str,
+        blobs: large.BlobFolder,
+        spill: large.Spill | None,
+    ) -> None:
         self._peer = peer
+        self._blobs = blobs
+        self._spill = spill
         self._shared = shared
         self._folder = folder
         self._report = Reporter(peer, shared)
@@ -211,6 +230,8 @@ class Spawner:
                 self._shared.note_group(0)
                 is_alone = self._is_alone()
                 cause, header = _outcome(code, child.ended_as, order.timeout_ms)
+                if cause == frames.OK and order.outputs:
+                    cause, header = outputs.take(folder, order.outputs, self._spill, header)
             self._output.drain()
         finally:
             child.close()
@@ -231,14 +252,14 @@ class Spawner:
     def _spawn(self, child: Child, order: Order, folder: str) -> str:
         """Start the program in its folder. Returns why not, or nothing."""
         try:
-            is_new = self._place.enter(folder, order.files)
+            is_new = self._place.enter(folder, order.files(self._blobs))
             if order.cwd is not None:
                 os.chdir(order.cwd)
             elif is_new:
                 os.chdir(folder)
             self._output.open(folder)
             child.spawn(order, self._shared, self._output)
-        except (NotStartable, ValueError) as error:
+        except (NotStartable, large.Missing, ValueError) as error:
             return str(error)
         except OSError as error:
             what = error.filename or order.argv[0]
@@ -325,12 +346,6 @@ def _outcome(code: int, ended_as: int, timeout_ms: int | None) -> tuple[int, ite
 
 def _refused(message: str) -> items.Header:
     return {"message": message}
-
-
-def _number(value: object) -> int:
-    if not isinstance(value, int):
-        raise ValueError(f"not a number: {value!r}")
-    return value
 
 
 def _list(value: object) -> list[list[object]]:

@@ -18,12 +18,35 @@ import socket
 import sys
 from typing import Final
 
-from ...model import chunks, items  # noqa: TID252 - see shared.py
-from . import capture, frames, functions
+from ...model import chunks, digests, items, values  # noqa: TID252 - see shared.py
+from . import capture, frames, functions, large, pickling, stand_in
+from .exchange import Exchange
+from .modules import ModuleSets
 from .report import Reporter
 from .shared import Shared
 
 RECEIVE_BYTES: Final = 256 * 1024
+MODULES_SUFFIX: Final = ".modules"  # of the folder beside the scratch folder
+
+
+class _Job:
+    """What a worker knows of a job: a JOB frame."""
+
+    def __init__(self, body: bytes) -> None:
+        header, data = frames.open_json(body)
+        self.id = str(header["job"])
+        self.path = str(header["path"])
+        self.python = str(header["python"])
+        size = frames.number(header["code"])
+        self.code, self.modules = data[:size], data[size:]
+        self.code_ref = frames.open_ref(header["code_blob"])
+        self.modules_ref = frames.open_ref(header["modules_blob"])
+        self.modules_digest: bytes | None = None
+        if self.modules_ref is not None:
+            self.modules_digest = self.modules_ref[0]
+        elif self.modules:
+            self.modules_digest = digests.digest_of(self.modules)
+        self.function: functions.Function | None = None
 
 
 class Worker:
@@ -35,6 +58,8 @@ class Worker:
         shared: Shared,
         pipes: tuple[int, int],
         scratch: str,
+        blobs: large.BlobFolder,
+        spill: large.Spill | None,
     ) -> None:
         self._peer = peer
         self._starter = starter
@@ -42,9 +67,10 @@ class Worker:
         self._pipes = pipes
         self._scratch = scratch
         self._report = Reporter(peer, shared)
-        self._jobs: dict[str, dict[str, object]] = {}  # the peer bounds it: see DROP
-        self._codes: dict[str, bytes] = {}
-        self._functions: dict[str, functions.Function] = {}
+        self._jobs: dict[str, _Job] = {}  # the peer bounds it: see DROP
+        self._blobs = blobs
+        self._exchange = Exchange(blobs=blobs, spill=spill, scratch=scratch)
+        self._modules = ModuleSets(f"{scratch}{MODULES_SUFFIX}")
         self._poll = select.poll()
         for descriptor in pipes:
             self._poll.register(descriptor, select.POLLIN)
@@ -52,26 +78,30 @@ class Worker:
 
     def run(self) -> None:
         """Serve until the peer is gone."""
+        stand_in.install()
         reader = frames.Reader()
         while data := self._peer.recv(RECEIVE_BYTES):
             for kind, body in reader.feed(data):
                 if kind == frames.RUN:
                     self._run_batch(body)
                 elif kind == frames.JOB:
-                    header, code = frames.open_json(body)
-                    self._jobs[str(header["job"])] = header
-                    self._codes[str(header["job"])] = code
+                    job = _Job(body)
+                    self._jobs[job.id] = job
                 elif kind == frames.DROP:
-                    job = str(frames.open_json(body)[0]["job"])
-                    for known in (self._jobs, self._codes, self._functions):
-                        known.pop(job, None)
+                    self._drop(str(frames.open_json(body)[0]["job"]))
+
+    def _drop(self, name: str) -> None:
+        job = self._jobs.pop(name, None)
+        digest = None if job is None else job.modules_digest
+        if digest and all(other.modules_digest != digest for other in self._jobs.values()):
+            self._modules.drop(digest)
 
     def _run_batch(self, body: bytes) -> None:
         header, data = frames.open_json(body)
-        batch, job, runs = header["batch"], str(header["job"]), header["runs"]
+        batch, job, runs = header["batch"], self._jobs[str(header["job"])], header["runs"]
         assert isinstance(batch, int)
         assert isinstance(runs, list)
-        self._enter(job, header)
+        self._enter(job.id, header)
         self._report.open_batch(batch)
         # Loading runs the user's code: if it crashes, the first task is what crashed.
         self._report.begin(runs[0][0])
@@ -94,7 +124,10 @@ class Worker:
             else:
                 assert len(arguments) == stop - start, "the peer has counted them"
                 self._run_range(function, job, start, arguments)
-        self._report.close_batch()
+        if header["last"]:
+            self._report.close_batch()
+        else:
+            self._report.flush()
         self._leave()
 
     def _enter(self, job: str, header: dict[str, object]) -> None:
@@ -112,17 +145,22 @@ class Worker:
                 else:
                     os.unlink(entry.path)  # noqa: PTH108 - a path object each is slower
 
-    def _function(self, job: str) -> functions.Function:
-        function = self._functions.get(job)
-        if function is None:
-            header = self._jobs[job]
-            path = str(header["path"])
-            if path:
-                function = functions.load_path(path)
-            else:
-                function = functions.load_code(self._codes[job], str(header["python"]))
-            self._functions[job] = function
-        return function
+    def _function(self, job: _Job) -> functions.Function:
+        """Its modules are those that imports see now. Raises NotStartable."""
+        try:
+            self._modules.use(job.modules_digest, lambda: self._data(job.modules, job.modules_ref))
+            if job.function is None:
+                if job.path:
+                    job.function = functions.load_path(job.path)
+                else:
+                    code = self._data(job.code, job.code_ref)
+                    job.function = functions.load_code(code, job.python)
+        except (large.Missing, ValueError, OSError) as error:
+            raise functions.NotStartable(f"the function's code can't be read: {error}") from error
+        return job.function
+
+    def _data(self, inline: bytes, ref: values.Ref | None) -> bytes:
+        return inline if ref is None else self._blobs.read(ref)
 
     def _refuse(self, start: int, stop: int, item: bytes) -> None:
         for index in range(start, stop):
@@ -130,21 +168,26 @@ class Worker:
             self._report.finish(index, frames.NOT_STARTABLE, item)
 
     def _run_range(
-        self, function: functions.Function, job: str, start: int, arguments: list[bytes]
+        self, function: functions.Function, job: _Job, start: int, arguments: list[bytes]
     ) -> None:
-        report, environ, call = self._report, os.environ, functions.call
+        report, environ, call, exchange = self._report, os.environ, functions.call, self._exchange
+        foreign = job.python != pickling.PYTHON
         for index, argument in enumerate(arguments, start):
             environ["P2P_INDEX"] = text = str(index)
-            environ["P2P_TASK_ID"] = f"{job}/{text}"
+            environ["P2P_TASK_ID"] = f"{job.id}/{text}"
             report.begin(index)
-            cause, header, value = call(function, argument)
+            cause, header, value = call(function, argument, exchange)
+            if foreign:
+                header = _foreign(job.python, cause, header, value)
             output = self._collect()
             if output is None:
-                bare = cause == frames.OK
+                bare = cause == frames.OK and not header
                 item = items.pack_value(value) if bare else items.pack(header, value)
             else:
                 header = {**header, **output.header()}
                 item = items.pack(header, value, output.stdout.body(), output.stderr.body())
+            if cause == frames.OK and value[0] == values.MARK and values.names_blobs(value):
+                cause = frames.OK_WITH_BLOBS
             report.finish(index, cause, item)
 
     def _collect(self) -> capture.Output | None:
@@ -165,6 +208,19 @@ class Worker:
         capture.drain(self._pipes[0], output.stdout)
         capture.drain(self._pipes[1], output.stderr)
         return output or None
+
+
+def _foreign(python: str, cause: int, header: items.Header, value: bytes) -> items.Header:
+    """Callers of another minor version are told so where a pickle may not open."""
+    if cause == frames.NOT_STARTABLE:
+        text = (
+            f"{header['message']}; the caller runs Python {python} and {sys.executable} is "
+            f"{pickling.PYTHON}: use the same minor version on both, or pass plain data"
+        )
+        return {**header, "message": text}
+    if value and (pickling.is_pickle(value) or cause == frames.EXCEPTION):
+        return {**header, "python": pickling.PYTHON}
+    return header
 
 
 def _open_streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
