@@ -76,7 +76,11 @@ def chunk_size(size: int, number: int) -> int:
 
 def root(size: int, digests: Sequence[bytes]) -> bytes:
     """The digest of a blob from those of its chunks. Raises ValueError if they don't fit `size`."""
-    if size < 0 or len(digests) != chunk_count(size) or any(len(d) != DIGEST_BYTES for d in digests):
+    if (
+        size < 0
+        or len(digests) != chunk_count(size)
+        or any(len(d) != DIGEST_BYTES for d in digests)
+    ):
         raise ValueError(f"{len(digests)} chunk digests for a blob of {size} bytes")
     return hashlib.sha256(b"".join((_ROOT_MARK, struct.pack("<Q", size), *digests))).digest()
 
