@@ -33,8 +33,15 @@ from p2psched.model.blob_messages import (
     UploadChunk,
     UploadState,
 )
-from p2psched.model.errors import NotFound, P2PSchedError, ProtocolError, Unavailable, UsageError
-from p2psched.model.messages import Done
+from p2psched.model.errors import (
+    NotFound,
+    P2PSchedError,
+    ProtocolError,
+    ResultLost,
+    Unavailable,
+    UsageError,
+)
+from p2psched.model.messages import Done, JobAccepted, Submit
 
 WINDOW: Final = 8
 UPLOADS_MAX: Final = 8  # of one job, at a time; small ones wait for syncs together
@@ -65,13 +72,15 @@ async def upload(session: Session, source: Path | Buffer | BinaryIO) -> BlobRef:
 
 
 async def upload_all(session: Session, uploads: Iterable[Upload]) -> None:
-    """As `upload`, for blobs whose names are known already; UPLOADS_MAX of them at a time."""
-    left = iter(uploads)
+    """As `upload`, for blobs whose names are known already; UPLOADS_MAX of them at a time. What
+    this session has sent a little while ago is not sent again: see `submit`."""
+    left = iter([upload for upload in uploads if not session.sent.knows(upload.ref)])
 
     async def send() -> None:
         for upload in left:
             with upload.opened() as read_at:
                 await _send(session, upload.ref, upload.listed, read_at)
+            session.sent.note(upload.ref)
 
     failure: BaseException | None = None
     try:
@@ -82,6 +91,18 @@ async def upload_all(session: Session, uploads: Iterable[Upload]) -> None:
         failure = errors.exceptions[0]
     if failure is not None:
         raise failure
+
+
+async def submit(session: Session, submit: Submit, uploads: Sequence[Upload]) -> JobAccepted:
+    """Blobs first, then the job that names them. If the cluster has lost one that was sent before,
+    all are sent again."""
+    await upload_all(session, uploads)
+    try:
+        return await session.call(submit, JobAccepted)
+    except ResultLost:
+        session.sent.clear()
+        await upload_all(session, uploads)
+        return await session.call(submit, JobAccepted)
 
 
 async def _send(session: Session, ref: BlobRef, listed: bytes, read_at: ReadAt) -> None:

@@ -19,15 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar, overload
 
-from p2psched.client import futures
+from p2psched.client import blobs, futures
 from p2psched.client.batching import Function, HasOptions, unwrap
-from p2psched.client.blobs import upload_all
 from p2psched.client.functions import calls, large_files, pack, timeout_ms
 from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
 from p2psched.client.job import Job
 from p2psched.client.modules import Archives
 from p2psched.client.modules import Choice as Modules
-from p2psched.client.pipeline import Pipeline, UploadAll
+from p2psched.client.pipeline import Pipeline, Send
 from p2psched.client.session import PATIENCE_S, Asker, Session, find_peers
 from p2psched.client.spool import Upload
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError
@@ -36,7 +35,6 @@ from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import (
     FindJob,
     GetStatus,
-    JobAccepted,
     JobList,
     JobView,
     ListJobs,
@@ -95,7 +93,7 @@ class Client:
         ready: asyncio.Future[Pipeline] = loop.create_future()
         # The children's group has a task of its own: a notebook, or a fixture, opens and closes a
         # client in different tasks, and a group belongs to one.
-        house = loop.create_task(keep_house(session, ready, partial(upload_all, session)))
+        house = loop.create_task(keep_house(session, ready, partial(blobs.submit, session)))
         try:
             self._pipeline = await ready
         except BaseException:
@@ -328,8 +326,7 @@ class Client:
     ) -> Job:
         """A job that was made elsewhere, and the blobs that it names."""
         job = JobId(job_id if job_id is not None else new_id(random.SystemRandom()))
-        await upload_all(self.session, uploads)
-        await self.session.call(Submit(job, spec), JobAccepted)
+        await blobs.submit(self.session, Submit(job, spec), uploads)
         return Job(self.session, job)
 
     # --- looking ----------------------------------------------------------------------------------
@@ -360,11 +357,11 @@ def who_am_i() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-async def keep_house(session: Asker, ready: asyncio.Future[Pipeline], upload: UploadAll) -> None:
+async def keep_house(session: Asker, ready: asyncio.Future[Pipeline], send: Send) -> None:
     """Until it is cancelled; then all children have ended too. It ends with an exception only for
     a fault of ours, and what waits hears of it."""
     async with asyncio.TaskGroup() as group:
-        pipeline = Pipeline(session, group, upload=upload, submitter=who_am_i())
+        pipeline = Pipeline(session, group, send=send, submitter=who_am_i())
         try:
             ready.set_result(pipeline)
             await asyncio.get_running_loop().create_future()

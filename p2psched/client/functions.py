@@ -30,6 +30,8 @@ from p2psched.run.host.pickling import PROTOCOL, PYTHON
 from p2psched.run.host.tasks import TaskFunction, TaskOptions
 
 CHUNK_TASKS: Final = 512
+# The same modules go with job after job: as a blob they travel once, in an entry each time.
+MODULES_INLINE_BYTES_MAX: Final = 2 * limits.KIB
 TIMEOUT_S_MAX: Final = 10 * 365 * 86_400
 
 Function = Callable[..., object] | TaskFunction[..., object] | str
@@ -62,8 +64,8 @@ class PackedFunction(NamedTuple):
     @property
     def inline_bytes(self) -> int:
         """What it takes in a job's entry; code and modules that are large are blobs."""
-        sizes = (len(self.code), len(self.modules))
-        return sum(size for size in sizes if size < limits.ARGUMENT_INLINE_BYTES_MAX)
+        code = len(self.code) if len(self.code) < limits.ARGUMENT_INLINE_BYTES_MAX else 0
+        return code + (len(self.modules) if len(self.modules) < MODULES_INLINE_BYTES_MAX else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def pack(
             python=PYTHON,
             arguments=blob,
             blobs=tuple(packer.named),
-            modules=packer.large(packed.modules),
+            modules=packer.large(packed.modules, inline_max=MODULES_INLINE_BYTES_MAX),
         )
         spec = JobSpec(
             name=name or options.name or packed.name,

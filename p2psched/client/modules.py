@@ -9,6 +9,7 @@ has not changed is the same blob.
 
 from __future__ import annotations
 
+import functools
 import importlib.machinery
 import importlib.util
 import io
@@ -18,6 +19,7 @@ import re
 import site
 import sys
 import sysconfig
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from p2psched.model.errors import UsageError
 
 BYTES_MAX: Final = 32 * limits.MIB  # of the files of one job
 FILES_MAX: Final = 4096
+FRESH_S: Final = 1.0  # who edits a file and submits within it sends the older one
 # Longer code is not searched for the modules that it names: name them in `modules`.
 SEARCHED_BYTES_MAX: Final = 4 * limits.MIB
 _IMPORT: Final = re.compile(rb"^[ \t]*(?:from[ \t]+(\w+)|import[ \t]+([\w.,\t ]+))", re.MULTILINE)
@@ -48,9 +51,13 @@ class _Found:
 
 
 class Archives:
-    """Keeps the last archive, because the next job is mostly of the same code."""
+    """Keeps the last archive, because the next job is mostly of the same code. Files are looked at
+    again after FRESH_S."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._looked_s = -FRESH_S
+        self._names: frozenset[str] = frozenset()
         self._files: list[_Found] = []
         self._archive = b""
         self._imports: dict[_Found, set[str]] = {}
@@ -58,12 +65,14 @@ class Archives:
     def of(self, names: Iterable[str]) -> bytes:
         """An archive of these modules and what they need; empty for none. Raises UsageError for
         a name that is no module here, or one of a package that can't travel."""
-        files = self._closure(names)
-        if not files:
-            return b""
+        wanted, now_s = frozenset(names), self._now_s()
+        if wanted == self._names and now_s - self._looked_s < FRESH_S:
+            return self._archive
+        files = self._closure(wanted)
         if files != self._files:
-            self._archive = _zip(files)
+            self._archive = _zip(files) if files else b""
             self._files = files
+        self._names, self._looked_s = wanted, now_s
         return self._archive
 
     def _closure(self, names: Iterable[str]) -> list[_Found]:
@@ -205,10 +214,16 @@ def _paths_of(top: str) -> list[Path]:
     return [Path(spec.origin).absolute()]
 
 
-def _is_installed(path: Path) -> bool:
+@functools.cache
+def _installation() -> frozenset[str]:
+    """Folders of what is installed here. They don't change while a process lives."""
     places = {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")}
-    places |= {*site.getsitepackages(), site.getusersitepackages()}
-    return any(path.is_relative_to(place) for place in places) or bool(
+    return frozenset({*places, *site.getsitepackages(), site.getusersitepackages()})
+
+
+@functools.lru_cache(maxsize=FILES_MAX)
+def _is_installed(path: Path) -> bool:
+    return any(path.is_relative_to(place) for place in _installation()) or bool(
         {"site-packages", "dist-packages"} & set(path.parts)
     )
 

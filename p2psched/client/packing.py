@@ -86,9 +86,11 @@ class Packer:
         self.uploads |= {upload.ref: upload for upload in call.uploads}
         return call
 
-    def large(self, data: bytes) -> bytes | BlobRef:
+    def large(
+        self, data: bytes, *, inline_max: int = limits.ARGUMENT_INLINE_BYTES_MAX
+    ) -> bytes | BlobRef:
         """Code and modules: inline if they are small."""
-        if len(data) < limits.ARGUMENT_INLINE_BYTES_MAX:
+        if len(data) < inline_max:
             return data
         upload = upload_of_bytes(data)
         self.uploads[upload.ref] = upload

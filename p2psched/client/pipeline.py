@@ -38,17 +38,17 @@ from p2psched.model.messages import (
 SUBMITS_IN_FLIGHT_MAX: Final = 8
 OPEN_TASKS_MAX: Final = JOB_TASKS_MAX  # of one client; a further submit is refused
 
-UploadAll = Callable[[Sequence[Upload]], Awaitable[None]]  # before their job
+Send = Callable[[Submit, Sequence[Upload]], Awaitable[JobAccepted]]  # a job behind its blobs
 
 
 class Pipeline:
     """Belongs to the event loop in which it is made. Its children live in `group`."""
 
     def __init__(
-        self, session: Asker, group: asyncio.TaskGroup, *, upload: UploadAll, submitter: str
+        self, session: Asker, group: asyncio.TaskGroup, *, send: Send, submitter: str
     ) -> None:
         self.session = session
-        self._upload = upload
+        self._send = send
         self.loop = asyncio.get_running_loop()
         self._group = group
         self._submitter = submitter
@@ -140,8 +140,7 @@ class Pipeline:
         try:
             try:
                 packed = batch.pack(self._submitter)
-                await self._upload(packed.uploads)
-                await self.session.call(Submit(batch.job, packed.spec), JobAccepted)
+                await self._send(Submit(batch.job, packed.spec), packed.uploads)
                 batch.accepted()
             finally:
                 self._in_flight -= 1

@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from p2psched.model.blob import wait_s
+from p2psched.model.blob import BlobRef, wait_s
 from p2psched.model.blob_messages import BeginUpload, EndUpload, StatBlob
 from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
@@ -44,6 +44,8 @@ RETRY_S: Final = 0.2
 POLLS_MAX: Final = 160
 # Calls with a chunk of a blob, of the asks below: more would only wait in the same connection.
 CHUNK_CALLS_MAX: Final = 16
+SENT_S: Final = 240.0  # less than a peer keeps an upload pinned
+SENT_KNOWN_MAX: Final = 4096
 ASKS_MAX: Final = 64
 assert POLLS_MAX + ASKS_MAX < CALLS_IN_FLIGHT_MAX
 POLLS_LONG_MAX: Final = 96  # calls that may wait for results as long as they wish
@@ -54,6 +56,27 @@ class Asker(Protocol):
     """What the rest of the client needs of a session."""
 
     async def call(self, body: CallBody, expect: type[T]) -> T: ...
+
+
+class Sent:
+    """Blobs that were uploaded a little while ago: peers have them pinned, so the next job that
+    names one needn't send it again."""
+
+    def __init__(self) -> None:
+        self._until: dict[BlobRef, float] = {}
+
+    def knows(self, ref: BlobRef) -> bool:
+        return self._until.get(ref, 0.0) > asyncio.get_running_loop().time()
+
+    def note(self, ref: BlobRef) -> None:
+        now = asyncio.get_running_loop().time()
+        if len(self._until) >= SENT_KNOWN_MAX:
+            self._until = {r: until for r, until in self._until.items() if until > now}
+        if len(self._until) < SENT_KNOWN_MAX:
+            self._until[ref] = now + SENT_S
+
+    def clear(self) -> None:
+        self._until.clear()
 
 
 class Session:
@@ -73,6 +96,7 @@ class Session:
         self._asks = asyncio.Semaphore(ASKS_MAX)
         self._polls_open = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.sent: Final = Sent()
         self.chunk_calls: Final = asyncio.Semaphore(CHUNK_CALLS_MAX)
 
     def twin(self) -> Session:

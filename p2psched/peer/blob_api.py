@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 HELD_CHUNKS_MAX: Final = 64  # uploaded and not yet written, 32 MiB; more are answered `busy`
 COPY_PATIENCE_S: Final = 5.0  # and what the bytes take: for a copy on another peer
 COPY_RETRY_S: Final = 0.2
+SECURED_S: Final = 240.0  # as `client.session.SENT_S`, less than a pin lasts (`peer.blobs.PIN_S`)
+SECURED_MAX: Final = 4096  # beyond it all are asked for again
 SPREADS_MAX: Final = 32  # blobs on their way to a majority; further ones wait
 
 
@@ -64,6 +66,7 @@ class BlobApi:
         self._group = group
         self._held_chunks = 0
         self._spreads = asyncio.Semaphore(SPREADS_MAX)
+        self._secured: dict[bytes, tuple[float, tuple[PeerId, ...]]] = {}  # digest -> until, voters
         self._spreading: SharedRuns[bytes, None] = SharedRuns(group)
 
     async def answer(self, body: BlobCall) -> AnswerBody:
@@ -157,7 +160,19 @@ class BlobApi:
         return Done()
 
     async def _spread_once(self, ref: BlobRef) -> None:
+        voters = self._voters()
         await self._spreading.join(ref.digest, lambda: self._spread(ref))
+        now = asyncio.get_running_loop().time()
+        if len(self._secured) >= SECURED_MAX:
+            self._secured.clear()
+        self._secured[ref.digest] = (now + SECURED_S, voters)
+
+    def _is_secure(self, ref: BlobRef) -> bool:
+        """True if a majority of the voters of now had it a little while ago: they keep it pinned
+        for longer than that."""
+        until, voters = self._secured.get(ref.digest, (0.0, ()))
+        fresh = until > asyncio.get_running_loop().time() and voters == self._voters()
+        return fresh and self._blobs.is_here(ref)
 
     # --- copies -----------------------------------------------------------------------------------
 
@@ -174,6 +189,7 @@ class BlobApi:
     async def secure(self, refs: Sequence[BlobRef]) -> None:
         """What a job refers to is here, and durable on a majority of the voters' disks. Raises
         ResultLost for what nobody has: upload it first; Unavailable without a majority."""
+        refs = [ref for ref in refs if not self._is_secure(ref)]
         for ref in refs:
             self._blobs.pin(ref)
         await self._blobs.fetch(refs)

@@ -103,8 +103,9 @@ class FakeSession:
         self.gate.set()
         self.failure: Exception | None = None  # of every call from now on
 
-    async def upload(self, uploads: Sequence[Upload]) -> None:
+    async def send(self, submit: Submit, uploads: Sequence[Upload]) -> JobAccepted:
         self.uploads += uploads
+        return await self.call(submit, JobAccepted)
 
     @property
     def submits(self) -> list[JobSpec]:
@@ -156,7 +157,7 @@ async def opened(session: FakeSession) -> AsyncIterator[Pipeline]:
     """A pipeline as an open client has it."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[Pipeline] = loop.create_future()
-    house = loop.create_task(keep_house(session, ready, session.upload))
+    house = loop.create_task(keep_house(session, ready, session.send))
     pipeline = await ready
     try:
         yield pipeline

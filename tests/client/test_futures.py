@@ -229,7 +229,7 @@ def test_after_a_fault_of_the_client_nothing_waits_for_ever() -> None:
         session = FakeSession(runs=False)
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[Pipeline] = loop.create_future()
-        house = loop.create_task(keep_house(session, ready, session.upload))
+        house = loop.create_task(keep_house(session, ready, session.send))
         pipeline = await ready
         waits = submit(pipeline, operator.neg, 1)
         await waits.accepted()

@@ -306,7 +306,7 @@ def test_the_largest_job_fits_a_frame() -> None:
 
 def test_segments_that_run_backwards_are_refused() -> None:
     good = msgspec.msgpack.encode(Segment(1, 2, Cause.OK, b""))
-    assert good.startswith(b"\x95\x01\x02")
+    assert good.startswith(b"\x96\x01\x02")
     segment = msgspec.msgpack.decode(good)
     segment[0] = 2
     command = [3, JOB, 1, [segment]]
