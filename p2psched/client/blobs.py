@@ -129,7 +129,7 @@ async def _send_chunks(
         for number in left:
             length = digests.chunk_size(ref.size, number)
             async with session.chunk_calls:
-                data = await asyncio.to_thread(read_at, length, number * digests.CHUNK_BYTES)
+                data = await _read(read_at, ref, length, number * digests.CHUNK_BYTES)
                 await session.call(UploadChunk(ref, number, bytes(data)), Done)
 
     failure: BaseException | None = None
@@ -141,6 +141,13 @@ async def _send_chunks(
         failure = errors.exceptions[0]
     if failure is not None:
         raise failure
+
+
+async def _read(read_at: ReadAt, ref: BlobRef, length: int, offset: int) -> Buffer:
+    """In a thread, but for what is small: that is read sooner than a thread is woken."""
+    if ref.size <= digests.CHUNK_BYTES:
+        return read_at(length, offset)
+    return await asyncio.to_thread(read_at, length, offset)
 
 
 def _open_source(source: Path | Buffer | BinaryIO, stack: ExitStack) -> tuple[int, ReadAt]:

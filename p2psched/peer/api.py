@@ -29,7 +29,7 @@ from p2psched.model.commands import (
 from p2psched.model.errors import NotFound, Unavailable, UsageError, from_wire
 from p2psched.model.ids import JobId, PeerId, is_id, short
 from p2psched.model.job import JobSpec, blobs_of
-from p2psched.model.limits import KIB
+from p2psched.model.limits import JOB_RANGES_MAX, KIB
 from p2psched.model.messages import (
     AnswerBody,
     CallBody,
@@ -164,6 +164,8 @@ class Api:
             case PinJob(job=job, pinned=pinned):
                 command = Pin(job, pinned)
             case RetryJob(job=job, tasks=tasks):
+                if len(tasks.ranges) > JOB_RANGES_MAX:
+                    raise UsageError(f"a retry names up to {JOB_RANGES_MAX:,} ranges of tasks")
                 command = Retry(job, await self._spec(job), tasks)
         _check(await self._propose(command))
         return Done()
@@ -264,25 +266,38 @@ class Api:
     async def _fetch_results(self, body: FetchResults) -> AnswerBody:
         if body.position < 0:
             raise UsageError("positions of results count from 0")
-        if body.job not in self._machine.jobs:
+        known = self._machine.jobs.get(body.job)
+        if known is None or known.ended:  # it may have been run again meanwhile
             await self._linearize()
-        job = self._job(body.job)
-        if job.segments <= body.position and not job.ended and body.wait_ms > 0:
-            try:
-                async with asyncio.timeout(min(body.wait_ms, WAIT_MS_MAX) / 1000):
-                    while job.segments <= body.position and not job.ended:
-                        await self._scheduling.wait_job_change(body.job)
-            except TimeoutError:
-                if not self._ledger.engine.raft.leader_is_live():
-                    raise Unavailable(_NO_QUORUM) from None  # others may know more
+        await self._wait_results(body)
         gap = await self._results.gap_of(body.job)
         if gap is not None and (body.position < gap.positions or body.here_only):
             return await self._pass_on(body)
-        view = self._view(job)
+        view = self._view(self._job(body.job))
         page = Page(body.position)
         if view.segments > body.position:
             page = await self._results.segments(body.job, body.position, PAGE_BYTES_MAX)
+            if page.next_position == body.position:  # this peer is still catching up
+                raise Unavailable("these results are not here yet", retry_after_s=0.2)
         return ResultPage(tuple(page.segments), view, page.next_position, tuple(page.positions))
+
+    async def _wait_results(self, body: FetchResults) -> None:
+        """Until there is something at the asked position or the job has ended, as long as the
+        caller wants. Raises NotFound."""
+
+        def has_news() -> bool:
+            job = self._job(body.job)  # another object after a snapshot: look each time
+            return job.segments > body.position or job.ended or body.wait_ms <= 0
+
+        if has_news():
+            return
+        try:
+            async with asyncio.timeout(min(body.wait_ms, WAIT_MS_MAX) / 1000):
+                while not has_news():
+                    await self._scheduling.wait_job_change(body.job)
+        except TimeoutError:
+            if not self._ledger.engine.raft.leader_is_live():
+                raise Unavailable(_NO_QUORUM) from None  # others may know more
 
     def _view(self, job: Job, *, whole: bool = False) -> JobView:
         return job_view(

@@ -34,7 +34,16 @@ from p2psched.core.scheduler import (
 )
 from p2psched.core.snapshot import encode_machine
 from p2psched.model.blob import ResultBlob
-from p2psched.model.commands import Command, Envelope, JobEnded, Outcome, Recorded, Stamped
+from p2psched.model.commands import (
+    Command,
+    Envelope,
+    JobEnded,
+    JobForgotten,
+    JobReopened,
+    Outcome,
+    Recorded,
+    Stamped,
+)
 from p2psched.model.errors import Unavailable
 from p2psched.model.execution import Committed, ExecutorEvent
 from p2psched.model.ids import JobId, PeerId
@@ -44,7 +53,12 @@ from p2psched.ports.executor import Executor
 from p2psched.ports.ledger import Ledger
 
 CLOCK_PERIOD_S: Final = 0.1
-_CHANGES: Final = (Recorded, JobEnded)  # what those who wait for a job want to hear
+_CHANGES: Final = (
+    Recorded,
+    JobEnded,
+    JobReopened,
+    JobForgotten,
+)  # what those who wait for a job want to hear
 
 
 class SchedulerLoop:

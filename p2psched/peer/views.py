@@ -50,7 +50,7 @@ def job_view(
         command=job.spec.command,
         note=_why_waiting(job, machine),
         lost=len(job.lost),
-        short=short_count(job, machine),
+        short=short_count(job, machine) if whole else 0,
         pinned=job.pinned,
         keep_ms=keep_ms,
         result_bytes=job.result_bytes,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from p2psched.client import modules
-from p2psched.client.modules import Archives, importable_as, is_local, named_in
+from p2psched.client.modules import FRESH_S, Archives, importable_as, is_local, named_in
 from p2psched.model.errors import UsageError
 from p2psched.model.job import JobSpec
 
@@ -44,11 +44,15 @@ def test_the_whole_package_travels_with_local_modules_that_it_imports(project: P
 
 
 def test_equal_files_are_equal_bytes_and_an_edit_is_noticed(project: Path) -> None:
-    archives = Archives()
+    now_s = 100.0
+    archives = Archives(lambda: now_s)
     first = archives.of(["other_p2p"])
     assert Archives().of(["boxed_p2p.sub"]) == first
+    now_s += FRESH_S
     assert archives.of(["other_p2p"]) is first
     (project / "other_p2p.py").write_text("import boxed_p2p\nx = 1\n")
+    assert archives.of(["other_p2p"]) is first
+    now_s += FRESH_S
     assert archives.of(["other_p2p"]) != first
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from p2psched.client.files import File
 from p2psched.demo.cluster import LocalPeer
 from p2psched.model.errors import P2PSchedError, Refused, UsageError
 from p2psched.model.job import Cause, JobState
-from p2psched.model.limits import JOB_ARGUMENT_BYTES_MAX, OUTPUT_BYTES_MAX
+from p2psched.model.limits import OUTPUT_BYTES_MAX
 from tests.integration import work
 from tests.integration.rig import Rig, gone, tasks, until
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.process
 
 
 def test_each_bad_task_fails_by_its_own_cause_and_the_others_succeed(rig: Rig) -> None:
-    kinds = ["fine", "exit", "segfault", "raise", "unserialisable", "too-large"]
+    kinds = ["fine", "exit", "segfault", "raise", "unserialisable", "large"]
     kinds += ["prints-much", "also fine"]
 
     async def story() -> dict[str, Cause]:
@@ -27,9 +28,10 @@ def test_each_bad_task_fails_by_its_own_cause_and_the_others_succeed(rig: Rig) -
             job = await client.map(work.misbehave, kinds)
             found = {kinds[result.index]: result async for result in job.as_completed()}
             view = await job.show()
-        assert (view.succeeded, view.failed) == (3, 5)
+        assert (view.succeeded, view.failed) == (4, 4)
         assert found["fine"].value == "fine"
         assert found["exit"].header["exit"] == 3
+        assert found["large"].value == bytes(1024 * 1024)
         assert found["segfault"].header["signal"] == 11
         with pytest.raises(LookupError, match="nothing here"):
             _ = found["raise"].value
@@ -43,7 +45,7 @@ def test_each_bad_task_fails_by_its_own_cause_and_the_others_succeed(rig: Rig) -
         "segfault": Cause.SIGNAL,
         "raise": Cause.EXCEPTION,
         "unserialisable": Cause.NOT_SERIALISABLE,
-        "too-large": Cause.TOO_LARGE,
+        "large": Cause.OK,
         "prints-much": Cause.OK,
         "also fine": Cause.OK,
     }
@@ -66,7 +68,7 @@ def test_a_function_that_cannot_be_imported_fails_every_task_with_its_name(rig: 
     ("items", "says"),
     [
         ([threading.Lock()], "can't be serialised"),
-        ([bytes(JOB_ARGUMENT_BYTES_MAX + 1)], "512 KiB"),
+        ([File("/no/such/file")], "can't read /no/such/file"),
         ([], "tasks, not 0"),
     ],
 )
