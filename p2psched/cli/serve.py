@@ -21,6 +21,7 @@ from p2psched.cli.output import Output, note, print_json, write_line
 from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.ids import short
+from p2psched.model.limits import MIB
 from p2psched.observe import logs
 from p2psched.peer.node import Ready
 from p2psched.peer.process import run_peer
@@ -32,7 +33,12 @@ ADDRESSES_SHOWN: Final = 3
 # Handed to ourselves, and taken out of the environment at once: see `cli.app`.
 VARIABLE: Final = "P2PSCHED_SERVING"
 # The peer has a few threads that wait most of the time: an arena for each would only hold memory.
-_ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "2"}
+_ALLOCATOR: Final = {
+    "MALLOC_ARENA_MAX": "2",
+    # Buffers of messages come and go: taken from the heap they keep their pages.
+    "MALLOC_MMAP_THRESHOLD_": str(4 * MIB),
+    "MALLOC_TRIM_THRESHOLD_": str(8 * MIB),
+}
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):

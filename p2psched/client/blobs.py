@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import mmap
 import os
 import secrets
@@ -44,6 +45,7 @@ from p2psched.model.errors import (
 from p2psched.model.messages import Done, JobAccepted, Submit
 
 WINDOW: Final = 8
+UNLISTED_CHUNKS_MAX: Final = WINDOW  # of a blob that is verified as a whole
 UPLOADS_MAX: Final = 8  # of one job, at a time; small ones wait for syncs together
 IN_MEMORY_BYTES_MAX: Final = 4 * limits.MIB  # `read` maps a file for what is larger
 BEGINS_MAX: Final = 16  # times that an upload starts over at a peer that does not know of it
@@ -195,6 +197,10 @@ async def download(session: Session, ref: BlobRef, sink: Path | BinaryIO) -> Non
 
     Raises ResultLost if no live peer has it, UsageError if the file can't be written.
     """
+    if isinstance(sink, io.BytesIO) and digests.chunk_count(ref.size) <= UNLISTED_CHUNKS_MAX:
+        for chunk in await whole(session, ref):
+            sink.write(chunk)  # noqa: ASYNC240 (memory)
+        return
     if not isinstance(sink, Path):
         await _pull(session, ref, sink.write)
         return
@@ -228,7 +234,11 @@ async def read(session: Session, ref: BlobRef) -> Readable:
 async def _pull(session: Session, ref: BlobRef, take: Callable[[bytes], object]) -> None:
     """Hand over all chunks in order, verified, with WINDOW of them on their way."""
     count = digests.chunk_count(ref.size)
-    listed = await _list(session, ref) if count > 1 else b""
+    if count <= UNLISTED_CHUNKS_MAX:
+        for chunk in await whole(session, ref):
+            await asyncio.to_thread(take, chunk)
+        return
+    listed = await _list(session, ref)
     coming: deque[asyncio.Task[bytes]] = deque()
     failure: BaseException | None = None
     try:
@@ -243,6 +253,35 @@ async def _pull(session: Session, ref: BlobRef, take: Callable[[bytes], object])
         failure = errors.exceptions[0]
     if failure is not None:
         raise failure
+
+
+async def whole(session: Session, ref: BlobRef) -> list[bytes]:
+    """All chunks of a small blob, verified together: nobody is asked for a list first."""
+    for _ in range(WRONG_CHUNKS_MAX):
+        failure: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                coming = [
+                    group.create_task(_hashed_chunk(session, ref, number))
+                    for number in range(digests.chunk_count(ref.size))
+                ]
+        except* P2PSchedError as errors:
+            failure = errors.exceptions[0]
+        if failure is not None:
+            raise failure
+        found = [task.result() for task in coming]
+        if digests.root(ref.size, [digest for _, digest in found]) == ref.digest:
+            return [data for data, _ in found]
+    raise ProtocolError(
+        f"the peer at {session.address} sends blob {ref} with a wrong checksum: ask another with "
+        "--peer"
+    )
+
+
+async def _hashed_chunk(session: Session, ref: BlobRef, number: int) -> tuple[bytes, bytes]:
+    async with session.chunk_calls:
+        data = (await session.call(ReadBlob(ref, number), BlobChunk)).data
+    return data, (await asyncio.to_thread(hashlib.sha256, data)).digest()
 
 
 async def _list(session: Session, ref: BlobRef) -> bytes:
@@ -270,7 +309,5 @@ def _fits(ref: BlobRef, number: int, listed: bytes, data: bytes) -> bool:
     if len(data) != digests.chunk_size(ref.size, number):
         return False
     digest = hashlib.sha256(data).digest()
-    if not listed:  # the only one
-        return digests.root(ref.size, [digest]) == ref.digest
     at = number * digests.DIGEST_BYTES
     return digest == listed[at : at + digests.DIGEST_BYTES]

@@ -13,7 +13,7 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -23,12 +23,15 @@ from p2psched.client.results import TaskResult, results_of
 from p2psched.client.session import Asker, Session
 from p2psched.model import limits
 from p2psched.model.blob import BlobRef
-from p2psched.model.errors import ResultLost
+from p2psched.model.errors import P2PSchedError, ResultLost, first_of
 from p2psched.model.ids import JobId
 from p2psched.model.job import Segment
 from p2psched.run.host.files import Fetch, File, Ref, file_of
 
 IN_MEMORY_BYTES_MAX: Final = 1 * limits.MIB
+# Results that are downloaded together, and held until the caller has taken them.
+TOGETHER_MAX: Final = 16
+TOGETHER_BYTES_MAX: Final = 16 * limits.MIB
 
 Download = Callable[[BlobRef, BinaryIO], Awaitable[None]]  # write a blob there, in order, verified
 
@@ -38,7 +41,7 @@ class Arrived:
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
-        self._bytes: dict[Ref, bytes] = {}
+        self._bytes: dict[Ref, bytes] = {}  # whoever wants to write makes a copy
         self._files: dict[Ref, int] = {}
         self.lost: ResultLost | None = None  # what `map` raises instead
 
@@ -47,7 +50,7 @@ class Arrived:
         if self.lost is not None:
             raise self.lost
         if ref in self._bytes:
-            return memoryview(bytearray(self._bytes[ref]))
+            return memoryview(self._bytes[ref])
         if ref not in self._files:
             raise ResultLost(
                 f"the value is in blob {ref[0].hex()}, which was not brought here: take results "
@@ -96,6 +99,15 @@ class Downloads:
 
         return Downloads(download, fetch)
 
+    async def complete_all(self, results: Sequence[TaskResult]) -> list[TaskResult]:
+        """All of them at once. Raises Unavailable if nobody answers."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                completing = [group.create_task(self.complete(result)) for result in results]
+        except* P2PSchedError as errors:
+            raise first_of(errors) from None
+        return [task.result() for task in completing]
+
     async def complete(self, result: TaskResult) -> TaskResult:
         """The result with what its value needs. If that is nowhere any more, `value` raises
         ResultLost. Raises Unavailable if nobody answers."""
@@ -110,9 +122,24 @@ class Downloads:
 
 
 async def results_with_values(
-    session: Asker, job: JobId, segment: Segment
+    session: Asker, job: JobId, segments: Iterable[Segment]
 ) -> AsyncIterator[TaskResult]:
-    """The tasks of one segment, in order; what their values need is here."""
-    downloads = Downloads.of(session) if segment.blobs and isinstance(session, Session) else None
-    for result in results_of(job, segment):
-        yield result if downloads is None else await downloads.complete(result)
+    """The tasks of some segments, in order; what their values need is here. Some are downloaded
+    together: one after the other each would wait for its own answer."""
+    downloads = Downloads.of(session) if isinstance(session, Session) else None
+    waiting: list[TaskResult] = []
+    waiting_bytes = 0
+    for segment in segments:
+        for result in results_of(job, segment):
+            if downloads is None or not (segment.blobs or waiting):
+                yield result
+                continue
+            waiting.append(result)
+            waiting_bytes += sum(size for _, size in result.value_refs)
+            if len(waiting) == TOGETHER_MAX or waiting_bytes >= TOGETHER_BYTES_MAX:
+                for complete in await downloads.complete_all(waiting):
+                    yield complete
+                waiting, waiting_bytes = [], 0
+    if downloads is not None:
+        for complete in await downloads.complete_all(waiting):
+            yield complete

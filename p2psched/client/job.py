@@ -69,9 +69,8 @@ class Job:
         page of results at a time, however wide the job is. A large value is downloaded before its
         result is yielded."""
         async for page in self.pages():
-            for segment in page.segments:
-                async for result in results_with_values(self._session, self.id, segment):
-                    yield result
+            async for result in results_with_values(self._session, self.id, page.segments):
+                yield result
 
     def __aiter__(self) -> AsyncIterator[TaskResult]:
         """`async for result in job`: as `as_completed`."""
@@ -105,7 +104,7 @@ class Job:
             for segment in page.segments:
                 if index in segment.tasks:
                     (part,) = segment.parts(TaskSet.of(index, index + 1))
-                    async for result in results_with_values(self._session, self.id, part):
+                    async for result in results_with_values(self._session, self.id, (part,)):
                         return result.value
         raise NotFound(f"job {self.id} ended without a result of task {index}")
 

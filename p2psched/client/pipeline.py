@@ -19,7 +19,6 @@ from typing import Final
 from p2psched.client.batching import Batch, Batcher, Function, Options, Stage, Waiter
 from p2psched.client.downloads import results_with_values
 from p2psched.client.job import POLL_MS, after
-from p2psched.client.results import results_of
 from p2psched.client.session import Asker
 from p2psched.client.spool import Upload
 from p2psched.model.errors import P2PSchedError, TaskFailed, Unavailable
@@ -163,13 +162,8 @@ class Pipeline:
         while len(batch):
             page = await self.session.call(FetchResults(batch.job, position, POLL_MS), ResultPage)
             position = after(page, position)
-            for segment in page.segments:
-                if segment.blobs:
-                    async for result in results_with_values(self.session, batch.job, segment):
-                        batch.on_result(result)
-                    continue
-                for result in results_of(batch.job, segment):
-                    batch.on_result(result)
+            async for result in results_with_values(self.session, batch.job, page.segments):
+                batch.on_result(result)
             if page.view.state is not JobState.RUNNING and position >= page.view.segments:
                 break
         if len(batch):

@@ -27,6 +27,7 @@ import zstandard
 from p2psched.model.errors import ProtocolError, UsageError
 from p2psched.model.limits import FRAME_BYTES_MAX, INFLATED_BYTES_MAX, KIB
 from p2psched.model.messages import Message, Opening
+from p2psched.net.receive_buffer import ReceiveBuffer
 
 # Before the opening is done nobody is known, so nobody may make us hold much.
 OPENING_BYTES_MAX: Final = 4 * KIB
@@ -41,32 +42,37 @@ _SAMPLE_BYTES: Final = 4 * KIB
 _WORTH_SHARE: Final = 0.9  # compression must save a tenth to be worth inflating again
 _REASON_LEN_MAX: Final = 200  # an error quotes what the other side sent, so it has to end somewhere
 
+Frame = bytes | bytearray  # a whole one, ready to be sent; nobody changes it any more
+
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder[Message](Message)
 _OPENING_DECODER: Final = msgspec.msgpack.Decoder[Opening](Opening)
 
 
-def encode(message: Message) -> bytes:
-    """The frame of a message. Raises UsageError if it is too large to be sent.
+def encode(message: Message) -> Frame:
+    """The frame of a message, not to be changed. Raises UsageError if it is too large to be sent.
 
     The bound holds for the body before compression: whether a message can be sent must not depend
     on how well its bytes happen to compress.
     """
-    body = _ENCODER.encode(message)
-    size = len(body) + 1
+    frame = bytearray(_HEAD.size)
+    _ENCODER.encode_into(message, frame, _HEAD.size)
+    size = len(frame) - _LENGTH.size
     if size > FRAME_BYTES_MAX:
         raise UsageError(
             f"a message of {size:,} bytes does not fit a frame of {FRAME_BYTES_MAX:,} "
             f"({type(message).__name__}): split what it carries"
         )
     if size > _COMPRESS_BYTES_MIN:
-        packed = _compress(body)
+        with memoryview(frame) as whole, whole[_HEAD.size :] as body:
+            packed = _compress(body)
         if packed is not None:
             return _HEAD.pack(len(packed) + 1, _ZSTD) + packed
-    return _HEAD.pack(size, _RAW) + body
+    _HEAD.pack_into(frame, 0, size, _RAW)
+    return frame
 
 
-def _compress(body: bytes) -> bytes | None:
+def _compress(body: memoryview) -> bytes | None:
     """The compressed body, or None if that doesn't pay."""
     # A compressor is not safe across threads and holds half a MiB, so it is made here: 15 us.
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
@@ -83,10 +89,10 @@ def _compress(body: bytes) -> bytes | None:
 class FrameDecoder:
     """Turns the bytes of one connection into messages, in whatever pieces they come."""
 
-    __slots__ = ("_broken", "_buffer", "_bytes_max", "_opening", "decoded_bytes")
+    __slots__ = ("_broken", "_bytes_max", "_opening", "_pending", "decoded_bytes")
 
     def __init__(self, *, opening: bool = True) -> None:
-        self._buffer = bytearray()
+        self._pending = ReceiveBuffer()
         self._opening = opening
         self._bytes_max = OPENING_BYTES_MAX if opening else FRAME_BYTES_MAX
         self._broken = False
@@ -95,14 +101,14 @@ class FrameDecoder:
     @property
     def buffered_bytes(self) -> int:
         """Bytes of frames that were not taken yet; after `feed`, of the incomplete one."""
-        return len(self._buffer)
+        return len(self._pending)
 
     def open_up(self) -> None:
         """The other side is known: take every kind of message, up to FRAME_BYTES_MAX."""
         self._opening = False
         self._bytes_max = FRAME_BYTES_MAX
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: Frame) -> list[Message]:
         """The messages that `data` completes. Raises ProtocolError; the decoder is of no use then.
 
         Cost O(len(data)) over the life of a connection, however the bytes are cut.
@@ -113,42 +119,73 @@ class FrameDecoder:
             messages.append(message)
         return messages
 
-    def push(self, data: bytes) -> None:
+    def push(self, data: Frame) -> None:
         """Add bytes without decoding them: for who takes messages one by one."""
-        self._buffer += data
+        view = memoryview(data)
+        while view:
+            with self.room() as free:
+                size = min(len(free), len(view))
+                free[:size] = view[:size]
+            self.received(size)
+            view = view[size:]
+
+    def room(self) -> memoryview:
+        """Where the next bytes may be put; say with `received` how many came. Room for the whole
+        of a frame whose length is known, so that a large one is read in few pieces."""
+        return self._pending.room(0 if self._broken else self._missing())
+
+    def received(self, size: int) -> None:
+        self._pending.end += size
 
     def take(self) -> Message | None:
         """The next message, or None if there is no whole one. Raises ProtocolError."""
         if self._broken:
             raise ProtocolError("this connection sent an invalid frame before")
         try:
-            end = self._frame_end()
-            if end is None:
+            size = self._frame_size()
+            if size is None or size > len(self._pending):
                 return None
-            message = self._decode(end)
+            message = self._decode(size)
         except ProtocolError:
             self._broken = True
-            self._buffer.clear()
+            self._pending.clear()
             raise
-        del self._buffer[:end]  # moves the start of the array, not its bytes
+        self._pending.drop(size)
         return message
 
-    def _frame_end(self) -> int | None:
-        """Where the first frame ends, or None if it is not complete."""
-        if len(self._buffer) < _LENGTH.size:
+    def _missing(self) -> int:
+        """Bytes until the first frame is whole; 0 if that is not known."""
+        length = self._length()
+        if length is None or length > self._bytes_max:
+            return 0
+        return max(0, _LENGTH.size + length - len(self._pending))
+
+    def _length(self) -> int | None:
+        """What the first frame says of its length; None if that has not come yet."""
+        pending = self._pending
+        if len(pending) < _LENGTH.size:
             return None
-        (length,) = _LENGTH.unpack_from(self._buffer)
+        return int(_LENGTH.unpack_from(pending.data, pending.start)[0])
+
+    def _frame_size(self) -> int | None:
+        """Of the first frame; None if its length is not here yet."""
+        length = self._length()
+        if length is None:
+            return None
         if not 1 < length <= self._bytes_max:
             raise ProtocolError(
                 f"a frame of {length:,} bytes; 2 to {self._bytes_max:,} are allowed"
             )
-        end = _LENGTH.size + int(length)
-        return end if end <= len(self._buffer) else None
+        return _LENGTH.size + length
 
-    def _decode(self, end: int) -> Message:
-        flag = self._buffer[_LENGTH.size]
+    def _decode(self, size: int) -> Message:
+        start = self._pending.start
+        flag = self._pending.data[start + _LENGTH.size]
         # A view: the message takes what it needs, and a chunk of a blob is copied once, not twice.
-        with memoryview(self._buffer) as whole, whole[_HEAD.size : end] as body:
+        with (
+            memoryview(self._pending.data) as whole,
+            whole[start + _HEAD.size : start + size] as body,
+        ):
             if flag == _RAW:
                 return self._decode_body(body)
             if flag == _ZSTD and not self._opening:

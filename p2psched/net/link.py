@@ -1,7 +1,7 @@
 """One connection between two processes: the opening, then messages both ways.
 
 An adapter of asyncio transports (stdlib and uvloop), without streams and without tasks: bytes
-become messages inside `data_received` and are handed to the handlers at once, in order.
+become messages inside `buffer_updated` and are handed to the handlers at once, in order.
 
 It refuses to hold more than LINK_BACKLOG_BYTES_MAX for a slow reader: `send_nowait` then drops and
 says so, `send` waits. It closes on any invalid frame, on a frame that dribbles, on an opening that
@@ -37,7 +37,7 @@ from p2psched.model.messages import (
     PeerMessage,
 )
 from p2psched.net.auth import ClientOpening, Identity, ServerOpening, Step, farewell
-from p2psched.net.frames import FrameDecoder, encode
+from p2psched.net.frames import Frame, FrameDecoder, encode
 from p2psched.net.outbox import Outbox
 from p2psched.net.sockets import peer_name, tune
 
@@ -91,7 +91,7 @@ class Gate(Protocol):
     def on_lost(self, connection: Connection) -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """See the module. Made by `net.server.Server` and `net.dial.connect`."""
 
     def __init__(
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         """
         return self._state is State.OPEN and self._outbox.put_nowait(encode(message))
 
-    def send_frame_nowait(self, frame: bytes) -> bool:
+    def send_frame_nowait(self, frame: Frame) -> bool:
         """As `send_nowait`, for what `frames.encode` made: one message to many, encoded once."""
         return self._state is State.OPEN and self._outbox.put_nowait(frame)
 
@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
 
     def close(self, error: P2PSchedError | None = None, *, goodbye: Goodbye | None = None) -> None:
         """Stop receiving, let what was sent leave, and close. Idempotent."""
-        if self._state in {State.CLOSING, State.CLOSED}:
+        if self._state is State.CLOSING or self._state is State.CLOSED:
             return
         if goodbye is not None:
             self._outbox.put(encode(goodbye))
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self, error: P2PSchedError | None = None) -> None:
         """Close now, and drop what was not written yet. Idempotent."""
-        if self._state in {State.OPENING, State.OPEN}:
+        if self._state is State.OPENING or self._state is State.OPEN:
             self._error = error
             self._state = State.CLOSING
             self._stop_timers()
@@ -241,11 +241,15 @@ class Connection(asyncio.Protocol):
             self._gate.on_made(self)
         self._after(self._opening.start())
 
-    def data_received(self, data: bytes) -> None:
-        if self._state in {State.CLOSING, State.CLOSED}:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint  # the frame that is coming says better what it needs
+        return self._decoder.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._state is not State.OPEN and self._state is not State.OPENING:
             return
-        self.received_bytes += len(data)
-        self._decoder.push(data)
+        self.received_bytes += nbytes
+        self._decoder.received(nbytes)
         self._take_turn()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -285,7 +289,7 @@ class Connection(asyncio.Protocol):
 
     def _take_turn(self) -> None:
         """Handle the whole frames that are here; nothing a message does gets out of here."""
-        if self._state in {State.CLOSING, State.CLOSED}:
+        if self._state is State.CLOSING or self._state is State.CLOSED:
             return
         try:
             progress = self._take_messages()
@@ -304,9 +308,9 @@ class Connection(asyncio.Protocol):
         decoder = self._decoder
         limit = decoder.decoded_bytes + _TURN_BYTES
         before = self.received_count
-        while (
-            self._state in {State.OPENING, State.OPEN} and (message := decoder.take()) is not None
-        ):
+        while (self._state is State.OPEN or self._state is State.OPENING) and (
+            message := decoder.take()
+        ) is not None:
             self.received_count += 1
             if self._state is State.OPEN:
                 self._dispatch(message)

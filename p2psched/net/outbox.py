@@ -10,9 +10,11 @@ import asyncio
 from typing import Final
 
 from p2psched.model.limits import KIB, LINK_BACKLOG_BYTES_MAX
+from p2psched.net.frames import Frame
 
 # Beyond this, frames leave at once and not at the end of the iteration.
 FLUSH_BYTES: Final = 256 * KIB
+JOINED_BYTES_MAX: Final = 64 * KIB
 # What may wait in the transport before `wait_room` waits and `put_nowait` starts to count.
 _WRITE_HIGH_BYTES: Final = 256 * KIB
 
@@ -23,7 +25,7 @@ class Outbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._frames: list[bytes] = []
+        self._frames: list[Frame] = []
         self._frames_bytes = 0
         self._flush_due = False
         self._paused = False
@@ -47,7 +49,7 @@ class Outbox:
         held = self._transport.get_write_buffer_size() if self._transport is not None else 0
         return self._frames_bytes + held
 
-    def put(self, frame: bytes) -> None:
+    def put(self, frame: Frame) -> None:
         """Send, whatever waits already. For those who asked for room before."""
         self._frames.append(frame)
         self._frames_bytes += len(frame)
@@ -59,7 +61,7 @@ class Outbox:
             self._flush_due = True
             self._loop.call_soon(self._flush_soon)
 
-    def put_nowait(self, frame: bytes) -> bool:
+    def put_nowait(self, frame: Frame) -> bool:
         """Send, or drop and return False if the backlog is full."""
         # The backlog can only be large while the transport said so; asking it is not free.
         if self._paused and self.backlog_bytes + len(frame) > LINK_BACKLOG_BYTES_MAX:
@@ -81,9 +83,14 @@ class Outbox:
 
     def flush(self) -> None:
         """Write now what was put in this loop iteration."""
-        frames, self._frames, self._frames_bytes = self._frames, [], 0
+        frames, size = self._frames, self._frames_bytes
+        self._frames, self._frames_bytes = [], 0
         if frames and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            # Small ones leave in one piece; large ones are not copied to be put together.
+            if size <= JOINED_BYTES_MAX and len(frames) > 1:
+                frames = [b"".join(frames)]
+            for frame in frames:
+                self._transport.write(frame)
 
     def pause(self) -> None:
         self._paused = True

@@ -26,7 +26,7 @@ from p2psched.model.messages import AnswerBody, CallBody, PeerMessage
 from p2psched.net.auth import Identity
 from p2psched.net.calls import CallClient
 from p2psched.net.dial import connect
-from p2psched.net.frames import encode
+from p2psched.net.frames import Frame, encode
 from p2psched.net.link import Connection, Handlers, State
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class _Link:
         self.peer = peer
         self.address = ""
         self.calls: CallClient | None = None  # there while the link is up
-        self.queue: deque[bytes] = deque()
+        self.queue: deque[Frame] = deque()
         self.queue_bytes = 0
         self.wanted = asyncio.Event()  # somebody wants the link up
         self.hurry = asyncio.Event()  # no pause before the next attempt
@@ -80,7 +80,7 @@ class _Link:
     def connection(self) -> Connection | None:
         return self.calls.connection if self.calls is not None else None
 
-    def enqueue(self, frame: bytes) -> None:
+    def enqueue(self, frame: Frame) -> None:
         self.queue.append(frame)
         self.queue_bytes += len(frame)
         while len(self.queue) > QUEUE_LEN_MAX or self.queue_bytes > QUEUE_BYTES_MAX:
@@ -223,7 +223,7 @@ class PeerLinks:
         """
         return peer in self._links and self.send_frame(peer, encode(message))
 
-    def send_frame(self, peer: PeerId, frame: bytes) -> bool:
+    def send_frame(self, peer: PeerId, frame: Frame) -> bool:
         """As `send`, for what `frames.encode` made: one message to many, encoded once."""
         link = self._links.get(peer)
         if link is None:

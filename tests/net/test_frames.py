@@ -34,7 +34,7 @@ from p2psched.model.messages import (
 )
 from p2psched.model.raft import Append, AppendReply, Entry, EntryKind, VoteRequest
 from p2psched.model.taskset import TaskSet
-from p2psched.net.frames import OPENING_BYTES_MAX, FrameDecoder, encode
+from p2psched.net.frames import OPENING_BYTES_MAX, Frame, FrameDecoder, encode
 
 JOB = JobId("0" * 32)
 SPEC = JobSpec(name="n", tasks=TaskSet.of(0, 3), work=ProgramWork(argv=("true",)))
@@ -71,7 +71,7 @@ def append(payload: bytes) -> Append:
     return Append(term=1, prev_index=0, prev_term=0, commit=0, round=0, entries=(entry,))
 
 
-def refused(data: bytes, *, opening: bool = False) -> str:
+def refused(data: Frame, *, opening: bool = False) -> str:
     decoder = FrameDecoder(opening=opening)
     with pytest.raises(ProtocolError) as caught:
         decoder.feed(data)
