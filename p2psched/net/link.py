@@ -23,19 +23,8 @@ from typing import Final, Protocol, cast
 
 from p2psched.model.errors import P2PSchedError, ProtocolError, Unavailable
 from p2psched.model.ids import PeerId
-from p2psched.model.limits import (
-    FRAME_TIMEOUT_S,
-    HANDSHAKE_TIMEOUT_S,
-    MIB,
-)
-from p2psched.model.messages import (
-    Answer,
-    Call,
-    Failure,
-    Goodbye,
-    Message,
-    PeerMessage,
-)
+from p2psched.model.limits import FRAME_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, MIB
+from p2psched.model.messages import Answer, Call, Failure, Goodbye, Message, PeerMessage
 from p2psched.net.auth import ClientOpening, Identity, ServerOpening, Step, farewell
 from p2psched.net.frames import Frame, FrameDecoder, encode
 from p2psched.net.outbox import Outbox
@@ -246,7 +235,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._decoder.room()
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._state is not State.OPEN and self._state is not State.OPENING:
+        if self._state is State.CLOSING or self._state is State.CLOSED:
             return
         self.received_bytes += nbytes
         self._decoder.received(nbytes)
