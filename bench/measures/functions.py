@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -108,6 +108,30 @@ def _latency(times: list[float], cpu_s: float) -> dict[str, float]:
     }
 
 
+async def frames_batched(stage: Stage) -> Mapping[str, float]:
+    """Frames that all peers send for 10,000 tasks in one job (S73)."""
+    return await _frames(stage, [range(FUNCTIONS)])
+
+
+async def frames_single(stage: Stage) -> Mapping[str, float]:
+    """The same for tasks that come one by one: what batches save."""
+    return await _frames(stage, [[number] for number in range(ROUND_TRIPS)])
+
+
+async def _frames(stage: Stage, jobs: Sequence[Sequence[int]]) -> Mapping[str, float]:
+    async with AsyncExitStack() as stack:
+        peers = len(stage.cluster.processes)
+        watching = [
+            await stack.enter_async_context(stage.cluster.client(number)) for number in range(peers)
+        ]
+        before = [(await client.status()).frames_sent for client in watching]
+        for numbers in jobs:
+            await (await stage.client.map(_PATH, numbers)).results()
+        after = [(await client.status()).frames_sent for client in watching]
+    tasks = sum(map(len, jobs))
+    return {"per_1000_tasks": (sum(after) - sum(before)) / tasks * 1000}
+
+
 async def disk(stage: Stage) -> Mapping[str, float]:
     """The floor under every commit: a small append with fdatasync."""
     times = await asyncio.to_thread(stage.cluster.sync_times_us, _SYNCS)
@@ -182,6 +206,11 @@ MEASURES: Final = (
     ),
     Measure(
         "clients_64", "64 clients that each wait for one task after another", {OURS: many_clients}
+    ),
+    Measure(
+        "frames",
+        "frames between peers and to the client, in one job and one by one",
+        {"batched": frames_batched, "single": frames_single},
     ),
     Measure("speed_up", "computing on two one-slot peers against one", {OURS: busy_functions}),
     Measure("items_10ms", "400 functions of 10 ms", {OURS: short_items}),

@@ -30,6 +30,7 @@ from p2psched.model.messages import (
 )
 from p2psched.model.taskset import TaskSet
 
+KNOWN_MAX: Final = 64  # results that `Job.result` keeps; the oldest goes first
 POLL_MS: Final = 10_000  # longest wait for results in one call
 
 
@@ -44,6 +45,7 @@ class Job:
     def __init__(self, session: Asker, job: JobId) -> None:
         self._session = session
         self.id = job
+        self._known: dict[int, TaskResult] = {}  # that `result` was asked for
 
     def __repr__(self) -> str:
         return f"<Job {self.id}>"
@@ -99,14 +101,24 @@ class Job:
         return values
 
     async def result(self, index: int = 0) -> object:
-        """The value of one task, once it has ended."""
+        """The value of one task, once it has ended. Asked for again, it comes from here: a result
+        is final, unless this job object has it run again."""
+        known = self._known.get(index)
+        if known is not None:
+            return known.value
         async for page in self.pages():
             for segment in page.segments:
                 if index in segment.tasks:
                     (part,) = segment.parts(TaskSet.of(index, index + 1))
                     async for result in results_with_values(self._session, self.id, (part,)):
+                        self._keep(result)
                         return result.value
         raise NotFound(f"job {self.id} ended without a result of task {index}")
+
+    def _keep(self, result: TaskResult) -> None:
+        if len(self._known) >= KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+        self._known[result.index] = result
 
     async def item(self, index: int) -> ItemAnswer:
         """Where one task stands, with its packed result if it has one."""
@@ -123,6 +135,7 @@ class Job:
     async def retry(self, tasks: TaskSet | None = None) -> None:
         """Run again what failed, and what has no copy of its result left; only those of `tasks` if
         they are given. Raises Refused for a job that was cancelled."""
+        self._known.clear()
         await self._session.call(RetryJob(self.id, tasks or TaskSet()), Done)
 
     async def pin(self, *, pinned: bool = True) -> None:

@@ -312,6 +312,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     snapshot_index: int = 0  # the last entry that this peer's newest snapshot stands for
     first_index: int = 1  # the first entry that its log in memory still holds
     jobs_lacking: int = 0  # whose results or history it still fetches from other peers
+    frames_sent: int = 0  # to peers and clients, on the connections that are open
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):

@@ -59,6 +59,7 @@ def status_of(
         snapshot_index=raft.snapshot.index if raft.snapshot is not None else 0,
         first_index=raft.base_index + 1,
         jobs_lacking=jobs_lacking,
+        frames_sent=sum(s.sent for s in outgoing) + sum(c.sent_count for c in incoming),
     )
 
 

@@ -15,7 +15,7 @@ from p2psched.model.errors import TaskFailed
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.limits import KIB, MIB
-from p2psched.model.messages import CallBody, FetchResults, JobView, ResultPage
+from p2psched.model.messages import CallBody, Done, FetchResults, JobView, ResultPage
 from tests.client.fake import FakeJob, FakeSession, opened, submit
 
 T = TypeVar("T")
@@ -86,5 +86,39 @@ def test_a_job_gives_results_as_they_are_committed_and_ends_with_it() -> None:
             with pytest.raises(TaskFailed) as caught:
                 await job.results()
             assert caught.value.cause == Cause.CANCELLED
+
+    asyncio.run(main())
+
+
+class OneResult:
+    """An `Asker` that counts how often it is asked for the results of a job of one task."""
+
+    def __init__(self, view: JobView) -> None:
+        self.view = view
+        self.asked = 0
+
+    async def call(self, body: CallBody, expect: type[T]) -> T:
+        answer: object = Done()
+        if isinstance(body, FetchResults):
+            self.asked += 1
+            item = items.pack_value(msgspec.msgpack.encode(self.asked))
+            segment = Segment(0, 1, Cause.OK, chunks.pack([item]))
+            answer = ResultPage((segment,), self.view, 1, (0,))
+        assert isinstance(answer, expect)
+        return answer
+
+
+def test_a_result_that_was_fetched_is_here_until_it_is_run_again() -> None:
+    async def main() -> None:
+        session = FakeSession()
+        async with opened(session) as pipeline:
+            await submit(pipeline, len, "")
+        view = msgspec.structs.replace(session.newest.view(), state=JobState.SUCCEEDED, segments=1)
+        peers = OneResult(view)
+        job = Job(peers, JobId("ab" * 16))
+        assert [await job.result(), await job.result()] == [1, 1]
+        assert peers.asked == 1
+        await job.retry()
+        assert await job.result() == 2
 
     asyncio.run(main())
