@@ -17,7 +17,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeVar, overload
+from typing import Final, Literal, ParamSpec, TypeVar, overload
 
 from p2psched.client import blobs, futures
 from p2psched.client.batching import Function, HasOptions, unwrap
@@ -48,6 +48,9 @@ from p2psched.model.taskset import TaskSet
 from p2psched.store.records import default_runtime_dir
 
 __all__ = ["Client", "Job", "who_am_i"]
+
+PACKED_HERE_MAX: Final = 5_000  # calls that are packed in the event loop: some 10 ms
+_PLAIN_SEQUENCES: Final = frozenset({list, tuple, range})
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -187,7 +190,8 @@ class Client:
         `client.functions.pack`. Raises UsageError for what can't be serialised or is over a limit.
         The same `job_id` (32 hex digits) again is the same job."""
         called, own = unwrap(function)
-        packed = pack(
+        make = partial(
+            pack,
             called,
             calls(items, *more, kwargs=kwargs),
             name=name if name is not None else own.name,
@@ -199,6 +203,11 @@ class Client:
             modules=modules,
             archives=self._archives,
         )
+        # Many take seconds, and the loop has other things to do. What the caller's own code makes
+        # one by one must run here, though: it may belong to this loop.
+        is_long = all(type(each) in _PLAIN_SEQUENCES for each in (items, *more))
+        is_long = is_long and len(items) > PACKED_HERE_MAX  # type: ignore[arg-type]  # checked above
+        packed = await asyncio.to_thread(make) if is_long else make()
         return await self.submit_spec(packed.spec, job_id=job_id, uploads=packed.uploads)
 
     @overload
