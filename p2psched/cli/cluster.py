@@ -12,6 +12,7 @@ from p2psched.cli.options import Target, talks_to_peers
 from p2psched.cli.output import (
     Column,
     Output,
+    count,
     print_json,
     print_sheet,
     print_table,
@@ -22,7 +23,7 @@ from p2psched.cli.output import (
 from p2psched.client.client import Client
 from p2psched.client.session import Session, find_peers
 from p2psched.model.ids import short
-from p2psched.model.messages import GetStatus, PeerView, StatusAnswer
+from p2psched.model.messages import BLOBS_SHORT_MAX, GetStatus, PeerView, StatusAnswer
 
 PEERS_EXAMPLES: Final = """\b
 Examples:
@@ -120,6 +121,20 @@ def _snapshot(found: StatusAnswer) -> str:
     return made + more
 
 
+def _large_data(found: StatusAnswer) -> str:
+    text = f"{size(found.blob_bytes)} on this disk"
+    if not found.blobs_counted:
+        return text
+    if not found.blobs_short:
+        return f"{text}; large results have all their copies"
+    least = "at least " if found.blobs_short >= BLOBS_SHORT_MAX else ""
+    text += f"; {least}{count(found.blobs_short, 'large result')} short of copies"
+    if found.peers_live == 1:
+        # What most jobs ask for; one that asks for one copy has it.
+        text += " (1 of 2 copies: this cluster has one peer)"
+    return text
+
+
 def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     info = found.info
     leader = "none known" if found.leader is None else short(found.leader)
@@ -141,8 +156,10 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
             f"applied {found.applied_index} of {found.last_index}, {size(found.log_bytes)} on disk",
         ),
         ("snapshot", _snapshot(found)),
+        ("large data", _large_data(found)),
         ("state hash", found.state_hash),
         ("jobs", f"{found.jobs_running} running, {found.jobs_total} in all"),
+        ("forgotten jobs", f"{found.forgotten_known:,} ids still taken"),
         ("tasks here", f"{found.tasks_running} running, {found.tasks_queued} queued"),
         ("results refused", str(found.results_refused)),
         (

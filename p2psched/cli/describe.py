@@ -115,7 +115,8 @@ def job_fields(view: JobView) -> dict[str, object]:
 
 
 def task_fields(task: TaskEnd) -> dict[str, object]:
-    """`value_bytes` counts the packed value of a function."""
+    """`value_bytes` counts the packed value of a function, wherever it is, with its files;
+    `value_kind` is "plain", "pickle", "large" or null; `outputs` are a program's."""
     return {
         "index": task.index,
         "cause": task.cause,
@@ -123,7 +124,11 @@ def task_fields(task: TaskEnd) -> dict[str, object]:
         "signal": task.header.get("signal"),
         "type": task.header.get("type"),
         "message": task.header.get("message"),
-        "value_bytes": len(task.value),
+        "value_kind": task.value_kind or None,
+        "value_bytes": task.value_bytes,
+        "outputs": [
+            {"name": name, "bytes": ref.size, "digest": str(ref)} for name, ref in task.outputs
+        ],
         **log_fields(task),
     }
 

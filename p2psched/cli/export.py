@@ -23,7 +23,8 @@ from p2psched.cli.results import say_if_running
 from p2psched.client.client import Client
 from p2psched.client.export import Exported, export_job, export_to_stream
 from p2psched.client.export_files import FOLDER, SQLITE
-from p2psched.model.errors import UsageError
+from p2psched.model.errors import ResultLost, UsageError
+from p2psched.model.ids import short
 
 EXPORT_EXAMPLES: Final = """\b
 Examples:
@@ -57,7 +58,8 @@ def export(
 ) -> None:
     """Write the results of a job to a file: JSON lines, CSV, SQLite, or a folder.
 
-    It is one row, or folder, a task that has ended. Pickled values stay packed, as base64.
+    It is one row, or folder, a task that has ended. Pickled values stay packed, as base64. A
+    folder gets the bytes of large results too, the others their digests and sizes.
     """
     if path is None and to in {Format.SQLITE, Format.DIR}:
         raise UsageError(f"{to} can't go to stdout: name a PATH")
@@ -76,6 +78,12 @@ def export(
     say_if_running(done.view)
     if path is not None:
         _say_done(done, target.output)
+    if done.lost:
+        name = short(done.view.job)
+        raise ResultLost(
+            f"no peer has {count(done.lost, 'large result')} of job {name} any more, an empty file "
+            f"*.lost is in the place of each: `p2psched job retry {name}` computes them again"
+        )
 
 
 def _say_done(done: Exported, output: Output) -> None:
@@ -85,6 +93,7 @@ def _say_done(done: Exported, output: Output) -> None:
                 job=done.view.job,
                 state=done.view.state,
                 rows=done.rows,
+                lost=done.lost,
                 format=done.format,
                 path=str(done.path),
             )

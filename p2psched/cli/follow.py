@@ -9,6 +9,7 @@ from typing import Final, TextIO
 
 import typer
 
+from p2psched.cli.batches import note_failed_inputs
 from p2psched.cli.describe import ended_tasks, failure, job_fields, summary
 from p2psched.cli.live import STREAMS, LiveTask
 from p2psched.cli.output import Output, note, print_json, write_bytes, write_line
@@ -125,5 +126,7 @@ async def conclude(client: Client, view: JobView, output: Output) -> None:
                     f"and {view.failed - len(failures):,} more: "
                     f"`p2psched job show {short(view.job)}` has them all"
                 )
-    if view.state is not JobState.SUCCEEDED:
+    # Whole: the view of a page of results does not name the tasks.
+    inputs_failed = await note_failed_inputs(client, await Job(client.session, view.job).show())
+    if view.state is not JobState.SUCCEEDED or inputs_failed:
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ from p2psched.cli.live import LiveTask
 from p2psched.cli.options import Target, talks_to_peers
 from p2psched.cli.output import Output, note, print_json, write_line
 from p2psched.cli.results import collect, say_if_running
-from p2psched.cli.tasks import TaskEnd, open_segment
+from p2psched.cli.tasks import TaskEnd, open_segment, split_task
 from p2psched.client.client import Client, Job
 from p2psched.model.errors import UsageError
 from p2psched.model.messages import JobView
@@ -74,14 +74,6 @@ def _print_ended(tasks: list[TaskEnd], view: JobView, output: Output) -> None:
             write_line(task.name)
     else:
         print_json(job=view.job, logs=[log_fields(task) for task in tasks])
-
-
-def split_task(text: str) -> tuple[str, int | None]:
-    """`ID/7` is task 7 of a job; anything else names a job."""
-    head, slash, tail = text.rpartition("/")
-    if slash and head and tail.isascii() and tail.isdecimal() and len(tail) <= 10:
-        return head, int(tail)
-    return text, None
 
 
 async def _follow_logs(

@@ -7,10 +7,12 @@ it: only `--unpickle` does, in the process of whoever asked.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from p2psched.cli.batches import print_outcomes, print_outcomes_as_json
 from p2psched.cli.connect import talk
 from p2psched.cli.describe import ended_tasks, reason, task_fields, title
 from p2psched.cli.jobs import JobArgument
@@ -18,6 +20,7 @@ from p2psched.cli.options import Target, talks_to_peers
 from p2psched.cli.output import (
     Column,
     Output,
+    count,
     note,
     one_line,
     print_json,
@@ -26,10 +29,16 @@ from p2psched.cli.output import (
     write_bytes,
     write_line,
 )
-from p2psched.cli.tasks import TaskEnd, ended_so_far
+from p2psched.cli.save import lost, save, say_lost
+from p2psched.cli.tasks import TaskEnd, ended_so_far, split_task
+from p2psched.client import blobs
+from p2psched.client.batches import shape_of
 from p2psched.client.client import Client
-from p2psched.client.results import is_pickle, open_value
-from p2psched.model.errors import NotFound
+from p2psched.client.downloads import Downloads
+from p2psched.client.results import TaskResult, is_pickle, open_value
+from p2psched.model import items, values
+from p2psched.model.blob import BlobRef
+from p2psched.model.errors import NotFound, ResultLost, UsageError
 from p2psched.model.ids import short
 from p2psched.model.job import JobState
 from p2psched.model.messages import JobView
@@ -45,6 +54,7 @@ Examples:
   p2psched job results last -o json | jq '.results[].exit'
   p2psched job results digits --unpickle
   p2psched job results digits --raw 7 > seven.pickle
+  p2psched job results 1a2b --save here
 """
 
 
@@ -52,6 +62,7 @@ Examples:
 def results(
     target: Target,
     job: JobArgument,
+    *,
     raw: Annotated[
         int | None,
         typer.Option(
@@ -62,23 +73,53 @@ def results(
     ] = None,
     unpickle: Annotated[
         bool,
-        typer.Option("--unpickle", help="Open pickled values too. That may run code."),
+        typer.Option("--unpickle", help="Open pickled and large values too. That may run code."),
     ] = False,
+    save_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--save", metavar="DIR", help="Write values and outputs to DIR/INDEX/NAME instead."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that differ.")] = False,
 ) -> None:
-    """List how the tasks ended, with outputs or values."""
+    """List how the tasks ended, with outputs or values. ID/INDEX is one task.
 
-    async def work(client: Client) -> tuple[JobView, list[TaskEnd]]:
-        view = await (await client.job(job)).show()
-        return view, await collect(client, view, only=raw)
+    A job of inputs prints a line for each input, in their order; exit 1 if one failed.
+    """
+    name, index = split_task(job)
+    if save_to is not None and (raw is not None or unpickle):
+        raise UsageError("--save writes everything as it is: leave --raw and --unpickle away")
+    if force and save_to is None:
+        raise UsageError("--force is for --save DIR")
 
-    view, found = talk(target, work)
-    if raw is not None:
-        _write_raw(found[0], view)
-        return
-    say_if_running(view)
-    match target.output:
+    async def work(client: Client) -> bool:
+        view = await (await client.job(name)).show()
+        if save_to is not None:
+            await save(client, view, save_to, only=index, force=force, output=target.output)
+            return True
+        if raw is not None:
+            (task,) = await collect(client, view, only=raw)
+            await _write_raw(client, task, view)
+            return True
+        say_if_running(view)
+        if shape_of(view) is not None and index is None and target.output is not Output.QUIET:
+            table = target.output is Output.TABLE
+            return not await (print_outcomes if table else print_outcomes_as_json)(client, view)
+        found = await collect(client, view, only=index)
+        await _print(client, view, found, target.output, unpickle=unpickle)
+        return True
+
+    if not talk(target, work):
+        raise typer.Exit(1)
+
+
+async def _print(
+    client: Client, view: JobView, found: list[TaskEnd], output: Output, *, unpickle: bool
+) -> None:
+    match output:
         case Output.JSON:
-            fields = [_with_value(task, view, unpickle=unpickle) for task in found]
+            fields = [await _with_value(client, task, view, unpickle=unpickle) for task in found]
             print_json(job=view.job, state=view.state, results=fields)
         case Output.QUIET:
             for task in found:
@@ -91,10 +132,11 @@ def results(
                 Column(title=last, shrink_to=16),
             )
             rows = [
-                (task.index, task.cause, _short_result(task, view, unpickle=unpickle))
+                (task.index, task.cause, await _short_result(client, task, view, unpickle=unpickle))
                 for task in found
             ]
             print_table(columns, rows)
+    say_lost(view)
 
 
 async def collect(client: Client, view: JobView, *, only: int | None) -> list[TaskEnd]:
@@ -107,37 +149,68 @@ async def collect(client: Client, view: JobView, *, only: int | None) -> list[Ta
     return sorted(found, key=lambda task: task.index) if len(found) <= SORTED_TASKS_MAX else found
 
 
-def _write_raw(task: TaskEnd, view: JobView) -> None:
-    write_bytes(sys.stdout, task.value if view.kind == "function" else task.rest("stdout"))
+async def _write_raw(client: Client, task: TaskEnd, view: JobView) -> None:
+    if view.kind != "function":
+        write_bytes(sys.stdout, task.rest("stdout"))
+    elif values.kind_of(task.value) == values.BLOB:
+        sys.stdout.flush()
+        await blobs.download(
+            client.session, BlobRef(*values.blob_of(task.value)), sys.stdout.buffer
+        )
+    else:
+        write_bytes(sys.stdout, task.value)
 
 
-def _with_value(task: TaskEnd, view: JobView, *, unpickle: bool) -> dict[str, object]:
+async def _with_value(
+    client: Client, task: TaskEnd, view: JobView, *, unpickle: bool
+) -> dict[str, object]:
     """JSON fields; `value` is what Python writes, null where it was not opened."""
     fields = task_fields(task)
     if view.kind == "function":
-        fields["value"] = _opened(task) if task.ok and _may_open(task, unpickle) else None
+        opens = task.ok and _may_open(task, unpickle)
+        fields["value"] = await _opened(client, task) if opens else None
     return fields
 
 
-def _short_result(task: TaskEnd, view: JobView, *, unpickle: bool) -> str:
+async def _short_result(client: Client, task: TaskEnd, view: JobView, *, unpickle: bool) -> str:
     if not task.ok:
         return reason(task.cause, task.header)
     if view.kind == "function":
-        if _may_open(task, unpickle):
-            return _opened(task)
-        return f"[pickle of {size(len(task.value))}: --unpickle opens it]"
+        return await _opened(client, task) if _may_open(task, unpickle) else _closed(task)
     first, _, more = task.stdout.decode(errors="replace").partition("\n")
-    return f"{first} …" if more.strip() else first
+    parts = [f"{first} …" if more.strip() else first] if task.stdout else []
+    parts += [f"[{name}, {size(ref.size)}]" for name, ref in task.outputs]
+    return " ".join(parts)
+
+
+def _closed(task: TaskEnd) -> str:
+    """What a value is that was not opened."""
+    files = task.files_in_value
+    inside = f" with {count(len(files), 'file')}" if files else ""
+    text = f"{task.value_kind}{' value' if task.value_kind == 'large' else ''}{inside}"
+    text += f" of {size(task.value_bytes)}"
+    if task.refs:
+        return f"[{text}: --save DIR brings it]"
+    return f"[{text}: --unpickle opens it]"
 
 
 def _may_open(task: TaskEnd, unpickle: bool) -> bool:
     return unpickle or not is_pickle(task.value)
 
 
-def _opened(task: TaskEnd) -> str:
-    """The value as Python writes it."""
+async def _opened(client: Client, task: TaskEnd) -> str:
+    """The value as Python writes it, brought here if it is large. Raises ResultLost."""
+    if not task.value:
+        return "None"
     try:
-        text = repr(open_value(task.value)) if task.value else "None"
+        if task.refs:
+            item = items.pack_value(task.value)
+            result = TaskResult(task.job, task.index, task.cause, item)
+            text = repr((await Downloads.of(client.session).complete(result)).value)
+        else:
+            text = repr(open_value(task.value))
+    except ResultLost as error:
+        raise lost(task.job, [task.index]) from error
     except Exception as error:  # noqa: BLE001 (whatever a pickle or a repr does)
         text = f"can't be opened here: {type(error).__name__}: {error}"
     return one_line(text)[:REPR_LEN_MAX]

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import random
-import stat
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypedDict
 
 import typer
 
+from p2psched.cli.batches import BATCHES_HELP, print_outcomes
 from p2psched.cli.connect import talk
 from p2psched.cli.describe import job_fields, title
 from p2psched.cli.follow import conclude, follow_job
 from p2psched.cli.interrupt import detachable
 from p2psched.cli.options import Target, duration, keep_ms, talks_to_peers
 from p2psched.cli.output import Output, count, note, print_json, write_line
+from p2psched.cli.progress import Progress
+from p2psched.cli.sending import modes_of, opened_inputs, sending_of
+from p2psched.client import blobs
+from p2psched.client.batches import lines_of, pack_batches
 from p2psched.client.client import Client, Job, who_am_i
+from p2psched.client.functions import PackedJob, timeout_ms
 from p2psched.model.errors import UsageError
 from p2psched.model.ids import JobId, new_id, short
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
-from p2psched.model.limits import JOB_ARGUMENT_BYTES_MAX, KIB
-from p2psched.model.messages import JobAccepted, JobView, Submit
+from p2psched.model.messages import JobView, Submit
 from p2psched.model.taskset import TaskSet
 
 KEY_LEN_MAX: Final = 1024
@@ -35,6 +39,10 @@ Examples:
       sh -c 'echo task $P2P_INDEX on $P2P_PEER'
   p2psched submit-job --send train.py --retries 2 \\
       --timeout 1.5h --wait -- python3 train.py
+  p2psched submit-job --send data.bin --collect model.bin \\
+      --send train.py -- python3 train.py
+  p2psched submit-job --inputs urls.txt --batch 200 --wait \\
+      --send score.py -- python3 score.py > scores.txt
 
 A task finds its index in $P2P_INDEX, and $P2P_PEER, $P2P_JOB_ID,
 $P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE beside it.
@@ -65,7 +73,25 @@ _Key = Annotated[
 ]
 _Send = Annotated[
     list[Path] | None,
-    typer.Option("--send", metavar="FILE", help="Put a copy into each task's folder."),
+    typer.Option("--send", metavar="FILE", help="Put a copy into each task's folder; up to 8 GiB."),
+]
+_Collect = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--collect",
+        metavar="NAME",
+        help="A file that each task leaves in its folder: part of its result.",
+    ),
+]
+_Inputs = Annotated[
+    str | None,
+    typer.Option("--inputs", metavar="FILE", help=BATCHES_HELP),
+]
+_Batch = Annotated[
+    int, typer.Option("--batch", metavar="N", min=1, help="Inputs that one process gets.")
+]
+_Args = Annotated[
+    bool, typer.Option("--args", help="Inputs are further arguments of COMMAND, not its stdin.")
 ]
 _Env = Annotated[
     list[str] | None,
@@ -107,6 +133,10 @@ def submit_job(
     wait_timeout: _WaitTimeout = None,
     key: _Key = None,
     send: _Send = None,
+    collect: _Collect = None,
+    inputs: _Inputs = None,
+    batch: _Batch = 1,
+    args: _Args = False,
     env: _Env = None,
     cwd: _Cwd = None,
     timeout: _Timeout = None,
@@ -121,37 +151,111 @@ def submit_job(
     passes through a shell.
     """
     wait_s = None if wait_timeout is None else duration(wait_timeout, "--wait-timeout")
+    common = _Common(
+        name=Path(command[0]).name[:128] if name is None else name,
+        retries=retries,
+        cpus=cpus,
+        keep_ms=None if keep_results is None else keep_ms(keep_results),
+        copies=copies,
+        submitter=who_am_i(),
+    )
+    variables, folder = _variables(env or []), _folder(cwd)
+    timeout_s = None if timeout is None else duration(timeout, "--timeout")
+    if inputs is None:
+        if args or batch != 1:
+            raise UsageError("--batch and --args are for inputs: name them with --inputs FILE")
+        if collect and folder:
+            raise UsageError("--collect takes files of the task's own folder: leave --cwd away")
+        sending = sending_of(send or [])
+        work = _work(command, variables, folder, sending.files, collect or [])
+        packed = PackedJob(_spec(work, array, timeout_s, common), sending.uploads)
+    else:
+        if array is not None or collect:
+            raise UsageError("with --inputs there is no --array and no --collect")
+        with opened_inputs(inputs) as stream:
+            packed = pack_batches(
+                command,
+                lines_of(stream),
+                batch=batch,
+                env=variables,
+                cwd=folder,
+                files=modes_of(send or []),
+                as_arguments=args,
+                timeout_s=timeout_s,
+                **common,
+            )
+    job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
+    _submit(target, job_id, packed, waits=wait, wait_s=wait_s, batches=inputs is not None)
+
+
+class _Common(TypedDict):
+    """What all kinds of jobs have."""
+
+    name: str
+    retries: int
+    cpus: int
+    keep_ms: int | None
+    copies: int
+    submitter: str
+
+
+def _work(
+    command: list[str],
+    variables: dict[str, str],
+    folder: str | None,
+    files: tuple[SentFile, ...],
+    collect: list[str],
+) -> ProgramWork:
     try:
-        spec = JobSpec(
-            name=Path(command[0]).name[:128] if name is None else name,
-            tasks=TaskSet.of(0, 1) if array is None else _indices(array),
-            work=ProgramWork(
-                argv=tuple(command),
-                env=tuple(sorted(_variables(env or []).items())),
-                cwd=_folder(cwd),
-                files=tuple(_read(path) for path in send or []),
-            ),
-            retries=retries,
-            timeout_ms=None if timeout is None else _milliseconds(timeout),
-            cpus=cpus,
-            submitter=who_am_i(),
-            keep_ms=None if keep_results is None else keep_ms(keep_results),
-            copies=copies,
+        return ProgramWork(
+            argv=tuple(command),
+            env=tuple(sorted(variables.items())),
+            cwd=folder,
+            files=files,
+            outputs=tuple(collect),
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
 
+
+def _spec(
+    work: ProgramWork, array: str | None, timeout_s: float | None, common: _Common
+) -> JobSpec:
+    tasks = TaskSet.of(0, 1) if array is None else _indices(array)
+    try:
+        return JobSpec(tasks=tasks, work=work, timeout_ms=timeout_ms(timeout_s), **common)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _submit(
+    target: Target,
+    job_id: JobId,
+    packed: PackedJob,
+    *,
+    waits: bool,
+    wait_s: float | None,
+    batches: bool,
+) -> None:
     async def work(client: Client) -> None:
-        answer = await client.session.call(Submit(job_id, spec), JobAccepted)
+        progress = Progress("sent", sum(upload.ref.size for upload in packed.uploads))
+        try:
+            answer = await blobs.submit(
+                client.session, Submit(job_id, packed.spec), packed.uploads, progress
+            )
+        finally:
+            progress.hide()
         job = Job(client.session, job_id)
         view = await job.show()
-        _say_accepted(view, target.output, known=answer.duplicate, waits=wait)
-        if wait:
+        _say_accepted(view, target.output, known=answer.duplicate, waits=waits)
+        if waits:
             following = follow_job(
-                client, job, output=target.output, show_outputs=True, timeout_s=wait_s
+                client, job, output=target.output, show_outputs=not batches, timeout_s=wait_s
             )
-            await conclude(client, await detachable(job, following), target.output)
+            view = await detachable(job, following)
+            if batches and target.output is Output.TABLE:
+                await print_outcomes(client, await job.show())
+            await conclude(client, view, target.output)
 
     talk(target, work)
 
@@ -203,23 +307,3 @@ def _folder(cwd: str | None) -> str | None:
             f"--cwd {cwd[:64]!r} is relative, and tasks run on other machines: give a whole path"
         )
     return cwd
-
-
-def _milliseconds(text: str) -> int:
-    return max(1, round(duration(text, "--timeout") * 1000))
-
-
-def _read(path: Path) -> SentFile:
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"--send {path}: it is no file; only plain files can be sent")
-        if status.st_size > JOB_ARGUMENT_BYTES_MAX:
-            raise UsageError(
-                f"--send {path}: it has {-(-status.st_size // KIB)} KiB, and all that a job "
-                f"carries may have {JOB_ARGUMENT_BYTES_MAX // KIB} KiB: put it on a shared disk"
-            )
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"--send {path} can't be read: {error.strerror}") from error
-    return SentFile(path.name, stat.S_IMODE(status.st_mode) & 0o777, data)

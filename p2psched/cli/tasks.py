@@ -9,11 +9,21 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from p2psched.client.client import Client
-from p2psched.model import chunks, items
+from p2psched.client.results import is_pickle
+from p2psched.model import chunks, items, values
+from p2psched.model.blob import BlobRef, outputs_of
 from p2psched.model.errors import ProtocolError
 from p2psched.model.ids import JobId, short
 from p2psched.model.job import Cause, Segment
 from p2psched.model.messages import FetchResults, JobView, ResultPage
+
+
+def split_task(text: str) -> tuple[str, int | None]:
+    """`ID/7` is task 7 of a job; anything else names a job."""
+    head, slash, tail = text.rpartition("/")
+    if slash and head and tail.isascii() and tail.isdecimal() and len(tail) <= 10:
+        return head, int(tail)
+    return text, None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +62,48 @@ class TaskEnd:
         dropped = tail_begin - max(head, offset)
         newline = b"" if not before or before.endswith(b"\n") else b"\n"
         return before + newline + f"[... {dropped} bytes dropped ...]\n".encode() + kept[head:]
+
+    @property
+    def outputs(self) -> list[tuple[str, BlobRef]]:
+        """Files that a program handed over. Raises ProtocolError."""
+        try:
+            return outputs_of(self.header)
+        except ValueError as error:
+            raise _unreadable(self.job, self.index, error) from error
+
+    @property
+    def refs(self) -> list[BlobRef]:
+        """Blobs that the value is in, or refers to. Raises ProtocolError."""
+        try:
+            return [BlobRef(*ref) for ref in values.refs_of(self.value)]
+        except ValueError as error:
+            raise _unreadable(self.job, self.index, error) from error
+
+    @property
+    def value_kind(self) -> str:
+        """ "plain", "pickle", "large" (known only once it is here), or "" if there is none."""
+        if not self.ok or not self.value:
+            return ""
+        if self.refs and values.kind_of(self._inner) == values.BLOB:
+            return "large"
+        return "pickle" if is_pickle(self.value) else "plain"
+
+    @property
+    def value_bytes(self) -> int:
+        """Of the packed value, wherever it is, with the files in it."""
+        inline = 0 if values.kind_of(self._inner) == values.BLOB else len(self._inner)
+        return inline + sum(ref.size for ref in self.refs)
+
+    @property
+    def files_in_value(self) -> list[BlobRef]:
+        if values.kind_of(self.value) != values.NEEDS:
+            return []
+        return [BlobRef(*ref) for ref in values.needs_of(self.value)[0]]
+
+    @property
+    def _inner(self) -> values.Buffer:
+        needs = values.kind_of(self.value) == values.NEEDS
+        return values.needs_of(self.value)[1] if needs else self.value
 
     def total(self, stream: str) -> int:
         """Bytes that the task wrote."""

@@ -54,6 +54,7 @@ WRONG_CHUNKS_MAX: Final = 3  # in a row, before a download gives up
 Buffer = bytes | bytearray | memoryview
 Readable = bytes | memoryview | mmap.mmap
 ReadAt = Callable[[int, int], Buffer]  # size, offset
+Progress = Callable[[int], None]  # is told how many more bytes are where they should be
 
 
 # --- up -------------------------------------------------------------------------------------------
@@ -73,7 +74,13 @@ async def upload(session: Session, source: Path | Buffer | BinaryIO) -> BlobRef:
     return ref
 
 
-async def upload_all(session: Session, uploads: Iterable[Upload]) -> None:
+def ignore(_: int) -> None:
+    """Progress that nobody looks at."""
+
+
+async def upload_all(
+    session: Session, uploads: Iterable[Upload], progress: Progress = ignore
+) -> None:
     """As `upload`, for blobs whose names are known already; UPLOADS_MAX of them at a time. What
     this session has sent a little while ago is not sent again: see `submit`."""
     left = iter([upload for upload in uploads if not session.sent.knows(upload.ref)])
@@ -81,7 +88,7 @@ async def upload_all(session: Session, uploads: Iterable[Upload]) -> None:
     async def send() -> None:
         for upload in left:
             with upload.opened() as read_at:
-                await _send(session, upload.ref, upload.listed, read_at)
+                await _send(session, upload.ref, upload.listed, read_at, progress)
             session.sent.note(upload.ref)
 
     failure: BaseException | None = None
@@ -95,10 +102,12 @@ async def upload_all(session: Session, uploads: Iterable[Upload]) -> None:
         raise failure
 
 
-async def submit(session: Session, submit: Submit, uploads: Sequence[Upload]) -> JobAccepted:
+async def submit(
+    session: Session, submit: Submit, uploads: Sequence[Upload], progress: Progress = ignore
+) -> JobAccepted:
     """Blobs first, then the job that names them. If the cluster has lost one that was sent before,
     all are sent again."""
-    await upload_all(session, uploads)
+    await upload_all(session, uploads, progress)
     try:
         return await session.call(submit, JobAccepted)
     except ResultLost:
@@ -107,11 +116,23 @@ async def submit(session: Session, submit: Submit, uploads: Sequence[Upload]) ->
         return await session.call(submit, JobAccepted)
 
 
-async def _send(session: Session, ref: BlobRef, listed: bytes, read_at: ReadAt) -> None:
+async def _send(
+    session: Session, ref: BlobRef, listed: bytes, read_at: ReadAt, progress: Progress = ignore
+) -> None:
+    told = 0
     for _ in range(BEGINS_MAX):
         state = await session.call(BeginUpload(ref, listed), UploadState)
+        missing = sum(digests.chunk_size(ref.size, number) for number in state.missing)
+        progress(ref.size - missing - told)  # less than nothing at a peer that has less of it
+        told = ref.size - missing
+
+        def sent(count: int) -> None:
+            nonlocal told
+            told += count
+            progress(count)
+
         try:
-            await _send_chunks(session, ref, list(state.missing), read_at)
+            await _send_chunks(session, ref, list(state.missing), read_at, sent)
             await session.call(EndUpload(ref), Done)
         except NotFound:
             continue  # another peer answers by now: ask it what it has
@@ -123,7 +144,7 @@ async def _send(session: Session, ref: BlobRef, listed: bytes, read_at: ReadAt) 
 
 
 async def _send_chunks(
-    session: Session, ref: BlobRef, numbers: Sequence[int], read_at: ReadAt
+    session: Session, ref: BlobRef, numbers: Sequence[int], read_at: ReadAt, sent: Progress
 ) -> None:
     left = iter(numbers)
 
@@ -133,6 +154,7 @@ async def _send_chunks(
             async with session.chunk_calls:
                 data = await _read(read_at, ref, length, number * digests.CHUNK_BYTES)
                 await session.call(UploadChunk(ref, number, bytes(data)), Done)
+            sent(length)
 
     failure: BaseException | None = None
     try:
@@ -192,7 +214,9 @@ def _hash(size: int, read_at: ReadAt) -> tuple[BlobRef, bytes]:
 # --- down -----------------------------------------------------------------------------------------
 
 
-async def download(session: Session, ref: BlobRef, sink: Path | BinaryIO) -> None:
+async def download(
+    session: Session, ref: BlobRef, sink: Path | BinaryIO, progress: Progress = ignore
+) -> None:
     """Write a blob to a file, which appears whole or not at all, or to a stream, in order.
 
     Raises ResultLost if no live peer has it, UsageError if the file can't be written.
@@ -202,12 +226,12 @@ async def download(session: Session, ref: BlobRef, sink: Path | BinaryIO) -> Non
             sink.write(chunk)  # noqa: ASYNC240 (memory)
         return
     if not isinstance(sink, Path):
-        await _pull(session, ref, sink.write)
+        await _pull(session, ref, sink.write, progress)
         return
     aside = sink.with_name(f".{sink.name[:200]}.{secrets.token_hex(4)}.part")
     try:
         with await asyncio.to_thread(aside.open, "xb") as file:
-            await _pull(session, ref, file.write)
+            await _pull(session, ref, file.write, progress)
         await asyncio.to_thread(aside.replace, sink)
     except OSError as error:
         raise UsageError(
@@ -231,8 +255,16 @@ async def read(session: Session, ref: BlobRef) -> Readable:
         return mmap.mmap(file.fileno(), ref.size, access=mmap.ACCESS_READ)
 
 
-async def _pull(session: Session, ref: BlobRef, take: Callable[[bytes], object]) -> None:
+async def _pull(
+    session: Session, ref: BlobRef, take: Callable[[bytes], object], progress: Progress = ignore
+) -> None:
     """Hand over all chunks in order, verified, with WINDOW of them on their way."""
+
+    async def take_next() -> None:
+        data = await coming.popleft()
+        await asyncio.to_thread(take, data)
+        progress(len(data))
+
     count = digests.chunk_count(ref.size)
     if count <= UNLISTED_CHUNKS_MAX:
         for chunk in await whole(session, ref):
@@ -246,9 +278,9 @@ async def _pull(session: Session, ref: BlobRef, take: Callable[[bytes], object])
             for number in range(count):
                 coming.append(group.create_task(_chunk(session, ref, number, listed)))
                 if len(coming) == WINDOW:
-                    await asyncio.to_thread(take, await coming.popleft())
+                    await take_next()
             while coming:
-                await asyncio.to_thread(take, await coming.popleft())
+                await take_next()
     except* (P2PSchedError, OSError) as errors:
         failure = errors.exceptions[0]
     if failure is not None:

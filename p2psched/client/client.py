@@ -17,15 +17,22 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, ParamSpec, TypeVar, overload
+from typing import Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from p2psched.client import blobs, futures
 from p2psched.client.batching import Function, HasOptions, unwrap
-from p2psched.client.functions import calls, large_files, pack, timeout_ms
+from p2psched.client.functions import (
+    Calls,
+    MapOptions,
+    calls,
+    large_files,
+    pack,
+    star_calls,
+    timeout_ms,
+)
 from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
 from p2psched.client.job import Job
 from p2psched.client.modules import Archives
-from p2psched.client.modules import Choice as Modules
 from p2psched.client.pipeline import Pipeline, Send
 from p2psched.client.session import PATIENCE_S, Asker, Session, find_peers
 from p2psched.client.spool import Upload
@@ -50,7 +57,6 @@ from p2psched.store.records import default_runtime_dir
 __all__ = ["Client", "Job", "who_am_i"]
 
 PACKED_HERE_MAX: Final = 5_000  # calls that are packed in the event loop: some 10 ms
-_PLAIN_SEQUENCES: Final = frozenset({list, tuple, range})
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -175,13 +181,8 @@ class Client:
         items: Iterable[object],
         *more: Iterable[object],
         kwargs: Mapping[str, object] | None = None,
-        name: str | None = None,
-        retries: int | None = None,
-        timeout_s: float | None = None,
-        cpus: int | None = None,
-        copies: int = 2,
-        modules: Modules = "auto",
         job_id: str | None = None,
+        **options: Unpack[MapOptions],
     ) -> Job:
         """One task for each item: `function(item)`, or `function(x, y)` for several iterables, as
         the built-in does it; `kwargs` are passed to all. Returns once the job is accepted: from
@@ -189,25 +190,41 @@ class Client:
         without a limit, on one cpu. `copies`: disks that a large result is on. `modules`: see
         `client.functions.pack`. Raises UsageError for what can't be serialised or is over a limit.
         The same `job_id` (32 hex digits) again is the same job."""
+        return await self._map(function, calls(items, *more, kwargs=kwargs), job_id, options)
+
+    async def starmap(
+        self,
+        function: Function | HasOptions,
+        tuples: Iterable[Sequence[object]],
+        *,
+        kwargs: Mapping[str, object] | None = None,
+        job_id: str | None = None,
+        **options: Unpack[MapOptions],
+    ) -> Job:
+        """As `map`, with one task for each tuple: `function(*tuple)`."""
+        return await self._map(function, star_calls(tuples, kwargs=kwargs), job_id, options)
+
+    async def _map(
+        self,
+        function: Function | HasOptions,
+        each: Calls,
+        job_id: str | None,
+        options: MapOptions,
+    ) -> Job:
         called, own = unwrap(function)
-        make = partial(
-            pack,
-            called,
-            calls(items, *more, kwargs=kwargs),
-            name=name if name is not None else own.name,
-            retries=retries if retries is not None else own.retries,
-            timeout_s=timeout_s if timeout_s is not None else own.timeout_s,
-            cpus=cpus if cpus is not None else own.cpus,
-            submitter=who_am_i(),
-            copies=copies,
-            modules=modules,
-            archives=self._archives,
-        )
+        chosen: MapOptions = {
+            "name": own.name,
+            "retries": own.retries,
+            "timeout_s": own.timeout_s,
+            "cpus": own.cpus,
+        }
+        for option, value in options.items():
+            if value is not None:
+                chosen[option] = value  # type: ignore[literal-required]  # both have these keys
+        make = partial(pack, called, each, submitter=who_am_i(), archives=self._archives, **chosen)
         # Many take seconds, and the loop has other things to do. What the caller's own code makes
         # one by one must run here, though: it may belong to this loop.
-        is_long = all(type(each) in _PLAIN_SEQUENCES for each in (items, *more))
-        is_long = is_long and len(items) > PACKED_HERE_MAX  # type: ignore[arg-type]  # checked above
-        packed = await asyncio.to_thread(make) if is_long else make()
+        packed = await asyncio.to_thread(make) if each.count > PACKED_HERE_MAX else make()
         return await self.submit_spec(packed.spec, job_id=job_id, uploads=packed.uploads)
 
     @overload

@@ -34,8 +34,9 @@ from p2psched.client.export_files import (
     format_of,
 )
 from p2psched.client.export_rows import Origin, Row, cancelled_rows, rows_of
+from p2psched.model.blob import BlobRef
 from p2psched.model.commands import Recorded
-from p2psched.model.errors import UsageError
+from p2psched.model.errors import ResultLost, UsageError
 from p2psched.model.ids import JobId
 from p2psched.model.job import Segment
 from p2psched.model.messages import History, JobView, ResultPage
@@ -57,15 +58,18 @@ class Exportable(Protocol):
 
     async def history(self, *, after: int = 0, limit: int = 1000) -> History: ...
 
+    async def download(self, ref: BlobRef, path: Path) -> None: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What was written, and the job as it was."""
+    """What was written, and the job as it was. `lost`: large results that no peer had any more."""
 
     view: JobView
     rows: int
     format: str
     path: Path
+    lost: int = 0
 
 
 async def export_job(
@@ -79,11 +83,11 @@ async def export_job(
     try:
         with refusing(f"export to {target}"):
             with _open(aside, chosen) as writer:
-                view, rows = await write_rows(job, writer)
+                view, rows, lost = await write_rows(job, writer)
             await asyncio.to_thread(_put, aside, target, overwrite)
     finally:
         await asyncio.to_thread(_remove, aside)
-    return Exported(view=view, rows=rows, format=chosen, path=target)
+    return Exported(view=view, rows=rows, format=chosen, path=target, lost=lost)
 
 
 async def export_to_stream(job: Exportable, stream: TextIO, *, form: str) -> Exported:
@@ -91,17 +95,18 @@ async def export_to_stream(job: Exportable, stream: TextIO, *, form: str) -> Exp
     if form not in (JSONL, CSV):
         raise UsageError(f"{form!r} is no stream: name a file to export to")
     writer = JsonLinesWriter(stream) if form == JSONL else CsvWriter(stream)
-    view, rows = await write_rows(job, writer)
+    view, rows, _ = await write_rows(job, writer)
     return Exported(view=view, rows=rows, format=form, path=Path("-"))
 
 
-async def write_rows(job: Exportable, writer: Writer) -> tuple[JobView, int]:
+async def write_rows(job: Exportable, writer: Writer) -> tuple[JobView, int, int]:
     """All rows of a job in the order in which they were committed, then those of its cancelled
-    tasks. Returns the job as it was when that began, and how many rows there are."""
+    tasks. Returns the job as it was when that began, how many rows there are, and how many large
+    results were lost."""
     view = await job.show()
     origins = _Origins(job)
     ended: list[TaskSet] = []  # one of each segment; kept only if the others are asked for below
-    rows = 0
+    rows = lost = 0
     if view.segments:
         async for page in job.pages():
             segments = [
@@ -110,6 +115,8 @@ async def write_rows(job: Exportable, writer: Writer) -> tuple[JobView, int]:
                 if position < view.segments
             ]
             rows += await asyncio.to_thread(writer.add, _rows(job.id, segments))
+            for segment, _ in segments:
+                lost += await _fetch(job, writer, segment)
             if view.cancelled:
                 ended += [segment.tasks for segment, _ in segments]
             if page.next_position >= view.segments:
@@ -121,7 +128,23 @@ async def write_rows(job: Exportable, writer: Writer) -> tuple[JobView, int]:
             rows += await asyncio.to_thread(writer.add, cancelled_rows(part))
             left = left - part
     await asyncio.to_thread(writer.finish)
-    return view, rows
+    return view, rows, lost
+
+
+async def _fetch(job: Exportable, writer: Writer, segment: Segment) -> int:
+    """Large results, for a writer that has a place for them. Returns how many are lost."""
+    lost = 0
+    for blob in segment.blobs:
+        place = writer.place(blob)
+        if place is None:
+            continue
+        try:
+            await asyncio.to_thread(place.parent.mkdir, exist_ok=True)
+            await job.download(blob.ref, place)
+        except ResultLost:
+            lost += 1
+            await asyncio.to_thread(place.with_name(f"{place.name}.lost").touch)
+    return lost
 
 
 def _union(parts: list[TaskSet]) -> TaskSet:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol, TextIO
 
 from p2psched.client.export_rows import FIELDS, Row, fields_of
+from p2psched.model.blob import ResultBlob
 from p2psched.model.errors import UsageError
 
 JSONL: Final = "jsonl"
@@ -58,6 +59,10 @@ class Writer(Protocol):
         """Returns how many there were."""
         ...
 
+    def place(self, blob: ResultBlob) -> Path | None:
+        """Where the bytes of a large result go; None where only its digest is told."""
+        ...
+
     def finish(self) -> None:
         """All rows are with the system."""
         ...
@@ -86,6 +91,9 @@ class JsonLinesWriter:
             count += 1
         return count
 
+    def place(self, blob: ResultBlob) -> None:
+        """A row names digest and size."""
+
     def finish(self) -> None:
         self._stream.flush()
 
@@ -107,6 +115,9 @@ class CsvWriter:
             self._writer.writerow(fields_of(row))
             count += 1
         return count
+
+    def place(self, blob: ResultBlob) -> None:
+        """A row names digest and size."""
 
     def finish(self) -> None:
         self._stream.flush()
@@ -138,6 +149,9 @@ class SqliteWriter:
             fields["stdout"], fields["stderr"] = row.stdout, row.stderr
         return (row.index, *(fields[name] for name in _COLUMNS), row.packed or None)
 
+    def place(self, blob: ResultBlob) -> None:
+        """A row names digest and size."""
+
     def finish(self) -> None:
         self._db.execute("CREATE INDEX results_by_state ON results (state, cause)")
         self._db.commit()
@@ -148,21 +162,36 @@ class SqliteWriter:
 
 class FolderWriter:
     """MARK, and a folder a task, named by its index: `meta.json`, and what there is of
-    `value.json`, `value.txt` (what Python writes), `value.packed`, `stdout` and `stderr`."""
+    `value.json`, `value.txt` (what Python writes), `value.packed`, `stdout` and `stderr`; in
+    `files` what is large besides the value, by its name if the program's task gave it one, else
+    by its digest. `NAME.lost` is empty and stands for what no peer had any more."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._values: dict[int, str | None] = {}  # large ones of the rows that were added last
         path.mkdir()
 
     def add(self, rows: Iterable[Row]) -> int:
         count = 0
+        self._values.clear()
         for row in rows:
+            if row.value_kind == "blob":
+                self._values[row.index] = row.value
             folder = self._path / str(row.index)
             folder.mkdir()
             for name, data in _files(row).items():
                 (folder / name).write_bytes(data)
             count += 1
         return count
+
+    def place(self, blob: ResultBlob) -> Path:
+        """Of what a value refers to nothing but the digest is known here."""
+        folder = self._path / str(blob.index)
+        if blob.name:
+            return folder / "files" / blob.name
+        if str(blob.ref) == self._values.get(blob.index):
+            return folder / "value.packed"
+        return folder / "files" / str(blob.ref)
 
     def finish(self) -> None:
         """Its files are the system's to write back: syncing each would take hours."""

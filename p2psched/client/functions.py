@@ -14,7 +14,7 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
 import cloudpickle
 
@@ -39,6 +39,7 @@ Function = Callable[..., object] | TaskFunction[..., object] | str
 __all__ = [
     "Arguments",
     "Calls",
+    "MapOptions",
     "PackedFunction",
     "PackedJob",
     "calls",
@@ -51,6 +52,17 @@ __all__ = [
     "star_calls",
     "timeout_ms",
 ]
+
+
+class MapOptions(TypedDict, total=False):
+    """What `Client.map` may be told of all tasks; see there."""
+
+    name: str | None
+    retries: int | None
+    timeout_s: float | None
+    cpus: int | None
+    copies: int
+    modules: Choice
 
 
 class PackedFunction(NamedTuple):
@@ -78,11 +90,13 @@ class PackedJob:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """The arguments of all tasks. `stable`: nothing of the caller's runs while they are read."""
+    """The arguments of all tasks. `stable`: nothing of the caller's runs while they are read; then
+    `count` may say how many there are."""
 
     each: Iterable[Arguments | bytes]  # or what `pack_call` made
     constants: Mapping[str, object]
     stable: bool
+    count: int = 0
 
 
 def calls(
@@ -92,7 +106,8 @@ def calls(
     of the shortest. `kwargs` are the same for all."""
     stable = all(type(each) in {list, tuple, range} for each in (items, *more))
     each: Iterator[Arguments] = ((args, {}) for args in zip(items, *more, strict=False))
-    return Calls(each, kwargs or {}, stable)
+    count = len(items) if stable else 0  # type: ignore[arg-type]  # checked above
+    return Calls(each, kwargs or {}, stable, count)
 
 
 def star_calls(
@@ -100,7 +115,9 @@ def star_calls(
 ) -> Calls:
     """One task for each tuple of positional arguments, as `itertools.starmap` does it."""
     each: Iterator[Arguments] = ((tuple(args), {}) for args in tuples)
-    return Calls(each, kwargs or {}, type(tuples) in {list, tuple})
+    stable = type(tuples) in {list, tuple}
+    count = len(tuples) if stable else 0  # type: ignore[arg-type]  # checked above
+    return Calls(each, kwargs or {}, stable, count)
 
 
 def one_call(*args: object, **kwargs: object) -> Calls:

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+from p2psched.client import blobs
 from p2psched.client.downloads import results_with_values
 from p2psched.client.export import Exported, export_job
 from p2psched.client.results import TaskResult
-from p2psched.client.session import Asker
-from p2psched.model.errors import NotFound, TaskFailed
+from p2psched.client.session import Asker, Session
+from p2psched.model.blob import BlobRef
+from p2psched.model.errors import NotFound, TaskFailed, UsageError
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobState
 from p2psched.model.messages import (
@@ -127,6 +129,12 @@ class Job:
     async def history(self, *, after: int = 0, limit: int = 1000) -> History:
         """Events of the job with a command index above `after`."""
         return await self._session.call(FetchHistory(self.id, after, limit), History)
+
+    async def download(self, ref: BlobRef, path: Path) -> None:
+        """Write a large part of a result to a file, chunk by chunk. Raises ResultLost."""
+        if not isinstance(self._session, Session):
+            raise UsageError("large results need a client's own session")
+        await blobs.download(self._session, ref, path)
 
     async def cancel(self) -> None:
         """Final once this returns: no later result turns a task into a success."""

@@ -7,6 +7,8 @@ appended, with defaults.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from p2psched.model.blob_messages import BlobAnswer, BlobCall
@@ -278,6 +280,9 @@ class PeerList(msgspec.Struct, frozen=True, array_like=True, tag=9):
     peers: tuple[PeerView, ...]
 
 
+BLOBS_SHORT_MAX: Final = 1_000  # as far as a peer counts for its status
+
+
 class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """One peer's view of itself and the cluster. Answered without a quorum too."""
 
@@ -307,12 +312,16 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     leaderless_ms: int = 0  # the longest time without a leader that this peer has seen
     events_dropped: int = 0
     blob_bytes: int = 0  # of blobs on this peer's disk
-    blobs_short: int = 0  # large results with fewer copies on live peers than they should have
+    blobs_short: int = (
+        0  # large results on fewer live disks than asked for, BLOBS_SHORT_MAX at most
+    )
     forgotten_known: int = 0  # ids of forgotten jobs that are still taken
     snapshot_index: int = 0  # the last entry that this peer's newest snapshot stands for
     first_index: int = 1  # the first entry that its log in memory still holds
     jobs_lacking: int = 0  # whose results or history it still fetches from other peers
     frames_sent: int = 0  # to peers and clients, on the connections that are open
+    blobs_counted: int = 0  # large results that were looked at for `blobs_short`, not all if many
+    peers_live: int = 0
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+from p2psched.core.keeping import live_holders
 from p2psched.core.scheduler import Scheduler
+from p2psched.core.state import LedgerState
+from p2psched.model.blob import ResultBlob
 from p2psched.model.ids import ClusterId, PeerId
-from p2psched.model.messages import StatusAnswer
+from p2psched.model.messages import BLOBS_SHORT_MAX, StatusAnswer
 from p2psched.model.raft import Membership
 from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.raft_loop import RaftLedger
+
+# Of large results whose copies are counted for one status. A few milliseconds.
+COUNTED_MAX: Final = 10_000
 
 
 def status_of(
@@ -27,6 +37,7 @@ def status_of(
 ) -> StatusAnswer:
     """One peer's view, without asking anybody."""
     raft, machine = ledger.engine.raft, scheduler.machine
+    blobs_short, blobs_counted = short_of_copies(machine)
     outgoing = links.statistics().values()
     incoming = server.connections
     return StatusAnswer(
@@ -60,7 +71,34 @@ def status_of(
         first_index=raft.base_index + 1,
         jobs_lacking=jobs_lacking,
         frames_sent=sum(s.sent for s in outgoing) + sum(c.sent_count for c in incoming),
+        blobs_short=blobs_short,
+        blobs_counted=blobs_counted,
+        forgotten_known=len(machine.forgotten),
+        peers_live=sum(row.live for row in machine.peers.values()),
     )
+
+
+def short_of_copies(state: LedgerState) -> tuple[int, int]:
+    """Large results on fewer live disks than their jobs asked for, BLOBS_SHORT_MAX at most, and how
+    many were looked at, COUNTED_MAX at most and the newest jobs first.
+
+    Other than `copies.lacking` it counts what no further peer could take too: that a cluster of
+    one keeps one copy is what people should see.
+    """
+    short = looked_at = 0
+    for copies, blob in islice(_blobs(state), COUNTED_MAX):
+        looked_at += 1
+        short += len(live_holders(state, blob)) < copies
+        if short == BLOBS_SHORT_MAX:
+            break
+    return short, looked_at
+
+
+def _blobs(state: LedgerState) -> Iterator[tuple[int, ResultBlob]]:
+    for job_id in reversed(state.with_blobs):
+        job = state.jobs[job_id]
+        for blob in job.blobs.values():
+            yield job.spec.copies, blob
 
 
 def _role(peer: PeerId, membership: Membership, *, is_leader: bool) -> str:

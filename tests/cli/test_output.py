@@ -6,11 +6,10 @@ import pytest
 
 from p2psched.cli.describe import reason, short_ids
 from p2psched.cli.follow import prefixed
-from p2psched.cli.logs import split_task
 from p2psched.cli.options import duration
 from p2psched.cli.output import Column, clean, moment, size, span, table
 from p2psched.cli.submit import job_of_key
-from p2psched.cli.tasks import TaskEnd, open_item
+from p2psched.cli.tasks import TaskEnd, open_item, split_task
 from p2psched.model import items
 from p2psched.model.errors import ProtocolError, UsageError
 from p2psched.model.ids import JobId

@@ -20,9 +20,10 @@ import pytest
 from p2psched.client.export import Exported, export_job, export_to_stream
 from p2psched.client.export_files import FORMATS
 from p2psched.client.export_rows import FIELDS
-from p2psched.model import chunks, items
+from p2psched.model import chunks, digests, items, values
+from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.commands import Granted, Recorded, Stamped
-from p2psched.model.errors import Unavailable, UsageError
+from p2psched.model.errors import ResultLost, Unavailable, UsageError
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.messages import History, JobView, ResultPage
@@ -51,6 +52,7 @@ class FakeJob:
         self.id = JOB
         self.segments = segments
         self.fails_after = len(segments)
+        self.gone: set[int] = set()  # sizes of blobs that nobody has
         self.view = JobView(
             job=JOB,
             name="fake",
@@ -83,6 +85,11 @@ class FakeJob:
             positions = tuple(range(position, position + len(found)))
             position += len(found)
             yield ResultPage(found, self.view, position, positions)
+
+    async def download(self, ref: BlobRef, path: Path) -> None:
+        if ref.size in self.gone:
+            raise ResultLost("gone")
+        await asyncio.to_thread(path.write_bytes, bytes(ref.size))
 
     async def history(self, *, after: int = 0, limit: int = 1000) -> History:
         """A grant before each result; three events a page."""
@@ -234,6 +241,30 @@ def test_a_folder_has_one_folder_a_task(tmp_path: Path) -> None:
     assert not (tmp_path / "out/3/stdout").exists()
     assert json.loads((tmp_path / "out/7/meta.json").read_text())["error"] == "ValueError"
     assert len(list((tmp_path / "out").glob("*/meta.json"))) == 11
+
+
+def test_a_folder_gets_the_bytes_of_large_results_and_says_what_is_lost(tmp_path: Path) -> None:
+    refs = [BlobRef(digests.digest_of(bytes(size)), size) for size in (70_000, 5, 9)]
+    large = items.pack_value(values.pack_blob((refs[0].digest, refs[0].size)))
+    found = tuple(
+        ResultBlob(3, name, ref) for name, ref in zip(("", "out", "gone"), refs, strict=True)
+    )
+    job = FakeJob([Segment(3, 4, Cause.OK, chunks.pack([large]), 100, found)], tasks=4)
+    job.gone = {9}
+    done = export(job, tmp_path / "out")
+    assert done.lost == 1
+    folder = tmp_path / "out" / "3"
+    assert (folder / "value.packed").read_bytes() == bytes(70_000)
+    assert {p.name: p.read_bytes() for p in (folder / "files").iterdir()} == {
+        "out": bytes(5),
+        "gone.lost": b"",
+    }
+    (row,) = by_index(job).values()
+    assert row["value"] == str(refs[0])
+    assert row["blobs"] == [
+        {"name": name, "digest": str(ref), "bytes": ref.size}
+        for name, ref in zip(("", "out", "gone"), refs, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("form", FORMATS)
