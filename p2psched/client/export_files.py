@@ -163,20 +163,16 @@ class SqliteWriter:
 class FolderWriter:
     """MARK, and a folder a task, named by its index: `meta.json`, and what there is of
     `value.json`, `value.txt` (what Python writes), `value.packed`, `stdout` and `stderr`; in
-    `files` what is large besides the value, by its name if the program's task gave it one, else
+    `files` what is large besides the value, by its name if a program handed it over, else
     by its digest. `NAME.lost` is empty and stands for what no peer had any more."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._values: dict[int, str | None] = {}  # large ones of the rows that were added last
         path.mkdir()
 
     def add(self, rows: Iterable[Row]) -> int:
         count = 0
-        self._values.clear()
         for row in rows:
-            if row.value_kind == "blob":
-                self._values[row.index] = row.value
             folder = self._path / str(row.index)
             folder.mkdir()
             for name, data in _files(row).items():
@@ -185,13 +181,9 @@ class FolderWriter:
         return count
 
     def place(self, blob: ResultBlob) -> Path:
-        """Of what a value refers to nothing but the digest is known here."""
+        """A program's files have names, those in a value their digests for it."""
         folder = self._path / str(blob.index)
-        if blob.name:
-            return folder / "files" / blob.name
-        if str(blob.ref) == self._values.get(blob.index):
-            return folder / "value.packed"
-        return folder / "files" / str(blob.ref)
+        return folder / "files" / blob.name if blob.name else folder / "value.packed"
 
     def finish(self) -> None:
         """Its files are the system's to write back: syncing each would take hours."""

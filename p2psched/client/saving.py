@@ -148,7 +148,7 @@ def files_of(row: Row, *, is_function: bool) -> Iterator[tuple[str, Content]]:
     """Outputs of a program by their names. Of a function its value, as text where that says all
     of it, else as it was packed; and the files in it."""
     for output, hexadecimal, length in row.blobs:
-        if output:
+        if not is_function:
             yield output, BlobRef(bytes.fromhex(hexadecimal), length)
     if not is_function or not row.value_kind:
         return

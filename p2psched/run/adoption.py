@@ -25,11 +25,19 @@ FILES_PER_CALL: Final = 1024
 
 
 def result_blobs(start: int, chunk: bytes) -> tuple[ResultBlob, ...]:
-    """The blobs that the items of a chunk name; values stay closed. Raises ValueError."""
+    """The blobs that the items of a chunk name; values stay closed. Raises ValueError.
+
+    A task has one blob of each name: the files in a value are named by their digests.
+    """
     found: list[ResultBlob] = []
     for index, item in enumerate(chunks.unpack(chunk), start):
         header, value, _, _ = items.unpack(item)
-        found += (ResultBlob(index, "", BlobRef(*ref)) for ref in values.refs_of(value))
+        refs = values.refs_of(value)
+        if values.kind_of(value) == values.NEEDS:
+            files, inner = values.needs_of(value)
+            found += (ResultBlob(index, ref[0].hex(), BlobRef(*ref)) for ref in files)
+            refs = values.refs_of(inner)
+        found += (ResultBlob(index, "", BlobRef(*ref)) for ref in refs)
         found += (ResultBlob(index, name, ref) for name, ref in outputs_of(header))
     return tuple(dict.fromkeys(found))
 
