@@ -25,6 +25,7 @@ TARGETS: Final = (
     Target("round_trip.p2psched.p50_ms", 2.5),
     Target("round_trip.p2psched.p99_ms", 6.0),
     Target("programs.p2psched.per_s", 0.7, of="programs.posix_spawn.per_s"),
+    Target("inputs_10ms.p2psched.per_s", 5, of="inputs_10ms.one_each.per_s"),
     Target("clients_64.p2psched.per_s", 4_000),
     Target("results_1mb.p2psched.mb_per_s", 200),
     Target("footprint.p2psched.peer0_pss_mib", 45),

@@ -78,6 +78,17 @@ def test_a_value_an_exception_and_a_lambda(cluster: LiveCluster) -> None:
     cluster.ask(main)
 
 
+def test_starmap_calls_with_each_tuple_and_takes_the_options_of_map(cluster: LiveCluster) -> None:
+    async def main(client: Client) -> None:
+        job = await client.starmap(divmod, [(7, 2), [9, 4]], name="divided", retries=1)
+        assert await job.results() == [(3, 1), (2, 1)]
+        assert (await job.show()).name == "divided"
+        constant = await client.starmap(int, [("11",), ("1",)], kwargs={"base": 2})
+        assert await constant.results() == [3, 1]
+
+    cluster.ask(main)
+
+
 def test_what_was_submitted_before_the_block_ends_is_accepted(
     cluster: LiveCluster, tmp_path: Path
 ) -> None:
