@@ -73,6 +73,7 @@ class Mutant:
     jobs_max: int = 4
     snapshots: Snapshots = NEVER
     keeping: bool = False
+    poison: bool = False
 
     def options(self) -> Options:
         return Options(
@@ -84,6 +85,7 @@ class Mutant:
             jobs_max=self.jobs_max,
             snapshots=self.snapshots,
             keeping=self.keeping,
+            poison=self.poison,
         )
 
 
