@@ -72,6 +72,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     options = options or Options()
     rng = random.Random(seed)
     cluster = _draw_cluster(seed, rng, options)
+    cluster.referees.poison.strict = cluster.faults == Faults()
     workload = Workload(cluster, rng, options)
     workload.next()
     start_storm(cluster, rng)
