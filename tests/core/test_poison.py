@@ -210,13 +210,13 @@ def test_what_becomes_suspect_as_it_is_taken_from_the_dead_waits_for_a_free_peer
 def test_a_retry_gives_a_task_its_deaths_again() -> None:
     ledger = Deaths()
     ledger.die_with(ONE, 3)
-    assert ledger.state is JobState.FAILED
+    assert ledger.failed == ONE
     ledger.do(Retry(JOB, spec(ONE)))
     assert ledger.suspects == EMPTY
     ledger.die_with(ONE, 2)
-    assert ledger.state is JobState.RUNNING
+    assert ledger.failed == EMPTY
     ledger.die_with(ONE, 1)
-    assert ledger.state is JobState.FAILED
+    assert ledger.failed == ONE
 
 
 def test_a_snapshot_carries_deaths_and_whom_they_are_blamed_on() -> None:
