@@ -7,11 +7,12 @@ a stale one changes nothing. It declares nobody down before it has listened for 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from p2psched.core import poison
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.placement import Candidate, has_room, share_out
@@ -65,16 +66,16 @@ class Coordinator:
         return commands
 
     def place(self) -> list[Command]:
-        """Placements for tasks that nobody live owns, oldest job first. A job that gets nothing
-        though a peer is large enough for it keeps younger jobs off the least busy such peer."""
+        """Placements for tasks that nobody live owns: suspects, then oldest job first. A job that
+        gets nothing though a peer is large enough for it keeps younger jobs off the least busy
+        such peer."""
         machine = self._machine
         if self._since_ms is None or not machine.unplaced:
             return []
-        candidates = self._candidates()
-        commands: list[Command] = []
+        commands, candidates = self._isolate(self._candidates())
         for job in self._oldest_fitting() if any(map(has_room, candidates)) else ():
             shares = share_out(
-                job.placeable,
+                job.placeable - job.suspects,
                 candidates,
                 estimate_us=job.estimate_us or machine.estimate_us,
                 cpus=job.spec.cpus,
@@ -97,8 +98,33 @@ class Coordinator:
             job
             for job in map(machine.jobs.__getitem__, machine.unplaced)
             if job.spec.cpus <= largest
+            and (job.id not in machine.suspected or job.placeable - job.suspects)
         )
         return heapq.nsmallest(PLACEMENTS_MAX, fitting, key=lambda job: job.index)
+
+    def _isolate(self, candidates: list[Candidate]) -> tuple[list[Command], list[Candidate]]:
+        """Placements of suspects, each on a peer that owns nothing, and the peers that are left
+        for all other tasks. A suspect that finds no such peer keeps others off the least busy one
+        until it is free. Half of the peers are never suspects', if there are two."""
+        machine = self._machine
+        commands: list[Command] = []
+        if not machine.suspected:
+            return commands, candidates
+        taken = sum(row.live and row.suspects > 0 for row in machine.peers.values())
+        room = max(1, (len(candidates) + taken) // 2) - taken
+        jobs = [machine.jobs[name] for name in machine.suspected]
+        for job in sorted(jobs, key=lambda job: job.index):
+            for group in poison.groups(job):
+                fitting = [c for c in candidates if c.slots >= job.spec.cpus]
+                if room <= 0 or not fitting:
+                    break
+                killed = job.killed.get(group.first, ())
+                chosen = min(fitting, key=lambda c: _business(c, killed))
+                candidates = [c for c in candidates if c is not chosen]
+                room -= 1
+                if not chosen.owned:
+                    commands.append(Place(job.id, group, chosen.peer, chosen.incarnation))
+        return commands, candidates
 
     def _cost_us(self, job: Job) -> int:
         return (job.estimate_us or self._machine.estimate_us) * job.spec.cpus
@@ -108,7 +134,7 @@ class Coordinator:
         submits = [e.command for e in envelopes if isinstance(e.command, SubmitJob)]
         if self._since_ms is None or not submits:
             return []
-        candidates = self._candidates()
+        _, candidates = self._isolate(self._candidates())
         commands: list[Command] = []
         for command in submits:
             if command.job in self._machine.jobs:
@@ -130,7 +156,7 @@ class Coordinator:
                 is_self=peer == self._me,
             )
             for peer, row in sorted(self._machine.peers.items())
-            if row.live and row.info.slots > 0
+            if row.live and row.info.slots > 0 and not row.suspects
         ]
 
 
@@ -139,6 +165,14 @@ def _owned_by_peer(job: Job) -> dict[PeerId, int]:
     for held in job.grants.values():
         owned[held.peer] = owned.get(held.peer, 0) + len(held.tasks)
     return owned
+
+
+def _business(
+    c: Candidate, killed: Sequence[PeerId]
+) -> tuple[bool, float, bool, bool, int, PeerId]:
+    """Least first. If it may be had, a peer that this task has not killed yet, for it may have been
+    the machine; and not the coordinator: its death stops more than its tasks."""
+    return c.owned > 0, c.load_us / c.slots, c.peer in killed, c.is_self, c.slots, c.peer
 
 
 def _without_least_busy(candidates: list[Candidate], cpus: int) -> list[Candidate]:

@@ -6,6 +6,8 @@ or `cancelled`. Only `current_part` decides what a grant may still commit.
 
 from __future__ import annotations
 
+from typing import Final
+
 from p2psched.core.counter import RangeCounter
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Grant
@@ -14,21 +16,30 @@ from p2psched.model.job import JobHead, JobSpec, JobState, Segment, head_of
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BlobKey = tuple[int, str]  # task and name of a large result
+SUSPECT_DEATHS: Final = 2  # peers that died with a task before it is kept apart from others
 
 
 class HeldGrant:
     """Tasks that one incarnation owns under one grant."""
 
-    __slots__ = ("estimate_us", "grant", "incarnation", "peer", "tasks")
+    __slots__ = ("estimate_us", "grant", "incarnation", "peer", "suspect", "tasks")
 
     def __init__(
-        self, grant: Grant, peer: PeerId, incarnation: int, tasks: TaskSet, estimate_us: int
+        self,
+        grant: Grant,
+        peer: PeerId,
+        incarnation: int,
+        tasks: TaskSet,
+        estimate_us: int,
+        *,
+        suspect: bool = False,
     ) -> None:
         self.grant = grant
         self.peer = peer
         self.incarnation = incarnation
         self.tasks = tasks
         self.estimate_us = estimate_us  # of one task on all its slots, when it was granted
+        self.suspect = suspect  # all its tasks are: its peer owns nothing else
 
 
 class Job:
@@ -40,6 +51,7 @@ class Job:
         "blobs",
         "cancelled",
         "committed",
+        "deaths",
         "ended_ms",
         "ended_wall_ms",
         "estimate_us",
@@ -50,6 +62,7 @@ class Job:
         "grants",
         "id",
         "index",
+        "killed",
         "losses",
         "lost",
         "orphaned",
@@ -92,6 +105,13 @@ class Job:
         self.lost = EMPTY  # of the succeeded: a large result has no copy left
         self.result_bytes = 0  # of all that is in results, large ones counted once
         self.pinned = False
+        self.deaths = RangeCounter()  # of peers that owned the task, whatever else they owned
+        self.killed: dict[int, list[PeerId]] = {}  # task -> peers that died while it was all there
+
+    @property
+    def suspects(self) -> TaskSet:
+        """Tasks that may be what their peers die of (see `poison`)."""
+        return self.deaths.at_least(SUSPECT_DEATHS)
 
     @property
     def owned_count(self) -> int:
@@ -136,6 +156,12 @@ class Job:
         self.committed = {}
         self.losses = RangeCounter()
         self.failures = RangeCounter()
+        self.forget_deaths(self.spec.tasks)
+
+    def forget_deaths(self, tasks: TaskSet) -> None:
+        """These are as if they had never been there when a peer died."""
+        self.deaths.clear(tasks)
+        self.killed = {i: peers for i, peers in self.killed.items() if i not in tasks}
 
     def check(self) -> None:
         """Assert the invariant; for referees, O(ranges)."""
@@ -150,4 +176,6 @@ class Job:
         assert not results - self.succeeded, f"a large result of job {self.id} is not a result"
         lost = TaskSet.from_indices(i for (i, _), blob in self.blobs.items() if not blob.holders)
         assert self.lost == lost, f"job {self.id} is wrong about which results are lost"
+        alone = [held.tasks for held in self.grants.values() if held.suspect]
+        assert all(not tasks - self.suspects for tasks in alone), f"job {self.id} isolates others"
         assert self.ended == (self.full is None), f"job {self.id} and its spec end together"

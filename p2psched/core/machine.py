@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import keeping, peering
+from p2psched.core import keeping, peering, poison
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
@@ -170,22 +170,24 @@ class Machine(LedgerState):
         row = self.peers.get(command.peer)
         if job is None or row is None or not self.is_live(command.peer, command.incarnation):
             return Placed(grant, EMPTY)
-        from_waiting = job.waiting & command.tasks
         from_orphans = job.orphaned & command.tasks
         for held in list(job.grants.values()) if from_orphans else ():
             if not self.is_live(held.peer, held.incarnation):
-                self.lose(job, held, held.tasks & from_orphans)
-        job.orphaned = job.orphaned - from_orphans
-        tasks = from_waiting | from_orphans
+                died = not self.peers[held.peer].stopped
+                poison.lose(self, job, held, held.tasks & from_orphans, died=died)
+        tasks = poison.grantable(job, row, job.waiting & command.tasks)
         job.waiting = job.waiting - tasks
         self.note_unplaced(job)
         if tasks:
             estimate_us = job.estimate_us or self.estimate_us
-            cost_us = estimate_us * job.spec.cpus
-            held = HeldGrant(grant, command.peer, command.incarnation, tasks, cost_us)
+            cost_us, suspect = estimate_us * job.spec.cpus, bool(tasks & job.suspects)
+            held = HeldGrant(
+                grant, command.peer, command.incarnation, tasks, cost_us, suspect=suspect
+            )
             job.grants[grant] = held
             self.load(held, len(tasks))
             self.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
+        self.end_if_done(job)
         return Placed(grant, tasks)
 
     def _complete(self, command: Complete) -> Outcome:
@@ -215,7 +217,7 @@ class Machine(LedgerState):
             self.results_refused += len(stale)
             self.events.append(ResultRefused(job.id, command.grant, stale))
         self.note_unplaced(job)
-        self._end_if_done(job)
+        self.end_if_done(job)
         return Completed(accepted, duplicate, stale)
 
     def _end_attempts(self, job: Job, grant: Grant, segment: Segment) -> None:
@@ -228,7 +230,7 @@ class Machine(LedgerState):
             job.succeeded = job.succeeded | tasks
             job.learn_duration(segment, len(tasks))
             self.estimate_us = (3 * self.estimate_us + job.estimate_us) // 4
-            self._record(job, held, segment)
+            self.record(job, held, segment)
             keeping.add_blobs(self, job, segment.blobs)
             return
         final = tasks
@@ -242,19 +244,7 @@ class Machine(LedgerState):
             job.waiting = job.waiting | again
         job.failed = job.failed | final
         for part in segment.parts(final):
-            self._record(job, held, part)
-
-    def _record(self, job: Job, held: HeldGrant, segment: Segment) -> None:
-        count = segment.stop - segment.start
-        job.finished_by[held.peer] = job.finished_by.get(held.peer, 0) + count
-        self.events.append(Recorded(job.id, held.grant, held.peer, job.segments, segment))
-        job.segments += 1
-        job.result_bytes += len(segment.data)
-        self.result_bytes += len(segment.data)
-
-    def _end_if_done(self, job: Job) -> None:
-        if not job.ended and not job.waiting and not job.grants:
-            self.end(job, JobState.FAILED if job.failed else JobState.SUCCEEDED)
+            self.record(job, held, part)
 
     def _cancel(self, command: Cancel) -> Outcome:
         job = self.jobs.get(command.job)
@@ -284,10 +274,14 @@ class Machine(LedgerState):
                     (job.estimate_us, sorted(job.finished_by.items()), job.results_refused),
                     [(g.grant, g.peer, g.incarnation, g.tasks) for g in job.grants.values()],
                     (list(job.blobs.values()), job.lost, job.result_bytes, job.pinned),
+                    (job.deaths.dump(), sorted(job.killed.items())),
                 )
                 for job in self.jobs.values()
             ],
-            [(row.info, row.live, row.owned, row.load_us) for row in self.peers.values()],
+            [
+                (row.info, row.live, row.owned, row.load_us, row.suspects, row.stopped, row.alone)
+                for row in self.peers.values()
+            ],
         ]
 
 

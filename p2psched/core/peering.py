@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from p2psched.core import poison
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.model.commands import (
     Acknowledged,
-    KeptGrant,
     Outcome,
     PeerCameUp,
     PeerDown,
@@ -30,30 +28,34 @@ def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
         return Rejected("refused", f"incarnation {info.incarnation} of {info.name} is down")
     if row is None:
         row = s.peers[info.peer] = PeerRow(info)
+    elif row.live:  # away for so short that nobody has missed it
+        poison.note_down(s, row, stopped=False)
+    died = command.continues != row.info.incarnation and not row.stopped
+    if not died:
+        poison.note_back(s, row)
     row.info, row.live, row.down_reason = info, True, ""
     s.events.append(PeerCameUp(info))
     for job in s.jobs_with_grants():
         for held in list(job.grants.values()):
             if held.peer == info.peer:
-                _hand_over(s, job, held, command.kept, info.incarnation)
+                _hand_over(s, job, held, command, died=died)
         s.note_unplaced(job)
+        s.end_if_done(job)
+    row.alone = row.blamed = None
+    row.stopped = False
     return Acknowledged()
 
 
-def _hand_over(
-    s: LedgerState, job: Job, held: HeldGrant, kept: Iterable[KeptGrant], incarnation: int
-) -> None:
+def _hand_over(s: LedgerState, job: Job, held: HeldGrant, command: PeerUp, *, died: bool) -> None:
     """Give a grant to its peer's new incarnation as far as it is kept; the rest waits."""
     keeps = EMPTY
-    for entry in kept:
+    for entry in command.kept:
         if entry.job == job.id and entry.grant == held.grant:
             keeps = keeps | (entry.tasks & held.tasks)
     gone = held.tasks - keeps
     job.orphaned = job.orphaned - held.tasks
-    held.incarnation = incarnation
-    if gone:
-        job.waiting = job.waiting | gone
-        s.lose(job, held, gone)
+    held.incarnation = command.info.incarnation
+    poison.lose(s, job, held, gone, died=died)
 
 
 def peer_down(s: LedgerState, command: PeerDown) -> Outcome:
@@ -61,6 +63,7 @@ def peer_down(s: LedgerState, command: PeerDown) -> Outcome:
         return Acknowledged()
     row = s.peers[command.peer]
     row.live, row.down_reason = False, command.reason
+    poison.note_down(s, row, stopped=command.stopped)
     s.events.append(PeerWentDown(command.peer, command.incarnation, command.reason))
     for job in s.jobs_with_grants():
         for held in job.grants.values():

@@ -246,8 +246,9 @@ class Scheduler:
                 self._come_up(now_ms)
             case Renewed(incarnation=incarnation):
                 if not self._leaving:
+                    before = self._info.incarnation
                     self._info = msgspec.structs.replace(self._info, incarnation=incarnation)
-                    self._come_up(now_ms)
+                    self._come_up(now_ms, continues=before)
             case Leaving(tag=tag):
                 self._leaving, self._farewell = True, tag
 
@@ -270,8 +271,9 @@ class Scheduler:
             del self._tags[request]
             self._replica.forget(request)
 
-    def _come_up(self, now_ms: int) -> None:
-        self._arrivals = {self._propose(PeerUp(self._info, self.owner.kept()), now_ms)}
+    def _come_up(self, now_ms: int, *, continues: int = 0) -> None:
+        up = PeerUp(self._info, self.owner.kept(), continues)
+        self._arrivals = {self._propose(up, now_ms)}
 
     def _say_farewell(self, now_ms: int) -> None:
         """Not before the ledger knows this incarnation: a `PeerUp` of ours that came after our
@@ -281,7 +283,8 @@ class Scheduler:
             return
         assert self._farewell is not None
         tag, self._farewell = self._farewell, None
-        self._ask(tag, PeerDown(self._info.peer, self._info.incarnation, "stopped"), now_ms)
+        down = PeerDown(self._info.peer, self._info.incarnation, "stopped", stopped=True)
+        self._ask(tag, down, now_ms)
 
     def _on_applied(self, batches: tuple[Committed, ...], now_ms: int) -> None:
         for batch in batches:
@@ -299,10 +302,8 @@ class Scheduler:
         restore_machine(self.machine, state)
         self._stamp = (self.machine.stamp_ms, now_ms)
         self._out += catch_up(self.owner, self.machine, self._info)
-        row = self.machine.peers.get(self._info.peer)
-        if row is None or row.live or row.info.incarnation != self._info.incarnation:
-            return
-        if not self._leaving and not self._arrivals:  # whose outcome would say so
+        is_down = self.machine.is_down(self._info.peer, self._info.incarnation)
+        if is_down and not self._leaving and not self._arrivals:  # whose outcome would say so
             self._out.append(RenewIncarnation())
 
     def _forget_decisions(self) -> None:

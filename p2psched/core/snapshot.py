@@ -42,6 +42,7 @@ class HeldGrantImage(msgspec.Struct, frozen=True, array_like=True):
     incarnation: int
     tasks: TaskSet
     estimate_us: int
+    suspect: bool = False
 
 
 class JobImage(msgspec.Struct, frozen=True, array_like=True):
@@ -72,6 +73,8 @@ class JobImage(msgspec.Struct, frozen=True, array_like=True):
     lost: TaskSet
     result_bytes: int
     pinned: bool
+    deaths: CounterImage = msgspec.field(default_factory=lambda: CounterImage([]))
+    killed: dict[int, list[PeerId]] = {}
 
 
 class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):
@@ -80,6 +83,10 @@ class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):
     down_reason: str
     owned: int
     load_us: int
+    stopped: bool = False
+    alone: tuple[JobId, int] | None = None
+    blamed: tuple[JobId, int] | None = None
+    suspects: int = 0
 
 
 class GenerationImage(msgspec.Struct, frozen=True, array_like=True):
@@ -109,6 +116,7 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     estimate_us: int
     _hash: bytes
     _taken: dict[tuple[PeerId, int], Rejected | None]
+    suspected: dict[JobId, None] = {}
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):

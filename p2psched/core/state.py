@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from p2psched.core.forgotten import Forgotten
 from p2psched.core.jobs import HeldGrant, Job
-from p2psched.model.commands import Event, JobEnded, PeerInfo, Revoked
+from p2psched.model.commands import Event, JobEnded, PeerInfo, Recorded, Revoked
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import Cause, JobState
+from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.taskset import TaskSet
 
 ENDED_WHOLE_MAX = 1_000  # ended jobs that still know what each grant has said
@@ -19,7 +19,17 @@ ENDED_WHOLE_MAX = 1_000  # ended jobs that still know what each grant has said
 class PeerRow:
     """A peer as the ledger knows it. `load_us` is the expected work that it owns."""
 
-    __slots__ = ("down_reason", "info", "live", "load_us", "owned")
+    __slots__ = (
+        "alone",
+        "blamed",
+        "down_reason",
+        "info",
+        "live",
+        "load_us",
+        "owned",
+        "stopped",
+        "suspects",
+    )
 
     def __init__(self, info: PeerInfo) -> None:
         self.info = info
@@ -27,6 +37,10 @@ class PeerRow:
         self.down_reason = ""
         self.owned = 0
         self.load_us = 0
+        self.stopped = False  # it is down because it wanted to be
+        self.alone: tuple[JobId, int] | None = None  # the one task that it owned when it went down
+        self.blamed: tuple[JobId, int] | None = None  # that task, once it was lost
+        self.suspects = 0  # of those that it owns: none, or all
 
 
 class LedgerState:
@@ -40,6 +54,7 @@ class LedgerState:
         self.whole: dict[JobId, None] = {}  # the youngest of those: not shrunk yet
         self.unplaced: dict[JobId, None] = {}  # jobs with tasks that nobody live owns
         self.with_blobs: dict[JobId, None] = {}  # jobs with large results
+        self.suspected: dict[JobId, None] = {}  # jobs with tasks that may kill their peers
         self.forgotten = Forgotten()
         self.applied_index = 0  # of entries
         self.command_index = 0
@@ -54,6 +69,11 @@ class LedgerState:
     def is_live(self, peer: PeerId, incarnation: int) -> bool:
         row = self.peers.get(peer)
         return row is not None and row.live and row.info.incarnation == incarnation
+
+    def is_down(self, peer: PeerId, incarnation: int) -> bool:
+        """True if it is the newest incarnation of its peer, and was declared down."""
+        row = self.peers.get(peer)
+        return row is not None and not row.live and row.info.incarnation == incarnation
 
     def is_up(self, peer: PeerId) -> bool:
         """True if some incarnation of the peer is live."""
@@ -78,6 +98,7 @@ class LedgerState:
         job.full = None
         del self.running[job.id]
         self.unplaced.pop(job.id, None)
+        self.suspected.pop(job.id, None)
         self.ended[job.id] = self.whole[job.id] = None
         if len(self.whole) > ENDED_WHOLE_MAX:
             oldest = next(iter(self.whole))
@@ -85,12 +106,23 @@ class LedgerState:
             self.jobs[oldest].shrink()
         self.events.append(JobEnded(job.id, state))
 
+    def end_if_done(self, job: Job) -> None:
+        if not job.ended and not job.waiting and not job.grants:
+            self.end(job, JobState.FAILED if job.failed else JobState.SUCCEEDED)
+
+    def record(self, job: Job, held: HeldGrant, segment: Segment) -> None:
+        """These tasks have ended for good."""
+        count = segment.stop - segment.start
+        job.finished_by[held.peer] = job.finished_by.get(held.peer, 0) + count
+        self.events.append(Recorded(job.id, held.grant, held.peer, job.segments, segment))
+        job.segments += 1
+        job.result_bytes += len(segment.data)
+        self.result_bytes += len(segment.data)
+
     # --- grants ---
 
     def lose(self, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
-        """Take tasks from an owner that is lost."""
-        if not tasks:
-            return
+        """Take tasks from an owner that is lost. What becomes of them is for `poison` to say."""
         self.release(job, held, tasks)
         job.losses.increment(tasks)
         job.attempts_lost += len(tasks)
@@ -108,4 +140,5 @@ class LedgerState:
         row = self.peers[held.peer]
         row.owned += count
         row.load_us += count * held.estimate_us
+        row.suspects += count * held.suspect
         assert row.owned >= 0

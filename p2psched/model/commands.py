@@ -63,10 +63,14 @@ class Complete(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class PeerUp(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """A peer is there under a new incarnation; older ones end. It keeps `kept` if still current."""
+    """A peer is there under a new incarnation; older ones end. It keeps `kept` if still current.
+
+    `continues`: the incarnation of the same process before this one, 0 if it is a new process. If
+    that is the last one known of the peer, nothing has died."""
 
     info: PeerInfo
     kept: tuple[KeptGrant, ...] = ()
+    continues: int = 0
 
 
 class PeerDown(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -75,6 +79,7 @@ class PeerDown(msgspec.Struct, frozen=True, array_like=True, tag=5):
     peer: PeerId
     incarnation: int
     reason: str
+    stopped: bool = False  # it says so itself, and stops cleanly: no task is to blame
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=6):

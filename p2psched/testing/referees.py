@@ -2,7 +2,7 @@
 
 They look at peers from outside and keep books of their own (`shadow`). A broken promise raises
 `BrokenPromiseError`, named after the promise in `docs`: P1 durability, P4 Raft, P5 one owner, P6
-one result, P8 reads, P9 idempotent submit, P14 determinism, E6 cancel.
+one result, P8 reads, P9 idempotent submit, P14 determinism, E2 poison, E6 cancel.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from p2psched.model.raft import (
     VoteRequest,
 )
 from p2psched.testing.keep_referee import KeepReferee
+from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
 from p2psched.testing.shadow import ACTS_ONCE, Fact, Shadow, facts_of
 from p2psched.testing.sim_peer import SimPeer
@@ -84,6 +85,7 @@ class Referees:
         self._lost_us: dict[tuple[JobId, int], int] = {}
         self._once: list[tuple[int, Envelope]] = []  # with the entry that brought it
         self.keeping = KeepReferee(self.shadow)
+        self.poison = PoisonReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---
@@ -147,6 +149,7 @@ class Referees:
                     self._once.append((entry.index, envelope))
                 proposal, stamp_ms = (envelope.proposer, envelope.request), entry.stamp_ms
                 self.keeping.on_committed(envelope.command, stamp_ms)
+                self.poison.on_committed(envelope.command)
                 facts = self.shadow.apply(envelope.command, proposal, stamp_ms=stamp_ms)
                 self._expected[self.shadow.index] = facts
                 self._note_regrants(facts)
@@ -207,6 +210,7 @@ class Referees:
                     self._on_recorded(command, stamped.event)
                 case JobReopened(job=job, tasks=tasks):
                     self._recorded -= {(job, index) for index in tasks}
+                    self.poison.on_reopened(job, tasks)
                 case Granted(grant=grant):
                     demand(grant == command, "P5", f"grant {grant} came of command {command}")
                 case _:
@@ -214,6 +218,7 @@ class Referees:
 
     def _on_recorded(self, command: int, event: Recorded) -> None:
         self.keeping.on_recorded(event)
+        self.poison.on_recorded(event)
         cancelled_by = self.cancelled.get(event.job, command)
         demand(command <= cancelled_by, "E6", f"a result of cancelled job {event.job}")
         values = chunks.unpack(event.segment.data)
@@ -294,6 +299,7 @@ class Referees:
     # --- how long it takes until lost tasks have another owner ---
 
     def on_crash(self, peer: SimPeer) -> None:
+        self.poison.on_away(peer.id, peer.scheduler.info.incarnation)
         for task in self.shadow.owned_by(peer.id):
             self._lost_us.setdefault(task, self.now_us)
 
@@ -333,6 +339,7 @@ class Referees:
         for name in self.shadow.forgotten:
             demand(name in machine.forgotten, "P9", f"the id of job {name} is free again")
         self.keeping.check_end(peers)
+        self.poison.check_end()
         for peer in peers:
             left = peer.scheduler.owner.kept()
             demand(not left, "L5", f"peer {peer.number} still works on {left}, all jobs ended")

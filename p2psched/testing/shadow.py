@@ -40,12 +40,23 @@ from p2psched.model.job import Cause, JobSpec, Segment
 
 WAITING: Final = 0  # grants are 1 and more
 ENDED: Final = -1
+SUSPECT: Final = 2  # deaths
+KILLS: Final = 3
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = Place | Cancel | Forget | Pin | Retry | Held  # whoever proposes it again
 
 Fact = tuple[str, str, int, str]  # what, job, task (-1: the job), grant or cause
 BlobName = tuple[int, str]  # task, name
+
+
+class Away:
+    """A peer that is down: what it owned when it went, and whom its death was blamed on."""
+
+    def __init__(self, owned: list[tuple[JobId, int]], *, stopped: bool) -> None:
+        self.owned = owned
+        self.stopped = stopped
+        self.blamed: tuple[JobId, int] | None = None
 
 
 class ShadowJob:
@@ -63,6 +74,8 @@ class ShadowJob:
         self.pinned = False
         self.ended_ms = -1
         self.ran_again = False
+        self.deaths: Counter[int] = Counter()  # of owners of the task
+        self.killed: dict[int, list[PeerId]] = {}  # owners that died and owned nothing else
 
     @property
     def lost(self) -> set[int]:
@@ -89,6 +102,7 @@ class Shadow:
         self.replaced: list[tuple[JobId, BlobName, bytes]] = []  # large results that were voided
         self.stamp_ms = 0
         self.counts: Counter[str] = Counter()  # of facts, by what they say
+        self.away: dict[PeerId, Away] = {}  # peers that are down
         self._taken: set[tuple[PeerId, int]] = set()  # of `ACTS_ONCE`, applied before
 
     def apply(
@@ -121,9 +135,10 @@ class Shadow:
                 self._complete(command)
             case PeerUp():
                 self._peer_up(command)
-            case PeerDown(peer=peer, incarnation=incarnation):
+            case PeerDown(peer=peer, incarnation=incarnation, stopped=stopped):
                 if self.live.get(peer) == (incarnation, True):
                     self.live[peer] = (incarnation, False)
+                    self.away[peer] = Away(self.owned_by(peer), stopped=stopped)
             case Cancel(job=job):
                 self._cancel(job)
             case Forget() | Pin() | Retry() | Held():
@@ -165,13 +180,18 @@ class Shadow:
         job, grant = self.jobs.get(command.job), self.index
         if job is None or self.live.get(command.peer) != (command.incarnation, True):
             return
-        taken = []
         for index in command.tasks:
             owner = job.owner.get(index, ENDED)
-            if owner == WAITING or (owner > 0 and not self._is_live(owner)):
-                if owner > 0:
-                    self._say("revoked", command.job, index, owner)
-                taken.append(index)
+            if owner > 0 and not self._is_live(owner):
+                self._lose(command.job, index, died=not self.away[self.holders[owner][0]].stopped)
+        self._end_if_done(command.job, job)
+        taken = [index for index in command.tasks if job.owner.get(index, ENDED) == WAITING]
+        others = [index for index in taken if job.deaths[index] < SUSPECT]
+        there = [self.jobs[name].deaths[index] for name, index in self.owned_by(command.peer)]
+        if any(deaths >= SUSPECT for deaths in there):
+            return  # a suspect is there, and alone
+        if others or there:
+            taken = others
         if not taken:
             return
         self.holders[grant] = (command.peer, command.incarnation)
@@ -230,16 +250,44 @@ class Shadow:
         known = self.live.get(peer)
         if known is not None and incarnation <= known[0]:
             return
+        away = self.away.pop(peer, None) or Away(self.owned_by(peer), stopped=False)
+        died = not away.stopped and (known is None or command.continues != known[0])
+        if not died and away.blamed is not None:
+            name, index = away.blamed
+            suspect = self.jobs.get(name)
+            if suspect is not None and peer in suspect.killed.get(index, []):
+                suspect.killed[index].remove(peer)
         self.live[peer] = (incarnation, True)
+        self.away[peer] = away
         kept = {(k.job, k.grant, index) for k in command.kept for index in k.tasks}
         for name, index in self.owned_by(peer):
             grant = self.jobs[name].owner[index]
             if (name, grant, index) not in kept:
-                self.jobs[name].owner[index] = WAITING
-                self._say("revoked", name, index, grant)
+                self._lose(name, index, died=died)
+                self._end_if_done(name, self.jobs[name])
+        del self.away[peer]
         for grant, (holder, _) in self.holders.items():
             if holder == peer:
                 self.holders[grant] = (peer, incarnation)
+
+    def _lose(self, name: JobId, index: int, *, died: bool) -> None:
+        """The task's owner is gone. The third that died of it, and of nothing else, is the last."""
+        job = self.jobs[name]
+        grant = job.owner[index]
+        peer = self.holders[grant][0]
+        away = self.away[peer]
+        job.owner[index] = WAITING
+        self._say("revoked", name, index, grant)
+        job.deaths[index] += died
+        if died and away.owned == [(name, index)]:
+            away.blamed = name, index
+            killed = job.killed.setdefault(index, [])
+            killed.append(peer)
+            if len(killed) == KILLS:
+                job.causes[index] = Cause.PEER_LOST
+                job.owner[index] = ENDED
+                job.left -= 1
+                self._say("recorded", name, index, f"{grant} {Cause.PEER_LOST}")
 
     def _cancel(self, name: JobId) -> None:
         job = self.jobs.get(name)
@@ -290,6 +338,8 @@ class Shadow:
             self.replaced.append((name, at, digest))
         del job.causes[index]
         job.failures.pop(index, None)
+        job.killed.pop(index, None)
+        del job.deaths[index]
         job.owner[index] = WAITING
         job.left += 1
         job.state, job.ran_again = "running", True

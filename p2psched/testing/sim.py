@@ -32,6 +32,7 @@ from p2psched.model.raft import Member, RaftMessage, Snapshot
 from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
+from p2psched.testing.sim_executor import KilledByTaskError
 from p2psched.testing.sim_items import Arrived, Item
 from p2psched.testing.sim_net import SimNetwork
 from p2psched.testing.sim_peer import SimPeer
@@ -168,6 +169,10 @@ class SimCluster:
             self.happened["crashed at the disk"] += 1
             self.referees.look_at(peer)  # what it said before it crashed, it said
             self.crash(peer.number)
+        except KilledByTaskError:
+            self.happened["killed by a task"] += 1
+            self.referees.on_crash(peer)
+            self._end(peer, power_lost=False)
         except OSError:
             self.happened["stopped by its disk"] += 1
             self.crash(peer.number, power_lost=True)

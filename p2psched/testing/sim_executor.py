@@ -16,9 +16,11 @@ import msgspec
 from p2psched.model import chunks
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
+from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment
 from p2psched.model.taskset import TaskSet
 
+_LARGE, _KILLS = 2, 3  # words of a job's name, if it has so many
 STOP_US_MAX: Final = 2_000_000  # SIGTERM, grace, SIGKILL
 _FAILURES: Final = (Cause.EXIT, Cause.SIGNAL, Cause.EXCEPTION, Cause.TOO_LARGE)
 
@@ -32,20 +34,24 @@ def sim_job(
     cpus: int = 1,
     function: bool = False,
     large_permille: int = 0,
+    kill_permille: int = 0,
     copies: int = 2,
     keep_ms: int | None = None,
 ) -> JobSpec:
     """A job for a simulated cluster. With `function` the tasks must be 0..n-1. `large_permille` of
     the tasks have large results: those of a function are the same whenever it runs, those of a
-    program are others under each grant."""
+    program are others under each grant. `kill_permille` of the tasks kill their peer, always."""
     size = len(tasks)
     work = (
         FunctionWork("sim:task", b"", (chunks.pack([b""] * size),), size, "3.11")
         if function
         else ProgramWork(("task",))
     )
+    words = [mean_us, fail_permille, large_permille, kill_permille]
+    while not words[-1] and len(words) > _LARGE:
+        words.pop()
     return JobSpec(
-        name=f"{mean_us} {fail_permille}" + (f" {large_permille}" if large_permille else ""),
+        name=" ".join(map(str, words)),
         tasks=tasks,
         work=work,
         retries=retries,
@@ -55,6 +61,21 @@ def sim_job(
     )
 
 
+def _word(name: str, position: int) -> int:
+    words = name.split()
+    return int(words[position]) if len(words) > position else 0
+
+
+def kills_its_peer(name: str, job: JobId, index: int) -> bool:
+    """True if this task of a simulated job kills whatever peer runs it; `name`: the job's."""
+    draw = hashlib.sha256(f"{job}:{index}:kills".encode()).digest()
+    return int.from_bytes(draw[:4]) % 1000 < _word(name, _KILLS)
+
+
+class KilledByTaskError(Exception):
+    """A task has ended the process that runs it."""
+
+
 def value_of(batch: Batch, index: int) -> bytes:
     """What a task of a simulated job returns."""
     return f"{batch.job}:{index}:{batch.grant}".encode()
@@ -62,11 +83,8 @@ def value_of(batch: Batch, index: int) -> bytes:
 
 def blobs_of(batch: Batch, index: int) -> tuple[ResultBlob, ...]:
     """The large parts of a task's result: its value, a file, both, or none; drawn from its name."""
-    _, _, *large = map(int, batch.spec.name.split())
-    if not large:
-        return ()
     draw = hashlib.sha256(f"{batch.job}:{index}".encode()).digest()
-    if int.from_bytes(draw[:4]) % 1000 >= large[0]:
+    if int.from_bytes(draw[:4]) % 1000 >= _word(batch.spec.name, _LARGE):
         return ()
     names = (("",), ("weights",), ("", "weights"))[draw[4] % 3]
     run = "" if isinstance(batch.spec.work, FunctionWork) else batch.grant
@@ -133,6 +151,9 @@ class SimExecutor:
         if isinstance(item, BatchStops):
             del self._runs[item.batch]
             return [Ended(item.batch, TaskSet.from_indices(run.left))]
+        batch = run.batch
+        if any(kills_its_peer(batch.spec.name, batch.job, index) for index, _, _ in run.now):
+            raise KilledByTaskError
         events: list[ExecutorEvent] = [Progress(item.batch, _segments(run))]
         if run.left:
             self._begin(run)

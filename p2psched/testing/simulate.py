@@ -21,11 +21,13 @@ from p2psched.model.limits import KIB
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_executor import kills_its_peer, sim_job
 from p2psched.testing.sim_world import Snapshots
 
 EVENTS: Final = 4_000  # while faults last
 PEACE_MS: Final = 30_000
+KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five die, or a few more
+KILLER_JOBS_MAX: Final = 2
 STORM_MS_MAX: Final = 120_000  # faults end then, however little happened
 WORK_US_MAX: Final = 6_000_000  # of all tasks together: it must fit into the peace
 CALM_MS: Final = 250  # between two looks whether all is done
@@ -47,6 +49,7 @@ class Options:
     formed: bool | None = None
     snapshots: Snapshots | None = None
     jobs_max: int = 40
+    poison: bool = True  # a few tasks kill their peers, in some seeds
     keeping: bool = True  # callers forget, pin and run again; some results are large
 
 
@@ -69,6 +72,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     options = options or Options()
     rng = random.Random(seed)
     cluster = _draw_cluster(seed, rng, options)
+    cluster.referees.poison.strict = cluster.faults == Faults()
     workload = Workload(cluster, rng, options)
     workload.next()
     start_storm(cluster, rng)
@@ -77,7 +81,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     workload.stop()
     cluster.heal()
     healed_us = cluster.now_us
-    _await_end(cluster)
+    _await_end(cluster, PEACE_MS + KILLER_MS * workload.killer_count)
     return _report(cluster, healed_us)
 
 
@@ -117,14 +121,14 @@ def _draw_snapshots(rng: random.Random) -> Snapshots:
     return Snapshots(every, Compaction(entries, size, most, piece))
 
 
-def _await_end(cluster: SimCluster) -> None:
+def _await_end(cluster: SimCluster, peace_ms: int) -> None:
     referees, peers = cluster.referees, cluster.peers
 
     def all_done() -> bool:
         all_ended = not cluster.callers.waiting and referees.has_ended(peers)
         return all_ended and referees.keeping.is_settled(peers)
 
-    cluster.run_until(all_done, within_ms=PEACE_MS, every=25)
+    cluster.run_until(all_done, within_ms=peace_ms, every=25)
     # An owner may still end what was taken from it, and learns of its last outcomes.
     cluster.run_for(CALM_MS)
     cluster.run_until(
@@ -141,6 +145,7 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
     happened["entries"] = len(cluster.referees.committed)
     happened["jobs"] = len(cluster.referees.accepted)
     happened["jobs cancelled"] = len(cluster.referees.cancelled)
+    happened["tasks blamed"] = len(cluster.referees.poison.blamed)
     happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
     for what in ("reopened", "lost", "large"):
         happened[f"tasks {what}"] = cluster.referees.shadow.counts[what]
@@ -178,6 +183,19 @@ class Workload:
         self._pause_ms = rng.choice((20, 200, 1_000))
         self._submits: list[SubmitJob] = []
         self._stopped = False
+        # Drawn apart: a seed without such tasks is the run that it was before there were any.
+        self._poison = random.Random(f"poison {cluster.seed}")
+        self._killer_jobs_left = self._poison.choice((0, 0, KILLER_JOBS_MAX))
+        self._killer_jobs_left *= options.poison
+
+    @property
+    def killer_count(self) -> int:
+        """Tasks that kill their peers, of all jobs."""
+        return sum(
+            kills_its_peer(submit.spec.name, submit.job, index)
+            for submit in self._submits
+            for index in submit.spec.tasks
+        )
 
     def stop(self) -> None:
         self._stopped = True
@@ -218,10 +236,18 @@ class Workload:
             large_permille=rng.choice((0, 0, 300, 1000)) if self._keeping else 0,
             copies=rng.choice((1, 2, 2, 3)) if self._keeping else 2,
             keep_ms=rng.choice((None, None, None, 200, 1_500, 4_000)) if self._keeping else None,
+            kill_permille=self._draw_killers(size),
         )
         command = SubmitJob(JobId(new_id(rng)), spec)
         self._submits.append(command)
         self._cluster.ask(command, self._on_answer)
+
+    def _draw_killers(self, size: int) -> int:
+        """One task of the job or two, more or less, in two jobs of a seed."""
+        if not self._killer_jobs_left or self._poison.random() < 0.7:
+            return 0
+        self._killer_jobs_left -= 1
+        return min(1000, self._poison.choice((1000, 2000)) // size)
 
     def _keep(self, submit: SubmitJob) -> None:
         """Forget, pin, run again; and what peers say too late."""

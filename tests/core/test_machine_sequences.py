@@ -72,7 +72,14 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
     st.builds(Place, JOBS, SETS, PEERS, INCARNATIONS),
     st.builds(Complete, JOBS, GRANTS, st.tuples(SEGMENTS) | st.tuples(SEGMENTS, SEGMENTS)),
     st.builds(up, PEERS, INCARNATIONS, st.tuples(st.builds(KeptGrant, JOBS, GRANTS, SETS))),
-    st.builds(PeerDown, PEERS, INCARNATIONS, st.just("")),
+    st.builds(PeerDown, PEERS, INCARNATIONS, st.just(""), st.booleans()),
+    st.builds(
+        lambda peer, incarnation: msgspec.structs.replace(
+            up(peer, incarnation), continues=incarnation - 1
+        ),
+        PEERS,
+        INCARNATIONS,
+    ),
     st.builds(Cancel, JOBS),
     st.builds(Forget, JOBS),
     st.builds(Pin, JOBS, st.booleans()),

@@ -286,7 +286,7 @@ def test_results_are_proposed_until_they_are_committed_and_count_once(peer: Peer
 
 def test_a_peer_that_leaves_says_so_and_is_answered_when_it_is_committed(peer: Peer) -> None:
     peer.do(Leaving(peer.now_ms, 9))
-    assert peer.round() == [PeerDown(P, 1, "stopped")]
+    assert peer.round() == [PeerDown(P, 1, "stopped", stopped=True)]
     assert peer.answers() == []
     peer.commit()
     assert peer.answers() == [Answered(9, Acknowledged())]
@@ -313,7 +313,7 @@ def test_a_peer_that_leaves_before_the_ledger_knows_it_waits_until_it_does() -> 
     peer.do(Leaving(peer.now_ms, 9))
     assert [type(command) for command in peer.round()] == [PeerUp]
     peer.commit()
-    assert peer.round() == [PeerDown(P, 1, "stopped")]
+    assert peer.round() == [PeerDown(P, 1, "stopped", stopped=True)]
     peer.commit()
     assert peer.answers() == [Answered(9, Acknowledged())]
     assert not peer.scheduler.machine.peers[P].live
@@ -332,4 +332,4 @@ def test_a_farewell_that_nobody_waits_for_is_not_said() -> None:
 def test_a_peer_that_leaves_takes_no_new_incarnation(peer: Peer) -> None:
     peer.do(Leaving(peer.now_ms, 9))
     peer.do(Renewed(peer.now_ms, 2))
-    assert peer.round() == [PeerDown(P, 1, "stopped")]
+    assert peer.round() == [PeerDown(P, 1, "stopped", stopped=True)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 import threading
+from pathlib import Path
 
 MANY_BYTES = 100 * 1024 * 1024
 
@@ -37,3 +39,14 @@ def misbehave(kind: str) -> object:
             for _ in range(MANY_BYTES // len(piece)):
                 sys.stdout.buffer.write(piece)
     return kind
+
+
+def kill_peer(index: int, bad: int) -> int:
+    """One of the tasks kills the peer that it runs on: the parent of the starter that made us."""
+    if index == bad:
+        stat = Path(f"/proc/{os.getppid()}/stat").read_text()
+        peer = int(stat.rpartition(")")[2].split()[1])
+        assert b"p2psched" in Path(f"/proc/{peer}/cmdline").read_bytes(), "no peer: spare it"
+        os.kill(peer, signal.SIGKILL)
+        signal.pause()
+    return index

@@ -39,7 +39,8 @@ def bound_ms(*, leader_died: bool) -> int:
 
 
 def regrants_ms(seed: int, *, leader_dies: bool) -> list[int]:
-    """Kill an owner, wait until all of its tasks have a newer grant, bring it back; and again."""
+    """Kill an owner, wait until all of its tasks have a newer grant, bring it back; and again, with
+    new tasks: what has lost two owners waits until a peer is free."""
     cluster = SimCluster(seed=seed, peers=3, slots=(4,), timing=TIMING)
     referees, taken = cluster.referees, []
 
@@ -50,8 +51,8 @@ def regrants_ms(seed: int, *, leader_dies: bool) -> list[int]:
     def owners() -> list[SimPeer]:
         return [peer for peer in cluster.peers if referees.shadow.owned_by(peer.id)]
 
-    cluster.submit(sim_job(TASKS, mean_us=10**9))
     for _ in range(KILLS_OF_ONE_CLUSTER):
+        job = cluster.submit(sim_job(TASKS, mean_us=10**9))
         cluster.run_until(is_whole, within_ms=10_000)
         cluster.run_for(cluster.rng.randrange(2_000, 3_000))
         leader = run_until_led(cluster)
@@ -61,7 +62,9 @@ def regrants_ms(seed: int, *, leader_dies: bool) -> list[int]:
         cluster.run_until(lambda o=owner: o not in owners(), within_ms=30_000)  # type: ignore[misc]
         if (owner is leader) == leader_dies:
             taken.append(max(referees.regrant_ms[before:]))
+        cluster.cancel(job)
         cluster.start(owner.number)
+        cluster.run_until(lambda j=job: cluster.state_of(j) == "cancelled", within_ms=10_000)  # type: ignore[misc]
     return taken
 
 

@@ -1,0 +1,108 @@
+"""Tasks that kill their peers: who is suspected, and who has been seen to do it.
+
+The ledger does not know what a peer had started when it died, so all that it owned may have killed
+it. A task that was there `SUSPECT_DEATHS` times is a suspect, and suspects are granted only to a
+peer that owns nothing, which then gets nothing else. Only a death of a peer that owned exactly one
+task counts as a kill; at `POISON_DEATHS` of them the task has failed.
+
+A peer that was stopped, or cut off and back as the same process, has not died. While it is away
+nobody can tell: what it owned alone counts as killed then, and no more once it is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core.state import LedgerState, PeerRow
+from p2psched.model import chunks, items
+from p2psched.model.ids import PeerId
+from p2psched.model.job import Cause, Segment
+from p2psched.model.taskset import EMPTY, TaskSet
+
+POISON_DEATHS: Final = 3  # of peers that owned nothing but the task
+GROUPS_MAX: Final = 64  # that suspects of equal standing are split into
+
+
+def note_down(s: LedgerState, row: PeerRow, *, stopped: bool) -> None:
+    """A peer is away from now on: remember what its death would be blamed on."""
+    row.stopped = stopped
+    row.alone = row.blamed = None
+    if stopped or row.owned != 1:
+        return
+    for job in s.jobs_with_grants():
+        for held in job.grants.values():
+            if held.peer == row.info.peer:
+                row.alone = job.id, held.tasks.first
+
+
+def note_back(s: LedgerState, row: PeerRow) -> None:
+    """A peer is back, and it is the same process: what was thought to have killed it has not."""
+    if row.blamed is None:
+        return
+    job, index = s.jobs.get(row.blamed[0]), row.blamed[1]
+    killed = job.killed.get(index, []) if job is not None else []
+    if row.info.peer in killed:  # and not run again since
+        killed.remove(row.info.peer)
+
+
+def lose(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, *, died: bool) -> None:
+    """Take tasks from an owner that is lost: they wait, or have failed."""
+    if not tasks:
+        return
+    s.lose(job, held, tasks)
+    job.waiting = job.waiting | tasks
+    if not died:
+        return
+    job.deaths.increment(tasks)
+    if job.suspects:
+        s.suspected[job.id] = None
+    row = s.peers[held.peer]
+    index = tasks.first
+    if row.alone == (job.id, index):
+        row.alone, row.blamed = None, row.alone
+        killed = job.killed.setdefault(index, [])
+        killed.append(held.peer)
+        if len(killed) >= POISON_DEATHS:
+            _fail(s, job, held, index)
+
+
+def _fail(s: LedgerState, job: Job, held: HeldGrant, index: int) -> None:
+    task = TaskSet.of(index, index + 1)
+    job.waiting = job.waiting - task
+    job.failed = job.failed | task
+    item = items.pack({"type": "PeerLost", "message": _story(s, job.killed[index])})
+    s.record(job, held, Segment(index, index + 1, Cause.PEER_LOST, chunks.pack([item])))
+
+
+def _story(s: LedgerState, killed: list[PeerId]) -> str:
+    names = [s.peers[peer].info.name or peer for peer in killed]
+    return (
+        f"its peer died {len(killed)} times while it ran nothing else ({', '.join(names)}): see "
+        "what the task does to a machine (memory, devices, signals) before you run it again"
+    )
+
+
+def grantable(job: Job, row: PeerRow, tasks: TaskSet) -> TaskSet:
+    """What of `tasks` the peer may be granted together. Who proposed it may not have seen all that
+    was granted before: that suspects are alone is decided here."""
+    if row.suspects:
+        return EMPTY
+    suspects = tasks & job.suspects
+    others = tasks - suspects
+    if others or not suspects:
+        return others
+    return EMPTY if row.owned else suspects
+
+
+def groups(job: Job) -> Iterator[TaskSet]:
+    """The suspects that wait, in the groups that are granted alone: at most `GROUPS_MAX` of those
+    that saw equally many deaths, so that a few are tried one by one, and of many only the group
+    that kills again is split further. The least suspect come first."""
+    for _, part in job.deaths.split(job.placeable & job.suspects):
+        rest = part
+        while rest:
+            group = rest.take(-(-len(rest) // GROUPS_MAX))
+            rest = rest - group
+            yield group

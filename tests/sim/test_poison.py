@@ -1,0 +1,63 @@
+"""Tasks that kill their peers, in simulated clusters (E2)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from p2psched.core.jobs import SUSPECT_DEATHS
+from p2psched.core.poison import POISON_DEATHS
+from p2psched.model.ids import JobId
+from p2psched.model.job import Cause
+from p2psched.model.taskset import TaskSet
+from p2psched.testing.faults import Faults
+from p2psched.testing.sim import SimCluster
+from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.simulate import Options, simulate
+
+WITHIN_MS = 120_000
+
+
+def run_poison(seed: int, *, peers: int, tasks: int, permille: int) -> tuple[SimCluster, JobId]:
+    """A job of which some tasks kill their peers, until it has ended; nothing else goes wrong."""
+    cluster = SimCluster(seed=seed, peers=peers)
+    cluster.referees.poison.strict = True
+    spec = sim_job(TaskSet.of(0, tasks), mean_us=50_000, kill_permille=permille)
+    job = cluster.submit(spec)
+    cluster.run_until(
+        lambda: cluster.state_of(job) in {"succeeded", "failed"}, within_ms=WITHIN_MS, every=10
+    )
+    return cluster, job
+
+
+@pytest.mark.parametrize("peers", [1, 2, 3, 5])
+def test_a_task_that_always_kills_its_peer_has_failed_after_exactly_three_deaths(
+    peers: int,
+) -> None:
+    cluster, job = run_poison(1, peers=peers, tasks=1, permille=1000)
+    assert cluster.happened["killed by a task"] == POISON_DEATHS
+    assert cluster.referees.shadow.jobs[job].causes == {0: Cause.PEER_LOST}
+
+
+@pytest.mark.parametrize("peers", [1, 3, 5])
+def test_the_tasks_beside_it_succeed_and_few_peers_die_of_it(peers: int) -> None:
+    seen: Counter[int] = Counter()
+    for seed in range(12):
+        cluster, job = run_poison(seed, peers=peers, tasks=40, permille=40)
+        twin = cluster.referees.shadow.jobs[job]
+        killers = {i for i in twin.owner if cluster.referees.poison.kills(job, i)}
+        assert twin.failed == killers
+        assert set(twin.causes) == set(range(40))
+        most = len(killers) * (SUSPECT_DEATHS + POISON_DEATHS)
+        assert len(killers) * POISON_DEATHS <= cluster.happened["killed by a task"] <= most
+        seen[len(killers)] += 1
+    assert len(seen) > 2
+
+
+def test_where_nothing_else_dies_no_innocent_task_is_blamed() -> None:
+    """The referee is strict then."""
+    blamed = 0
+    for seed in range(15):
+        blamed += simulate(seed, Options(faults=Faults(), events=2_500)).happened["tasks blamed"]
+    assert blamed > 5
