@@ -41,7 +41,7 @@ def variable() -> Iterator[Variable]:
 def seen_by_a_child() -> str:
     """Of the environment as the C library has it: none is passed."""
     script = f'echo "${{{NAME}-unset}}"'
-    return subprocess.run(["sh", "-c", script], capture_output=True, text=True).stdout[:-1]
+    return subprocess.check_output(["sh", "-c", script], text=True)[:-1]
 
 
 def test_a_value_is_seen_here_and_by_children(variable: Variable) -> None:
