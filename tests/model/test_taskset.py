@@ -76,6 +76,12 @@ def test_operators_with_many_ranges_and_few_do_what_they_do_on_sets(
         assert all((index in found) == (index in wanted) for index in range(140))
 
 
+@given(st.lists(INDICES, max_size=6))
+def test_a_union_of_many_is_that_of_all_their_indices(parts: list[set[int]]) -> None:
+    found = TaskSet.union(map(TaskSet.from_indices, parts))
+    assert found == TaskSet.from_indices(set[int]().union(*parts))
+
+
 def test_one_task_more_costs_no_walk_over_all_ranges() -> None:
     """As where tasks fail by turns: counted in steps of the interpreter, which no load changes."""
     many = TaskSet(tuple((2 * n, 2 * n + 1) for n in range(20_000)))
