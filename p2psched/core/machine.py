@@ -182,7 +182,7 @@ class Machine(LedgerState):
         if tasks:
             estimate_us = job.estimate_us or self.estimate_us
             cost_us = estimate_us * job.spec.cpus
-            held = HeldGrant(grant, command.peer, command.incarnation, tasks, cost_us)
+            held = HeldGrant(grant, row.info.peer, command.incarnation, tasks, cost_us)
             job.grants[grant] = held
             self.load(held, len(tasks))
             self.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))

@@ -7,7 +7,6 @@ With few ranges on one side they cost a lookup for each, and at most a copy of t
 
 from __future__ import annotations
 
-import copy
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -148,7 +147,7 @@ def _trusted(ranges: tuple[Range, ...]) -> TaskSet:
     """What our own arithmetic made needs no look at each range."""
     if not ranges:
         return EMPTY
-    made = copy.copy(EMPTY)
+    made: TaskSet = EMPTY.__copy__()  # type: ignore[attr-defined]  # of every struct
     msgspec.structs.force_setattr(made, "ranges", ranges)
     return made
 
