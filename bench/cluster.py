@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from bench.memory import peak_mib
 from p2psched import Client
 from p2psched.model.errors import P2PSchedError
 
@@ -25,10 +26,12 @@ _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Cluster:
-    """Peers with the given slots; the first one founds the cluster."""
+    """Peers with the given slots, and other options of `start`; the first one founds the
+    cluster."""
 
-    def __init__(self, slots: Sequence[int]) -> None:
+    def __init__(self, slots: Sequence[int], options: Sequence[str] = ()) -> None:
         self._slots = slots
+        self._options = options
         self.folder = Path(tempfile.mkdtemp(prefix="p2psched-bench-"))
         self.addresses = [f"127.0.0.1:{_free_port()}" for _ in slots]
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -36,6 +39,9 @@ class Cluster:
     @property
     def runtime_dir(self) -> Path:
         return self.folder / "run"
+
+    def data(self, number: int) -> Path:
+        return self.folder / f"bench{number}"
 
     @property
     def pids(self) -> frozenset[int]:
@@ -52,7 +58,8 @@ class Cluster:
     def _start_peer(self, number: int) -> subprocess.Popen[bytes]:
         name = f"bench{number}"
         command = [sys.executable, "-m", "p2psched", "start", "--name", name]
-        command += ["--data", str(self.folder / name), "--slots", str(self._slots[number])]
+        command += ["--data", str(self.data(number)), "--slots", str(self._slots[number])]
+        command += self._options
         command += ["--listen", self.addresses[number]]
         command += ["--join", self.addresses[0]] if number and len(self.processes) == number else []
         return self._spawn(command, self.folder / f"{name}.log")
@@ -124,6 +131,18 @@ class Cluster:
                     found[f"peer{number}_process{age}"] = process.memory_info().rss / 2**20
         return found
 
+    def reset_peaks(self) -> None:
+        """`peaks_mib` counts from now on."""
+        for pid in self.pids:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def peaks_mib(self) -> dict[str, float]:
+        """The most resident memory of each peer, without its workers."""
+        return {
+            f"peer{number}_peak_mib": peak_mib(process.pid)
+            for number, process in enumerate(self.processes)
+        }
+
     def sync_times_us(self, count: int) -> list[float]:
         """What one small append with fdatasync costs where the peers keep their logs."""
         path = os.path.join(self.folder, "sync-probe")  # noqa: PTH118 (beside os.open)
@@ -163,8 +182,8 @@ def pss_mib(process: psutil.Process) -> float:
 
 
 @contextlib.asynccontextmanager
-async def running(slots: Sequence[int]) -> AsyncIterator[Cluster]:
-    cluster = Cluster(slots)
+async def running(slots: Sequence[int], options: Sequence[str] = ()) -> AsyncIterator[Cluster]:
+    cluster = Cluster(slots, options)
     try:
         await cluster.start()
         yield cluster

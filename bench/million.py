@@ -10,8 +10,8 @@ import json
 import resource
 import sys
 import time
-from pathlib import Path
 
+from bench.memory import peak_mib
 from bench.work import work
 from p2psched import Client
 from p2psched.model.errors import P2PSchedError
@@ -39,14 +39,6 @@ async def run(address: str, runtime_dir: str, count: int) -> dict[str, float]:
         "client_submit_mib": submitted_mib,
         "client_peak_mib": peak_mib(),
     }
-
-
-def peak_mib() -> float:
-    """Of resident memory. Not ru_maxrss, which a child has from its parent."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise OSError("no VmHWM in /proc/self/status")
 
 
 def main() -> None:

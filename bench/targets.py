@@ -22,6 +22,11 @@ class Target:
 TARGETS: Final = (
     Target("functions_10k.p2psched.per_s", 50_000),
     Target("functions_1m.p2psched.per_s", 50_000),
+    Target("functions_1m.p2psched.peer0_peak_mib", 300),
+    Target("functions_1m.p2psched.peer1_peak_mib", 300),
+    Target("functions_1m.p2psched.peer2_peak_mib", 300),
+    Target("functions_1m.p2psched.show_ms_p95", 100),
+    Target("functions_1m.p2psched.jobs_ms_p95", 100),
     Target("round_trip.p2psched.p50_ms", 2.5),
     Target("round_trip.p2psched.p99_ms", 6.0),
     Target("programs.p2psched.per_s", 0.7, of="programs.posix_spawn.per_s"),

@@ -35,6 +35,11 @@ def megabyte(number: int) -> bytes:
     return number.to_bytes(8, "little") + _noise()
 
 
+def large(number: int) -> bytes:
+    """200 KB, too large to travel in the ledger, another one for each argument."""
+    return number.to_bytes(8, "little") * 25_000
+
+
 def busy(number: int) -> int:
     """A quarter of a second or so of one core."""
     value = number

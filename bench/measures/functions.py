@@ -22,6 +22,7 @@ ROUND_TRIPS: Final = 300
 CLIENTS: Final = 64
 ROUNDS: Final = 40  # of each client
 BUSY: Final = 12
+LOOK_S: Final = 0.1  # between two looks at a running job
 SHORT: Final = 400
 SHORT_S: Final = 0.01
 
@@ -62,20 +63,39 @@ def _rate(
 
 
 async def a_million(stage: Stage) -> Mapping[str, float]:
-    """In a client process of its own, whose memory is looked at."""
+    """In a client process of its own, whose memory is looked at; and what others see meanwhile."""
     cpu_s = stage.cluster.cpu_s()
+    stage.cluster.reset_peaks()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.million", stage.cluster.addresses[0]),
         *(str(stage.cluster.runtime_dir), str(MANY)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate()
+    times: dict[str, list[float]] = {"show": [], "jobs": []}
+    async with asyncio.TaskGroup() as group:
+        looking = group.create_task(_look(stage.client, times))
+        out, err = await process.communicate()
+        looking.cancel()
     if process.returncode:
         raise Unsupported(err.decode().strip().rpartition("\n")[2])
     found: dict[str, float] = json.loads(out)
     found["cpu_us"] += (stage.cluster.cpu_s() - cpu_s) / MANY * 1e6
-    return found
+    for name, seen in times.items():
+        found[f"{name}_ms_p50"], found[f"{name}_ms_p95"] = at(seen, 0.5), at(seen, 0.95)
+    return {**found, **stage.cluster.peaks_mib()}
+
+
+async def _look(client: Client, times: Mapping[str, list[float]]) -> None:
+    """What `job show` and `jobs` of another client take, until it is cancelled."""
+    while True:
+        started = time.perf_counter()
+        await client.job("last")  # the same call as `job show last`
+        shown = time.perf_counter()
+        await client.jobs()
+        times["show"].append((shown - started) * 1000)
+        times["jobs"].append((time.perf_counter() - shown) * 1000)
+        await asyncio.sleep(LOOK_S)
 
 
 async def round_trips(stage: Stage) -> Mapping[str, float]:

@@ -14,21 +14,21 @@ class RangeCounter:
     __slots__ = ("_levels",)
 
     def __init__(self) -> None:
-        self._levels: list[TaskSet] = []
+        self._levels: tuple[TaskSet, ...] = ()  # there are very many counters that counted nothing
 
     def increment(self, tasks: TaskSet) -> None:
         carry = tasks
-        for level, held in enumerate(self._levels):
-            if not carry:
-                return
-            self._levels[level] = held | carry
+        levels = []
+        for held in self._levels:
+            levels.append(held | carry)
             carry = held & carry
         if carry:
-            self._levels.append(carry)
+            levels.append(carry)
+        self._levels = tuple(levels)
 
     def clear(self, tasks: TaskSet) -> None:
         """Count these from 0 again."""
-        self._levels = [left for held in self._levels if (left := held - tasks)]
+        self._levels = tuple(left for held in self._levels if (left := held - tasks))
 
     def at_least(self, count: int) -> TaskSet:
         """Tasks counted `count` times or more; `count` is 1 or more."""

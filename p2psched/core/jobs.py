@@ -154,6 +154,8 @@ class Job:
         """It ended a while ago: keep no more of it than people ask for. A repeat of an old
         `Complete` is then stale instead of a duplicate, and changes as little."""
         self.committed = {}
+        if self.succeeded == self.spec.tasks:
+            self.succeeded = self.spec.tasks  # once in memory
         self.losses = RangeCounter()
         self.failures = RangeCounter()
         self.forget_deaths(self.spec.tasks)

@@ -46,7 +46,7 @@ from p2psched.model.commands import (
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause, JobState, Segment, digest_of
-from p2psched.model.taskset import EMPTY
+from p2psched.model.taskset import EMPTY, TaskSet
 
 # The same function on the same arguments would only fail the same way.
 NEVER_RETRIED: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
@@ -182,7 +182,7 @@ class Machine(LedgerState):
             estimate_us = job.estimate_us or self.estimate_us
             cost_us, suspect = estimate_us * job.spec.cpus, bool(tasks & job.suspects)
             held = HeldGrant(
-                grant, command.peer, command.incarnation, tasks, cost_us, suspect=suspect
+                grant, row.info.peer, command.incarnation, tasks, cost_us, suspect=suspect
             )
             job.grants[grant] = held
             self.load(held, len(tasks))
@@ -203,15 +203,18 @@ class Machine(LedgerState):
         except ValueError as exc:
             return Rejected("protocol", f"results of job {job.id} are damaged: {exc}")
         accepted = duplicate = stale = EMPTY
+        ends: list[tuple[Cause, TaskSet]] = []
         for segment in command.segments:
             current = job.current_part(command.grant, segment.tasks)
             parts = segment.parts(current)
-            said = job.committed.get(command.grant, EMPTY)
-            again = (segment.tasks - current) & said
-            for part in parts:
-                self._end_attempts(job, command.grant, part)
+            again = EMPTY
+            if current != segment.tasks:
+                said = job.committed.get(command.grant, EMPTY) | accepted
+                again = (segment.tasks - current) & said
+            ends += [self._end_attempts(job, command.grant, part) for part in parts]
             accepted, duplicate = accepted | current, duplicate | again
             stale = stale | (segment.tasks - current - again)
+        self._settle(job, command.grant, accepted, ends)
         if stale:
             job.results_refused += len(stale)
             self.results_refused += len(stale)
@@ -220,19 +223,29 @@ class Machine(LedgerState):
         self.end_if_done(job)
         return Completed(accepted, duplicate, stale)
 
-    def _end_attempts(self, job: Job, grant: Grant, segment: Segment) -> None:
+    def _settle(
+        self, job: Job, grant: Grant, accepted: TaskSet, ends: list[tuple[Cause, TaskSet]]
+    ) -> None:
+        """Once for all segments: the sets of the job may have very many ranges."""
+        if not accepted:
+            return
+        job.committed[grant] = job.committed.get(grant, EMPTY) | accepted
+        good = TaskSet.union(tasks for cause, tasks in ends if cause is Cause.OK)
+        job.succeeded = job.succeeded | good
+        job.failed = job.failed | TaskSet.union(t for cause, t in ends if cause is not Cause.OK)
+
+    def _end_attempts(self, job: Job, grant: Grant, segment: Segment) -> tuple[Cause, TaskSet]:
+        """The tasks that this was the last attempt of: `_settle` them."""
         held = job.grants.get(grant)
         assert held is not None
         tasks = segment.tasks
         self.release(job, held, tasks)
-        job.committed[grant] = job.committed.get(grant, EMPTY) | tasks
         if segment.cause is Cause.OK:
-            job.succeeded = job.succeeded | tasks
             job.learn_duration(segment, len(tasks))
             self.estimate_us = (3 * self.estimate_us + job.estimate_us) // 4
             self.record(job, held, segment)
             keeping.add_blobs(self, job, segment.blobs)
-            return
+            return segment.cause, tasks
         final = tasks
         if job.spec.retries and segment.cause not in NEVER_RETRIED:
             final = tasks & job.failures.at_least(job.spec.retries)
@@ -242,9 +255,9 @@ class Machine(LedgerState):
             job.failures.increment(again)
             job.attempts_failed += len(again)
             job.waiting = job.waiting | again
-        job.failed = job.failed | final
         for part in segment.parts(final):
             self.record(job, held, part)
+        return segment.cause, final
 
     def _cancel(self, command: Cancel) -> Outcome:
         job = self.jobs.get(command.job)

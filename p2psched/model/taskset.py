@@ -2,11 +2,13 @@
 
 Invariants: ranges are non-empty, sorted, disjoint and not adjacent, so equal sets are equal values
 with equal bytes. All operations cost O(ranges of both), never O(tasks): the hot path moves sets.
+With few ranges on one side they cost a lookup for each, and at most a copy of the other side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -14,7 +16,12 @@ import msgspec
 from p2psched.model.limits import TASK_INDEX_MAX
 
 _DIGITS_MAX: Final = 20  # longer numbers are not even read; leading zeros are fine up to here
+_USUAL: Final = 16  # ranges of both together: nothing beats walking them
+# With so many times fewer ranges than the other each is looked up there. Results come a few at a
+# time, and there are very many ranges where tasks end by turns in two ways.
+_FEW: Final = 4
 Range = tuple[int, int]  # start (included), stop (excluded)
+Ranges = Sequence[Range]
 
 
 class TaskSet(msgspec.Struct, frozen=True, array_like=True):
@@ -38,6 +45,12 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True):
     def from_indices(indices: Iterable[int]) -> TaskSet:
         """Any order, duplicates allowed."""
         return TaskSet(tuple(_merge(sorted((index, index + 1) for index in indices))))
+
+    @staticmethod
+    def union(sets: Iterable[TaskSet]) -> TaskSet:
+        """Of any number of sets, at the cost of one."""
+        ranges = sorted(held for tasks in sets for held in tasks.ranges)
+        return _trusted(tuple(_merge(ranges)))
 
     @staticmethod
     def parse(text: str) -> TaskSet:
@@ -66,7 +79,7 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True):
             yield from range(start, stop)
 
     def __contains__(self, index: object) -> bool:
-        return isinstance(index, int) and any(start <= index < stop for start, stop in self.ranges)
+        return isinstance(index, int) and bool(_common(self.ranges, ((index, index + 1),)))
 
     def __str__(self) -> str:
         return ",".join(
@@ -79,15 +92,36 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True):
             return self
         if not self.ranges:
             return other
-        return TaskSet(tuple(_merge(sorted(self.ranges + other.ranges))))
+        mine, theirs = len(self.ranges), len(other.ranges)
+        if mine + theirs <= _USUAL:
+            return TaskSet(tuple(_merge(sorted(self.ranges + other.ranges))))
+        if theirs * _FEW < mine:
+            return _trusted(_join(self.ranges, other.ranges))
+        if mine * _FEW < theirs:
+            return _trusted(_join(other.ranges, self.ranges))
+        return _trusted(tuple(_merge(sorted(self.ranges + other.ranges))))
 
     def __and__(self, other: TaskSet) -> TaskSet:
-        return TaskSet(tuple(_intersect(self.ranges, other.ranges)))
+        mine, theirs = len(self.ranges), len(other.ranges)
+        if mine + theirs <= _USUAL:
+            return TaskSet(tuple(_intersect(self.ranges, other.ranges)))
+        if theirs * _FEW < mine:
+            return _trusted(tuple(_common(self.ranges, other.ranges)))
+        if mine * _FEW < theirs:
+            return _trusted(tuple(_common(other.ranges, self.ranges)))
+        return _trusted(tuple(_intersect(self.ranges, other.ranges)))
 
     def __sub__(self, other: TaskSet) -> TaskSet:
-        if not other.ranges or not self.ranges:
+        mine, theirs = self.ranges, other.ranges
+        if not theirs or not mine:
             return self
-        return TaskSet(tuple(_subtract(self.ranges, other.ranges)))
+        if len(mine) + len(theirs) <= _USUAL:
+            return TaskSet(tuple(_subtract(mine, theirs)))
+        if len(theirs) * _FEW < len(mine):
+            return _trusted(_cut(mine, theirs))
+        if len(mine) * _FEW < len(theirs):
+            theirs = tuple(_common(theirs, mine))
+        return _trusted(tuple(_subtract(mine, theirs)))
 
     @property
     def first(self) -> int:
@@ -103,10 +137,62 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True):
             stop = min(stop, start + count)
             taken.append((start, stop))
             count -= stop - start
-        return TaskSet(tuple(taken))
+        return _trusted(tuple(taken))
 
 
 EMPTY: Final = TaskSet()
+
+
+def _trusted(ranges: tuple[Range, ...]) -> TaskSet:
+    """What our own arithmetic made needs no look at each range."""
+    if not ranges:
+        return EMPTY
+    made: TaskSet = EMPTY.__copy__()  # type: ignore[attr-defined]  # of every struct
+    msgspec.structs.force_setattr(made, "ranges", ranges)
+    return made
+
+
+def _first_ending_after(ranges: Ranges, index: int) -> int:
+    """Place of the first range that does not end before `index`."""
+    place = bisect_left(ranges, (index,))
+    return place - 1 if place and ranges[place - 1][1] >= index else place
+
+
+def _join(many: tuple[Range, ...], few: tuple[Range, ...]) -> tuple[Range, ...]:
+    """Union; a lookup and a copy for each of the few."""
+    ranges = list(many)
+    for start, stop in few:
+        low = _first_ending_after(ranges, start)
+        high = bisect_left(ranges, (stop + 1,))  # those before it begin within us, or touch us
+        if low < high:
+            start, stop = min(start, ranges[low][0]), max(stop, ranges[high - 1][1])
+        ranges[low:high] = [(start, stop)]
+    return tuple(ranges)
+
+
+def _cut(many: tuple[Range, ...], few: tuple[Range, ...]) -> tuple[Range, ...]:
+    """`many` without the few; a lookup and a copy for each of these."""
+    ranges = list(many)
+    for start, stop in few:
+        low = _first_ending_after(ranges, start)
+        high = bisect_left(ranges, (stop,))
+        if low < high:
+            ends = ((ranges[low][0], start), (stop, ranges[high - 1][1]))
+            ranges[low:high] = [(begin, end) for begin, end in ends if begin < end]
+    return tuple(ranges)
+
+
+def _common(many: tuple[Range, ...], few: tuple[Range, ...]) -> list[Range]:
+    """Intersection; a lookup for each of the few, and what is found."""
+    found = []
+    for start, stop in few:
+        for place in range(_first_ending_after(many, start), len(many)):
+            begin, end = many[place]
+            if begin >= stop:
+                break
+            if end > start:
+                found.append((max(start, begin), min(stop, end)))
+    return found
 
 
 def _merge(ranges: list[Range]) -> Iterator[Range]:

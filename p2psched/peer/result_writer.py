@@ -26,6 +26,8 @@ T = TypeVar("T")
 GROUP_S: Final = 0.05  # what is committed within this time is stored together
 GROUP_EVENTS_MAX: Final = 5_000  # more are stored at once
 RECENT_BYTES_MAX: Final = 8 * MIB  # of the newest results; beyond it the oldest are only on disk
+_JOB_BYTES: Final = 1_000  # what a job takes there besides its segments, about
+_STALE_MAX: Final = 1_024  # entries of dropped segments, beyond as many as there are others
 
 
 class Recent:
@@ -35,17 +37,43 @@ class Recent:
         self._jobs: dict[JobId, deque[tuple[int, Segment]]] = {}
         self._order: deque[JobId] = deque()  # one entry a segment, oldest first
         self._bytes = 0
+        # Entries in `_order` of segments that were dropped: of a job the first so many.
+        self._stale: dict[JobId, int] = {}
+        self._stale_count = 0
 
     def add(self, event: Recorded) -> None:
-        self._jobs.setdefault(event.job, deque()).append((event.position, event.segment))
+        held = self._jobs.get(event.job)
+        if held is None:
+            held = self._jobs[event.job] = deque()
+            self._bytes += _JOB_BYTES
+        held.append((event.position, event.segment))
         self._order.append(event.job)
         self._bytes += _size(event.segment)
         while self._bytes > RECENT_BYTES_MAX:
-            job = self._order.popleft()
-            _, segment = self._jobs[job].popleft()
-            self._bytes -= _size(segment)
-            if not self._jobs[job]:
-                del self._jobs[job]
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        job = self._order.popleft()
+        if self._is_stale(job):
+            return
+        held = self._jobs[job]
+        _, segment = held.popleft()
+        self._bytes -= _size(segment)
+        if not held:
+            del self._jobs[job]
+            self._bytes -= _JOB_BYTES
+
+    def _is_stale(self, job: JobId) -> bool:
+        """True if the first entry of the job is one of a dropped segment; it counts as taken."""
+        stale = self._stale.get(job, 0)
+        if not stale:
+            return False
+        self._stale_count -= 1
+        if stale == 1:
+            del self._stale[job]
+        else:
+            self._stale[job] = stale - 1
+        return True
 
     def segments(self, job: JobId, position: int, bytes_max: int) -> Page:
         """Segments from `position` on, as many as fit (one at least); none if that one is not
@@ -65,10 +93,14 @@ class Recent:
 
     def drop(self, job: JobId) -> None:
         """Some of it counts no more: the store knows which."""
-        held = self._jobs.pop(job, ())
-        if held:
-            self._bytes -= sum(_size(segment) for _, segment in held)
-            self._order = deque(other for other in self._order if other != job)
+        held = self._jobs.pop(job, None)
+        if held is None:
+            return
+        self._bytes -= _JOB_BYTES + sum(_size(segment) for _, segment in held)
+        self._stale[job] = self._stale.get(job, 0) + len(held)
+        self._stale_count += len(held)
+        if self._stale_count > len(self._order) // 2 + _STALE_MAX:  # jobs go one after another
+            self._order = deque(other for other in self._order if not self._is_stale(other))
 
 
 class ResultWriter:

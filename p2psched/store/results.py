@@ -42,7 +42,14 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.taskset import TaskSet
 from p2psched.ports.results import Page
-from p2psched.store.results_file import Unsound, is_environment, mark, open_database, set_aside
+from p2psched.store.results_file import (
+    Unsound,
+    give_back,
+    is_environment,
+    mark,
+    open_database,
+    set_aside,
+)
 
 # What a segment costs besides its data: pages of segments without data are bounded by it too.
 SEGMENT_OVERHEAD_BYTES: Final = 32
@@ -116,6 +123,8 @@ class SqliteResults:
             self._prune()
             self._db.execute("UPDATE applied SET entry = ?", (applied_index,))
         self._applied_index = applied_index
+        with self._faults("give space back"):
+            give_back(self._db)
 
     def _insert(self, events: Sequence[Stamped]) -> None:
         self._db.executemany(

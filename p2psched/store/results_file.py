@@ -26,6 +26,9 @@ OPEN_CHECK_BYTES_MAX: Final = 32 * limits.MIB
 _BUSY_TIMEOUT_S: Final = 0.5
 _CACHE_KIB: Final = 2048
 _JOURNAL_BYTES_MAX: Final = 8 * limits.MIB  # the write-ahead log shrinks to this after its peaks
+# Free pages stay for what comes next; what is beyond is given back, a little with each store.
+FREE_BYTES_MAX: Final = 8 * limits.MIB
+GIVEN_BACK_BYTES: Final = 4 * limits.MIB
 _TABLES: Final = ("applied", "history", "lacking", "segment", "spec")
 _SCHEMA: Final = """
 BEGIN;
@@ -75,6 +78,8 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    # Has an effect on a new file only, and only before anything is written to it.
+    db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
@@ -93,6 +98,24 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
             raise Unsound(verdict)
     if len(db.execute("SELECT entry FROM applied WHERE entry >= 0").fetchall()) != 1:
         raise Unsound("it has lost its applied index")
+
+
+def give_back(db: sqlite3.Connection) -> None:
+    """Outside a transaction: make the file smaller if much of it is free, because jobs were
+    forgotten and fewer came. A disk that is full now is no fault: later is early enough. A file
+    from before this could be done keeps its size, and its free pages are used again as ever."""
+    (free,) = db.execute("PRAGMA freelist_count").fetchone()
+    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+    over = free - FREE_BYTES_MAX // page_bytes
+    if over <= 0:
+        return
+    pages = min(over, GIVEN_BACK_BYTES // page_bytes)
+    try:
+        # Each step of the statement frees one page, and `execute` takes the first one only.
+        db.executescript(f"PRAGMA incremental_vacuum({pages})")
+    except sqlite3.DatabaseError as fault:
+        if not is_environment(fault):
+            raise
 
 
 def is_environment(fault: sqlite3.Error) -> bool:

@@ -163,6 +163,15 @@ def test_the_same_complete_again_changes_nothing(ledger: Ledger) -> None:
     assert ledger.events == []
 
 
+def test_what_a_complete_says_twice_counts_once(ledger: Ledger) -> None:
+    grant = ledger.grant(ALL)
+    outcome = ledger.do(
+        complete(grant, ended(0, 4), ended(2, 6, Cause.EXCEPTION), ended(0, 2), ended(6, 10))
+    )
+    assert outcome == Completed(ALL, TaskSet.of(0, 4), EMPTY)
+    assert ledger.machine.jobs[JOB].succeeded == ALL - TaskSet.of(4, 6)
+
+
 def test_results_of_an_unknown_job_are_stale() -> None:
     ledger = Ledger()
     assert ledger.do(complete(1, ended(0, 2))) == Completed(stale=TaskSet.of(0, 2))

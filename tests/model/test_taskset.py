@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from itertools import pairwise
 
 import msgspec
@@ -51,6 +52,57 @@ def test_operators_do_what_they_do_on_sets(left: set[int], right: set[int]) -> N
     for result, expected in ((a | b, left | right), (a & b, left & right), (a - b, left - right)):
         assert list(result) == sorted(expected)
         assert _is_canonical(result)
+
+
+@given(
+    st.sets(st.integers(0, 120), min_size=40),
+    st.lists(st.tuples(st.integers(0, 125), st.integers(1, 12)), max_size=5),
+)
+def test_operators_with_many_ranges_and_few_do_what_they_do_on_sets(
+    many: set[int], pieces: list[tuple[int, int]]
+) -> None:
+    few = {index for start, size in pieces for index in range(start, start + size)}
+    a, b = TaskSet.from_indices(many), TaskSet.from_indices(few)
+    for found, wanted in (
+        (a | b, many | few),
+        (b | a, many | few),
+        (a & b, many & few),
+        (b & a, many & few),
+        (a - b, many - few),
+        (b - a, few - many),
+    ):
+        assert found == TaskSet.from_indices(wanted)
+        assert found == TaskSet(found.ranges), "its ranges keep the invariants"
+        assert all((index in found) == (index in wanted) for index in range(140))
+
+
+@given(st.lists(INDICES, max_size=6))
+def test_a_union_of_many_is_that_of_all_their_indices(parts: list[set[int]]) -> None:
+    found = TaskSet.union(map(TaskSet.from_indices, parts))
+    assert found == TaskSet.from_indices(set[int]().union(*parts))
+
+
+def test_one_task_more_costs_no_walk_over_all_ranges() -> None:
+    """As where tasks fail by turns: counted in steps of the interpreter, which no load changes."""
+    many = TaskSet(tuple((2 * n, 2 * n + 1) for n in range(20_000)))
+    one = TaskSet.of(20_001, 20_002)
+    steps = 0
+
+    def count(*_: object) -> object:
+        nonlocal steps
+        steps += 1
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)  # type: ignore[arg-type]  # it stays on for each line
+    try:
+        assert len((many | one).ranges) == 19_999
+        assert not many & one
+        assert (many - one) == many
+        assert (one - many) == one
+    finally:
+        sys.settrace(before)
+    assert steps < 1_000
 
 
 @given(INDICES, INDICES)

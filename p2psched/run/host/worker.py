@@ -24,6 +24,7 @@ from .exchange import Exchange
 from .modules import ModuleSets
 from .report import Reporter
 from .shared import Shared
+from .variables import Variable
 
 RECEIVE_BYTES: Final = 256 * 1024
 MODULES_SUFFIX: Final = ".modules"  # of the folder beside the scratch folder
@@ -75,6 +76,9 @@ class Worker:
         for descriptor in pipes:
             self._poll.register(descriptor, select.POLLIN)
         self._streams = _open_streams()
+        self._job_id, self._attempt = Variable("P2P_JOB_ID"), Variable("P2P_ATTEMPT")
+        self._fence, self._index = Variable("P2P_FENCE"), Variable("P2P_INDEX")
+        self._task_id = Variable("P2P_TASK_ID")
 
     def run(self) -> None:
         """Serve until the peer is gone."""
@@ -132,9 +136,9 @@ class Worker:
 
     def _enter(self, job: str, header: dict[str, object]) -> None:
         os.chdir(self._scratch)
-        os.environ["P2P_JOB_ID"] = job
-        os.environ["P2P_ATTEMPT"] = str(header["attempt"])
-        os.environ["P2P_FENCE"] = str(header["fence"])
+        self._job_id.set(job)
+        self._attempt.set(str(header["attempt"]))
+        self._fence.set(str(header["fence"]))
 
     def _leave(self) -> None:
         """Take away what the tasks left in the scratch folder."""
@@ -170,11 +174,13 @@ class Worker:
     def _run_range(
         self, function: functions.Function, job: _Job, start: int, arguments: list[bytes]
     ) -> None:
-        report, environ, call, exchange = self._report, os.environ, functions.call, self._exchange
+        report, call, exchange = self._report, functions.call, self._exchange
+        set_index, set_task = self._index.set, self._task_id.set
         foreign = job.python != pickling.PYTHON
         for index, argument in enumerate(arguments, start):
-            environ["P2P_INDEX"] = text = str(index)
-            environ["P2P_TASK_ID"] = f"{job.id}/{text}"
+            text = str(index)
+            set_index(text)
+            set_task(f"{job.id}/{text}")
             report.begin(index)
             cause, header, value = call(function, argument, exchange)
             if foreign:
