@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import sys
 import threading
+from pathlib import Path
 
 MANY_BYTES = 100 * 1024 * 1024
 
@@ -37,3 +39,16 @@ def misbehave(kind: str) -> object:
             for _ in range(MANY_BYTES // len(piece)):
                 sys.stdout.buffer.write(piece)
     return kind
+
+
+def noise(seed: int, size: int) -> bytes:
+    """As large as it is asked for, the same each time."""
+    return random.Random(seed).randbytes(size)
+
+
+def noise_told(path: str, seed: int, size: int) -> bytes:
+    """As `noise`; a line in the side file tells that it is made and not handed over yet."""
+    made = noise(seed, size)
+    with Path(path).open("a") as side:
+        side.write(f"{seed} {os.getppid()}\n")
+    return made
