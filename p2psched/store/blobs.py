@@ -308,7 +308,7 @@ class BlobFiles:
             if known is None or known.touched_ms > self._now_ms() - age_ms:
                 return 0
             self._forget(digest)
-            # Renamed first: to free a large file takes long, and who brings it anew must not lose it.
+            # Renamed first: freeing a large file takes long, and who brings it anew keeps it.
             gone = self.folder / "incoming" / f"{digest.hex()}.gone"
             with contextlib.suppress(FileNotFoundError):
                 self._reads.path_of(digest).replace(gone)
@@ -367,7 +367,6 @@ class BlobFiles:
             self.on_damaged(ref)
 
     def _prune_damaged(self) -> None:
-        """Keep the newest."""
         total = 0
         with contextlib.suppress(FileNotFoundError):
             found = [(path.lstat(), path) for path in (self.folder / "damaged").iterdir()]
