@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -206,6 +207,36 @@ def test_without_a_sound_copy_a_result_is_lost_and_computed_again(
             assert "run again" in told
 
     asyncio.run(story())
+
+
+def test_a_damaged_argument_is_brought_anew_and_fails_no_task(disks: Disks) -> None:
+    argument = work.noise(650, SIZE)
+
+    async def story() -> None:
+        async with disks.client() as client, asyncio.timeout(READ_S):
+            assert set(await (await client.map(zlib.crc32, [argument] * 8)).results()) == {
+                zlib.crc32(argument)
+            }
+            (ref,) = _blobs_of_size(disks, SIZE, argument)
+            *harmed, _ = disks.holders(ref)
+            for name in harmed:
+                _damage(disks.path(name, ref))
+            for _ in range(2):  # a sound copy, or the next one, is read by every peer
+                job = await client.map(zlib.crc32, [argument] * 32)
+                assert set(await job.results()) == {zlib.crc32(argument)}
+
+    asyncio.run(story())
+
+
+def _blobs_of_size(disks: Disks, least: int, content: bytes) -> set[BlobRef]:
+    """Blobs that hold `content`, on any disk; a few bytes stand before it."""
+    found = set()
+    for peer in disks.cluster.peers.values():
+        for path in (peer.data / "blobs").glob("[0-9a-f][0-9a-f]/*"):
+            size = path.stat().st_size
+            if least <= size <= least + 64 and content in path.read_bytes():
+                found.add(BlobRef(bytes.fromhex(path.name), size))
+    return found
 
 
 def test_a_peer_whose_blobs_were_deleted_says_so_and_gets_copies_again(disks: Disks) -> None:
