@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import stat
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,6 +105,10 @@ class Packer:
             status = os.stat(file.path)  # noqa: PTH116
         except OSError as error:
             raise UsageError(f"can't read {file.path}: {error.strerror}") from error
+        if not stat.S_ISREG(status.st_mode):  # a device may have no end, a pipe nobody who writes
+            raise UsageError(
+                f"can't send {file.path}: it is no plain file: copy its content to one"
+            )
         key = (str(file.path), status.st_ino, status.st_mtime_ns, status.st_size)
         ref = self._files.get(key)
         if ref is None:

@@ -26,6 +26,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -52,12 +53,10 @@ RANGE_BYTES_MAX: Final = 64 * MIB  # of one `read_range`
 _NAME: Final = re.compile(rf"[0-9a-f]{{{2 * digests.DIGEST_BYTES}}}")
 
 
+@dataclass(slots=True)
 class _Known:
-    __slots__ = ("size", "touched_ms")
-
-    def __init__(self, size: int, touched_ms: int) -> None:
-        self.size = size
-        self.touched_ms = touched_ms
+    size: int
+    touched_ms: int
 
 
 class BlobFiles:
@@ -112,7 +111,7 @@ class BlobFiles:
         try:
             status = self._reads.path_of(ref.digest).lstat()
         except OSError:
-            self._forget(ref.digest)
+            self._miss(ref)
             return False
         if status.st_size != ref.size or not stat.S_ISREG(status.st_mode):
             self._set_aside(ref, Unsound(f"{status.st_size} bytes", status.st_ino))
@@ -152,7 +151,7 @@ class BlobFiles:
         try:
             yield
         except NotHere:
-            self._forget(ref.digest)
+            self._miss(ref)
             raise
         except Unsound as fault:
             self._set_aside(ref, fault)
@@ -309,8 +308,7 @@ class BlobFiles:
             if known is None or known.touched_ms > self._now_ms() - age_ms:
                 return 0
             self._forget(digest)
-            # Under another name first: to free a large file takes long, and who brings the same
-            # blob meanwhile must not lose it.
+            # Renamed first: freeing a large file takes long, and who brings it anew keeps it.
             gone = self.folder / "incoming" / f"{digest.hex()}.gone"
             with contextlib.suppress(FileNotFoundError):
                 self._reads.path_of(digest).replace(gone)
@@ -340,12 +338,18 @@ class BlobFiles:
         self._known[digest] = _Known(size, self._now_ms())
         self._bytes += size
 
-    def _forget(self, digest: bytes) -> None:
+    def _forget(self, digest: bytes) -> bool:
+        """True if it was known."""
         with self._lock:
             known = self._known.pop(digest, None)
-            if known is not None:
-                self._bytes -= known.size
+            self._bytes -= known.size if known is not None else 0
             self._reads.forget(digest)
+        return known is not None
+
+    def _miss(self, ref: BlobRef) -> None:
+        """Its file is not there: if we knew it, somebody deleted it behind our back."""
+        if self._forget(ref.digest) and self.on_damaged is not None:
+            self.on_damaged(ref)
 
     def _set_aside(self, ref: BlobRef, fault: Unsound) -> None:
         path = self._reads.path_of(ref.digest)
@@ -363,17 +367,14 @@ class BlobFiles:
             self.on_damaged(ref)
 
     def _prune_damaged(self) -> None:
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.folder / "damaged") as found:
-            self._keep_newest([(Path(i.path), i.stat(follow_symlinks=False)) for i in found])
-
-    @staticmethod
-    def _keep_newest(stats: list[tuple[Path, os.stat_result]]) -> None:
-        stats.sort(key=lambda pair: pair[1].st_ctime_ns, reverse=True)
         total = 0
-        for number, (path, status) in enumerate(stats):
-            total += status.st_size
-            if number >= DAMAGED_KEPT_MAX or total > DAMAGED_BYTES_MAX:
-                path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            found = [(path.lstat(), path) for path in (self.folder / "damaged").iterdir()]
+            found.sort(key=lambda pair: -pair[0].st_ctime_ns)
+            for number, (status, path) in enumerate(found):
+                total += status.st_size
+                if number >= DAMAGED_KEPT_MAX or total > DAMAGED_BYTES_MAX:
+                    path.unlink(missing_ok=True)
 
     def _prepare(self) -> None:
         """Make the folders, list the blobs, and sync what a killed process may not have."""
@@ -385,16 +386,15 @@ class BlobFiles:
                 raise Refused(f"{folder} is no folder: move it away, p2psched makes its own")
         sync_folder(self.folder)
         sync_folder(self.folder.parent)
-        filled = [name for name in names[2:] if self._list_folder(self.folder / name)]
-        list(self._syncs.map(sync_folder, [self.folder / name for name in filled]))
+        for name in names[2:]:
+            self._list_folder(self.folder / name)
+        filled = sorted({self._reads.path_of(digest).parent for digest in self._known})
+        list(self._syncs.map(sync_folder, filled))
 
-    def _list_folder(self, folder: Path) -> int:
-        count = 0
+    def _list_folder(self, folder: Path) -> None:
         with os.scandir(folder) as found:
             for item in found:
                 if item.name.endswith(".new"):
                     Path(item.path).unlink(missing_ok=True)
                 elif _NAME.fullmatch(item.name) and item.is_file(follow_symlinks=False):
                     self._know(bytes.fromhex(item.name), item.stat(follow_symlinks=False).st_size)
-                    count += 1
-        return count

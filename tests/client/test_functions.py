@@ -121,6 +121,7 @@ def test_a_job_is_named_after_its_function() -> None:
         (len, [], "1 to 1,000,000 tasks, not 0"),
         (len, [threading.Lock()], "an argument can't be serialised"),
         (len, [File("/no/such/file")], "can't read /no/such/file"),
+        (len, [File("/dev/zero")], "/dev/zero: it is no plain file"),
         (3, [1], "3 is not a function"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import sys
 import threading
@@ -50,3 +51,16 @@ def kill_peer(index: int, bad: int) -> int:
         os.kill(peer, signal.SIGKILL)
         signal.pause()
     return index
+
+
+def noise(seed: int, size: int) -> bytes:
+    """As large as it is asked for, the same each time."""
+    return random.Random(seed).randbytes(size)
+
+
+def noise_told(path: str, seed: int, size: int) -> bytes:
+    """As `noise`; a line in the side file tells that it is made and not handed over yet."""
+    made = noise(seed, size)
+    with Path(path).open("a") as side:
+        side.write(f"{seed} {os.getppid()}\n")
+    return made

@@ -187,6 +187,34 @@ def test_what_is_nowhere_and_what_is_damaged_fails_its_task_with_its_name(tmp_pa
     with_pool(tmp_path, scenario, blobs=blobs)
 
 
+def test_a_task_whose_argument_is_found_damaged_is_given_back_once_and_runs_with_a_sound_copy(
+    tmp_path: Path,
+) -> None:
+    blobs = DiskBlobs(tmp_path / "blobs")
+    (tmp_path / "blobs" / "damaged").mkdir()
+
+    async def scenario(rig: Rig) -> None:
+        spec = packed(
+            blobs, f"{SAMPLES}:total_of", calls([np.ones(50_000)] * 2, [1, 2]), modules="none"
+        )
+        (ref,) = work_of(spec).blobs
+        blobs.elsewhere(blobs.path(ref).read_bytes())
+        blobs.path(ref).write_bytes(bytes(ref.size))
+        outcome = await rig.run(spec)
+        assert outcome.unstarted == TaskSet.of(0, 2)
+        assert not outcome.tasks
+        assert (tmp_path / "blobs" / "damaged" / str(ref)).read_bytes() == bytes(ref.size)
+        outcome = await rig.run(spec)
+        assert [outcome.tasks[index].open() for index in (0, 1)] == [50_001.0, 50_002.0]
+        assert blobs.fetched == [ref]
+        blobs.path(ref).write_bytes(bytes(ref.size))  # this disk does it again: no endless circle
+        again = (await rig.run(spec)).tasks[0]
+        assert again.cause is Cause.NOT_STARTABLE
+        assert f"{ref} is damaged" in str(again.header["message"])
+
+    with_pool(tmp_path, scenario, blobs=blobs, slots=1)
+
+
 def test_large_code_travels_as_a_blob(tmp_path: Path) -> None:
     blobs = DiskBlobs(tmp_path / "blobs")
     table = bytes(range(256)) * 1_000

@@ -147,3 +147,20 @@ def test_a_file_that_lies_under_a_wrong_name_is_not_that_blob(tmp_path: Path) ->
     with pytest.raises(NotHere):
         get(again, other)
     again.close()
+
+
+def test_a_file_that_somebody_deleted_is_told_once_and_one_that_we_deleted_is_not(
+    tmp_path: Path,
+) -> None:
+    damaged: list[BlobRef] = []
+    store = _open(tmp_path / "blobs", damaged)
+    ref = put(store, DATA)
+    blob_path(store, ref).unlink()
+    assert not store.is_here(ref)
+    assert not store.is_here(ref)
+    assert damaged == [ref]
+    put(store, DATA)
+    assert store.delete(ref.digest) == len(DATA)
+    assert not store.is_here(ref)
+    assert damaged == [ref]
+    store.close()

@@ -82,12 +82,14 @@ def load_code(code: bytes, python: str) -> Function:
 
 
 def call(function: Function, arguments: bytes, exchange: Exchange) -> Outcome:
-    """Run one task. Never raises."""
+    """Run one task. Raises Damaged, before it has begun, and nothing else."""
     try:
         if arguments[0] == values.MARK:
             args, kwargs = exchange.open(arguments)
         else:
             args, kwargs = pickle.loads(arguments)  # noqa: S301, TID251 - this is a worker
+    except large.Damaged:
+        raise  # nothing of the task has run: it may start over with a sound copy
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the task's outcome
         text = f"the arguments can't be opened by {sys.executable} ({describe(error)})"
         return frames.NOT_STARTABLE, {"message": text}, b""

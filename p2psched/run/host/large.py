@@ -32,6 +32,10 @@ class Missing(Exception):
     """A blob can't be read here; the text says which and why."""
 
 
+class Damaged(Missing):
+    """It was, and is set aside now: the peer can bring a sound copy."""
+
+
 class TooLarge(Exception):
     """More bytes than a blob may have, or than the disk has room for."""
 
@@ -87,10 +91,26 @@ class BlobFolder:
             self._verified.move_to_end(digest)
             return
         if status.st_size != size or files.digest_file(descriptor) != (digest, size):
-            raise Missing(f"blob {digest.hex()} is damaged on this peer's disk")
+            kind = Damaged if self._set_aside(digest, status.st_ino) else Missing
+            raise kind(f"blob {digest.hex()} is damaged on this peer's disk")
         self._verified[digest] = state
         if len(self._verified) > VERIFIED_MAX:
             self._verified.popitem(last=False)
+
+    def _set_aside(self, digest: bytes, inode: int) -> bool:
+        """True if it makes sense to ask for it again: not if it was damaged before, too."""
+        path, aside = self._path((digest, 0)), f"{self._folder}/damaged/{digest.hex()}"
+        try:
+            if os.lstat(path).st_ino != inode:
+                return True  # a sound copy has come in its place meanwhile
+        except OSError:
+            return True  # somebody else has set it aside
+        is_first = not os.path.lexists(aside)
+        try:
+            os.replace(path, aside)  # noqa: PTH105 - as above
+        except OSError:
+            return False
+        return is_first
 
 
 class Writer:

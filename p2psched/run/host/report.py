@@ -38,6 +38,12 @@ class Reporter:
         self._started_ns = time.monotonic_ns()
         self._shared.begin(index, self._started_ns)
 
+    def give_back(self) -> None:
+        """The task that was begun has not run: it and what is behind it may run again. Results so
+        far are sent. The host ends after this."""
+        self._shared.unbegin()
+        self.flush()
+
     def finish(self, index: int, cause: int, item: bytes) -> None:
         now_ns = time.monotonic_ns()
         busy_us = (now_ns - self._started_ns) // 1000

@@ -67,6 +67,10 @@ class Shared:
     def begin(self, index: int, now_ns: int) -> None:
         _INDEX_RUNNING_STARTED.pack_into(self._map, _INDEX_AT, index, 1, 0, now_ns)
 
+    def unbegin(self) -> None:
+        """The task that was begun has not run, and nothing of it."""
+        _INDEX_RUNNING_STARTED.pack_into(self._map, _INDEX_AT, 0, 0, 0, 0)
+
     def note_group(self, group: int) -> None:
         """The process group of the program that runs now; 0 for none."""
         struct.pack_into("<Q", self._map, _GROUP_AT, group)

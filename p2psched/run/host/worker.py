@@ -87,7 +87,11 @@ class Worker:
         while data := self._peer.recv(RECEIVE_BYTES):
             for kind, body in reader.feed(data):
                 if kind == frames.RUN:
-                    self._run_batch(body)
+                    try:
+                        self._run_batch(body)
+                    except large.Damaged:  # the peer brings what these tasks need once more
+                        self._report.give_back()
+                        return
                 elif kind == frames.JOB:
                     job = _Job(body)
                     self._jobs[job.id] = job
@@ -159,6 +163,8 @@ class Worker:
                 else:
                     code = self._data(job.code, job.code_ref)
                     job.function = functions.load_code(code, job.python)
+        except large.Damaged:
+            raise
         except (large.Missing, ValueError, OSError) as error:
             raise functions.NotStartable(f"the function's code can't be read: {error}") from error
         return job.function
