@@ -38,8 +38,9 @@ def wait_s(size: int) -> float:
 class ResultBlob(msgspec.Struct, frozen=True, array_like=True):
     """A blob that belongs to the result of one task, and who has it on disk.
 
-    `name` is empty for the task's value, else that of a file. `holders` are sorted; peers that
-    were lost with their disks stay in it until somebody says so.
+    `name` is empty for the task's value, that of a file for one which a program hands over, and
+    the digest for a file inside a value: a task has one blob of each name. `holders` are sorted;
+    peers that were lost with their disks stay in it until somebody says so.
     """
 
     index: int
