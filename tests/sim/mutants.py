@@ -21,7 +21,7 @@ from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import RaftState, Timing
 from p2psched.core.state import LedgerState
 from p2psched.model.ids import PeerId
-from p2psched.model.job import Segment
+from p2psched.model.job import Cause, Segment
 from p2psched.model.raft import (
     AppendReply,
     Entry,
@@ -31,7 +31,7 @@ from p2psched.model.raft import (
     SnapshotReply,
     VoteReply,
 )
-from p2psched.model.taskset import TaskSet
+from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.store.snapshots import SnapshotFiles, encode_head, snapshot_name
 from p2psched.testing import sim_saves, snapshot_referee
 from p2psched.testing.faults import Faults
@@ -150,10 +150,14 @@ def _anybody_completes() -> Iterator[None]:
     def current_part(job: Job, grant: int, tasks: TaskSet) -> TaskSet:
         return tasks - job.waiting - job.succeeded - job.failed - job.cancelled
 
-    def end_for_owner(machine: Machine, job: Job, grant: int, segment: Segment) -> None:
+    def end_for_owner(
+        machine: Machine, job: Job, grant: int, segment: Segment
+    ) -> tuple[Cause, TaskSet]:
+        ended = EMPTY
         for held in list(job.grants.values()):
             for part in segment.parts(held.tasks & segment.tasks):
-                end_attempts(machine, job, held.grant, part)
+                ended = ended | end_attempts(machine, job, held.grant, part)[1]
+        return segment.cause, ended
 
     with (
         patch.object(Job, "current_part", current_part),
