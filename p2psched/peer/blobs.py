@@ -136,11 +136,18 @@ class PeerBlobs:
         self._pins = {digest: until for digest, until in self._pins.items() if until > now}
         self._pins[ref.digest] = now + PIN_S
 
-    async def remove(self, refs: Iterable[BlobRef]) -> None:
-        """Delete what nobody refers to any more, but for what is pinned."""
+    async def remove(self, refs: Iterable[BlobRef]) -> list[BlobRef]:
+        """Delete what nobody refers to any more, but for what is pinned, which is returned."""
         now = asyncio.get_running_loop().time()
-        free = [ref.digest for ref in refs if self._pins.get(ref.digest, 0.0) <= now]
+        pinned: list[BlobRef] = []
+        free: list[bytes] = []
+        for ref in refs:
+            if self._pins.get(ref.digest, 0.0) > now:
+                pinned.append(ref)
+            else:
+                free.append(ref.digest)
         await self.threads.slow(self._delete, free, 0)
+        return pinned
 
     async def collect(
         self,

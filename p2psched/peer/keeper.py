@@ -39,8 +39,8 @@ QUORUM_PATIENCE_S: Final = 10.0
 class KeptBlobs(Blobs, Protocol):
     """What the keeper asks beyond the port."""
 
-    async def remove(self, refs: Iterable[BlobRef]) -> None:
-        """Delete these, but for what a client has pinned for a submit."""
+    async def remove(self, refs: Iterable[BlobRef]) -> list[BlobRef]:
+        """Delete these, but for what a client has pinned for a submit, which is returned."""
         ...
 
     async def collect(self, referenced: Callable[[], set[bytes]], *, wall_ms: int) -> int:
@@ -67,6 +67,7 @@ class Keeper:
         self._clock = clock
         self._since: dict[tuple[JobId, int, str], float] = {}  # short of copies, seen since
         self._forgotten: dict[BlobRef, None] = {}  # may go, if nobody else refers to them
+        self._pinned: dict[BlobRef, None] = {}  # forgotten, and kept for a while: see `remove`
         self._suspect = True  # look whether all that we should have is here
 
     @property
@@ -103,6 +104,9 @@ class Keeper:
         await self._take_copies()
         if self._is_voter():
             await self._fetch_specs()
+        if collect:
+            self._forgotten.update(self._pinned)
+            self._pinned.clear()
         await self._remove_forgotten()
         if collect:
             await self._blobs.collect(self._referenced, wall_ms=self._clock.wall_ms())
@@ -172,7 +176,8 @@ class Keeper:
             return
         forgotten, self._forgotten = self._forgotten, {}
         still = self._referenced()
-        await self._blobs.remove([ref for ref in forgotten if ref.digest not in still])
+        free = [ref for ref in forgotten if ref.digest not in still]
+        self._pinned.update(dict.fromkeys(await self._blobs.remove(free)))
 
     async def _say(self, job: JobId, blobs: Sequence[ResultBlob], *, held: bool) -> None:
         names = tuple((blob.index, blob.name, blob.ref.digest) for blob in blobs)

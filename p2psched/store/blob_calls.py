@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from p2psched.model.errors import Unavailable
+from p2psched.model.errors import Refused, Unavailable
 from p2psched.store.files import sync_folder
+
+log = logging.getLogger(__name__)
 
 Bytes = bytes | bytearray | memoryview
 
@@ -42,6 +45,26 @@ class FileCalls:
 
     def sync_folder(self, folder: Path) -> None:
         sync_folder(folder)
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """All of a store, durable. Returns those for blobs. Raises Refused for what is no folder."""
+    homes = [folder / f"{prefix:02x}" for prefix in range(256)]
+    for made in (folder, folder / "incoming", folder / "damaged", *homes):
+        with contextlib.suppress(FileExistsError):
+            made.mkdir(mode=0o700)
+        if not stat.S_ISDIR(made.lstat().st_mode):
+            raise Refused(f"{made} is no folder: move it away, p2psched makes its own")
+    sync_folder(folder)
+    sync_folder(folder.parent)
+    return homes
+
+
+def restore_folders(folder: Path) -> None:
+    """Whoever deletes them while we run loses blobs, and nothing that comes after."""
+    if not (folder / "incoming").is_dir():
+        log.error("blobs-folder-deleted", extra={"folder": str(folder)})
+        make_folders(folder)
 
 
 def open_plain(path: Path, flags: int = _READ, mode: int = 0o600) -> tuple[int, os.stat_result]:

@@ -32,9 +32,16 @@ from typing import Final
 
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef
-from p2psched.model.errors import Refused, Unavailable
+from p2psched.model.errors import Unavailable
 from p2psched.model.limits import GIB, MIB
-from p2psched.store.blob_calls import FileCalls, no_space, open_plain, telling_space
+from p2psched.store.blob_calls import (
+    FileCalls,
+    make_folders,
+    no_space,
+    open_plain,
+    restore_folders,
+    telling_space,
+)
 from p2psched.store.blob_incoming import Incoming
 from p2psched.store.blob_reads import BlobReads, NotHere, Unsound
 from p2psched.store.files import refusing, sync_folder
@@ -173,6 +180,7 @@ class BlobFiles:
             else:
                 fresh[ref.digest] = ref, path
         needed = sum(ref.size for ref, _ in fresh.values())
+        restore_folders(self.folder)
         with telling_space(needed, self.folder):
             list(self._syncs.map(self._sync_finished, fresh.values()))
             self._place([(ref, path) for ref, path in fresh.values()])
@@ -208,6 +216,7 @@ class BlobFiles:
         its chunks. Raises ValueError if they aren't; Unavailable without space, or if too many
         are open; OSError."""
         chunk_digests = digests.parse_list(listed, ref.size, ref.digest)
+        restore_folders(self.folder)
         resting: list[Incoming] = []
         with self._lock:
             incoming = self._incoming.get(ref.digest)
@@ -248,10 +257,10 @@ class BlobFiles:
                 raise Unavailable(f"blob {incoming.ref} was given up here: bring it again")
             try:
                 incoming.sync()
+                self._place([(incoming.ref, incoming.path)])
             except (OSError, Unavailable):
                 self._drop(incoming, remove=True)
                 raise
-            self._place([(incoming.ref, incoming.path)])
             self._reads.keep_list(incoming.ref, b"".join(incoming.digests))
             self._drop(incoming)
 
@@ -378,18 +387,9 @@ class BlobFiles:
 
     def _prepare(self) -> None:
         """Make the folders, list the blobs, and sync what a killed process may not have."""
-        names = ["incoming", "damaged", *(f"{prefix:02x}" for prefix in range(256))]
-        for folder in (self.folder, *(self.folder / name for name in names)):
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
-            if not stat.S_ISDIR(folder.lstat().st_mode):
-                raise Refused(f"{folder} is no folder: move it away, p2psched makes its own")
-        sync_folder(self.folder)
-        sync_folder(self.folder.parent)
-        for name in names[2:]:
-            self._list_folder(self.folder / name)
-        filled = sorted({self._reads.path_of(digest).parent for digest in self._known})
-        list(self._syncs.map(sync_folder, filled))
+        for folder in make_folders(self.folder):
+            self._list_folder(folder)
+        list(self._syncs.map(sync_folder, {self._reads.path_of(d).parent for d in self._known}))
 
     def _list_folder(self, folder: Path) -> None:
         with os.scandir(folder) as found:

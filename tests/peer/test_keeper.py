@@ -34,7 +34,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment, SentFile
 from p2psched.model.taskset import TaskSet
 from p2psched.observe.clock import BootClock
-from p2psched.peer.keeper import REPAIR_AFTER_S, Keeper
+from p2psched.peer.keeper import COLLECT_EVERY, REPAIR_AFTER_S, Keeper
 from p2psched.testing.virtual_time import run_virtually
 
 PEERS = [PeerId(f"{number:032x}") for number in range(1, 6)]
@@ -84,6 +84,7 @@ class FakeBlobs:
         self.here: set[BlobRef] = set()
         self.elsewhere: set[BlobRef] = set()
         self.removed: list[BlobRef] = []
+        self.pinned: set[BlobRef] = set()
         self.collected: list[set[bytes]] = []
 
     @property
@@ -105,8 +106,10 @@ class FakeBlobs:
                 raise ResultLost("nobody has it")
             self.here.add(ref)
 
-    async def remove(self, refs: Iterable[BlobRef]) -> None:
-        self.removed += refs
+    async def remove(self, refs: Iterable[BlobRef]) -> list[BlobRef]:
+        refs = list(refs)
+        self.removed += [ref for ref in refs if ref not in self.pinned]
+        return [ref for ref in refs if ref in self.pinned]
 
     async def collect(self, referenced: Callable[[], set[bytes]], *, wall_ms: int) -> int:
         self.collected.append(referenced())
@@ -248,6 +251,19 @@ def test_blobs_of_a_forgotten_job_are_removed_unless_another_job_needs_them() ->
     rig.scheduling.apply(Forget(JOB))
     rig.keeper.on_stored(rig.scheduling.events)
     rig.run(2)
+    assert rig.blobs.removed == [ref_of("x")]
+
+
+def test_blobs_of_a_forgotten_job_that_a_client_pinned_are_removed_when_that_is_over() -> None:
+    rig = Rig()
+    rig.blobs.pinned.add(ref_of("x"))
+    rig.finish(result("x", ME, PEERS[1]))
+    rig.scheduling.apply(Forget(JOB))
+    rig.keeper.on_stored(rig.scheduling.events)
+    rig.run(COLLECT_EVERY * 2.0)
+    assert rig.blobs.removed == []
+    rig.blobs.pinned.clear()
+    rig.run(COLLECT_EVERY * 2.0)
     assert rig.blobs.removed == [ref_of("x")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from p2psched.model.blob import BlobRef
 from p2psched.store import blobs as module
 from p2psched.store.blob_reads import NotHere
 from p2psched.store.blobs import BlobFiles
-from tests.store_blobs.rig import Now, QuickCalls, blob_path, get, name, put
+from tests.store_blobs.rig import Now, QuickCalls, begin, blob_path, get, name, pieces, put
 
 DATA = random.Random(2).randbytes(150)  # three chunks
 
@@ -163,4 +164,24 @@ def test_a_file_that_somebody_deleted_is_told_once_and_one_that_we_deleted_is_no
     assert store.delete(ref.digest) == len(DATA)
     assert not store.is_here(ref)
     assert damaged == [ref]
+    store.close()
+
+
+def test_a_store_whose_folder_was_deleted_while_it_runs_takes_what_comes_after(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = _open(tmp_path / "blobs")
+    put(store, DATA)
+    half = begin(store, DATA[::-1])
+    shutil.rmtree(store.folder)
+    for number, piece in enumerate(pieces(DATA[::-1])):
+        half.write(number, piece)
+    with pytest.raises(OSError, match="No such file"):
+        store.finish(half)
+    made = tmp_path / "made"
+    made.write_bytes(DATA)
+    store.adopt([(name(DATA), made)])
+    assert get(store, name(DATA)) == DATA
+    assert get(store, put(store, DATA[::-1])) == DATA[::-1]
+    assert "blobs-folder-deleted" in caplog.text
     store.close()

@@ -40,6 +40,13 @@ class TooLarge(Exception):
     """More bytes than a blob may have, or than the disk has room for."""
 
 
+def _not_kept(error: OSError) -> TooLarge:
+    return TooLarge(
+        f"it can't be kept on the disk of peer {os.environ.get('P2P_PEER', '')}: {error.strerror}: "
+        "free some space there, then `p2psched job retry`"
+    )
+
+
 class BlobFolder:
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -137,7 +144,7 @@ class Writer:
         try:
             self._file.write(view)
         except OSError as error:
-            raise TooLarge(f"it can't be kept on this peer's disk: {error.strerror}") from error
+            raise _not_kept(error) from error
         self._hasher.update(view)
         return len(view)
 
@@ -147,7 +154,7 @@ class Writer:
         try:
             self._file.close()
         except OSError as error:
-            raise TooLarge(f"it can't be kept on this peer's disk: {error.strerror}") from error
+            raise _not_kept(error) from error
         digest = self._hasher.finish()
         os.replace(self._path, f"{self._folder}/{digest.hex()}")  # noqa: PTH105
         return digest, size
@@ -187,7 +194,7 @@ class Spill:
         try:
             return Writer(self._folder, f"{self._tag}-{self._count}")
         except OSError as error:
-            raise TooLarge(f"it can't be kept on this peer's disk: {error.strerror}") from error
+            raise _not_kept(error) from error
 
     def take(self, path: str, *, own_folder: str) -> Ref:
         """A file that a task hands over: moved if it is the task's own, else copied. Raises
