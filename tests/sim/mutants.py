@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 from unittest.mock import patch
 
-from p2psched.core import poison, scheduler, snapshot
-from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core import scheduler, snapshot
+from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.raft import replication
 from p2psched.core.raft.effects import Persist, RaftEffect
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import RaftState, Timing
-from p2psched.core.state import LedgerState
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause, Segment
 from p2psched.model.raft import (
@@ -170,28 +169,6 @@ def _repeats_act_again() -> Planted:
     return patch.object(Machine, "_is_repeat", lambda machine, envelope: False)
 
 
-def _blames_everybody() -> Planted:
-    """Each task that a dead peer owned, as if it had been alone there."""
-    lose = poison.lose
-
-    def unjust(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, *, died: bool) -> None:
-        row = s.peers[held.peer]
-        for index in tasks:
-            if not row.stopped:
-                row.alone = job.id, index
-            lose(s, job, held, TaskSet.of(index, index + 1), died=died)
-
-    return patch.object(poison, "lose", unjust)
-
-
-def _lets_suspects_meet() -> Planted:
-    return patch.object(poison, "grantable", lambda job, row, tasks: tasks)
-
-
-def _calls_a_cut_a_death() -> Planted:
-    return patch.object(poison, "note_back", lambda s, row: None)
-
-
 def _truncates_on_overlap() -> Planted:
     def take(state: RaftState, entry: Entry) -> None:
         if state.log.term_at(entry.index) is not None:
@@ -322,36 +299,6 @@ MUTANTS: Final = (
         broken="P6",
         jobs_max=40,
         events=4_000,
-    ),
-    Mutant(
-        name="a death is blamed on all that was there",
-        plant=_blames_everybody,
-        faults=Faults(),
-        timing=Timing(),
-        broken="P6",
-        jobs_max=20,
-        events=4_000,
-        poison=True,
-    ),
-    Mutant(
-        name="suspects run beside others",
-        plant=_lets_suspects_meet,
-        faults=Faults(),
-        timing=Timing(),
-        broken="P6",
-        jobs_max=40,
-        events=4_000,
-        poison=True,
-    ),
-    Mutant(
-        name="who was cut off counts as dead for ever",
-        plant=_calls_a_cut_a_death,
-        faults=Faults(cut_every_ms=1_500, cut_ms_max=6_000, cuts=("alone",)),
-        timing=Timing(),
-        broken="P6",
-        jobs_max=20,
-        events=6_000,
-        poison=True,
     ),
     Mutant(
         name="entries that agree are dropped and taken again",

@@ -8,8 +8,9 @@ from p2psched.testing.sim import SimulationError
 from p2psched.testing.simulate import simulate
 from tests.sim.keep_mutants import KEEP_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
+from tests.sim.poison_mutants import POISON_MUTANTS
 
-ALL = (*MUTANTS, *KEEP_MUTANTS)
+ALL = (*MUTANTS, *KEEP_MUTANTS, *POISON_MUTANTS)
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 
 
