@@ -220,6 +220,19 @@ def test_nothing_is_said_of_a_snapshot_before_it_is_on_disk() -> None:
     assert follower.raft.stable_index == 10
 
 
+def test_of_two_snapshots_that_one_sync_made_durable_only_the_newer_is_restored() -> None:
+    """The file of the older one is gone by then: the newer has taken its place on the disk."""
+    _, follower = follower_and_leader(syncs_at_once=False)
+    for head in (snapshot_at(10, 2), snapshot_at(12, 2)):
+        for offset in range(0, head.size, 500):
+            data = STATE[offset : offset + 500]
+            follower.receive("a", SnapshotPiece(2, 1, head, offset, data))
+    follower.sync()
+    assert follower.installed == [Installed(snapshot_at(12, 2))]
+    assert follower.raft.snapshot == snapshot_at(12, 2)
+    assert follower.raft.stable_index == 12
+
+
 def test_a_lost_piece_is_sent_again_from_there_on() -> None:
     leader, follower = follower_and_leader()
     lost = leader.pieces

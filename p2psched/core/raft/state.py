@@ -323,16 +323,20 @@ class RaftState:
             self.log.stable = max(self.log.stable, index)
         assert self.log.stable <= self.log.last_index
         own_votes = []
+        installed: Installed | None = None
         while self._waiting and self._waiting[0][0] <= token:
             _, promised = self._waiting.popleft()
             if isinstance(promised, Installed):  # true in whatever term
-                self.snapshot = promised.snapshot
-                self.emit(promised)
+                installed = promised
             elif isinstance(promised, OwnVote):
                 if promised.term == self.term:
                     own_votes.append(promised)
             elif promised.message.term == self.term:  # promises of older terms are void
                 self.emit(promised)
+        if installed is not None:
+            # Of several that one sync made durable only the last is still on the disk.
+            self.snapshot = installed.snapshot
+            self.emit(installed)
         return own_votes
 
     @property
