@@ -23,7 +23,8 @@ from p2psched.ports.executor import OnExecutorEvent
 from p2psched.run.adoption import Adopter
 from p2psched.run.arguments import ArgumentReader, Part, inline_part
 from p2psched.run.host import frames
-from p2psched.run.host.shared import pieces
+from p2psched.run.host.report import FLUSH_NS
+from p2psched.run.host.shared import State, pieces
 from p2psched.run.host_handle import LOOK_S, HostHandle, Running, refusal
 from p2psched.run.hosts import Hosts
 from p2psched.run.supply import Supply
@@ -282,6 +283,8 @@ class Dispatcher:
                 running.expired = state.index
                 self.hosts.kill(host, self._grace_s)
                 return
+            if not _leaves_by_itself(state):
+                delay_s = LOOK_S if delay_s is None else min(delay_s, LOOK_S)
         if delay_s is not None:
             assert self._loop is not None
             running.timer = self._loop.call_later(delay_s, self._look, host, running)
@@ -327,3 +330,10 @@ class Dispatcher:
     def _emit(self, event: ExecutorEvent) -> None:
         if not self._ending:
             self._on_event(event)
+
+
+def _leaves_by_itself(state: State) -> bool:
+    """True once the task that runs has run for so long that its result, and all that is kept
+    beside it, will be sent when it ends. Before, a worker may keep a result that came quickly and
+    then be silent for as long as the next task takes."""
+    return state.running and time.monotonic_ns() - state.started_ns > FLUSH_NS

@@ -82,6 +82,14 @@ def quick_then_stay(number: int, folder: str) -> int:
     return number
 
 
+def after_then_stay(ms: float) -> float:
+    """Come back after so many milliseconds; below 0 never."""
+    while ms < 0:
+        time.sleep(60)
+    time.sleep(ms / 1000)
+    return ms
+
+
 def environment() -> dict[str, str]:
     return dict(os.environ)
 

@@ -99,6 +99,21 @@ def test_notes_tell_the_task_that_runs_and_the_results_not_yet_sent() -> None:
     peer.close()
 
 
+def test_a_new_batch_leaves_the_starters_flag_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The starter may set it between a look at it and the writing of the head."""
+    memory = os.memfd_create("notes")
+    os.ftruncate(memory, BYTES)
+    host, starter = Shared(memory), Shared(memory)
+    os.close(memory)
+    starter.set_watched(1)
+    with monkeypatch.context() as stale:
+        stale.setattr(Shared, "watched", 0)
+        host.open_batch(7)
+    assert starter.watched == 1
+    host.close()
+    starter.close()
+
+
 @given(st.binary(min_size=0, max_size=300))
 def test_notes_that_a_task_overwrote_are_read_without_harm(damage: bytes) -> None:
     memory = os.memfd_create("notes")

@@ -216,6 +216,24 @@ def test_results_before_a_long_task_are_told_while_it_runs(tmp_path: Path) -> No
     with_pool(tmp_path, scenario)
 
 
+def test_no_result_is_kept_back_by_a_long_task_however_long_the_one_before_took(
+    tmp_path: Path,
+) -> None:
+    """What a worker keeps for a while, and when its peer looks at it, must leave no gap."""
+
+    async def told(rig: Rig, ms: float) -> None:
+        batch = rig.start(functions("after_then_stay", [(ms,), (-1.0,)]))
+        await rig.until(lambda: 0 in rig.outcomes[batch].tasks)
+        rig.pool.stop(batch, Cause.CANCELLED)
+        await rig.ended(batch)
+
+    async def scenario(rig: Rig) -> None:
+        for ms in range(0, 60, 4):
+            await told(rig, float(ms))
+
+    with_pool(tmp_path, scenario)
+
+
 def test_stopping_a_function_ends_its_children_too(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         batch = rig.start(functions("stay", [(str(tmp_path),)] * 5))

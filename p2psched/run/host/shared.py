@@ -19,6 +19,7 @@ from ...model import chunks  # noqa: TID252
 from . import frames
 
 _HEAD = struct.Struct("<QIIQIIQQI")
+_HEAD_OF_HOST = struct.Struct("<QIIQIIQQ")
 _USED_INDEX_RUNNING = struct.Struct("<IQI")
 _INDEX_RUNNING_STARTED = struct.Struct("<QIIQ")
 _WATCHED = struct.Struct("<I")
@@ -62,7 +63,8 @@ class Shared:
         """Forget the batch before."""
         self._generation += 1
         self._used = 0
-        _HEAD.pack_into(self._map, 0, batch, self._generation, 0, 0, 0, 0, 0, 0, self.watched)
+        # The flag `watched` behind it is the starter's, who may set it at this very moment.
+        _HEAD_OF_HOST.pack_into(self._map, 0, batch, self._generation, 0, 0, 0, 0, 0, 0)
 
     def begin(self, index: int, now_ns: int) -> None:
         _INDEX_RUNNING_STARTED.pack_into(self._map, _INDEX_AT, index, 1, 0, now_ns)
