@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 JOBS ?= 2
+PROCESS_JOBS ?= 3
 SEEDS ?= 1000
 DEMO_ARGS ?=
 BENCH_ARGS ?=
@@ -50,9 +51,9 @@ test: test-fast test-process ## Run the tests but for the long ones (under 5 min
 test-fast: $(DEV)
 	$(PY) -m pytest -q -n $(JOBS) -m "not process and not long"
 
-# Processes on loopback wait more than they compute, so two at a time are kind to their timeouts.
+# Processes on loopback wait more than they compute: three at a time keep two cores busy.
 test-process: $(DEV)
-	$(PY) -m pytest -q -n $(JOBS) -m "process and not long"
+	$(PY) -m pytest -q -n $(PROCESS_JOBS) -m "process and not long"
 
 test-long: $(DEV) ## Run the tests that take minutes, and the properties on new examples
 	$(PY) -m pytest -q -m long

@@ -173,6 +173,7 @@ def test_importing_the_workload_loads_no_numeric_library() -> None:
     assert not {"numpy", "sklearn", "scipy"} & set(loaded)
 
 
+@pytest.mark.long
 @pytest.mark.process
 def test_forked_workers_and_a_fresh_process_find_equal_scores() -> None:
     pytest.importorskip("sklearn", reason="needs the extra: pip install 'p2psched[demo]'")

@@ -127,6 +127,7 @@ def test_all_killed_while_large_results_are_copied_go_on_and_lose_nothing(disks:
     asyncio.run(story())
 
 
+@pytest.mark.long
 def test_jobs_are_forgotten_when_their_time_is_over_but_not_pinned_ones(
     live: LiveCluster,
 ) -> None:
