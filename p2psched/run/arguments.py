@@ -20,7 +20,7 @@ from p2psched.model import chunks, limits, values
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import Unavailable
 from p2psched.model.execution import Batch
-from p2psched.model.job import FunctionWork, ProgramWork
+from p2psched.model.job import FunctionWork, ProgramWork, blobs_of
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.ports.blobs import Blobs
 from p2psched.run.host import frames
@@ -67,6 +67,14 @@ class ArgumentReader:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._ends: OrderedDict[BlobRef, tuple[int, ...]] = OrderedDict()
+
+    def is_at_hand(self, batch: Batch) -> bool:
+        """True if all that the batch needs is here, and its arguments are in the job itself: it can
+        start at once, as most batches after a job's first can."""
+        work = batch.spec.work
+        if isinstance(work, FunctionWork) and (work.arguments is not None or work.blobs):
+            return False
+        return all(map(self._blobs.is_here, blobs_of(work)))
 
     async def parts(self, batch: Batch) -> AsyncIterator[Part]:
         """Each is ready to run: what it needs is on this peer's disk. Raises ValueError for

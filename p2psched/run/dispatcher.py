@@ -99,9 +99,10 @@ class Dispatcher:
         if blobs_of(batch.spec.work):
             if self._supply is None:
                 self._refuse(batch.id, batch.tasks, "this peer has no store for large data yet")
-            else:
+                return
+            if not self._supply.is_at_hand(batch):
                 self._supply.get_ready(batch, self._on_ready)
-            return
+                return
         self._queue.append(batch)
         self._dispatch()
 

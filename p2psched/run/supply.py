@@ -29,6 +29,10 @@ class Supply:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def is_at_hand(self, batch: Batch) -> bool:
+        """True if it needs nothing that is not here: then it needn't get ready."""
+        return self._reader.is_at_hand(batch)
+
     def get_ready(self, batch: Batch, on_ready: Callable[[Batch, str], None]) -> None:
         """`on_ready` gets why it can't run, or nothing; then `take` it."""
         parts = self._reader.parts(batch)

@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import cloudpickle
 import msgspec
 import numpy as np
 import pytest
@@ -213,6 +214,25 @@ def test_a_task_whose_argument_is_found_damaged_is_given_back_once_and_runs_with
         assert f"{ref} is damaged" in str(again.header["message"])
 
     with_pool(tmp_path, scenario, blobs=blobs, slots=1)
+
+
+def test_a_batch_whose_blobs_are_here_starts_at_once(tmp_path: Path) -> None:
+    """All but the first of a job: it must not cost a turn of the loop each time."""
+    blobs = DiskBlobs(tmp_path / "blobs")
+
+    async def scenario(rig: Rig) -> None:
+        spec = functions("double", [(1,), (2,)])
+        assert isinstance(spec.work, FunctionWork)
+        code = blobs.elsewhere(cloudpickle.dumps(abs))
+        work = msgspec.structs.replace(spec.work, path="", code=code)
+        spec = msgspec.structs.replace(spec, work=work)
+        assert (await rig.run(spec)).tasks[1].open() == 2
+        assert blobs.fetched == [code]
+        batch = rig.start(spec)
+        assert rig.pool.statistics()["batches_running"] == 1
+        assert (await rig.ended(batch)).tasks[0].open() == 1
+
+    with_pool(tmp_path, scenario, blobs=blobs)
 
 
 def test_large_code_travels_as_a_blob(tmp_path: Path) -> None:
