@@ -11,32 +11,24 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from p2psched.core.copies import live_peers, ranked
 from p2psched.core.owner import CopyBlobs
 from p2psched.core.state import LedgerState
-from p2psched.model.blob import BlobRef, ResultBlob
+from p2psched.model.blob import BlobRef, ResultBlob, wait_s
 from p2psched.model.blob_messages import CopyBlob
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.ids import PeerId
-from p2psched.model.limits import MIB
-from p2psched.model.messages import AnswerBody, CallBody
+from p2psched.peer.others import Others
 
 log = logging.getLogger(__name__)
 
 COPIES_AT_ONCE_MAX: Final = 16  # further ones wait
 PATIENCE_S: Final = 10.0  # for a small one; a larger one may take as long as a slow link needs
-SLOW_BYTES_PER_S: Final = 1 * MIB
 WATCH_S: Final = 0.25  # between two looks at who is still there
 
 OnCopied = Callable[[int, tuple[ResultBlob, ...]], None]
-
-
-class Others(Protocol):
-    """Calls to other peers."""
-
-    async def call(self, peer: PeerId, body: CallBody) -> AnswerBody: ...
 
 
 class Copier:
@@ -88,7 +80,7 @@ class Copier:
     async def _copy_to(self, peer: PeerId, ref: BlobRef) -> bool:
         """True once the blob is durable there."""
         with contextlib.suppress(TimeoutError, P2PSchedError):
-            async with asyncio.timeout(PATIENCE_S + ref.size / SLOW_BYTES_PER_S) as deadline:
+            async with asyncio.timeout(PATIENCE_S + wait_s(ref.size)) as deadline:
                 self._open[deadline] = peer
                 try:
                     await self._others.call(peer, CopyBlob(ref, self._me))

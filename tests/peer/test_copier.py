@@ -28,6 +28,9 @@ class FakeOthers:
         self.broken, self.frozen = broken, frozen
         self.asked: list[PeerId] = []
 
+    def connected(self) -> frozenset[PeerId]:
+        return frozenset(PEERS)
+
     async def call(self, peer: PeerId, body: CallBody) -> AnswerBody:
         assert body == CopyBlob(BLOB.ref, ME)
         self.asked.append(peer)
