@@ -19,8 +19,10 @@ import re
 import site
 import sys
 import sysconfig
+import threading
 import time
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ from p2psched.model.errors import UsageError
 
 BYTES_MAX: Final = 32 * limits.MIB  # of the files of one job
 FILES_MAX: Final = 4096
+KEPT_MAX: Final = 16  # archives, BYTES_MAX in all besides the newest
 FRESH_S: Final = 1.0  # who edits a file and submits within it sends the older one
 # Longer code is not searched for the modules that it names: name them in `modules`.
 SEARCHED_BYTES_MAX: Final = 4 * limits.MIB
@@ -50,30 +53,46 @@ class _Found:
     changed_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    files: list[_Found]
+    archive: bytes
+    looked_s: float
+
+
 class Archives:
-    """Keeps the last archive, because the next job is mostly of the same code. Files are looked at
-    again after FRESH_S."""
+    """Keeps the newest archives, because the next job is mostly of the same code. Files are looked
+    at again after FRESH_S. Threads may share one."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
-        self._looked_s = -FRESH_S
-        self._names: frozenset[str] = frozenset()
-        self._files: list[_Found] = []
-        self._archive = b""
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[frozenset[str], _Kept] = OrderedDict()
         self._imports: dict[_Found, set[str]] = {}
 
     def of(self, names: Iterable[str]) -> bytes:
         """An archive of these modules and what they need; empty for none. Raises UsageError for
         a name that is no module here, or one of a package that can't travel."""
-        wanted, now_s = frozenset(names), self._now_s()
-        if wanted == self._names and now_s - self._looked_s < FRESH_S:
-            return self._archive
-        files = self._closure(wanted)
-        if files != self._files:
-            self._archive = _zip(files) if files else b""
-            self._files = files
-        self._names, self._looked_s = wanted, now_s
-        return self._archive
+        wanted = frozenset(names)
+        with self._lock:
+            now_s = self._now_s()
+            kept = self._kept.get(wanted)
+            if kept is None or now_s - kept.looked_s >= FRESH_S:
+                files = self._closure(wanted)
+                if kept is not None and files == kept.files:
+                    archive = kept.archive
+                else:
+                    archive = _zip(files) if files else b""
+                kept = self._kept[wanted] = _Kept(files, archive, now_s)
+                self._keep_few()
+            self._kept.move_to_end(wanted)
+            return kept.archive
+
+    def _keep_few(self) -> None:
+        size = sum(len(kept.archive) for kept in self._kept.values())
+        while len(self._kept) > 1 and (size > BYTES_MAX or len(self._kept) > KEPT_MAX):
+            _, oldest = self._kept.popitem(last=False)
+            size -= len(oldest.archive)
 
     def _closure(self, names: Iterable[str]) -> list[_Found]:
         """The files of these modules and of the local ones that they import, sorted."""
@@ -104,6 +123,9 @@ class Archives:
                 self._imports.clear()
             self._imports[file] = _imports_in(file.path.read_bytes())
         return self._imports[file]
+
+
+ARCHIVES: Final = Archives()  # of this process: its clients send the same modules
 
 
 def is_local(name: str) -> bool:

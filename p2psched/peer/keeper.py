@@ -161,12 +161,9 @@ class Keeper:
     async def _fetch_specs(self) -> None:
         """Code and arguments stay on a majority of the voters, whoever votes now."""
         state = self._state
-        missing = (
-            ref
-            for job in list(state.with_blobs)
-            for ref in state.jobs[job].spec.blobs
-            if not self._blobs.is_here(ref)
-        )
+        # Thousands of jobs may be of the same code: one look at the disk for each blob.
+        named = dict.fromkeys(ref for job in state.with_blobs for ref in state.jobs[job].spec.blobs)
+        missing = (ref for ref in named if not self._blobs.is_here(ref))
         for ref in list(islice(missing, REPAIRS_MAX)):
             with contextlib.suppress(P2PSchedError):  # nobody else is there who has it
                 await self._blobs.fetch((ref,))
