@@ -19,7 +19,10 @@ from p2psched.store.log import LogStore
 from p2psched.store.persist import perform
 
 INLINE_SYNC_MS_MAX: Final = 0.4  # slower syncs go to the thread
-THREAD_GROUPS_MIN: Final = 256  # after a slow inline sync, this many go to the thread
+# After a slow inline sync so many groups go to the thread; each time twice as many, unless the
+# inline ones went well for as long as the most. One slow sync in a hundred is no slow disk.
+THREAD_GROUPS_MIN: Final = 16
+THREAD_GROUPS_MAX: Final = 256
 _WEIGHT: Final = 0.1
 
 
@@ -47,6 +50,8 @@ class LogWriter:
         # the disk's own time.
         self._thread_ms: deque[float] = deque(maxlen=16)
         self._thread_groups = self._thread_ms.maxlen or 0  # left before inline is thought of
+        self._penalty = THREAD_GROUPS_MIN  # groups, for the next slow inline sync
+        self._quick_syncs = 0  # inline, since the last slow one
 
     def write(self, persist: Persist) -> None:
         self._queue.append(persist)
@@ -75,12 +80,21 @@ class LogWriter:
             except Exception as error:  # noqa: BLE001 (whatever it is, nothing is durable any more)
                 self._fail(error)
                 return
-            if took_ms > 4 * INLINE_SYNC_MS_MAX:
-                self._thread_groups = THREAD_GROUPS_MIN
+            self._judge_inline(took_ms)
             self._done(group, took_ms)
         else:
             future = self._loop.run_in_executor(self._thread, self._write_and_sync, group, compacts)
             future.add_done_callback(lambda done: self._on_thread_done(group, done))
+
+    def _judge_inline(self, took_ms: float) -> None:
+        if took_ms > 4 * INLINE_SYNC_MS_MAX:
+            self._thread_groups = self._penalty
+            self._penalty = min(2 * self._penalty, THREAD_GROUPS_MAX)
+            self._quick_syncs = 0
+            return
+        self._quick_syncs += 1
+        if self._quick_syncs >= THREAD_GROUPS_MAX:
+            self._penalty = THREAD_GROUPS_MIN
 
     def _on_thread_done(self, group: list[Persist], done: asyncio.Future[float]) -> None:
         if done.cancelled():
