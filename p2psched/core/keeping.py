@@ -37,6 +37,7 @@ def forget(s: LedgerState, command: Forget) -> Outcome:
     del s.jobs[job.id]
     for index in (s.ended, s.whole, s.with_blobs):
         index.pop(job.id, None)
+    s.drop_sent(job)
     s.result_bytes -= job.result_bytes
     s.forgotten.add(job.id, s.stamp_ms)
     refs = (*job.spec.blobs, *(blob.ref for blob in job.blobs.values()))

@@ -158,8 +158,7 @@ class Machine(LedgerState):
         job = Job(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         self.jobs[job.id] = job
         self.running[job.id] = None
-        if job.spec.blobs:
-            self.with_blobs[job.id] = None
+        self.note_sent(job)
         self.note_unplaced(job)
         self.events.append(JobAdded(job.id, command.spec))
         return Submitted(job.id, duplicate=False)

@@ -30,6 +30,8 @@ from p2psched.model.taskset import TaskSet
 FORMAT: Final = 1
 # Attributes of the machine that hold nothing between two entries.
 TRANSIENT: Final = frozenset({"events"})
+# What follows from the jobs, and is counted anew.
+DERIVED: Final = frozenset({"sent"})
 
 
 class CounterImage(msgspec.Struct, frozen=True, array_like=True):
@@ -184,6 +186,9 @@ def restore_machine(machine: Machine, data: bytes) -> None:
     for name, value in parts:
         setattr(machine, name, value)
     machine.events.clear()
+    machine.sent.clear()
+    for job in machine.jobs.values():
+        machine.note_sent(job)
 
 
 def _original(part: object) -> object:
