@@ -107,6 +107,7 @@ class RaftLedger:
         self._next_read = 1
         self._round_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
         self._leaderless_since: int | None = clock.now_ms()
         self.leaderless_ms_max = 0
         self._stopped = False
@@ -169,13 +170,21 @@ class RaftLedger:
         self._step(SnapshotSaved(self._clock.now_ms(), snapshot))
 
     def _on_timer(self) -> None:
+        self._timer = None
         now_ms = self._clock.now_ms()
         if now_ms >= self.engine.due_ms or self.engine.raft.is_leader:
             self._step(RaftTick(now_ms, self._clock.wall_ms()))
         self._arm()
 
     def _arm(self) -> None:
-        wait_ms = max(1, self.engine.due_ms - self._clock.now_ms())
+        """One timer, moved forward when it is due earlier; a late one looks again."""
+        due_ms = self.engine.due_ms
+        if self._timer is not None:
+            if due_ms >= self._timer_ms:
+                return
+            self._timer.cancel()
+        self._timer_ms = due_ms
+        wait_ms = max(1, due_ms - self._clock.now_ms())
         self._timer = self._loop.call_later(wait_ms / 1000, self._on_timer)
 
     # --- what goes out ----------------------------------------------------------------------------
@@ -194,6 +203,8 @@ class RaftLedger:
             return
         try:
             self._perform(self.engine.step(event))
+            if self._timer is not None:  # else it is this one that came due
+                self._arm()
         except Exception as error:  # noqa: BLE001 (whatever it is, this peer must not go on)
             self._stopped = True
             self._on_bug(error)

@@ -78,11 +78,13 @@ class Raft:
             case Propose(wall_ms=wall_ms, payload=payload, kind=kind):
                 s.wall_ms = wall_ms
                 if s.role is Role.LEADER:
-                    replication.append_own(s, kind, payload)
+                    replication.append_own(s, kind, payload, event.concerned)
                     replication.broadcast(s, heartbeat=False)
             case Tick(wall_ms=wall_ms):
                 s.wall_ms = wall_ms
                 election.on_tick(s)
+                if s.role is Role.LEADER:
+                    replication.tell_news(s)
                 membership.promote_if_due(s)
             case Read(read=read):
                 reads.on_read(s, read)
@@ -229,4 +231,6 @@ class Raft:
     def due_ms(self) -> int:
         """When the next `Tick` is due."""
         s = self._s
-        return s.heartbeat_due_ms if s.role is Role.LEADER else s.election_due_ms
+        if s.role is not Role.LEADER:
+            return s.election_due_ms
+        return min(s.heartbeat_due_ms, s.news_due_ms or s.heartbeat_due_ms)

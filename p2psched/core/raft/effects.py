@@ -34,12 +34,14 @@ class Receive(msgspec.Struct, frozen=True):
 
 
 class Propose(msgspec.Struct, frozen=True):
-    """Append to the log; only on the leader, otherwise nothing happens."""
+    """Append to the log; only on the leader, otherwise nothing happens. `concerned` hear of its
+    commit at once (None: everybody), the others a little later."""
 
     now_ms: int
     wall_ms: int
     payload: bytes
     kind: EntryKind = EntryKind.COMMANDS
+    concerned: frozenset[PeerId] | None = None
 
 
 class Synced(msgspec.Struct, frozen=True):

@@ -68,6 +68,7 @@ class Progress:
         "probing",
         "round",
         "sending",
+        "told",
         "unacked",
     )
 
@@ -79,4 +80,5 @@ class Progress:
         self.unacked: deque[int] = deque()  # last indices of appends in flight
         self.contact_ms = now_ms
         self.round = 0  # newest heartbeat round that it answered
+        self.told = 0  # the commit index that it was told last
         self.sending: Sending | None = None  # what it lacks is not in our log any more

@@ -12,7 +12,7 @@ from typing import Final
 from p2psched.core.raft.effects import Commit, LeaderChanged
 from p2psched.core.raft.pieces import send_pieces
 from p2psched.core.raft.progress import Progress
-from p2psched.core.raft.state import RaftState, Role
+from p2psched.core.raft.state import Concerned, RaftState, Role
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import KIB
 from p2psched.model.raft import Append, AppendReply, Entry, EntryKind
@@ -21,13 +21,17 @@ APPEND_BYTES_MAX: Final = 512 * KIB  # of entries in one message, unless one ent
 APPEND_ENTRIES_MAX: Final = 256
 NO_ANSWER: Final = 0  # the round of an append that only tells the commit index; rounds start at 1
 UNACKED_APPENDS_MAX: Final = 8  # in flight to one follower; beyond it the follower waits
+# Whom a commit does not concern hears of it with the next append, or after this.
+NEWS_MS: Final = 5
 
 # --- leader ---------------------------------------------------------------------------------------
 
 
-def append_own(s: RaftState, kind: EntryKind, payload: bytes) -> None:
-    """Append an entry of our term to our own log; `broadcast` sends it."""
+def append_own(s: RaftState, kind: EntryKind, payload: bytes, concerned: Concerned = None) -> None:
+    """Append an entry of our term to our own log; `broadcast` sends it. `concerned`: see
+    `effects.Propose`."""
     assert s.role is Role.LEADER
+    s.concerned.append((s.log.last_index + 1, concerned))
     s.append(Entry(s.log.last_index + 1, s.term, kind, s.stamp_ms(), s.wall_ms, payload))
 
 
@@ -60,6 +64,7 @@ def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: 
     prev = progress.next - 1
     prev_term = s.log.term_at(prev)
     assert prev_term is not None
+    progress.told = s.commit
     s.send(peer, Append(s.term, prev, prev_term, s.commit, s.round, entries))
     if progress.probing:
         progress.probe_sent = True
@@ -73,6 +78,7 @@ def _send_snapshot(s: RaftState, peer: PeerId, progress: Progress, *, heartbeat:
     progress.probing, progress.probe_sent = True, False
     progress.unacked.clear()
     if heartbeat:
+        progress.told = s.commit
         s.send(peer, Append(s.term, 0, 0, s.commit, s.round))
     send_pieces(s, peer, progress)
 
@@ -82,7 +88,18 @@ def _tell_commit(s: RaftState, peer: PeerId, progress: Progress) -> None:
     prev = progress.next - 1
     prev_term = s.log.term_at(prev)
     assert prev_term is not None
+    progress.told = s.commit
     s.send(peer, Append(s.term, prev, prev_term, s.commit, NO_ANSWER))
+
+
+def tell_news(s: RaftState) -> None:
+    """What was kept back from those whom it did not concern, once it is due."""
+    if s.news_due_ms is None or s.now_ms < s.news_due_ms:
+        return
+    s.news_due_ms = None
+    for peer, progress in s.progress.items():
+        if progress.told < s.commit and not progress.probing:
+            _tell_commit(s, peer, progress)
 
 
 def on_append_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
@@ -124,7 +141,8 @@ def _on_refusal(s: RaftState, sender: PeerId, progress: Progress, reply: AppendR
 
 
 def advance_commit(s: RaftState) -> None:
-    """Commit what a majority has on disk, if it is of our own term, and tell everybody."""
+    """Commit what a majority has on disk, if it is of our own term, and tell those whom it
+    concerns; the others need not be woken for it alone."""
     if s.role is not Role.LEADER:
         return
     stored = sorted(
@@ -139,11 +157,25 @@ def advance_commit(s: RaftState) -> None:
     s.emit(Commit(index))
     if first_of_term:
         s.emit(LeaderChanged(s.me, s.term))
+    concerned = _concerned(s)
     for peer, progress in s.progress.items():
         if progress.probing or progress.next <= s.log.last_index:
             _send_append(s, peer, progress, even_empty=True)
-        else:
+        elif concerned is None or peer in concerned:
             _tell_commit(s, peer, progress)
+        elif s.news_due_ms is None:
+            s.news_due_ms = s.now_ms + NEWS_MS
+
+
+def _concerned(s: RaftState) -> Concerned:
+    """By the entries that were committed just now."""
+    peers: set[PeerId] = set()
+    everybody = False
+    while s.concerned and s.concerned[0][0] <= s.commit:
+        _, concerned = s.concerned.popleft()
+        everybody |= concerned is None
+        peers.update(concerned or ())
+    return None if everybody else frozenset(peers)
 
 
 def may_commit(s: RaftState, index: int) -> bool:

@@ -71,6 +71,7 @@ class WaitingRead(msgspec.Struct, frozen=True):
     round: int
 
 
+Concerned = frozenset[PeerId] | None  # who waits for a commit; None: everybody
 Promised = Send | OwnVote | Installed
 Promise = tuple[int, Promised]
 
@@ -112,6 +113,8 @@ class RaftState:
         self.round = 0
         self.reads: list[WaitingRead] = []
         self.leading_from = 0  # index of the no-op that opened our term as leader
+        self.concerned: deque[tuple[int, Concerned]] = deque()  # of our entries, not committed yet
+        self.news_due_ms: int | None = None  # somebody has not been told of a commit
         self.stamp_base_ms = 0
         self.clock_base_ms = 0
         self._memberships: list[tuple[int, Membership]] = []
