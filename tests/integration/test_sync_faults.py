@@ -18,7 +18,6 @@ import pytest
 
 from p2psched.client.client import Client, Job
 from p2psched.model.commands import Recorded
-from p2psched.model.errors import P2PSchedError
 from p2psched.model.job import JobState
 from tests.integration import work
 from tests.integration.rig import Rig, running_cluster, until
