@@ -8,18 +8,14 @@ import re
 import shutil
 import signal
 import subprocess
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from p2psched.client.client import Client, Job
-from p2psched.model.commands import Recorded
-from p2psched.model.job import JobState
-from tests.integration import work
+from tests.integration.load import Load, load
 from tests.integration.rig import Rig, running_cluster, until
 
 pytestmark = [
@@ -31,7 +27,6 @@ pytestmark = [
 
 KILLS: Final = range(1, 101)  # the sync at which a process dies, counted in each of its threads
 FAILURES: Final = range(1, 51)
-TASKS: Final = 3
 DIES_WITHIN_S: Final = 60.0
 _SYNC: Final = re.compile(r"^\d+ +(?:fsync|fdatasync)\((\d+)<([^>]*)>\)?(.*)$")
 
@@ -62,21 +57,6 @@ def injected(pid: int, fault: str, *, when: int, into: Path) -> Iterator[None]:
             strace.stderr.read()
 
 
-@asynccontextmanager
-async def load(rig: Rig) -> AsyncIterator[list[Job]]:
-    """Jobs that were accepted so far, one after another, whoever is there to take them."""
-    accepted: list[Job] = []
-
-    async def submit(client: Client) -> None:
-        while True:
-            accepted.append(await client.map(work.square, range(TASKS)))
-
-    async with rig.client() as client, asyncio.TaskGroup() as group:
-        submitting = group.create_task(submit(client))
-        yield accepted
-        submitting.cancel()
-
-
 async def dies(rig: Rig, name: str, fault: str, *, when: int, into: Path) -> int:
     """The exit code of a peer that meets a fault."""
     process = rig.cluster.peers[name].process
@@ -86,20 +66,10 @@ async def dies(rig: Rig, name: str, fault: str, *, when: int, into: Path) -> int
     return process.wait()
 
 
-async def verify(rig: Rig, accepted: list[Job]) -> None:
-    """Nothing accepted is lost, nothing has two results, and all peers know the same."""
+async def verify(rig: Rig, running: Load) -> None:
     await rig.heal()
     async with rig.client() as client:
-        for known in accepted:
-            job = await client.job(known.id)
-            view = await job.wait()
-            assert (view.state, view.succeeded) == (JobState.SUCCEEDED, TASKS)
-            assert await job.results() == [number * number for number in range(TASKS)]
-            recorded: Counter[int] = Counter()
-            for stamped in (await job.history()).events:
-                if isinstance(stamped.event, Recorded):
-                    recorded.update(stamped.event.segment.tasks)
-            assert recorded == Counter(range(TASKS)), job
+        await running.verify(client)
     assert await rig.agree()
 
 
@@ -112,14 +82,14 @@ def test_a_follower_that_dies_at_each_of_its_first_syncs_loses_nothing(
         await own.heal()
         name = await own.follower()
         own.cluster.kill(name)
-        async with load(own) as accepted:
+        async with load(own.client()) as running:
             for when in KILLS:
                 own.cluster.restart(name)
                 code = await dies(own, name, "signal=KILL", when=when, into=tmp_path / "trace")
                 assert code == -signal.SIGKILL, when
-            assert len(accepted) >= len(KILLS)
+            assert len(running) >= len(KILLS)
         own.cluster.restart(name)
-        await verify(own, accepted)
+        await verify(own, running)
 
     asyncio.run(story())
 
@@ -127,14 +97,14 @@ def test_a_follower_that_dies_at_each_of_its_first_syncs_loses_nothing(
 def test_a_leader_that_dies_at_each_of_its_syncs_loses_nothing(own: Rig, tmp_path: Path) -> None:
     async def story() -> None:
         await own.heal()
-        async with load(own) as accepted:
+        async with load(own.client()) as running:
             for when in KILLS:
                 await own.heal()
                 name = await own.leader()
                 code = await dies(own, name, "signal=KILL", when=when, into=tmp_path / "trace")
                 assert code == -signal.SIGKILL, when
                 own.cluster.restart(name)
-        await verify(own, accepted)
+        await verify(own, running)
 
     asyncio.run(story())
 
@@ -147,7 +117,7 @@ def test_a_disk_that_fails_a_sync_ends_its_peer_at_once_and_nothing_is_lost(
 
     async def story() -> None:
         await own.heal()
-        async with load(own) as accepted:
+        async with load(own.client()) as running:
             for when in FAILURES:
                 await own.heal()
                 name = await (own.leader() if role == "leader" else own.follower())
@@ -157,7 +127,7 @@ def test_a_disk_that_fails_a_sync_ends_its_peer_at_once_and_nothing_is_lost(
                 assert "Input/output error" in own.cluster.peers[name].last_lines()
                 assert not _synced_again(trace), trace.read_text()
                 own.cluster.restart(name)
-        await verify(own, accepted)
+        await verify(own, running)
 
     asyncio.run(story())
 

@@ -5,28 +5,25 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
-from p2psched.client.client import Client, Job
+from p2psched.client.client import Client
 from p2psched.client.functions import calls, pack
 from p2psched.client.session import Session
-from p2psched.model.commands import Recorded
 from p2psched.model.errors import Unavailable
 from p2psched.model.ids import JobId, new_id
-from p2psched.model.job import JobState
 from p2psched.model.messages import GetStatus, JobAccepted, StatusAnswer, Submit
 from p2psched.store.folder import read_secret_file
 from tests.cluster import LiveCluster
 from tests.integration import work
+from tests.integration.load import Load, load
 from tests.integration.rig import until
 from tests.network.switch import Switch, Weather, why_not
 
 NAMES: Final = ("a", "b", "c")
-TASKS: Final = 3
 QUIET_S: Final = 30.0  # how long a bad link is watched for changes of the leader
 AFTER_HEAL_S: Final = 5.0  # L5
 _REASON: Final = why_not()
@@ -89,33 +86,9 @@ class Net:
 
         await until(as_one)
 
-    @asynccontextmanager
-    async def load(self, name: str | None = None) -> AsyncIterator[list[Job]]:
-        """Jobs that were accepted so far, through this peer or whoever is there."""
-        accepted: list[Job] = []
-
-        async def submit(client: Client) -> None:
-            while True:
-                accepted.append(await client.map(work.square, range(TASKS)))
-
-        async with self.client(name) as client, asyncio.TaskGroup() as group:
-            submitting = group.create_task(submit(client))
-            yield accepted
-            submitting.cancel()
-
-    async def verify(self, accepted: list[Job]) -> None:
-        """Nothing accepted is lost, nothing has two results."""
+    async def verify(self, running: Load) -> None:
         async with self.client() as client:
-            for known in accepted:
-                job = await client.job(known.id)
-                view = await job.wait()
-                assert (view.state, view.succeeded) == (JobState.SUCCEEDED, TASKS)
-                assert await job.results() == [number * number for number in range(TASKS)]
-                recorded: Counter[int] = Counter()
-                for stamped in (await job.history()).events:
-                    if isinstance(stamped.event, Recorded):
-                        recorded.update(stamped.event.segment.tasks)
-                assert recorded == Counter(range(TASKS)), job
+            await running.verify(client)
         await self.agree()
 
     async def accepts_nothing(self, name: str) -> None:
@@ -178,18 +151,18 @@ def test_the_majority_goes_on_without_its_leader_and_the_minority_accepts_nothin
 ) -> None:
     async def story() -> None:
         old = await net.leader()
-        async with net.load() as accepted:
-            await until(lambda: len(accepted) >= 10)
+        async with load(net.client()) as running:
+            await until(lambda: len(running) >= 10)
             net.switch.cut_off(old)
             await net.accepts_nothing(old)
-            before = len(accepted)
-            await until(lambda: len(accepted) >= before + 10)
+            before = len(running)
+            await until(lambda: len(running) >= before + 10)
             new = await net.leader()
             assert new != old
             assert (await net.status(old)).role != "leader", "it has heard no majority for long"
             net.switch.heal()
-            await until(lambda: len(accepted) >= before + 20, within_s=AFTER_HEAL_S)
-        await net.verify(accepted)
+            await until(lambda: len(running) >= before + 20, within_s=AFTER_HEAL_S)
+        await net.verify(running)
 
     asyncio.run(story())
 
@@ -204,10 +177,10 @@ def test_who_hears_nothing_deposes_nobody(net: Net) -> None:
         for other in NAMES:
             if other != deaf:
                 net.switch.cut_one_way(other, deaf)
-        async with net.load(leader) as accepted:
+        async with load(net.client(leader)) as running:
             await net.stays(leader, term)
         net.switch.heal()
-        await net.verify(accepted)
+        await net.verify(running)
         assert (await net.status(leader)).term == term
 
     asyncio.run(story())
@@ -221,10 +194,10 @@ def test_who_is_not_heard_deposes_nobody(net: Net) -> None:
         for other in NAMES:
             if other != mute:
                 net.switch.cut_one_way(mute, other)
-        async with net.load(leader) as accepted:
+        async with load(net.client(leader)) as running:
             await net.stays(leader, term)
         net.switch.heal()
-        await net.verify(accepted)
+        await net.verify(running)
 
     asyncio.run(story())
 
@@ -237,10 +210,10 @@ def test_a_bridge_changes_nothing(net: Net) -> None:
         term = (await net.status(leader)).term
         other = next(name for name in NAMES if name != leader)
         net.switch.cut_between(leader, other)
-        async with net.load(leader) as accepted:
+        async with load(net.client(leader)) as running:
             await net.stays(leader, term)
         net.switch.heal()
-        await net.verify(accepted)
+        await net.verify(running)
 
     asyncio.run(story())
 
@@ -259,12 +232,12 @@ def test_a_link_that_flaps_deposes_nobody(net: Net) -> None:
                 net.switch.heal()
                 await asyncio.sleep(rng.uniform(0.1, 1.5))
 
-        async with net.load(leader) as accepted, asyncio.TaskGroup() as group:
+        async with load(net.client(leader)) as running, asyncio.TaskGroup() as group:
             flaps = group.create_task(flap())
             await net.stays(leader, term)
             flaps.cancel()
         net.switch.heal()
-        await net.verify(accepted)
+        await net.verify(running)
 
     asyncio.run(story())
 
@@ -276,9 +249,9 @@ def test_bad_weather_loses_and_doubles_nothing(net: Net) -> None:
         net.switch.default = Weather(
             delay_s=0.02, jitter_s=0.015, loss=0.02, doubled=0.05, hurried=0.1
         )
-        async with net.load() as accepted:
-            await until(lambda: len(accepted) >= 100, within_s=120)
-        await net.verify(accepted)
+        async with load(net.client()) as running:
+            await until(lambda: len(running) >= 100, within_s=120)
+        await net.verify(running)
         counts = net.switch.counts
         assert min(counts.lost, counts.doubled) > 0
         assert (await net.status(leader)).term == term
