@@ -23,8 +23,12 @@ from p2psched.ports.results import Gap, GapResults, KnownJob, Page
 
 T = TypeVar("T")
 
-GROUP_S: Final = 0.05  # what is committed within this time is stored together
-GROUP_EVENTS_MAX: Final = 5_000  # more are stored at once
+# What is committed within this time is stored together. A transaction costs as much as ten jobs of
+# one task, so the longer the better; nobody waits for its end, for reads end it at once.
+GROUP_S: Final = 0.25
+# More are stored at once, so that the thread doesn't hold the interpreter for long, ...
+GROUP_EVENTS_MAX: Final = 400
+GROUP_BYTES_MAX: Final = 4 * MIB  # ... and what waits takes little memory: data of results.
 RECENT_BYTES_MAX: Final = 8 * MIB  # of the newest results; beyond it the oldest are only on disk
 _JOB_BYTES: Final = 1_000  # what a job takes there besides its segments, about
 _STALE_MAX: Final = 1_024  # entries of dropped segments, beyond as many as there are others
@@ -114,6 +118,7 @@ class ResultWriter:
         self._recent = Recent()
         self._stored_index = results.applied_index
         self._events: list[Stamped] = []
+        self._bytes = 0  # of data in them
         self._index = results.applied_index
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -125,10 +130,12 @@ class ResultWriter:
 
     def store(self, events: Sequence[Stamped], applied_index: int) -> None:
         """Take the events of one entry; what the store has from an earlier run is passed over."""
+        size = 0
         for stamped in events:
             match stamped.event:
                 case Recorded():
                     self._recent.add(stamped.event)
+                    size += len(stamped.event.segment.data)
                 case JobReopened(job=job):
                     self._recent.drop(job)
                 case JobForgotten(job=job):
@@ -140,8 +147,9 @@ class ResultWriter:
             return
         self._index = applied_index
         self._events += events
+        self._bytes += size
         # An entry without events is noted along with the next one that has some.
-        if len(self._events) >= GROUP_EVENTS_MAX:
+        if len(self._events) >= GROUP_EVENTS_MAX or self._bytes >= GROUP_BYTES_MAX:
             self._flush()
         elif self._events and self._timer is None:
             self._timer = self._loop.call_later(GROUP_S, self._flush)
@@ -151,7 +159,7 @@ class ResultWriter:
             self._timer.cancel()
             self._timer = None
         if self._events and not self._closed:
-            events, self._events = self._events, []
+            events, self._events, self._bytes = self._events, [], 0
             self._loop.run_in_executor(
                 self._thread, self._results.store, events, self._index
             ).add_done_callback(self._on_done)
