@@ -46,6 +46,7 @@ class SqliteGapResults(SqliteResults):
                 if job not in jobs:  # forgotten in what was skipped
                     self._forget(job, pending)
             self._write(pending)
+            self._numbers.index()
             self._db.execute("UPDATE applied SET entry = ?", (applied_index,))
         self._applied_index = applied_index
 
