@@ -23,8 +23,8 @@ from p2psched.ports.results import Gap, GapResults, KnownJob, Page
 
 T = TypeVar("T")
 
-# What is committed within this time is stored together. A transaction costs as much as three jobs of
-# one task, so the longer the better; nobody waits for its end, for reads end it at once.
+# What is committed within this time is stored together. A transaction costs as much as three jobs
+# of one task, so the longer the better; nobody waits for its end, for reads end it at once.
 GROUP_S: Final = 0.25
 # More are stored at once, so that the thread doesn't hold the interpreter for long, ...
 GROUP_EVENTS_MAX: Final = 400
