@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from p2psched.model.errors import Refused, Unavailable
+from p2psched.model.errors import NoSpace, Refused
 from p2psched.store.files import sync_folder
 
 log = logging.getLogger(__name__)
@@ -88,8 +88,8 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
     return data
 
 
-def no_space(size: int, folder: Path) -> Unavailable:
-    return Unavailable(
+def no_space(size: int, folder: Path) -> NoSpace:
+    return NoSpace(
         f"no space: {size:,} more bytes are needed in {folder} of this peer: free some there",
         retry_after_s=_SPACE_RETRY_S,
     )
@@ -97,7 +97,7 @@ def no_space(size: int, folder: Path) -> Unavailable:
 
 @contextlib.contextmanager
 def telling_space(size: int, folder: Path) -> Iterator[None]:
-    """Turn a full disk into Unavailable; other errors of the disk pass."""
+    """Turn a full disk into NoSpace; other errors of the disk pass."""
     try:
         yield
     except OSError as fault:

@@ -89,6 +89,7 @@ class SimPeer:
         self.paused = False
         self.process = 0  # counts processes; what belongs to an older one is void
         self.backlog: list[Item] = []  # of a paused process
+        self.is_full = False  # its disk takes no large results
         self.blobs: dict[bytes, bool] = {}  # ever on its disk, by digest: False if not any more
         self._timing = timing
         self._segment_bytes = segment_bytes
@@ -117,6 +118,7 @@ class SimPeer:
             random.Random(world.rng.getrandbits(64)),
             lambda delay_us, item: world.later(delay_us, self, item),
             lambda batch, index: world.on_started(self, batch, index),
+            has_space=lambda: not self.is_full,
         )
         self._persists: list[Persist] = []  # not yet written
         self._token = 0  # of the newest write; it is synced when the running sync ends

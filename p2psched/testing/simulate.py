@@ -95,6 +95,10 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
     snapshots = options.snapshots or _draw_snapshots(rng)
     if options.keeping:  # what can be damaged is there only then
         faults = replace(faults, damage_every_ms=rng.choice((0, 500, 3_000)))
+        # Drawn apart, as `Workload._poison`.
+        space = random.Random(f"space {seed}")
+        full_every_ms, full_ms_max = space.choice((0, 0, 1_000, 4_000)), space.choice((500, 5_000))
+        faults = replace(faults, full_every_ms=full_every_ms, full_ms_max=full_ms_max)
     replay = f"python -m p2psched.testing.run --seed {seed}"
     if options.peers is not None:
         replay += f" --peers {options.peers}"
@@ -147,7 +151,7 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
     happened["jobs cancelled"] = len(cluster.referees.cancelled)
     happened["tasks blamed"] = len(cluster.referees.poison.blamed)
     happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
-    for what in ("reopened", "lost", "large"):
+    for what in ("reopened", "lost", "large", "spaceless"):
         happened[f"tasks {what}"] = cluster.referees.shadow.counts[what]
     happened["tasks started"] = len(cluster.referees.starts)
     happened["results refused"] = cluster.peers[0].scheduler.machine.results_refused
@@ -344,8 +348,9 @@ def start_storm(cluster: SimCluster, rng: random.Random) -> None:
         (faults.leave_every_ms, leave),
         (faults.damage_every_ms, partial(_damage, cluster, rng)),
     ):
-        if every_ms:
-            _repeat(cluster, rng, faults, every_ms, act)
+        _repeat(cluster, rng, faults, every_ms, act)
+    space = random.Random(f"full {cluster.seed}")
+    _repeat(cluster, space, faults, faults.full_every_ms, partial(_fill, cluster, space))
 
 
 def _damage(cluster: SimCluster, rng: random.Random) -> None:
@@ -355,6 +360,18 @@ def _damage(cluster: SimCluster, rng: random.Random) -> None:
     if here:
         cluster.happened["blobs damaged"] += 1
         blobs[rng.choice(here)] = False
+
+
+def _fill(cluster: SimCluster, rng: random.Random) -> None:
+    """A disk is full for a while."""
+    peer = rng.choice(cluster.peers)
+    cluster.happened["disks full"] += 1
+    peer.is_full = True
+
+    def free() -> None:
+        peer.is_full = False
+
+    cluster.after(rng.randrange(1, cluster.faults_drawn.full_ms_max), free)
 
 
 def _repeat(
@@ -369,4 +386,5 @@ def _repeat(
             act()
             cluster.after(rng.expovariate(1 / every_ms), again)
 
-    cluster.after(rng.expovariate(1 / every_ms), again)
+    if every_ms:
+        cluster.after(rng.expovariate(1 / every_ms), again)
