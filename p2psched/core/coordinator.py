@@ -48,6 +48,7 @@ class Coordinator:
         # Peers whose disks were full lately -> until when. What each peer has seen itself, no part
         # of the ledger: who coordinates next has applied the same ends.
         self._full: dict[PeerId, int] = {}
+        self._say_full: frozenset[PeerId] = frozenset()
 
     def on_coordinator(self, now_ms: int, *, is_self: bool) -> None:
         self._since_ms = now_ms if is_self else None
@@ -58,6 +59,10 @@ class Coordinator:
         """Of the ledger, in order, on every peer."""
         if isinstance(event, Retried | Recorded) and event.segment.cause is Cause.NO_SPACE:
             self._full[event.peer] = now_ms + FULL_MS
+
+    def on_full(self, peers: frozenset[PeerId]) -> None:
+        """Whose disks are full now, as they say themselves: they get nothing more."""
+        self._say_full = peers
 
     @property
     def coordinates(self) -> bool:
@@ -177,8 +182,11 @@ class Coordinator:
                 is_self=peer == self._me,
             )
             for peer, row in sorted(self._machine.peers.items())
-            if row.live and row.info.slots > 0 and not row.suspects and peer not in self._full
+            if row.live and row.info.slots > 0 and not row.suspects and not self._is_full(peer)
         ]
+
+    def _is_full(self, peer: PeerId) -> bool:
+        return peer in self._full or peer in self._say_full
 
 
 def _owned_by_peer(job: Job) -> dict[PeerId, int]:

@@ -124,7 +124,8 @@ class Scheduler:
                 self.owner.on_copied(number, blobs)
             case Round():
                 self._on_round(now_ms)
-            case Clocked(contacts=contacts):
+            case Clocked(contacts=contacts, full=full):
+                self._coordinator.on_full(full)
                 self._on_clock(now_ms, contacts)
             case Asked(tag=tag, command=command):
                 self._ask(tag, command, now_ms)

@@ -76,6 +76,7 @@ class Clocked(msgspec.Struct, frozen=True):
 
     now_ms: int
     contacts: Mapping[PeerId, int]
+    full: frozenset[PeerId] = frozenset()  # on the coordinator: peers whose disks are full
 
 
 class Renewed(msgspec.Struct, frozen=True):

@@ -15,14 +15,16 @@ from typing import Final, TypeVar
 
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import JobForgotten, JobReopened, Recorded, Stamped
-from p2psched.model.errors import Unavailable
+from p2psched.model.errors import NoSpace, Unavailable
 from p2psched.model.ids import JobId
 from p2psched.model.job import Segment
 from p2psched.model.limits import MIB
 from p2psched.ports.results import Gap, GapResults, KnownJob, Page
 
 T = TypeVar("T")
+Group = tuple[list[Stamped], int]  # events, and the entry that they end with
 
+SPACE_RETRY_S: Final = 0.5
 GROUP_S: Final = 0.05  # what is committed within this time is stored together
 GROUP_EVENTS_MAX: Final = 5_000  # more are stored at once
 RECENT_BYTES_MAX: Final = 8 * MIB  # of the newest results; beyond it the oldest are only on disk
@@ -114,6 +116,8 @@ class ResultWriter:
         self._recent = Recent()
         self._stored_index = results.applied_index
         self._events: list[Stamped] = []
+        self._unstored: deque[Group] = deque()  # of the thread: what found no space
+        self._waits_for_space = False
         self._index = results.applied_index
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -152,21 +156,64 @@ class ResultWriter:
             self._timer = None
         if self._events and not self._closed:
             events, self._events = self._events, []
-            self._loop.run_in_executor(
-                self._thread, self._results.store, events, self._index
-            ).add_done_callback(self._on_done)
+            self._store_in_thread([(events, self._index)])
+
+    def _store_in_thread(self, groups: list[Group]) -> None:
+        self._loop.run_in_executor(self._thread, self._store, groups).add_done_callback(
+            self._on_stored
+        )
+
+    def _store(self, groups: list[Group]) -> bool:
+        """In the thread, after what found no space before. False if something waits for space: then
+        it stays in order, and memory answers for it as far as it reaches. It is bounded by what
+        the ledger, on the same disk, could still write."""
+        self._unstored += groups
+        try:
+            while self._unstored:
+                self._results.store(*self._unstored[0])
+                self._unstored.popleft()
+        except NoSpace:
+            return False
+        return True
+
+    def _on_stored(self, done: asyncio.Future[bool]) -> None:
+        self._on_done(done)
+        if done.cancelled() or done.exception() is not None or done.result() or self._closed:
+            return
+        if not self._waits_for_space:
+            self._waits_for_space = True
+            self._loop.call_later(SPACE_RETRY_S, self._retry)
+
+    def _retry(self) -> None:
+        self._waits_for_space = False
+        if not self._closed:
+            self._store_in_thread([])
 
     def make_durable(self, done: Callable[[], None]) -> None:
         """Call `done` once all that was handed to `store` is durable."""
         self._flush()
-        storing = self._loop.run_in_executor(self._thread, self._results.checkpoint, self._index)
+        storing = self._loop.run_in_executor(self._thread, self._checkpoint, self._index)
 
-        def on_stored(stored: asyncio.Future[None]) -> None:
+        def on_stored(stored: asyncio.Future[bool]) -> None:
             self._on_done(stored)
-            if not stored.cancelled() and stored.exception() is None:
+            if stored.cancelled() or stored.exception() is not None:
+                return
+            if stored.result():
                 done()
+            elif not self._closed:
+                self._loop.call_later(SPACE_RETRY_S, self.make_durable, done)
 
         storing.add_done_callback(on_stored)
+
+    def _checkpoint(self, index: int) -> bool:
+        """In the thread. False if there is no space for it."""
+        if not self._store([]):
+            return False
+        try:
+            self._results.checkpoint(index)
+        except NoSpace:
+            return False
+        return True
 
     # --- what this peer has not seen happen ---
 
@@ -181,6 +228,7 @@ class ResultWriter:
         upto, jobs = state.command_index, known_jobs(state)
 
         def jump() -> dict[JobId, Gap]:
+            self._unstored.clear()  # what the state stands for is fetched from others
             self._results.jump(index, jobs, upto)
             return self._results.gaps()
 
@@ -227,7 +275,7 @@ class ResultWriter:
         if closed and self._gaps.get(job) == gap:
             del self._gaps[job]
 
-    def _on_done(self, done: asyncio.Future[None]) -> None:
+    def _on_done(self, done: asyncio.Future[bool]) -> None:
         error = None if done.cancelled() else done.exception()
         if error is not None:
             self._on_failed(error)

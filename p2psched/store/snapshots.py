@@ -24,6 +24,7 @@ from p2psched.model.errors import Damaged, Refused
 from p2psched.model.raft import Snapshot
 from p2psched.ports.disk import AppendFile, Disk
 from p2psched.store.recovery import ADVICE, Findings
+from p2psched.store.space import NO_SPACE, no_room
 
 FORMAT: Final = 1
 KEPT: Final = 2
@@ -122,13 +123,24 @@ class SnapshotFiles:
     # --- one that comes in ---
 
     def take_piece(self, snapshot: Snapshot, offset: int, data: bytes) -> None:
-        """Pieces follow each other; the first one throws away what came in before."""
+        """Pieces follow each other; the first one throws away what came in before. Raises NoRoom
+        if there is no space: then it may be repeated."""
+        head = b""
         if offset == 0:
             self.drop_incoming()
             self._incoming = self._disk.open_append(INCOMING)
-            self._incoming.write(encode_head(snapshot))
+            head = encode_head(snapshot)
         assert self._incoming is not None, "a snapshot begins with its first piece"
-        self._incoming.write(data)
+        before = self._incoming.size
+        try:
+            self._incoming.write(head + data)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            self._incoming.close()
+            self._disk.truncate(INCOMING, before)
+            self._incoming = self._disk.open_append(INCOMING)
+            raise no_room(error) from error
 
     def install(self, snapshot: Snapshot) -> None:
         """Make what came in durable under its own name, after a look at what the disk holds."""

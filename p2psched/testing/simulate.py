@@ -22,6 +22,7 @@ from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import kills_its_peer, sim_job
+from p2psched.testing.sim_space import empty, fill
 from p2psched.testing.sim_world import Snapshots
 
 EVENTS: Final = 4_000  # while faults last
@@ -153,6 +154,7 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
     happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
     for what in ("reopened", "lost", "large", "spaceless"):
         happened[f"tasks {what}"] = cluster.referees.shadow.counts[what]
+    happened["writes without space"] = sum(peer.disk.refused for peer in cluster.peers)
     happened["tasks started"] = len(cluster.referees.starts)
     happened["results refused"] = cluster.peers[0].scheduler.machine.results_refused
     happened["syncs"] = sum(peer.disk.syncs for peer in cluster.peers)
@@ -366,12 +368,8 @@ def _fill(cluster: SimCluster, rng: random.Random) -> None:
     """A disk is full for a while."""
     peer = rng.choice(cluster.peers)
     cluster.happened["disks full"] += 1
-    peer.is_full = True
-
-    def free() -> None:
-        peer.is_full = False
-
-    cluster.after(rng.randrange(1, cluster.faults_drawn.full_ms_max), free)
+    fill(peer, rng)
+    cluster.after(rng.randrange(1, cluster.faults_drawn.full_ms_max), partial(empty, peer))
 
 
 def _repeat(
