@@ -104,6 +104,11 @@ class Damaged(P2PSchedError):
     code = "damaged"
     exit_code = 6
 
+    def __init__(self, message: str, *, file: str = "", offset: int | None = None) -> None:
+        super().__init__(message)
+        self.file = file  # the name alone; empty if it is not one file, or not known here
+        self.offset = offset  # of the first byte that is bad, as far as that can be told
+
 
 class InternalError(P2PSchedError):
     """A bug of ours: what must hold does not. The peer stops, others take over its tasks."""

@@ -394,7 +394,7 @@ class Node:
             server=self._server,
             cluster=self._belonging.cluster,
             uptime_ms=self._clock.now_ms() - self._started_ms,
-            jobs_lacking=self._results.gap_count,
+            results=self._results,
             event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
-            blob_bytes=self._data.blobs.total_bytes,
+            blobs=self._data.blobs.store,
         )

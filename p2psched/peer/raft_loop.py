@@ -274,6 +274,10 @@ class RaftLedger:
     # --- what others may look at ------------------------------------------------------------------
 
     @property
+    def store(self) -> LogStore:
+        return self._store
+
+    @property
     def sync_ms(self) -> float:
         return self._writer.sync_ms
 

@@ -25,6 +25,7 @@ T = TypeVar("T")
 Group = tuple[list[Stamped], int]  # events, and the entry that they end with
 
 SPACE_RETRY_S: Final = 0.5
+_ROW_BYTES: Final = 150  # of an event without its data
 GROUP_S: Final = 0.05  # what is committed within this time is stored together
 GROUP_EVENTS_MAX: Final = 5_000  # more are stored at once
 RECENT_BYTES_MAX: Final = 8 * MIB  # of the newest results; beyond it the oldest are only on disk
@@ -117,6 +118,7 @@ class ResultWriter:
         self._stored_index = results.applied_index
         self._events: list[Stamped] = []
         self._unstored: deque[Group] = deque()  # of the thread: what found no space
+        self.written_bytes = 0  # by this process, about
         self._waits_for_space = False
         self._index = results.applied_index
         self._timer: asyncio.TimerHandle | None = None
@@ -171,7 +173,8 @@ class ResultWriter:
         try:
             while self._unstored:
                 self._results.store(*self._unstored[0])
-                self._unstored.popleft()
+                events, _ = self._unstored.popleft()
+                self.written_bytes += sum(map(_row_bytes, events))
         except NoSpace:
             return False
         return True
@@ -305,6 +308,13 @@ def known_jobs(state: LedgerState) -> dict[JobId, KnownJob]:
     return {
         job.id: KnownJob(job.segments, job.ended_wall_ms, job.full) for job in state.jobs.values()
     }
+
+
+def _row_bytes(stamped: Stamped) -> int:
+    """What an event takes in the store, about, and once more in the store's own log."""
+    event = stamped.event
+    data = len(event.segment.data) if isinstance(event, Recorded) else 0
+    return 2 * (data + _ROW_BYTES)
 
 
 def _size(segment: Segment) -> int:

@@ -85,6 +85,7 @@ class BlobFiles:
         self._lock = threading.RLock()
         self._known: dict[bytes, _Known] = {}
         self._bytes = 0
+        self.written_bytes = 0  # of blobs that became whole here, by this process
         self._incoming: dict[bytes, Incoming] = {}
         self._reads = BlobReads(folder)
         self._syncs = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="blob-sync")
@@ -211,6 +212,7 @@ class BlobFiles:
         with self._lock:
             for ref, _ in synced:
                 self._know(ref.digest, ref.size)
+                self.written_bytes += ref.size
 
     def begin(self, ref: BlobRef, listed: bytes) -> Incoming:
         """Where the chunks of a blob go; the same for all who bring it. `listed` are the digests of

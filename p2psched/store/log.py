@@ -51,6 +51,7 @@ class Recovered:
     files: int
     snapshot: Snapshot | None = None
     state: bytes = b""  # that the snapshot stands for
+    removed: str = ""  # the last segment, of which not even the header was whole
     damaged: tuple[str, ...] = ()  # newer snapshots that were not sound; an older one stood in
 
 
@@ -70,6 +71,7 @@ class LogStore:
         self._previous = found.previous
         self._seed = found.seed
         self._poison = ""
+        self.written_bytes = 0  # by this process, without the snapshots
         self.snapshots = SnapshotFiles(disk)
         self._file: AppendFile
         if self._number == 0:
@@ -111,6 +113,7 @@ class LogStore:
             hard_state=found.hard_state,
             entries=entries,
             torn_bytes=found.torn_bytes,
+            removed=found.remove or "",
             files=len(store._older) + 1,
             snapshot=standing.snapshot,
             state=standing.state,
@@ -248,6 +251,7 @@ class LogStore:
         if self._size == HEADER_BYTES and self._number > 1:
             self._starts.setdefault(self._number, self._last_index)
         self._size += len(data)
+        self.written_bytes += len(data)
         self._previous = group.previous
 
     def _on_write_failed(self, error: OSError) -> None:

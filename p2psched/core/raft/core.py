@@ -94,10 +94,8 @@ class Raft:
             case AddMember(wall_ms=wall_ms, member=member):
                 s.wall_ms = wall_ms
                 membership.on_add_member(s, member)
-            case SnapshotSaved(snapshot=snapshot):
-                snapshots.on_saved(s, snapshot)
-            case RoomChanged(room=now):
-                s.room = now
+            case SnapshotSaved() | RoomChanged():
+                self._on_disk(event)
         return s.flush()
 
     def _receive(self, sender: PeerId, event: Receive) -> None:
@@ -128,6 +126,13 @@ class Raft:
             case SnapshotReply():
                 snapshots.on_reply(s, sender, message)
                 reads.answer_confirmed(s)
+
+    def _on_disk(self, event: SnapshotSaved | RoomChanged) -> None:
+        match event:
+            case SnapshotSaved(snapshot=snapshot):
+                snapshots.on_saved(self._s, snapshot)
+            case RoomChanged(room=now):
+                self._s.room = now
 
     def _on_synced(self, token: int) -> None:
         for _ in self._s.take_synced(token):
