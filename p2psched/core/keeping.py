@@ -74,6 +74,7 @@ def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
     job.succeeded = job.succeeded - tasks
     job.lost = job.lost - tasks
     job.failures.clear(tasks)  # they get all their retries again
+    job.spaceless.clear(tasks)
     job.forget_deaths(tasks)
     job.waiting = job.waiting | tasks
     for key in [key for key in job.blobs if key[0] in tasks]:

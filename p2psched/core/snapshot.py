@@ -77,6 +77,7 @@ class JobImage(msgspec.Struct, frozen=True, array_like=True):
     pinned: bool
     deaths: CounterImage = msgspec.field(default_factory=lambda: CounterImage([]))
     killed: dict[int, list[PeerId]] = {}
+    spaceless: CounterImage = msgspec.field(default_factory=lambda: CounterImage([]))
 
 
 class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):

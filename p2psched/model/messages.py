@@ -322,6 +322,11 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     frames_sent: int = 0  # to peers and clients, on the connections that are open
     blobs_counted: int = 0  # large results that were looked at for `blobs_short`, not all if many
     peers_live: int = 0
+    # Bytes that this process has written to its disk since it started.
+    written_log: int = 0
+    written_snapshots: int = 0
+    written_results: int = 0  # about
+    written_blobs: int = 0
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):

@@ -18,6 +18,7 @@ from p2psched.core.raft.effects import (
     MembershipChanged,
     Persist,
     Receive,
+    RoomChanged,
     Send,
     SendPiece,
     SnapshotSaved,
@@ -41,8 +42,8 @@ from p2psched.model.commands import Envelope
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
 from p2psched.model.messages import Forward, PeerMessage
-from p2psched.model.raft import Member, Membership, Snapshot, SnapshotPiece
-from p2psched.peer.log_writer import LogWriter
+from p2psched.model.raft import Member, Membership, Room, Snapshot, SnapshotPiece
+from p2psched.peer.log_writer import LogWriter, SpaceListener
 from p2psched.peer.snapshots import MakeDurable, SnapshotMaker
 from p2psched.ports.clock import Clock
 from p2psched.ports.ledger import LedgerListener
@@ -70,6 +71,7 @@ class RaftLedger:
         on_membership: Callable[[Membership], None],
         on_disk_failed: Callable[[Exception], None],
         on_bug: Callable[[Exception], None],
+        space: SpaceListener | None = None,
         make_durable: MakeDurable = lambda done: done(),
         snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES,
     ) -> None:
@@ -81,7 +83,11 @@ class RaftLedger:
         self._on_bug = on_bug
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._writer = LogWriter(store, on_synced=self._on_synced, on_failed=on_disk_failed)
+        self._writer = LogWriter(
+            store, on_synced=self._on_synced, on_failed=on_disk_failed, space=space
+        )
+        if space is not None:
+            space.on_room = self.set_room
         self.engine = RaftEngine(
             me=me,
             rng=rng,
@@ -150,6 +156,9 @@ class RaftLedger:
         now_ms = self._clock.now_ms()
         return {peer: now_ms - heard for peer, heard in self.engine.contacts().items()}
 
+    def full(self) -> frozenset[PeerId]:
+        return self.engine.raft.full_members()
+
     # --- what comes in ----------------------------------------------------------------------------
 
     def on_message(self, sender: PeerId, message: PeerMessage) -> None:
@@ -161,6 +170,10 @@ class RaftLedger:
 
     def add_member(self, member: Member) -> None:
         self._step(AddMember(self._clock.now_ms(), self._clock.wall_ms(), member))
+
+    def set_room(self, room: Room) -> None:
+        """What this peer's disk still takes."""
+        self._step(RoomChanged(self._clock.now_ms(), room))
 
     def _on_synced(self, token: int) -> None:
         self._step(Synced(self._clock.now_ms(), token))
@@ -259,6 +272,10 @@ class RaftLedger:
         self._listener.on_coordinator(effect.coordinator, is_self=effect.is_self)
 
     # --- what others may look at ------------------------------------------------------------------
+
+    @property
+    def store(self) -> LogStore:
+        return self._store
 
     @property
     def sync_ms(self) -> float:

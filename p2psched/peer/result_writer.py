@@ -15,14 +15,17 @@ from typing import Final, TypeVar
 
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import JobForgotten, JobReopened, Recorded, Stamped
-from p2psched.model.errors import Unavailable
+from p2psched.model.errors import NoSpace, Unavailable
 from p2psched.model.ids import JobId
 from p2psched.model.job import Segment
 from p2psched.model.limits import MIB
 from p2psched.ports.results import Gap, GapResults, KnownJob, Page
 
 T = TypeVar("T")
+Group = tuple[list[Stamped], int]  # events, and the entry that they end with
 
+SPACE_RETRY_S: Final = 0.5
+_ROW_BYTES: Final = 150  # of an event without its data
 # What is committed within this time is stored together. A transaction costs as much as three jobs
 # of one task, so the longer the better; nobody waits for its end, for reads end it at once.
 GROUP_S: Final = 0.25
@@ -119,6 +122,9 @@ class ResultWriter:
         self._stored_index = results.applied_index
         self._events: list[Stamped] = []
         self._bytes = 0  # of data in them
+        self._unstored: deque[Group] = deque()  # of the thread: what found no space
+        self.written_bytes = 0  # by this process, about
+        self._waits_for_space = False
         self._index = results.applied_index
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -160,21 +166,65 @@ class ResultWriter:
             self._timer = None
         if self._events and not self._closed:
             events, self._events, self._bytes = self._events, [], 0
-            self._loop.run_in_executor(
-                self._thread, self._results.store, events, self._index
-            ).add_done_callback(self._on_done)
+            self._store_in_thread([(events, self._index)])
+
+    def _store_in_thread(self, groups: list[Group]) -> None:
+        self._loop.run_in_executor(self._thread, self._store, groups).add_done_callback(
+            self._on_stored
+        )
+
+    def _store(self, groups: list[Group]) -> bool:
+        """In the thread, after what found no space before. False if something waits for space: then
+        it stays in order, and memory answers for it as far as it reaches. It is bounded by what
+        the ledger, on the same disk, could still write."""
+        self._unstored += groups
+        try:
+            while self._unstored:
+                self._results.store(*self._unstored[0])
+                events, _ = self._unstored.popleft()
+                self.written_bytes += sum(map(_row_bytes, events))
+        except NoSpace:
+            return False
+        return True
+
+    def _on_stored(self, done: asyncio.Future[bool]) -> None:
+        self._on_done(done)
+        if done.cancelled() or done.exception() is not None or done.result() or self._closed:
+            return
+        if not self._waits_for_space:
+            self._waits_for_space = True
+            self._loop.call_later(SPACE_RETRY_S, self._retry)
+
+    def _retry(self) -> None:
+        self._waits_for_space = False
+        if not self._closed:
+            self._store_in_thread([])
 
     def make_durable(self, done: Callable[[], None]) -> None:
         """Call `done` once all that was handed to `store` is durable."""
         self._flush()
-        storing = self._loop.run_in_executor(self._thread, self._results.checkpoint, self._index)
+        storing = self._loop.run_in_executor(self._thread, self._checkpoint, self._index)
 
-        def on_stored(stored: asyncio.Future[None]) -> None:
+        def on_stored(stored: asyncio.Future[bool]) -> None:
             self._on_done(stored)
-            if not stored.cancelled() and stored.exception() is None:
+            if stored.cancelled() or stored.exception() is not None:
+                return
+            if stored.result():
                 done()
+            elif not self._closed:
+                self._loop.call_later(SPACE_RETRY_S, self.make_durable, done)
 
         storing.add_done_callback(on_stored)
+
+    def _checkpoint(self, index: int) -> bool:
+        """In the thread. False if there is no space for it."""
+        if not self._store([]):
+            return False
+        try:
+            self._results.checkpoint(index)
+        except NoSpace:
+            return False
+        return True
 
     # --- what this peer has not seen happen ---
 
@@ -189,6 +239,7 @@ class ResultWriter:
         upto, jobs = state.command_index, known_jobs(state)
 
         def jump() -> dict[JobId, Gap]:
+            self._unstored.clear()  # what the state stands for is fetched from others
             self._results.jump(index, jobs, upto)
             return self._results.gaps()
 
@@ -235,7 +286,7 @@ class ResultWriter:
         if closed and self._gaps.get(job) == gap:
             del self._gaps[job]
 
-    def _on_done(self, done: asyncio.Future[None]) -> None:
+    def _on_done(self, done: asyncio.Future[bool]) -> None:
         error = None if done.cancelled() else done.exception()
         if error is not None:
             self._on_failed(error)
@@ -265,6 +316,13 @@ def known_jobs(state: LedgerState) -> dict[JobId, KnownJob]:
     return {
         job.id: KnownJob(job.segments, job.ended_wall_ms, job.full) for job in state.jobs.values()
     }
+
+
+def _row_bytes(stamped: Stamped) -> int:
+    """What an event takes in the store, about, and once more in the store's own log."""
+    event = stamped.event
+    data = len(event.segment.data) if isinstance(event, Recorded) else 0
+    return 2 * (data + _ROW_BYTES)
 
 
 def _size(segment: Segment) -> int:

@@ -2,12 +2,14 @@
 
 The state is taken in one piece, in the loop; first the result store is made durable up to it (what
 leaves the log can't be applied again), then the snapshot is written, both in other threads. Only
-then the log hears of it. One at a time; a failure ends the peer, as that of any other write.
+then the log hears of it. One at a time; a failure ends the peer, as that of any other write. One
+that finds no space is given up, and another one is made later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -15,9 +17,13 @@ from typing import Final
 from p2psched.core.raft.engine import RaftEngine
 from p2psched.model.raft import Snapshot
 from p2psched.store.snapshots import SnapshotFiles, described
+from p2psched.store.space import is_no_space
+
+log = logging.getLogger(__name__)
 
 # While a follower takes the last one a new one would make it begin anew: it may be late by this.
 PATIENCE: Final = 4
+SPACE_RETRY_S: Final = 10.0
 
 MakeDurable = Callable[[Callable[[], None]], None]  # calls back, once
 
@@ -46,6 +52,7 @@ class SnapshotMaker:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
         self._under_way = False
+        self._not_before_s = 0.0
         self._closed = False
 
     def look(self) -> None:
@@ -55,7 +62,9 @@ class SnapshotMaker:
         due_bytes = max(self._log_bytes, newest.size if newest is not None else 0)
         if engine.raft.sends_snapshot:
             due_bytes *= PATIENCE
-        if self._under_way or engine.bytes_since_snapshot < due_bytes:
+        if self._under_way or self._loop.time() < self._not_before_s:
+            return
+        if engine.bytes_since_snapshot < due_bytes:
             return
         head = engine.describe()
         if head is not None and not self._closed:
@@ -78,7 +87,10 @@ class SnapshotMaker:
         if done.cancelled() or self._closed:
             return
         error = done.exception()
-        if isinstance(error, Exception):
+        if is_no_space(error):  # what was half written is gone again
+            log.warning("snapshot-put-off", extra={"reason": str(error)})
+            self._not_before_s = self._loop.time() + SPACE_RETRY_S
+        elif isinstance(error, Exception):
             self._on_failed(error)
         elif error is None:
             self._on_saved(done.result())

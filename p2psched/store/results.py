@@ -39,7 +39,13 @@ from p2psched.model.commands import (
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec, Segment
 from p2psched.ports.results import Page
-from p2psched.store.results_file import Unsound, give_back, is_environment, mark
+from p2psched.store.results_file import (
+    Unsound,
+    environment_error,
+    give_back,
+    is_environment,
+    mark,
+)
 from p2psched.store.results_jobs import PEERS, JobNumbers
 from p2psched.store.results_rows import (
     SEGMENT_COLUMNS,
@@ -352,9 +358,7 @@ class SqliteResults:
             raise  # a call after `close`, for one: our fault, not the file's
         except sqlite3.DatabaseError as fault:
             if is_environment(fault):
-                raise errors.Unavailable(
-                    f"can't {doing} in {self._path}: {fault}: free some space, check the disk"
-                ) from fault
+                raise environment_error(doing, self._path, fault) from fault
             raise self._damaged(str(fault)) from fault
 
     def _damaged(self, what: str) -> errors.Damaged:

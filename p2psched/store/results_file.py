@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from p2psched.model import limits
+from p2psched.model.errors import NoSpace, Unavailable
 
 SCHEMA_VERSION: Final = 4
 DAMAGED_KEPT_MAX: Final = 3  # files set aside, for people to look at; the oldest goes first
@@ -141,6 +142,13 @@ def is_environment(fault: sqlite3.Error) -> bool:
         sqlite3.SQLITE_LOCKED,
         sqlite3.SQLITE_NOMEM,
     }
+
+
+def environment_error(doing: str, path: Path, fault: sqlite3.Error) -> Unavailable:
+    """What is told of such a fault: NoSpace, or that it is unavailable for another reason."""
+    code = getattr(fault, "sqlite_errorcode", 0) & 0xFF
+    kind = NoSpace if code == sqlite3.SQLITE_FULL else Unavailable
+    return kind(f"can't {doing} in {path}: {fault}: free some space, check the disk")
 
 
 def mark(path: Path) -> Path:

@@ -33,7 +33,6 @@ from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Entry, HardState, Member, Snapshot
 from p2psched.store.log import LogStore
-from p2psched.store.persist import perform
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
 from p2psched.testing.sim_items import (
@@ -58,6 +57,7 @@ from p2psched.testing.sim_items import (
 from p2psched.testing.sim_joining import Joining
 from p2psched.testing.sim_keeper import KEEPER_TAG, SimKeeper
 from p2psched.testing.sim_saves import Saves
+from p2psched.testing.sim_space import SimSpace
 from p2psched.testing.sim_world import Founding, PowerLostError, World
 
 CLOCK_US: Final = 100_000  # between two looks of the scheduler at the time
@@ -89,6 +89,7 @@ class SimPeer:
         self.paused = False
         self.process = 0  # counts processes; what belongs to an older one is void
         self.backlog: list[Item] = []  # of a paused process
+        self.is_full = False  # its disk takes no large results
         self.blobs: dict[bytes, bool] = {}  # ever on its disk, by digest: False if not any more
         self._timing = timing
         self._segment_bytes = segment_bytes
@@ -117,10 +118,12 @@ class SimPeer:
             random.Random(world.rng.getrandbits(64)),
             lambda delay_us, item: world.later(delay_us, self, item),
             lambda batch, index: world.on_started(self, batch, index),
+            has_space=lambda: not self.is_full,
         )
         self._persists: list[Persist] = []  # not yet written
         self._token = 0  # of the newest write; it is synced when the running sync ends
         self._syncing = False
+        self._space = SimSpace(self)
         self.saves = Saves(self, self._world)
         self._tick_at_us = 0
         self._turn_is_due = False
@@ -153,7 +156,7 @@ class SimPeer:
         self.process += 1
         self.alive = True
         self._reset()
-        incarnation = self._next_incarnation()
+        incarnation = self.next_incarnation()
         self.log, recovered = LogStore.open(self.disk, segment_bytes_max=self._segment_bytes)
         hard_state, entries = recovered.hard_state, recovered.entries
         if self._founding is not None and not entries and recovered.snapshot is None:
@@ -182,7 +185,7 @@ class SimPeer:
             self.disk.kill()
             self.disk.steps_left = None
 
-    def _next_incarnation(self) -> int:
+    def next_incarnation(self) -> int:
         known = INCARNATION_FILE in self.disk.names()
         incarnation = 1 + (int(self.disk.read(INCARNATION_FILE)) if known else 0)
         self.disk.replace(INCARNATION_FILE, str(incarnation).encode())
@@ -255,7 +258,9 @@ class SimPeer:
 
     def _on_clock(self, now_ms: int) -> None:
         self._world.later(CLOCK_US, self, ClockDue())
-        self.decide(sched.Clocked(now_ms, self.engine.contacts()))
+        self._begin_sync()
+        self._perform(self._space.look())
+        self.decide(self._space.clocked(now_ms))
         self._keeper.look(now_ms)
         if self._joining.look(now_ms):
             self._perform(self.engine.step(AddMember(now_ms, self._wall_ms, self.member)))
@@ -353,23 +358,19 @@ class SimPeer:
                 case sched.Answered(tag=tag, outcome=outcome):
                     self._world.on_answered(self, tag, outcome)
                 case sched.RenewIncarnation():
-                    self.decide(sched.Renewed(self.now_ms, self._next_incarnation()))
+                    self._space.renew()
 
     # --- the disk ---
 
     def _persist(self, persist: Persist) -> None:
         self._persists.append(persist)
-        if not self._syncing:
-            self._begin_sync()
+        self._begin_sync()
 
     def _begin_sync(self) -> None:
-        for persist in self._persists:
-            self.durable_point()
-            with self.saves.power_may_go(chance=persist.install is not None):
-                perform(self.log, persist)
-            self._token = persist.token
-            self.durable_point()
-        self._persists.clear()
+        if self._syncing or not (count := self._space.write(self._persists)):
+            return  # nothing to write, or all of it waits for space: the clock tries again
+        self._token = self._persists[count - 1].token
+        del self._persists[:count]
         self._syncing = True
         # Most syncs are quick, a few take as long as the disk at its worst.
         delay_us = 80 + int(self._world.rng.random() ** 4 * self._world.faults.sync_us_max)
@@ -390,8 +391,7 @@ class SimPeer:
         self.durable_point()
         self._syncing = False
         self._perform(self.engine.step(Synced(self.now_ms, self._token)))
-        if self._persists and not self._syncing:
-            self._begin_sync()
+        self._begin_sync()
 
     def durable_point(self) -> None:
         if self._world.crashes_here(self._world.faults.crash_at_disk):

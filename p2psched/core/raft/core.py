@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from p2psched.core.raft import election, membership, reads, replication, snapshots
+from p2psched.core.raft import election, membership, reads, replication, room, snapshots
 from p2psched.core.raft.effects import (
     AddMember,
     Propose,
@@ -13,6 +13,7 @@ from p2psched.core.raft.effects import (
     RaftEvent,
     Read,
     Receive,
+    RoomChanged,
     SnapshotSaved,
     Synced,
     Tick,
@@ -30,6 +31,7 @@ from p2psched.model.raft import (
     Membership,
     ReadAsk,
     ReadReply,
+    Room,
     Snapshot,
     SnapshotPiece,
     SnapshotReply,
@@ -82,6 +84,7 @@ class Raft:
                     replication.broadcast(s, heartbeat=False)
             case Tick(wall_ms=wall_ms):
                 s.wall_ms = wall_ms
+                room.on_tick(s)
                 election.on_tick(s)
                 if s.role is Role.LEADER:
                     replication.tell_news(s)
@@ -91,8 +94,8 @@ class Raft:
             case AddMember(wall_ms=wall_ms, member=member):
                 s.wall_ms = wall_ms
                 membership.on_add_member(s, member)
-            case SnapshotSaved(snapshot=snapshot):
-                snapshots.on_saved(s, snapshot)
+            case SnapshotSaved() | RoomChanged():
+                self._on_disk(event)
         return s.flush()
 
     def _receive(self, sender: PeerId, event: Receive) -> None:
@@ -111,6 +114,7 @@ class Raft:
             case Append():
                 replication.on_append(s, sender, message)
             case AppendReply():
+                room.on_reply(s, sender, message)
                 replication.on_append_reply(s, sender, message)
                 reads.answer_confirmed(s)
             case ReadAsk():
@@ -122,6 +126,13 @@ class Raft:
             case SnapshotReply():
                 snapshots.on_reply(s, sender, message)
                 reads.answer_confirmed(s)
+
+    def _on_disk(self, event: SnapshotSaved | RoomChanged) -> None:
+        match event:
+            case SnapshotSaved(snapshot=snapshot):
+                snapshots.on_saved(self._s, snapshot)
+            case RoomChanged(room=now):
+                self._s.room = now
 
     def _on_synced(self, token: int) -> None:
         for _ in self._s.take_synced(token):
@@ -224,8 +235,17 @@ class Raft:
         return self._s.log.term_at(index)
 
     def contacts(self) -> Mapping[PeerId, int]:
-        """On the leader: other members -> when they were last heard, on the events' clock."""
-        return {peer: p.contact_ms for peer, p in self._s.progress.items()}
+        """On the leader: other members -> when they were last heard, on the events' clock, and
+        could write to their disks."""
+        return {peer: min(p.contact_ms, p.able_ms) for peer, p in self._s.progress.items()}
+
+    @property
+    def room(self) -> Room:
+        return self._s.room
+
+    def full_members(self) -> frozenset[PeerId]:
+        """On the leader: those whose disks are full, this one among them."""
+        return room.full_members(self._s)
 
     @property
     def due_ms(self) -> int:

@@ -12,6 +12,7 @@ from p2psched.model.raft import (
     Member,
     Membership,
     RaftMessage,
+    Room,
     Snapshot,
 )
 
@@ -73,7 +74,14 @@ class SnapshotSaved(msgspec.Struct, frozen=True):
     snapshot: Snapshot
 
 
-RaftEvent = Tick | Receive | Propose | Synced | Read | AddMember | SnapshotSaved
+class RoomChanged(msgspec.Struct, frozen=True):
+    """This peer's disk is full, or has room again."""
+
+    now_ms: int
+    room: Room
+
+
+RaftEvent = RoomChanged | Tick | Receive | Propose | Synced | Read | AddMember | SnapshotSaved
 
 # --- effects --------------------------------------------------------------------------------------
 

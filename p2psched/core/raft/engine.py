@@ -29,6 +29,7 @@ from p2psched.core.raft.effects import (
     Read,
     ReadReady,
     Receive,
+    RoomChanged,
     Send,
     SendPiece,
     SnapshotSaved,
@@ -77,7 +78,7 @@ class Round(msgspec.Struct, frozen=True):
     wall_ms: int
 
 
-EngineEvent = Tick | Receive | Synced | AddMember | SnapshotSaved | Forwarded | Round
+EngineEvent = Tick | Receive | Synced | AddMember | SnapshotSaved | RoomChanged | Forwarded | Round
 
 
 # --- effects besides `Persist` and `Send` ---------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model.limits import KIB, MIB
-from p2psched.model.raft import Snapshot
+from p2psched.model.raft import Room, Snapshot
 
 DIGEST_BYTES: Final = 16
 
@@ -61,11 +61,13 @@ class Progress:
     """What the leader knows of one other member. `probing`: one append at a time until it fits."""
 
     __slots__ = (
+        "able_ms",
         "contact_ms",
         "match",
         "next",
         "probe_sent",
         "probing",
+        "room",
         "round",
         "sending",
         "told",
@@ -79,6 +81,8 @@ class Progress:
         self.probe_sent = False
         self.unacked: deque[int] = deque()  # last indices of appends in flight
         self.contact_ms = now_ms
+        self.able_ms = now_ms  # heard, and its disk takes what is written
+        self.room: Room | None = None  # of its disk; None: it has not said
         self.round = 0  # newest heartbeat round that it answered
         self.told = 0  # the commit index that it was told last
         self.sending: Sending | None = None  # what it lacks is not in our log any more

@@ -243,7 +243,7 @@ def _take(s: RaftState, entry: Entry) -> None:
 def _reply(s: RaftState, sender: PeerId, append: Append, match: int) -> None:
     """Say what fits once it is on disk. A slow disk must not look like a dead peer, so meanwhile
     a heartbeat is answered with what is on disk already."""
-    s.promise(sender, AppendReply(s.term, append.round, True, match))
+    s.promise(sender, AppendReply(s.term, append.round, True, match, room=s.room))
     if not append.entries and not s.all_synced and s.synced_term == s.term:
         stable = min(match, s.log.stable)
-        s.send(sender, AppendReply(s.term, append.round, True, stable))
+        s.send(sender, AppendReply(s.term, append.round, True, stable, room=s.room))

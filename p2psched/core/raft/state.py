@@ -35,6 +35,7 @@ from p2psched.model.raft import (
     Membership,
     RaftMessage,
     ReadReply,
+    Room,
     Snapshot,
 )
 
@@ -97,6 +98,7 @@ class RaftState:
         self.hard = hard_state
         self.log = log
         self.now_ms = now_ms
+        self.room = Room.ENOUGH  # of our disk
         self.wall_ms = 0  # for people: stamped on entries, decides nothing
         self.synced_term = hard_state.term
         self.role = Role.FOLLOWER
@@ -263,7 +265,9 @@ class RaftState:
 
     def reset_election_timer(self) -> None:
         low, high = self.timing.election_ms_min, self.timing.election_ms_max
-        self.election_due_ms = self.now_ms + self.rng.randrange(low, high)
+        # With a full disk the others come first; but better such a leader than none.
+        after_ms = 2 * high if self.room is not Room.ENOUGH else 0
+        self.election_due_ms = self.now_ms + after_ms + self.rng.randrange(low, high)
 
     # --- effects ---
 
