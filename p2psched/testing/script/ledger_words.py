@@ -1,0 +1,145 @@
+"""How scripts write what the ledger decides: commands, outcomes, events, one line each."""
+
+from __future__ import annotations
+
+from p2psched.model import chunks
+from p2psched.model.commands import (
+    Acknowledged,
+    Cancel,
+    Command,
+    Complete,
+    Completed,
+    Event,
+    Forget,
+    Granted,
+    Held,
+    JobAdded,
+    JobEnded,
+    JobForgotten,
+    JobReopened,
+    Outcome,
+    PeerCameUp,
+    PeerDown,
+    PeerUp,
+    PeerWentDown,
+    Pin,
+    Place,
+    Placed,
+    Recorded,
+    Rejected,
+    ResultRefused,
+    ResultsLost,
+    Retried,
+    Retry,
+    Revoked,
+    SubmitJob,
+    Submitted,
+)
+from p2psched.model.ids import JobId
+from p2psched.model.job import Cause, JobSpec, Segment
+from p2psched.model.taskset import TaskSet
+
+
+class Jobs:
+    """Names that a script gives to jobs, and the ids that stand for them."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, JobId] = {}
+        self._names: dict[JobId, str] = {}
+        self.specs: dict[str, JobSpec] = {}
+
+    def id(self, name: str) -> JobId:
+        if name not in self._ids:
+            job = JobId(f"{len(self._ids) + 1:032x}")
+            self._ids[name], self._names[job] = job, name
+        return self._ids[name]
+
+    def name(self, job: JobId) -> str:
+        return self._names.get(job, job)
+
+
+def tasks_words(tasks: TaskSet) -> str:
+    return str(tasks) or "nothing"
+
+
+def command_words(command: Command, jobs: Jobs) -> str:
+    match command:
+        case SubmitJob(job=job, spec=spec):
+            return f"submit {jobs.name(job)} {spec.tasks}"
+        case Place(job=job, tasks=tasks, peer=peer, incarnation=incarnation):
+            return f"place {jobs.name(job)} {tasks} on {peer}/{incarnation}"
+        case Complete(job=job, grant=grant, segments=segments):
+            ended = " ".join(segment_words(segment) for segment in segments)
+            return f"complete {jobs.name(job)} {ended} under {grant}"
+        case PeerUp(info=info, kept=kept):
+            keeps = ", ".join(f"{jobs.name(k.job)} {k.tasks} under {k.grant}" for k in kept)
+            return f"up {info.peer}/{info.incarnation}" + (f" with {keeps}" if keeps else "")
+        case PeerDown(peer=peer, incarnation=incarnation, reason=reason, stopped=stopped):
+            return f"down {peer}/{incarnation}: " + (reason if stopped else "not heard")
+        case Cancel(job=job) | Forget(job=job):
+            return f"{type(command).__name__.lower()} {jobs.name(job)}"
+        case Pin(job=job, pinned=pinned):
+            return f"{'pin' if pinned else 'unpin'} {jobs.name(job)}"
+        case Retry(job=job, tasks=tasks):
+            return f"retry {jobs.name(job)} {tasks or 'what failed'}"
+        case Held(job=job, peer=peer, held=held):
+            return f"{peer} {'holds' if held else 'lacks'} results of {jobs.name(job)}"
+
+
+def segment_words(segment: Segment) -> str:
+    how = "" if segment.cause is Cause.OK else f"({segment.cause})"
+    return f"{segment.tasks}{how}"
+
+
+def outcome_words(outcome: Outcome, jobs: Jobs) -> str:
+    match outcome:
+        case Submitted(duplicate=duplicate):
+            return "known already" if duplicate else "accepted"
+        case Placed(grant=grant, tasks=tasks):
+            return f"grant {grant} of {tasks}" if tasks else "nothing"
+        case Completed():
+            parts = [
+                f"{what} {tasks}"
+                for what, tasks in (
+                    ("accepted", outcome.accepted),
+                    ("said before", outcome.duplicate),
+                    ("stale", outcome.stale),
+                )
+                if tasks
+            ]
+            return ", ".join(parts) or "nothing"
+        case Acknowledged():
+            return "done"
+        case Rejected(message=message):
+            return f"refused, {_readable(message, jobs)}"
+
+
+def _readable(message: str, jobs: Jobs) -> str:
+    for name in jobs.specs:
+        message = message.replace(jobs.id(name), name)
+    return message
+
+
+def event_words(event: Event, jobs: Jobs) -> str:
+    """Empty for what the outcome says already."""
+    match event:
+        case Revoked(job=job, grant=grant, peer=peer, tasks=tasks, cause=cause):
+            return f"{peer} loses {jobs.name(job)} {tasks} of grant {grant} ({cause})"
+        case Recorded(job=job, position=position, segment=segment):
+            what = f"result {position} of {jobs.name(job)}: {segment_words(segment)}"
+            if segment.cause is Cause.PEER_LOST:
+                return what  # the machine says why, in words for people
+            return f"{what} {' '.join(map(bytes.decode, chunks.unpack(segment.data)))}"
+        case Retried(job=job, segment=segment):
+            return f"{jobs.name(job)} {segment_words(segment)} is tried again"
+        case ResultsLost(job=job, tasks=tasks):
+            return f"the last copy of results {tasks} of {jobs.name(job)} is gone"
+        case JobReopened(job=job, tasks=tasks, position=position):
+            return f"{jobs.name(job)} {tasks} waits again; results before {position} are void"
+        case JobEnded(job=job, state=state):
+            return f"{jobs.name(job)} has {state}"
+        case (
+            JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
+            | JobForgotten()
+        ):  # fmt: skip
+            return ""
