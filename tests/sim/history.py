@@ -15,7 +15,6 @@ from typing import Final
 from unittest.mock import patch
 
 import msgspec
-from detangle.lin import History, LinearizabilityResult, Operation
 
 from p2psched.core.jobs import Job
 from p2psched.core.replica import Outcomes, Replica
@@ -40,13 +39,13 @@ from p2psched.model.commands import (
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.taskset import EMPTY, TaskSet
+from p2psched.testing.linearizable import History, Operation, Result, check
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import sim_job
 from tests.sim.sequential import (
     CANCELLED,
     FAILED,
     SUCCEEDED,
-    UNKNOWN,
     WAITING,
     JobModel,
     Look,
@@ -89,21 +88,19 @@ class Recorder:
         self._open: dict[Proposal, Operation] = {}
         self._applied: dict[Proposal, int] = {}  # when a peer first applied it
 
-    def check(self) -> LinearizabilityResult:
+    def check(self) -> Result:
         """Once, when nothing can happen any more."""
-        for op in self.history.operations:
-            if op.status == "pending":
+        for op in list(self.history.operations):
+            if op.answered is None:
                 self.unanswered += 1
-                applied = self._applied.get(self._proposals.get(op.index, NEVER))
-                if applied is None:
-                    self.history.fail(op)
-                else:
-                    op.status, op.output, op.ret = "ok", UNKNOWN, applied
-        return self.history.check(JobModel(self.grants))
+                op.answered = self._applied.get(self._proposals.get(op.number, NEVER))
+                if op.answered is None:
+                    self.history.void(op)
+        return check(self.history.operations, JobModel(self.grants))
 
     def ask(self, client: str, command: SubmitJob | Cancel) -> tuple[SubmitJob | Cancel, Operation]:
         """A client asks; the command to send, which is recognised when a peer proposes it."""
-        op = self.history.invoke(client, type(command).__name__, Proposed(command.job, command))
+        op = self.history.call(client, Proposed(command.job, command))
         sent = msgspec.structs.replace(command)
         self._asked[id(sent)] = (sent, op)
         return sent, op
@@ -111,8 +108,8 @@ class Recorder:
     def count(self, command: type[Command] | None) -> int:
         """How many operations of a kind were answered; None: reads."""
         kind = type(None) if command is None else command
-        ops = self.history.operations
-        return sum(op.status == "ok" and isinstance(op.arg.command, kind) for op in ops)
+        asked = [op.asked for op in self.history.operations if op.answered is not None]
+        return sum(isinstance(a, Proposed) and isinstance(a.command, kind) for a in asked)
 
     # --- what peers propose themselves ---
 
@@ -143,13 +140,13 @@ class Recorder:
                 asked = Proposed(None, command, proposal)
             case SubmitJob() | Cancel():  # of a client, which recorded it
                 _, op = self._asked[id(command)]
-                self._proposals[op.index] = proposal
+                self._proposals[op.number] = proposal
                 return
             case Forget() | Pin() | Retry() | Held():
                 raise AssertionError("nobody asks for it in these histories")
-        op = self.history.invoke(envelope.proposer[:4], type(command).__name__, asked)
+        op = self.history.call(envelope.proposer[:4], asked)
         self._open[proposal] = op
-        self._proposals[op.index] = proposal
+        self._proposals[op.number] = proposal
 
     def _on_applied(
         self, replica: Replica, batch: Committed, before: int, brought: Outcomes
@@ -163,11 +160,11 @@ class Recorder:
                 self.grants[proposal] = index
                 if envelope.proposer == replica._me and outcome is None:
                     outcome = Placed(index, granted.get(index, EMPTY))  # it rode with a submit
-            self._applied.setdefault(proposal, self.history._clock)
+            self._applied.setdefault(proposal, self.history.now)
             if envelope.proposer == replica._me and outcome is not None:
                 op = self._open.pop(proposal, None)
                 if op is not None:
-                    self.history.ok(op, outcome)
+                    self.history.answer(op, outcome)
 
 
 class Client:
@@ -212,9 +209,9 @@ class Client:
 
         def on_answered(outcome: Outcome) -> None:
             if isinstance(outcome, Rejected) and outcome.code == "unavailable":
-                self._history.fail(op)  # refused at the door
+                self._history.void(op)  # refused at the door
             else:
-                self._history.ok(op, outcome)
+                self._history.answer(op, outcome)
             self._go_on(request)
 
         tag = self._cluster.callers.call(self._peer, sent, on_answered)
@@ -222,15 +219,15 @@ class Client:
         self._cluster.after(PATIENCE_MS, lambda: self._turn_away(request, tag))
 
     def _look(self, job: JobId) -> None:
-        op = self._history.invoke(self._name, "look", Proposed(job, None))
+        op = self._history.call(self._name, Proposed(job, None))
         machine = self._cluster.peers[self._peer].scheduler.machine
         request = self._request
 
         def on_read(index: int | None) -> None:
             if index is None:
-                self._history.fail(op)  # no quorum: it saw nothing
-            elif op.status == "pending":
-                self._history.ok(op, look_at(machine.jobs.get(job)))
+                self._history.void(op)  # no quorum: it saw nothing
+            elif op.answered is None:
+                self._history.answer(op, look_at(machine.jobs.get(job)))
             self._go_on(request)
 
         self._cluster.read(self._peer, on_read)

@@ -8,10 +8,8 @@ the history.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Final, NamedTuple
-
-from detangle.lin import Model, Operation
 
 from p2psched.model.commands import (
     Acknowledged,
@@ -35,12 +33,12 @@ from p2psched.model.commands import (
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.taskset import EMPTY, TaskSet
+from p2psched.testing.linearizable import EVERYTHING, UNKNOWN
 
 WAITING: Final = 0  # grants are 1 and more
 SUCCEEDED: Final = -1
 FAILED: Final = -2
 CANCELLED: Final = -3
-UNKNOWN: Final = "unknown"  # the output of what happened without an answer
 _NOT_TRIED_AGAIN: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 Proposal = tuple[PeerId, int]
@@ -87,30 +85,32 @@ class State(NamedTuple):
         return tasks & TaskSet.of(self.first, self.first + len(self.owner))
 
 
-class JobModel(Model):  # type: ignore[misc, unused-ignore]  # the checker's classes are loosely typed
-    """Operations carry `Proposed`, their outputs are outcomes, or a `Look` for a read."""
-
-    name = "job"
+class JobModel:
+    """What is asked is `Proposed`; answers are outcomes, or a `Look` for a read."""
 
     def __init__(self, grants: Mapping[Proposal, int]) -> None:
         self._grants = grants  # of placements: the index at which they were first committed
 
-    def init(self) -> State:
+    def initial(self) -> State:
         return State()
 
-    def partition(self, operations: Sequence[Operation]) -> list[list[Operation]]:
-        """By job: all operations but those on peers concern one."""
-        jobs = dict.fromkeys(op.arg.job for op in operations if op.arg.job is not None)
-        return [[op for op in operations if op.arg.job in (None, job)] for job in jobs]
+    def key(self, asked: object) -> Hashable:
+        """The job: all operations but those on peers concern one."""
+        assert isinstance(asked, Proposed)
+        return EVERYTHING if asked.job is None else asked.job
 
-    def step(self, state: State, op: Operation) -> tuple[bool, State]:
-        asked: Proposed = op.arg
+    def step(self, state: State, asked: object, answer: object) -> tuple[bool, State]:
+        assert isinstance(asked, Proposed)
         if asked.command is None:
-            return op.output == state.look(), state
+            return answer == state.look(), state
         outcome, after = self._apply(state, asked)
-        return op.output in (UNKNOWN, outcome), after
+        return answer in (UNKNOWN, outcome), after
 
-    def describe_state(self, state: State) -> str:
+    def only_looks(self, asked: object, answer: object) -> bool:
+        assert isinstance(asked, Proposed)
+        return asked.command is None
+
+    def words(self, state: State) -> str:
         return repr(state.look())
 
     def _apply(self, state: State, asked: Proposed) -> tuple[Outcome, State]:

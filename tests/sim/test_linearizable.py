@@ -14,7 +14,6 @@ from typing import Final
 from unittest.mock import patch
 
 import pytest
-from detangle.lin import LinearizabilityResult
 
 from p2psched.core.raft import reads
 from p2psched.core.raft.effects import ReadReady
@@ -31,10 +30,13 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import PeerId
 from p2psched.testing.faults import Faults
+from p2psched.testing.linearizable import Result
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.simulate import PEACE_MS, start_storm
+from tests.linearizable.second import second_opinion
 from tests.sim.history import Recorder, start_clients
+from tests.sim.sequential import JobModel
 
 STORM_MS: Final = 8_000
 LEADERSHIP_MS: Final = 1_200  # mean time until a leader is killed, cut off or paused
@@ -90,7 +92,7 @@ def _harass_leaders(cluster: SimCluster, faults: Faults, rng: random.Random) -> 
     cluster.after(rng.expovariate(1 / LEADERSHIP_MS), harass)
 
 
-def judge(seed: int) -> LinearizabilityResult:
+def judge(seed: int) -> Result:
     return run(seed).check()
 
 
@@ -117,6 +119,13 @@ def test_the_histories_hold_every_kind_of_operation_and_some_without_an_answer()
     for recorder in recorders:
         assert recorder.check().ok
     assert sum(recorder.unanswered for recorder in recorders) >= 5
+
+
+def test_another_checker_says_the_same() -> None:
+    for seed in range(5):
+        recorder = run(seed)
+        assert recorder.check().ok
+        assert second_opinion(recorder.history.operations, JobModel(recorder.grants))
 
 
 # --- it can see -----------------------------------------------------------------------------------
