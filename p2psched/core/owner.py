@@ -14,33 +14,35 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.expectations import Expectations
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
+from p2psched.core.pieces import entry_size, split
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.commands import Complete, Completed, Grant, KeptGrant, Outcome
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
-from p2psched.model.job import Cause, Segment
+from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.limits import (
     ENTRY_BYTES_MAX,
     GIB,
     KEPT_RANGES_MAX,
     MIB,
-    SEGMENT_BYTES_MAX,
 )
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BATCH_US: Final = 50_000  # expected work in one batch: cost is paid per batch, loss is at most one
 BATCH_US_MIN: Final = 2_000  # expected work worth a message to a worker
+READY_US: Final = BATCH_US // 2  # a slot: expected work that runs or stands ready in short batches
+READY_MAX: Final = 32  # a slot: such batches
+# What a batch may take by a guess from other jobs of the same function: if this job's tasks take a
+# hundred times as long, the batch is as long as any.
+GUESSED_US: Final = BATCH_US // 100
 FUNCTION_BATCH_MAX: Final = 1024
 PROGRAM_BATCH_MAX: Final = 64
 OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond it nothing starts
 UNCOPIED_BYTES_MAX: Final = GIB  # large results that wait for their copies; likewise
 _ROUND_BYTES_MAX: Final = ENTRY_BYTES_MAX // 2
-# What an entry takes for a segment, and for the name of a large result and of one holder, at most.
-_SEGMENT_BYTES: Final = 64
-_BLOB_BYTES: Final = 72
-_HOLDER_BYTES: Final = 34
 GENERATION: Final = 1  # rises with a restore from a backup, which doesn't exist yet
 
 
@@ -76,12 +78,14 @@ class _Queued:
 
 
 class _Running:
-    __slots__ = ("batch", "left", "slots", "stopped")
+    __slots__ = ("batch", "left", "short_us", "slots", "stopped")
 
     def __init__(self, batch: Batch, slots: int) -> None:
         self.batch = batch
         self.left = batch.tasks  # not known to have ended, and not revoked
         self.slots = slots
+        expected_us = batch.expected_us or 0
+        self.short_us = expected_us if expected_us <= BATCH_US else 0  # 0 if it is long
         self.stopped = False
 
 
@@ -105,12 +109,14 @@ class Owner:
         self._slots = slots
         self._queue: deque[_Queued] = deque()
         self._running: dict[int, _Running] = {}
+        self._busy = 0  # slots that these take, one behind another
+        self._short_us = 0  # what the short ones of these are expected to take
         self._outbox: deque[tuple[JobId, Grant, Segment]] = deque()
         self._outbox_bytes = 0
         self._uncopied: dict[int, _Uncopied] = {}
         self._next_copy = 1
         self._in_flight: dict[int, Complete] = {}  # request -> what it proposes
-        self._batch_us: dict[JobId, int] = {}  # expected time of one task, as measured here
+        self._expected = Expectations()
         self._next_batch = 1
         self.results_refused = 0
 
@@ -164,6 +170,8 @@ class Owner:
             case Ended(unstarted=unstarted):
                 del self._running[event.batch]
                 batch = run.batch
+                self._busy -= run.slots
+                self._short_us -= run.short_us
                 # What had begun was ended by us together with what was revoked: another attempt,
                 # with a fence of its own.
                 for attempt, tasks in (
@@ -182,15 +190,14 @@ class Owner:
             self.results_refused += len(segment.tasks) - len(current)
         effects: list[OwnerEffect] = []
         for part in segment.parts(current):
-            for piece in _split(part, batch.spec.copies):
+            for piece in split(part, batch.spec.copies):
                 if piece.blobs:
                     effects.append(self._copy(batch, piece))
                 else:
                     self._post(batch.job, batch.grant, piece)
         if current:  # else the job may have ended, and nobody would ever drop this
             mean_us = max(1, segment.busy_us // (segment.stop - segment.start))
-            known_us = self._batch_us.get(batch.job)
-            self._batch_us[batch.job] = mean_us if known_us is None else (known_us + mean_us) // 2
+            self._expected.on_measured(batch.job, batch.spec.work, mean_us)
         return effects
 
     def _post(self, job: JobId, grant: Grant, segment: Segment) -> None:
@@ -213,50 +220,71 @@ class Owner:
     # --- what to do next ---
 
     def start_batches(self) -> list[OwnerEffect]:
-        """Fill free slots, and keep one short batch ready behind each busy one."""
+        """Fill free slots, and keep short batches ready behind busy ones: one each, and more as
+        long as all that runs and stands ready is little. A ready batch keeps no slot waiting: the
+        executor starts it wherever one is free."""
         effects: list[OwnerEffect] = []
         uncopied_bytes = sum(waiting.blob_bytes for waiting in self._uncopied.values())
         if self._outbox_bytes > OUTBOX_BYTES_MAX or uncopied_bytes > UNCOPIED_BYTES_MAX:
             return effects
-        busy = sum(run.slots for run in self._running.values())
         while self._queue:
             queued = self._queue[0]
             job = self._machine.jobs[queued.job]
-            expected_us = self._batch_us.get(job.id)
-            is_short = expected_us is not None and expected_us * 2 <= BATCH_US
+            assert job.full is not None, "tasks of an ended job are owned by nobody"
+            task_us, is_guess = self._expected.of(job.id, job.full.work)
+            tasks = queued.tasks.take(self._batch_size(job, len(queued.tasks), task_us, is_guess))
+            expected_us = None if task_us is None else task_us * len(tasks)
             cpus = min(job.spec.cpus, self._slots)
-            if busy + cpus > self._slots * (2 if is_short else 1):
+            # Of a job with more tasks than a guess is worth, some are measured first.
+            is_start = is_guess and len(tasks) < len(queued.tasks)
+            if not self._has_room(cpus, task_us, None if is_start else expected_us):
                 break  # nothing overtakes: a task that needs many slots would wait for ever
-            tasks = queued.tasks.take(self._batch_size(job, len(queued.tasks), expected_us))
             queued.tasks = queued.tasks - tasks
             if not queued.tasks:
                 self._queue.popleft()
-            effects.append(self._start(job, queued, tasks, cpus))
-            busy += cpus
+            effects.append(self._start(job.full, queued, tasks, cpus, expected_us))
         return effects
 
-    def _batch_size(self, job: Job, queued_count: int, expected_us: int | None) -> int:
-        if expected_us is None:
+    def _has_room(self, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
+        """True if one more batch may start: without `expected_us` not more than one stands ready
+        behind each slot."""
+        busy = self._busy + cpus
+        if busy <= self._slots:
+            return True
+        if task_us is None or task_us * 2 > BATCH_US:
+            return False
+        if busy <= self._slots * 2:
+            return True
+        if expected_us is None or len(self._running) >= self._slots * READY_MAX:
+            return False
+        return self._short_us + expected_us <= self._slots * READY_US
+
+    def _batch_size(self, job: Job, queued_count: int, task_us: int | None, is_guess: bool) -> int:
+        if task_us is None:
             return 1
         most = FUNCTION_BATCH_MAX if job.spec.kind == "function" else PROGRAM_BATCH_MAX
         fair = -(-queued_count // self._slots)
         # Leave some for the other slots, unless it is too little to be worth a message.
-        share = max(-(-fair // 2), min(fair, BATCH_US_MIN // max(1, expected_us)))
-        return max(1, min(most, share, BATCH_US // max(1, expected_us)))
+        share = max(-(-fair // 2), min(fair, BATCH_US_MIN // task_us))
+        return max(1, min(most, share, (GUESSED_US if is_guess else BATCH_US) // task_us))
 
-    def _start(self, job: Job, queued: _Queued, tasks: TaskSet, cpus: int) -> StartBatch:
-        assert job.full is not None, "tasks of an ended job are owned by nobody"
+    def _start(
+        self, spec: JobSpec, queued: _Queued, tasks: TaskSet, cpus: int, expected_us: int | None
+    ) -> StartBatch:
         batch = Batch(
             id=self._next_batch,
-            job=job.id,
-            spec=job.full,
+            job=queued.job,
+            spec=spec,
             tasks=tasks,
             grant=queued.grant,
             attempt=queued.attempt,
             fence=f"{GENERATION}.{queued.grant}.{queued.attempt}",
+            expected_us=expected_us,
         )
         self._next_batch += 1
-        self._running[batch.id] = _Running(batch, cpus)
+        run = self._running[batch.id] = _Running(batch, cpus)
+        self._busy += run.slots
+        self._short_us += run.short_us
         return StartBatch(batch)
 
     def next_round(self) -> list[Complete]:
@@ -268,7 +296,7 @@ class Owner:
         groups: dict[tuple[JobId, Grant], list[Segment]] = {}
         while self._outbox:
             job, grant, segment = self._outbox[0]
-            size += len(segment.data) + _SEGMENT_BYTES + _names_size(segment)
+            size += entry_size(segment)
             if groups and size > _ROUND_BYTES_MAX:
                 break
             groups.setdefault((job, grant), []).append(segment)
@@ -289,12 +317,11 @@ class Owner:
         return True
 
     def on_job_ended(self, job: JobId) -> None:
-        self._batch_us.pop(job, None)
+        self._expected.forget(job)
 
     def forget_ended(self) -> None:
         """Of jobs that ended without anybody saying so here, because a snapshot was taken."""
-        running = self._machine.running
-        self._batch_us = {job: us for job, us in self._batch_us.items() if job in running}
+        self._expected.keep(self._machine.running)
 
     # --- what others may ask ---
 
@@ -358,25 +385,3 @@ class Owner:
             ),
             None,
         )
-
-
-def _split(segment: Segment, copies: int) -> list[Segment]:
-    """Pieces that fit an entry, also with the names of what is large in them and its holders."""
-    pieces = []
-    for piece in segment.split():
-        size = piece.stop - piece.start
-        if size == 1 or _names_size(piece, copies) <= SEGMENT_BYTES_MAX:
-            pieces.append(piece)
-            continue
-        middle = piece.start + size // 2
-        for half in (TaskSet.of(piece.start, middle), TaskSet.of(middle, piece.stop)):
-            pieces += [small for part in piece.parts(half) for small in _split(part, copies)]
-    return pieces
-
-
-def _names_size(segment: Segment, copies: int = 0) -> int:
-    """Bytes that the names of large results take, with `copies` holders each at least."""
-    return sum(
-        _BLOB_BYTES + len(blob.name) + _HOLDER_BYTES * max(copies, len(blob.holders))
-        for blob in segment.blobs
-    )

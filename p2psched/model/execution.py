@@ -20,6 +20,7 @@ class Batch(msgspec.Struct, frozen=True):
     grant: int
     attempt: int  # 1 for the first
     fence: str  # "generation.grant.attempt"
+    expected_us: int | None = None  # what all of it may take: a guess, if there is one
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -1,5 +1,10 @@
 """What runs on the hosts of a pool: batches are queued, launched, fed, watched and settled here.
 
+A batch beyond the slots waits in the queue, or stands ready at a busy worker if it is known to be
+short: so one message brings many and another one their results. If what runs before it takes longer
+than thought it comes back to the queue; if it shall not run any more it is taken back, too. In both
+cases it has not begun, and nothing that runs is disturbed.
+
 Knows nothing of the starter's life: the pool says when hosts can be had (`go`) and when one is dead
 (`on_exit`). Batches without blobs take no detour: `start` sends them at once if a slot is free.
 """
@@ -14,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from p2psched.model import chunks, items
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.job import Cause, FunctionWork, blobs_of
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -22,12 +26,13 @@ from p2psched.ports.blobs import Blobs
 from p2psched.ports.executor import OnExecutorEvent
 from p2psched.run.adoption import Adopter
 from p2psched.run.arguments import ArgumentReader, Part, inline_part
+from p2psched.run.blame import blame
 from p2psched.run.host import frames
 from p2psched.run.host.report import FLUSH_NS
 from p2psched.run.host.shared import State, pieces
-from p2psched.run.host_handle import LOOK_S, HostHandle, Running, refusal
+from p2psched.run.host_handle import AHEAD_BYTES_MAX, LOOK_S, HostHandle, Running, refusal
 from p2psched.run.hosts import Hosts
-from p2psched.run.supply import Lack, Supply
+from p2psched.run.supply import Lack, Ready, Supply
 
 # When no host can be had, it is tried again after this.
 RESTART_S: Final = 0.1
@@ -88,9 +93,8 @@ class Dispatcher:
         }
 
     def running(self) -> Iterator[tuple[HostHandle, Running]]:
-        for host in self._running.values():
-            assert host.running is not None
-            yield host, host.running
+        for batch, host in self._running.items():
+            yield host, host.batches[batch]
 
     def start(self, batch: Batch) -> None:
         assert batch.id not in self._running, "a batch is started once"
@@ -109,45 +113,77 @@ class Dispatcher:
 
     def stop(self, batch: int, cause: Cause) -> None:
         assert cause in {Cause.CANCELLED, Cause.PEER_LOST, Cause.TIMEOUT}, cause
-        for queued in self._queue:
-            if queued.id == batch:
-                self._queue.remove(queued)
-                if self._supply is not None:
-                    self._supply.cancel(batch)
-                self._emit(Ended(batch, queued.tasks))
-                return
-        if batch not in self._running and self._supply is not None:
-            waiting = self._supply.cancel(batch)
-            if waiting is not None:
-                self._emit(Ended(batch, waiting.tasks))
         host = self._running.get(batch)
-        if host is None or host.running is None or host.running.stopping:
-            return
-        host.running.stopping = True
-        host.running.disarm()
-        if host.functions:
-            self.hosts.kill(host, self._grace_s)
+        if host is not None:
+            if host.batches[batch].stopping:
+                return
+            self._take_back(host)
+        if batch in self._running:
+            assert host is not None
+            self._end_begun(host, host.batches[batch])
         else:
-            host.channel.send(frames.frame(frames.STOP, frames.BATCH.pack(batch)))
+            self._end_waiting(batch)
+        if host is not None:
+            self._dispatch()  # what else came back
+
+    def _end_waiting(self, batch: int) -> None:
+        """End a batch that no host has."""
+        found = [queued for queued in self._queue if queued.id == batch]
+        for queued in found:
+            self._queue.remove(queued)
+        waiting = self._supply.cancel(batch) if self._supply is not None else None
+        if found or waiting is not None:
+            self._emit(Ended(batch, (waiting or found[0]).tasks))
+
+    def _end_begun(self, host: HostHandle, running: Running) -> None:
+        if not host.functions:
+            running.stopping = True
+            host.channel.send(frames.frame(frames.STOP, frames.BATCH.pack(running.batch.id)))
             assert self._loop is not None
-            host.running.timer = self._loop.call_later(
+            running.timer = self._loop.call_later(
                 self._grace_s + STOP_MARGIN_S, self.hosts.kill, host, 0.0
             )
+            return
+        state = host.shared.read()
+        if state is not None and not self._report_notes(host, state):
+            return
+        if running.left:  # else it is over, and its worker is about to say so
+            running.stopping = True
+            self._kill_for(running, host)
+
+    def _kill_for(self, running: Running, host: HostHandle) -> None:
+        host.aimed_at = running.batch.id
+        host.look_later(None, lambda: None)
+        self.hosts.kill(host, self._grace_s)
+
+    def _take_back(self, host: HostHandle) -> None:
+        """Bring what has not begun at this host to the head of the queue. What came with blobs ends
+        unstarted: whoever wants it started gets them ready again."""
+        for number in reversed(host.desk.take_back()):
+            running = host.batches[number]
+            host.release(running)
+            if running.supplied:
+                self._finish(running, EMPTY)
+            else:
+                del self._running[number]
+                self._queue.appendleft(running.batch)
 
     # --- batches
 
     def _dispatch(self) -> None:
         """Start what can start, in order: a batch that needs many slots is not overtaken."""
         while self._up and not self._ending and self._queue:
-            used = sum(
-                host.running.batch.spec.cpus for host in self._running.values() if host.running
-            )
+            used = self.hosts.slots_used
+            host = None
             if used and used + self._queue[0].spec.cpus > self._slots:
-                return
-            if not self._launch(self._queue.popleft()):
+                host = self.hosts.with_room(self._queue[0])
+                if host is None:
+                    return
+            if not self._launch(self._queue.popleft(), host):
                 return
 
-    def _launch(self, batch: Batch) -> bool:
+    def _launch(self, batch: Batch, host: HostHandle | None) -> bool:
+        """Hand a batch to an idle host, or to a busy one ahead. False if that can't be now."""
         work = batch.spec.work
         ready = self._supply.take(batch.id) if self._supply is not None else None
         if ready is not None:
@@ -161,23 +197,31 @@ class Dispatcher:
                 return True
         else:
             part = Part([], batch.tasks, last=True)
+        if host is not None and not _is_small(part):
+            self._put_back(batch, ready)  # it waits for an idle host
+            return False
         assert self._loop is not None
         try:
-            host = self.hosts.find(self._loop, batch)
+            host = host or self.hosts.find(self._loop, batch)
         except OSError:
             # No descriptors, or the starter is going: what runs may go on, this waits.
-            self._queue.appendleft(batch)
-            if ready is not None and self._supply is not None:
-                self._supply.give_back(batch.id, ready)
+            self._put_back(batch, ready)
             self._loop.call_later(RESTART_S, self._dispatch)
             return False
+        is_idle = not host.batches
         self._running[batch.id] = host
         running = host.run(batch, part=part, grace_s=self._grace_s)
+        running.supplied = ready is not None
         if not part.last and ready is not None:
             running.rest = rest
-        if host.functions:
-            self._arm(host, running, LOOK_S)
+        if host.functions and is_idle:
+            self._look_at(host, LOOK_S)
         return True
+
+    def _put_back(self, batch: Batch, ready: Ready | None) -> None:
+        self._queue.appendleft(batch)
+        if ready is not None and self._supply is not None:
+            self._supply.give_back(batch.id, ready)
 
     def _on_ready(self, batch: Batch, lack: Lack | None) -> None:
         """A batch with large data has its first part here, or can't have it."""
@@ -195,14 +239,14 @@ class Dispatcher:
 
         def on_part(part: Part | Lack) -> None:
             running.is_fed = False
-            if host.running is not running or running.stopping:
+            if running.batch.id not in host.batches or running.stopping:
                 return
             if isinstance(part, Lack):
-                host.running = None
+                host.release(running)
                 self._refuse(running.batch.id, running.left, part, running)
                 return
-            host.feed(part)
-            self._arm(host, running, LOOK_S)
+            host.feed(running, part)
+            self._look_at(host, LOOK_S)
 
         self._supply.next(running.batch.id, running.rest, on_part)
 
@@ -223,18 +267,24 @@ class Dispatcher:
         if kind != frames.RESULTS:
             raise ValueError(f"a host sends results, not frames of kind {kind}")
         batch, over, ended, new = frames.open_results(body)
-        running = host.running
-        if running is None or running.batch.id != batch:
-            raise ValueError(f"results of batch {batch}, which this host does not have")
+        running = host.batches.get(batch)
+        if running is None:
+            if batch not in host.settled:
+                raise ValueError(f"results of batch {batch}, which this host does not have")
+            if over:
+                host.settled.remove(batch)
+            return
+        host.is_slow = False
         self._report(running, new)
         if over:
-            host.running = None
+            host.release(running)
             self._finish(running, TaskSet.of(ended, ended + 1) if ended >= 0 else EMPTY)
         elif running.is_hungry:
-            running.disarm()
+            host.look_later(None, lambda: None)
             self._feed(host, running)
-        elif host.functions and not running.stopping:
-            self._arm(host, running, LOOK_S)
+            return
+        if host.functions and host.batches and host.aimed_at is None:
+            self._look_at(host, LOOK_S)
 
     def _report(self, running: Running, new: list[frames.Piece]) -> None:
         if self._adopter is None and any(piece[2] == frames.OK_WITH_BLOBS for piece in new):
@@ -260,79 +310,77 @@ class Dispatcher:
             self._emit(ended)
         self._dispatch()
 
-    def _arm(self, host: HostHandle, running: Running, delay_s: float) -> None:
-        assert self._loop is not None
-        running.disarm()
-        running.watched = False
-        running.timer = self._loop.call_later(delay_s, self._look, host, running)
+    def _look_at(self, host: HostHandle, delay_s: float | None) -> None:
+        """If it is silent until then."""
+        host.look_later(delay_s, lambda: self._look(host))
 
-    def _look(self, host: HostHandle, running: Running) -> None:
-        """A worker is silent: its task takes longer. Report what it finished before, have the
-        starter take care of its output, and see whether its time is over."""
-        running.timer = None
+    def _look(self, host: HostHandle) -> None:
+        """A worker is silent: its task takes longer. Report what it finished before, give what
+        waits behind it to others, have the starter take care of its output, and see whether its
+        time is over."""
         state = host.shared.read()
+        if state is not None and not self._report_notes(host, state):
+            return
         delay_s: float | None = LOOK_S
-        if state is not None and state.batch == running.batch.id:
-            try:
-                self._report(running, pieces(state.records))
-            except ValueError:
-                self.hosts.kill(host, 0.0)
-                return
-            if not running.watched:
-                running.watched = True
+        running = None if state is None else host.batches.get(state.batch)
+        if state is not None and running is not None:
+            if not host.is_slow:
+                host.is_slow = True
                 self.hosts.watch(host)
+                self._take_back(host)
             delay_s = running.time_left_s(state)
             if delay_s == 0.0:
                 running.expired = state.index
-                self.hosts.kill(host, self._grace_s)
-                return
-            if not _leaves_by_itself(state):
+                self._take_back(host)
+                self._kill_for(running, host)
+            elif not _leaves_by_itself(state):
                 delay_s = LOOK_S if delay_s is None else min(delay_s, LOOK_S)
-        if delay_s is not None:
-            assert self._loop is not None
-            running.timer = self._loop.call_later(delay_s, self._look, host, running)
+        if host.aimed_at is None:
+            self._look_at(host, delay_s)
+        self._dispatch()
+
+    def _report_notes(self, host: HostHandle, state: State) -> bool:
+        """What a worker has finished and not sent, and which batches are over by that. False if its
+        notes are damaged, and it is ended."""
+        try:
+            for number, new in pieces(state.records).items():
+                running = host.batches.get(number)
+                if running is not None:
+                    self._report(running, new)
+        except ValueError:
+            self.hosts.kill(host, 0.0)
+            return False
+        for number, running in list(host.batches.items()):
+            if number != state.batch and not running.left:
+                host.settled.add(number)
+                host.release(running)
+                self._finish(running, EMPTY)
+        return True
 
     def on_exit(self, host: HostHandle, code: int, item: bytes) -> None:
-        """A host is dead. Its batch is settled from what it sent and what it noted."""
+        """A host is dead. Its batches are settled from what it sent and what it noted."""
         self._hosts_lost += not host.ended_by_us
         host.channel.drain()
-        running, host.running = host.running, None
         state = host.shared.read()
         self.hosts.forget(host)
-        if running is None:
-            self._dispatch()
-            return
-        ran = EMPTY
-        if state is not None and state.batch == running.batch.id:
+        noted = {} if state is None else pieces(state.records)
+        for number, running in list(host.batches.items()):
+            host.release(running)
             with contextlib.suppress(ValueError):  # its notes are damaged: they tell nothing
-                self._report(running, pieces(state.records))
-            if state.running:
-                ran = running.left & TaskSet.of(state.index, state.index + 1)
-                ran -= self._blame(running, ran, state.started_ns, code, item)
-        self._finish(running, ran)
-
-    def _blame(
-        self, running: Running, ran: TaskSet, started_ns: int, code: int, item: bytes
-    ) -> TaskSet:
-        """Report how the task that ran ended. Returns what may run again although it began: a
-        task that was hit because the one before it ended in the instant its time was over."""
-        if running.stopping or not ran:
-            return EMPTY
-        cause = frames.EXIT if code >= 0 else frames.SIGNAL
-        if running.expired is not None:
-            if running.expired != ran.first:
-                return ran
-            cause = frames.TIMEOUT
-            header, value, stdout, stderr = items.unpack(item)
-            header["message"] = f"ended after its limit of {running.batch.spec.timeout_ms} ms"
-            item = items.pack(header, value, stdout, stderr)
-        busy_us = max(0, time.monotonic_ns() - started_ns) // 1000
-        self._report(running, [(ran.first, ran.first + 1, cause, busy_us, chunks.pack([item]))])
-        return EMPTY
+                self._report(running, noted.get(number, []))
+            ended, ran = blame(host, running, state, code, item)
+            self._report(running, ended)
+            self._finish(running, ran)
+        self._dispatch()
 
     def _emit(self, event: ExecutorEvent) -> None:
         if not self._ending:
             self._on_event(event)
+
+
+def _is_small(part: Part) -> bool:
+    """True if a worker may be given it while it is busy."""
+    return part.last and sum(len(data) for *_, data in part.pieces) <= AHEAD_BYTES_MAX
 
 
 def _leaves_by_itself(state: State) -> bool:

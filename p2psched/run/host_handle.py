@@ -1,4 +1,8 @@
-"""A host (worker or spawner) as the pool sees it: its socket, its notes, and its batch."""
+"""A host (worker or spawner) as the pool sees it: its socket, its notes, and its batches.
+
+A host runs its batches in the order in which it was handed them. Which of them have begun only the
+tickets tell (`run/host/orders.py`).
+"""
 
 from __future__ import annotations
 
@@ -14,22 +18,29 @@ from typing import Final
 from p2psched.model import chunks, items
 from p2psched.model.blob import BlobRef
 from p2psched.model.execution import Batch, Progress
-from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork, ProgramWork, Segment, SentFile
+from p2psched.model.limits import KIB
 from p2psched.model.taskset import TaskSet
 from p2psched.run.adoption import result_blobs
 from p2psched.run.arguments import Part
 from p2psched.run.channel import Channel
-from p2psched.run.host import frames
+from p2psched.run.host import frames, orders
 from p2psched.run.host.shared import BYTES, Shared, State
 
 # Functions that a worker keeps open. The least recently used one is dropped.
-JOBS_OPEN_MAX: Final = 16
-# A function batch that has been silent for this long is looked at.
+FUNCTIONS_OPEN_MAX: Final = 16
+# Expected work that a worker is handed at once, in short batches; more waits for whoever is free.
+AHEAD_US: Final = 2_000
+AHEAD_MAX: Final = 32  # batches
+AHEAD_BYTES_MAX: Final = 16 * KIB  # arguments of one that is handed over ahead
+# A worker that has been silent for this long is looked at.
 LOOK_S: Final = 0.02
 _NS: Final = 1_000_000_000
 BUSY_US_MAX: Final = 2**53  # what a segment may say; a worker shares its process with user code
 _SEALS: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+# Path, code, modules and interpreter version: jobs with the same share a function of a worker.
+_FunctionKey = tuple[str, bytes | BlobRef, bytes | BlobRef, str]
 
 
 class Running:
@@ -39,12 +50,18 @@ class Running:
         self.batch = batch
         self.left = batch.tasks
         self.part = batch.tasks  # what the host has been given last
+        self.supplied = False  # it came with blobs, and its first part is gone with it
         self.rest: AsyncIterator[Part] | None = None  # what it is given when that is done
         self.is_fed = False  # the next part is on its way
         self.stopping = False
         self.expired: int | None = None  # a task that was ended because its time was over
-        self.watched = False  # the starter drains its output
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None  # how long it may take to stop
+
+    @property
+    def load_us(self) -> int:
+        """What it may take; more than any worker is handed ahead if nobody knows."""
+        expected_us = self.batch.expected_us
+        return AHEAD_US if expected_us is None else expected_us
 
     @property
     def is_hungry(self) -> bool:
@@ -107,7 +124,7 @@ class HostHandle:
         functions: bool,
         cpus: int,
         blobs: str,
-        fork: Callable[[bytes, tuple[int, int]], bool],
+        fork: Callable[[bytes, tuple[int, ...]], bool],
         on_frame: Callable[[HostHandle, int, bytes], None],
         on_closed: Callable[[HostHandle], None],
     ) -> None:
@@ -116,10 +133,19 @@ class HostHandle:
         self.number = number
         self.functions = functions
         self.cpus = cpus
-        self.running: Running | None = None
+        self.batches: dict[int, Running] = {}  # in the order of their tickets
+        self.load_us = 0  # what they may take
+        self.settled: set[int] = set()  # that its notes ended; its word for that still comes
         self.retired = False  # it is ending and gets no more batches
         self.ended_by_us = False
-        self._jobs: OrderedDict[JobId, None] = OrderedDict()
+        self.aimed_at: int | None = None  # the batch because of which it was ended
+        self.timer: asyncio.TimerHandle | None = None
+        self.look_at_s: float | None = None
+        self.is_slow = False  # what runs was looked at: it gets nothing ahead
+        self._loop = loop
+        self._functions: OrderedDict[_FunctionKey, int] = OrderedDict()
+        self._next_function = 1
+        self.desk = orders.Desk()
         ours, theirs = socket.socketpair()
         memory = os.memfd_create("p2psched", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -130,11 +156,12 @@ class HostHandle:
                 frames.FORK,
                 {"host": number, "functions": functions, "cpus": cpus, "blobs": blobs},
             )
-            if not fork(order, (theirs.fileno(), memory)):
+            if not fork(order, (theirs.fileno(), memory, self.desk.reader)):
                 raise OSError("the starter takes no orders")
             self.shared = Shared(memory)
         except OSError:
             ours.close()
+            self.desk.close()
             raise
         finally:
             theirs.close()
@@ -147,64 +174,124 @@ class HostHandle:
         )
 
     def close(self) -> None:
-        if self.running is not None:
-            self.running.disarm()
+        self.look_later(None, lambda: None)
         self.channel.close()
         self.shared.close()
+        self.desk.close()
+
+    def has_room(self, batch: Batch) -> bool:
+        """True if a short batch may stand ready behind those that it has."""
+        if self.retired or self.is_slow or self.cpus != batch.spec.cpus:
+            return False
+        if batch.expected_us is None or self.load_us + batch.expected_us > AHEAD_US:
+            return False
+        # Whoever waits for more arguments takes the next frame for these.
+        is_fed = all(running.rest is None for running in self.batches.values())
+        return is_fed and len(self.batches) < AHEAD_MAX
 
     def run(self, batch: Batch, *, part: Part, grace_s: float) -> Running:
         """Hand a batch over, or as much of it as `part` has."""
-        assert self.running is None
-        self.running = Running(batch)
+        is_idle = not self.batches
+        running = self.batches[batch.id] = Running(batch)
+        self.load_us += running.load_us
+        self.desk.give(batch.id)
         work = batch.spec.work
+        # An idle host is woken at once. One that has work can wait until this turn is over.
+        send = self.channel.send if is_idle else self.channel.send_soon
         if isinstance(work, FunctionWork):
-            self._open_job(batch.job, work)
-            self.feed(part)
+            send(self._order(running, work, part, first=True))
         else:
             bodies = [file.data for file in work.files if isinstance(file.data, bytes)]
             header = _program_header(batch, work, grace_s)
-            self.channel.send(frames.frame_json(frames.RUN, header, *bodies))
-        return self.running
+            send(frames.frame_json(frames.RUN, header, *bodies))
+        return running
 
-    def feed(self, part: Part) -> None:
+    def feed(self, running: Running, part: Part) -> None:
         """The next tasks of its batch of functions."""
-        assert self.running is not None
-        self.running.part = part.tasks
-        batch = self.running.batch
-        header: dict[str, object] = {
-            "batch": batch.id,
-            "job": batch.job,
-            "attempt": batch.attempt,
-            "fence": batch.fence,
-            "runs": [(start, stop, len(data)) for start, stop, _, _, data in part.pieces],
-            "last": part.last,
-        }
-        if part.last:
-            self.running.rest = None
-        self.channel.send(
-            frames.frame_json(frames.RUN, header, *(data for *_, data in part.pieces))
-        )
+        work = running.batch.spec.work
+        assert isinstance(work, FunctionWork)
+        self.channel.send(self._order(running, work, part, first=False))
 
-    def _open_job(self, job: JobId, work: FunctionWork) -> None:
-        """Send the function unless the worker has it."""
-        if job in self._jobs:
-            self._jobs.move_to_end(job)
+    def release(self, running: Running) -> None:
+        """It has this batch no more."""
+        del self.batches[running.batch.id]
+        self.load_us -= running.load_us
+
+    def look_later(self, delay_s: float | None, look: Callable[[], None]) -> None:
+        """Have `look` called once this much later, or not at all; forget what was wanted before.
+
+        What is put off needs no new timer: the old one is only asked again when it fires. Most
+        batches are over long before, and a timer for each cost 5 us.
+        """
+        if delay_s is None:
+            self.look_at_s = None
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
             return
-        if len(self._jobs) >= JOBS_OPEN_MAX:
-            oldest, _ = self._jobs.popitem(last=False)
-            self.channel.send(frames.frame_json(frames.DROP, {"job": oldest}))
-        self._jobs[job] = None
+        self.look_at_s = at_s = self._loop.time() + delay_s
+        if self.timer is not None and self.timer.when() > at_s:
+            self.timer.cancel()
+            self.timer = None
+        if self.timer is None:
+            self.timer = self._loop.call_at(at_s, self._on_timer, look)
+
+    def _on_timer(self, look: Callable[[], None]) -> None:
+        self.timer = None
+        if self.look_at_s is None or not self.batches:
+            return
+        if self.look_at_s > self._loop.time():
+            self.timer = self._loop.call_at(self.look_at_s, self._on_timer, look)
+            return
+        self.look_at_s = None
+        look()
+
+    def _order(self, running: Running, work: FunctionWork, part: Part, *, first: bool) -> bytes:
+        running.part = part.tasks
+        if part.last:
+            running.rest = None
+        batch = running.batch
+        before, number = self._open(work) if first else (b"", self._functions[_key(work)])
+        order = orders.Order(
+            batch=batch.id,
+            function=number,
+            attempt=batch.attempt,
+            first=first,
+            last=part.last,
+            job=batch.job,
+            fence=batch.fence,
+            pieces=[(start, stop, data) for start, stop, _, _, data in part.pieces],
+        )
+        return before + orders.pack(order)
+
+    def _open(self, work: FunctionWork) -> tuple[bytes, int]:
+        """The number of a function, and the frames that must go before it is used."""
+        key = _key(work)
+        known = self._functions.get(key)
+        if known is not None:
+            self._functions.move_to_end(key)
+            return b"", known
+        before = b""
+        if len(self._functions) >= FUNCTIONS_OPEN_MAX:
+            _, oldest = self._functions.popitem(last=False)
+            before = frames.frame(frames.DROP, frames.FUNCTION_NUMBER.pack(oldest))
+        number, self._next_function = self._next_function, self._next_function + 1
+        self._functions[key] = number
         code, code_blob = _inline_or_blob(work.code)
         modules, modules_blob = _inline_or_blob(work.modules)
         header = {
-            "job": job,
+            "function": number,
             "path": work.path,
             "python": work.python,
             "code": len(code),
             "code_blob": code_blob,
             "modules_blob": modules_blob,
         }
-        self.channel.send(frames.frame_json(frames.JOB, header, code, modules))
+        return before + frames.frame_json(frames.FUNCTION, header, code, modules), number
+
+
+def _key(work: FunctionWork) -> _FunctionKey:
+    return work.path, work.code, work.modules, work.python
 
 
 def _inline_or_blob(data: bytes | BlobRef) -> tuple[bytes, list[object] | None]:

@@ -49,7 +49,7 @@ class Hosts:
         functions = not isinstance(batch.spec.work, ProgramWork)
         cpus = batch.spec.cpus
         same = [host for host in self if host.functions is functions and not host.retired]
-        idle = [host for host in same if host.running is None]
+        idle = [host for host in same if not host.batches]
         for host in idle:
             if host.cpus == cpus:
                 return host
@@ -71,6 +71,21 @@ class Hosts:
         )
         self._hosts[number] = host
         return host
+
+    @property
+    def slots_used(self) -> int:
+        return sum(host.cpus for host in self._hosts.values() if host.batches)
+
+    def with_room(self, batch: Batch) -> HostHandle | None:
+        """A busy worker where a short batch may stand ready: the one that has least to do."""
+        if batch.expected_us is None or isinstance(batch.spec.work, ProgramWork):
+            return None
+        found: HostHandle | None = None
+        for host in self._hosts.values():
+            less = found is None or host.load_us < found.load_us
+            if less and host.functions and host.batches and host.has_room(batch):
+                found = host
+        return found
 
     def kill(self, host: HostHandle, grace_s: float) -> None:
         """SIGTERM to its group, after `grace_s` SIGKILL. The starter says when it is dead."""

@@ -111,12 +111,13 @@ class BatchStops(msgspec.Struct, frozen=True):
 
 
 class _Run:
-    __slots__ = ("batch", "left", "now", "stopping")
+    __slots__ = ("batch", "begun", "left", "now", "stopping")
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.left = list(batch.tasks)
         self.now: list[tuple[int, Cause, int]] = []  # task, how it will end, busy_us
+        self.begun = False  # else it stands ready
         self.stopping = False
 
 
@@ -125,17 +126,20 @@ OnStart = Callable[[Batch, int], None]  # batch, task
 
 
 class SimExecutor:
-    """One process's tasks. `later(delay_us, item)` brings `item` back to `on_due`. While there is
-    no space, a large result is made and can't be kept."""
+    """One process's tasks. `later(delay_us, item)` brings `item` back to `on_due`. What has no slot
+    stands ready, in order, until one is free. While there is no space, a large result is made and
+    can't be kept."""
 
     def __init__(
         self,
+        slots: int,
         rng: random.Random,
         later: Later,
         on_start: OnStart,
         *,
         has_space: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._slots = slots
         self._rng = rng
         self._later = later
         self._on_start = on_start
@@ -143,8 +147,22 @@ class SimExecutor:
         self._runs: dict[int, _Run] = {}
 
     def start(self, batch: Batch) -> None:
-        run = self._runs[batch.id] = _Run(batch)
-        self._begin(run)
+        self._runs[batch.id] = _Run(batch)
+        self._begin_ready()
+
+    def _begin_ready(self) -> None:
+        """Begin what a slot is free for."""
+        used = 0
+        for run in list(self._runs.values()):
+            cpus = min(run.batch.spec.cpus, self._slots)
+            if not run.begun:
+                if used + cpus > self._slots:
+                    return
+                if run.stopping:
+                    continue
+                run.begun = True
+                self._begin(run)
+            used += cpus
 
     def stop(self, batch: int) -> None:
         run = self._runs.get(batch)
@@ -159,6 +177,7 @@ class SimExecutor:
             return []
         if isinstance(item, BatchStops):
             del self._runs[item.batch]
+            self._begin_ready()
             return [Ended(item.batch, TaskSet.from_indices(run.left))]
         batch = run.batch
         if any(kills_its_peer(batch.spec.name, batch.job, index) for index, _, _ in run.now):
@@ -171,6 +190,7 @@ class SimExecutor:
         else:
             del self._runs[item.batch]
             events.append(Ended(item.batch, TaskSet()))
+            self._begin_ready()
         return events
 
     def _begin(self, run: _Run) -> None:

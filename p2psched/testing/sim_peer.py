@@ -115,6 +115,7 @@ class SimPeer:
         self.scheduler = sched.Scheduler(info)
         self.engine = self._new_engine(HardState(), [], None)
         self.executor = SimExecutor(
+            self.slots,
             random.Random(world.rng.getrandbits(64)),
             lambda delay_us, item: world.later(delay_us, self, item),
             lambda batch, index: world.on_started(self, batch, index),

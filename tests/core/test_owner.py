@@ -78,13 +78,13 @@ def test_long_tasks_take_one_slot_each(work: Work) -> None:
 
 
 def test_short_tasks_are_batched_and_one_batch_stands_ready_behind_each() -> None:
-    work = Work(TaskSet.of(0, 1000))
+    work = Work(TaskSet.of(0, 100))
     first, second = work.start()
-    work.finish(first, busy_us=100)
-    work.finish(second, busy_us=100)
+    work.finish(first, busy_us=10_000)
+    work.finish(second, busy_us=10_000)
     batches = work.start()
-    assert len(batches) == 4
-    assert all(len(batch.tasks) > 10 for batch in batches)
+    assert [len(batch.tasks) for batch in batches] == [5, 5, 5, 5]
+    assert [batch.expected_us for batch in batches] == [50_000] * 4
 
 
 def test_a_batch_names_its_fence_and_attempt(work: Work) -> None:

@@ -172,4 +172,4 @@ def test_what_ended_after_its_job_leaves_no_trace(work: Work) -> None:
     work.revoke(TaskSet.of(0, 10))
     work.owner.on_job_ended(JOB)
     work.finish(batch)
-    assert work.owner._batch_us == {}
+    assert work.owner._expected.of(JOB, batch.spec.work) == (None, True)

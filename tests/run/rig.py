@@ -135,7 +135,14 @@ class Rig:
         self._job_of: dict[int, JobId] = {}
         self._jobs: list[JobSpec] = []  # the same spec is the same job
 
-    def start(self, spec: JobSpec, tasks: TaskSet | None = None, *, attempt: int = 1) -> int:
+    def start(
+        self,
+        spec: JobSpec,
+        tasks: TaskSet | None = None,
+        *,
+        attempt: int = 1,
+        expected_us: int | None = None,
+    ) -> int:
         known = [number for number, other in enumerate(self._jobs) if other is spec]
         number = known[0] if known else len(self._jobs)
         if not known:
@@ -143,7 +150,10 @@ class Rig:
         batch = len(self.outcomes)
         self.outcomes[batch] = Outcome()
         self._job_of[batch] = job = JobId(f"{number + 1:08x}{0:024x}")
-        self.pool.start(Batch(batch, job, spec, tasks or spec.tasks, 9, attempt, f"1.9.{attempt}"))
+        fence = f"1.9.{attempt}"
+        self.pool.start(
+            Batch(batch, job, spec, tasks or spec.tasks, 9, attempt, fence, expected_us)
+        )
         return batch
 
     def job(self, batch: int) -> JobId:

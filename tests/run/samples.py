@@ -135,3 +135,18 @@ def make_file(name: str, text: str, times: int = 1) -> dict[str, object]:
 def peak_kib() -> int:
     """Of this process: the most memory that it ever had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def log(path: str, text: str) -> int:
+    """A line in a file for each time that it runs. Returns how many there are."""
+    with Path(path).open("a") as file:
+        file.write(f"{text}\n")
+    return len(Path(path).read_text().splitlines())
+
+
+def wait_for(path: str, begun: str) -> str:
+    """Until somebody makes a file."""
+    Path(begun).touch()
+    while not Path(path).exists():
+        time.sleep(0.002)
+    return path

@@ -38,7 +38,7 @@ def test_a_capture_keeps_the_first_and_the_last_bytes(sizes: list[int]) -> None:
 def test_pieces_are_contiguous_ranges_of_one_cause(
     records: list[tuple[int, int, bytes]],
 ) -> None:
-    found = pieces([(index, cause, 1, item) for index, cause, item in records])
+    found = pieces([(7, index, cause, 1, item) for index, cause, item in records]).get(7, [])
     seen = [
         (index, cause, item)
         for start, stop, cause, _, data in found
@@ -90,7 +90,17 @@ def test_notes_tell_the_task_that_runs_and_the_results_not_yet_sent() -> None:
     state = peer.read()
     assert state is not None
     assert (state.batch, state.index, state.running, state.started_ns) == (7, 4, True, 2000)
-    assert state.records == [(3, frames.OK, 5, b"three")]
+    assert state.records == [(7, 3, frames.OK, 5, b"three")]
+    host.finish(4, frames.OK, 6, b"four")
+    host.open_batch(8)
+    state = peer.read()
+    assert state is not None
+    assert (state.batch, state.running) == (8, False)
+    assert [record[:2] for record in state.records] == [(7, 3), (7, 4)]
+    host.begin(4, 3000)
+    state = peer.read()
+    assert state is not None
+    assert state.running, "a task of the same number has ended in another batch"
     host.sent()
     state = peer.read()
     assert state is not None
@@ -122,7 +132,7 @@ def test_notes_that_a_task_overwrote_are_read_without_harm(damage: bytes) -> Non
     os.pwrite(memory, damage, 0)
     os.close(memory)
     state = shared.read()
-    assert state is None or all(record[1] < len(frames.CAUSES) for record in state.records)
+    assert state is None or all(record[2] < len(frames.CAUSES) for record in state.records)
     shared.close()
 
 

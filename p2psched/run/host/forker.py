@@ -25,6 +25,7 @@ from typing import Final, NoReturn
 
 from ...model import items  # noqa: TID252 - see shared.py
 from . import capture, frames, large
+from .orders import Tickets
 from .shared import Shared
 from .spawner import Spawner
 from .worker import MODULES_SUFFIX, Worker
@@ -146,28 +147,35 @@ class Starter:
         assert isinstance(number, int)
         peer_descriptor = self._descriptors.popleft()
         shared_descriptor = self._descriptors.popleft()
+        tickets = self._descriptors.popleft()
         shared = Shared(shared_descriptor)
         os.close(shared_descriptor)
         scratch = f"{self._folder}/host-{number}"
         make = self._fork_worker if order["functions"] else self._fork_spawner
         self._blobs = str(order["blobs"])
-        self._hosts[number] = host = make(number, peer_descriptor, shared, scratch, str(cpus))
+        inputs = (peer_descriptor, tickets)
+        self._hosts[number] = host = make(number, inputs, shared, scratch, str(cpus))
         os.close(peer_descriptor)
+        os.close(tickets)
         self._selector.register(
             host.pidfd, selectors.EVENT_READ, functools.partial(self._on_exit, host)
         )
 
-    def _fork_worker(self, number: int, peer: int, shared: Shared, scratch: str, cpus: str) -> Host:
+    def _fork_worker(
+        self, number: int, inputs: tuple[int, int], shared: Shared, scratch: str, cpus: str
+    ) -> Host:
         os.makedirs(scratch, exist_ok=True)  # noqa: PTH103 - strings all along
         ours, theirs = socket.socketpair()
         out_read, out_write = _pipe()
         err_read, err_write = _pipe()
         pid = os.fork()
         if pid == 0:
-            kept = (peer, theirs.fileno(), out_read, err_read)
+            kept = (*inputs, theirs.fileno(), out_read, err_read)
             self._become_host(cpus, kept, out_write, err_write)
+            peer, tickets = inputs
             worker = Worker(
                 peer=socket.socket(fileno=peer),
+                tickets=Tickets(tickets),
                 starter=theirs,
                 shared=shared,
                 pipes=(out_read, err_read),
@@ -187,13 +195,15 @@ class Starter:
         return host
 
     def _fork_spawner(
-        self, number: int, peer: int, shared: Shared, scratch: str, cpus: str
+        self, number: int, inputs: tuple[int, int], shared: Shared, scratch: str, cpus: str
     ) -> Host:
         pid = os.fork()
         if pid == 0:
-            self._become_host(cpus, (peer,), 2, 2)
+            self._become_host(cpus, inputs, 2, 2)
+            peer, tickets = inputs
             spawner = Spawner(
                 peer=socket.socket(fileno=peer),
+                tickets=Tickets(tickets),
                 shared=shared,
                 folder=self._folder,
                 blobs=large.BlobFolder(self._blobs),

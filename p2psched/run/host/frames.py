@@ -15,7 +15,8 @@ from typing import Final
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 
 # peer -> starter
-FORK: Final = 1  # JSON; comes with two descriptors: the host's socket and its shared memory
+FORK: Final = 1  # JSON; comes with three descriptors: the host's socket, its shared memory, and
+# the pipe of its tickets
 WATCH: Final = 2  # host: a task takes longer, so drain its output for it
 KILL: Final = 3  # host, grace in seconds
 QUIT: Final = 4  # grace in seconds: end everything, then yourself
@@ -23,10 +24,9 @@ QUIT: Final = 4  # grace in seconds: end everything, then yourself
 HELLO: Final = 10  # JSON
 EXITED: Final = 11  # host, exit code or -signal, then the item of the task that ran
 # peer -> host
-JOB: Final = 20  # JSON, the function's code, its modules
-DROP: Final = 21  # JSON: forget a job's function
-RUN: Final = 22  # JSON and the arguments (functions) or the sent files (programs); a batch with
-# many arguments comes in several, and all but the last say so
+FUNCTION: Final = 20  # JSON, the function's code, its modules
+DROP: Final = 21  # number of a function: forget it
+RUN: Final = 22  # functions: see `orders`; programs: JSON and the sent files
 STOP: Final = 23  # batch
 # host -> peer
 RESULTS: Final = 30
@@ -52,6 +52,7 @@ HOST: Final = struct.Struct("<I")
 HOST_NUMBER: Final = struct.Struct("<Id")  # a grace in seconds
 HOST_STATUS: Final = struct.Struct("<Ii")
 NUMBER: Final = struct.Struct("<d")
+FUNCTION_NUMBER: Final = struct.Struct("<I")
 BATCH: Final = struct.Struct("<Q")
 
 _HEAD = struct.Struct("<IB")
@@ -108,22 +109,29 @@ class Reader:
     """Cuts a stream of bytes into frames."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = bytearray()  # the beginning of a frame
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """The frames that are complete now. Raises ValueError for one that is too long."""
-        buffer = self._buffer
-        buffer += data
-        position = 0
-        while len(buffer) - position >= 5:
-            size, kind = _HEAD.unpack_from(buffer, position)
+        rest = self._rest
+        if rest:
+            rest += data
+            source: bytes | bytearray = rest
+        else:
+            source = data  # as mostly: what came are whole frames, and nothing is copied twice
+        length, position = len(source), 0
+        while length - position >= _HEAD.size:
+            size, kind = _HEAD.unpack_from(source, position)
             if not 1 <= size <= FRAME_BYTES_MAX:
                 raise ValueError(f"a frame of {size} bytes; the limit is {FRAME_BYTES_MAX}")
-            if len(buffer) - position < 4 + size:
+            if length - position < 4 + size:
                 break
-            yield kind, bytes(buffer[position + 5 : position + 4 + size])
+            yield kind, bytes(source[position + 5 : position + 4 + size])
             position += 4 + size
-        del buffer[:position]
+        if source is rest:
+            del rest[:position]
+        else:
+            rest += source[position:]
 
 
 def results(batch: int, pieces: Sequence[Piece], *, over: bool, ended: int = -1) -> bytes:

@@ -19,11 +19,11 @@ from ...model import chunks  # noqa: TID252
 from . import frames
 
 _HEAD = struct.Struct("<QIIQIIQQI")
-_HEAD_OF_HOST = struct.Struct("<QIIQIIQQ")
+_BATCH_GENERATION = struct.Struct("<QI")
 _USED_INDEX_RUNNING = struct.Struct("<IQI")
 _INDEX_RUNNING_STARTED = struct.Struct("<QIIQ")
 _WATCHED = struct.Struct("<I")
-_RECORD = struct.Struct("<QBQI")  # index, cause, busy_us, bytes of the item
+_RECORD = struct.Struct("<QQBQI")  # batch, index, cause, busy_us, bytes of the item
 _USED_AT = 12
 _INDEX_AT = 16
 _GROUP_AT = 40
@@ -34,11 +34,14 @@ BYTES: Final = 1024 * 1024
 # A host sends what it holds beyond this. Any one item is far smaller than the room left then.
 FLUSH_BYTES: Final = 128 * 1024
 
-Record = tuple[int, int, int, bytes]  # index, cause, busy_us, item
+Record = tuple[int, int, int, int, bytes]  # batch, index, cause, busy_us, item
 
 
 @dataclass(frozen=True, slots=True)
 class State:
+    """Of one instant: the task that was begun last, and results that were not sent yet; these may
+    be of several batches."""
+
     batch: int
     index: int
     running: bool
@@ -53,6 +56,7 @@ class Shared:
         self._map = mmap.mmap(descriptor, BYTES)
         self._generation = 0
         self._used = 0
+        self._batch = 0
 
     def close(self) -> None:
         self._map.close()
@@ -60,11 +64,10 @@ class Shared:
     # --- the host's side
 
     def open_batch(self, batch: int) -> None:
-        """Forget the batch before."""
+        """No task of the batch before runs any more. Its results stay until they are sent."""
+        self._batch = batch
         self._generation += 1
-        self._used = 0
-        # The flag `watched` behind it is the starter's, who may set it at this very moment.
-        _HEAD_OF_HOST.pack_into(self._map, 0, batch, self._generation, 0, 0, 0, 0, 0, 0)
+        _BATCH_GENERATION.pack_into(self._map, 0, batch, self._generation)
 
     def begin(self, index: int, now_ns: int) -> None:
         _INDEX_RUNNING_STARTED.pack_into(self._map, _INDEX_AT, index, 1, 0, now_ns)
@@ -82,7 +85,7 @@ class Shared:
         at = _BASE + self._used
         end = at + _RECORD.size + len(item)
         assert end <= BYTES, "a host flushes long before its notes are full"
-        _RECORD.pack_into(self._map, at, index, cause, busy_us, len(item))
+        _RECORD.pack_into(self._map, at, self._batch, index, cause, busy_us, len(item))
         self._map[at + _RECORD.size : end] = item
         self._used = end - _BASE
         # In this order: dead between the two, the task is found among the finished ones.
@@ -111,13 +114,14 @@ class Shared:
         _WATCHED.pack_into(self._map, _WATCHED_AT, value)
 
     def read(self) -> State | None:
-        """What the notes say, or None if they changed meanwhile: look again later."""
+        """What the notes say, or None if they say nothing yet, or changed meanwhile: look again
+        later."""
         batch, generation, used, index, running, _, started_ns, _, _ = _HEAD.unpack_from(self._map)
         data = self._map[_BASE : _BASE + min(used, BYTES - _BASE)]
-        if struct.unpack_from("<I", self._map, 8)[0] != generation:
+        if not generation or struct.unpack_from("<I", self._map, 8)[0] != generation:
             return None
         records = _records(data)
-        known = any(record[0] == index for record in records[-1:])
+        known = any(record[:2] == (batch, index) for record in records[-1:])
         return State(batch, index, bool(running) and not known, started_ns, records)
 
 
@@ -126,20 +130,20 @@ def _records(data: bytes) -> list[Record]:
     records: list[Record] = []
     position = 0
     while position + _RECORD.size <= len(data):
-        index, cause, busy_us, size = _RECORD.unpack_from(data, position)
+        batch, index, cause, busy_us, size = _RECORD.unpack_from(data, position)
         position += _RECORD.size + size
         if position > len(data) or cause >= len(frames.CAUSES):
             break
-        records.append((index, cause, busy_us, data[position - size : position]))
+        records.append((batch, index, cause, busy_us, data[position - size : position]))
     return records
 
 
-def pieces(records: list[Record]) -> list[frames.Piece]:
-    """Records as contiguous pieces of one cause each."""
-    gathered = Pieces()
-    for record in records:
-        gathered.add(*record)
-    return gathered.take()
+def pieces(records: list[Record]) -> dict[int, list[frames.Piece]]:
+    """Records as contiguous pieces of one cause each, by batch."""
+    gathered: dict[int, Pieces] = {}
+    for batch, index, cause, busy_us, item in records:
+        gathered.setdefault(batch, Pieces()).add(index, cause, busy_us, item)
+    return {batch: found.take() for batch, found in gathered.items()}
 
 
 class Pieces:

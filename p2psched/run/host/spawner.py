@@ -20,11 +20,12 @@ from typing import Final
 
 from ...model import items  # noqa: TID252 - see shared.py
 from . import folders, frames, large, outputs
+from .orders import Tickets
 from .report import FLUSH_NS, Reporter
 from .shared import Shared
 from .streams import Streams
 
-RECEIVE_BYTES: Final = 256 * 1024
+RECEIVE_BYTES: Final = 64 * 1024
 NS_PER_MS: Final = 1_000_000
 REAP_MS: Final = 1000  # how often an idle spawner looks whether a daemon of a program has ended
 REAPS_MAX: Final = 64  # in one go
@@ -155,12 +156,14 @@ class Spawner:
         self,
         *,
         peer: socket.socket,
+        tickets: Tickets,
         shared: Shared,
         folder: str,
         blobs: large.BlobFolder,
         spill: large.Spill | None,
     ) -> None:
         self._peer = peer
+        self._tickets = tickets
         self._blobs = blobs
         self._spill = spill
         self._shared = shared
@@ -182,7 +185,9 @@ class Spawner:
             while not self._orders:
                 if self._is_alone() or not self._adopts or self._poll.poll(REAP_MS):
                     self._receive()
-            self._run_batch(Order(self._orders.pop(0)))
+            order = Order(self._orders.pop(0))
+            if self._tickets.take(order.batch):
+                self._run_batch(order)
 
     def _receive(self) -> None:
         data = self._peer.recv(RECEIVE_BYTES)

@@ -16,26 +16,27 @@ import select
 import shutil
 import socket
 import sys
+from collections import deque
 from typing import Final
 
 from ...model import chunks, digests, items, values  # noqa: TID252 - see shared.py
-from . import capture, frames, functions, large, pickling, stand_in
+from . import capture, frames, functions, large, orders, pickling, stand_in
 from .exchange import Exchange
 from .modules import ModuleSets
 from .report import Reporter
 from .shared import Shared
 from .variables import Variable
 
-RECEIVE_BYTES: Final = 256 * 1024
+RECEIVE_BYTES: Final = 64 * 1024  # a buffer of 128 KiB or more is mapped anew each time: 18 us
 MODULES_SUFFIX: Final = ".modules"  # of the folder beside the scratch folder
 
 
-class _Job:
-    """What a worker knows of a job: a JOB frame."""
+class _Known:
+    """A function as a FUNCTION frame has it; jobs of the same function share it."""
 
     def __init__(self, body: bytes) -> None:
         header, data = frames.open_json(body)
-        self.id = str(header["job"])
+        self.number = frames.number(header["function"])
         self.path = str(header["path"])
         self.python = str(header["python"])
         size = frames.number(header["code"])
@@ -55,6 +56,7 @@ class Worker:
         self,
         *,
         peer: socket.socket,
+        tickets: orders.Tickets,
         starter: socket.socket,
         shared: Shared,
         pipes: tuple[int, int],
@@ -63,12 +65,15 @@ class Worker:
         spill: large.Spill | None,
     ) -> None:
         self._peer = peer
+        self._tickets = tickets
+        self._reader = frames.Reader()
+        self._frames: deque[tuple[int, bytes]] = deque()  # that have come and are not served yet
         self._starter = starter
         self._shared = shared
         self._pipes = pipes
         self._scratch = scratch
         self._report = Reporter(peer, shared)
-        self._jobs: dict[str, _Job] = {}  # the peer bounds it: see DROP
+        self._known: dict[int, _Known] = {}  # the peer bounds it: see DROP
         self._blobs = blobs
         self._exchange = Exchange(blobs=blobs, spill=spill, scratch=scratch)
         self._modules = ModuleSets(f"{scratch}{MODULES_SUFFIX}")
@@ -83,46 +88,55 @@ class Worker:
     def run(self) -> None:
         """Serve until the peer is gone."""
         stand_in.install()
-        reader = frames.Reader()
-        while data := self._peer.recv(RECEIVE_BYTES):
-            for kind, body in reader.feed(data):
+        while self._receive():
+            while self._frames:
+                kind, body = self._frames.popleft()
                 if kind == frames.RUN:
+                    order = orders.unpack(body)
+                    if order.first and not self._tickets.take(order.batch):
+                        continue
                     try:
-                        self._run_batch(body)
+                        self._run_batch(order)
                     except large.Damaged:  # the peer brings what these tasks need once more
                         self._report.give_back()
                         return
-                elif kind == frames.JOB:
-                    job = _Job(body)
-                    self._jobs[job.id] = job
+                elif kind == frames.FUNCTION:
+                    known = _Known(body)
+                    self._known[known.number] = known
                 elif kind == frames.DROP:
-                    self._drop(str(frames.open_json(body)[0]["job"]))
+                    self._drop(*frames.FUNCTION_NUMBER.unpack(body))
 
-    def _drop(self, name: str) -> None:
-        job = self._jobs.pop(name, None)
-        digest = None if job is None else job.modules_digest
-        if digest and all(other.modules_digest != digest for other in self._jobs.values()):
+    def _receive(self) -> bool:
+        """Wait for frames, but not with results that could leave. False if the peer is gone."""
+        data = b""
+        if self._report.holds_batches:
+            try:
+                data = self._peer.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._report.send()
+        data = data or self._peer.recv(RECEIVE_BYTES)
+        self._frames.extend(self._reader.feed(data))
+        return bool(data)
+
+    def _drop(self, number: int) -> None:
+        known = self._known.pop(number, None)
+        digest = None if known is None else known.modules_digest
+        if digest and all(other.modules_digest != digest for other in self._known.values()):
             self._modules.drop(digest)
 
-    def _run_batch(self, body: bytes) -> None:
-        header, data = frames.open_json(body)
-        batch, job, runs = header["batch"], self._jobs[str(header["job"])], header["runs"]
-        assert isinstance(batch, int)
-        assert isinstance(runs, list)
-        self._enter(job.id, header)
-        self._report.open_batch(batch)
+    def _run_batch(self, order: orders.Order) -> None:
+        known = self._known[order.function]
+        self._enter(order)
+        self._report.open_batch(order.batch)
         # Loading runs the user's code: if it crashes, the first task is what crashed.
-        self._report.begin(runs[0][0])
+        self._report.begin(order.pieces[0][0])
         refusal, cause = b"", frames.NOT_STARTABLE
         try:
-            function = self._function(job)
+            function = self._function(known)
         except functions.NotStartable as error:
             cause = error.cause
             refusal = items.pack({"message": str(error)[: functions.MESSAGE_LEN_MAX]})
-        position = 0
-        for start, stop, size in runs:
-            piece = data[position : position + size]
-            position += size
+        for start, stop, piece in order.pieces:
             arguments: list[bytes] = []
             try:
                 arguments = chunks.unpack(piece)
@@ -132,18 +146,18 @@ class Worker:
                 self._refuse(start, stop, cause, refusal)
             else:
                 assert len(arguments) == stop - start, "the peer has counted them"
-                self._run_range(function, job, start, arguments)
-        if header["last"]:
-            self._report.close_batch()
+                self._run_range(function, known.python, order.job, start, arguments)
+        if order.last:
+            self._report.close_batch(hold=True)
         else:
             self._report.flush()
         self._leave()
 
-    def _enter(self, job: str, header: dict[str, object]) -> None:
+    def _enter(self, order: orders.Order) -> None:
         os.chdir(self._scratch)
-        self._job_id.set(job)
-        self._attempt.set(str(header["attempt"]))
-        self._fence.set(str(header["fence"]))
+        self._job_id.set(order.job)
+        self._attempt.set(str(order.attempt))
+        self._fence.set(order.fence)
 
     def _leave(self) -> None:
         """Take away what the tasks left in the scratch folder."""
@@ -154,23 +168,25 @@ class Worker:
                 else:
                     os.unlink(entry.path)  # noqa: PTH108 - a path object each is slower
 
-    def _function(self, job: _Job) -> functions.Function:
+    def _function(self, known: _Known) -> functions.Function:
         """Its modules are those that imports see now. Raises NotStartable."""
         try:
-            self._modules.use(job.modules_digest, lambda: self._data(job.modules, job.modules_ref))
-            if job.function is None:
-                if job.path:
-                    job.function = functions.load_path(job.path)
+            self._modules.use(
+                known.modules_digest, lambda: self._data(known.modules, known.modules_ref)
+            )
+            if known.function is None:
+                if known.path:
+                    known.function = functions.load_path(known.path)
                 else:
-                    code = self._data(job.code, job.code_ref)
-                    job.function = functions.load_code(code, job.python)
+                    code = self._data(known.code, known.code_ref)
+                    known.function = functions.load_code(code, known.python)
         except large.Damaged:
             raise
         except (large.Missing, ValueError, OSError) as error:
             full = isinstance(error, OSError) and large.is_full(error)
             kind = functions.NoSpace if full else functions.NotStartable
             raise kind(f"the function's code can't be read: {error}") from error
-        return job.function
+        return known.function
 
     def _data(self, inline: bytes, ref: values.Ref | None) -> bytes:
         return inline if ref is None else self._blobs.read(ref)
@@ -181,19 +197,24 @@ class Worker:
             self._report.finish(index, cause, item)
 
     def _run_range(
-        self, function: functions.Function, job: _Job, start: int, arguments: list[bytes]
+        self,
+        function: functions.Function,
+        python: str,
+        job: str,
+        start: int,
+        arguments: list[bytes],
     ) -> None:
         report, call, exchange = self._report, functions.call, self._exchange
         set_index, set_task = self._index.set, self._task_id.set
-        foreign = job.python != pickling.PYTHON
+        foreign = python != pickling.PYTHON
         for index, argument in enumerate(arguments, start):
             text = str(index)
             set_index(text)
-            set_task(f"{job.id}/{text}")
+            set_task(f"{job}/{text}")
             report.begin(index)
             cause, header, value = call(function, argument, exchange)
             if foreign:
-                header = _foreign(job.python, cause, header, value)
+                header = _foreign(python, cause, header, value)
             output = self._collect()
             if output is None:
                 bare = cause == frames.OK and not header

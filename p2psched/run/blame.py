@@ -1,0 +1,41 @@
+"""How the task ended that ran when its host died."""
+
+from __future__ import annotations
+
+import time
+
+from p2psched.model import chunks, items
+from p2psched.model.taskset import EMPTY, TaskSet
+from p2psched.run.host import frames
+from p2psched.run.host.shared import State
+from p2psched.run.host_handle import HostHandle, Running
+
+
+def blame(
+    host: HostHandle, running: Running, state: State | None, code: int, item: bytes
+) -> tuple[list[frames.Piece], TaskSet]:
+    """For one batch of a dead host, once all is reported that the host has noted: what is to be
+    reported of the task that ran, and the task if it began and may run again.
+
+    `state`: the last notes; `code` and `item`: how the host ended, and what it wrote.
+    """
+    batch = running.batch
+    if state is None or not state.running or state.batch != batch.id:
+        return [], EMPTY
+    ran = running.left & TaskSet.of(state.index, state.index + 1)
+    if not ran:
+        return [], EMPTY
+    if running.stopping or host.aimed_at not in (None, batch.id):
+        # It was ended by us, or because of a batch that was over in the instant it was ended.
+        return [], ran
+    cause = frames.EXIT if code >= 0 else frames.SIGNAL
+    if running.expired is not None:
+        if running.expired != ran.first:
+            # Hit because the one before it ended in the instant its time was over.
+            return [], ran
+        cause = frames.TIMEOUT
+        header, value, stdout, stderr = items.unpack(item)
+        header["message"] = f"ended after its limit of {batch.spec.timeout_ms} ms"
+        item = items.pack(header, value, stdout, stderr)
+    busy_us = max(0, time.monotonic_ns() - state.started_ns) // 1000
+    return [(ran.first, ran.first + 1, cause, busy_us, chunks.pack([item]))], EMPTY
