@@ -118,7 +118,7 @@ class BlobFiles:
         if known is None or known.size != ref.size:
             return False
         try:
-            status = self._reads.path_of(ref.digest).lstat()
+            status = self._reads.look_at(ref.digest)
         except OSError:
             self._miss(ref)
             return False
