@@ -39,7 +39,9 @@ READY_MAX: Final = 32  # a slot: such batches
 # hundred times as long, the batch is as long as any.
 GUESSED_US: Final = BATCH_US // 100
 FUNCTION_BATCH_MAX: Final = 1024
-PROGRAM_BATCH_MAX: Final = 64
+# A program costs more than a call, so more time of them makes a message worth while.
+PROGRAM_BATCH_US: Final = 100_000
+PROGRAM_BATCH_MAX: Final = 256
 OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond it nothing starts
 UNCOPIED_BYTES_MAX: Final = GIB  # large results that wait for their copies; likewise
 _ROUND_BYTES_MAX: Final = ENTRY_BYTES_MAX // 2
@@ -85,7 +87,7 @@ class _Running:
         self.left = batch.tasks  # not known to have ended, and not revoked
         self.slots = slots
         expected_us = batch.expected_us or 0
-        self.short_us = expected_us if expected_us <= BATCH_US else 0  # 0 if it is long
+        self.short_us = expected_us if expected_us <= PROGRAM_BATCH_US else 0  # 0 if it is long
         self.stopped = False
 
 
@@ -262,11 +264,13 @@ class Owner:
     def _batch_size(self, job: Job, queued_count: int, task_us: int | None, is_guess: bool) -> int:
         if task_us is None:
             return 1
-        most = FUNCTION_BATCH_MAX if job.spec.kind == "function" else PROGRAM_BATCH_MAX
+        is_function = job.spec.kind == "function"
+        most = FUNCTION_BATCH_MAX if is_function else PROGRAM_BATCH_MAX
+        most_us = BATCH_US if is_function else PROGRAM_BATCH_US
         fair = -(-queued_count // self._slots)
         # Leave some for the other slots, unless it is too little to be worth a message.
         share = max(-(-fair // 2), min(fair, BATCH_US_MIN // task_us))
-        return max(1, min(most, share, (GUESSED_US if is_guess else BATCH_US) // task_us))
+        return max(1, min(most, share, (GUESSED_US if is_guess else most_us) // task_us))
 
     def _start(
         self, spec: JobSpec, queued: _Queued, tasks: TaskSet, cpus: int, expected_us: int | None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
-from p2psched.model.job import Cause, FunctionWork, blobs_of
+from p2psched.model.job import Cause, FunctionWork, ProgramWork, blobs_of
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.ports.blobs import Blobs
 from p2psched.ports.executor import OnExecutorEvent
@@ -136,25 +136,25 @@ class Dispatcher:
             self._emit(Ended(batch, (waiting or found[0]).tasks))
 
     def _end_begun(self, host: HostHandle, running: Running) -> None:
-        if not host.functions:
-            running.stopping = True
-            host.channel.send(frames.frame(frames.STOP, frames.BATCH.pack(running.batch.id)))
-            assert self._loop is not None
-            running.timer = self._loop.call_later(
-                self._grace_s + STOP_MARGIN_S, self.hosts.kill, host, 0.0
-            )
-            return
         state = host.shared.read()
         if state is not None and not self._report_notes(host, state):
             return
-        if running.left:  # else it is over, and its worker is about to say so
-            running.stopping = True
-            self._kill_for(running, host)
+        if not running.left:  # it is over, and its host is about to say so
+            return
+        running.stopping = True
+        if host.functions:
+            self._kill_for(running, host, self._grace_s)
+            return
+        host.channel.send(frames.frame(frames.STOP, frames.BATCH.pack(running.batch.id)))
+        assert self._loop is not None
+        running.timer = self._loop.call_later(
+            self._grace_s + STOP_MARGIN_S, self._kill_for, running, host, 0.0
+        )
 
-    def _kill_for(self, running: Running, host: HostHandle) -> None:
+    def _kill_for(self, running: Running, host: HostHandle, grace_s: float) -> None:
         host.aimed_at = running.batch.id
         host.look_later(None, lambda: None)
-        self.hosts.kill(host, self._grace_s)
+        self.hosts.kill(host, grace_s)
 
     def _take_back(self, host: HostHandle) -> None:
         """Bring what has not begun at this host to the head of the queue. What came with blobs ends
@@ -172,6 +172,9 @@ class Dispatcher:
 
     def _dispatch(self) -> None:
         """Start what can start, in order: a batch that needs many slots is not overtaken."""
+        if not self._queue and self.hosts.slots_used < self._slots:
+            for spawner in self.hosts.with_programs_ready():
+                self._take_back(spawner)
         while self._up and not self._ending and self._queue:
             used = self.hosts.slots_used
             host = None
@@ -197,7 +200,7 @@ class Dispatcher:
                 return True
         else:
             part = Part([], batch.tasks, last=True)
-        if host is not None and not _is_small(part):
+        if host is not None and not _is_small(batch, part):
             self._put_back(batch, ready)  # it waits for an idle host
             return False
         assert self._loop is not None
@@ -332,7 +335,7 @@ class Dispatcher:
             if delay_s == 0.0:
                 running.expired = state.index
                 self._take_back(host)
-                self._kill_for(running, host)
+                self._kill_for(running, host, self._grace_s)
             elif not _leaves_by_itself(state):
                 delay_s = LOOK_S if delay_s is None else min(delay_s, LOOK_S)
         if host.aimed_at is None:
@@ -378,9 +381,13 @@ class Dispatcher:
             self._on_event(event)
 
 
-def _is_small(part: Part) -> bool:
-    """True if a worker may be given it while it is busy."""
-    return part.last and sum(len(data) for *_, data in part.pieces) <= AHEAD_BYTES_MAX
+def _is_small(batch: Batch, part: Part) -> bool:
+    """True if a host may be given it while it is busy."""
+    work = batch.spec.work
+    size = sum(len(data) for *_, data in part.pieces)
+    if isinstance(work, ProgramWork):
+        size += sum(len(file.data) for file in work.files if isinstance(file.data, bytes))
+    return part.last and size <= AHEAD_BYTES_MAX
 
 
 def _leaves_by_itself(state: State) -> bool:

@@ -31,6 +31,7 @@ from p2psched.run.host.shared import BYTES, Shared, State
 FUNCTIONS_OPEN_MAX: Final = 16
 # Expected work that a worker is handed at once, in short batches; more waits for whoever is free.
 AHEAD_US: Final = 2_000
+AHEAD_PROGRAMS_US: Final = 100_000  # likewise of a spawner; taken back when another one is free
 AHEAD_MAX: Final = 32  # batches
 AHEAD_BYTES_MAX: Final = 16 * KIB  # arguments of one that is handed over ahead
 # A worker that has been silent for this long is looked at.
@@ -59,9 +60,9 @@ class Running:
 
     @property
     def load_us(self) -> int:
-        """What it may take; more than any worker is handed ahead if nobody knows."""
+        """What it may take; more than any host is handed ahead if nobody knows."""
         expected_us = self.batch.expected_us
-        return AHEAD_US if expected_us is None else expected_us
+        return AHEAD_PROGRAMS_US if expected_us is None else expected_us
 
     @property
     def is_hungry(self) -> bool:
@@ -183,7 +184,12 @@ class HostHandle:
         """True if a short batch may stand ready behind those that it has."""
         if self.retired or self.is_slow or self.cpus != batch.spec.cpus:
             return False
-        if batch.expected_us is None or self.load_us + batch.expected_us > AHEAD_US:
+        most_us = AHEAD_US if self.functions else AHEAD_PROGRAMS_US
+        # One behind another is always good for a spawner: the next one starts without us.
+        is_next = not self.functions and len(self.batches) == 1
+        if batch.expected_us is None or batch.expected_us > most_us:
+            return False
+        if self.load_us + batch.expected_us > (2 * most_us if is_next else most_us):
             return False
         # Whoever waits for more arguments takes the next frame for these.
         is_fed = all(running.rest is None for running in self.batches.values())

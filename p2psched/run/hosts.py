@@ -77,15 +77,20 @@ class Hosts:
         return sum(host.cpus for host in self._hosts.values() if host.batches)
 
     def with_room(self, batch: Batch) -> HostHandle | None:
-        """A busy worker where a short batch may stand ready: the one that has least to do."""
-        if batch.expected_us is None or isinstance(batch.spec.work, ProgramWork):
-            return None
+        """A busy host where a short batch may stand ready: the one that has least to do."""
+        functions = not isinstance(batch.spec.work, ProgramWork)
         found: HostHandle | None = None
         for host in self._hosts.values():
             less = found is None or host.load_us < found.load_us
-            if less and host.functions and host.batches and host.has_room(batch):
+            if less and host.functions is functions and host.batches and host.has_room(batch):
                 found = host
         return found
+
+    def with_programs_ready(self) -> list[HostHandle]:
+        """Spawners where a batch may stand ready behind one that runs."""
+        return [
+            host for host in self._hosts.values() if not host.functions and len(host.batches) > 1
+        ]
 
     def kill(self, host: HostHandle, grace_s: float) -> None:
         """SIGTERM to its group, after `grace_s` SIGKILL. The starter says when it is dead."""

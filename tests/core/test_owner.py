@@ -83,8 +83,8 @@ def test_short_tasks_are_batched_and_one_batch_stands_ready_behind_each() -> Non
     work.finish(first, busy_us=10_000)
     work.finish(second, busy_us=10_000)
     batches = work.start()
-    assert [len(batch.tasks) for batch in batches] == [5, 5, 5, 5]
-    assert [batch.expected_us for batch in batches] == [50_000] * 4
+    assert [len(batch.tasks) for batch in batches] == [10, 10, 10, 10]
+    assert [batch.expected_us for batch in batches] == [100_000] * 4
 
 
 def test_a_batch_names_its_fence_and_attempt(work: Work) -> None:

@@ -16,13 +16,25 @@ from . import frames
 from .shared import Pieces, Shared
 
 FLUSH_NS: Final = 25_000_000
+# A program costs so much more than a call that fewer are in one message; and each message of a
+# peer becomes an entry of the ledger, which costs the cluster as much as ten programs.
+PROGRAMS_FLUSH_NS: Final = 100_000_000
 HOLD_NS: Final = 2_000_000
 
 
 class Reporter:
     """Use per batch: `open_batch`, then `begin` and `finish` for each task, then `close_batch`."""
 
-    def __init__(self, sock: socket.socket, shared: Shared) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        shared: Shared,
+        *,
+        flush_ns: int = FLUSH_NS,
+        hold_ns: int = HOLD_NS,
+    ) -> None:
+        self._flush_ns = flush_ns
+        self._hold_ns = hold_ns
         self._sock = sock
         self._shared = shared
         self._pieces = Pieces()
@@ -53,12 +65,13 @@ class Reporter:
         busy_us = (now_ns - self._started_ns) // 1000
         full = self._shared.finish(index, cause, busy_us, item)
         self._pieces.add(index, cause, busy_us, item)
-        if full or now_ns - self.flushed_ns > FLUSH_NS:
+        if full or now_ns - self.flushed_ns > self._flush_ns:
             self.flush()
 
     @property
-    def holds_results(self) -> bool:
-        return bool(self._pieces)
+    def flush_at_ns(self) -> int | None:
+        """When results leave that wait; None if there are none."""
+        return self.flushed_ns + self._flush_ns if self._pieces or self._closed else None
 
     def flush(self) -> None:
         """Send what waits while a batch is open."""
@@ -71,7 +84,7 @@ class Reporter:
         self._closed.append(
             frames.results(self._batch, self._pieces.take(), over=True, ended=ended)
         )
-        if not hold or time.monotonic_ns() - self.flushed_ns > HOLD_NS:
+        if not hold or time.monotonic_ns() - self.flushed_ns > self._hold_ns:
             self.send()
 
     @property

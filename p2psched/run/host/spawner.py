@@ -21,7 +21,7 @@ from typing import Final
 from ...model import items  # noqa: TID252 - see shared.py
 from . import folders, frames, large, outputs
 from .orders import Tickets
-from .report import FLUSH_NS, Reporter
+from .report import PROGRAMS_FLUSH_NS, Reporter
 from .shared import Shared
 from .streams import Streams
 
@@ -168,7 +168,7 @@ class Spawner:
         self._spill = spill
         self._shared = shared
         self._folder = folder
-        self._report = Reporter(peer, shared)
+        self._report = Reporter(peer, shared, flush_ns=PROGRAMS_FLUSH_NS, hold_ns=PROGRAMS_FLUSH_NS)
         self._reader = frames.Reader()
         self._orders: list[bytes] = []
         self._batch = -1
@@ -183,6 +183,8 @@ class Spawner:
         """Serve until the peer is gone."""
         while True:
             while not self._orders:
+                if self._report.holds_batches:
+                    self._report.send()
                 if self._is_alone() or not self._adopts or self._poll.poll(REAP_MS):
                     self._receive()
             order = Order(self._orders.pop(0))
@@ -216,7 +218,7 @@ class Spawner:
         os.chdir(self._folder)
         self._place.close()
         self._batch = -1
-        self._report.close_batch(ended=ended)
+        self._report.close_batch(ended=ended, hold=bool(self._orders))
 
     def _run_task(self, order: Order, index: int, folder: str) -> bool:
         """One program from its folder to its result. False if it was stopped with its batch."""
@@ -305,14 +307,15 @@ class Spawner:
         """Until the next thing that time brings: a timeout, a kill, results that should leave."""
         times = (limit_ns, child.kill_ns, self._output.due_ns)
         due = [at for at in times if at is not None]
-        if self._report.holds_results:
-            due.append(self._report.flushed_ns + FLUSH_NS)
+        if self._report.flush_at_ns is not None:
+            due.append(self._report.flush_at_ns)
         return max(0.0, (min(due) - time.monotonic_ns()) / NS_PER_MS) if due else None
 
     def _keep_time(self, child: Child, order: Order, limit_ns: int | None) -> int | None:
         """Do what is due. Returns the timeout that still lies ahead."""
         now_ns = time.monotonic_ns()
-        if self._report.holds_results and now_ns >= self._report.flushed_ns + FLUSH_NS:
+        flush_ns = self._report.flush_at_ns
+        if flush_ns is not None and now_ns >= flush_ns:
             self._report.flush()
         show_ns = self._output.due_ns
         if show_ns is not None and now_ns >= show_ns:
