@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final
 
+from p2psched.model import digests
+from p2psched.model.blob import BlobRef
 from p2psched.model.ids import JobId
 from p2psched.model.job import FunctionWork, Work
 
@@ -19,7 +21,7 @@ KINDS_MAX: Final = 256  # of work whose time is known; what was measured longest
 class Expectations:
     def __init__(self) -> None:
         self._jobs: dict[JobId, int] = {}
-        self._kinds: dict[int, int] = {}  # oldest first
+        self._kinds: dict[bytes, int] = {}  # oldest first
 
     def of(self, job: JobId, work: Work) -> tuple[int | None, bool]:
         """Time of one task in us, at least 1, or None; and whether that is a guess."""
@@ -49,9 +51,10 @@ class Expectations:
         self._jobs = {job: us for job, us in self._jobs.items() if job in jobs}
 
 
-def _kind(work: Work) -> int:
-    """The same for jobs that call the same function, or run the same command line. Two that share
-    a number by chance share a guess."""
-    if isinstance(work, FunctionWork):
-        return hash(work.path or work.code)
-    return hash(work.argv)
+def _kind(work: Work) -> bytes:
+    """The same for jobs that call the same function, or run the same command line."""
+    if not isinstance(work, FunctionWork):
+        return digests.digest_of("\0".join(work.argv).encode(errors="surrogatepass"))
+    if work.path:
+        return work.path.encode(errors="surrogatepass")
+    return work.code.digest if isinstance(work.code, BlobRef) else digests.digest_of(work.code)
