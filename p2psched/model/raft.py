@@ -58,6 +58,8 @@ class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=20):
     last_index: int
     last_term: int
     pre: bool
+    # The leader told the candidate to take over: its followers need not wait until it is silent.
+    transfer: bool = False
 
 
 class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=21):
@@ -82,6 +84,7 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=23):
     match: int = 0  # ok: everything up to here agrees with the leader and is on disk
     conflict_index: int = 0  # refused: where the leader should look next
     conflict_term: int = 0  # refused: 0 if the log is too short
+    sync_ms: int = 0  # what a sync of the follower's disk takes, about
 
 
 class ReadAsk(msgspec.Struct, frozen=True, array_like=True, tag=24):
@@ -130,6 +133,12 @@ class SnapshotReply(msgspec.Struct, frozen=True, array_like=True, tag=27):
     done: bool
 
 
+class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=28):
+    """A leader tells a voter that has all of its log to take over at once (section 3.10)."""
+
+    term: int
+
+
 RaftMessage = (
     VoteRequest
     | VoteReply
@@ -139,4 +148,5 @@ RaftMessage = (
     | ReadReply
     | SnapshotPiece
     | SnapshotReply
+    | TimeoutNow
 )

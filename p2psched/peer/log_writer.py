@@ -24,13 +24,13 @@ _WEIGHT: Final = 0.1
 
 
 class LogWriter:
-    """`on_synced(token)` is called from the loop once everything up to `token` is on disk."""
+    """`on_synced(token, took_ms)` is called from the loop once all up to `token` is on disk."""
 
     def __init__(
         self,
         store: LogStore,
         *,
-        on_synced: Callable[[int], None],
+        on_synced: Callable[[int, float], None],
         on_failed: Callable[[Exception], None],
     ) -> None:
         self._store = store
@@ -98,9 +98,10 @@ class LogWriter:
         for persist in group:
             perform(self._store, persist)
         self._store.sync()
+        took_ms = (time.perf_counter() - started) * 1000
         if compacts:
             self._store.compact()
-        return (time.perf_counter() - started) * 1000
+        return took_ms
 
     def _done(self, group: list[Persist], took_ms: float) -> None:
         self.sync_ms += _WEIGHT * (took_ms - self.sync_ms)
@@ -109,7 +110,7 @@ class LogWriter:
             self._scheduled = True
             self._loop.call_soon(self._flush)
         if group:
-            self._on_synced(group[-1].token)
+            self._on_synced(group[-1].token, took_ms)
 
     def _fail(self, error: Exception) -> None:
         self._failed = True

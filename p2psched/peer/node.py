@@ -14,7 +14,6 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -25,10 +24,9 @@ from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import Call, Failure, Join, PeerMessage, StatusAnswer
+from p2psched.model.messages import Call, Failure, PeerMessage, StatusAnswer
 from p2psched.model.raft import Member, Membership
 from p2psched.model.version import VERSION
-from p2psched.net.address import parse
 from p2psched.net.auth import Identity
 from p2psched.net.link import Connection, Handlers
 from p2psched.net.peers import PeerLinks
@@ -38,8 +36,9 @@ from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
 from p2psched.peer.backfill import BackFill, Source
-from p2psched.peer.cluster import Belonging, check_start, find_cluster, meet, record_of
+from p2psched.peer.cluster import Belonging, check_start, find_cluster, record_of
 from p2psched.peer.failures import failure_of
+from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
@@ -54,11 +53,6 @@ from p2psched.store.records import remove_record, write_record
 from p2psched.store.results_gaps import SqliteGapResults
 
 log = logging.getLogger(__name__)
-
-JOIN_RETRY_S: Final = 0.2
-MEET_RETRY_S: Final = 0.5
-FORGOTTEN_MS: Final = 3000  # without a leader; longer than any election
-CALL_PATIENCE_S: Final = 5.0
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -246,6 +240,16 @@ class Node:
         self._ledger.start()  # notes the members of the log
         for peer, address in self._belonging.known.items():
             self._note_address(peer, "", address)  # newer than what the log says
+        joining = Joining(
+            self._member,
+            config=self._config,
+            belonging=self._belonging,
+            clock=self._clock,
+            ledger=self._ledger,
+            links=self._links,
+            addresses=self._addresses,
+            note_address=self._note_address,
+        )
         self._answering = Answering(group, self._api.answer)
         for connection in self._server.connections:
             self._on_opened(connection)  # those that came while we started
@@ -254,14 +258,17 @@ class Node:
         group.create_task(self._lateness.run())
         group.create_task(self._scheduling.run())
         group.create_task(BackFill(self._results, self._source).run())
-        group.create_task(self._keep_membership())
-        group.create_task(self._meet_joins())
+        group.create_task(joining.keep_membership())
+        group.create_task(joining.meet_joins())
         group.create_task(self._announce())
         await self._stop.wait()
         if self._failure is None:
             with contextlib.suppress(TimeoutError, Unavailable):
                 async with asyncio.timeout(self._config.leave_ms / 1000):
                     await self._scheduling.leave()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.election_ms_max / 1000):
+                    await self._ledger.hand_over()
             remove_record(Path(self._config.runtime_dir), self._me)
         self._scheduling.stop()
         raise _Stopped
@@ -288,41 +295,6 @@ class Node:
                 self._belonging.founds,
             )
         )
-
-    async def _keep_membership(self) -> None:
-        """Ask those we know to make us a member, with our address of now, until we are one; and
-        again when nobody leads us: the entry that made us a member may have been dropped."""
-        raft = self._ledger.engine.raft
-        led_at = self._clock.now_ms()
-        while True:
-            if raft.leader_is_live():
-                led_at = self._clock.now_ms()
-            is_member = raft.membership.member(self._me) == self._member
-            if not is_member or self._clock.now_ms() - led_at > FORGOTTEN_MS:
-                await self._ask_to_join()
-            await asyncio.sleep(JOIN_RETRY_S)
-
-    async def _ask_to_join(self) -> None:
-        if self._ledger.engine.raft.is_leader:
-            self._ledger.add_member(self._member)
-            return
-        for peer in sorted(self._addresses):
-            try:
-                async with asyncio.timeout(CALL_PATIENCE_S):
-                    await self._links.call(peer, Join(self._member))
-            except (TimeoutError, P2PSchedError):
-                continue  # another may be there
-            return
-
-    async def _meet_joins(self) -> None:
-        """Find those at the addresses to join, who may come up after us, until somebody leads."""
-        cluster, secret = self._belonging.cluster, self._belonging.secret
-        while not self._ledger.engine.raft.leader_is_live():
-            for address in self._config.join:
-                with contextlib.suppress(P2PSchedError):
-                    peer, _ = await meet(address, secret, cluster)
-                    self._note_address(peer, "", str(parse(address)))
-            await asyncio.sleep(MEET_RETRY_S)
 
     def _on_membership(self, membership: Membership) -> None:
         """What a member's entry says counts when it is news: an address that we learned from the

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from p2psched.core.raft.effects import (
     AddMember,
     Compact,
+    HandOver,
     Installed,
     MembershipChanged,
     Persist,
@@ -74,6 +75,7 @@ class RaftLedger:
         snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES,
     ) -> None:
         """`make_durable`: of what `listener` keeps elsewhere, before the log lets go of it."""
+        self._me = me
         self._clock = clock
         self._send = send
         self._listener = listener
@@ -105,6 +107,7 @@ class RaftLedger:
         )
         self._reads: dict[int, Callable[[int | None], None]] = {}
         self._next_read = 1
+        self._other_leads: asyncio.Future[None] | None = None
         self._round_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._leaderless_since: int | None = clock.now_ms()
@@ -142,6 +145,16 @@ class RaftLedger:
         self.engine.read_index(tag)
         self._schedule_round()
 
+    async def hand_over(self) -> None:
+        """Before a clean stop: if we lead and another voter can, wait until it does. It may not
+        come to that; the caller owns the deadline."""
+        if not self.engine.raft.is_leader:
+            return
+        self._step(HandOver(self._clock.now_ms()))
+        if self.engine.raft.is_handing_over:
+            self._other_leads = self._loop.create_future()
+            await self._other_leads
+
     def coordinator(self) -> PeerId | None:
         return self.engine.raft.leader
 
@@ -161,8 +174,8 @@ class RaftLedger:
     def add_member(self, member: Member) -> None:
         self._step(AddMember(self._clock.now_ms(), self._clock.wall_ms(), member))
 
-    def _on_synced(self, token: int) -> None:
-        self._step(Synced(self._clock.now_ms(), token))
+    def _on_synced(self, token: int, took_ms: float) -> None:
+        self._step(Synced(self._clock.now_ms(), token, took_ms))
 
     def _on_saved(self, snapshot: Snapshot) -> None:
         log.info("snapshot-made", extra={"index": snapshot.index, "bytes": snapshot.size})
@@ -241,6 +254,9 @@ class RaftLedger:
         elif self._leaderless_since is not None:
             self.leaderless_ms_max = max(self.leaderless_ms_max, now_ms - self._leaderless_since)
             self._leaderless_since = None
+        others, is_other = self._other_leads, effect.coordinator not in (None, self._me)
+        if is_other and others is not None and not others.done():
+            others.set_result(None)
         log.info(
             "leader-changed",
             extra={"leader": effect.coordinator, "term": self.engine.raft.term},

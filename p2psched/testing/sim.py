@@ -34,13 +34,13 @@ from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
 from p2psched.testing.sim_executor import KilledByTaskError
 from p2psched.testing.sim_items import Arrived, Item
+from p2psched.testing.sim_leading import leave, says_hand_over
 from p2psched.testing.sim_net import SimNetwork
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Damage, PowerLostError, Snapshots, founding_of
 
 LAST_EVENTS: Final = 30  # shown when something fails
 BACKLOG_MAX: Final = 5_000  # of a paused peer; further messages to it are lost
-LEAVE_MS_MAX: Final = 2_000  # a peer that is stopped cleanly waits no longer for the ledger
 SLOW_SYNC_US: Final = 2_000
 CLUSTER: Final = -1  # events of the cluster itself, in place of a peer's number
 ANY_PROCESS: Final = -1  # messages reach whatever process is there
@@ -228,8 +228,8 @@ class SimCluster:
         self.after(1, self._starter(self.peers[number]))
 
     def leave(self, number: int) -> None:
-        """Stop a process cleanly: it gives its tasks back first, if it can, and starts again by
-        itself unless it was killed before."""
+        """Stop a process cleanly: it gives back its tasks and its lead first, if it can, and starts
+        again by itself unless it was killed before."""
         peer = self.peers[number]
         if not peer.alive or peer.paused or peer.leaving:
             return
@@ -239,13 +239,7 @@ class SimCluster:
             if peer.process == process:
                 self._end(peer, power_lost=False)
 
-        def on_left(_: Outcome) -> None:
-            self.happened["left"] += 1
-            self.referees.on_left(peer)
-            self.after(0, end)
-
-        tag = self.callers.leave(number, on_left)
-        self.after(LEAVE_MS_MAX, lambda: end() if self.callers.give_up(tag) else None)
+        leave(self, peer, end)
 
     def _starter(self, peer: SimPeer) -> Act:
         def start() -> None:
@@ -299,6 +293,7 @@ class SimCluster:
         self.network.heal()
         self._down.clear()
         for peer in self.peers:
+            peer.slow_sync_us = 0
             self.resume(peer.number)
             self.after(1, self._starter(peer))
 
@@ -350,6 +345,7 @@ class SimCluster:
             self._push(delay_us, number, ANY_PROCESS, arrived)
 
     def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None:
+        self.happened["vote asked by hand-over"] += says_hand_over(message)
         self.referees.on_said(peer, to, message)
 
     def any_other(self, peer: SimPeer) -> PeerId:

@@ -18,13 +18,13 @@ from p2psched.core.raft import engine as raft
 from p2psched.core.raft.effects import (
     AddMember,
     Compact,
+    HandOver,
     Installed,
     MembershipChanged,
     Persist,
     Receive,
     Send,
     SendPiece,
-    Synced,
     Tick,
 )
 from p2psched.core.raft.state import Timing
@@ -33,7 +33,6 @@ from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Entry, HardState, Member, Snapshot
 from p2psched.store.log import LogStore
-from p2psched.store.persist import perform
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
 from p2psched.testing.sim_items import (
@@ -42,6 +41,7 @@ from p2psched.testing.sim_items import (
     ClockDue,
     CopiesEnd,
     GivenUp,
+    HandOverHere,
     Item,
     Join,
     LeaveHere,
@@ -58,7 +58,8 @@ from p2psched.testing.sim_items import (
 from p2psched.testing.sim_joining import Joining
 from p2psched.testing.sim_keeper import KEEPER_TAG, SimKeeper
 from p2psched.testing.sim_saves import Saves
-from p2psched.testing.sim_world import Founding, PowerLostError, World
+from p2psched.testing.sim_syncs import Syncs
+from p2psched.testing.sim_world import Founding, World
 
 CLOCK_US: Final = 100_000  # between two looks of the scheduler at the time
 ROUNDS_MAX: Final = 4  # in one turn; what is left waits for the next
@@ -87,6 +88,7 @@ class SimPeer:
         self.disk = SimDisk(random.Random(world.rng.getrandbits(64)))
         self.alive = False
         self.paused = False
+        self.slow_sync_us = 0  # that each sync takes more: a disk that is about to die
         self.process = 0  # counts processes; what belongs to an older one is void
         self.backlog: list[Item] = []  # of a paused process
         self.blobs: dict[bytes, bool] = {}  # ever on its disk, by digest: False if not any more
@@ -118,9 +120,7 @@ class SimPeer:
             lambda delay_us, item: world.later(delay_us, self, item),
             lambda batch, index: world.on_started(self, batch, index),
         )
-        self._persists: list[Persist] = []  # not yet written
-        self._token = 0  # of the newest write; it is synced when the running sync ends
-        self._syncing = False
+        self._syncs = Syncs(self, self._world)
         self.saves = Saves(self, self._world)
         self._tick_at_us = 0
         self._turn_is_due = False
@@ -202,7 +202,7 @@ class SimPeer:
                 self._on_written(item)
             case ClockDue():
                 self._on_clock(now_ms)
-            case AskedHere() | GivenUp() | ReadHere() | LeaveHere():
+            case AskedHere() | GivenUp() | ReadHere() | LeaveHere() | HandOverHere():
                 self._on_caller(item, now_ms)
             case TasksEnd() | BatchStops() | CopiesEnd():
                 self._on_work(item, now_ms)
@@ -227,7 +227,9 @@ class SimPeer:
             case _:
                 self._perform(self.engine.step(Receive(now_ms, sender, message)))
 
-    def _on_caller(self, item: AskedHere | GivenUp | ReadHere | LeaveHere, now_ms: int) -> None:
+    def _on_caller(
+        self, item: AskedHere | GivenUp | ReadHere | LeaveHere | HandOverHere, now_ms: int
+    ) -> None:
         match item:
             case AskedHere(tag=tag, command=command):
                 self.decide(sched.Asked(now_ms, tag, command))
@@ -238,6 +240,8 @@ class SimPeer:
             case LeaveHere(tag=tag):
                 self.leaving = True
                 self.decide(sched.Leaving(now_ms, tag))
+            case HandOverHere():
+                self._perform(self.engine.step(HandOver(now_ms)))
 
     def _on_work(self, item: TasksEnd | BatchStops | CopiesEnd, now_ms: int) -> None:
         if isinstance(item, CopiesEnd):
@@ -299,7 +303,7 @@ class SimPeer:
                     self._world.on_said(self, to, message)
                     self._world.send(self, to, encode_wire(message))
                 case Persist():
-                    self._persist(effect)
+                    self._syncs.write(effect)
                 case SendPiece() | Installed() | Compact():
                     self.saves.perform(effect)
                 case raft.Deliver(batches=batches):
@@ -357,42 +361,12 @@ class SimPeer:
 
     # --- the disk ---
 
-    def _persist(self, persist: Persist) -> None:
-        self._persists.append(persist)
-        if not self._syncing:
-            self._begin_sync()
-
-    def _begin_sync(self) -> None:
-        for persist in self._persists:
-            self.durable_point()
-            with self.saves.power_may_go(chance=persist.install is not None):
-                perform(self.log, persist)
-            self._token = persist.token
-            self.durable_point()
-        self._persists.clear()
-        self._syncing = True
-        # Most syncs are quick, a few take as long as the disk at its worst.
-        delay_us = 80 + int(self._world.rng.random() ** 4 * self._world.faults.sync_us_max)
-        self._world.on_synced(delay_us)
-        self._world.later(delay_us, self, SyncEnds())
-
     def _on_written(self, item: SyncEnds | SaveEnds) -> None:
         if isinstance(item, SaveEnds):
             self._perform(self.saves.end(item.snapshot, item.state))
         else:
-            self._end_sync()
-
-    def _end_sync(self) -> None:
-        self.durable_point()
-        if self._world.crashes_here(self._world.faults.sync_fails):
-            self.disk.fail_next_sync = True
-        self.log.sync()
-        self.durable_point()
-        self._syncing = False
-        self._perform(self.engine.step(Synced(self.now_ms, self._token)))
-        if self._persists and not self._syncing:
-            self._begin_sync()
+            self._perform(self._syncs.end())
+            self._syncs.go_on()
 
     def durable_point(self) -> None:
-        if self._world.crashes_here(self._world.faults.crash_at_disk):
-            raise PowerLostError
+        self._syncs.durable_point()

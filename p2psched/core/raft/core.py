@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from p2psched.core.raft import election, membership, reads, replication, snapshots
+from p2psched.core.raft import election, membership, reads, replication, snapshots, transfer
 from p2psched.core.raft.effects import (
     AddMember,
+    HandOver,
     Propose,
     RaftEffect,
     RaftEvent,
@@ -33,6 +34,7 @@ from p2psched.model.raft import (
     Snapshot,
     SnapshotPiece,
     SnapshotReply,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
@@ -73,16 +75,17 @@ class Raft:
         match event:
             case Receive(sender=sender):
                 self._receive(sender, event)
-            case Synced(token=token):
-                self._on_synced(token)
+            case Synced():
+                self._on_synced(event)
             case Propose(wall_ms=wall_ms, payload=payload, kind=kind):
                 s.wall_ms = wall_ms
-                if s.role is Role.LEADER:
+                if s.role is Role.LEADER and s.transfer is None:
                     replication.append_own(s, kind, payload)
                     replication.broadcast(s, heartbeat=False)
             case Tick(wall_ms=wall_ms):
                 s.wall_ms = wall_ms
                 election.on_tick(s)
+                transfer.on_tick(s)
                 membership.promote_if_due(s)
             case Read(read=read):
                 reads.on_read(s, read)
@@ -91,6 +94,8 @@ class Raft:
                 membership.on_add_member(s, member)
             case SnapshotSaved(snapshot=snapshot):
                 snapshots.on_saved(s, snapshot)
+            case HandOver():
+                transfer.on_hand_over(s)
         return s.flush()
 
     def _receive(self, sender: PeerId, event: Receive) -> None:
@@ -106,23 +111,40 @@ class Raft:
                 leads = isinstance(message, Append | SnapshotPiece)
                 s.enter_term(message.term, leader=sender if leads else None)
         match message:
+            case Append() | SnapshotPiece() | TimeoutNow() | ReadReply():
+                self._hear_leader(sender, message)
+            case AppendReply() | SnapshotReply() | ReadAsk():
+                self._hear_member(sender, message)
+
+    def _hear_leader(
+        self, sender: PeerId, message: Append | SnapshotPiece | TimeoutNow | ReadReply
+    ) -> None:
+        s = self._s
+        match message:
             case Append():
                 replication.on_append(s, sender, message)
-            case AppendReply():
-                replication.on_append_reply(s, sender, message)
-                reads.answer_confirmed(s)
-            case ReadAsk():
-                reads.on_read_ask(s, sender, message)
-            case ReadReply():
-                reads.on_read_reply(s, message)
             case SnapshotPiece():
                 snapshots.on_piece(s, sender, message)
+            case TimeoutNow():
+                transfer.on_timeout_now(s, sender, message)
+            case ReadReply():
+                reads.on_read_reply(s, message)
+
+    def _hear_member(self, sender: PeerId, message: AppendReply | SnapshotReply | ReadAsk) -> None:
+        s = self._s
+        match message:
+            case AppendReply():
+                replication.on_append_reply(s, sender, message)
+                transfer.on_progress(s, sender)
+                reads.answer_confirmed(s)
             case SnapshotReply():
                 snapshots.on_reply(s, sender, message)
                 reads.answer_confirmed(s)
+            case ReadAsk():
+                reads.on_read_ask(s, sender, message)
 
-    def _on_synced(self, token: int) -> None:
-        for _ in self._s.take_synced(token):
+    def _on_synced(self, synced: Synced) -> None:
+        for _ in self._s.take_synced(synced.token, synced.took_ms):
             election.count_vote(self._s, self._s.me)
         replication.advance_commit(self._s)
 
@@ -136,6 +158,11 @@ class Raft:
     def is_ready_leader(self) -> bool:
         """Leads and has committed in its own term."""
         return self.is_leader and self._s.commit >= self._s.leading_from
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Leads, and appends nothing because another is about to."""
+        return self._s.transfer is not None
 
     @property
     def role(self) -> Role:
@@ -229,4 +256,6 @@ class Raft:
     def due_ms(self) -> int:
         """When the next `Tick` is due."""
         s = self._s
-        return s.heartbeat_due_ms if s.role is Role.LEADER else s.election_due_ms
+        if s.role is not Role.LEADER:
+            return s.election_due_ms
+        return min(s.heartbeat_due_ms, s.transfer.due_ms if s.transfer else s.heartbeat_due_ms)

@@ -47,6 +47,7 @@ class Synced(msgspec.Struct, frozen=True):
 
     now_ms: int
     token: int
+    took_ms: float = 0.0  # that this sync took on the disk; 0: not measured
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -71,7 +72,14 @@ class SnapshotSaved(msgspec.Struct, frozen=True):
     snapshot: Snapshot
 
 
-RaftEvent = Tick | Receive | Propose | Synced | Read | AddMember | SnapshotSaved
+class HandOver(msgspec.Struct, frozen=True):
+    """Make another voter the leader; only on the leader, and only if one is fit for it. Nothing
+    is proposed meanwhile, an election timeout at most."""
+
+    now_ms: int
+
+
+RaftEvent = Tick | Receive | Propose | Synced | Read | AddMember | SnapshotSaved | HandOver
 
 # --- effects --------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from p2psched.core.raft.effects import (
     AddMember,
     Commit,
     Compact,
+    HandOver,
     Installed,
     LeaderChanged,
     MembershipChanged,
@@ -76,7 +77,7 @@ class Round(msgspec.Struct, frozen=True):
     wall_ms: int
 
 
-EngineEvent = Tick | Receive | Synced | AddMember | SnapshotSaved | Forwarded | Round
+EngineEvent = Tick | Receive | Synced | AddMember | SnapshotSaved | HandOver | Forwarded | Round
 
 
 # --- effects besides `Persist` and `Send` ---------------------------------------------------------
@@ -266,7 +267,8 @@ class RaftEngine:
             self._take(self.raft.step(Propose(now_ms, wall_ms, payload)))
 
     def _may_append(self) -> bool:
-        return self.raft.last_index - self.raft.commit < ENTRIES_IN_FLIGHT_MAX
+        in_flight = self.raft.last_index - self.raft.commit
+        return in_flight < ENTRIES_IN_FLIGHT_MAX and not self.raft.is_handing_over
 
     def _forward(self) -> None:
         leader = self.raft.leader

@@ -2,7 +2,9 @@
 
 A follower never drops an entry that agrees with the leader's, and says `match` only for what is on
 its disk. A leader counts replicas only for entries of its own term. Appends are pipelined once a
-follower's log is known to fit; a refused or lost one goes back to probing with one at a time.
+follower's log is known to fit (`Progress` says how many); a refused or lost one goes back to
+probing with one at a time. A follower that is silent gets heartbeats and nothing else, so that it
+costs nothing per entry; one that has to wait gets the rest when it answers.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from p2psched.model.raft import Append, AppendReply, Entry, EntryKind
 APPEND_BYTES_MAX: Final = 512 * KIB  # of entries in one message, unless one entry is larger
 APPEND_ENTRIES_MAX: Final = 256
 NO_ANSWER: Final = 0  # the round of an append that only tells the commit index; rounds start at 1
-UNACKED_APPENDS_MAX: Final = 8  # in flight to one follower; beyond it the follower waits
 
 # --- leader ---------------------------------------------------------------------------------------
 
@@ -45,13 +46,15 @@ def broadcast(s: RaftState, *, heartbeat: bool) -> None:
 
 
 def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: bool) -> None:
+    silent = s.now_ms - progress.contact_ms >= s.timing.election_ms_min
+    if silent and not even_empty:
+        return
     if progress.next < s.log.first:
         _send_snapshot(s, peer, progress, heartbeat=even_empty)
         return
     progress.sending = None
-    blocked = progress.probe_sent or len(progress.unacked) >= UNACKED_APPENDS_MAX
     entries: tuple[Entry, ...] = ()
-    if not blocked:
+    if not silent and not progress.must_wait:
         entries = s.log.bounded(
             progress.next, count_max=APPEND_ENTRIES_MAX, bytes_max=APPEND_BYTES_MAX
         )
@@ -61,17 +64,12 @@ def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: 
     prev_term = s.log.term_at(prev)
     assert prev_term is not None
     s.send(peer, Append(s.term, prev, prev_term, s.commit, s.round, entries))
-    if progress.probing:
-        progress.probe_sent = True
-    elif entries:
-        progress.next = entries[-1].index + 1
-        progress.unacked.append(entries[-1].index)
+    progress.took_off(entries)
 
 
 def _send_snapshot(s: RaftState, peer: PeerId, progress: Progress, *, heartbeat: bool) -> None:
     """What it lacks is not in the log any more. Its heartbeats fit every log meanwhile."""
-    progress.probing, progress.probe_sent = True, False
-    progress.unacked.clear()
+    progress.probe(progress.next)
     if heartbeat:
         s.send(peer, Append(s.term, 0, 0, s.commit, s.round))
     send_pieces(s, peer, progress)
@@ -91,6 +89,7 @@ def on_append_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
         return
     progress.contact_ms = s.now_ms
     progress.round = max(progress.round, reply.round)
+    progress.sync_ms = reply.sync_ms
     if reply.ok:
         on_match(s, sender, progress, reply.match)
     else:
@@ -100,11 +99,7 @@ def on_append_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
 def on_match(s: RaftState, sender: PeerId, progress: Progress, match: int) -> None:
     """The follower agrees up to `match`, and has that much on disk."""
     assert match <= s.log.last_index
-    progress.match = max(progress.match, match)
-    progress.next = max(progress.next, progress.match + 1)
-    progress.probing = progress.probe_sent = False
-    while progress.unacked and progress.unacked[0] <= progress.match:
-        progress.unacked.popleft()
+    progress.landed(match)
     advance_commit(s)
     _send_append(s, sender, progress, even_empty=False)
 
@@ -117,9 +112,7 @@ def _on_refusal(s: RaftState, sender: PeerId, progress: Progress, reply: AppendR
     if reply.conflict_term:
         own = s.log.last_of_term(reply.conflict_term, refused)
         hint = own + 1 if own is not None else hint
-    progress.next = max(progress.match + 1, min(hint, refused))
-    progress.probing, progress.probe_sent = True, False
-    progress.unacked.clear()
+    progress.probe(max(progress.match + 1, min(hint, refused)))
     _send_append(s, sender, progress, even_empty=True)
 
 
@@ -140,9 +133,9 @@ def advance_commit(s: RaftState) -> None:
     if first_of_term:
         s.emit(LeaderChanged(s.me, s.term))
     for peer, progress in s.progress.items():
-        if progress.probing or progress.next <= s.log.last_index:
-            _send_append(s, peer, progress, even_empty=True)
-        else:
+        if progress.next <= s.log.last_index:
+            _send_append(s, peer, progress, even_empty=False)
+        elif not progress.probing:
             _tell_commit(s, peer, progress)
 
 
@@ -211,7 +204,8 @@ def _take(s: RaftState, entry: Entry) -> None:
 def _reply(s: RaftState, sender: PeerId, append: Append, match: int) -> None:
     """Say what fits once it is on disk. A slow disk must not look like a dead peer, so meanwhile
     a heartbeat is answered with what is on disk already."""
-    s.promise(sender, AppendReply(s.term, append.round, True, match))
+    sync_ms = int(s.sync_ms)
+    s.promise(sender, AppendReply(s.term, append.round, True, match, sync_ms=sync_ms))
     if not append.entries and not s.all_synced and s.synced_term == s.term:
         stable = min(match, s.log.stable)
-        s.send(sender, AppendReply(s.term, append.round, True, stable))
+        s.send(sender, AppendReply(s.term, append.round, True, stable, sync_ms=sync_ms))

@@ -1,0 +1,67 @@
+"""The syncs of a simulated peer's disk: one at a time; what comes meanwhile waits for the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from p2psched.core.raft.effects import Persist, Synced
+from p2psched.core.raft.engine import EngineEffect
+from p2psched.store.persist import perform
+from p2psched.testing.sim_items import SyncEnds
+from p2psched.testing.sim_world import PowerLostError, World
+
+if TYPE_CHECKING:
+    from p2psched.testing.sim_peer import SimPeer
+
+QUICKEST_US: Final = 80
+
+
+class Syncs:
+    """Of one process."""
+
+    def __init__(self, peer: SimPeer, world: World) -> None:
+        self._peer = peer
+        self._world = world
+        self._persists: list[Persist] = []  # not yet written
+        self._token = 0  # of the newest write; it is synced when the running sync ends
+        self._took_us = 0
+        self._under_way = False
+
+    def write(self, persist: Persist) -> None:
+        self._persists.append(persist)
+        if not self._under_way:
+            self._begin()
+
+    def _begin(self) -> None:
+        for persist in self._persists:
+            self.durable_point()
+            with self._peer.saves.power_may_go(chance=persist.install is not None):
+                perform(self._peer.log, persist)
+            self._token = persist.token
+            self.durable_point()
+        self._persists.clear()
+        self._under_way = True
+        # Most syncs are quick, a few take as long as the disk at its worst.
+        drawn_us = int(self._world.rng.random() ** 4 * self._world.faults.sync_us_max)
+        self._took_us = QUICKEST_US + drawn_us + self._peer.slow_sync_us
+        self._world.on_synced(self._took_us)
+        self._world.later(self._took_us, self._peer, SyncEnds())
+
+    def end(self) -> list[EngineEffect]:
+        """The sync that was under way ends. `go_on` when what follows from it is done."""
+        self.durable_point()
+        if self._world.crashes_here(self._world.faults.sync_fails):
+            self._peer.disk.fail_next_sync = True
+        self._peer.log.sync()
+        self.durable_point()
+        self._under_way = False
+        took_ms = self._took_us / 1000
+        return self._peer.engine.step(Synced(self._peer.now_ms, self._token, took_ms))
+
+    def go_on(self) -> None:
+        if self._persists and not self._under_way:
+            self._begin()
+
+    def durable_point(self) -> None:
+        if self._world.crashes_here(self._world.faults.crash_at_disk):
+            raise PowerLostError
