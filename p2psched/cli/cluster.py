@@ -114,6 +114,13 @@ async def _status_of(target: Target, address: str) -> StatusAnswer:
         await session.__aexit__()
 
 
+def _timing(found: StatusAnswer) -> str:
+    return (
+        f"{found.timing}: heartbeat {found.heartbeat_ms} ms, election after "
+        f"{found.election_ms_min:,} to {found.election_ms_max:,} ms of silence"
+    )
+
+
 def _snapshot(found: StatusAnswer) -> str:
     lacking = found.jobs_lacking
     more = f"; still fetches the results of {lacking} jobs from others" if lacking else ""
@@ -167,6 +174,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
             f"{found.loop_late_ms_p99:.1f} ms (99 %), {found.loop_late_ms_max:.1f} ms at most",
         ),
         ("disk sync", f"{found.fsync_ms:.2f} ms"),
+        ("timing", _timing(found)),
         ("network", f"{size(found.bytes_sent)} sent, {size(found.bytes_received)} received"),
         ("events dropped", str(found.events_dropped)),
     ]

@@ -322,6 +322,10 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     frames_sent: int = 0  # to peers and clients, on the connections that are open
     blobs_counted: int = 0  # large results that were looked at for `blobs_short`, not all if many
     peers_live: int = 0
+    timing: str = ""  # the preset that it was started with
+    heartbeat_ms: int = 0  # while it leads
+    election_ms_min: int = 0  # without a word of a leader, before it campaigns; as it is just now
+    election_ms_max: int = 0
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):

@@ -20,7 +20,7 @@ from p2psched.ports.clock import Clock
 
 JOIN_RETRY_S: Final = 0.2
 MEET_RETRY_S: Final = 0.5
-FORGOTTEN_MS: Final = 3000  # without a leader; longer than any election
+FORGOTTEN_ELECTIONS: Final = 3  # so long without a leader as these would take, at most
 CALL_PATIENCE_S: Final = 5.0
 
 NoteAddress = Callable[[PeerId, str, str], None]  # peer, name, address
@@ -55,11 +55,12 @@ class Joining:
         again when nobody leads us: the entry that made us a member may have been dropped."""
         raft = self._ledger.engine.raft
         led_at = self._clock.now_ms()
+        forgotten_ms = FORGOTTEN_ELECTIONS * self._config.election_ms_max
         while True:
             if raft.leader_is_live():
                 led_at = self._clock.now_ms()
             is_member = raft.membership.member(self._member.peer) == self._member
-            if not is_member or self._clock.now_ms() - led_at > FORGOTTEN_MS:
+            if not is_member or self._clock.now_ms() - led_at > forgotten_ms:
                 await self._ask_to_join()
             await asyncio.sleep(JOIN_RETRY_S)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
@@ -215,6 +215,7 @@ class Node:
             on_bug=self._on_bug,
             make_durable=self._results.make_durable,
             snapshot_log_bytes=config.snapshot_log_bytes,
+            late_ms=lambda: self._lateness.p99_ms,
         )
         self._scheduling.attach(self._ledger)
         self._data.start(self._scheduling, self._ledger.engine.raft, self._clock)
@@ -267,7 +268,7 @@ class Node:
                 async with asyncio.timeout(self._config.leave_ms / 1000):
                     await self._scheduling.leave()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.election_ms_max / 1000):
+                async with asyncio.timeout(self._config.leave_ms / 1000):
                     await self._ledger.hand_over()
             remove_record(Path(self._config.runtime_dir), self._me)
         self._scheduling.stop()
@@ -365,6 +366,7 @@ class Node:
             links=self._links,
             server=self._server,
             cluster=self._belonging.cluster,
+            timing=self._config.timing,
             uptime_ms=self._clock.now_ms() - self._started_ms,
             jobs_lacking=self._results.gap_count,
             event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],

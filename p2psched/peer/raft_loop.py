@@ -10,12 +10,14 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from p2psched.core.raft.effects import (
     AddMember,
     Compact,
     HandOver,
     Installed,
+    LoopLate,
     MembershipChanged,
     Persist,
     Receive,
@@ -37,7 +39,7 @@ from p2psched.core.raft.engine import (
     SendForward,
 )
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Envelope
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
@@ -50,6 +52,8 @@ from p2psched.ports.ledger import LedgerListener
 from p2psched.store.log import LogStore, Recovered
 
 log = logging.getLogger(__name__)
+
+LATE_PERIOD_MS: Final = 1_000
 
 SendToPeer = Callable[[PeerId, PeerMessage], object]
 
@@ -73,8 +77,10 @@ class RaftLedger:
         on_bug: Callable[[Exception], None],
         make_durable: MakeDurable = lambda done: done(),
         snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES,
+        late_ms: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """`make_durable`: of what `listener` keeps elsewhere, before the log lets go of it."""
+        """`make_durable`: of what `listener` keeps elsewhere, before the log lets go of it.
+        `late_ms`: how late this loop is, over the last while; asked every `LATE_PERIOD_MS`."""
         self._me = me
         self._clock = clock
         self._send = send
@@ -105,6 +111,8 @@ class RaftLedger:
             on_saved=self._on_saved,
             on_failed=on_disk_failed,
         )
+        self._late_ms = late_ms
+        self._late_asked_ms = clock.now_ms()
         self._reads: dict[int, Callable[[int | None], None]] = {}
         self._next_read = 1
         self._other_leads: asyncio.Future[None] | None = None
@@ -183,6 +191,9 @@ class RaftLedger:
 
     def _on_timer(self) -> None:
         now_ms = self._clock.now_ms()
+        if now_ms - self._late_asked_ms >= LATE_PERIOD_MS:
+            self._late_asked_ms = now_ms
+            self._step(LoopLate(now_ms, self._late_ms()))
         if now_ms >= self.engine.due_ms or self.engine.raft.is_leader:
             self._step(RaftTick(now_ms, self._clock.wall_ms()))
         self._arm()

@@ -30,6 +30,7 @@ def status_of(
     links: PeerLinks,
     server: Server,
     cluster: ClusterId,
+    timing: str,
     uptime_ms: int,
     event_loop: str,
     blob_bytes: int,
@@ -75,6 +76,10 @@ def status_of(
         blobs_counted=blobs_counted,
         forgotten_known=len(machine.forgotten),
         peers_live=sum(row.live for row in machine.peers.values()),
+        timing=timing,
+        heartbeat_ms=raft.timing.heartbeat_ms,
+        election_ms_min=raft.timing.election_ms_min,
+        election_ms_max=raft.timing.election_ms_max,
     )
 
 

@@ -23,7 +23,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Cancel, Command, Outcome, Stamped, SubmitJob
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id

@@ -20,6 +20,7 @@ from p2psched.core.raft.effects import (
     Compact,
     HandOver,
     Installed,
+    LoopLate,
     MembershipChanged,
     Persist,
     Receive,
@@ -27,7 +28,7 @@ from p2psched.core.raft.effects import (
     SendPiece,
     Tick,
 )
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
@@ -62,6 +63,7 @@ from p2psched.testing.sim_syncs import Syncs
 from p2psched.testing.sim_world import Founding, World
 
 CLOCK_US: Final = 100_000  # between two looks of the scheduler at the time
+LATE_FADES: Final = 0.95  # of how late it was before, at each look
 ROUNDS_MAX: Final = 4  # in one turn; what is left waits for the next
 NEXT_TURN_US: Final = 50
 INCARNATION_FILE: Final = "incarnation"
@@ -122,6 +124,8 @@ class SimPeer:
         )
         self._syncs = Syncs(self, self._world)
         self.saves = Saves(self, self._world)
+        self._looked_ms = 0  # at the time
+        self._late_ms = 0.0  # how late it looked lately
         self._tick_at_us = 0
         self._turn_is_due = False
         self._joining = Joining(self, self._world)
@@ -259,6 +263,9 @@ class SimPeer:
 
     def _on_clock(self, now_ms: int) -> None:
         self._world.later(CLOCK_US, self, ClockDue())
+        late_ms = now_ms - self._looked_ms - CLOCK_US / 1000 if self._looked_ms else 0
+        self._looked_ms, self._late_ms = now_ms, max(late_ms, self._late_ms * LATE_FADES)
+        self._perform(self.engine.step(LoopLate(now_ms, self._late_ms)))
         self.decide(sched.Clocked(now_ms, self.engine.contacts()))
         self._keeper.look(now_ms)
         if self._joining.look(now_ms):

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Cancel, Forget, Held, Outcome, Pin, Retry, SubmitJob
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.limits import KIB

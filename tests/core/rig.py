@@ -21,7 +21,8 @@ from p2psched.core.raft.effects import (
     Synced,
     Tick,
 )
-from p2psched.core.raft.state import Role, Timing, encode_membership
+from p2psched.core.raft.state import Role, encode_membership
+from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
     Append,

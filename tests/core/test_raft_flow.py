@@ -11,7 +11,7 @@ from p2psched.core.raft.effects import Persist, Receive, Send, SendPiece, Synced
 from p2psched.core.raft.pieces import PIECES_IN_FLIGHT_MAX
 from p2psched.core.raft.progress import IN_FLIGHT_APPENDS_MAX, IN_FLIGHT_BYTES_MAX, Compaction
 from p2psched.core.raft.replication import APPEND_BYTES_MAX, APPEND_ENTRIES_MAX
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
     Append,

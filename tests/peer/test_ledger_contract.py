@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from p2psched.core.raft.engine import found_cluster
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Cancel, Envelope
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId

@@ -18,7 +18,8 @@ from p2psched.core.machine import Machine
 from p2psched.core.raft import replication
 from p2psched.core.raft.effects import Persist, RaftEffect
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import RaftState, Timing
+from p2psched.core.raft.state import RaftState
+from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause, Segment
 from p2psched.model.raft import (

@@ -9,6 +9,7 @@ from p2psched.core.raft import election, membership, reads, replication, snapsho
 from p2psched.core.raft.effects import (
     AddMember,
     HandOver,
+    LoopLate,
     Propose,
     RaftEffect,
     RaftEvent,
@@ -20,7 +21,8 @@ from p2psched.core.raft.effects import (
 )
 from p2psched.core.raft.log import recovered_log
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import RaftState, Role, Timing
+from p2psched.core.raft.state import RaftState, Role
+from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
     Append,
@@ -92,11 +94,18 @@ class Raft:
             case AddMember(wall_ms=wall_ms, member=member):
                 s.wall_ms = wall_ms
                 membership.on_add_member(s, member)
-            case SnapshotSaved(snapshot=snapshot):
-                snapshots.on_saved(s, snapshot)
-            case HandOver():
-                transfer.on_hand_over(s)
+            case SnapshotSaved() | HandOver() | LoopLate():
+                self._on_own(event)
         return s.flush()
+
+    def _on_own(self, event: SnapshotSaved | HandOver | LoopLate) -> None:
+        match event:
+            case SnapshotSaved(snapshot=snapshot):
+                snapshots.on_saved(self._s, snapshot)
+            case HandOver():
+                transfer.on_hand_over(self._s)
+            case LoopLate(late_ms=late_ms):
+                self._s.pace.on_late(late_ms)
 
     def _receive(self, sender: PeerId, event: Receive) -> None:
         s, message = self._s, event.message
@@ -222,6 +231,11 @@ class Raft:
             return Snapshot(index, base.term, base.stamp_ms, s.membership_at(index))
         entry = s.log.slice(index, index + 1)[0]
         return Snapshot(index, entry.term, entry.stamp_ms, s.membership_at(index))
+
+    @property
+    def timing(self) -> Timing:
+        """As it is just now: it adapts to disk, network and loop."""
+        return self._s.timing
 
     @property
     def membership(self) -> Membership:

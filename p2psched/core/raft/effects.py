@@ -79,7 +79,16 @@ class HandOver(msgspec.Struct, frozen=True):
     now_ms: int
 
 
-RaftEvent = Tick | Receive | Propose | Synced | Read | AddMember | SnapshotSaved | HandOver
+class LoopLate(msgspec.Struct, frozen=True):
+    """How late the loop of this member is, as measured over the last while."""
+
+    now_ms: int
+    late_ms: float
+
+
+RaftEvent = (
+    Tick | Receive | Propose | Synced | Read | AddMember | SnapshotSaved | HandOver | LoopLate
+)
 
 # --- effects --------------------------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ def on_tick(s: RaftState) -> None:
     if s.role is Role.LEADER:
         _check_quorum(s)
         if s.role is Role.LEADER and s.now_ms >= s.heartbeat_due_ms:
-            s.round += 1
             broadcast(s, heartbeat=True)
     elif s.now_ms >= s.election_due_ms:
         _campaign_if_wanted(s)
@@ -124,5 +123,4 @@ def _lead(s: RaftState) -> None:
     s.progress = {peer: Progress(s.log.last_index + 1, s.now_ms) for peer in s.others()}
     s.leading_from = s.log.last_index + 1
     append_own(s, EntryKind.NOOP, b"")
-    s.round += 1
     broadcast(s, heartbeat=True)

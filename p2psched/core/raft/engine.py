@@ -22,6 +22,7 @@ from p2psched.core.raft.effects import (
     HandOver,
     Installed,
     LeaderChanged,
+    LoopLate,
     MembershipChanged,
     Persist,
     Propose,
@@ -37,7 +38,7 @@ from p2psched.core.raft.effects import (
 )
 from p2psched.core.raft.log import size_of
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Envelope
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
@@ -77,7 +78,9 @@ class Round(msgspec.Struct, frozen=True):
     wall_ms: int
 
 
-EngineEvent = Tick | Receive | Synced | AddMember | SnapshotSaved | HandOver | Forwarded | Round
+EngineEvent = (
+    Tick | Receive | Synced | AddMember | SnapshotSaved | HandOver | LoopLate | Forwarded | Round
+)
 
 
 # --- effects besides `Persist` and `Send` ---------------------------------------------------------

@@ -87,6 +87,7 @@ class Progress:
         "probe_sent",
         "probing",
         "round",
+        "round_trip_ms",
         "sending",
         "sync_ms",
     )
@@ -100,6 +101,7 @@ class Progress:
         self.bytes_in_flight = 0
         self.contact_ms = now_ms
         self.round = 0  # newest heartbeat round that it answered
+        self.round_trip_ms = 0.0  # moving average
         self.sending: Sending | None = None  # what it lacks is not in our log any more
         self.sync_ms = 0  # what a sync of its disk takes, as it says
 

@@ -21,6 +21,7 @@ from p2psched.model.raft import Append, AppendReply, Entry, EntryKind
 
 APPEND_BYTES_MAX: Final = 512 * KIB  # of entries in one message, unless one entry is larger
 APPEND_ENTRIES_MAX: Final = 256
+ROUND_TRIP_WEIGHT: Final = 0.2  # of the newest in the moving average
 NO_ANSWER: Final = 0  # the round of an append that only tells the commit index; rounds start at 1
 
 # --- leader ---------------------------------------------------------------------------------------
@@ -35,7 +36,7 @@ def append_own(s: RaftState, kind: EntryKind, payload: bytes) -> None:
 def broadcast(s: RaftState, *, heartbeat: bool) -> None:
     """Send everybody what they lack; with `heartbeat` also to those that lack nothing."""
     if heartbeat:
-        s.heartbeat_due_ms = s.now_ms + s.timing.heartbeat_ms
+        _begin_round(s)
     for peer in s.others():
         progress = s.progress.get(peer)
         if progress is None:  # added since we lead
@@ -43,6 +44,24 @@ def broadcast(s: RaftState, *, heartbeat: bool) -> None:
         if heartbeat:
             progress.probe_sent = False  # what was lost is sent again
         _send_append(s, peer, progress, even_empty=heartbeat)
+
+
+def _begin_round(s: RaftState) -> None:
+    s.round += 1
+    s.rounds_ms.append(s.now_ms)
+    s.heartbeat_due_ms = s.now_ms + s.timing.heartbeat_ms
+    trips = sorted(p.round_trip_ms for v, p in s.progress.items() if s.membership.is_voter(v))
+    if trips:  # the way to those that make a majority with us
+        s.pace.on_leader(trips[(len(trips) - 1) // 2])
+
+
+def _note_round(s: RaftState, progress: Progress, round_number: int) -> None:
+    """It has answered this heartbeat."""
+    age = s.round - round_number
+    if round_number > progress.round and age < len(s.rounds_ms):
+        took_ms = s.now_ms - s.rounds_ms[-1 - age]
+        progress.round_trip_ms += ROUND_TRIP_WEIGHT * (took_ms - progress.round_trip_ms)
+    progress.round = max(progress.round, round_number)
 
 
 def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: bool) -> None:
@@ -63,7 +82,8 @@ def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: 
     prev = progress.next - 1
     prev_term = s.log.term_at(prev)
     assert prev_term is not None
-    s.send(peer, Append(s.term, prev, prev_term, s.commit, s.round, entries))
+    slack_ms = s.pace.slack_ms(progress.round_trip_ms)
+    s.send(peer, Append(s.term, prev, prev_term, s.commit, s.round, entries, slack_ms))
     progress.took_off(entries)
 
 
@@ -71,7 +91,8 @@ def _send_snapshot(s: RaftState, peer: PeerId, progress: Progress, *, heartbeat:
     """What it lacks is not in the log any more. Its heartbeats fit every log meanwhile."""
     progress.probe(progress.next)
     if heartbeat:
-        s.send(peer, Append(s.term, 0, 0, s.commit, s.round))
+        slack_ms = s.pace.slack_ms(progress.round_trip_ms)
+        s.send(peer, Append(s.term, 0, 0, s.commit, s.round, (), slack_ms))
     send_pieces(s, peer, progress)
 
 
@@ -88,7 +109,7 @@ def on_append_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
     if s.role is not Role.LEADER or progress is None or reply.term != s.term:
         return
     progress.contact_ms = s.now_ms
-    progress.round = max(progress.round, reply.round)
+    _note_round(s, progress, reply.round)
     progress.sync_ms = reply.sync_ms
     if reply.ok:
         on_match(s, sender, progress, reply.match)
@@ -156,6 +177,8 @@ def on_append(s: RaftState, sender: PeerId, append: Append) -> None:
     if append.term < s.term:
         s.send(sender, AppendReply(s.term, append.round, ok=False, match=append.prev_index))
         return
+    if append.round != NO_ANSWER:
+        s.pace.on_leader(append.slack_ms)
     follow(s, sender)
     base = s.log.base.index
     # What stands at or before our base is committed, so it agrees with whatever leader.

@@ -28,6 +28,7 @@ from p2psched.core.raft.effects import (
 )
 from p2psched.core.raft.log import LogBase, RaftLog
 from p2psched.core.raft.progress import Compaction, Incoming, Progress, Transfer
+from p2psched.core.raft.timing import Pace, Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
     Entry,
@@ -39,20 +40,8 @@ from p2psched.model.raft import (
     Snapshot,
 )
 
-SYNC_WEIGHT: Final = 0.2  # of the newest in the moving average
+ROUNDS_KNOWN_MAX: Final = 64  # of which the round trip can still be told
 SYNC_HANGS_MS: Final = 1_000  # a write that waits for so long says more than those before it
-
-
-class Timing(msgspec.Struct, frozen=True):
-    """Milliseconds. The election timeout is drawn anew each time from min..max."""
-
-    heartbeat_ms: int = 100
-    election_ms_min: int = 500
-    election_ms_max: int = 1000
-
-    def __post_init__(self) -> None:
-        if not 0 < self.heartbeat_ms * 2 <= self.election_ms_min < self.election_ms_max:
-            raise ValueError("need 2 x heartbeat <= shortest election timeout < longest")
 
 
 class Role(enum.Enum):
@@ -96,7 +85,7 @@ class RaftState:
     ) -> None:
         self.me = me
         self.rng = rng
-        self.timing = timing
+        self.pace = Pace(timing)
         self.hard = hard_state
         self.log = log
         self.now_ms = now_ms
@@ -114,6 +103,7 @@ class RaftState:
         self.votes: set[PeerId] = set()
         self.progress: dict[PeerId, Progress] = {}
         self.round = 0
+        self.rounds_ms: deque[int] = deque(maxlen=ROUNDS_KNOWN_MAX)  # when the newest began
         self.reads: list[WaitingRead] = []
         self.transfer: Transfer | None = None  # of our lead to another
         self.transfer_again_ms = 0  # not by ourselves before
@@ -139,10 +129,14 @@ class RaftState:
         # [token, last index, term] once it is synced, and when it began
         self._writes: deque[list[int]] = deque()
         self._token = 0
-        self._sync_ms = 0.0  # moving average
         self.reset_election_timer()
         if self.is_majority([me]):
             self.election_due_ms = now_ms  # the only voter has nobody to wait for
+
+    @property
+    def timing(self) -> Timing:
+        """Of now: it adapts."""
+        return self.pace.timing
 
     # --- who belongs ---
 
@@ -327,8 +321,7 @@ class RaftState:
     def take_synced(self, token: int, took_ms: float) -> list[OwnVote]:
         """Note that writes up to `token` are on disk; release what waited for them. Returns own
         votes of the current term that count from now on."""
-        if took_ms > 0:
-            self._sync_ms += SYNC_WEIGHT * (took_ms - self._sync_ms)
+        self.pace.on_sync(took_ms)
         while self._writes and self._writes[0][0] <= token:
             _, index, self.synced_term, _ = self._writes.popleft()
             self.log.stable = max(self.log.stable, index)
@@ -358,7 +351,7 @@ class RaftState:
     def sync_ms(self) -> float:
         """What a sync of our disk takes: the moving average, or the age of one that hangs."""
         age_ms = self.now_ms - self._writes[0][3] if self._writes else 0
-        return max(self._sync_ms, age_ms if age_ms >= SYNC_HANGS_MS else 0)
+        return max(self.pace.sync_ms, age_ms if age_ms >= SYNC_HANGS_MS else 0)
 
     def stamp_ms(self) -> int:
         """Ledger time on the leader: the log's last stamp, plus what our clock counted since."""
