@@ -153,6 +153,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("address", info.address),
         ("process", f"{info.pid}, up for {span(found.uptime_s)}, incarnation {info.incarnation}"),
         ("software", f"p2psched {info.version}, {found.event_loop}, {workers}"),
+        ("feature level", f"{found.level} in use, {info.level} known here"),
         ("slots", str(info.slots)),
         ("cluster", found.cluster),
         ("quorum", "yes" if found.quorum else "no: a majority of the voters does not answer"),

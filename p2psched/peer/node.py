@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.raft.timing import Timing
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
@@ -169,6 +170,7 @@ class Node:
                     slots=self._config.slots,
                     version=VERSION,
                     python=self._pool.python_version,
+                    level=KNOWN_LEVEL,
                 )
                 self._wire(store, recovered)
                 del recovered  # as large as the log was, and not needed any more

@@ -77,6 +77,7 @@ def status_of(
         forgotten_known=len(machine.forgotten),
         peers_live=sum(row.live for row in machine.peers.values()),
         timing=timing,
+        level=machine.level,
         heartbeat_ms=raft.timing.heartbeat_ms,
         election_ms_min=raft.timing.election_ms_min,
         election_ms_max=raft.timing.election_ms_max,

@@ -25,6 +25,7 @@ from typing import Final
 
 from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Cancel, Command, Outcome, Stamped, SubmitJob
+from p2psched.model.errors import Refused
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.job import JobSpec
@@ -35,6 +36,7 @@ from p2psched.testing.sim_callers import Callers
 from p2psched.testing.sim_executor import KilledByTaskError
 from p2psched.testing.sim_items import Arrived, Item
 from p2psched.testing.sim_leading import leave, says_hand_over
+from p2psched.testing.sim_levels import upgrade_stopped
 from p2psched.testing.sim_net import SimNetwork
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Damage, PowerLostError, Snapshots, founding_of
@@ -173,6 +175,8 @@ class SimCluster:
             self.happened["killed by a task"] += 1
             self.referees.on_crash(peer)
             self._end(peer, power_lost=False)
+        except Refused:
+            upgrade_stopped(self, peer)
         except OSError:
             self.happened["stopped by its disk"] += 1
             self.crash(peer.number, power_lost=True)
@@ -233,13 +237,7 @@ class SimCluster:
         peer = self.peers[number]
         if not peer.alive or peer.paused or peer.leaving:
             return
-        process = peer.process
-
-        def end() -> None:
-            if peer.process == process:
-                self._end(peer, power_lost=False)
-
-        leave(self, peer, end)
+        leave(self, peer, lambda: self._end(peer, power_lost=False))
 
     def _starter(self, peer: SimPeer) -> Act:
         def start() -> None:
@@ -249,6 +247,8 @@ class SimCluster:
                 peer.disk.steps_left = self.rng.randrange(1, 12)
             try:
                 peer.boot()
+            except Refused:
+                upgrade_stopped(self, peer)
             except (OSError, PowerLostError):
                 self.happened["crashed while starting"] += 1
                 self.crash(peer.number, power_lost=True)

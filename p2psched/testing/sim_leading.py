@@ -21,9 +21,13 @@ SLOW_SYNCS_US: Final = (100_000, 300_000, 900_000)
 SLOW_MS_MAX: Final = 10_000
 
 
-def leave(cluster: SimCluster, peer: SimPeer, end: Callable[[], None]) -> None:
-    """Let a peer give back its tasks, then its lead; `end` is called once, sooner or later."""
+def leave(cluster: SimCluster, peer: SimPeer, kill: Callable[[], None]) -> None:
+    """Let a peer give back its tasks, then its lead, and `kill` this process sooner or later."""
     process = peer.process
+
+    def end() -> None:
+        if peer.process == process:
+            kill()
 
     def on_left(_: Outcome) -> None:
         cluster.happened["left"] += 1

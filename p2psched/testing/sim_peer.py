@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from p2psched.core import scheduler as sched
+from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
 from p2psched.core.raft import engine as raft
 from p2psched.core.raft.effects import (
@@ -90,6 +91,7 @@ class SimPeer:
         self.disk = SimDisk(random.Random(world.rng.getrandbits(64)))
         self.alive = False
         self.paused = False
+        self.level = KNOWN_LEVEL  # of its processes from the next one on
         self.slow_sync_us = 0  # that each sync takes more: a disk that is about to die
         self.process = 0  # counts processes; what belongs to an older one is void
         self.backlog: list[Item] = []  # of a paused process
@@ -114,7 +116,8 @@ class SimPeer:
         """A new process that knows nothing."""
         world = self._world
         self._clock = SimClock(world.rng, world.faults.drift_ppm)
-        info = PeerInfo(self.id, 0, self.member.name, self.member.address, 0, self.slots, "0", "3")
+        name, address = self.member.name, self.member.address
+        info = PeerInfo(self.id, 0, name, address, 0, self.slots, "0", "3", self.level)
         self.scheduler = sched.Scheduler(info)
         self.engine = self._new_engine(HardState(), [], None)
         self.executor = SimExecutor(

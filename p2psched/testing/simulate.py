@@ -23,6 +23,7 @@ from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import kills_its_peer, sim_job
 from p2psched.testing.sim_leading import start_hand_overs
+from p2psched.testing.sim_levels import start_upgrades
 from p2psched.testing.sim_world import Snapshots
 
 EVENTS: Final = 4_000  # while faults last
@@ -78,6 +79,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     workload.next()
     start_storm(cluster, rng)
     start_hand_overs(cluster)
+    start_upgrades(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()

@@ -42,7 +42,8 @@ Planted = AbstractContextManager[object]
 Planting = Callable[[], Planted]
 
 NEVER: Final = Snapshots()
-HASTY = Timing(heartbeat_ms=20, election_ms_min=50, election_ms_max=90)
+# Peers that grow patient in bad weather don't show what haste would.
+HASTY = Timing(heartbeat_ms=20, election_ms_min=50, election_ms_max=90, stretch_max=1)
 
 
 # Crashes at the durable points, and back within milliseconds, before anybody notices.

@@ -69,7 +69,7 @@ def test_the_seeds_inject_every_fault_that_there_is() -> None:
         *("snapshot made", "snapshot taken", "restored"),
         *("jobs cancelled", "reads", "submit: Submitted", "terms led", "jobs forgotten"),
         *("forget: Acknowledged", "retry: Acknowledged", "tasks reopened", "tasks lost"),
-        *("hand-over asked", "vote asked by hand-over", "slow disk"),
+        *("hand-over asked", "vote asked by hand-over", "slow disk", "upgraded"),
         *("tasks large", "blobs copied", "killed by a task", "tasks blamed"),
     ):
         assert happened[what], what

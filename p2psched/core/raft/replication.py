@@ -58,7 +58,7 @@ def _begin_round(s: RaftState) -> None:
 def _note_round(s: RaftState, progress: Progress, round_number: int) -> None:
     """It has answered this heartbeat."""
     age = s.round - round_number
-    if round_number > progress.round and age < len(s.rounds_ms):
+    if round_number > progress.round and 0 <= age < len(s.rounds_ms):
         took_ms = s.now_ms - s.rounds_ms[-1 - age]
         progress.round_trip_ms += ROUND_TRIP_WEIGHT * (took_ms - progress.round_trip_ms)
     progress.round = max(progress.round, round_number)

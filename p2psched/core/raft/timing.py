@@ -3,7 +3,7 @@
 An election timeout has to be several times what a vote or a heartbeat takes, or peers campaign
 against a leader that works: a disk that syncs in a third of a second, a link around the world or
 a busy interpreter would do it. So it is stretched by what was measured, between the configured
-value and `STRETCH_MAX` times it. Nothing that must hold rests on it: only when somebody campaigns.
+value and `stretch_max` times it. Nothing that must hold rests on it: only when somebody campaigns.
 """
 
 from __future__ import annotations
@@ -23,18 +23,24 @@ class Timing(msgspec.Struct, frozen=True):
     heartbeat_ms: int = 100
     election_ms_min: int = 500
     election_ms_max: int = 1000
+    stretch_max: int = STRETCH_MAX  # how far it may adapt; 1: it doesn't
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat_ms * 2 <= self.election_ms_min < self.election_ms_max:
             raise ValueError("need 2 x heartbeat <= shortest election timeout < longest")
+        if self.stretch_max < 1:
+            raise ValueError("a timer is never shorter than configured")
 
 
 def stretched(base: Timing, round_ms: float) -> Timing:
     """`round_ms`: what a sync, a round trip and a late loop take together. Never shorter than
-    `base`, never longer than `STRETCH_MAX` times it. The heartbeat stays: it costs little."""
-    factor = min(max(1.0, ROUNDS_MIN * round_ms / base.election_ms_min), STRETCH_MAX)
+    `base`, never longer than `stretch_max` times it. The heartbeat stays: it costs little."""
+    factor = min(max(1.0, ROUNDS_MIN * round_ms / base.election_ms_min), base.stretch_max)
     return Timing(
-        base.heartbeat_ms, int(base.election_ms_min * factor), int(base.election_ms_max * factor)
+        base.heartbeat_ms,
+        int(base.election_ms_min * factor),
+        int(base.election_ms_max * factor),
+        base.stretch_max,
     )
 
 
