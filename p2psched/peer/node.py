@@ -161,17 +161,7 @@ class Node:
                 )
                 group.create_task(self._pool.run())
                 await self._pool.wait_ready()
-                self._info = PeerInfo(
-                    peer=self._me,
-                    incarnation=incarnation,
-                    name=folder.identity.name,
-                    address=address,
-                    pid=os.getpid(),
-                    slots=self._config.slots,
-                    version=VERSION,
-                    python=self._pool.python_version,
-                    level=KNOWN_LEVEL,
-                )
+                self._info = self._info_of(self._member, incarnation)
                 self._wire(store, recovered)
                 del recovered  # as large as the log was, and not needed any more
                 await self._live(group)
@@ -186,6 +176,19 @@ class Node:
             self._results.close()
             if self._config.embedded:  # the process lives on, and would vouch for the record
                 remove_record(Path(self._config.runtime_dir), self._me)
+
+    def _info_of(self, member: Member, incarnation: int) -> PeerInfo:
+        return PeerInfo(
+            peer=member.peer,
+            incarnation=incarnation,
+            name=member.name,
+            address=member.address,
+            pid=os.getpid(),
+            slots=self._config.slots,
+            version=VERSION,
+            python=self._pool.python_version,
+            level=KNOWN_LEVEL,
+        )
 
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config = self._config
