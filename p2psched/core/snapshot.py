@@ -155,7 +155,7 @@ def _parts(value: object) -> object:
     return _PARTS[type(value)](value)
 
 
-_encode: Final = msgspec.msgpack.Encoder(enc_hook=_parts).encode
+encode_part: Final = msgspec.msgpack.Encoder(enc_hook=_parts).encode
 _decode_file: Final = msgspec.msgpack.Decoder(_File).decode
 _decode_image: Final = msgspec.msgpack.Decoder(MachineImage).decode
 
@@ -163,7 +163,7 @@ _decode_image: Final = msgspec.msgpack.Decoder(MachineImage).decode
 def encode_machine(machine: Machine) -> bytes:
     """Between two entries. Cost: O(state)."""
     assert not machine.events
-    return _encode((FORMAT, _parts_of_machine(machine)))
+    return encode_part((FORMAT, _parts_of_machine(machine)))
 
 
 def restore_machine(machine: Machine, data: bytes) -> None:

@@ -106,7 +106,7 @@ class RaftLedger:
             self.engine,
             store.snapshots,
             log_bytes=snapshot_log_bytes,
-            encode_state=listener.encode_state,
+            capture_state=listener.capture_state,
             make_durable=make_durable,
             on_saved=self._on_saved,
             on_failed=on_disk_failed,

@@ -317,6 +317,7 @@ class SimPeer:
                 case SendPiece() | Installed() | Compact():
                     self.saves.perform(effect)
                 case raft.Deliver(batches=batches):
+                    self.saves.before(batches)
                     self.decide(sched.Applied(self.now_ms, batches))
                     self.answer_reads()
                 case raft.SendForward(to=to, forward=forward):
