@@ -58,6 +58,7 @@ class LiveCluster:
         self.folder = folder
         self.runtime_dir = folder / "runtime"
         self.peers: dict[str, LivePeer] = {}
+        self.before: dict[str, tuple[str, ...]] = {}  # words before the command of a peer
         self.env = {
             **{key: value for key, value in os.environ.items() if not key.startswith("P2PSCHED_")},
             "P2PSCHED_RUNTIME_DIR": str(self.runtime_dir),
@@ -73,13 +74,19 @@ class LiveCluster:
     # --- peers ------------------------------------------------------------------------------------
 
     def start(
-        self, name: str, *, slots: int = 2, join: bool = True, options: Sequence[str] = ()
+        self,
+        name: str,
+        *,
+        slots: int = 2,
+        join: bool = True,
+        listen: str = "127.0.0.1:0",
+        options: Sequence[str] = (),
     ) -> LivePeer:
         """Start a peer and wait until it is ready; it joins one that runs, if there is one."""
         running = [peer for peer in self.peers.values() if peer.process.poll() is None]
         given = ["--slots", str(slots), *options]
         joining = ["--join", running[0].address] if join and running else []
-        peer = self._spawn(name, "127.0.0.1:0", [*given, *joining])
+        peer = self._spawn(name, listen, [*given, *joining])
         peer.options = tuple(given)
         return self.wait_ready(peer)
 
@@ -142,7 +149,8 @@ class LiveCluster:
 
     def _spawn(self, name: str, listen: str, options: Sequence[str]) -> LivePeer:
         data = self.folder / name
-        argv = [*COMMAND, "start", "-o", "json", "--name", name, "--data", str(data)]
+        command = [*self.before.get(name, ()), *COMMAND]
+        argv = [*command, "start", "-o", "json", "--name", name, "--data", str(data)]
         with data.with_suffix(".err").open("a") as log:
             process = subprocess.Popen(
                 [*argv, "--listen", listen, *options],

@@ -142,6 +142,20 @@ def _large_data(found: StatusAnswer) -> str:
     return text
 
 
+def _written(found: StatusAnswer) -> str:
+    """What the owner of a flash card wants to know."""
+    parts = (
+        ("log", found.written_log),
+        ("snapshots", found.written_snapshots),
+        ("results about", found.written_results),
+        ("large data", found.written_blobs),
+    )
+    total = sum(part for _, part in parts)
+    a_day = int(total * 86_400 / max(1.0, found.uptime_s))
+    named = ", ".join(f"{name} {size(part)}" for name, part in parts if part)
+    return f"{size(total)} since its start, {size(a_day)} a day" + (f" ({named})" if named else "")
+
+
 def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     info = found.info
     leader = "none known" if found.leader is None else short(found.leader)
@@ -176,6 +190,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ),
         ("disk sync", f"{found.fsync_ms:.2f} ms"),
         ("timing", _timing(found)),
+        ("written", _written(found)),
         ("network", f"{size(found.bytes_sent)} sent, {size(found.bytes_received)} received"),
         ("events dropped", str(found.events_dropped)),
     ]

@@ -7,7 +7,19 @@ from typing import Annotated, Final
 
 import typer
 
-from p2psched.cli import cluster, export, history, jobs, keep, logs, results, start, stop, submit
+from p2psched.cli import (
+    cluster,
+    export,
+    history,
+    jobs,
+    keep,
+    ledger,
+    logs,
+    results,
+    start,
+    stop,
+    submit,
+)
 from p2psched.cli.demo import demo
 from p2psched.cli.output import write_line
 from p2psched.model.version import VERSION
@@ -40,6 +52,11 @@ job_app: Final = typer.Typer(
 )
 
 
+ledger_app: Final = typer.Typer(
+    context_settings=_SETTINGS, rich_markup_mode=None, invoke_without_command=True
+)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         write_line(f"p2psched {VERSION} (Python {platform.python_version()})")
@@ -67,6 +84,12 @@ def job(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+@ledger_app.callback()
+def ledger_group(context: typer.Context) -> None:
+    """Look at the ledger of one peer as files."""
+    _help_if_alone(context)
+
+
 def _help_if_alone(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         write_line(context.get_help())
@@ -83,7 +106,10 @@ app.add_typer(job_app, name="job")
 app.command("peers", epilog=cluster.PEERS_EXAMPLES)(cluster.peers)
 app.command("status", epilog=cluster.STATUS_EXAMPLES)(cluster.status)
 app.command("stop", epilog=stop.EXAMPLES)(stop.stop)
+app.add_typer(ledger_app, name="ledger")
 app.command("demo")(demo)
+
+ledger_app.command("verify", epilog=ledger.VERIFY_EXAMPLES)(ledger.verify_ledger)
 
 job_app.command("show", epilog=jobs.SHOW_EXAMPLES)(jobs.show)
 job_app.command("wait", epilog=jobs.WAIT_EXAMPLES)(jobs.wait)

@@ -91,6 +91,23 @@ _KeepBytes = Annotated[
         help="Results kept in all, while it leads: the oldest go first.",
     ),
 ]
+_SpaceMin = Annotated[
+    str | None,
+    typer.Option(
+        "--space-min",
+        metavar="SIZE",
+        help="With less free on its disk it takes no jobs, tasks and data. Default: 64M, less on "
+        "a disk below 1G.",
+    ),
+]
+_Ballast = Annotated[
+    str | None,
+    typer.Option(
+        "--ballast",
+        metavar="SIZE",
+        help="A file that only keeps space for when there is none. Default: 16M, or less.",
+    ),
+]
 _Insecure = Annotated[
     bool,
     typer.Option("--insecure", help="Allow to listen for other machines, unencrypted."),
@@ -139,6 +156,8 @@ def start(
     insecure: _Insecure = False,
     keep_results: _Keep = "7d",
     keep_bytes: _KeepBytes = "16G",
+    space_min: _SpaceMin = None,
+    ballast: _Ballast = None,
     no_vote: _NoVote = False,
     timing: _Timing = "lan",
     detach: _Detach = False,
@@ -168,6 +187,8 @@ def start(
             insecure=insecure,
             keep_ms=keep_ms(keep_results),
             keep_bytes=byte_count(keep_bytes, "--keep-bytes"),
+            space_min=None if space_min is None else byte_count(space_min, "--space-min"),
+            ballast=None if ballast is None else byte_count(ballast, "--ballast"),
             votes=not no_vote,
             snapshot_log_bytes=snapshot_log_bytes,
             runtime_dir=str(runtime_dir()),

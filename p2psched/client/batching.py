@@ -24,7 +24,6 @@ from p2psched.client.functions import (
     pack_function,
     packed_calls,
 )
-from p2psched.client.modules import Archives
 from p2psched.client.results import TaskResult
 from p2psched.model.errors import UsageError
 from p2psched.model.ids import JobId
@@ -218,7 +217,6 @@ class Batcher:
 
     def __init__(self, new_job: Callable[[], JobId]) -> None:
         self._new_job = new_job
-        self._archives = Archives()
         self._queue: deque[tuple[object, Batch]] = deque()
         # With the function itself: while it is held, its `id` is nobody else's.
         self._open: dict[object, tuple[Batch, Function]] = {}
@@ -233,7 +231,7 @@ class Batcher:
         found = self._open.get(key)
         batch = found[0] if found is not None else None
         if batch is None or not batch.has_room(len(call)):
-            packed = pack_function(function, archives=self._archives)
+            packed = pack_function(function)
             batch = Batch(self._new_job(), packed, options)
             self._open[key] = (batch, function)
             self._queue.append((key, batch))

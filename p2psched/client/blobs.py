@@ -83,7 +83,10 @@ async def upload_all(
 ) -> None:
     """As `upload`, for blobs whose names are known already; UPLOADS_MAX of them at a time. What
     this session has sent a little while ago is not sent again: see `submit`."""
-    left = iter([upload for upload in uploads if not session.sent.knows(upload.ref)])
+    unknown = [upload for upload in uploads if not session.sent.knows(upload.ref)]
+    if not unknown:
+        return
+    left = iter(unknown)
 
     async def send() -> None:
         for upload in left:
@@ -94,7 +97,7 @@ async def upload_all(
     failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as sends:
-            for _ in range(UPLOADS_MAX):
+            for _ in range(min(UPLOADS_MAX, len(unknown))):
                 sends.create_task(send())
     except* P2PSchedError as errors:
         failure = errors.exceptions[0]

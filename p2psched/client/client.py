@@ -32,7 +32,6 @@ from p2psched.client.functions import (
 )
 from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
 from p2psched.client.job import Job
-from p2psched.client.modules import Archives
 from p2psched.client.pipeline import Pipeline, Send
 from p2psched.client.session import PATIENCE_S, Asker, Session, find_peers
 from p2psched.client.spool import Upload
@@ -87,7 +86,6 @@ class Client:
         self._secret_file = Path(secret_file) if secret_file is not None else None
         self._runtime_dir = Path(runtime_dir) if runtime_dir is not None else None
         self._patience_s = patience_s
-        self._archives = Archives()
         self._session: Session | None = None
         self._pipeline: Pipeline | None = None
         self._house: asyncio.Task[None] | None = None
@@ -221,7 +219,7 @@ class Client:
         for option, value in options.items():
             if value is not None:
                 chosen[option] = value  # type: ignore[literal-required]  # both have these keys
-        make = partial(pack, called, each, submitter=who_am_i(), archives=self._archives, **chosen)
+        make = partial(pack, called, each, submitter=who_am_i(), **chosen)
         # Many take seconds, and the loop has other things to do. What the caller's own code makes
         # one by one must run here, though: it may belong to this loop.
         packed = await asyncio.to_thread(make) if each.count > PACKED_HERE_MAX else make()

@@ -18,8 +18,14 @@ from typing import Final, NamedTuple, TypedDict
 
 import cloudpickle
 
-from p2psched.client.modules import Archives, Choice, importable_as, is_local, named_in
-from p2psched.client.packing import IN_MEMORY_BYTES_MAX, Arguments, LargeCall, Packer
+from p2psched.client.modules import ARCHIVES, Choice, importable_as, is_local, named_in
+from p2psched.client.packing import (
+    IN_MEMORY_BYTES_MAX,
+    MODULES_INLINE_BYTES_MAX,
+    Arguments,
+    LargeCall,
+    Packer,
+)
 from p2psched.client.spool import Section, Spool, Upload
 from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef
@@ -31,7 +37,6 @@ from p2psched.run.host.tasks import TaskFunction, TaskOptions
 
 CHUNK_TASKS: Final = 512
 # The same modules go with job after job: as a blob they travel once, in an entry each time.
-MODULES_INLINE_BYTES_MAX: Final = 2 * limits.KIB
 TIMEOUT_S_MAX: Final = 10 * 365 * 86_400
 
 Function = Callable[..., object] | TaskFunction[..., object] | str
@@ -142,7 +147,6 @@ def pack(
     copies: int = 2,
     keep_ms: int | None = None,
     modules: Choice = "auto",
-    archives: Archives | None = None,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
@@ -156,7 +160,7 @@ def pack(
     if isinstance(function, PackedFunction):
         packed = function
     else:
-        packed = pack_function(function, modules=modules, archives=archives)
+        packed = pack_function(function, modules=modules)
     packer = Packer()
     packer.set_constants(arguments.constants)
     stream = _Arguments(limits.JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
@@ -175,7 +179,7 @@ def pack(
             python=PYTHON,
             arguments=blob,
             blobs=tuple(packer.named),
-            modules=packer.large(packed.modules, inline_max=MODULES_INLINE_BYTES_MAX),
+            modules=packer.archive(packed.modules),
         )
         spec = JobSpec(
             name=name or options.name or packed.name,
@@ -265,7 +269,7 @@ class _Arguments:
         self._ends.append(self._section.size)
 
 
-def _archive(path: str, code: bytes, choice: Choice, archives: Archives | None) -> bytes:
+def _archive(path: str, code: bytes, choice: Choice) -> bytes:
     if choice == "none":
         return b""
     if choice == "auto":
@@ -275,7 +279,7 @@ def _archive(path: str, code: bytes, choice: Choice, archives: Archives | None) 
         raise UsageError(f"modules are 'auto', 'none' or a list of names, not {choice!r}")
     else:
         names = list(choice)
-    return (archives or Archives()).of(names) if names else b""
+    return ARCHIVES.of(names) if names else b""
 
 
 def timeout_ms(timeout_s: float | None) -> int | None:
@@ -287,12 +291,10 @@ def timeout_ms(timeout_s: float | None) -> int | None:
     return max(1, round(timeout_s * 1000))
 
 
-def pack_function(
-    function: Function, *, modules: Choice = "auto", archives: Archives | None = None
-) -> PackedFunction:
+def pack_function(function: Function, *, modules: Choice = "auto") -> PackedFunction:
     """Raises UsageError for what is no function, or can't travel."""
     path, code = _by_path_or_value(function, modules)
-    return PackedFunction(path, code, _name_of(function), _archive(path, code, modules, archives))
+    return PackedFunction(path, code, _name_of(function), _archive(path, code, modules))
 
 
 def _by_path_or_value(function: Function, choice: Choice) -> tuple[str, bytes]:

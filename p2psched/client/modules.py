@@ -19,8 +19,10 @@ import re
 import site
 import sys
 import sysconfig
+import threading
 import time
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,10 @@ from p2psched.model.errors import UsageError
 
 BYTES_MAX: Final = 32 * limits.MIB  # of the files of one job
 FILES_MAX: Final = 4096
-FRESH_S: Final = 1.0  # who edits a file and submits within it sends the older one
+KEPT_MAX: Final = 16  # archives, BYTES_MAX in all besides the newest
+FRESH_S: Final = 1.0  # who adds a file and submits within it sends the archive without it
+CHECKED_MAX: Final = 32  # files; of more than these the state is asked for after CHECK_S
+CHECK_S: Final = 0.1
 # Longer code is not searched for the modules that it names: name them in `modules`.
 SEARCHED_BYTES_MAX: Final = 4 * limits.MIB
 _IMPORT: Final = re.compile(rb"^[ \t]*(?:from[ \t]+(\w+)|import[ \t]+([\w.,\t ]+))", re.MULTILINE)
@@ -50,35 +55,60 @@ class _Found:
     changed_ns: int
 
 
+@dataclass(slots=True)
+class _Kept:
+    files: list[_Found]
+    archive: bytes
+    looked_s: float  # for files, also new ones
+    checked_s: float  # the known ones
+
+    def is_as_before(self, now_s: float) -> bool:
+        """True unless one of its files was changed. Many are not asked for each time."""
+        if len(self.files) > CHECKED_MAX and now_s - self.checked_s < CHECK_S:
+            return True
+        self.checked_s = now_s
+        return all(map(_is_unchanged, self.files))
+
+
 class Archives:
-    """Keeps the last archive, because the next job is mostly of the same code. Files are looked at
-    again after FRESH_S."""
+    """Keeps the newest archives, because the next job is mostly of the same code. The files of one
+    are looked at each time, new ones are looked for after FRESH_S. Threads may share one."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
-        self._looked_s = -FRESH_S
-        self._names: frozenset[str] = frozenset()
-        self._files: list[_Found] = []
-        self._archive = b""
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[frozenset[tuple[str, tuple[Path, ...]]], _Kept] = OrderedDict()
         self._imports: dict[_Found, set[str]] = {}
 
     def of(self, names: Iterable[str]) -> bytes:
         """An archive of these modules and what they need; empty for none. Raises UsageError for
         a name that is no module here, or one of a package that can't travel."""
-        wanted, now_s = frozenset(names), self._now_s()
-        if wanted == self._names and now_s - self._looked_s < FRESH_S:
-            return self._archive
-        files = self._closure(wanted)
-        if files != self._files:
-            self._archive = _zip(files) if files else b""
-            self._files = files
-        self._names, self._looked_s = wanted, now_s
-        return self._archive
+        tops = {name.partition(".")[0] for name in names}
+        wanted = frozenset((top, tuple(_paths_of(top))) for top in tops)  # the path may change
+        with self._lock:
+            now_s = self._now_s()
+            kept = self._kept.get(wanted)
+            old = kept is None or now_s - kept.looked_s >= FRESH_S
+            if kept is None or old or not kept.is_as_before(now_s):
+                files = self._closure(tops)
+                if kept is not None and files == kept.files:
+                    archive = kept.archive
+                else:
+                    archive = _zip(files) if files else b""
+                kept = self._kept[wanted] = _Kept(files, archive, now_s, now_s)
+                self._keep_few()
+            self._kept.move_to_end(wanted)
+            return kept.archive
 
-    def _closure(self, names: Iterable[str]) -> list[_Found]:
+    def _keep_few(self) -> None:
+        size = sum(len(kept.archive) for kept in self._kept.values())
+        while len(self._kept) > 1 and (size > BYTES_MAX or len(self._kept) > KEPT_MAX):
+            _, oldest = self._kept.popitem(last=False)
+            size -= len(oldest.archive)
+
+    def _closure(self, tops: Iterable[str]) -> list[_Found]:
         """The files of these modules and of the local ones that they import, sorted."""
-        left = {name.partition(".")[0] for name in names}
-        seen = set(left)
+        left, seen = set(tops), set(tops)
         files: dict[str, _Found] = {}
         size = 0
         while left:
@@ -104,6 +134,9 @@ class Archives:
                 self._imports.clear()
             self._imports[file] = _imports_in(file.path.read_bytes())
         return self._imports[file]
+
+
+ARCHIVES: Final = Archives()  # of this process: its clients send the same modules
 
 
 def is_local(name: str) -> bool:
@@ -192,6 +225,14 @@ def _files_of(top: str) -> Iterator[_Found]:
                     )
                 where = f"{top}/{file.relative_to(path).as_posix()}"
                 yield _found(where, file)
+
+
+def _is_unchanged(file: _Found) -> bool:
+    try:
+        status = os.stat(file.path)  # noqa: PTH116 - a third of the time of a path's method
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (file.size, file.changed_ns)
 
 
 def _found(name: str, path: Path) -> _Found:

@@ -6,6 +6,7 @@ a thousand tasks travels once. Memory stays flat: what is large lies in a spool 
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import stat
@@ -24,6 +25,7 @@ from p2psched.run.host.files import File, Shared
 # Large objects that are known by their identity. The least recently used one is packed again.
 SHARED_MAX: Final = 256
 _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None)})
+MODULES_INLINE_BYTES_MAX: Final = 2 * limits.KIB
 # Of calls that are packed one by one: larger blobs go to a file, each with a descriptor of its own.
 IN_MEMORY_BYTES_MAX: Final = 1 * limits.MIB
 _SHORT: Final = 1000  # characters or bytes of an argument that needs no second look
@@ -49,6 +51,8 @@ class Packer:
 
     def set_constants(self, constants: Mapping[str, object]) -> None:
         """Keyword arguments of every call; each is packed once if it is large."""
+        if not constants:
+            return
         refs: list[Ref] = []
         dump = _Dump(self, dict(constants))
         if dump.size >= limits.ARGUMENT_INLINE_BYTES_MAX:
@@ -87,13 +91,19 @@ class Packer:
         self.uploads |= {upload.ref: upload for upload in call.uploads}
         return call
 
-    def large(
-        self, data: bytes, *, inline_max: int = limits.ARGUMENT_INLINE_BYTES_MAX
-    ) -> bytes | BlobRef:
-        """Code and modules: inline if they are small."""
-        if len(data) < inline_max:
+    def large(self, data: bytes) -> bytes | BlobRef:
+        """Code, or a file: inline if it is small."""
+        if len(data) < limits.ARGUMENT_INLINE_BYTES_MAX:
             return data
-        upload = upload_of_bytes(data)
+        return self._sent(upload_of_bytes(data))
+
+    def archive(self, data: bytes) -> bytes | BlobRef:
+        """Modules: inline if they are small. The next job is mostly of the same ones."""
+        if len(data) < MODULES_INLINE_BYTES_MAX:
+            return data
+        return self._sent(_upload_of_archive(data))
+
+    def _sent(self, upload: Upload) -> BlobRef:
         self.uploads[upload.ref] = upload
         return upload.ref
 
@@ -112,16 +122,12 @@ class Packer:
         key = (str(file.path), status.st_ino, status.st_mtime_ns, status.st_size)
         ref = self._files.get(key)
         if ref is None:
-            upload = upload_of_file(Path(file.path))
-            self.uploads[upload.ref] = upload
-            ref = self._files[key] = upload.ref
+            ref = self._files[key] = self._sent(upload_of_file(Path(file.path)))
         return self._name(ref)
 
     def blob(self, dump: _Dump) -> BlobRef:
         if dump.size <= self._in_memory_max:
-            upload = upload_of_bytes(dump.joined())
-            self.uploads[upload.ref] = upload
-            return upload.ref
+            return self._sent(upload_of_bytes(dump.joined()))
         if self._spool is None:
             self._spool = Spool()
         before = self._spool.size
@@ -239,6 +245,11 @@ class _Dump:
 
     def joined(self) -> bytes:
         return b"".join(self.pieces())
+
+
+@functools.lru_cache(maxsize=2)
+def _upload_of_archive(data: bytes) -> Upload:
+    return upload_of_bytes(data)
 
 
 def _is_short(value: object) -> bool:

@@ -17,10 +17,22 @@ from p2psched.core import levels, poison
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.placement import Candidate, has_room, share_out
-from p2psched.model.commands import Command, Envelope, PeerDown, Place, SubmitJob
+from p2psched.model.commands import (
+    Command,
+    Envelope,
+    Event,
+    PeerDown,
+    Place,
+    Recorded,
+    Retried,
+    SubmitJob,
+)
 from p2psched.model.ids import PeerId
+from p2psched.model.job import Cause
 
 DETECTION_WINDOW_MS: Final = 2500  # silence after which a peer is declared down
+# After a task ended there because its disk was full, nothing is placed on a peer for so long.
+FULL_MS: Final = 10_000
 PLACEMENTS_MAX: Final = 256  # commands in one round; the next round goes on
 
 
@@ -34,11 +46,24 @@ class Coordinator:
         self._since_ms: int | None = None  # coordinating since; None: somebody else does
         self._looked_ms = 0
         self._declared_ms: dict[tuple[PeerId, int], int] = {}
+        # Peers whose disks were full lately -> until when. What each peer has seen itself, no part
+        # of the ledger: who coordinates next has applied the same ends.
+        self._full: dict[PeerId, int] = {}
+        self._say_full: frozenset[PeerId] = frozenset()
 
     def on_coordinator(self, now_ms: int, *, is_self: bool) -> None:
         self._since_ms = now_ms if is_self else None
         self._looked_ms = now_ms
         self._declared_ms.clear()
+
+    def on_event(self, event: Event, now_ms: int) -> None:
+        """Of the ledger, in order, on every peer."""
+        if isinstance(event, Retried | Recorded) and event.segment.cause is Cause.NO_SPACE:
+            self._full[event.peer] = now_ms + FULL_MS
+
+    def on_full(self, peers: frozenset[PeerId]) -> None:
+        """Whose disks are full now, as they say themselves: they get nothing more."""
+        self._say_full = peers
 
     @property
     def coordinates(self) -> bool:
@@ -46,6 +71,7 @@ class Coordinator:
 
     def find_dead(self, now_ms: int, contacts: Mapping[PeerId, int]) -> list[Command]:
         """`contacts`: peer -> when it was last heard. Each is proposed once a window."""
+        self._full = {peer: until for peer, until in self._full.items() if until > now_ms}
         if self._since_ms is None:
             return []
         # After a pause of our own (a stopped process, a suspended machine) what others sent lies
@@ -161,8 +187,11 @@ class Coordinator:
                 is_self=peer == self._me,
             )
             for peer, row in sorted(self._machine.peers.items())
-            if row.live and row.info.slots > 0 and not row.suspects
+            if row.live and row.info.slots > 0 and not row.suspects and not self._is_full(peer)
         ]
+
+    def _is_full(self, peer: PeerId) -> bool:
+        return peer in self._full or peer in self._say_full
 
 
 def _owned_by_peer(job: Job) -> dict[PeerId, int]:

@@ -85,6 +85,5 @@ def holders_of(state: LedgerState, ref: BlobRef) -> tuple[PeerId, ...]:
 def referenced(state: LedgerState, peer: PeerId) -> set[bytes]:
     """Digests of the blobs that `peer` has reason to keep."""
     digests: set[bytes] = {blob.ref.digest for _, blob in held_by(state, peer)}
-    for job_id in state.with_blobs:
-        digests.update(ref.digest for ref in state.jobs[job_id].spec.blobs)
+    digests.update(ref.digest for ref in state.sent)
     return digests

@@ -16,6 +16,8 @@ from p2psched.model.job import JobHead, JobSpec, JobState, Segment, head_of
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BlobKey = tuple[int, str]  # task and name of a large result
+# Attempts of a task that may end because their peers' disks were full, at no cost to its retries.
+SPACELESS_MAX: Final = 12
 SUSPECT_DEATHS: Final = 2  # peers that died with a task before it is kept apart from others
 
 
@@ -70,6 +72,7 @@ class Job:
         "result_bytes",
         "results_refused",
         "segments",
+        "spaceless",
         "spec",
         "state",
         "submitted_wall_ms",
@@ -107,6 +110,7 @@ class Job:
         self.pinned = False
         self.deaths = RangeCounter()  # of peers that owned the task, whatever else they owned
         self.killed: dict[int, list[PeerId]] = {}  # task -> peers that died while it was all there
+        self.spaceless = RangeCounter()  # attempts that ended on a full disk
 
     @property
     def suspects(self) -> TaskSet:
@@ -130,7 +134,9 @@ class Job:
         """`tasks` by the number of the attempt that runs next or now, 1 for the first."""
         parts: list[tuple[int, TaskSet]] = []
         for lost, part in self.losses.split(tasks):
-            parts += [(1 + lost + failed, piece) for failed, piece in self.failures.split(part)]
+            for spaceless, piece in self.spaceless.split(part):
+                before = 1 + lost + spaceless
+                parts += [(before + failed, same) for failed, same in self.failures.split(piece)]
         return parts
 
     def current_part(self, grant: Grant, tasks: TaskSet) -> TaskSet:
@@ -158,6 +164,7 @@ class Job:
             self.succeeded = self.spec.tasks  # once in memory
         self.losses = RangeCounter()
         self.failures = RangeCounter()
+        self.spaceless = RangeCounter()
         self.forget_deaths(self.spec.tasks)
 
     def forget_deaths(self, tasks: TaskSet) -> None:

@@ -37,6 +37,7 @@ def forget(s: LedgerState, command: Forget) -> Outcome:
     del s.jobs[job.id]
     for index in (s.ended, s.whole, s.with_blobs):
         index.pop(job.id, None)
+    s.drop_sent(job)
     s.result_bytes -= job.result_bytes
     s.forgotten.add(job.id, s.stamp_ms)
     refs = (*job.spec.blobs, *(blob.ref for blob in job.blobs.values()))
@@ -73,6 +74,7 @@ def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
     job.succeeded = job.succeeded - tasks
     job.lost = job.lost - tasks
     job.failures.clear(tasks)  # they get all their retries again
+    job.spaceless.clear(tasks)
     job.forget_deaths(tasks)
     job.waiting = job.waiting | tasks
     for key in [key for key in job.blobs if key[0] in tasks]:

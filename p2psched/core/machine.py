@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from p2psched.core import keeping, levels, peering, poison
-from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core.jobs import SPACELESS_MAX, HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
     Acknowledged,
@@ -162,8 +162,7 @@ class Machine(LedgerState):
         job = Job(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         self.jobs[job.id] = job
         self.running[job.id] = None
-        if job.spec.blobs:
-            self.with_blobs[job.id] = None
+        self.note_sent(job)
         self.note_unplaced(job)
         self.events.append(JobAdded(job.id, command.spec))
         return Submitted(job.id, duplicate=False)
@@ -251,12 +250,15 @@ class Machine(LedgerState):
             keeping.add_blobs(self, job, segment.blobs)
             return segment.cause, tasks
         final = tasks
-        if job.spec.retries and segment.cause not in NEVER_RETRIED:
-            final = tasks & job.failures.at_least(job.spec.retries)
+        counter, most = job.failures, job.spec.retries
+        if segment.cause is Cause.NO_SPACE:  # the peer's fault: another one may have room
+            counter, most = job.spaceless, SPACELESS_MAX
+        if most and segment.cause not in NEVER_RETRIED:
+            final = tasks & counter.at_least(most)
             again = tasks - final
             for part in segment.parts(again):
                 self.events.append(Retried(job.id, grant, held.peer, part))
-            job.failures.increment(again)
+            counter.increment(again)
             job.attempts_failed += len(again)
             job.waiting = job.waiting | again
         for part in segment.parts(final):
@@ -291,7 +293,7 @@ class Machine(LedgerState):
                     (job.estimate_us, sorted(job.finished_by.items()), job.results_refused),
                     [(g.grant, g.peer, g.incarnation, g.tasks) for g in job.grants.values()],
                     (list(job.blobs.values()), job.lost, job.result_bytes, job.pinned),
-                    (job.deaths.dump(), sorted(job.killed.items())),
+                    (job.deaths.dump(), sorted(job.killed.items()), job.spaceless.dump()),
                 )
                 for job in self.jobs.values()
             ],

@@ -15,11 +15,30 @@ import msgspec
 from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
 from p2psched.core.machine import Machine
-from p2psched.core.owner import Owner, OwnerEffect
+from p2psched.core.owner import Owner
 from p2psched.core.replica import Replica
 from p2psched.core.retention import KEEP_BYTES, KEEP_MS, Retention
+from p2psched.core.scheduler_events import (
+    Answered,
+    AppendToLedger,
+    Applied,
+    Asked,
+    Began,
+    Clocked,
+    CoordinatorChanged,
+    Copied,
+    Executed,
+    GaveUp,
+    Leaving,
+    Renewed,
+    RenewIncarnation,
+    Restored,
+    Round,
+    SchedulerEffect,
+    SchedulerEvent,
+    Store,
+)
 from p2psched.core.snapshot import restore_machine
-from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import (
     Command,
     Envelope,
@@ -34,137 +53,33 @@ from p2psched.model.commands import (
     Revoked,
     Stamped,
 )
-from p2psched.model.execution import Committed, ExecutorEvent
+from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.taskset import EMPTY
 
+__all__ = [
+    "Answered",
+    "AppendToLedger",
+    "Applied",
+    "Asked",
+    "Began",
+    "Clocked",
+    "CoordinatorChanged",
+    "Copied",
+    "Executed",
+    "GaveUp",
+    "Leaving",
+    "RenewIncarnation",
+    "Renewed",
+    "Restored",
+    "Round",
+    "Scheduler",
+    "SchedulerEffect",
+    "SchedulerEvent",
+    "Store",
+]
+
 PLACE_PATIENCE_MS: Final = 1000  # a round of placements that isn't seen by then is given up
-
-# --- events ---------------------------------------------------------------------------------------
-
-
-class Began(msgspec.Struct, frozen=True):
-    """The process is up: tell the ledger, until it knows."""
-
-    now_ms: int
-
-
-class Applied(msgspec.Struct, frozen=True):
-    """The ledger committed entries."""
-
-    now_ms: int
-    batches: tuple[Committed, ...]
-
-
-class Restored(msgspec.Struct, frozen=True):
-    """The ledger begins, or goes on, from a snapshot (`core.snapshot`): what led to it is never
-    told here."""
-
-    now_ms: int
-    state: bytes
-
-
-class CoordinatorChanged(msgspec.Struct, frozen=True):
-    now_ms: int
-    coordinator: PeerId | None
-    is_self: bool
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """A caller on this peer proposes a command; `Answered` with the same tag follows, or never
-    if the ledger stays away."""
-
-    now_ms: int
-    tag: int
-    command: Command
-
-
-class GaveUp(msgspec.Struct, frozen=True):
-    """The caller of `Asked` waits no longer."""
-
-    now_ms: int
-    tag: int
-
-
-class Executed(msgspec.Struct, frozen=True):
-    now_ms: int
-    event: ExecutorEvent
-
-
-class Copied(msgspec.Struct, frozen=True):
-    """The answer to `CopyBlobs`: who has them now."""
-
-    now_ms: int
-    number: int
-    blobs: tuple[ResultBlob, ...]
-
-
-class Clocked(msgspec.Struct, frozen=True):
-    """Time went on. `contacts`: on the coordinator, peer -> when it was last heard."""
-
-    now_ms: int
-    contacts: Mapping[PeerId, int]
-
-
-class Renewed(msgspec.Struct, frozen=True):
-    """The answer to `RenewIncarnation`: the new number is on disk."""
-
-    now_ms: int
-    incarnation: int
-
-
-class Leaving(msgspec.Struct, frozen=True):
-    """The process is about to stop cleanly: give the tasks back now, not after a silence."""
-
-    now_ms: int
-    tag: int
-
-
-class Round(msgspec.Struct, frozen=True):
-    """End of a turn."""
-
-    now_ms: int
-
-
-SchedulerEvent = (
-    Began
-    | Applied
-    | Restored
-    | CoordinatorChanged
-    | Asked
-    | GaveUp
-    | Executed
-    | Copied
-    | Clocked
-    | Renewed
-    | Leaving
-    | Round
-)
-
-# --- effects --------------------------------------------------------------------------------------
-
-
-class AppendToLedger(msgspec.Struct, frozen=True):
-    envelopes: tuple[Envelope, ...]
-
-
-class Store(msgspec.Struct, frozen=True):
-    """Results and history of one entry to keep."""
-
-    events: tuple[Stamped, ...]
-    applied_index: int
-
-
-class Answered(msgspec.Struct, frozen=True):
-    tag: int
-    outcome: Outcome
-
-
-class RenewIncarnation(msgspec.Struct, frozen=True):
-    """We were declared down and are not: take the next number, durably, and say `Renewed`."""
-
-
-SchedulerEffect = OwnerEffect | AppendToLedger | Store | Answered | RenewIncarnation
 
 
 class Scheduler:
@@ -209,7 +124,8 @@ class Scheduler:
                 self.owner.on_copied(number, blobs)
             case Round():
                 self._on_round(now_ms)
-            case Clocked(contacts=contacts):
+            case Clocked(contacts=contacts, full=full):
+                self._coordinator.on_full(full)
                 self._on_clock(now_ms, contacts)
             case Asked(tag=tag, command=command):
                 self._ask(tag, command, now_ms)
@@ -292,7 +208,7 @@ class Scheduler:
             for request, outcome in brought.own:
                 self._on_outcome(request, outcome)
             for stamped in brought.events:
-                self._on_event(stamped)
+                self._on_event(stamped, now_ms)
             self._out.append(Store(tuple(brought.events), batch.index))
         self._stamp = (self.machine.stamp_ms, now_ms)
 
@@ -327,9 +243,10 @@ class Scheduler:
         if tag is not None:
             self._out.append(Answered(tag, outcome))
 
-    def _on_event(self, stamped: Stamped) -> None:
+    def _on_event(self, stamped: Stamped, now_ms: int) -> None:
         event, info = stamped.event, self._info
         self.retention.on_event(event)
+        self._coordinator.on_event(event, now_ms)
         match event:
             case Granted(peer=info.peer, incarnation=info.incarnation):
                 # Later commands of the same entry may have taken some away again, or all.

@@ -31,6 +31,8 @@ from p2psched.model.taskset import TaskSet
 FORMAT: Final = 1
 # Attributes of the machine that hold nothing between two entries, or that are its process's own.
 TRANSIENT: Final = frozenset({"events", "known_level"})
+# What follows from the jobs, and is counted anew.
+DERIVED: Final = frozenset({"sent"})
 
 
 class CounterImage(msgspec.Struct, frozen=True, array_like=True):
@@ -76,6 +78,7 @@ class JobImage(msgspec.Struct, frozen=True, array_like=True):
     pinned: bool
     deaths: CounterImage = msgspec.field(default_factory=lambda: CounterImage([]))
     killed: dict[int, list[PeerId]] = {}
+    spaceless: CounterImage = msgspec.field(default_factory=lambda: CounterImage([]))
 
 
 class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):
@@ -187,6 +190,9 @@ def restore_machine(machine: Machine, data: bytes) -> None:
     for name, value in parts:
         setattr(machine, name, value)
     machine.events.clear()
+    machine.sent.clear()
+    for job in machine.jobs.values():
+        machine.note_sent(job)
 
 
 def _original(part: object) -> object:

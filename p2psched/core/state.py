@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from p2psched.core.forgotten import Forgotten
 from p2psched.core.jobs import HeldGrant, Job
+from p2psched.model.blob import BlobRef
 from p2psched.model.commands import Event, JobEnded, PeerInfo, Recorded, Revoked
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobState, Segment
@@ -54,6 +55,8 @@ class LedgerState:
         self.whole: dict[JobId, None] = {}  # the youngest of those: not shrunk yet
         self.unplaced: dict[JobId, None] = {}  # jobs with tasks that nobody live owns
         self.with_blobs: dict[JobId, None] = {}  # jobs with large results
+        # Blobs that jobs were submitted with, and of how many jobs: thousands may be of one code.
+        self.sent: dict[BlobRef, int] = {}
         self.suspected: dict[JobId, None] = {}  # jobs with tasks that may kill their peers
         self.forgotten = Forgotten()
         self.level = 1  # of features in use: see `levels`
@@ -85,6 +88,18 @@ class LedgerState:
         return [self.jobs[job] for job in self.running if self.jobs[job].grants]
 
     # --- jobs ---
+
+    def note_sent(self, job: Job) -> None:
+        """The job is there."""
+        for ref in job.spec.blobs:
+            self.sent[ref] = self.sent.get(ref, 0) + 1
+
+    def drop_sent(self, job: Job) -> None:
+        """The job is forgotten."""
+        for ref in job.spec.blobs:
+            self.sent[ref] -= 1
+            if not self.sent[ref]:
+                del self.sent[ref]
 
     def note_unplaced(self, job: Job) -> None:
         if job.waiting or job.orphaned:

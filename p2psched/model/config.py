@@ -55,12 +55,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     grace_ms: int = 500  # between SIGTERM and SIGKILL of a task's process
     # Of entries; then a snapshot stands for them, and they leave the log.
     snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES
+    # Free on the disk of the data folder: with less the peer takes no jobs, tasks and data, and
+    # doesn't lead. None: 64 MiB, or a sixteenth of a disk below 1 GiB.
+    space_min: int | None = None
+    ballast: int | None = None  # kept for when there is none: 16 MiB, or a 32nd of a small disk
 
     def __post_init__(self) -> None:
         if not 0 <= self.slots <= SLOTS_MAX:
             raise ValueError(f"slots are 0 to {SLOTS_MAX}, not {self.slots}")
         if not 0 <= self.keep_ms <= KEEP_MS_MAX or self.keep_bytes < 0:
             raise ValueError("results are kept for up to ten years, and for 0 bytes or more")
+        if (self.space_min or 0) < 0 or (self.ballast or 0) < 0:
+            raise ValueError("space to keep free, and ballast, are 0 bytes or more")
         if self.snapshot_log_bytes < KIB:
             raise ValueError("a snapshot is worth 1 KiB of the log at least")
         if self.detection_window_ms < 2 * self.election_ms_min:

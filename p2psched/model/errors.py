@@ -6,6 +6,7 @@ P2PSchedError
 ├── Refused         understood and denied: wrong secret, other cluster,
 │                   folder in use, a limit of the cluster                  exit 5
 ├── Unavailable     no quorum, nobody answers, busy; retry after a while   exit 3
+│   └── NoSpace     the peer's disk is full; another peer, or free some
 ├── TimedOut        the caller's own deadline passed                       exit 4
 ├── TaskFailed      a task ended without a result; carries how             exit 1
 ├── ResultLost      a result was committed and its last copy is gone       exit 1
@@ -56,6 +57,13 @@ class Unavailable(P2PSchedError):
         self.retry_after_s = retry_after_s
 
 
+class NoSpace(Unavailable):
+    """The disk of the peer that was asked is full: another peer may do it, or this one once there
+    is space. The message says where to free some."""
+
+    code = "no-space"
+
+
 class TimedOut(P2PSchedError):
     """The caller's own deadline passed. The work it waited for goes on."""
 
@@ -96,6 +104,11 @@ class Damaged(P2PSchedError):
     code = "damaged"
     exit_code = 6
 
+    def __init__(self, message: str, *, file: str = "", offset: int | None = None) -> None:
+        super().__init__(message)
+        self.file = file  # the name alone; empty if it is not one file, or not known here
+        self.offset = offset  # of the first byte that is bad, as far as that can be told
+
 
 class InternalError(P2PSchedError):
     """A bug of ours: what must hold does not. The peer stops, others take over its tasks."""
@@ -120,6 +133,7 @@ _BY_CODE = {
         NotFound,
         Refused,
         Unavailable,
+        NoSpace,
         TimedOut,
         TaskFailed,
         ResultLost,
@@ -135,4 +149,6 @@ def from_wire(code: str, message: str, retry_after_ms: int) -> P2PSchedError:
     kind = _BY_CODE.get(code, P2PSchedError)
     if kind is Unavailable:
         return Unavailable(message, retry_after_s=retry_after_ms / 1000)
+    if kind is NoSpace:
+        return NoSpace(message, retry_after_s=retry_after_ms / 1000)
     return kind(message)

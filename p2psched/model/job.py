@@ -43,6 +43,7 @@ class Cause(enum.StrEnum):
     NOT_STARTABLE = "not-startable"  # no such program, module or function, or it can't be opened
     NOT_SERIALISABLE = "not-serialisable"  # the value returned can't be pickled
     TOO_LARGE = "too-large"  # the value returned is over BLOB_BYTES_MAX
+    NO_SPACE = "no-space"  # the owner's disk is full: nothing that the task did
     CANCELLED = "cancelled"
     PEER_LOST = "peer-lost"
 

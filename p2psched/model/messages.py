@@ -322,6 +322,11 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     frames_sent: int = 0  # to peers and clients, on the connections that are open
     blobs_counted: int = 0  # large results that were looked at for `blobs_short`, not all if many
     peers_live: int = 0
+    # Bytes that this process has written to its disk since it started.
+    written_log: int = 0
+    written_snapshots: int = 0
+    written_results: int = 0  # about
+    written_blobs: int = 0
     timing: str = ""  # the preset that it was started with
     heartbeat_ms: int = 0  # while it leads
     election_ms_min: int = 0  # without a word of a leader, before it campaigns; as it is just now

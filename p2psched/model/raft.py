@@ -15,6 +15,14 @@ class EntryKind(enum.IntEnum):
     MEMBERSHIP = 2
 
 
+class Room(enum.IntEnum):
+    """What a peer's disk still takes."""
+
+    ENOUGH = 0
+    LOW = 1  # the ledger, from what was kept for it; no new work, no data
+    NONE = 2  # nothing: writes wait until there is space
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True):
     """One slot of the log. `stamp_ms` is ledger time; `wall_ms` is for people only."""
 
@@ -85,6 +93,7 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=23):
     match: int = 0  # ok: everything up to here agrees with the leader and is on disk
     conflict_index: int = 0  # refused: where the leader should look next
     conflict_term: int = 0  # refused: 0 if the log is too short
+    room: int = Room.ENOUGH  # of the follower's disk
     sync_ms: int = 0  # what a sync of the follower's disk takes, about
 
 

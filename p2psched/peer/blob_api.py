@@ -190,6 +190,8 @@ class BlobApi:
         """What a job refers to is here, and durable on a majority of the voters' disks. Raises
         ResultLost for what nobody has: upload it first; Unavailable without a majority."""
         refs = [ref for ref in refs if not self._is_secure(ref)]
+        if not refs:
+            return
         for ref in refs:
             self._blobs.pin(ref)
         await self._blobs.fetch(refs)

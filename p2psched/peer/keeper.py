@@ -89,11 +89,14 @@ class Keeper:
         while True:
             await asyncio.sleep(PERIOD_S)
             try:
-                if self._state.with_blobs or self._forgotten or looks % COLLECT_EVERY == 0:
+                if self._has_work() or looks % COLLECT_EVERY == 0:
                     await self._look(collect=looks % COLLECT_EVERY == 0)
                 looks += 1
             except (P2PSchedError, TimeoutError) as error:  # no quorum, no space: later
                 log.info("keeper-waits", extra={"reason": str(error)})
+
+    def _has_work(self) -> bool:
+        return bool(self._state.with_blobs or self._state.sent or self._forgotten)
 
     async def _look(self, *, collect: bool) -> None:
         async with asyncio.timeout(QUORUM_PATIENCE_S):
@@ -160,13 +163,7 @@ class Keeper:
 
     async def _fetch_specs(self) -> None:
         """Code and arguments stay on a majority of the voters, whoever votes now."""
-        state = self._state
-        missing = (
-            ref
-            for job in list(state.with_blobs)
-            for ref in state.jobs[job].spec.blobs
-            if not self._blobs.is_here(ref)
-        )
+        missing = (ref for ref in list(self._state.sent) if not self._blobs.is_here(ref))
         for ref in list(islice(missing, REPAIRS_MAX)):
             with contextlib.suppress(P2PSchedError):  # nobody else is there who has it
                 await self._blobs.fetch((ref,))

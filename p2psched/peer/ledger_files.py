@@ -45,15 +45,20 @@ def open_log(
             store.write(hard_state=hard, truncate_from=None, entries=[entry])
             store.sync()
             recovered = Recovered(
-                hard_state=hard, entries=[entry], torn_bytes=recovered.torn_bytes, files=1
+                hard_state=hard,
+                entries=[entry],
+                torn_bytes=recovered.torn_bytes,
+                removed=recovered.removed,
+                files=1,
             )
     except OSError as error:
         raise Refused(
             f"the ledger in {folder.ledger_path} can't be opened: {error.strerror}"
         ) from error
     folder.end_founding()
-    if recovered.torn_bytes:
-        log.warning("log-tail-cut", extra={"bytes": recovered.torn_bytes})
+    if recovered.torn_bytes or recovered.removed:
+        cut = {"bytes": recovered.torn_bytes, "removed": recovered.removed}
+        log.warning("log-tail-cut", extra=cut)
     for name in recovered.damaged:  # an older one and the log stood in for it
         log.critical("snapshot-damaged", extra={"file": name})
     return store, recovered

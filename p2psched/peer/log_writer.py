@@ -3,24 +3,56 @@
 A sync that is quick is done inline (a hand-over to a thread costs more than it); one that is slow
 goes to a thread, so that the loop stays free. Sends of the same turn leave before an inline sync.
 After an error nothing is written any more: the peer must stop (fsync is never tried again).
+
+A write that finds no space is another case: it failed before any sync, and the store has taken it
+back. It waits, first in line, and is tried again; nobody is told of it meanwhile, so to the others
+this is a disk that takes long. What waits is bounded by `STALLED_BYTES_MAX`: more is a failure.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from p2psched.core.raft.effects import Persist
+from p2psched.model.limits import MIB
+from p2psched.model.raft import Room
 from p2psched.store.log import LogStore
 from p2psched.store.persist import perform
+from p2psched.store.space import NoRoom
 
 INLINE_SYNC_MS_MAX: Final = 0.4  # slower syncs go to the thread
-THREAD_GROUPS_MIN: Final = 256  # after a slow inline sync, this many go to the thread
+# After a slow inline sync so many groups go to the thread; each time twice as many, unless the
+# inline ones went well for as long as the most. One slow sync in a hundred is no slow disk.
+THREAD_GROUPS_MIN: Final = 16
+THREAD_GROUPS_MAX: Final = 256
 _WEIGHT: Final = 0.1
+STALL_RETRY_S: Final = 0.2
+STALLED_BYTES_MAX: Final = 64 * MIB  # of entries and pieces; a follower gets a few MiB at most
+
+
+class SpaceListener(Protocol):
+    """Who keeps some space back for the ledger, and looks after what is left."""
+
+    on_room: Callable[[Room], None]  # to be called from the loop, at each change
+
+    def give_back(self) -> bool:
+        """A write found no space. True if there is some now. From any thread."""
+        ...
+
+    def on_stalled(self, *, stalled: bool) -> None:
+        """Writes wait for space from now on, or no more. From the loop."""
+        ...
+
+
+class _Written(NamedTuple):
+    took_ms: float
+    left: list[Persist]  # that found no space
 
 
 class LogWriter:
@@ -32,8 +64,12 @@ class LogWriter:
         *,
         on_synced: Callable[[int, float], None],
         on_failed: Callable[[Exception], None],
+        space: SpaceListener | None = None,
     ) -> None:
         self._store = store
+        self._space = space
+        self._stalled = False
+        self._stalled_bytes = 0
         self._on_synced = on_synced
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
@@ -47,9 +83,15 @@ class LogWriter:
         # the disk's own time.
         self._thread_ms: deque[float] = deque(maxlen=16)
         self._thread_groups = self._thread_ms.maxlen or 0  # left before inline is thought of
+        self._penalty = THREAD_GROUPS_MIN  # groups, for the next slow inline sync
+        self._quick_syncs = 0  # inline, since the last slow one
 
     def write(self, persist: Persist) -> None:
         self._queue.append(persist)
+        if self._stalled:
+            self._stalled_bytes += _size(persist)
+            if self._stalled_bytes > STALLED_BYTES_MAX and not self._failed:
+                self._fail(OSError(errno.ENOSPC, "too much waits for space"))
         self._schedule()
 
     def compact(self) -> None:
@@ -71,18 +113,27 @@ class LogWriter:
         is_quick = self._thread_groups <= 0 and min(self._thread_ms) <= INLINE_SYNC_MS_MAX
         if is_quick and not compacts and not any(persist.install for persist in group):
             try:
-                took_ms = self._write_and_sync(group)
+                written = self._write_and_sync(group)
             except Exception as error:  # noqa: BLE001 (whatever it is, nothing is durable any more)
                 self._fail(error)
                 return
-            if took_ms > 4 * INLINE_SYNC_MS_MAX:
-                self._thread_groups = THREAD_GROUPS_MIN
-            self._done(group, took_ms)
+            self._judge_inline(written.took_ms)
+            self._done(group, written)
         else:
             future = self._loop.run_in_executor(self._thread, self._write_and_sync, group, compacts)
             future.add_done_callback(lambda done: self._on_thread_done(group, done))
 
-    def _on_thread_done(self, group: list[Persist], done: asyncio.Future[float]) -> None:
+    def _judge_inline(self, took_ms: float) -> None:
+        if took_ms > 4 * INLINE_SYNC_MS_MAX:
+            self._thread_groups = self._penalty
+            self._penalty = min(2 * self._penalty, THREAD_GROUPS_MAX)
+            self._quick_syncs = 0
+            return
+        self._quick_syncs += 1
+        if self._quick_syncs >= THREAD_GROUPS_MAX:
+            self._penalty = THREAD_GROUPS_MIN
+
+    def _on_thread_done(self, group: list[Persist], done: asyncio.Future[_Written]) -> None:
         if done.cancelled():
             return
         error = done.exception()
@@ -90,27 +141,48 @@ class LogWriter:
             self._fail(error)
         elif error is None:
             self._thread_groups -= 1
-            self._thread_ms.append(done.result())
+            self._thread_ms.append(done.result().took_ms)
             self._done(group, done.result())
 
-    def _write_and_sync(self, group: list[Persist], compacts: bool = False) -> float:
+    def _write_and_sync(self, group: list[Persist], compacts: bool = False) -> _Written:
         started = time.perf_counter()
-        for persist in group:
-            perform(self._store, persist)
+        left = group
+        while left:
+            try:
+                perform(self._store, left[0])
+            except NoRoom:
+                if self._space is None or not self._space.give_back():
+                    break
+            else:
+                left = left[1:]
         self._store.sync()
         took_ms = (time.perf_counter() - started) * 1000
         if compacts:
             self._store.compact()
-        return took_ms
+        return _Written(took_ms, left)
 
-    def _done(self, group: list[Persist], took_ms: float) -> None:
-        self.sync_ms += _WEIGHT * (took_ms - self.sync_ms)
+    def _done(self, group: list[Persist], written: _Written) -> None:
+        self.sync_ms += _WEIGHT * (written.took_ms - self.sync_ms)
         self._scheduled = False
-        if self._queue or self._compacts:
+        left = written.left
+        synced = group[: len(group) - len(left)]
+        self._queue[:0] = left
+        self._note_stall(stalled=bool(left))
+        if left:
+            self._scheduled = True
+            self._loop.call_later(STALL_RETRY_S, self._flush)
+        elif self._queue or self._compacts:
             self._scheduled = True
             self._loop.call_soon(self._flush)
-        if group:
-            self._on_synced(group[-1].token, took_ms)
+        if synced:
+            self._on_synced(synced[-1].token, written.took_ms)
+
+    def _note_stall(self, *, stalled: bool) -> None:
+        self._stalled_bytes = sum(map(_size, self._queue)) if stalled else 0
+        if stalled != self._stalled:
+            self._stalled = stalled
+            if self._space is not None:
+                self._space.on_stalled(stalled=stalled)
 
     def _fail(self, error: Exception) -> None:
         self._failed = True
@@ -121,3 +193,8 @@ class LogWriter:
         self._failed = True
         self._thread.shutdown(wait=True)
         self._store.close()
+
+
+def _size(persist: Persist) -> int:
+    piece = persist.piece.data if persist.piece is not None else b""
+    return len(piece) + sum(len(entry.payload) for entry in persist.entries)

@@ -45,6 +45,7 @@ from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
+from p2psched.peer.space import open_folder
 from p2psched.peer.status import status_of
 from p2psched.run.pool import WorkerPool
 from p2psched.store.blobs import BlobFiles
@@ -95,7 +96,7 @@ class Node:
     async def run(self) -> None:
         """Raises P2PSchedError if the peer can't start, or must not go on."""
         address = await asyncio.to_thread(check_start, self._config)
-        folder = await asyncio.to_thread(self._open_folder)
+        folder, self._space = await asyncio.to_thread(open_folder, self._config)
         with folder, contextlib.ExitStack() as self._files:
             belonging = await find_cluster(self._config, folder, self._rng)
             handlers = Handlers(
@@ -111,10 +112,6 @@ class Node:
         if self._failure is not None:
             raise self._failure
 
-    def _open_folder(self) -> DataFolder:
-        path = Path(self._config.data).expanduser().absolute()
-        return DataFolder.open(path, create=True, name=self._config.name)
-
     async def _run_in(
         self, folder: DataFolder, belonging: Belonging, server: Server, handlers: Handlers
     ) -> None:
@@ -129,7 +126,7 @@ class Node:
             open_log, folder, self._member, founded_ms=began_ms, snapshot_log_bytes=log_bytes
         )
         self._files.callback(store.close)  # a second time if the ledger got it, which is harmless
-        incarnation = await asyncio.to_thread(folder.next_incarnation)
+        incarnation = await asyncio.to_thread(self._space.patiently, folder.next_incarnation)
         files = await asyncio.to_thread(BlobFiles, folder.blobs_path, now_ms=self._clock.now_ms)
         results = await asyncio.to_thread(SqliteGapResults, folder.results_path)
         self._links = PeerLinks(
@@ -203,7 +200,7 @@ class Node:
             clock=self._clock,
             executor=self._pool,
             results=self._results,
-            next_incarnation=self._folder.next_incarnation,
+            next_incarnation=lambda: self._space.patiently(self._folder.next_incarnation),
             on_bug=self._on_bug,
         )
         self._ledger = RaftLedger(
@@ -218,11 +215,13 @@ class Node:
             on_membership=self._on_membership,
             on_disk_failed=self._on_disk_failed,
             on_bug=self._on_bug,
+            space=self._space,
             make_durable=self._results.make_durable,
             snapshot_log_bytes=config.snapshot_log_bytes,
             late_ms=lambda: self._lateness.p99_ms,
         )
         self._scheduling.attach(self._ledger)
+        self._data.blobs.store.space_left_min = self._space.watch.least
         self._data.start(self._scheduling, self._ledger.engine.raft, self._clock)
         self._source = Source(self._links, self._ledger.coordinator)
         self._api = Api(
@@ -256,12 +255,13 @@ class Node:
             addresses=self._addresses,
             note_address=self._note_address,
         )
-        self._answering = Answering(group, self._api.answer)
+        self._answering = Answering(group, self._space.gate(self._api.answer))
         for connection in self._server.connections:
             self._on_opened(connection)  # those that came while we started
         group.create_task(self._pool.keep(self._data.blobs))
         group.create_task(self._links.run())
         group.create_task(self._lateness.run())
+        group.create_task(self._space.run())
         group.create_task(self._scheduling.run())
         group.create_task(BackFill(self._results, self._source).run())
         group.create_task(joining.keep_membership())
@@ -373,7 +373,7 @@ class Node:
             cluster=self._belonging.cluster,
             timing=self._config.timing,
             uptime_ms=self._clock.now_ms() - self._started_ms,
-            jobs_lacking=self._results.gap_count,
+            results=self._results,
             event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
-            blob_bytes=self._data.blobs.total_bytes,
+            blobs=self._data.blobs.store,
         )

@@ -21,6 +21,7 @@ from p2psched.core.raft.effects import (
     MembershipChanged,
     Persist,
     Receive,
+    RoomChanged,
     Send,
     SendPiece,
     SnapshotSaved,
@@ -44,8 +45,8 @@ from p2psched.model.commands import Envelope
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
 from p2psched.model.messages import Forward, PeerMessage
-from p2psched.model.raft import Member, Membership, Snapshot, SnapshotPiece
-from p2psched.peer.log_writer import LogWriter
+from p2psched.model.raft import Member, Membership, Room, Snapshot, SnapshotPiece
+from p2psched.peer.log_writer import LogWriter, SpaceListener
 from p2psched.peer.snapshots import MakeDurable, SnapshotMaker
 from p2psched.ports.clock import Clock
 from p2psched.ports.ledger import LedgerListener
@@ -75,6 +76,7 @@ class RaftLedger:
         on_membership: Callable[[Membership], None],
         on_disk_failed: Callable[[Exception], None],
         on_bug: Callable[[Exception], None],
+        space: SpaceListener | None = None,
         make_durable: MakeDurable = lambda done: done(),
         snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES,
         late_ms: Callable[[], float] = lambda: 0.0,
@@ -89,7 +91,11 @@ class RaftLedger:
         self._on_bug = on_bug
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._writer = LogWriter(store, on_synced=self._on_synced, on_failed=on_disk_failed)
+        self._writer = LogWriter(
+            store, on_synced=self._on_synced, on_failed=on_disk_failed, space=space
+        )
+        if space is not None:
+            space.on_room = self.set_room
         self.engine = RaftEngine(
             me=me,
             rng=rng,
@@ -118,6 +124,7 @@ class RaftLedger:
         self._other_leads: asyncio.Future[None] | None = None
         self._round_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
         self._leaderless_since: int | None = clock.now_ms()
         self.leaderless_ms_max = 0
         self._stopped = False
@@ -170,6 +177,9 @@ class RaftLedger:
         now_ms = self._clock.now_ms()
         return {peer: now_ms - heard for peer, heard in self.engine.contacts().items()}
 
+    def full(self) -> frozenset[PeerId]:
+        return self.engine.raft.full_members()
+
     # --- what comes in ----------------------------------------------------------------------------
 
     def on_message(self, sender: PeerId, message: PeerMessage) -> None:
@@ -182,6 +192,10 @@ class RaftLedger:
     def add_member(self, member: Member) -> None:
         self._step(AddMember(self._clock.now_ms(), self._clock.wall_ms(), member))
 
+    def set_room(self, room: Room) -> None:
+        """What this peer's disk still takes."""
+        self._step(RoomChanged(self._clock.now_ms(), room))
+
     def _on_synced(self, token: int, took_ms: float) -> None:
         self._step(Synced(self._clock.now_ms(), token, took_ms))
 
@@ -190,6 +204,7 @@ class RaftLedger:
         self._step(SnapshotSaved(self._clock.now_ms(), snapshot))
 
     def _on_timer(self) -> None:
+        self._timer = None
         now_ms = self._clock.now_ms()
         if now_ms - self._late_asked_ms >= LATE_PERIOD_MS:
             self._late_asked_ms = now_ms
@@ -199,7 +214,14 @@ class RaftLedger:
         self._arm()
 
     def _arm(self) -> None:
-        wait_ms = max(1, self.engine.due_ms - self._clock.now_ms())
+        """One timer, moved forward when it is due earlier; a late one looks again."""
+        due_ms = self.engine.due_ms
+        if self._timer is not None:
+            if due_ms >= self._timer_ms:
+                return
+            self._timer.cancel()
+        self._timer_ms = due_ms
+        wait_ms = max(1, due_ms - self._clock.now_ms())
         self._timer = self._loop.call_later(wait_ms / 1000, self._on_timer)
 
     # --- what goes out ----------------------------------------------------------------------------
@@ -218,6 +240,8 @@ class RaftLedger:
             return
         try:
             self._perform(self.engine.step(event))
+            if self._timer is not None:  # else it is this one that came due
+                self._arm()
         except Exception as error:  # noqa: BLE001 (whatever it is, this peer must not go on)
             self._stopped = True
             self._on_bug(error)
@@ -275,6 +299,10 @@ class RaftLedger:
         self._listener.on_coordinator(effect.coordinator, is_self=effect.is_self)
 
     # --- what others may look at ------------------------------------------------------------------
+
+    @property
+    def store(self) -> LogStore:
+        return self._store
 
     @property
     def sync_ms(self) -> float:

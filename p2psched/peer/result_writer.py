@@ -15,16 +15,23 @@ from typing import Final, TypeVar
 
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import JobForgotten, JobReopened, Recorded, Stamped
-from p2psched.model.errors import Unavailable
+from p2psched.model.errors import NoSpace, Unavailable
 from p2psched.model.ids import JobId
 from p2psched.model.job import Segment
 from p2psched.model.limits import MIB
 from p2psched.ports.results import Gap, GapResults, KnownJob, Page
 
 T = TypeVar("T")
+Group = tuple[list[Stamped], int]  # events, and the entry that they end with
 
-GROUP_S: Final = 0.05  # what is committed within this time is stored together
-GROUP_EVENTS_MAX: Final = 5_000  # more are stored at once
+SPACE_RETRY_S: Final = 0.5
+_ROW_BYTES: Final = 150  # of an event without its data
+# What is committed within this time is stored together. A transaction costs as much as three jobs
+# of one task, so the longer the better; nobody waits for its end, for reads end it at once.
+GROUP_S: Final = 0.25
+# More are stored at once, so that the thread doesn't hold the interpreter for long, ...
+GROUP_EVENTS_MAX: Final = 400
+GROUP_BYTES_MAX: Final = 4 * MIB  # ... and what waits takes little memory: data of results.
 RECENT_BYTES_MAX: Final = 8 * MIB  # of the newest results; beyond it the oldest are only on disk
 _JOB_BYTES: Final = 1_000  # what a job takes there besides its segments, about
 _STALE_MAX: Final = 1_024  # entries of dropped segments, beyond as many as there are others
@@ -114,6 +121,10 @@ class ResultWriter:
         self._recent = Recent()
         self._stored_index = results.applied_index
         self._events: list[Stamped] = []
+        self._bytes = 0  # of data in them
+        self._unstored: deque[Group] = deque()  # of the thread: what found no space
+        self.written_bytes = 0  # by this process, about
+        self._waits_for_space = False
         self._index = results.applied_index
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -125,10 +136,12 @@ class ResultWriter:
 
     def store(self, events: Sequence[Stamped], applied_index: int) -> None:
         """Take the events of one entry; what the store has from an earlier run is passed over."""
+        size = 0
         for stamped in events:
             match stamped.event:
                 case Recorded():
                     self._recent.add(stamped.event)
+                    size += len(stamped.event.segment.data)
                 case JobReopened(job=job):
                     self._recent.drop(job)
                 case JobForgotten(job=job):
@@ -140,8 +153,9 @@ class ResultWriter:
             return
         self._index = applied_index
         self._events += events
+        self._bytes += size
         # An entry without events is noted along with the next one that has some.
-        if len(self._events) >= GROUP_EVENTS_MAX:
+        if len(self._events) >= GROUP_EVENTS_MAX or self._bytes >= GROUP_BYTES_MAX:
             self._flush()
         elif self._events and self._timer is None:
             self._timer = self._loop.call_later(GROUP_S, self._flush)
@@ -151,22 +165,66 @@ class ResultWriter:
             self._timer.cancel()
             self._timer = None
         if self._events and not self._closed:
-            events, self._events = self._events, []
-            self._loop.run_in_executor(
-                self._thread, self._results.store, events, self._index
-            ).add_done_callback(self._on_done)
+            events, self._events, self._bytes = self._events, [], 0
+            self._store_in_thread([(events, self._index)])
+
+    def _store_in_thread(self, groups: list[Group]) -> None:
+        self._loop.run_in_executor(self._thread, self._store, groups).add_done_callback(
+            self._on_stored
+        )
+
+    def _store(self, groups: list[Group]) -> bool:
+        """In the thread, after what found no space before. False if something waits for space: then
+        it stays in order, and memory answers for it as far as it reaches. It is bounded by what
+        the ledger, on the same disk, could still write."""
+        self._unstored += groups
+        try:
+            while self._unstored:
+                self._results.store(*self._unstored[0])
+                events, _ = self._unstored.popleft()
+                self.written_bytes += sum(map(_row_bytes, events))
+        except NoSpace:
+            return False
+        return True
+
+    def _on_stored(self, done: asyncio.Future[bool]) -> None:
+        self._on_done(done)
+        if done.cancelled() or done.exception() is not None or done.result() or self._closed:
+            return
+        if not self._waits_for_space:
+            self._waits_for_space = True
+            self._loop.call_later(SPACE_RETRY_S, self._retry)
+
+    def _retry(self) -> None:
+        self._waits_for_space = False
+        if not self._closed:
+            self._store_in_thread([])
 
     def make_durable(self, done: Callable[[], None]) -> None:
         """Call `done` once all that was handed to `store` is durable."""
         self._flush()
-        storing = self._loop.run_in_executor(self._thread, self._results.checkpoint, self._index)
+        storing = self._loop.run_in_executor(self._thread, self._checkpoint, self._index)
 
-        def on_stored(stored: asyncio.Future[None]) -> None:
+        def on_stored(stored: asyncio.Future[bool]) -> None:
             self._on_done(stored)
-            if not stored.cancelled() and stored.exception() is None:
+            if stored.cancelled() or stored.exception() is not None:
+                return
+            if stored.result():
                 done()
+            elif not self._closed:
+                self._loop.call_later(SPACE_RETRY_S, self.make_durable, done)
 
         storing.add_done_callback(on_stored)
+
+    def _checkpoint(self, index: int) -> bool:
+        """In the thread. False if there is no space for it."""
+        if not self._store([]):
+            return False
+        try:
+            self._results.checkpoint(index)
+        except NoSpace:
+            return False
+        return True
 
     # --- what this peer has not seen happen ---
 
@@ -181,6 +239,7 @@ class ResultWriter:
         upto, jobs = state.command_index, known_jobs(state)
 
         def jump() -> dict[JobId, Gap]:
+            self._unstored.clear()  # what the state stands for is fetched from others
             self._results.jump(index, jobs, upto)
             return self._results.gaps()
 
@@ -227,7 +286,7 @@ class ResultWriter:
         if closed and self._gaps.get(job) == gap:
             del self._gaps[job]
 
-    def _on_done(self, done: asyncio.Future[None]) -> None:
+    def _on_done(self, done: asyncio.Future[bool]) -> None:
         error = None if done.cancelled() else done.exception()
         if error is not None:
             self._on_failed(error)
@@ -257,6 +316,13 @@ def known_jobs(state: LedgerState) -> dict[JobId, KnownJob]:
     return {
         job.id: KnownJob(job.segments, job.ended_wall_ms, job.full) for job in state.jobs.values()
     }
+
+
+def _row_bytes(stamped: Stamped) -> int:
+    """What an event takes in the store, about, and once more in the store's own log."""
+    event = stamped.event
+    data = len(event.segment.data) if isinstance(event, Recorded) else 0
+    return 2 * (data + _ROW_BYTES)
 
 
 def _size(segment: Segment) -> int:

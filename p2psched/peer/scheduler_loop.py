@@ -44,7 +44,7 @@ from p2psched.model.commands import (
     Recorded,
     Stamped,
 )
-from p2psched.model.errors import Unavailable
+from p2psched.model.errors import NoSpace, Unavailable
 from p2psched.model.execution import Committed, ExecutorEvent
 from p2psched.model.ids import JobId, PeerId
 from p2psched.peer.result_writer import ResultWriter
@@ -53,6 +53,7 @@ from p2psched.ports.executor import Executor
 from p2psched.ports.ledger import Ledger
 
 CLOCK_PERIOD_S: Final = 0.1
+RENEW_RETRY_S: Final = 0.5
 _CHANGES: Final = (
     Recorded,
     JobEnded,
@@ -110,8 +111,8 @@ class SchedulerLoop:
         while True:
             await asyncio.sleep(CLOCK_PERIOD_S)
             now_ms = self._clock.now_ms()
-            ages = self.ledger.contacts()
-            self._step(Clocked(now_ms, {peer: now_ms - age for peer, age in ages.items()}))
+            heard = {peer: now_ms - age for peer, age in self.ledger.contacts().items()}
+            self._step(Clocked(now_ms, heard, self.ledger.full()))
 
     def stop(self) -> None:
         self._stopped = True
@@ -259,9 +260,16 @@ class SchedulerLoop:
                     if future is not None and not future.done():
                         future.set_result(outcome)
                 case RenewIncarnation():
-                    # Rare, and nothing of ours may go on before it is on disk.
-                    number = self._next_incarnation()
-                    self._loop.call_soon(self._step, Renewed(self._clock.now_ms(), number))
+                    self._renew()
+
+    def _renew(self) -> None:
+        """Rare, and nothing of ours may go on before it is on disk; on a full one it waits."""
+        try:
+            number = self._next_incarnation()
+        except NoSpace:
+            self._loop.call_later(RENEW_RETRY_S, self._renew)
+        else:
+            self._loop.call_soon(self._step, Renewed(self._clock.now_ms(), number))
 
     def _store(self, effect: Store) -> None:
         self._results.store(effect.events, effect.applied_index)

@@ -4,12 +4,13 @@ or has grown a little and the last one is old.
 The state is taken as of one entry, a piece a turn of the loop (`core.capture`); then the result
 store is made durable up to it (what leaves the log can't be applied again), then the snapshot is
 written, both in other threads. Only then the log hears of it. One at a time; a failure ends the
-peer, as that of any other write.
+peer, as that of any other write. One that finds no space is given up, and another is made later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,13 @@ from typing import Final
 from p2psched.core.raft.engine import RaftEngine
 from p2psched.model.raft import Snapshot
 from p2psched.store.snapshots import SnapshotFiles, described
+from p2psched.store.space import is_no_space
+
+log = logging.getLogger(__name__)
 
 # While a follower takes the last one a new one would make it begin anew: it may be late by this.
 PATIENCE: Final = 4
+SPACE_RETRY_S: Final = 10.0
 
 # A quiet cluster makes one an hour, if it is worth it: less of the log to read at the next start.
 OLD_S: Final = 3_600
@@ -56,6 +61,7 @@ class SnapshotMaker:
         self._now_s = now_s
         self._made_s = now_s()  # the newest of this process, or its start
         self._under_way = False
+        self._not_before_s = 0.0
         self._closed = False
 
     def look(self) -> None:
@@ -67,7 +73,9 @@ class SnapshotMaker:
             due_bytes *= PATIENCE
         if self._now_s() - self._made_s >= OLD_S:
             due_bytes //= OLD_SHARE
-        if self._under_way or engine.bytes_since_snapshot < due_bytes:
+        if self._under_way or self._loop.time() < self._not_before_s:
+            return
+        if engine.bytes_since_snapshot < due_bytes:
             return
         head = engine.describe()
         if head is not None and not self._closed:
@@ -103,7 +111,10 @@ class SnapshotMaker:
             return
         self._made_s = self._now_s()
         error = done.exception()
-        if isinstance(error, Exception):
+        if is_no_space(error):  # what was half written is gone again
+            log.warning("snapshot-put-off", extra={"reason": str(error)})
+            self._not_before_s = self._loop.time() + SPACE_RETRY_S
+        elif isinstance(error, Exception):
             self._on_failed(error)
         elif error is None:
             self._on_saved(done.result())

@@ -17,6 +17,8 @@ from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.raft_loop import RaftLedger
+from p2psched.peer.result_writer import ResultWriter
+from p2psched.store.blobs import BlobFiles
 
 # Of large results whose copies are counted for one status. A few milliseconds.
 COUNTED_MAX: Final = 10_000
@@ -33,8 +35,8 @@ def status_of(
     timing: str,
     uptime_ms: int,
     event_loop: str,
-    blob_bytes: int,
-    jobs_lacking: int,
+    blobs: BlobFiles,
+    results: ResultWriter,
 ) -> StatusAnswer:
     """One peer's view, without asking anybody."""
     raft, machine = ledger.engine.raft, scheduler.machine
@@ -67,14 +69,18 @@ def status_of(
         + sum(c.received_bytes for c in incoming),
         event_loop=event_loop,
         leaderless_ms=ledger.leaderless_ms_max,
-        blob_bytes=blob_bytes,
+        blob_bytes=blobs.total_bytes,
         snapshot_index=raft.snapshot.index if raft.snapshot is not None else 0,
         first_index=raft.base_index + 1,
-        jobs_lacking=jobs_lacking,
+        jobs_lacking=results.gap_count,
         frames_sent=sum(s.sent for s in outgoing) + sum(c.sent_count for c in incoming),
         blobs_short=blobs_short,
         blobs_counted=blobs_counted,
         forgotten_known=len(machine.forgotten),
+        written_log=ledger.store.written_bytes,
+        written_snapshots=ledger.store.snapshots.written_bytes,
+        written_results=results.written_bytes,
+        written_blobs=blobs.written_bytes,
         peers_live=sum(row.live for row in machine.peers.values()),
         timing=timing,
         level=machine.level,

@@ -61,3 +61,7 @@ class Ledger(Protocol):
     def contacts(self) -> Mapping[PeerId, int]:
         """On the coordinator: peer -> milliseconds since it was last heard. Elsewhere empty."""
         ...
+
+    def full(self) -> frozenset[PeerId]:
+        """On the coordinator: peers whose disks are full, as far as they said so."""
+        ...

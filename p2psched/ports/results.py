@@ -69,8 +69,9 @@ class Results(Protocol):
 
     def store(self, events: Sequence[Stamped], applied_index: int) -> None:
         """Keep `events` and note `applied_index`, both or neither after a crash. Entries at or
-        below the store's own applied index must not be handed over again. `JobForgotten` takes
-        everything of a job away, `JobReopened` the results of its tasks so far."""
+        below the store's own applied index must not be handed over again. `JobAdded` is the first
+        event of a job, if it comes. `JobForgotten` takes everything of a job away, `JobReopened`
+        the results of its tasks so far."""
         ...
 
     def segments(self, job: JobId, position: int, bytes_max: int) -> Page:

@@ -15,13 +15,15 @@ from typing import Final
 
 from p2psched.model import chunks, items, values
 from p2psched.model.blob import BlobRef, ResultBlob, outputs_of
-from p2psched.model.errors import ResultLost, Unavailable
+from p2psched.model.errors import NoSpace, ResultLost, Unavailable
 from p2psched.model.execution import Ended, ExecutorEvent, Progress
 from p2psched.model.job import Cause, Segment
 from p2psched.model.taskset import TaskSet
 from p2psched.ports.blobs import Blobs
 
 FILES_PER_CALL: Final = 1024
+
+Lost = dict[BlobRef, tuple[Cause, str]]  # what could not be kept, and why
 
 
 def result_blobs(start: int, chunk: bytes) -> tuple[ResultBlob, ...]:
@@ -86,7 +88,7 @@ class Adopter:
         del self._waiting[:count]
         return events
 
-    async def _keep(self, refs: set[BlobRef]) -> dict[BlobRef, str]:
+    async def _keep(self, refs: set[BlobRef]) -> Lost:
         """Take files into the store. Returns those that could not be kept, and why."""
         ordered = sorted(refs, key=lambda ref: ref.digest)
         try:
@@ -95,12 +97,13 @@ class Adopter:
             pass
         else:
             return {}
-        lost = {}
+        lost: Lost = {}
         for ref in ordered:  # one by one: the others may have room
             try:
                 await self._adopt([ref])
             except (Unavailable, ResultLost, ValueError, OSError) as error:
-                lost[ref] = str(error)
+                full = isinstance(error, NoSpace)
+                lost[ref] = Cause.NO_SPACE if full else Cause.TOO_LARGE, str(error)
                 (self._spill / str(ref)).unlink(missing_ok=True)
         return lost
 
@@ -127,7 +130,7 @@ def _blobs_of(event: ExecutorEvent) -> list[ResultBlob]:
             return [blob for segment in segments for blob in segment.blobs]
 
 
-def _without(event: ExecutorEvent, lost: dict[BlobRef, str]) -> ExecutorEvent:
+def _without(event: ExecutorEvent, lost: Lost) -> ExecutorEvent:
     """The same event, where tasks whose blobs are lost have failed."""
     match event:
         case Ended():
@@ -137,7 +140,7 @@ def _without(event: ExecutorEvent, lost: dict[BlobRef, str]) -> ExecutorEvent:
             return Progress(event.batch, tuple(parts))
 
 
-def _failed(segment: Segment, lost: dict[BlobRef, str]) -> list[Segment]:
+def _failed(segment: Segment, lost: Lost) -> list[Segment]:
     why = {blob.index: lost[blob.ref] for blob in segment.blobs if blob.ref in lost}
     if not why:
         return [segment]
@@ -145,8 +148,9 @@ def _failed(segment: Segment, lost: dict[BlobRef, str]) -> list[Segment]:
     for index in segment.tasks:
         (part,) = segment.parts(TaskSet.of(index, index + 1))
         if part.start in why:
-            text = f"the result was made and could not be kept on this peer: {why[part.start]}"
+            cause, reason = why[part.start]
+            text = f"the result was made and could not be kept on this peer: {reason}"
             data = chunks.pack([items.pack({"message": text})])
-            part = Segment(part.start, part.stop, Cause.TOO_LARGE, data, part.busy_us)
+            part = Segment(part.start, part.stop, cause, data, part.busy_us)
         parts.append(part)
     return parts

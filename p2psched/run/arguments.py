@@ -18,7 +18,7 @@ from typing import Final
 
 from p2psched.model import chunks, limits, values
 from p2psched.model.blob import BlobRef
-from p2psched.model.errors import Unavailable
+from p2psched.model.errors import NoSpace, Unavailable
 from p2psched.model.execution import Batch
 from p2psched.model.job import FunctionWork, ProgramWork, blobs_of
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -78,7 +78,7 @@ class ArgumentReader:
 
     async def parts(self, batch: Batch) -> AsyncIterator[Part]:
         """Each is ready to run: what it needs is on this peer's disk. Raises ValueError for
-        damaged arguments, ResultLost if a blob is nowhere, Unavailable without space for it."""
+        damaged arguments, ResultLost if a blob is nowhere, NoSpace without room for it."""
         work = batch.spec.work
         if isinstance(work, ProgramWork):
             refs = [file.data for file in work.files if isinstance(file.data, BlobRef)]
@@ -119,10 +119,12 @@ class ArgumentReader:
             await self._fetch(list(dict.fromkeys(found)))
 
     async def _fetch(self, refs: list[BlobRef]) -> None:
-        """A disk that is full may have room soon: other tasks end, old jobs are forgotten."""
+        """Busy is over soon. On a full disk nothing waits: the tasks go to another peer."""
         for attempt in range(1, FETCH_TRIES + 1):
             try:
                 await self._blobs.fetch(refs)
+            except NoSpace:
+                raise
             except Unavailable as error:
                 if attempt == FETCH_TRIES:
                     raise

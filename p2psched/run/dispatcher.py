@@ -27,7 +27,7 @@ from p2psched.run.host.report import FLUSH_NS
 from p2psched.run.host.shared import State, pieces
 from p2psched.run.host_handle import LOOK_S, HostHandle, Running, refusal
 from p2psched.run.hosts import Hosts
-from p2psched.run.supply import Supply
+from p2psched.run.supply import Lack, Supply
 
 # When no host can be had, it is tried again after this.
 RESTART_S: Final = 0.1
@@ -98,7 +98,8 @@ class Dispatcher:
             return
         if blobs_of(batch.spec.work):
             if self._supply is None:
-                self._refuse(batch.id, batch.tasks, "this peer has no store for large data yet")
+                lack = Lack("this peer has no store for large data yet")
+                self._refuse(batch.id, batch.tasks, lack)
                 return
             if not self._supply.is_at_hand(batch):
                 self._supply.get_ready(batch, self._on_ready)
@@ -155,7 +156,8 @@ class Dispatcher:
             try:
                 part = inline_part(work, batch.tasks)
             except ValueError as error:
-                self._refuse(batch.id, batch.tasks, f"the job's arguments can't be read: {error}")
+                lack = Lack(f"the job's arguments can't be read: {error}")
+                self._refuse(batch.id, batch.tasks, lack)
                 return True
         else:
             part = Part([], batch.tasks, last=True)
@@ -177,10 +179,10 @@ class Dispatcher:
             self._arm(host, running, LOOK_S)
         return True
 
-    def _on_ready(self, batch: Batch, refusal: str) -> None:
+    def _on_ready(self, batch: Batch, lack: Lack | None) -> None:
         """A batch with large data has its first part here, or can't have it."""
-        if refusal:
-            self._refuse(batch.id, batch.tasks, refusal)
+        if lack is not None:
+            self._refuse(batch.id, batch.tasks, lack)
         else:
             self._queue.append(batch)
             self._dispatch()
@@ -191,11 +193,11 @@ class Dispatcher:
         assert running.rest is not None
         running.is_fed = True
 
-        def on_part(part: Part | str) -> None:
+        def on_part(part: Part | Lack) -> None:
             running.is_fed = False
             if host.running is not running or running.stopping:
                 return
-            if isinstance(part, str):
+            if isinstance(part, Lack):
                 host.running = None
                 self._refuse(running.batch.id, running.left, part, running)
                 return
@@ -205,10 +207,10 @@ class Dispatcher:
         self._supply.next(running.batch.id, running.rest, on_part)
 
     def _refuse(
-        self, batch: int, tasks: TaskSet, message: str, running: Running | None = None
+        self, batch: int, tasks: TaskSet, lack: Lack, running: Running | None = None
     ) -> None:
         """Tasks that can't start end a batch."""
-        self._emit(refusal(batch, tasks, message))
+        self._emit(refusal(batch, tasks, lack.text, lack.cause))
         if running is None:
             self._emit(Ended(batch, EMPTY))
         else:

@@ -237,11 +237,13 @@ def _file_words(file: SentFile) -> tuple[object, ...]:
     return file.name, file.mode, len(data), blob
 
 
-def refusal(batch: int, tasks: TaskSet, message: str) -> Progress:
-    """Tasks that can't start, here or elsewhere."""
+def refusal(
+    batch: int, tasks: TaskSet, message: str, cause: Cause = Cause.NOT_STARTABLE
+) -> Progress:
+    """Tasks that can't start: here, or, by most causes, anywhere."""
     item = items.pack({"message": message})
     segments = tuple(
-        Segment(start, stop, Cause.NOT_STARTABLE, chunks.pack([item] * (stop - start)))
+        Segment(start, stop, cause, chunks.pack([item] * (stop - start)))
         for start, stop in tasks.ranges
     )
     return Progress(batch, segments)

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
-from p2psched.model.errors import P2PSchedError
+from p2psched.model.errors import NoSpace, P2PSchedError
 from p2psched.model.execution import Batch
+from p2psched.model.job import Cause
 from p2psched.run.arguments import ArgumentReader, Part
 
-OnPart = Callable[[Part | str], None]
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Why there is nothing to run."""
+
+    text: str
+    cause: Cause = Cause.NOT_STARTABLE
+
+
+OnPart = Callable[[Part | Lack], None]
 Ready = tuple[Part, AsyncIterator[Part]]
 
 
@@ -33,15 +44,15 @@ class Supply:
         """True if it needs nothing that is not here: then it needn't get ready."""
         return self._reader.is_at_hand(batch)
 
-    def get_ready(self, batch: Batch, on_ready: Callable[[Batch, str], None]) -> None:
-        """`on_ready` gets why it can't run, or nothing; then `take` it."""
+    def get_ready(self, batch: Batch, on_ready: Callable[[Batch, Lack | None], None]) -> None:
+        """`on_ready` gets why it can't run, or None; then `take` it."""
         parts = self._reader.parts(batch)
 
-        def on_part(part: Part | str) -> None:
+        def on_part(part: Part | Lack) -> None:
             del self._waiting[batch.id]
             if isinstance(part, Part):
                 self._ready[batch.id] = part, parts
-            on_ready(batch, part if isinstance(part, str) else "")
+            on_ready(batch, part if isinstance(part, Lack) else None)
 
         self._waiting[batch.id] = batch
         self.next(batch.id, parts, on_part)
@@ -68,12 +79,13 @@ class Supply:
         return self._waiting.pop(batch, None)
 
     async def _bring(self, batch: int, parts: AsyncIterator[Part], on_part: OnPart) -> None:
-        found: Part | str
+        found: Part | Lack
         try:
             found = await anext(parts)
         except ValueError as error:
-            found = f"the job's arguments can't be read: {error}"
+            found = Lack(f"the job's arguments can't be read: {error}")
         except (P2PSchedError, OSError) as error:
-            found = f"what the task needs can't be brought to this peer: {error}"
+            cause = Cause.NO_SPACE if isinstance(error, NoSpace) else Cause.NOT_STARTABLE
+            found = Lack(f"what the task needs can't be brought to this peer: {error}", cause)
         del self._tasks[batch]
         on_part(found)

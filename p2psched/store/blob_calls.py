@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from p2psched.model.errors import Refused, Unavailable
+from p2psched.model.errors import NoSpace, Refused
 from p2psched.store.files import sync_folder
+from p2psched.store.space import NO_SPACE, space_of
 
 log = logging.getLogger(__name__)
 
 Bytes = bytes | bytearray | memoryview
 
-_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SPACE_RETRY_S: Final = 5.0
 
@@ -88,19 +88,26 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
     return data
 
 
-def no_space(size: int, folder: Path) -> Unavailable:
-    return Unavailable(
+def no_space(size: int, folder: Path) -> NoSpace:
+    return NoSpace(
         f"no space: {size:,} more bytes are needed in {folder} of this peer: free some there",
         retry_after_s=_SPACE_RETRY_S,
     )
 
 
+def check_space(folder: Path, needed: int) -> None:
+    """Raises NoSpace unless that many bytes are free."""
+    free = space_of(folder).free_bytes
+    if needed > free:
+        raise no_space(needed - free, folder)
+
+
 @contextlib.contextmanager
 def telling_space(size: int, folder: Path) -> Iterator[None]:
-    """Turn a full disk into Unavailable; other errors of the disk pass."""
+    """Turn a full disk into NoSpace; other errors of the disk pass."""
     try:
         yield
     except OSError as fault:
-        if fault.errno in _NO_SPACE:
+        if fault.errno in NO_SPACE:
             raise no_space(size, folder) from fault
         raise

@@ -36,8 +36,8 @@ from p2psched.model.errors import Unavailable
 from p2psched.model.limits import GIB, MIB
 from p2psched.store.blob_calls import (
     FileCalls,
+    check_space,
     make_folders,
-    no_space,
     open_plain,
     restore_folders,
     telling_space,
@@ -45,6 +45,7 @@ from p2psched.store.blob_calls import (
 from p2psched.store.blob_incoming import Incoming
 from p2psched.store.blob_reads import BlobReads, NotHere, Unsound
 from p2psched.store.files import refusing, sync_folder
+from p2psched.store.space import LEAST_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,6 @@ IDLE_MS: Final = 60_000  # an incoming blob that rests for longer gives its plac
 INCOMING_KEPT_S: Final = 24 * 3600.0  # half a blob that nobody went on with is removed after that
 DAMAGED_KEPT_MAX: Final = 4  # files
 DAMAGED_BYTES_MAX: Final = 1 * GIB
-SPACE_LEFT_MIN: Final = 64 * MIB  # what comes in must leave that much to the ledger
 SYNC_THREADS: Final = 8  # syncs of one group of files that wait for the disk together
 RANGE_BYTES_MAX: Final = 64 * MIB  # of one `read_range`
 
@@ -81,9 +81,11 @@ class BlobFiles:
         self._now_ms = now_ms
         self._calls = calls if calls is not None else FileCalls()
         self.on_damaged = on_damaged
+        self.space_left_min = LEAST_BYTES  # what comes in must leave that much to the ledger
         self._lock = threading.RLock()
         self._known: dict[bytes, _Known] = {}
         self._bytes = 0
+        self.written_bytes = 0  # of blobs that became whole here, by this process
         self._incoming: dict[bytes, Incoming] = {}
         self._reads = BlobReads(folder)
         self._syncs = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="blob-sync")
@@ -210,6 +212,7 @@ class BlobFiles:
         with self._lock:
             for ref, _ in synced:
                 self._know(ref.digest, ref.size)
+                self.written_bytes += ref.size
 
     def begin(self, ref: BlobRef, listed: bytes) -> Incoming:
         """Where the chunks of a blob go; the same for all who bring it. `listed` are the digests of
@@ -275,11 +278,8 @@ class BlobFiles:
             raise Unavailable(
                 f"busy: {INCOMING_MAX} blobs are on their way to this peer; try again in a while"
             )
-        space = os.statvfs(self.folder)
-        free = space.f_bavail * space.f_frsize
         promised = sum(incoming.left_bytes for incoming in self._incoming.values())
-        if ref.size + promised + SPACE_LEFT_MIN > free:
-            raise no_space(ref.size + promised + SPACE_LEFT_MIN - free, self.folder)
+        check_space(self.folder, ref.size + promised + self.space_left_min)
         given_up = resting[: max(0, excess)]
         for old in given_up:
             del self._incoming[old.ref.digest]

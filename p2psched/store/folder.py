@@ -95,7 +95,7 @@ class DataFolder:
             try:
                 is_new = not (path / "identity").exists()
                 if not is_new:
-                    identity = _load(path)
+                    identity = read_identity(path)
                 else:
                     identity = _new_identity(path.resolve().name if name is None else name)
                     _save(path, identity)
@@ -317,17 +317,25 @@ def _new_identity(name: str) -> Identity:
 
 def _save(path: Path, identity: Identity) -> None:
     fields = {**msgspec.structs.asdict(identity), "crc": _crc(identity)}
-    data = json.dumps(fields, indent=1).encode() + b"\n"
-    replace_file(path / "identity", data, durable=True)
+    replace_file(path / "identity", _text_of(fields), durable=True)
 
 
-def _load(path: Path) -> Identity:
+def _text_of(fields: object) -> bytes:
+    return json.dumps(fields, indent=1).encode() + b"\n"
+
+
+def read_identity(path: Path) -> Identity:
+    """Of a data folder, which is not locked for that. Raises Damaged, Refused, OSError."""
     try:
         data, _ = read_file(path / "identity", _IDENTITY_BYTES_MAX)
         fields = json.loads(data)
         if isinstance(fields, dict) and isinstance(fields.get("format"), int):
             _check_format(path, fields["format"])
         identity = msgspec.convert(fields, Identity)
+        # A name of a field that is damaged would leave it at its default, and a newer version has
+        # another format; a file that is cut or blurred without harm is on a bad disk all the same.
+        if data != _text_of(fields) or fields.keys() - {*Identity.__struct_fields__, "crc"}:
+            raise ValueError("it is not as it was written")
         if fields.get("crc") != _crc(identity):
             raise ValueError("the checksum does not match")
     except (ValueError, RecursionError) as fault:

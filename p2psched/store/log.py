@@ -33,12 +33,12 @@ from p2psched.ports.disk import AppendFile, Disk
 from p2psched.store.recovery import ADVICE, Findings, read_segments
 from p2psched.store.segments import HEADER_BYTES, GroupEncoder, encode_header, segment_name
 from p2psched.store.snapshots import KEPT, SnapshotFiles, Standing, find_standing
+from p2psched.store.space import NO_SPACE, NoRoom, no_room
 
 # Compaction removes whole segments: they must be small beside what is kept.
 SEGMENT_BYTES_MAX: Final = 8 * MIB
 # Offsets are 32 bits; a segment ends with the group that goes over its maximum.
 _SEGMENT_BYTES_LIMIT: Final = 1 << 30
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,7 @@ class Recovered:
     files: int
     snapshot: Snapshot | None = None
     state: bytes = b""  # that the snapshot stands for
+    removed: str = ""  # the last segment, of which not even the header was whole
     damaged: tuple[str, ...] = ()  # newer snapshots that were not sound; an older one stood in
 
 
@@ -70,6 +71,7 @@ class LogStore:
         self._previous = found.previous
         self._seed = found.seed
         self._poison = ""
+        self.written_bytes = 0  # by this process, without the snapshots
         self.snapshots = SnapshotFiles(disk)
         self._file: AppendFile
         if self._number == 0:
@@ -111,6 +113,7 @@ class LogStore:
             hard_state=found.hard_state,
             entries=entries,
             torn_bytes=found.torn_bytes,
+            removed=found.remove or "",
             files=len(store._older) + 1,
             snapshot=standing.snapshot,
             state=standing.state,
@@ -128,8 +131,8 @@ class LogStore:
         """Append, in this order: the hard state, "entries from `truncate_from` on are void",
         `entries`. One write call; not durable before `sync`.
 
-        Raises OSError. With ENOSPC or EDQUOT nothing was stored and the same call may be repeated
-        when there is space; after any other error the store is poisoned.
+        Raises NoRoom if there is no space: then nothing was stored, and the same call may be
+        repeated. OSError for all else, and the store is poisoned.
         """
         self._check()
         last_index = self._last_index
@@ -244,17 +247,19 @@ class LogStore:
             self._file.write(data)
         except OSError as error:
             self._on_write_failed(error)
-            raise
+            raise no_room(error) from error
         if self._size == HEADER_BYTES and self._number > 1:
             self._starts.setdefault(self._number, self._last_index)
         self._size += len(data)
+        self.written_bytes += len(data)
         self._previous = group.previous
 
     def _on_write_failed(self, error: OSError) -> None:
-        """Take back a part of a group that found no space; poison the store for other reasons."""
+        """Take back a part of a group that found no space. Raises any other error, and one of
+        taking back, and poisons the store then."""
         self._poison = f"a write failed: {error}"
-        if error.errno not in _NO_SPACE:
-            return
+        if error.errno not in NO_SPACE:
+            raise error
         name = segment_name(self._number)
         self._file.close()
         self._disk.truncate(name, self._size)
@@ -269,10 +274,11 @@ class LogStore:
             file = self._new_segment()
         except OSError as error:
             self._poison = f"a new segment could not be made: {error}"
-            if error.errno in _NO_SPACE:
-                self._disk.remove(segment_name(self._number + 1))
-                self._poison = ""
-            raise
+            if error.errno not in NO_SPACE:
+                raise
+            self._disk.remove(segment_name(self._number + 1))
+            self._poison = ""
+            raise no_room(error) from error
         self._file.close()
         self._file = file
         self._older[self._number] = self._size
@@ -309,7 +315,7 @@ class LogStore:
             self.write(hard_state=self._hard_state, truncate_from=None, entries=())
         except OSError as error:
             # A full disk must not keep a peer from reading what it has.
-            if error.errno not in _NO_SPACE:
+            if not isinstance(error, NoRoom):
                 raise
         self.sync()
 

@@ -8,14 +8,18 @@ from p2psched.store.log import LogStore
 
 def perform(store: LogStore, persist: Persist) -> None:
     """Write; durable only after `store.sync`, but for a snapshot that is put in the log's place.
-    Raises OSError, or Damaged if the disk gives back another snapshot than it was given."""
-    if persist.piece is not None:
-        store.snapshots.take_piece(persist.piece.snapshot, persist.piece.offset, persist.piece.data)
+    Raises NoRoom (do the same again later), OSError, or Damaged if the disk gives back another
+    snapshot than it was given."""
+    # A piece that finds no space is taken again, and what was written before it too: a hard state
+    # may be written twice, entries may not.
+    assert persist.piece is None or not persist.entries
     store.write(
         hard_state=persist.hard_state,
         truncate_from=persist.truncate_from,
         entries=persist.entries,
     )
+    if persist.piece is not None:
+        store.snapshots.take_piece(persist.piece.snapshot, persist.piece.offset, persist.piece.data)
     if persist.install is not None:
         store.snapshots.install(persist.install)
         store.reset(persist.install)

@@ -93,9 +93,10 @@ def _segment_numbers(disk: Disk) -> list[int]:
     numbers = sorted(int(match[1]) for name in disk.names() if (match := _NAME.fullmatch(name)))
     for position, number in enumerate(numbers, start=numbers[0] if numbers else 1):
         if number != position:
+            missing = segment_name(position)
             raise Damaged(
-                f"the log has no file {segment_name(position)}, but {segment_name(numbers[-1])}. "
-                f"{ADVICE}"
+                f"the log has no file {missing}, but {segment_name(numbers[-1])}. {ADVICE}",
+                file=missing,
             )
     return numbers
 
@@ -189,4 +190,5 @@ def _start(record: Record, found: Findings, number: int) -> None:
 
 
 def _damaged(name: str, offset: int, what: str) -> Damaged:
-    return Damaged(f"{name} is damaged at byte {offset}: {what}. {ADVICE}")
+    text = f"{name} is damaged at byte {offset}: {what}. {ADVICE}"
+    return Damaged(text, file=name, offset=offset)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from p2psched.model import limits
+from p2psched.model.errors import NoSpace, Unavailable
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 DAMAGED_KEPT_MAX: Final = 3  # files set aside, for people to look at; the oldest goes first
 # The structure of a file up to this size is checked at open: 20 ms from memory, 2 s from a slow
 # card. In a larger one damage is found by the read that meets it.
@@ -29,24 +30,27 @@ _JOURNAL_BYTES_MAX: Final = 8 * limits.MIB  # the write-ahead log shrinks to thi
 # Free pages stay for what comes next; what is beyond is given back, a little with each store.
 FREE_BYTES_MAX: Final = 8 * limits.MIB
 GIVEN_BACK_BYTES: Final = 4 * limits.MIB
-_TABLES: Final = ("applied", "history", "lacking", "segment", "spec")
+_TABLES_3: Final = ("applied", "history", "lacking", "segment", "spec")
+_TABLES: Final = ("applied", "history", "job", "job_number", "lacking", "segment")
 _SCHEMA: Final = """
 BEGIN;
-CREATE TABLE applied (one INTEGER PRIMARY KEY CHECK (one = 1), entry INTEGER NOT NULL);
-INSERT INTO applied VALUES (1, 0);
+CREATE TABLE applied (
+    one INTEGER PRIMARY KEY CHECK (one = 1), entry INTEGER NOT NULL, indexed INTEGER NOT NULL);
+INSERT INTO applied VALUES (1, 0, 0);
+CREATE TABLE job (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, crc INTEGER NOT NULL, spec BLOB NOT NULL);
+CREATE TABLE job_number (id TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE segment (
-    job TEXT NOT NULL, position INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
+    job INTEGER NOT NULL, position INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
     cause TEXT NOT NULL, busy_us INTEGER NOT NULL, "grant" INTEGER NOT NULL, peer TEXT NOT NULL,
-    crc INTEGER NOT NULL, data BLOB NOT NULL, blobs BLOB NOT NULL);
-CREATE UNIQUE INDEX segment_position ON segment (job, position, start);
-CREATE INDEX segment_start ON segment (job, start);
+    crc INTEGER NOT NULL, data BLOB NOT NULL, blobs BLOB NOT NULL,
+    PRIMARY KEY (job, position, start));
+CREATE INDEX segment_start ON segment (job, start) WHERE position > 0;
 CREATE TABLE history (
-    id INTEGER PRIMARY KEY, idx INTEGER NOT NULL, job TEXT NOT NULL, at_ms INTEGER NOT NULL,
-    wall_ms INTEGER NOT NULL, kind TEXT NOT NULL, crc INTEGER NOT NULL, event BLOB NOT NULL);
-CREATE INDEX history_job ON history (job, idx);
-CREATE TABLE spec (job TEXT PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID;
+    job INTEGER NOT NULL, last INTEGER NOT NULL, place INTEGER NOT NULL, crc INTEGER NOT NULL,
+    events BLOB NOT NULL, PRIMARY KEY (job, last, place));
 CREATE TABLE lacking (job TEXT PRIMARY KEY, upto INTEGER NOT NULL, positions INTEGER NOT NULL);
-PRAGMA user_version = 3;  -- SCHEMA_VERSION
+PRAGMA user_version = 4;  -- SCHEMA_VERSION
 COMMIT;
 """
 _FILES: Final = ("-wal", "-shm", "")  # of one database; the log goes first when it is set aside
@@ -54,6 +58,10 @@ _FILES: Final = ("-wal", "-shm", "")  # of one database; the log goes first when
 
 class Unsound(Exception):
     """The file is no database that we can trust; the text says why."""
+
+
+class Outdated(Unsound):
+    """It is of the schema before this one, and may be brought into it (`results_upgrade`)."""
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -90,6 +98,8 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if not tables and version == 0:
         db.executescript(_SCHEMA)
+    elif tables == _TABLES_3 and version == 3:
+        raise Outdated("schema 3 is that of an older version")
     elif tables != _TABLES or version != SCHEMA_VERSION:
         raise Unsound(f"schema {version} is not ours ({SCHEMA_VERSION})")
     elif path.stat().st_size <= OPEN_CHECK_BYTES_MAX:
@@ -132,6 +142,13 @@ def is_environment(fault: sqlite3.Error) -> bool:
         sqlite3.SQLITE_LOCKED,
         sqlite3.SQLITE_NOMEM,
     }
+
+
+def environment_error(doing: str, path: Path, fault: sqlite3.Error) -> Unavailable:
+    """What is told of such a fault: NoSpace, or that it is unavailable for another reason."""
+    code = getattr(fault, "sqlite_errorcode", 0) & 0xFF
+    kind = NoSpace if code == sqlite3.SQLITE_FULL else Unavailable
+    return kind(f"can't {doing} in {path}: {fault}: free some space, check the disk")
 
 
 def mark(path: Path) -> Path:

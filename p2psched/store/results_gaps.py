@@ -11,23 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import msgspec
-
-from p2psched.model.commands import Event, JobReopened
+from p2psched.model.commands import JobEnded, JobReopened, Recorded, Stamped
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Segment
 from p2psched.ports.results import Fill, Gap, KnownJob, Page
-from p2psched.store.results import INSERT, SqliteResults
+from p2psched.store.results import Pending, SqliteResults
+from p2psched.store.results_rows import events_of, segment_row, void_row
 
 _PUT: Final = "INSERT OR REPLACE INTO lacking VALUES (?, ?, ?)"
 _GAP: Final = "SELECT upto, positions FROM lacking WHERE job = ?"
 _LAST_POSITION: Final = "SELECT max(position) FROM segment WHERE job = ?"
-_LAST_END: Final = (
-    "SELECT wall_ms FROM history WHERE job = ? AND kind = 'JobEnded' ORDER BY idx DESC LIMIT 1"
+_HISTORY_BACK: Final = (
+    "SELECT last, place, crc, events FROM history WHERE job = ? ORDER BY last DESC, place DESC"
 )
-_REOPENED: Final = "SELECT event FROM history WHERE job = ? AND kind = 'JobReopened' AND idx > ?"
-_JOBS: Final = "SELECT DISTINCT job FROM history UNION SELECT job FROM spec"
-_decode: Final = msgspec.msgpack.Decoder(Event).decode
+_JOBS: Final = "SELECT id FROM job"
 
 
 class SqliteGapResults(SqliteResults):
@@ -38,6 +35,7 @@ class SqliteGapResults(SqliteResults):
         touched. Cost: O(jobs)."""
         assert applied_index > self._applied_index, "nothing was skipped"
         with self._faults("note what is missing"), self._transaction():
+            pending = Pending()
             for job, known in jobs.items():
                 if not self._is_here(job, known):
                     self._db.execute(_PUT, (job, upto, known.positions))
@@ -45,21 +43,31 @@ class SqliteGapResults(SqliteResults):
                     self._put_spec(job, known.spec)
             self._db.execute(_PUT, ("", upto, 0))  # the history of peers
             for (job,) in self._db.execute(_JOBS).fetchall():
-                if job and job not in jobs:  # forgotten in what was skipped
-                    self._forget(job)
+                if job not in jobs:  # forgotten in what was skipped
+                    self._forget(job, pending)
+            self._write(pending)
+            self._numbers.index()
             self._db.execute("UPDATE applied SET entry = ?", (applied_index,))
         self._applied_index = applied_index
 
     def _is_here(self, job: JobId, known: KnownJob) -> bool:
         if known.ended_wall_ms is None or self._gap(job) is not None:
             return False
-        (last,) = self._db.execute(_LAST_POSITION, (job,)).fetchone()
-        end = self._db.execute(_LAST_END, (job,)).fetchone()
+        number = self._numbers.find(job)
+        (last,) = self._db.execute(_LAST_POSITION, (number,)).fetchone()
         return (
             (0 if last is None else last + 1) == known.positions
-            and end == (known.ended_wall_ms,)
+            and self._last_end(number, job) == known.ended_wall_ms
             and self.spec(job) is not None
         )
+
+    def _last_end(self, number: int | None, job: JobId) -> int | None:
+        with self._rows(_HISTORY_BACK, number) as rows:
+            for row in rows:
+                for stamped in reversed(events_of(job, row)):
+                    if isinstance(stamped.event, JobEnded):
+                        return stamped.wall_ms
+        return None
 
     def _gap(self, job: JobId) -> Gap | None:
         row = self._db.execute(_GAP, (job,)).fetchone()
@@ -75,10 +83,11 @@ class SqliteGapResults(SqliteResults):
         """What is in the gap already may be a part of a page: it comes again."""
 
         def clear() -> None:
+            number = self._numbers.find(job)
             self._db.execute(
-                "DELETE FROM segment WHERE job = ? AND position < ?", (job, gap.positions)
+                "DELETE FROM segment WHERE job = ? AND position < ?", (number, gap.positions)
             )
-            self._db.execute("DELETE FROM history WHERE job = ? AND idx <= ?", (job, gap.upto))
+            self._db.execute("DELETE FROM history WHERE job = ? AND last <= ?", (number, gap.upto))
 
         return self._in_gap(job, gap, clear)
 
@@ -86,7 +95,7 @@ class SqliteGapResults(SqliteResults):
         """Pieces come in order; what lies behind the gap is here already, and is passed over."""
 
         def insert() -> None:
-            self._insert_history([event for event in piece.events if event.index <= gap.upto])
+            self._insert_history(job, [e for e in piece.events if e.index <= gap.upto])
             if piece.spec is not None:
                 self._put_spec(job, piece.spec)
             if piece.page is not None:
@@ -94,24 +103,37 @@ class SqliteGapResults(SqliteResults):
 
         return self._in_gap(job, gap, insert)
 
+    def _insert_history(self, job: JobId, events: list[Stamped]) -> None:
+        pending = Pending()
+        if not job:
+            pending.peers = events
+        elif events:
+            pending.histories[job] = events
+        self._write(pending)
+
     def _insert_page(
         self, job: JobId, gap: Gap, page: Page, grants: Mapping[int, tuple[int, PeerId]]
     ) -> None:
+        pending = Pending()
+        number = self._number(job, pending)
         parts = self._parts(job, gap, page)
         for position in range(page.position, min(page.next_position, gap.positions)):
             grant, peer = grants.get(position, (0, PeerId("")))
-            rows = [self._row(job, position, p, grant, peer) for p in parts.get(position, ())]
-            self._db.executemany(INSERT, rows or [self._void_row(job, position)])
+            pending.segments += [
+                segment_row(number, Recorded(job, grant, peer, position, part))
+                for part in parts.get(position, ())
+            ] or [void_row(number, job, position)]
+        self._write(pending)
 
     def _parts(self, job: JobId, gap: Gap, page: Page) -> dict[int, list[Segment]]:
         """By position, without tasks that were run again after the gap: whoever sent the page may
         not have known of that yet."""
-        again = [_decode(data) for (data,) in self._db.execute(_REOPENED, (job, gap.upto))]
+        later = (stamped.event for stamped in self._history(job, gap.upto))
+        again = [event for event in later if isinstance(event, JobReopened)]
         parts: dict[int, list[Segment]] = {}
         for position, segment in zip(page.positions, page.segments, strict=True):
             left = segment.tasks
             for event in again:
-                assert isinstance(event, JobReopened)
                 left = left - event.tasks
             whole = left == segment.tasks
             parts.setdefault(position, []).extend([segment] if whole else segment.parts(left))

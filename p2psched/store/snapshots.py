@@ -24,6 +24,7 @@ from p2psched.model.errors import Damaged, Refused
 from p2psched.model.raft import Snapshot
 from p2psched.ports.disk import AppendFile, Disk
 from p2psched.store.recovery import ADVICE, Findings
+from p2psched.store.space import NO_SPACE, no_room
 
 FORMAT: Final = 1
 KEPT: Final = 2
@@ -62,7 +63,9 @@ def decode_file(name: str, data: bytes) -> tuple[Snapshot, bytes]:
     snapshot, start = _decode_head(name, data)
     state = data[start:]
     if len(state) != snapshot.size or digest_of(state) != snapshot.digest:
-        raise Damaged(f"{name} is damaged: its state fails its checksum. {ADVICE}")
+        raise Damaged(
+            f"{name} is damaged: its state fails its checksum. {ADVICE}", file=name, offset=start
+        )
     return snapshot, state
 
 
@@ -83,7 +86,7 @@ def _decode_head(name: str, data: bytes) -> tuple[Snapshot, int]:
                 return _decode(head), end
             except msgspec.DecodeError:
                 pass  # its checksum holds: it was written wrong
-    raise Damaged(f"{name} is damaged in its head. {ADVICE}")
+    raise Damaged(f"{name} is damaged in its head. {ADVICE}", file=name, offset=0)
 
 
 class SnapshotFiles:
@@ -93,6 +96,7 @@ class SnapshotFiles:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self._incoming: AppendFile | None = None
+        self.written_bytes = 0  # by this process
 
     def indices(self) -> list[int]:
         """Of the files that there are, oldest first."""
@@ -102,6 +106,7 @@ class SnapshotFiles:
         """Durable on return. Raises OSError."""
         assert snapshot.size == len(state)
         self._disk.replace(snapshot_name(snapshot.index), encode_head(snapshot) + state)
+        self.written_bytes += len(state)
 
     def read(self, index: int) -> tuple[Snapshot, bytes]:
         """Raises Damaged, or OSError (FileNotFoundError if there is none)."""
@@ -122,13 +127,25 @@ class SnapshotFiles:
     # --- one that comes in ---
 
     def take_piece(self, snapshot: Snapshot, offset: int, data: bytes) -> None:
-        """Pieces follow each other; the first one throws away what came in before."""
+        """Pieces follow each other; the first one throws away what came in before. Raises NoRoom
+        if there is no space: then it may be repeated."""
+        head = b""
         if offset == 0:
             self.drop_incoming()
             self._incoming = self._disk.open_append(INCOMING)
-            self._incoming.write(encode_head(snapshot))
+            head = encode_head(snapshot)
         assert self._incoming is not None, "a snapshot begins with its first piece"
-        self._incoming.write(data)
+        before = self._incoming.size
+        try:
+            self._incoming.write(head + data)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            self._incoming.close()
+            self._disk.truncate(INCOMING, before)
+            self._incoming = self._disk.open_append(INCOMING)
+            raise no_room(error) from error
+        self.written_bytes += len(data)
 
     def install(self, snapshot: Snapshot) -> None:
         """Make what came in durable under its own name, after a look at what the disk holds."""
@@ -201,6 +218,11 @@ def _check_cover(index: int, found: Findings, newest: int, damaged: list[str]) -
             f"{what} and entries {found.first} to {found.last_index} of the log this peer would "
             f"lack what it knew. {ADVICE}"
         )
+
+
+def snapshot_indices(disk: Disk) -> list[tuple[int, str]]:
+    """The snapshots that there are and their files, oldest first."""
+    return [(index, snapshot_name(index)) for index in _indices(disk)]
 
 
 def _indices(disk: Disk) -> list[int]:

@@ -40,6 +40,8 @@ class Faults:
     pause_ms_max: int = 3_000
     leave_every_ms: int = 0  # mean time between clean stops of one peer; 0: never
     damage_every_ms: int = 0  # mean time between losses of one large result on one disk; 0: never
+    full_every_ms: int = 0  # mean time between two disks that are full for a while; 0: never
+    full_ms_max: int = 5_000
     drift_ppm: int = 0  # each clock runs too fast or too slow by up to this
     turn_us: int = 0  # the loop of a peer takes in events for so long before it acts on them
 

@@ -42,6 +42,7 @@ WAITING: Final = 0  # grants are 1 and more
 ENDED: Final = -1
 SUSPECT: Final = 2  # deaths
 KILLS: Final = 3
+SPACELESS: Final = 12
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = Place | Cancel | Forget | Pin | Retry | Held  # whoever proposes it again
@@ -66,7 +67,8 @@ class ShadowJob:
         self.spec = spec
         self.owner: dict[int, int] = dict.fromkeys(spec.tasks, WAITING)
         self.left = len(self.owner)
-        self.failures: dict[int, int] = {}
+        self.failures: Counter[int] = Counter()
+        self.spaceless: Counter[int] = Counter()  # attempts that ended on a full disk
         self.state = "running"
         self.said: dict[int, set[int]] = {}  # grant -> tasks that it had its say about
         self.causes: dict[int, Cause] = {}  # how tasks ended for good
@@ -221,9 +223,12 @@ class Shadow:
 
     def _end_attempt(self, command: Complete, job: ShadowJob, index: int, segment: Segment) -> None:
         cause = segment.cause
-        failures = job.failures.get(index, 0)
-        if cause is not Cause.OK and cause not in _FINAL_CAUSES and failures < job.spec.retries:
-            job.failures[index] = failures + 1
+        ends, most = job.failures, job.spec.retries
+        if cause is Cause.NO_SPACE:
+            ends, most = job.spaceless, SPACELESS
+        if cause is not Cause.OK and cause not in _FINAL_CAUSES and ends[index] < most:
+            ends[index] += 1
+            self.counts["spaceless"] += cause is Cause.NO_SPACE
             job.owner[index] = WAITING
             self._say("retried", command.job, index, command.grant)
             return
@@ -337,7 +342,7 @@ class Shadow:
             digest, _ = job.blobs.pop(at)
             self.replaced.append((name, at, digest))
         del job.causes[index]
-        job.failures.pop(index, None)
+        del job.failures[index], job.spaceless[index]
         job.killed.pop(index, None)
         del job.deaths[index]
         job.owner[index] = WAITING

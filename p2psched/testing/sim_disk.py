@@ -112,7 +112,8 @@ class SimDisk:
     `steps_left`: elementary steps (write, sync, make, rename, remove, cut, sync of the folder)
     until the power goes, None for never; from then on every call raises until `crash()`.
 
-    `writes` and `syncs` count the writes and the syncs of files, `steps` all elementary steps.
+    `writes` and `syncs` count the writes and the syncs of files, `refused` the writes that found no
+    space, `steps` all elementary steps.
     """
 
     def __init__(self, rng: random.Random) -> None:
@@ -122,6 +123,7 @@ class SimDisk:
         self.steps_left: int | None = None
         self.writes = 0
         self.syncs = 0
+        self.refused = 0
         self.steps = 0
         self.epoch = 0  # handles of an earlier epoch are dead
         self._rng = rng
@@ -244,6 +246,7 @@ class SimDisk:
         if stored < room:
             raise OSError(errno.EIO, f"short write, {stored} of {len(data)} bytes", name)
         if room < len(data):
+            self.refused += 1
             raise OSError(errno.ENOSPC, f"no space, {stored} of {len(data)} bytes", name)
 
     def sync_inode(self, inode: _Inode, name: str) -> None:

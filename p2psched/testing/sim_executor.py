@@ -125,12 +125,21 @@ OnStart = Callable[[Batch, int], None]  # batch, task
 
 
 class SimExecutor:
-    """One process's tasks. `later(delay_us, item)` brings `item` back to `on_due`."""
+    """One process's tasks. `later(delay_us, item)` brings `item` back to `on_due`. While there is
+    no space, a large result is made and can't be kept."""
 
-    def __init__(self, rng: random.Random, later: Later, on_start: OnStart) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        later: Later,
+        on_start: OnStart,
+        *,
+        has_space: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._rng = rng
         self._later = later
         self._on_start = on_start
+        self._has_space = has_space
         self._runs: dict[int, _Run] = {}
 
     def start(self, batch: Batch) -> None:
@@ -154,6 +163,8 @@ class SimExecutor:
         batch = run.batch
         if any(kills_its_peer(batch.spec.name, batch.job, index) for index, _, _ in run.now):
             raise KilledByTaskError
+        if not self._has_space():
+            run.now = [(index, _on_full(batch, index, end), us) for index, end, us in run.now]
         events: list[ExecutorEvent] = [Progress(item.batch, _segments(run))]
         if run.left:
             self._begin(run)
@@ -175,6 +186,11 @@ class SimExecutor:
             run.now.append((index, cause, 1 + int(rng.random() * 2 * mean_us)))
             self._on_start(run.batch, index)
         self._later(sum(busy for _, _, busy in run.now), TasksEnd(run.batch.id))
+
+
+def _on_full(batch: Batch, index: int, cause: Cause) -> Cause:
+    """How a task ends whose peer has a full disk."""
+    return Cause.NO_SPACE if cause is Cause.OK and blobs_of(batch, index) else cause
 
 
 def _segments(run: _Run) -> tuple[Segment, ...]:

@@ -60,6 +60,7 @@ from p2psched.testing.sim_items import (
 from p2psched.testing.sim_joining import Joining
 from p2psched.testing.sim_keeper import KEEPER_TAG, SimKeeper
 from p2psched.testing.sim_saves import Saves
+from p2psched.testing.sim_space import SimSpace
 from p2psched.testing.sim_syncs import Syncs
 from p2psched.testing.sim_world import Founding, World
 
@@ -95,6 +96,7 @@ class SimPeer:
         self.slow_sync_us = 0  # that each sync takes more: a disk that is about to die
         self.process = 0  # counts processes; what belongs to an older one is void
         self.backlog: list[Item] = []  # of a paused process
+        self.is_full = False  # its disk takes no large results
         self.blobs: dict[bytes, bool] = {}  # ever on its disk, by digest: False if not any more
         self._timing = timing
         self._segment_bytes = segment_bytes
@@ -124,7 +126,9 @@ class SimPeer:
             random.Random(world.rng.getrandbits(64)),
             lambda delay_us, item: world.later(delay_us, self, item),
             lambda batch, index: world.on_started(self, batch, index),
+            has_space=lambda: not self.is_full,
         )
+        self.space = SimSpace(self)
         self._syncs = Syncs(self, self._world)
         self.saves = Saves(self, self._world)
         self._looked_ms = 0  # at the time
@@ -160,7 +164,7 @@ class SimPeer:
         self.process += 1
         self.alive = True
         self._reset()
-        incarnation = self._next_incarnation()
+        incarnation = self.next_incarnation()
         self.log, recovered = LogStore.open(self.disk, segment_bytes_max=self._segment_bytes)
         hard_state, entries = recovered.hard_state, recovered.entries
         if self._founding is not None and not entries and recovered.snapshot is None:
@@ -189,7 +193,7 @@ class SimPeer:
             self.disk.kill()
             self.disk.steps_left = None
 
-    def _next_incarnation(self) -> int:
+    def next_incarnation(self) -> int:
         known = INCARNATION_FILE in self.disk.names()
         incarnation = 1 + (int(self.disk.read(INCARNATION_FILE)) if known else 0)
         self.disk.replace(INCARNATION_FILE, str(incarnation).encode())
@@ -269,7 +273,9 @@ class SimPeer:
         late_ms = now_ms - self._looked_ms - CLOCK_US / 1000 if self._looked_ms else 0
         self._looked_ms, self._late_ms = now_ms, max(late_ms, self._late_ms * LATE_FADES)
         self._perform(self.engine.step(LoopLate(now_ms, self._late_ms)))
-        self.decide(sched.Clocked(now_ms, self.engine.contacts()))
+        self._syncs.go_on()
+        self._perform(self.space.look())
+        self.decide(self.space.clocked(now_ms))
         self._keeper.look(now_ms)
         if self._joining.look(now_ms):
             self._perform(self.engine.step(AddMember(now_ms, self._wall_ms, self.member)))
@@ -368,7 +374,7 @@ class SimPeer:
                 case sched.Answered(tag=tag, outcome=outcome):
                     self._world.on_answered(self, tag, outcome)
                 case sched.RenewIncarnation():
-                    self.decide(sched.Renewed(self.now_ms, self._next_incarnation()))
+                    self.space.renew()
 
     # --- the disk ---
 

@@ -21,10 +21,8 @@ from p2psched.model.commands import (
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec, Segment
 from p2psched.ports.results import Fill, Gap, KnownJob, Page
-from p2psched.store.results import (
-    PEER_EVENTS_MAX,
-    PRUNE_EVERY,
-    SEGMENT_OVERHEAD_BYTES,
+from p2psched.store.results import PEER_EVENTS_MAX, PRUNE_EVERY, SEGMENT_OVERHEAD_BYTES
+from p2psched.store.results_rows import (
     event_without_data,
     history_key,
     item_of,

@@ -15,6 +15,7 @@ from p2psched.core.snapshot import encode_machine
 from p2psched.model.execution import Committed
 from p2psched.model.raft import Snapshot, SnapshotPiece
 from p2psched.store.snapshots import described
+from p2psched.store.space import is_no_space
 from p2psched.testing.promises import demand
 from p2psched.testing.sim_items import SaveEnds, encode_wire
 from p2psched.testing.sim_world import Damage, World
@@ -70,9 +71,14 @@ class Saves:
             taken = b"".join(captured[0].pieces())
             demand(taken == captured[1], "P14", "a capture is not the state of its start")
         peer.durable_point()
-        with self.power_may_go(chance=True):
-            peer.log.snapshots.save(snapshot, state)
         self._under_way = False
+        try:
+            with self.power_may_go(chance=True):
+                peer.log.snapshots.save(snapshot, state)
+        except OSError as error:
+            if not is_no_space(error):
+                raise
+            return []  # another one later
         return peer.engine.step(SnapshotSaved(peer.now_ms, snapshot))
 
     def perform(self, effect: SendPiece | Installed | Compact) -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from p2psched.core.raft.effects import Persist, Synced
 from p2psched.core.raft.engine import EngineEffect
-from p2psched.store.persist import perform
 from p2psched.testing.sim_items import SyncEnds
 from p2psched.testing.sim_world import PowerLostError, World
 
@@ -29,17 +28,15 @@ class Syncs:
 
     def write(self, persist: Persist) -> None:
         self._persists.append(persist)
-        if not self._under_way:
-            self._begin()
+        self.go_on()
 
-    def _begin(self) -> None:
-        for persist in self._persists:
-            self.durable_point()
-            with self._peer.saves.power_may_go(chance=persist.install is not None):
-                perform(self._peer.log, persist)
-            self._token = persist.token
-            self.durable_point()
-        self._persists.clear()
+    def go_on(self) -> None:
+        """Write what waits, unless a sync is under way or there is no space: then the clock tries
+        again."""
+        if self._under_way or not (count := self._peer.space.write(self._persists)):
+            return
+        self._token = self._persists[count - 1].token
+        del self._persists[:count]
         self._under_way = True
         # Most syncs are quick, a few take as long as the disk at its worst.
         drawn_us = int(self._world.rng.random() ** 4 * self._world.faults.sync_us_max)
@@ -57,10 +54,6 @@ class Syncs:
         self._under_way = False
         took_ms = self._took_us / 1000
         return self._peer.engine.step(Synced(self._peer.now_ms, self._token, took_ms))
-
-    def go_on(self) -> None:
-        if self._persists and not self._under_way:
-            self._begin()
 
     def durable_point(self) -> None:
         if self._world.crashes_here(self._world.faults.crash_at_disk):

@@ -24,6 +24,7 @@ from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import kills_its_peer, sim_job
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
+from p2psched.testing.sim_space import empty, fill
 from p2psched.testing.sim_world import Snapshots
 
 EVENTS: Final = 4_000  # while faults last
@@ -99,6 +100,10 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
     snapshots = options.snapshots or _draw_snapshots(rng)
     if options.keeping:  # what can be damaged is there only then
         faults = replace(faults, damage_every_ms=rng.choice((0, 500, 3_000)))
+        # Drawn apart, as `Workload._poison`.
+        space = random.Random(f"space {seed}")
+        full_every_ms, full_ms_max = space.choice((0, 0, 1_000, 4_000)), space.choice((500, 5_000))
+        faults = replace(faults, full_every_ms=full_every_ms, full_ms_max=full_ms_max)
     replay = f"python -m p2psched.testing.run --seed {seed}"
     if options.peers is not None:
         replay += f" --peers {options.peers}"
@@ -151,8 +156,9 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
     happened["jobs cancelled"] = len(cluster.referees.cancelled)
     happened["tasks blamed"] = len(cluster.referees.poison.blamed)
     happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
-    for what in ("reopened", "lost", "large"):
+    for what in ("reopened", "lost", "large", "spaceless"):
         happened[f"tasks {what}"] = cluster.referees.shadow.counts[what]
+    happened["writes without space"] = sum(peer.disk.refused for peer in cluster.peers)
     happened["tasks started"] = len(cluster.referees.starts)
     happened["results refused"] = cluster.peers[0].scheduler.machine.results_refused
     happened["syncs"] = sum(peer.disk.syncs for peer in cluster.peers)
@@ -348,8 +354,9 @@ def start_storm(cluster: SimCluster, rng: random.Random) -> None:
         (faults.leave_every_ms, leave),
         (faults.damage_every_ms, partial(_damage, cluster, rng)),
     ):
-        if every_ms:
-            _repeat(cluster, rng, faults, every_ms, act)
+        _repeat(cluster, rng, faults, every_ms, act)
+    space = random.Random(f"full {cluster.seed}")
+    _repeat(cluster, space, faults, faults.full_every_ms, partial(_fill, cluster, space))
 
 
 def _damage(cluster: SimCluster, rng: random.Random) -> None:
@@ -359,6 +366,14 @@ def _damage(cluster: SimCluster, rng: random.Random) -> None:
     if here:
         cluster.happened["blobs damaged"] += 1
         blobs[rng.choice(here)] = False
+
+
+def _fill(cluster: SimCluster, rng: random.Random) -> None:
+    """A disk is full for a while."""
+    peer = rng.choice(cluster.peers)
+    cluster.happened["disks full"] += 1
+    fill(peer, rng)
+    cluster.after(rng.randrange(1, cluster.faults_drawn.full_ms_max), partial(empty, peer))
 
 
 def _repeat(
@@ -373,4 +388,5 @@ def _repeat(
             act()
             cluster.after(rng.expovariate(1 / every_ms), again)
 
-    cluster.after(rng.expovariate(1 / every_ms), again)
+    if every_ms:
+        cluster.after(rng.expovariate(1 / every_ms), again)

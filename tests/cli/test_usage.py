@@ -34,8 +34,9 @@ COMMANDS: Final = (
     "job rm",
     "job pin",
     "job unpin",
+    "ledger verify",
 )
-TALKING: Final = tuple(name for name in COMMANDS if name not in {"start", "demo"})
+TALKING: Final = tuple(name for name in COMMANDS if name not in {"start", "demo", "ledger verify"})
 OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 

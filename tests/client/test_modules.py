@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 from p2psched.client import modules
-from p2psched.client.modules import FRESH_S, Archives, importable_as, is_local, named_in
+from p2psched.client.modules import (
+    CHECK_S,
+    CHECKED_MAX,
+    FRESH_S,
+    KEPT_MAX,
+    Archives,
+    importable_as,
+    is_local,
+    named_in,
+)
 from p2psched.model.errors import UsageError
 from p2psched.model.job import JobSpec
 
@@ -51,9 +60,35 @@ def test_equal_files_are_equal_bytes_and_an_edit_is_noticed(project: Path) -> No
     now_s += FRESH_S
     assert archives.of(["other_p2p"]) is first
     (project / "other_p2p.py").write_text("import boxed_p2p\nx = 1\n")
-    assert archives.of(["other_p2p"]) is first
+    edited = archives.of(["other_p2p"])
+    assert edited != first
+    (project / "boxed_p2p" / "new.py").write_text("y = 2\n")
+    assert archives.of(["other_p2p"]) is edited
     now_s += FRESH_S
-    assert archives.of(["other_p2p"]) != first
+    assert archives.of(["other_p2p"]) != edited
+
+
+def test_of_many_files_the_state_is_asked_for_now_and_then(project: Path) -> None:
+    now_s = 100.0
+    archives = Archives(lambda: now_s)
+    for number in range(CHECKED_MAX + 1):
+        (project / "boxed_p2p" / f"part_{number}.py").write_text("")
+    first = archives.of(["boxed_p2p"])
+    (project / "boxed_p2p" / "part_7.py").write_text("x = 1\n")
+    assert archives.of(["boxed_p2p"]) is first
+    now_s += 2 * CHECK_S
+    assert archives.of(["boxed_p2p"]) != first
+
+
+def test_the_least_recent_archives_go_first(project: Path) -> None:
+    archives = Archives()
+    first = archives.of(["other_p2p"])
+    for number in range(KEPT_MAX):
+        (project / f"one_{number}_p2p.py").write_text(f"x = {number}\n")
+        archives.of([f"one_{number}_p2p"])
+    again = archives.of(["other_p2p"])
+    assert again == first
+    assert again is not first
 
 
 def test_only_modules_of_the_callers_own_are_local(project: Path) -> None:

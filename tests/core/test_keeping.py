@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from p2psched.core.copies import referenced
 from p2psched.core.state import ENDED_WHOLE_MAX
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.commands import (
@@ -166,7 +167,8 @@ def test_a_forgotten_job_names_all_blobs_that_it_referred_to_once(ledger: Ledger
     work = ProgramWork(("run",), files=(SentFile("a", 0o644, sent), SentFile("b", 0o644, sent)))
     other = JobId("other")
     ledger.do(SubmitJob(other, JobSpec(name="", tasks=TaskSet.of(0, 2), work=work)))
-    assert other in ledger.machine.with_blobs
+    assert ledger.machine.sent == {sent: 1}
+    assert referenced(ledger.machine, P) == {sent.digest}
     placed = ledger.do(Place(other, TaskSet.of(0, 2), P, 1))
     assert isinstance(placed, Placed)
     same = (large(0, value(0, P)), large(1, ResultBlob(1, "", blob_ref(0), (P,))))
@@ -174,6 +176,7 @@ def test_a_forgotten_job_names_all_blobs_that_it_referred_to_once(ledger: Ledger
     ledger.do(Forget(other))
     assert ledger.events == [JobForgotten(other, (sent, blob_ref(0)))]
     assert not ledger.machine.with_blobs
+    assert not ledger.machine.sent
 
 
 def test_what_nobody_asked_to_forget_is_spared_if_it_was_pinned_meanwhile(ledger: Ledger) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from p2psched.core.machine import REPEATS_KNOWN_MAX, Machine
@@ -68,6 +70,8 @@ class Ledger:
         assert set(machine.jobs) == {*machine.running, *machine.ended}
         assert set(machine.with_blobs) >= {job.id for job in machine.jobs.values() if job.blobs}
         assert not set(machine.with_blobs) - set(machine.jobs)
+        named = Counter(ref for job in machine.jobs.values() for ref in job.spec.blobs)
+        assert machine.sent == named
 
     def grant(self, tasks: TaskSet, peer: PeerId = P, incarnation: int = 1) -> int:
         outcome = self.do(Place(JOB, tasks, peer, incarnation))

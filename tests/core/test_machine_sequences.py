@@ -38,7 +38,7 @@ PLAIN_SEGMENTS = st.builds(
     lambda start, size, cause: ended(start, start + size, cause),
     st.integers(0, 9),
     st.integers(1, 5),
-    st.sampled_from([Cause.OK, Cause.EXIT, Cause.TOO_LARGE]),
+    st.sampled_from([Cause.OK, Cause.EXIT, Cause.TOO_LARGE, Cause.NO_SPACE]),
 )
 NAMES = st.sampled_from(["", "weights.bin"])
 HOLDERS = st.sampled_from([(), (P,), (P, Q)])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import msgspec
 import pytest
 
 from p2psched.core.raft.effects import Commit, Send
+from p2psched.core.raft.replication import NEWS_MS
+from p2psched.core.raft.state import Role
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Append, AppendReply, EntryKind, Membership, ReadAsk, ReadReply
-from tests.core.rig import Group, Node, appends, entry, member
+from tests.core.rig import TIMING, Group, Node, appends, entry, member
 
 
 def test_an_entry_of_an_old_term_is_not_committed_by_counting() -> None:
@@ -127,6 +130,85 @@ def test_a_lost_append_is_sent_again() -> None:
     group.lost = lambda sender, send: False
     group.pass_time(1_000)
     assert {node.raft.commit for node in group.nodes.values()} == {leader.raft.last_index}
+
+
+# --- who hears of a commit ------------------------------------------------------------------------
+
+
+def leader_of_three() -> Node:
+    node = Node("a")
+    node.lead("b")
+    node.ack("b")
+    node.ack("c")
+    node.sent.clear()
+    return node
+
+
+def told(sent: Sequence[Send], commit: int) -> list[str]:
+    return sorted(
+        send.to
+        for send in sent
+        if isinstance(send.message, Append) and send.message.commit == commit
+    )
+
+
+def test_a_commit_is_told_at_once_to_those_whom_it_concerns() -> None:
+    node = leader_of_three()
+    node.propose(b"x", "a", "c")
+    node.ack("b")
+    assert told(node.sent, node.raft.commit) == ["c"]
+
+
+def test_what_concerns_everybody_is_told_to_everybody() -> None:
+    node = leader_of_three()
+    node.propose(b"x", "a")
+    node.propose(b"y")
+    node.ack("b")
+    assert node.raft.commit == node.raft.last_index
+    assert told(node.sent, node.raft.commit) == ["b", "c"]
+
+
+def test_the_others_hear_of_a_commit_with_the_next_append() -> None:
+    node = leader_of_three()
+    node.propose(b"x", "a")
+    node.ack("b")
+    node.ack("c")
+    commit = node.raft.commit
+    assert commit == node.raft.last_index
+    node.sent.clear()
+    node.propose(b"y", "a")
+    assert told(node.sent, commit) == ["b", "c"]
+
+
+def test_without_a_next_append_they_hear_of_it_soon_and_once() -> None:
+    node = leader_of_three()
+    node.propose(b"x", "b")
+    node.ack("b")
+    node.ack("c")
+    before_ms = node.now_ms
+    assert told(node.time_out(), node.raft.commit) == ["c"]
+    assert node.now_ms - before_ms == NEWS_MS
+    assert told(node.time_out(), node.raft.commit) == ["b", "c"]
+    assert node.now_ms - before_ms > NEWS_MS  # that was a heartbeat
+
+
+def test_who_asks_for_a_read_has_been_told_of_every_commit_before_it() -> None:
+    node = leader_of_three()
+    node.propose(b"x", "a")
+    node.ack("b")
+    sent = node.receive("c", ReadAsk(node.raft.term, 7))
+    assert [message.commit for message in appends(sent)] == [node.raft.commit] * 2
+
+
+def test_a_new_leader_owes_no_news_of_an_earlier_term() -> None:
+    node = leader_of_three()
+    node.propose(b"x", "a")
+    node.ack("b")
+    node.receive("b", Append(node.raft.term + 1, 0, 0, 0, 1))
+    assert node.is_now(Role.FOLLOWER)
+    node.wait(node.raft.due_ms)
+    node.lead("b")
+    assert node.raft.due_ms - node.now_ms == TIMING.heartbeat_ms
 
 
 # --- reads ----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.machine import Machine
 from p2psched.core.raft.engine import open_entry
 from p2psched.core.snapshot import (
+    DERIVED,
     IMAGES,
     TRANSIENT,
     MachineImage,
@@ -61,6 +62,7 @@ def test_a_restored_machine_goes_on_as_the_one_that_never_stopped(seed: int) -> 
         restored = Machine()
         restore_machine(restored, encode_machine(whole))
         assert restored.dump() == whole.dump()
+        assert restored.sent == whole.sent
         assert encode_machine(restored) == encode_machine(whole)
         for later in batches[place : place + 5]:
             restored.apply(later)
@@ -76,7 +78,7 @@ def test_nothing_of_the_state_is_left_out() -> None:
     for cls, image in IMAGES.items():
         slots = set(cls.__slots__) - {"_packed"}  # type: ignore[attr-defined]  # derived from ids
         assert set(image.__struct_fields__) == slots, cls
-    assert set(MachineImage.__struct_fields__) | TRANSIENT == set(vars(Machine()))
+    assert set(MachineImage.__struct_fields__) | TRANSIENT | DERIVED == set(vars(Machine()))
     assert {RangeCounter, HeldGrant, Job, PeerRow, Generation, Forgotten} == set(IMAGES)
 
 

@@ -14,11 +14,10 @@ import pytest
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef
 from p2psched.model.blob_messages import BlobChunk, BlobList, ReadBlob, StatBlob
-from p2psched.model.errors import NotFound, ResultLost, Unavailable, UsageError
+from p2psched.model.errors import NoSpace, NotFound, ResultLost, Unavailable, UsageError
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import AnswerBody, CallBody
 from p2psched.peer import blob_fetch, blob_places
-from p2psched.store import blobs as store_module
 from tests.peer.blob_rig import A, B, C, Net, some, story, until
 from tests.store_blobs.rig import QuickCalls, blob_path, listed, name, pieces
 
@@ -340,13 +339,11 @@ def test_a_damaged_copy_is_read_from_another_peer_and_never_given(tmp_path: Path
 # --- the disk -------------------------------------------------------------------------------------
 
 
-def test_a_fetch_without_space_says_so_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fetch_without_space_says_so_at_once(tmp_path: Path) -> None:
     async def tell(net: Net) -> None:
         ref = await net.give(B, DATA)
-        monkeypatch.setattr(store_module, "SPACE_LEFT_MIN", 2**60)
-        with pytest.raises(Unavailable, match="no space"):
+        net.sites[A].blobs.store.space_left_min = 2**60
+        with pytest.raises(NoSpace, match="no space"):
             await net.sites[A].blobs.fetch([ref])
 
     story(tmp_path, tell)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
+import pytest
+
+from p2psched.model import chunks
 from p2psched.model.commands import Recorded, Stamped
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
-from p2psched.peer.result_writer import ResultWriter
+from p2psched.peer import result_writer
+from p2psched.peer.result_writer import GROUP_BYTES_MAX, GROUP_EVENTS_MAX, ResultWriter
 from p2psched.ports.results import Results
 from p2psched.testing.sim_results import MemoryResults
 
 JOB, PEER = JobId("a" * 32), PeerId("b" * 32)
 
 
-def recorded(position: int) -> Stamped:
-    data = (1).to_bytes(4, "little") + bytes(4) + (1).to_bytes(4, "little") + b"x"
-    segment = Segment(position, position + 1, Cause.OK, data)
+def recorded(position: int, size: int = 1) -> Stamped:
+    segment = Segment(position, position + 1, Cause.OK, chunks.pack([bytes(size)]))
     return Stamped(position + 1, 0, 0, Recorded(JOB, 1, PEER, position, segment))
 
 
@@ -52,6 +56,38 @@ def test_what_an_earlier_run_has_stored_is_passed_over_at_replay() -> None:
             writer.store([recorded(number)], number + 1)
         assert await writer.read(count) == 4
         assert results.applied_index == 4
+        writer.close()
+
+    asyncio.run(run())
+
+
+class Telling(MemoryResults):
+    """Says when something was stored."""
+
+    def __init__(self, stored: asyncio.Event) -> None:
+        super().__init__()
+        self._stored = stored
+        self._loop = asyncio.get_running_loop()
+
+    def store(self, events: Sequence[Stamped], applied_index: int) -> None:
+        super().store(events, applied_index)
+        self._loop.call_soon_threadsafe(self._stored.set)
+
+
+@pytest.mark.parametrize(
+    ("events", "size"), [(GROUP_EVENTS_MAX, 1), (5, GROUP_BYTES_MAX // 4)], ids=["events", "bytes"]
+)
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, events: int, size: int) -> None:
+    """The group's time does not come to its end here."""
+    monkeypatch.setattr(result_writer, "GROUP_S", 1e6)
+
+    async def run() -> None:
+        stored = asyncio.Event()
+        writer = ResultWriter(Telling(stored), on_failed=failed)
+        for number in range(events):
+            writer.store([recorded(number, size)], number + 1)
+        async with asyncio.timeout(30):
+            await stored.wait()
         writer.close()
 
     asyncio.run(run())

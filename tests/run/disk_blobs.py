@@ -8,7 +8,7 @@ from pathlib import Path
 
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef
-from p2psched.model.errors import ResultLost, Unavailable
+from p2psched.model.errors import NoSpace, ResultLost
 
 
 class DiskBlobs:
@@ -20,6 +20,7 @@ class DiskBlobs:
         self.room = room
         self.others: dict[BlobRef, bytes] = {}
         self.fetched: list[BlobRef] = []
+        self.fetch_room = 2**60  # how large a blob may be that is brought here
         self.adopt_calls = 0
         self.gate = asyncio.Event()  # adopting waits for it
         self.gate.set()
@@ -55,7 +56,7 @@ class DiskBlobs:
         await self.gate.wait()
         files = list(files)
         if sum(ref.size for ref, _ in files) > self.room:
-            raise Unavailable("the disk is full")
+            raise NoSpace("the disk is full")
         for ref, path in files:
             if path.stat().st_size != ref.size:
                 raise ValueError("of another size")
@@ -69,5 +70,7 @@ class DiskBlobs:
             if not self.is_here(ref):
                 if ref not in self.others:
                     raise ResultLost(f"nobody has blob {ref}")
+                if ref.size > self.fetch_room:
+                    raise NoSpace("the disk is full")
                 self.fetched.append(ref)
                 self.put(self.others[ref])

@@ -117,7 +117,7 @@ def test_a_result_that_the_disk_has_no_room_for_fails_alone(tmp_path: Path) -> N
     async def scenario(rig: Rig) -> None:
         spec = packed(blobs, f"{SAMPLES}:zeros", calls([10_000, 900_000, 20_000]), modules="none")
         outcome = await rig.run(spec)
-        assert [outcome.tasks[i].cause for i in range(3)] == [Cause.OK, Cause.TOO_LARGE, Cause.OK]
+        assert [outcome.tasks[i].cause for i in range(3)] == [Cause.OK, Cause.NO_SPACE, Cause.OK]
         assert "could not be kept" in str(outcome.tasks[1].header["message"])
         assert "disk is full" in str(outcome.tasks[1].header["message"])
         assert list((rig.folder / "spill").iterdir()) == []

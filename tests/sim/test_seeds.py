@@ -51,6 +51,8 @@ SHOWN_BY: Final[dict[str, tuple[str, ...]]] = {
     "pause_ms_max": ("paused", "results refused"),
     "leave_every_ms": ("left",),
     "damage_every_ms": ("blobs damaged",),
+    "full_every_ms": ("disks full", "writes without space"),
+    "full_ms_max": ("tasks spaceless",),
     "drift_ppm": ("clocks drifted",),
     "turn_us": ("late turns",),
 }

@@ -263,3 +263,15 @@ def test_a_closed_log_takes_nothing_more() -> None:
     log.close()
     with pytest.raises(OSError, match="closed"):
         append(log, [entry(1)])
+
+
+def test_what_a_process_wrote_is_counted_headers_aside() -> None:
+    disk = make()
+    log, _ = LogStore.open(disk, segment_bytes_max=SMALL)
+    append(log, entries(1, 30))
+    append(log, entries(31, 60))
+    log.sync()
+    segments = [name for name in disk.names() if name.startswith("log-")]
+    assert log.written_bytes == log.size_bytes - HEADER_BYTES * len(segments)
+    log, _ = reopened(disk, log)
+    assert 0 < log.written_bytes < 200  # the seal of a start

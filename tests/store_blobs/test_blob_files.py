@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef
-from p2psched.model.errors import Refused, Unavailable
+from p2psched.model.errors import NoSpace, Refused, Unavailable
 from p2psched.model.taskset import TaskSet
 from p2psched.store import blobs as module
 from p2psched.store.blob_calls import Bytes
@@ -274,11 +274,9 @@ def test_after_a_failed_sync_nothing_of_the_file_is_trusted(tmp_path: Path) -> N
     store.close()
 
 
-def test_what_does_not_fit_the_disk_is_refused_before_it_comes(
-    store: BlobFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "SPACE_LEFT_MIN", 2**60)
-    with pytest.raises(Unavailable, match="no space"):
+def test_what_does_not_fit_the_disk_is_refused_before_it_comes(store: BlobFiles) -> None:
+    store.space_left_min = 2**60
+    with pytest.raises(NoSpace, match="no space"):
         begin(store, DATA)
     assert list((store.folder / "incoming").iterdir()) == []
 

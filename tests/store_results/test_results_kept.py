@@ -319,7 +319,7 @@ def test_a_changed_spec_is_never_shown(tmp_path: Path) -> None:
     with closing(SqliteResults(path)) as results:
         store(results, JobAdded(JOB, SPEC))
     with closing(sqlite3.connect(path)) as db:
-        db.execute("UPDATE spec SET data = x'00'")
+        db.execute("UPDATE job SET spec = x'00'")
         db.commit()
     with (
         closing(SqliteResults(path)) as results,

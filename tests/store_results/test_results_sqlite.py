@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from p2psched.model import chunks
-from p2psched.model.commands import Recorded, Stamped
+from p2psched.model.commands import JobReopened, Recorded, Stamped
 from p2psched.model.errors import Damaged, Refused, Unavailable
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
+from p2psched.model.taskset import TaskSet
 from p2psched.store.results import SqliteResults
 from p2psched.store.results_file import DAMAGED_KEPT_MAX
 
@@ -27,11 +28,9 @@ PEER = PeerId("c" * 32)
 EVENTS = 50  # of one entry in the crash tests
 
 # The n-th entry brings the segments (n-1)*EVENTS.. of one job. With DIE_AT the process ends itself
-# in the middle of handing over that entry's events, which the store goes through twice: first it
-# looks for rare ones, then it inserts.
+# in the middle of storing that entry: its segments are written, its history is not.
 WRITER = """
 import os, signal, sys
-from collections.abc import Sequence
 from pathlib import Path
 from p2psched.model import chunks
 from p2psched.model.commands import Recorded, Stamped
@@ -41,25 +40,19 @@ from p2psched.store.results import SqliteResults
 path, events, die_at = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 data = chunks.pack([bytes(2000)])
 
-class Events(Sequence):
-    def __init__(self, entry):
-        self.entry = entry
-        self.middles = 0
-    def __len__(self):
-        return events
-    def __getitem__(self, place):
-        if place >= events:
-            raise IndexError
-        self.middles += place == events // 2
-        if self.entry == die_at and self.middles == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        at = (self.entry - 1) * events + place
-        segment = Segment(at, at + 1, Cause.OK, data)
-        return Stamped(self.entry, 1, 1, Recorded("a" * 32, 1, "c" * 32, at, segment))
+def on_statement(sql):
+    if entry == die_at and sql.startswith("INSERT INTO history"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def event(place):
+    at = (entry - 1) * events + place
+    segment = Segment(at, at + 1, Cause.OK, data)
+    return Stamped(entry, 1, 1, Recorded("a" * 32, 1, "c" * 32, at, segment))
 
 results = SqliteResults(path)
+results._db.set_trace_callback(on_statement)
 for entry in range(1, 100_000):
-    results.store(Events(entry), entry)
+    results.store([event(place) for place in range(events)], entry)
     print(entry, flush=True)
 """
 
@@ -149,28 +142,27 @@ def test_a_crash_in_the_middle_of_an_entry_leaves_nothing_of_it(tmp_path: Path) 
 
 
 class _FailingEvents(Sequence[Stamped]):
-    """Fails on the way of the insertion, as an event that can't be encoded would."""
-
-    def __init__(self) -> None:
-        self._passes = 0
+    """Fails when some are written already, as an event that can't be encoded would."""
 
     def __len__(self) -> int:
-        return 1
+        return 3
 
     def __getitem__(self, place: object) -> Stamped:  # type: ignore[override]  # never sliced
         raise RuntimeError("no such event")
 
     def __iter__(self) -> Iterator[Stamped]:
-        self._passes += 1
         yield recorded(0)
-        if self._passes > 1:
-            raise RuntimeError("no such event")
+        yield Stamped(2, 1, 1, JobReopened(JOB, TaskSet.of(5, 6), 1))  # needs what was before
+        raise RuntimeError("no such event")
 
 
 def test_a_failure_in_the_middle_of_an_entry_leaves_nothing_of_it(tmp_path: Path) -> None:
     with closing(SqliteResults(tmp_path / "results.db")) as results:
+        statements: list[str] = []
+        results._db.set_trace_callback(statements.append)
         with pytest.raises(RuntimeError, match="no such event"):
             results.store(_FailingEvents(), 1)
+        assert any(sql.startswith("INSERT INTO segment") for sql in statements)
         assert (results.applied_index, all_segments(results)) == (0, [])
         results.store([recorded(0)], 1)
         assert len(all_segments(results)) == 1
@@ -211,13 +203,23 @@ def test_a_lost_segment_is_noticed(tmp_path: Path) -> None:
         all_segments(results)
 
 
-def test_changed_history_is_never_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "at"),
+    [
+        ("events = x'90'", 4),
+        ("events = 'text'", 4),
+        ("last = 40", 40),
+        ("place = 1", 4),
+        ("crc = crc + 1", 4),
+    ],
+)
+def test_changed_history_is_never_shown(tmp_path: Path, change: str, at: int) -> None:
     path = tmp_path / "results.db"
     store_entries(path, 6)
-    spoil(path, "UPDATE history SET wall_ms = 2 WHERE idx = 4")
+    spoil(path, f"UPDATE history SET {change} WHERE last = 4")
     with (
         closing(SqliteResults(path)) as results,
-        pytest.raises(Damaged, match=f"history of job {JOB} fails its checksum at 4"),
+        pytest.raises(Damaged, match=f"history of job {JOB} fails its checksum at {at}"),
     ):
         results.history(JOB, 0, 10)
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from p2psched.core.raft import election, membership, reads, replication, snapshots, transfer
+from p2psched.core.raft import (
+    election,
+    membership,
+    reads,
+    replication,
+    room,
+    snapshots,
+    transfer,
+)
 from p2psched.core.raft.effects import (
     AddMember,
     HandOver,
@@ -15,6 +23,7 @@ from p2psched.core.raft.effects import (
     RaftEvent,
     Read,
     Receive,
+    RoomChanged,
     SnapshotSaved,
     Synced,
     Tick,
@@ -33,6 +42,7 @@ from p2psched.model.raft import (
     Membership,
     ReadAsk,
     ReadReply,
+    Room,
     Snapshot,
     SnapshotPiece,
     SnapshotReply,
@@ -82,26 +92,31 @@ class Raft:
             case Propose(wall_ms=wall_ms, payload=payload, kind=kind):
                 s.wall_ms = wall_ms
                 if s.role is Role.LEADER and s.transfer is None:
-                    replication.append_own(s, kind, payload)
+                    replication.append_own(s, kind, payload, event.concerned)
                     replication.broadcast(s, heartbeat=False)
             case Tick(wall_ms=wall_ms):
                 s.wall_ms = wall_ms
+                room.on_tick(s)
                 election.on_tick(s)
                 transfer.on_tick(s)
+                if s.role is Role.LEADER:
+                    replication.tell_news(s)
                 membership.promote_if_due(s)
             case Read(read=read):
                 reads.on_read(s, read)
             case AddMember(wall_ms=wall_ms, member=member):
                 s.wall_ms = wall_ms
                 membership.on_add_member(s, member)
-            case SnapshotSaved() | HandOver() | LoopLate():
+            case SnapshotSaved() | RoomChanged() | HandOver() | LoopLate():
                 self._on_own(event)
         return s.flush()
 
-    def _on_own(self, event: SnapshotSaved | HandOver | LoopLate) -> None:
+    def _on_own(self, event: SnapshotSaved | RoomChanged | HandOver | LoopLate) -> None:
         match event:
             case SnapshotSaved(snapshot=snapshot):
                 snapshots.on_saved(self._s, snapshot)
+            case RoomChanged(room=now):
+                self._s.room = now
             case HandOver():
                 transfer.on_hand_over(self._s)
             case LoopLate(late_ms=late_ms):
@@ -143,6 +158,7 @@ class Raft:
         s = self._s
         match message:
             case AppendReply():
+                room.on_reply(s, sender, message)
                 replication.on_append_reply(s, sender, message)
                 transfer.on_progress(s, sender)
                 reads.answer_confirmed(s)
@@ -263,8 +279,17 @@ class Raft:
         return self._s.log.term_at(index)
 
     def contacts(self) -> Mapping[PeerId, int]:
-        """On the leader: other members -> when they were last heard, on the events' clock."""
-        return {peer: p.contact_ms for peer, p in self._s.progress.items()}
+        """On the leader: other members -> when they were last heard, on the events' clock, and
+        could write to their disks."""
+        return {peer: min(p.contact_ms, p.able_ms) for peer, p in self._s.progress.items()}
+
+    @property
+    def room(self) -> Room:
+        return self._s.room
+
+    def full_members(self) -> frozenset[PeerId]:
+        """On the leader: those whose disks are full, this one among them."""
+        return room.full_members(self._s)
 
     @property
     def due_ms(self) -> int:
@@ -272,4 +297,5 @@ class Raft:
         s = self._s
         if s.role is not Role.LEADER:
             return s.election_due_ms
-        return min(s.heartbeat_due_ms, s.transfer.due_ms if s.transfer else s.heartbeat_due_ms)
+        dues = (s.heartbeat_due_ms, s.news_due_ms, s.transfer.due_ms if s.transfer else None)
+        return min(due for due in dues if due is not None)

@@ -12,6 +12,7 @@ from p2psched.model.raft import (
     Member,
     Membership,
     RaftMessage,
+    Room,
     Snapshot,
 )
 
@@ -34,12 +35,14 @@ class Receive(msgspec.Struct, frozen=True):
 
 
 class Propose(msgspec.Struct, frozen=True):
-    """Append to the log; only on the leader, otherwise nothing happens."""
+    """Append to the log; only on the leader, otherwise nothing happens. `concerned` hear of its
+    commit at once (None: everybody), the others a little later."""
 
     now_ms: int
     wall_ms: int
     payload: bytes
     kind: EntryKind = EntryKind.COMMANDS
+    concerned: frozenset[PeerId] | None = None
 
 
 class Synced(msgspec.Struct, frozen=True):
@@ -72,6 +75,13 @@ class SnapshotSaved(msgspec.Struct, frozen=True):
     snapshot: Snapshot
 
 
+class RoomChanged(msgspec.Struct, frozen=True):
+    """This peer's disk is full, or has room again."""
+
+    now_ms: int
+    room: Room
+
+
 class HandOver(msgspec.Struct, frozen=True):
     """Make another voter the leader; only on the leader, and only if one is fit for it. Nothing
     is proposed meanwhile, an election timeout at most."""
@@ -87,7 +97,16 @@ class LoopLate(msgspec.Struct, frozen=True):
 
 
 RaftEvent = (
-    Tick | Receive | Propose | Synced | Read | AddMember | SnapshotSaved | HandOver | LoopLate
+    RoomChanged
+    | Tick
+    | Receive
+    | Propose
+    | Synced
+    | Read
+    | AddMember
+    | SnapshotSaved
+    | HandOver
+    | LoopLate
 )
 
 # --- effects --------------------------------------------------------------------------------------

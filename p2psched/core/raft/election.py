@@ -122,5 +122,7 @@ def _lead(s: RaftState) -> None:
     s.stamp_base_ms, s.clock_base_ms = s.log.last_stamp_ms, s.now_ms
     s.progress = {peer: Progress(s.log.last_index + 1, s.now_ms) for peer in s.others()}
     s.leading_from = s.log.last_index + 1
+    s.concerned.clear()
+    s.news_due_ms = None
     append_own(s, EntryKind.NOOP, b"")
     broadcast(s, heartbeat=True)

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.raft.concern import Concern
 from p2psched.core.raft.core import Raft
 from p2psched.core.raft.effects import (
     AddMember,
@@ -30,6 +31,7 @@ from p2psched.core.raft.effects import (
     Read,
     ReadReady,
     Receive,
+    RoomChanged,
     Send,
     SendPiece,
     SnapshotSaved,
@@ -79,7 +81,16 @@ class Round(msgspec.Struct, frozen=True):
 
 
 EngineEvent = (
-    Tick | Receive | Synced | AddMember | SnapshotSaved | HandOver | LoopLate | Forwarded | Round
+    Tick
+    | Receive
+    | Synced
+    | AddMember
+    | SnapshotSaved
+    | RoomChanged
+    | HandOver
+    | LoopLate
+    | Forwarded
+    | Round
 )
 
 
@@ -160,6 +171,7 @@ class RaftEngine:
         self._read_tags: list[int] = []  # asked in this turn
         self._reads: dict[int, tuple[int, list[int]]] = {}  # read -> (asked at, tags)
         self._next_read = rng.getrandbits(48)
+        self._concern = Concern()
         self._out: list[EngineEffect] = []
 
     # --- what callers want; acted upon at the end of the turn ---
@@ -266,8 +278,10 @@ class RaftEngine:
     def _make_entries(self, now_ms: int, wall_ms: int) -> None:
         while self._proposals and self._may_append():
             proposals = self._take_proposals()
-            payload = _encode(_as_fits(proposals, self._decorate(proposals)))
-            self._take(self.raft.step(Propose(now_ms, wall_ms, payload)))
+            envelopes = _as_fits(proposals, self._decorate(proposals))
+            concerned = self._concern.of(envelopes)
+            propose = Propose(now_ms, wall_ms, _encode(envelopes), concerned=concerned)
+            self._take(self.raft.step(propose))
 
     def _may_append(self) -> bool:
         in_flight = self.raft.last_index - self.raft.commit

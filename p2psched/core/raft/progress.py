@@ -12,7 +12,7 @@ import msgspec
 from p2psched.core.raft.log import size_of
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import KIB, MIB
-from p2psched.model.raft import Entry, Snapshot
+from p2psched.model.raft import Entry, Room, Snapshot
 
 DIGEST_BYTES: Final = 16
 # To one follower. A disk that syncs in a third of a second gets thousands of entries a second, and
@@ -80,16 +80,21 @@ class Progress:
 
     __slots__ = (
         "_flight",
+        "able_ms",
         "bytes_in_flight",
         "contact_ms",
         "match",
         "next",
         "probe_sent",
         "probing",
+        "room",
         "round",
         "round_trip_ms",
+        "round_trip_ms",
+        "sending",
         "sending",
         "sync_ms",
+        "told",
     )
 
     def __init__(self, next_index: int, now_ms: int) -> None:
@@ -100,8 +105,11 @@ class Progress:
         self._flight: deque[tuple[int, int]] = deque()  # last index and bytes of each append
         self.bytes_in_flight = 0
         self.contact_ms = now_ms
+        self.able_ms = now_ms  # heard, and its disk takes what is written
+        self.room: Room | None = None  # of its disk; None: it has not said
         self.round = 0  # newest heartbeat round that it answered
         self.round_trip_ms = 0.0  # moving average
+        self.told = 0  # the commit index that it was told last
         self.sending: Sending | None = None  # what it lacks is not in our log any more
         self.sync_ms = 0  # what a sync of its disk takes, as it says
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from p2psched.core.raft.effects import Commit, LeaderChanged
 from p2psched.core.raft.pieces import send_pieces
 from p2psched.core.raft.progress import Progress
-from p2psched.core.raft.state import RaftState, Role
+from p2psched.core.raft.state import Concerned, RaftState, Role
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import KIB
 from p2psched.model.raft import Append, AppendReply, Entry, EntryKind
@@ -23,13 +25,17 @@ APPEND_BYTES_MAX: Final = 512 * KIB  # of entries in one message, unless one ent
 APPEND_ENTRIES_MAX: Final = 256
 ROUND_TRIP_WEIGHT: Final = 0.2  # of the newest in the moving average
 NO_ANSWER: Final = 0  # the round of an append that only tells the commit index; rounds start at 1
+# Whom a commit does not concern hears of it with the next append, or after this.
+NEWS_MS: Final = 5
 
 # --- leader ---------------------------------------------------------------------------------------
 
 
-def append_own(s: RaftState, kind: EntryKind, payload: bytes) -> None:
-    """Append an entry of our term to our own log; `broadcast` sends it."""
+def append_own(s: RaftState, kind: EntryKind, payload: bytes, concerned: Concerned = None) -> None:
+    """Append an entry of our term to our own log; `broadcast` sends it. `concerned`: see
+    `effects.Propose`."""
     assert s.role is Role.LEADER
+    s.concerned.append((s.log.last_index + 1, concerned))
     s.append(Entry(s.log.last_index + 1, s.term, kind, s.stamp_ms(), s.wall_ms, payload))
 
 
@@ -64,8 +70,12 @@ def _note_round(s: RaftState, progress: Progress, round_number: int) -> None:
     progress.round = max(progress.round, round_number)
 
 
+def _is_silent(s: RaftState, progress: Progress) -> bool:
+    return s.now_ms - progress.contact_ms >= s.timing.election_ms_min
+
+
 def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: bool) -> None:
-    silent = s.now_ms - progress.contact_ms >= s.timing.election_ms_min
+    silent = _is_silent(s, progress)
     if silent and not even_empty:
         return
     if progress.next < s.log.first:
@@ -82,6 +92,7 @@ def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: 
     prev = progress.next - 1
     prev_term = s.log.term_at(prev)
     assert prev_term is not None
+    progress.told = s.commit
     slack_ms = s.pace.slack_ms(progress.round_trip_ms)
     s.send(peer, Append(s.term, prev, prev_term, s.commit, s.round, entries, slack_ms))
     progress.took_off(entries)
@@ -91,6 +102,7 @@ def _send_snapshot(s: RaftState, peer: PeerId, progress: Progress, *, heartbeat:
     """What it lacks is not in the log any more. Its heartbeats fit every log meanwhile."""
     progress.probe(progress.next)
     if heartbeat:
+        progress.told = s.commit
         slack_ms = s.pace.slack_ms(progress.round_trip_ms)
         s.send(peer, Append(s.term, 0, 0, s.commit, s.round, (), slack_ms))
     send_pieces(s, peer, progress)
@@ -101,7 +113,19 @@ def _tell_commit(s: RaftState, peer: PeerId, progress: Progress) -> None:
     prev = progress.next - 1
     prev_term = s.log.term_at(prev)
     assert prev_term is not None
+    progress.told = s.commit
     s.send(peer, Append(s.term, prev, prev_term, s.commit, NO_ANSWER))
+
+
+def tell_news(s: RaftState) -> None:
+    """What was kept back from those whom it did not concern, once it is due."""
+    if s.news_due_ms is None or s.now_ms < s.news_due_ms:
+        return
+    s.news_due_ms = None
+    for peer, progress in s.progress.items():
+        waits = progress.told < s.commit and not progress.probing
+        if waits and not _is_silent(s, progress):
+            _tell_commit(s, peer, progress)
 
 
 def on_append_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
@@ -138,7 +162,8 @@ def _on_refusal(s: RaftState, sender: PeerId, progress: Progress, reply: AppendR
 
 
 def advance_commit(s: RaftState) -> None:
-    """Commit what a majority has on disk, if it is of our own term, and tell everybody."""
+    """Commit what a majority has on disk, if it is of our own term, and tell those whom it
+    concerns; the others need not be woken for it alone."""
     if s.role is not Role.LEADER:
         return
     stored = sorted(
@@ -153,11 +178,27 @@ def advance_commit(s: RaftState) -> None:
     s.emit(Commit(index))
     if first_of_term:
         s.emit(LeaderChanged(s.me, s.term))
+    concerned = _concerned(s)
     for peer, progress in s.progress.items():
         if progress.next <= s.log.last_index:
             _send_append(s, peer, progress, even_empty=False)
-        elif not progress.probing:
+        elif progress.probing or _is_silent(s, progress):
+            continue
+        elif concerned is None or peer in concerned:
             _tell_commit(s, peer, progress)
+        elif s.news_due_ms is None:
+            s.news_due_ms = s.now_ms + NEWS_MS
+
+
+def _concerned(s: RaftState) -> Concerned:
+    """By the entries that were committed just now."""
+    peers: set[PeerId] = set()
+    everybody = False
+    while s.concerned and s.concerned[0][0] <= s.commit:
+        _, concerned = s.concerned.popleft()
+        everybody |= concerned is None
+        peers.update(concerned or ())
+    return None if everybody else frozenset(peers)
 
 
 def may_commit(s: RaftState, index: int) -> bool:
@@ -228,7 +269,8 @@ def _reply(s: RaftState, sender: PeerId, append: Append, match: int) -> None:
     """Say what fits once it is on disk. A slow disk must not look like a dead peer, so meanwhile
     a heartbeat is answered with what is on disk already."""
     sync_ms = int(s.sync_ms)
-    s.promise(sender, AppendReply(s.term, append.round, True, match, sync_ms=sync_ms))
+    reply = AppendReply(s.term, append.round, True, match, room=s.room, sync_ms=sync_ms)
+    s.promise(sender, reply)
     if not append.entries and not s.all_synced and s.synced_term == s.term:
         stable = min(match, s.log.stable)
-        s.send(sender, AppendReply(s.term, append.round, True, stable, sync_ms=sync_ms))
+        s.send(sender, msgspec.structs.replace(reply, match=stable))

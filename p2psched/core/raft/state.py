@@ -37,6 +37,7 @@ from p2psched.model.raft import (
     Membership,
     RaftMessage,
     ReadReply,
+    Room,
     Snapshot,
 )
 
@@ -64,6 +65,7 @@ class WaitingRead(msgspec.Struct, frozen=True):
     round: int
 
 
+Concerned = frozenset[PeerId] | None  # who waits for a commit; None: everybody
 Promised = Send | OwnVote | Installed
 Promise = tuple[int, Promised]
 
@@ -89,6 +91,7 @@ class RaftState:
         self.hard = hard_state
         self.log = log
         self.now_ms = now_ms
+        self.room = Room.ENOUGH  # of our disk
         self.wall_ms = 0  # for people: stamped on entries, decides nothing
         self.synced_term = hard_state.term
         self.role = Role.FOLLOWER
@@ -108,6 +111,8 @@ class RaftState:
         self.transfer: Transfer | None = None  # of our lead to another
         self.transfer_again_ms = 0  # not by ourselves before
         self.leading_from = 0  # index of the no-op that opened our term as leader
+        self.concerned: deque[tuple[int, Concerned]] = deque()  # of our entries, not committed yet
+        self.news_due_ms: int | None = None  # somebody has not been told of a commit
         self.stamp_base_ms = 0
         self.clock_base_ms = 0
         self._memberships: list[tuple[int, Membership]] = []
@@ -263,7 +268,9 @@ class RaftState:
 
     def reset_election_timer(self) -> None:
         low, high = self.timing.election_ms_min, self.timing.election_ms_max
-        self.election_due_ms = self.now_ms + self.rng.randrange(low, high)
+        # With a full disk the others come first; but better such a leader than none.
+        after_ms = 2 * high if self.room is not Room.ENOUGH else 0
+        self.election_due_ms = self.now_ms + after_ms + self.rng.randrange(low, high)
 
     # --- effects ---
 

@@ -14,7 +14,7 @@ from p2psched.core.raft.election import campaign
 from p2psched.core.raft.progress import Progress, Transfer
 from p2psched.core.raft.state import RaftState, Role
 from p2psched.model.ids import PeerId
-from p2psched.model.raft import TimeoutNow
+from p2psched.model.raft import Room, TimeoutNow
 
 SLOW_SYNC_MS: Final = 250  # a leader whose syncs take so long looks for another
 QUICKER: Final = 2  # whose syncs take at most this part of it
@@ -56,6 +56,7 @@ def _fit(s: RaftState) -> dict[PeerId, Progress]:
         for peer, p in s.progress.items()
         if s.membership.is_voter(peer)
         and not p.probing
+        and p.room in (None, Room.ENOUGH)
         and p.contact_ms >= heard_since
         and p.match >= s.commit
     }

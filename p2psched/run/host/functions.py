@@ -29,6 +29,14 @@ Outcome = tuple[int, items.Header, bytes]  # cause, header, value
 class NotStartable(Exception):
     """The function or its arguments can't be opened here; the text says what to do."""
 
+    cause = frames.NOT_STARTABLE
+
+
+class NoSpace(NotStartable):
+    """Not here now, because this peer's disk is full."""
+
+    cause = frames.NO_SPACE
+
 
 def load_path(path: str) -> Function:
     """The function behind `module:qualified.name`."""
@@ -100,6 +108,8 @@ def call(function: Function, arguments: bytes, exchange: Exchange) -> Outcome:
     del args, kwargs  # a large argument needs not lie beside a large result
     try:
         data = exchange.pack(value)
+    except large.NoSpace as error:
+        return frames.NO_SPACE, {"message": f"the result was made, and {error}"}, b""
     except large.TooLarge as error:
         return frames.TOO_LARGE, {"message": f"the result is too large: {error}"}, b""
     except BaseException as error:  # noqa: BLE001 - a user's __reduce__ may raise anything

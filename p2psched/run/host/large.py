@@ -9,6 +9,7 @@ never held in memory.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import shutil
@@ -37,11 +38,21 @@ class Damaged(Missing):
 
 
 class TooLarge(Exception):
-    """More bytes than a blob may have, or than the disk has room for."""
+    """More bytes than a blob may have, or a disk that takes none."""
+
+
+class NoSpace(TooLarge):
+    """This peer's disk is full: another one may have room."""
+
+
+def is_full(error: OSError) -> bool:
+    """True if it says that a disk is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _not_kept(error: OSError) -> TooLarge:
-    return TooLarge(
+    kind = NoSpace if is_full(error) else TooLarge
+    return kind(
         f"it can't be kept on the disk of peer {os.environ.get('P2P_PEER', '')}: {error.strerror}: "
         "free some space there, then `p2psched job retry`"
     )
@@ -151,17 +162,20 @@ class Writer:
     def finish(self) -> Ref:
         """The blob has its name now."""
         size = self._hasher.size
+        digest = self._hasher.finish()
         try:
             self._file.close()
+            os.replace(self._path, f"{self._folder}/{digest.hex()}")  # noqa: PTH105
         except OSError as error:
             raise _not_kept(error) from error
-        digest = self._hasher.finish()
-        os.replace(self._path, f"{self._folder}/{digest.hex()}")  # noqa: PTH105
         return digest, size
 
     def map(self) -> memoryview:
-        """What was written so far, for reading."""
-        self._file.flush()
+        """What was written so far, for reading. Raises TooLarge."""
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise _not_kept(error) from error
         with open(self._path, "rb") as file:  # noqa: PTH123
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 

@@ -91,7 +91,11 @@ class ModuleSets:
                     for info in opened.infolist()
                 )
                 os.makedirs(folder, exist_ok=True)  # noqa: PTH103
-                opened.extractall(folder)  # which leaves no folder by `..` or `/`
+                try:
+                    opened.extractall(folder)  # which leaves no folder by `..` or `/`
+                except OSError:  # on a full disk it would hold the space that is missing
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
         except zipfile.BadZipFile as error:
             raise ValueError(f"the job's modules are no archive: {error}") from error
         return _Set(folder, names)

@@ -37,6 +37,9 @@ def take(
         except (OSError, ValueError) as error:
             text = f"the program ended well, and its output {name!r} can't be read: {error}"
             return frames.EXIT, {**header, "message": text}
+        except large.NoSpace as error:
+            text = f"the program ended well, and of its output {name!r}: {error}"
+            return frames.NO_SPACE, {**header, "message": text}
         except large.TooLarge as error:
             text = f"the output {name!r} is too large: {error}"
             return frames.TOO_LARGE, {**header, "message": text}

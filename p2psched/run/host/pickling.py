@@ -7,6 +7,7 @@ they were: into private memory, so that work in place harms nobody else.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import pickle
@@ -76,6 +77,7 @@ class _Travelling(Protocol):
     def dump(self, value: object, /) -> None: ...
 
 
+@functools.cache
 def _pickler_class() -> Callable[[Sink, Buffers, Callable[[files.File], Ref]], _Travelling]:
     try:
         base = importlib.import_module("cloudpickle").Pickler

@@ -221,9 +221,9 @@ class Spawner:
         child = Child()
         is_alone = False
         try:
-            refusal = self._spawn(child, order, folder)
+            cause, refusal = self._spawn(child, order, folder)
             if refusal:
-                cause, header = frames.NOT_STARTABLE, _refused(refusal)
+                header = _refused(refusal)
             else:
                 self._follow(child, order)
                 code = child.reap()
@@ -249,8 +249,8 @@ class Spawner:
         header.update(stderr.header("stderr"))
         return items.pack(header, b"", stdout.body(), stderr.body())
 
-    def _spawn(self, child: Child, order: Order, folder: str) -> str:
-        """Start the program in its folder. Returns why not, or nothing."""
+    def _spawn(self, child: Child, order: Order, folder: str) -> tuple[int, str]:
+        """Start the program in its folder. Returns why not: a cause and a text, or no text."""
         try:
             is_new = self._place.enter(folder, order.files(self._blobs))
             if order.cwd is not None:
@@ -260,11 +260,13 @@ class Spawner:
             self._output.open(folder)
             child.spawn(order, self._shared, self._output)
         except (NotStartable, large.Missing, ValueError) as error:
-            return str(error)
+            return frames.NOT_STARTABLE, str(error)
         except OSError as error:
             what = error.filename or order.argv[0]
-            return f"program {order.argv[0]!r} could not be started: {what}: {error.strerror}"
-        return ""
+            cause = frames.NO_SPACE if large.is_full(error) else frames.NOT_STARTABLE
+            text = f"program {order.argv[0]!r} could not be started: {what}: {error.strerror}"
+            return cause, text
+        return frames.OK, ""
 
     def _is_alone(self) -> bool:
         """True if nothing lives that a program started here. Call it when none runs."""

@@ -113,10 +113,11 @@ class Worker:
         self._report.open_batch(batch)
         # Loading runs the user's code: if it crashes, the first task is what crashed.
         self._report.begin(runs[0][0])
-        refusal = b""
+        refusal, cause = b"", frames.NOT_STARTABLE
         try:
             function = self._function(job)
         except functions.NotStartable as error:
+            cause = error.cause
             refusal = items.pack({"message": str(error)[: functions.MESSAGE_LEN_MAX]})
         position = 0
         for start, stop, size in runs:
@@ -128,7 +129,7 @@ class Worker:
             except ValueError as error:
                 refusal = refusal or items.pack({"message": f"damaged arguments: {error}"})
             if refusal:
-                self._refuse(start, stop, refusal)
+                self._refuse(start, stop, cause, refusal)
             else:
                 assert len(arguments) == stop - start, "the peer has counted them"
                 self._run_range(function, job, start, arguments)
@@ -166,16 +167,18 @@ class Worker:
         except large.Damaged:
             raise
         except (large.Missing, ValueError, OSError) as error:
-            raise functions.NotStartable(f"the function's code can't be read: {error}") from error
+            full = isinstance(error, OSError) and large.is_full(error)
+            kind = functions.NoSpace if full else functions.NotStartable
+            raise kind(f"the function's code can't be read: {error}") from error
         return job.function
 
     def _data(self, inline: bytes, ref: values.Ref | None) -> bytes:
         return inline if ref is None else self._blobs.read(ref)
 
-    def _refuse(self, start: int, stop: int, item: bytes) -> None:
+    def _refuse(self, start: int, stop: int, cause: int, item: bytes) -> None:
         for index in range(start, stop):
             self._report.begin(index)
-            self._report.finish(index, frames.NOT_STARTABLE, item)
+            self._report.finish(index, cause, item)
 
     def _run_range(
         self, function: functions.Function, job: _Job, start: int, arguments: list[bytes]

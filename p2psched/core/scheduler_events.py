@@ -1,0 +1,140 @@
+"""What goes into the scheduler's core and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from p2psched.core.owner import OwnerEffect
+from p2psched.model.blob import ResultBlob
+from p2psched.model.commands import Command, Envelope, Outcome, Stamped
+from p2psched.model.execution import Committed, ExecutorEvent
+from p2psched.model.ids import PeerId
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+class Began(msgspec.Struct, frozen=True):
+    """The process is up: tell the ledger, until it knows."""
+
+    now_ms: int
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """The ledger committed entries."""
+
+    now_ms: int
+    batches: tuple[Committed, ...]
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """The ledger begins, or goes on, from a snapshot (`core.snapshot`): what led to it is never
+    told here."""
+
+    now_ms: int
+    state: bytes
+
+
+class CoordinatorChanged(msgspec.Struct, frozen=True):
+    now_ms: int
+    coordinator: PeerId | None
+    is_self: bool
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A caller on this peer proposes a command; `Answered` with the same tag follows, or never
+    if the ledger stays away."""
+
+    now_ms: int
+    tag: int
+    command: Command
+
+
+class GaveUp(msgspec.Struct, frozen=True):
+    """The caller of `Asked` waits no longer."""
+
+    now_ms: int
+    tag: int
+
+
+class Executed(msgspec.Struct, frozen=True):
+    now_ms: int
+    event: ExecutorEvent
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """The answer to `CopyBlobs`: who has them now."""
+
+    now_ms: int
+    number: int
+    blobs: tuple[ResultBlob, ...]
+
+
+class Clocked(msgspec.Struct, frozen=True):
+    """Time went on. `contacts`: on the coordinator, peer -> when it was last heard."""
+
+    now_ms: int
+    contacts: Mapping[PeerId, int]
+    full: frozenset[PeerId] = frozenset()  # on the coordinator: peers whose disks are full
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """The answer to `RenewIncarnation`: the new number is on disk."""
+
+    now_ms: int
+    incarnation: int
+
+
+class Leaving(msgspec.Struct, frozen=True):
+    """The process is about to stop cleanly: give the tasks back now, not after a silence."""
+
+    now_ms: int
+    tag: int
+
+
+class Round(msgspec.Struct, frozen=True):
+    """End of a turn."""
+
+    now_ms: int
+
+
+SchedulerEvent = (
+    Began
+    | Applied
+    | Restored
+    | CoordinatorChanged
+    | Asked
+    | GaveUp
+    | Executed
+    | Copied
+    | Clocked
+    | Renewed
+    | Leaving
+    | Round
+)
+
+# --- effects --------------------------------------------------------------------------------------
+
+
+class AppendToLedger(msgspec.Struct, frozen=True):
+    envelopes: tuple[Envelope, ...]
+
+
+class Store(msgspec.Struct, frozen=True):
+    """Results and history of one entry to keep."""
+
+    events: tuple[Stamped, ...]
+    applied_index: int
+
+
+class Answered(msgspec.Struct, frozen=True):
+    tag: int
+    outcome: Outcome
+
+
+class RenewIncarnation(msgspec.Struct, frozen=True):
+    """We were declared down and are not: take the next number, durably, and say `Renewed`."""
+
+
+SchedulerEffect = OwnerEffect | AppendToLedger | Store | Answered | RenewIncarnation

@@ -1,0 +1,83 @@
+"""A full disk of a simulated peer: what `peer.space` and `peer.log_writer` are with asyncio."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from p2psched.core.raft.effects import Persist, RoomChanged
+from p2psched.core.raft.engine import EngineEffect
+from p2psched.core.scheduler import Clocked, Renewed
+from p2psched.model.raft import Room
+from p2psched.store.persist import perform
+from p2psched.store.space import NoRoom, is_no_space
+
+if TYPE_CHECKING:
+    from p2psched.testing.sim_peer import SimPeer
+
+LEFT_BYTES_MAX: Final = 4_000  # on a disk that gets full: for some entries, or for none
+
+
+class SimSpace:
+    """Of one process."""
+
+    def __init__(self, peer: SimPeer) -> None:
+        self._peer = peer
+        self._stalled = False
+        self._renews = False  # as soon as there is space
+
+    def write(self, persists: Sequence[Persist]) -> int:
+        """As many as find space; what does not is tried again by `look`'s caller."""
+        peer = self._peer
+        self._stalled = False
+        for count, persist in enumerate(persists):
+            peer.durable_point()
+            try:
+                with peer.saves.power_may_go(chance=persist.install is not None):
+                    perform(peer.log, persist)
+            except NoRoom:
+                self._stalled = True
+                return count
+            peer.durable_point()
+        return len(persists)
+
+    def clocked(self, now_ms: int) -> Clocked:
+        engine = self._peer.engine
+        return Clocked(now_ms, engine.contacts(), engine.raft.full_members())
+
+    def renew(self) -> None:
+        """Take the next incarnation, now or when there is space for it."""
+        peer = self._peer
+        try:
+            incarnation = peer.next_incarnation()
+        except OSError as error:
+            if not is_no_space(error):
+                raise
+            self._renews = True
+        else:
+            self._renews = False
+            peer.decide(Renewed(peer.now_ms, incarnation))
+
+    def look(self) -> list[EngineEffect]:
+        """Tell the ledger what the disk takes, if that has changed."""
+        peer = self._peer
+        if self._renews:
+            self.renew()
+        room = Room.LOW if peer.disk.free_bytes is not None else Room.ENOUGH
+        room = Room.NONE if self._stalled else room
+        if room is peer.engine.raft.room:
+            return []
+        return peer.engine.step(RoomChanged(peer.now_ms, room))
+
+
+def fill(peer: SimPeer, rng: random.Random) -> None:
+    """From now on its disk takes no large results; of all else as ever, which nobody notices before
+    a task ends so, or little, or nothing."""
+    peer.is_full = True
+    peer.disk.free_bytes = rng.choice((None, 0, rng.randrange(LEFT_BYTES_MAX)))
+
+
+def empty(peer: SimPeer) -> None:
+    peer.is_full = False
+    peer.disk.free_bytes = None
