@@ -114,6 +114,13 @@ async def _status_of(target: Target, address: str) -> StatusAnswer:
         await session.__aexit__()
 
 
+def _timing(found: StatusAnswer) -> str:
+    return (
+        f"{found.timing}: heartbeat {found.heartbeat_ms} ms, election after "
+        f"{found.election_ms_min:,} to {found.election_ms_max:,} ms of silence"
+    )
+
+
 def _snapshot(found: StatusAnswer) -> str:
     lacking = found.jobs_lacking
     more = f"; still fetches the results of {lacking} jobs from others" if lacking else ""
@@ -160,6 +167,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("address", info.address),
         ("process", f"{info.pid}, up for {span(found.uptime_s)}, incarnation {info.incarnation}"),
         ("software", f"p2psched {info.version}, {found.event_loop}, {workers}"),
+        ("feature level", f"{found.level} in use, {info.level} known here"),
         ("slots", str(info.slots)),
         ("cluster", found.cluster),
         ("quorum", "yes" if found.quorum else "no: a majority of the voters does not answer"),
@@ -181,6 +189,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
             f"{found.loop_late_ms_p99:.1f} ms (99 %), {found.loop_late_ms_max:.1f} ms at most",
         ),
         ("disk sync", f"{found.fsync_ms:.2f} ms"),
+        ("timing", _timing(found)),
         ("written", _written(found)),
         ("network", f"{size(found.bytes_sent)} sent, {size(found.bytes_received)} received"),
         ("events dropped", str(found.events_dropped)),

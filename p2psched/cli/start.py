@@ -25,7 +25,7 @@ from p2psched.cli.options import (
 )
 from p2psched.cli.output import Output
 from p2psched.cli.serve import Serving, become_peer
-from p2psched.model.config import Config
+from p2psched.model.config import TIMINGS, Config
 from p2psched.model.errors import UsageError
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
 from p2psched.net.address import DEFAULT_PORT
@@ -119,6 +119,13 @@ _NoVote = Annotated[
         help="Run tasks and answer, but never become one of the voters of the cluster.",
     ),
 ]
+_Timing = Annotated[
+    str,
+    typer.Option(
+        "--timing",
+        help=f"Patience with disks and links: {', '.join(TIMINGS)}. The same on all peers.",
+    ),
+]
 _Detach = Annotated[
     bool,
     typer.Option("--detach", "-d", help="Go to the background once ready; logs to peer.log."),
@@ -152,6 +159,7 @@ def start(
     space_min: _SpaceMin = None,
     ballast: _Ballast = None,
     no_vote: _NoVote = False,
+    timing: _Timing = "lan",
     detach: _Detach = False,
     patience: _Patience = "30s",
     log_level: _LogLevel = "warning",
@@ -184,7 +192,7 @@ def start(
             votes=not no_vote,
             snapshot_log_bytes=snapshot_log_bytes,
             runtime_dir=str(runtime_dir()),
-        )
+        ).with_timing(timing)
     except ValueError as error:
         raise UsageError(f"{error}: see `p2psched start --help`") from error
     if detach:

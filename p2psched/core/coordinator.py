@@ -1,4 +1,5 @@
-"""What the coordinator alone may do: place what nobody live owns, and declare peers down.
+"""What the coordinator alone may do: place what nobody live owns, declare peers down, and raise the
+feature level.
 
 It decides on applied state only, one round of placements at a time. Its decisions are proposals:
 a stale one changes nothing. It declares nobody down before it has listened for a whole window.
@@ -12,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import poison
+from p2psched.core import levels, poison
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.placement import Candidate, has_room, share_out
@@ -90,6 +91,10 @@ class Coordinator:
                 reason = f"not heard for {now_ms - heard_ms} ms"
                 commands.append(PeerDown(peer, row.info.incarnation, reason))
         return commands
+
+    def to_raise(self) -> list[Command]:
+        """The next feature level, once all peers know it."""
+        return levels.to_raise(self._machine) if self.coordinates else []
 
     def place(self) -> list[Command]:
         """Placements for tasks that nobody live owns: suspects, then oldest job first. A job that

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import keeping, peering, poison
+from p2psched.core import keeping, levels, peering, poison
 from p2psched.core.jobs import SPACELESS_MAX, HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
@@ -33,6 +33,7 @@ from p2psched.model.commands import (
     Pin,
     Place,
     Placed,
+    RaiseLevel,
     Recorded,
     Rejected,
     ResultRefused,
@@ -61,8 +62,9 @@ _encode = msgspec.msgpack.Encoder().encode
 class Machine(LedgerState):
     """Jobs and peers at one ledger index. Mutable, owned by one replica; others only look."""
 
-    def __init__(self) -> None:
+    def __init__(self, known_level: int = levels.KNOWN_LEVEL) -> None:
         super().__init__()
+        self.known_level = known_level  # of this process, no part of the ledger
         self.estimate_us = ESTIMATE_US_UNKNOWN  # of a task of an unknown job
         self._hash = bytes(8)
         # Proposals, oldest first, and why they were refused. Who takes a snapshot may have missed
@@ -114,13 +116,15 @@ class Machine(LedgerState):
                 key = (envelope.proposer, envelope.request)
                 if self._is_repeat(envelope):
                     return self._taken[key] or Acknowledged()
-                outcome = self._decide(command)
+                outcome = levels.refusal(self, command) or self._decide(command)
                 if isinstance(outcome, Rejected):
                     self._taken[key] = outcome
                 return outcome
 
-    def _decide(self, command: Cancel | Forget | Pin | Retry | Held) -> Outcome:
+    def _decide(self, command: Cancel | Forget | Pin | Retry | Held | RaiseLevel) -> Outcome:
         match command:
+            case RaiseLevel():
+                return levels.raise_level(self, command, known_level=self.known_level)
             case Cancel():
                 return self._cancel(command)
             case Forget():

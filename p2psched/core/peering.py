@@ -10,6 +10,7 @@ from p2psched.model.commands import (
     Outcome,
     PeerCameUp,
     PeerDown,
+    PeerInfo,
     PeerUp,
     PeerWentDown,
     Rejected,
@@ -20,12 +21,11 @@ from p2psched.model.taskset import EMPTY
 def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
     info = command.info
     row = s.peers.get(info.peer)
-    if row is not None and info.incarnation < row.info.incarnation:
-        return Rejected("refused", f"incarnation {info.incarnation} of {info.name} is over")
-    if row is not None and info.incarnation == row.info.incarnation:
-        if row.live:
-            return Acknowledged()
-        return Rejected("refused", f"incarnation {info.incarnation} of {info.name} is down")
+    if row is not None and row.live and info.incarnation == row.info.incarnation:
+        return Acknowledged()
+    refusal = _refusal(s, row, info)
+    if refusal is not None:
+        return refusal
     if row is None:
         row = s.peers[info.peer] = PeerRow(info)
     elif row.live:  # away for so short that nobody has missed it
@@ -44,6 +44,16 @@ def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
     row.alone = row.blamed = None
     row.stopped = False
     return Acknowledged()
+
+
+def _refusal(s: LedgerState, row: PeerRow | None, info: PeerInfo) -> Rejected | None:
+    known = row.info.incarnation if row is not None else -1
+    if info.incarnation <= known:
+        state = "down" if info.incarnation == known else "over"
+        return Rejected("refused", f"incarnation {info.incarnation} of {info.name} is {state}")
+    if info.level < s.level:
+        return Rejected("refused", f"{info.name} knows feature level {info.level}, not {s.level}")
+    return None
 
 
 def _hand_over(s: LedgerState, job: Job, held: HeldGrant, command: PeerUp, *, died: bool) -> None:

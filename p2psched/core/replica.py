@@ -11,8 +11,9 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core import levels
 from p2psched.core.machine import Machine
-from p2psched.model.commands import Command, Envelope, Outcome, Stamped
+from p2psched.model.commands import Command, Envelope, Outcome, Rejected, Stamped
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import PENDING_PROPOSALS_MAX
@@ -43,10 +44,11 @@ class Replica:
     def pending_count(self) -> int:
         return len(self._pending)
 
-    @property
-    def is_full(self) -> bool:
-        """True if callers must be told to come back later."""
-        return len(self._pending) >= PENDING_PROPOSALS_MAX
+    def refusal(self, command: Command) -> Rejected | None:
+        """Why a caller must be told to come back later, if so."""
+        if len(self._pending) >= PENDING_PROPOSALS_MAX:
+            return Rejected("unavailable", "busy: too many proposals wait for the ledger")
+        return levels.refusal(self.machine, command)
 
     def number(self, command: Command) -> Envelope:
         """Number a command whose outcome nobody waits for."""

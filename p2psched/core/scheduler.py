@@ -93,7 +93,7 @@ class Scheduler:
         keep_ms: int = KEEP_MS,
         keep_bytes: int = KEEP_BYTES,
     ) -> None:
-        self.machine = Machine()
+        self.machine = Machine(info.level)
         self.retention = Retention(self.machine, keep_ms=keep_ms, keep_bytes=keep_bytes)
         self._info = info
         self._replica = Replica(info.peer, info.incarnation, self.machine)
@@ -174,9 +174,9 @@ class Scheduler:
         return envelope.request
 
     def _ask(self, tag: int, command: Command, now_ms: int) -> None:
-        if self._replica.is_full:
-            busy = Rejected("unavailable", "busy: too many proposals wait for the ledger")
-            self._out.append(Answered(tag, busy))
+        refusal = self._replica.refusal(command)
+        if refusal is not None:
+            self._out.append(Answered(tag, refusal))
             return
         self._tags[self._propose(command, now_ms)] = tag
 
@@ -269,6 +269,7 @@ class Scheduler:
         for command in self._coordinator.find_dead(now_ms, contacts):
             self._deaths.add(self._propose(command, now_ms))
         if self._coordinator.coordinates:
+            self._append += map(self._replica.number, self._coordinator.to_raise())
             for forget in self.retention.to_forget(self.ledger_ms(now_ms)):
                 self._append.append(self._replica.number(forget))
 
@@ -284,8 +285,7 @@ class Scheduler:
             self._places.clear()
         if not self._places and self._coordinator.coordinates:
             for place in self._coordinator.place():
-                request = self._propose(place, now_ms)
-                self._places.add(request)
+                self._places.add(self._propose(place, now_ms))
                 self._places_sent_ms = now_ms
         if not self._leaving:
             self._out += self.owner.start_batches()

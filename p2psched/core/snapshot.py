@@ -18,6 +18,7 @@ import msgspec
 from p2psched.core.counter import RangeCounter
 from p2psched.core.forgotten import Forgotten, Generation
 from p2psched.core.jobs import BlobKey, HeldGrant, Job
+from p2psched.core.levels import check_known
 from p2psched.core.machine import Machine
 from p2psched.core.state import PeerRow
 from p2psched.model.blob import ResultBlob
@@ -28,8 +29,8 @@ from p2psched.model.job import JobHead, JobSpec, JobState
 from p2psched.model.taskset import TaskSet
 
 FORMAT: Final = 1
-# Attributes of the machine that hold nothing between two entries.
-TRANSIENT: Final = frozenset({"events"})
+# Attributes of the machine that hold nothing between two entries, or that are its process's own.
+TRANSIENT: Final = frozenset({"events", "known_level"})
 # What follows from the jobs, and is counted anew.
 DERIVED: Final = frozenset({"sent"})
 
@@ -120,6 +121,7 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     _hash: bytes
     _taken: dict[tuple[PeerId, int], Rejected | None]
     suspected: dict[JobId, None] = {}
+    level: int = 1
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):
@@ -156,7 +158,7 @@ def _parts(value: object) -> object:
     return _PARTS[type(value)](value)
 
 
-_encode: Final = msgspec.msgpack.Encoder(enc_hook=_parts).encode
+encode_part: Final = msgspec.msgpack.Encoder(enc_hook=_parts).encode
 _decode_file: Final = msgspec.msgpack.Decoder(_File).decode
 _decode_image: Final = msgspec.msgpack.Decoder(MachineImage).decode
 
@@ -164,7 +166,7 @@ _decode_image: Final = msgspec.msgpack.Decoder(MachineImage).decode
 def encode_machine(machine: Machine) -> bytes:
     """Between two entries. Cost: O(state)."""
     assert not machine.events
-    return _encode((FORMAT, _parts_of_machine(machine)))
+    return encode_part((FORMAT, _parts_of_machine(machine)))
 
 
 def restore_machine(machine: Machine, data: bytes) -> None:
@@ -178,6 +180,7 @@ def restore_machine(machine: Machine, data: bytes) -> None:
                 f"{FORMAT}: run the same version of p2psched as the other peers"
             )
         image = _decode_image(file.image)
+        check_known(image.level, machine.known_level)
         parts = [(name, _original(getattr(image, name))) for name in image.__struct_fields__]
     except (msgspec.DecodeError, ValueError) as exc:
         raise Refused(

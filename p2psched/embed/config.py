@@ -37,6 +37,7 @@ class Config:
     insecure: bool = False  # allow to listen for other machines, unencrypted
     # The interpreter of the tasks. A program that is no Python interpreter has to name one.
     python: str | Path = field(default_factory=lambda: sys.executable)
+    timing: str = "lan"  # or "wan", "edge": slower timers; the same on all peers of the cluster
     runtime_dir: str | Path | None = None  # of the records of local peers; None: the command line's
 
     def __post_init__(self) -> None:
@@ -64,6 +65,6 @@ class Config:
                 leave_ms=LEAVE_MS,
                 grace_ms=GRACE_MS,
                 runtime_dir=str(runtime_dir or default_runtime_dir(os.environ)),
-            )
+            ).with_timing(self.timing)
         except ValueError as error:
             raise UsageError(str(error)) from error

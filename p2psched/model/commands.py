@@ -28,6 +28,7 @@ class PeerInfo(msgspec.Struct, frozen=True, array_like=True):
     slots: int  # tasks at a time; 0 runs nothing
     version: str
     python: str  # version of the workers' interpreter, "3.11"
+    level: int = 1  # the highest feature level that it knows
 
 
 class KeptGrant(msgspec.Struct, frozen=True, array_like=True):
@@ -124,7 +125,25 @@ class Held(msgspec.Struct, frozen=True, array_like=True, tag=10):
     held: bool
 
 
-Command = SubmitJob | Place | Complete | PeerUp | PeerDown | Cancel | Forget | Pin | Retry | Held
+class RaiseLevel(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Use commands up to this feature level from here on. Acts only if all peers know it."""
+
+    level: int
+
+
+Command = (
+    SubmitJob
+    | Place
+    | Complete
+    | PeerUp
+    | PeerDown
+    | Cancel
+    | Forget
+    | Pin
+    | Retry
+    | Held
+    | RaiseLevel
+)
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

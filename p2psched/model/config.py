@@ -3,9 +3,29 @@ is read below `cli`."""
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from p2psched.model.limits import GIB, KEEP_MS_MAX, KIB, SLOTS_MAX, SNAPSHOT_LOG_BYTES
+
+# What differs from the defaults, which are for one machine or a LAN. All peers of a cluster should
+# have the same: a leader's heartbeat must be short beside the patience of the others.
+TIMINGS: Final[dict[str, dict[str, int]]] = {
+    "lan": {},
+    "wan": {  # machines in several places
+        "heartbeat_ms": 250,
+        "election_ms_min": 1_500,
+        "election_ms_max": 3_000,
+        "detection_window_ms": 6_000,
+    },
+    "edge": {  # slow disks and links that stall
+        "heartbeat_ms": 500,
+        "election_ms_min": 3_000,
+        "election_ms_max": 6_000,
+        "detection_window_ms": 15_000,
+    },
+}
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +43,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     insecure: bool = False  # allow to listen beyond loopback without transport security
     votes: bool | None = True  # False: never; None: only as the founder, who has to
     embedded: bool = False  # lives in another program's process
+    timing: str = "lan"  # the preset that the next four came from: see `with_timing`
     heartbeat_ms: int = 100
     election_ms_min: int = 500
     election_ms_max: int = 1000
@@ -50,3 +71,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("a snapshot is worth 1 KiB of the log at least")
         if self.detection_window_ms < 2 * self.election_ms_min:
             raise ValueError("the detection window must be at least two election timeouts")
+
+    def with_timing(self, timing: str) -> Config:
+        """With the timers of a preset. Raises ValueError if there is none of that name."""
+        if timing not in TIMINGS:
+            raise ValueError(f"timing is one of {', '.join(TIMINGS)}, not {timing!r}")
+        return msgspec.structs.replace(self, timing=timing, **TIMINGS[timing])

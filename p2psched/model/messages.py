@@ -327,6 +327,11 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     written_snapshots: int = 0
     written_results: int = 0  # about
     written_blobs: int = 0
+    timing: str = ""  # the preset that it was started with
+    heartbeat_ms: int = 0  # while it leads
+    election_ms_min: int = 0  # without a word of a leader, before it campaigns; as it is just now
+    election_ms_max: int = 0
+    level: int = 1  # of features that the cluster uses; `info.level` is what this peer knows
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):

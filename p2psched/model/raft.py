@@ -66,6 +66,8 @@ class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=20):
     last_index: int
     last_term: int
     pre: bool
+    # The leader told the candidate to take over: its followers need not wait until it is silent.
+    transfer: bool = False
 
 
 class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag=21):
@@ -81,6 +83,7 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=22):
     commit: int
     round: int  # counts heartbeats, from 1; the answer returns it. 0: only answered if refused
     entries: tuple[Entry, ...] = ()
+    slack_ms: int = 0  # the round trip to the follower and how late the leader's loop is, about
 
 
 class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=23):
@@ -91,6 +94,7 @@ class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=23):
     conflict_index: int = 0  # refused: where the leader should look next
     conflict_term: int = 0  # refused: 0 if the log is too short
     room: int = Room.ENOUGH  # of the follower's disk
+    sync_ms: int = 0  # what a sync of the follower's disk takes, about
 
 
 class ReadAsk(msgspec.Struct, frozen=True, array_like=True, tag=24):
@@ -139,6 +143,12 @@ class SnapshotReply(msgspec.Struct, frozen=True, array_like=True, tag=27):
     done: bool
 
 
+class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=28):
+    """A leader tells a voter that has all of its log to take over at once (section 3.10)."""
+
+    term: int
+
+
 RaftMessage = (
     VoteRequest
     | VoteReply
@@ -148,4 +158,5 @@ RaftMessage = (
     | ReadReply
     | SnapshotPiece
     | SnapshotReply
+    | TimeoutNow
 )

@@ -56,13 +56,13 @@ class _Written(NamedTuple):
 
 
 class LogWriter:
-    """`on_synced(token)` is called from the loop once everything up to `token` is on disk."""
+    """`on_synced(token, took_ms)` is called from the loop once all up to `token` is on disk."""
 
     def __init__(
         self,
         store: LogStore,
         *,
-        on_synced: Callable[[int], None],
+        on_synced: Callable[[int, float], None],
         on_failed: Callable[[Exception], None],
         space: SpaceListener | None = None,
     ) -> None:
@@ -156,9 +156,10 @@ class LogWriter:
             else:
                 left = left[1:]
         self._store.sync()
+        took_ms = (time.perf_counter() - started) * 1000
         if compacts:
             self._store.compact()
-        return _Written((time.perf_counter() - started) * 1000, left)
+        return _Written(took_ms, left)
 
     def _done(self, group: list[Persist], written: _Written) -> None:
         self.sync_ms += _WEIGHT * (written.took_ms - self.sync_ms)
@@ -174,7 +175,7 @@ class LogWriter:
             self._scheduled = True
             self._loop.call_soon(self._flush)
         if synced:
-            self._on_synced(synced[-1].token)
+            self._on_synced(synced[-1].token, written.took_ms)
 
     def _note_stall(self, *, stalled: bool) -> None:
         self._stalled_bytes = sum(map(_size, self._queue)) if stalled else 0

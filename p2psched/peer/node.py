@@ -14,21 +14,20 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
-from p2psched.core.raft.state import Timing
+from p2psched.core.levels import KNOWN_LEVEL
+from p2psched.core.raft.timing import Timing
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import Call, Failure, Join, PeerMessage, StatusAnswer
+from p2psched.model.messages import Call, Failure, PeerMessage, StatusAnswer
 from p2psched.model.raft import Member, Membership
 from p2psched.model.version import VERSION
-from p2psched.net.address import parse
 from p2psched.net.auth import Identity
 from p2psched.net.link import Connection, Handlers
 from p2psched.net.peers import PeerLinks
@@ -38,8 +37,9 @@ from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
 from p2psched.peer.backfill import BackFill, Source
-from p2psched.peer.cluster import Belonging, check_start, find_cluster, meet, record_of
+from p2psched.peer.cluster import Belonging, check_start, find_cluster, record_of
 from p2psched.peer.failures import failure_of
+from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
@@ -55,11 +55,6 @@ from p2psched.store.records import remove_record, write_record
 from p2psched.store.results_gaps import SqliteGapResults
 
 log = logging.getLogger(__name__)
-
-JOIN_RETRY_S: Final = 0.2
-MEET_RETRY_S: Final = 0.5
-FORGOTTEN_MS: Final = 3000  # without a leader; longer than any election
-CALL_PATIENCE_S: Final = 5.0
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -163,16 +158,7 @@ class Node:
                 )
                 group.create_task(self._pool.run())
                 await self._pool.wait_ready()
-                self._info = PeerInfo(
-                    peer=self._me,
-                    incarnation=incarnation,
-                    name=folder.identity.name,
-                    address=address,
-                    pid=os.getpid(),
-                    slots=self._config.slots,
-                    version=VERSION,
-                    python=self._pool.python_version,
-                )
+                self._info = self._info_of(self._member, incarnation)
                 self._wire(store, recovered)
                 del recovered  # as large as the log was, and not needed any more
                 await self._live(group)
@@ -187,6 +173,19 @@ class Node:
             self._results.close()
             if self._config.embedded:  # the process lives on, and would vouch for the record
                 remove_record(Path(self._config.runtime_dir), self._me)
+
+    def _info_of(self, member: Member, incarnation: int) -> PeerInfo:
+        return PeerInfo(
+            peer=member.peer,
+            incarnation=incarnation,
+            name=member.name,
+            address=member.address,
+            pid=os.getpid(),
+            slots=self._config.slots,
+            version=VERSION,
+            python=self._pool.python_version,
+            level=KNOWN_LEVEL,
+        )
 
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config = self._config
@@ -219,6 +218,7 @@ class Node:
             space=self._space,
             make_durable=self._results.make_durable,
             snapshot_log_bytes=config.snapshot_log_bytes,
+            late_ms=lambda: self._lateness.p99_ms,
         )
         self._scheduling.attach(self._ledger)
         self._data.blobs.store.space_left_min = self._space.watch.least
@@ -245,6 +245,16 @@ class Node:
         self._ledger.start()  # notes the members of the log
         for peer, address in self._belonging.known.items():
             self._note_address(peer, "", address)  # newer than what the log says
+        joining = Joining(
+            self._member,
+            config=self._config,
+            belonging=self._belonging,
+            clock=self._clock,
+            ledger=self._ledger,
+            links=self._links,
+            addresses=self._addresses,
+            note_address=self._note_address,
+        )
         self._answering = Answering(group, self._space.gate(self._api.answer))
         for connection in self._server.connections:
             self._on_opened(connection)  # those that came while we started
@@ -254,14 +264,17 @@ class Node:
         group.create_task(self._space.run())
         group.create_task(self._scheduling.run())
         group.create_task(BackFill(self._results, self._source).run())
-        group.create_task(self._keep_membership())
-        group.create_task(self._meet_joins())
+        group.create_task(joining.keep_membership())
+        group.create_task(joining.meet_joins())
         group.create_task(self._announce())
         await self._stop.wait()
         if self._failure is None:
             with contextlib.suppress(TimeoutError, Unavailable):
                 async with asyncio.timeout(self._config.leave_ms / 1000):
                     await self._scheduling.leave()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.leave_ms / 1000):
+                    await self._ledger.hand_over()
             remove_record(Path(self._config.runtime_dir), self._me)
         self._scheduling.stop()
         raise _Stopped
@@ -288,41 +301,6 @@ class Node:
                 self._belonging.founds,
             )
         )
-
-    async def _keep_membership(self) -> None:
-        """Ask those we know to make us a member, with our address of now, until we are one; and
-        again when nobody leads us: the entry that made us a member may have been dropped."""
-        raft = self._ledger.engine.raft
-        led_at = self._clock.now_ms()
-        while True:
-            if raft.leader_is_live():
-                led_at = self._clock.now_ms()
-            is_member = raft.membership.member(self._me) == self._member
-            if not is_member or self._clock.now_ms() - led_at > FORGOTTEN_MS:
-                await self._ask_to_join()
-            await asyncio.sleep(JOIN_RETRY_S)
-
-    async def _ask_to_join(self) -> None:
-        if self._ledger.engine.raft.is_leader:
-            self._ledger.add_member(self._member)
-            return
-        for peer in sorted(self._addresses):
-            try:
-                async with asyncio.timeout(CALL_PATIENCE_S):
-                    await self._links.call(peer, Join(self._member))
-            except (TimeoutError, P2PSchedError):
-                continue  # another may be there
-            return
-
-    async def _meet_joins(self) -> None:
-        """Find those at the addresses to join, who may come up after us, until somebody leads."""
-        cluster, secret = self._belonging.cluster, self._belonging.secret
-        while not self._ledger.engine.raft.leader_is_live():
-            for address in self._config.join:
-                with contextlib.suppress(P2PSchedError):
-                    peer, _ = await meet(address, secret, cluster)
-                    self._note_address(peer, "", str(parse(address)))
-            await asyncio.sleep(MEET_RETRY_S)
 
     def _on_membership(self, membership: Membership) -> None:
         """What a member's entry says counts when it is news: an address that we learned from the
@@ -393,6 +371,7 @@ class Node:
             links=self._links,
             server=self._server,
             cluster=self._belonging.cluster,
+            timing=self._config.timing,
             uptime_ms=self._clock.now_ms() - self._started_ms,
             results=self._results,
             event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],

@@ -10,11 +10,14 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from p2psched.core.raft.effects import (
     AddMember,
     Compact,
+    HandOver,
     Installed,
+    LoopLate,
     MembershipChanged,
     Persist,
     Receive,
@@ -37,7 +40,7 @@ from p2psched.core.raft.engine import (
     SendForward,
 )
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Envelope
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
@@ -50,6 +53,8 @@ from p2psched.ports.ledger import LedgerListener
 from p2psched.store.log import LogStore, Recovered
 
 log = logging.getLogger(__name__)
+
+LATE_PERIOD_MS: Final = 1_000
 
 SendToPeer = Callable[[PeerId, PeerMessage], object]
 
@@ -74,8 +79,11 @@ class RaftLedger:
         space: SpaceListener | None = None,
         make_durable: MakeDurable = lambda done: done(),
         snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES,
+        late_ms: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """`make_durable`: of what `listener` keeps elsewhere, before the log lets go of it."""
+        """`make_durable`: of what `listener` keeps elsewhere, before the log lets go of it.
+        `late_ms`: how late this loop is, over the last while; asked every `LATE_PERIOD_MS`."""
+        self._me = me
         self._clock = clock
         self._send = send
         self._listener = listener
@@ -104,13 +112,16 @@ class RaftLedger:
             self.engine,
             store.snapshots,
             log_bytes=snapshot_log_bytes,
-            encode_state=listener.encode_state,
+            capture_state=listener.capture_state,
             make_durable=make_durable,
             on_saved=self._on_saved,
             on_failed=on_disk_failed,
         )
+        self._late_ms = late_ms
+        self._late_asked_ms = clock.now_ms()
         self._reads: dict[int, Callable[[int | None], None]] = {}
         self._next_read = 1
+        self._other_leads: asyncio.Future[None] | None = None
         self._round_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
@@ -149,6 +160,16 @@ class RaftLedger:
         self.engine.read_index(tag)
         self._schedule_round()
 
+    async def hand_over(self) -> None:
+        """Before a clean stop: if we lead and another voter can, wait until it does. It may not
+        come to that; the caller owns the deadline."""
+        if not self.engine.raft.is_leader:
+            return
+        self._step(HandOver(self._clock.now_ms()))
+        if self.engine.raft.is_handing_over:
+            self._other_leads = self._loop.create_future()
+            await self._other_leads
+
     def coordinator(self) -> PeerId | None:
         return self.engine.raft.leader
 
@@ -175,8 +196,8 @@ class RaftLedger:
         """What this peer's disk still takes."""
         self._step(RoomChanged(self._clock.now_ms(), room))
 
-    def _on_synced(self, token: int) -> None:
-        self._step(Synced(self._clock.now_ms(), token))
+    def _on_synced(self, token: int, took_ms: float) -> None:
+        self._step(Synced(self._clock.now_ms(), token, took_ms))
 
     def _on_saved(self, snapshot: Snapshot) -> None:
         log.info("snapshot-made", extra={"index": snapshot.index, "bytes": snapshot.size})
@@ -185,6 +206,9 @@ class RaftLedger:
     def _on_timer(self) -> None:
         self._timer = None
         now_ms = self._clock.now_ms()
+        if now_ms - self._late_asked_ms >= LATE_PERIOD_MS:
+            self._late_asked_ms = now_ms
+            self._step(LoopLate(now_ms, self._late_ms()))
         if now_ms >= self.engine.due_ms or self.engine.raft.is_leader:
             self._step(RaftTick(now_ms, self._clock.wall_ms()))
         self._arm()
@@ -265,6 +289,9 @@ class RaftLedger:
         elif self._leaderless_since is not None:
             self.leaderless_ms_max = max(self.leaderless_ms_max, now_ms - self._leaderless_since)
             self._leaderless_since = None
+        others, is_other = self._other_leads, effect.coordinator not in (None, self._me)
+        if is_other and others is not None and not others.done():
+            others.set_result(None)
         log.info(
             "leader-changed",
             extra={"leader": effect.coordinator, "term": self.engine.raft.term},

@@ -7,9 +7,10 @@ outcome waits here. It decides nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from p2psched.core.capture import Capture
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
 from p2psched.core.scheduler import (
     Answered,
@@ -32,7 +33,6 @@ from p2psched.core.scheduler import (
     SchedulerEvent,
     Store,
 )
-from p2psched.core.snapshot import encode_machine
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import (
     Command,
@@ -84,6 +84,7 @@ class SchedulerLoop:
         self._copy: Callable[[CopyBlobs], None] | None = None
         self._on_stored: Callable[[Sequence[Stamped]], None] | None = None
         self._ledger: Ledger | None = None
+        self._capture: Capture | None = None  # the newest; costs nothing once it is whole
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
         self._next_tag = 1
@@ -182,6 +183,8 @@ class SchedulerLoop:
     # --- LedgerListener ---------------------------------------------------------------------------
 
     def on_committed(self, batches: Sequence[Committed]) -> None:
+        if self._capture is not None:
+            self._capture.before(batches)
         self._step(Applied(self._clock.now_ms(), tuple(batches)))
         self._wake_appliers()
 
@@ -192,8 +195,9 @@ class SchedulerLoop:
         self._wake(set(self._watchers))
         self._wake_appliers()
 
-    def encode_state(self) -> bytes:
-        return encode_machine(self.scheduler.machine)
+    def capture_state(self) -> Iterator[bytes]:
+        self._capture = Capture(self.scheduler.machine)
+        return self._capture.pieces()
 
     def _wake_appliers(self) -> None:
         index = self.scheduler.machine.applied_index

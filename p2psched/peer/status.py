@@ -32,6 +32,7 @@ def status_of(
     links: PeerLinks,
     server: Server,
     cluster: ClusterId,
+    timing: str,
     uptime_ms: int,
     event_loop: str,
     blobs: BlobFiles,
@@ -81,6 +82,11 @@ def status_of(
         written_results=results.written_bytes,
         written_blobs=blobs.written_bytes,
         peers_live=sum(row.live for row in machine.peers.values()),
+        timing=timing,
+        level=machine.level,
+        heartbeat_ms=raft.timing.heartbeat_ms,
+        election_ms_min=raft.timing.election_ms_min,
+        election_ms_max=raft.timing.election_ms_max,
     )
 
 

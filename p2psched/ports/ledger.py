@@ -9,7 +9,7 @@ and repeats it until it does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from p2psched.model.commands import Envelope
@@ -23,13 +23,15 @@ class LedgerListener(Protocol):
     def on_committed(self, batches: Sequence[Committed]) -> None: ...
 
     def on_restored(self, state: bytes) -> None:
-        """The ledger goes on from here: `state` is what `encode_state` said on some peer when it
-        had applied everything up to now. At the start, or when others have dropped what this peer
-        lacks; instead of batches."""
+        """The ledger goes on from here: `state` is what `capture_state` said on some peer that
+        had applied everything up to now when it began. At the start, or when others have dropped
+        what this peer lacks; instead of batches."""
         ...
 
-    def encode_state(self) -> bytes:
-        """Everything that the batches until now have led to; equal bytes on every peer."""
+    def capture_state(self) -> Iterator[bytes]:
+        """Everything that the batches until now have led to, as bytes, piece by piece; more batches
+        may come between two pieces, and a later capture ends this one. Together the pieces are
+        equal on every peer."""
         ...
 
     def on_coordinator(self, coordinator: PeerId | None, *, is_self: bool) -> None:

@@ -23,8 +23,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Cancel, Command, Outcome, Stamped, SubmitJob
+from p2psched.model.errors import Refused
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.job import JobSpec
@@ -34,13 +35,14 @@ from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
 from p2psched.testing.sim_executor import KilledByTaskError
 from p2psched.testing.sim_items import Arrived, Item
+from p2psched.testing.sim_leading import leave, says_hand_over
+from p2psched.testing.sim_levels import upgrade_stopped
 from p2psched.testing.sim_net import SimNetwork
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Damage, PowerLostError, Snapshots, founding_of
 
 LAST_EVENTS: Final = 30  # shown when something fails
 BACKLOG_MAX: Final = 5_000  # of a paused peer; further messages to it are lost
-LEAVE_MS_MAX: Final = 2_000  # a peer that is stopped cleanly waits no longer for the ledger
 SLOW_SYNC_US: Final = 2_000
 CLUSTER: Final = -1  # events of the cluster itself, in place of a peer's number
 ANY_PROCESS: Final = -1  # messages reach whatever process is there
@@ -173,6 +175,8 @@ class SimCluster:
             self.happened["killed by a task"] += 1
             self.referees.on_crash(peer)
             self._end(peer, power_lost=False)
+        except Refused:
+            upgrade_stopped(self, peer)
         except OSError:
             self.happened["stopped by its disk"] += 1
             self.crash(peer.number, power_lost=True)
@@ -228,24 +232,12 @@ class SimCluster:
         self.after(1, self._starter(self.peers[number]))
 
     def leave(self, number: int) -> None:
-        """Stop a process cleanly: it gives its tasks back first, if it can, and starts again by
-        itself unless it was killed before."""
+        """Stop a process cleanly: it gives back its tasks and its lead first, if it can, and starts
+        again by itself unless it was killed before."""
         peer = self.peers[number]
         if not peer.alive or peer.paused or peer.leaving:
             return
-        process = peer.process
-
-        def end() -> None:
-            if peer.process == process:
-                self._end(peer, power_lost=False)
-
-        def on_left(_: Outcome) -> None:
-            self.happened["left"] += 1
-            self.referees.on_left(peer)
-            self.after(0, end)
-
-        tag = self.callers.leave(number, on_left)
-        self.after(LEAVE_MS_MAX, lambda: end() if self.callers.give_up(tag) else None)
+        leave(self, peer, lambda: self._end(peer, power_lost=False))
 
     def _starter(self, peer: SimPeer) -> Act:
         def start() -> None:
@@ -255,6 +247,8 @@ class SimCluster:
                 peer.disk.steps_left = self.rng.randrange(1, 12)
             try:
                 peer.boot()
+            except Refused:
+                upgrade_stopped(self, peer)
             except (OSError, PowerLostError):
                 self.happened["crashed while starting"] += 1
                 self.crash(peer.number, power_lost=True)
@@ -299,6 +293,7 @@ class SimCluster:
         self.network.heal()
         self._down.clear()
         for peer in self.peers:
+            peer.slow_sync_us = 0
             self.resume(peer.number)
             self.after(1, self._starter(peer))
 
@@ -350,6 +345,7 @@ class SimCluster:
             self._push(delay_us, number, ANY_PROCESS, arrived)
 
     def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None:
+        self.happened["vote asked by hand-over"] += says_hand_over(message)
         self.referees.on_said(peer, to, message)
 
     def any_other(self, peer: SimPeer) -> PeerId:

@@ -78,9 +78,13 @@ class LeaveHere(msgspec.Struct, frozen=True):
     tag: int
 
 
+class HandOverHere(msgspec.Struct, frozen=True):
+    """Let another lead, if this peer does."""
+
+
 Item = (
     Arrived | TickDue | ClockDue | TurnEnds | SyncEnds | SaveEnds | AskedHere | GivenUp | ReadHere
-    | LeaveHere | TasksEnd | BatchStops | CopiesEnd
+    | LeaveHere | HandOverHere | TasksEnd | BatchStops | CopiesEnd
 )  # fmt: skip
 
 WireMessage = RaftMessage | Forward | Join

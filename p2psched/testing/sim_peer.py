@@ -13,21 +13,23 @@ from typing import Final
 import msgspec
 
 from p2psched.core import scheduler as sched
+from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
 from p2psched.core.raft import engine as raft
 from p2psched.core.raft.effects import (
     AddMember,
     Compact,
+    HandOver,
     Installed,
+    LoopLate,
     MembershipChanged,
     Persist,
     Receive,
     Send,
     SendPiece,
-    Synced,
     Tick,
 )
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
@@ -41,6 +43,7 @@ from p2psched.testing.sim_items import (
     ClockDue,
     CopiesEnd,
     GivenUp,
+    HandOverHere,
     Item,
     Join,
     LeaveHere,
@@ -58,9 +61,11 @@ from p2psched.testing.sim_joining import Joining
 from p2psched.testing.sim_keeper import KEEPER_TAG, SimKeeper
 from p2psched.testing.sim_saves import Saves
 from p2psched.testing.sim_space import SimSpace
-from p2psched.testing.sim_world import Founding, PowerLostError, World
+from p2psched.testing.sim_syncs import Syncs
+from p2psched.testing.sim_world import Founding, World
 
 CLOCK_US: Final = 100_000  # between two looks of the scheduler at the time
+LATE_FADES: Final = 0.95  # of how late it was before, at each look
 ROUNDS_MAX: Final = 4  # in one turn; what is left waits for the next
 NEXT_TURN_US: Final = 50
 INCARNATION_FILE: Final = "incarnation"
@@ -87,6 +92,8 @@ class SimPeer:
         self.disk = SimDisk(random.Random(world.rng.getrandbits(64)))
         self.alive = False
         self.paused = False
+        self.level = KNOWN_LEVEL  # of its processes from the next one on
+        self.slow_sync_us = 0  # that each sync takes more: a disk that is about to die
         self.process = 0  # counts processes; what belongs to an older one is void
         self.backlog: list[Item] = []  # of a paused process
         self.is_full = False  # its disk takes no large results
@@ -111,7 +118,8 @@ class SimPeer:
         """A new process that knows nothing."""
         world = self._world
         self._clock = SimClock(world.rng, world.faults.drift_ppm)
-        info = PeerInfo(self.id, 0, self.member.name, self.member.address, 0, self.slots, "0", "3")
+        name, address = self.member.name, self.member.address
+        info = PeerInfo(self.id, 0, name, address, 0, self.slots, "0", "3", self.level)
         self.scheduler = sched.Scheduler(info)
         self.engine = self._new_engine(HardState(), [], None)
         self.executor = SimExecutor(
@@ -121,11 +129,11 @@ class SimPeer:
             lambda batch, index: world.on_started(self, batch, index),
             has_space=lambda: not self.is_full,
         )
-        self._persists: list[Persist] = []  # not yet written
-        self._token = 0  # of the newest write; it is synced when the running sync ends
-        self._syncing = False
-        self._space = SimSpace(self)
+        self.space = SimSpace(self)
+        self._syncs = Syncs(self, self._world)
         self.saves = Saves(self, self._world)
+        self._looked_ms = 0  # at the time
+        self._late_ms = 0.0  # how late it looked lately
         self._tick_at_us = 0
         self._turn_is_due = False
         self._joining = Joining(self, self._world)
@@ -206,7 +214,7 @@ class SimPeer:
                 self._on_written(item)
             case ClockDue():
                 self._on_clock(now_ms)
-            case AskedHere() | GivenUp() | ReadHere() | LeaveHere():
+            case AskedHere() | GivenUp() | ReadHere() | LeaveHere() | HandOverHere():
                 self._on_caller(item, now_ms)
             case TasksEnd() | BatchStops() | CopiesEnd():
                 self._on_work(item, now_ms)
@@ -231,7 +239,9 @@ class SimPeer:
             case _:
                 self._perform(self.engine.step(Receive(now_ms, sender, message)))
 
-    def _on_caller(self, item: AskedHere | GivenUp | ReadHere | LeaveHere, now_ms: int) -> None:
+    def _on_caller(
+        self, item: AskedHere | GivenUp | ReadHere | LeaveHere | HandOverHere, now_ms: int
+    ) -> None:
         match item:
             case AskedHere(tag=tag, command=command):
                 self.decide(sched.Asked(now_ms, tag, command))
@@ -242,6 +252,8 @@ class SimPeer:
             case LeaveHere(tag=tag):
                 self.leaving = True
                 self.decide(sched.Leaving(now_ms, tag))
+            case HandOverHere():
+                self._perform(self.engine.step(HandOver(now_ms)))
 
     def _on_work(self, item: TasksEnd | BatchStops | CopiesEnd, now_ms: int) -> None:
         if isinstance(item, CopiesEnd):
@@ -259,9 +271,12 @@ class SimPeer:
 
     def _on_clock(self, now_ms: int) -> None:
         self._world.later(CLOCK_US, self, ClockDue())
-        self._begin_sync()
-        self._perform(self._space.look())
-        self.decide(self._space.clocked(now_ms))
+        late_ms = now_ms - self._looked_ms - CLOCK_US / 1000 if self._looked_ms else 0
+        self._looked_ms, self._late_ms = now_ms, max(late_ms, self._late_ms * LATE_FADES)
+        self._perform(self.engine.step(LoopLate(now_ms, self._late_ms)))
+        self._syncs.go_on()
+        self._perform(self.space.look())
+        self.decide(self.space.clocked(now_ms))
         self._keeper.look(now_ms)
         if self._joining.look(now_ms):
             self._perform(self.engine.step(AddMember(now_ms, self._wall_ms, self.member)))
@@ -305,10 +320,11 @@ class SimPeer:
                     self._world.on_said(self, to, message)
                     self._world.send(self, to, encode_wire(message))
                 case Persist():
-                    self._persist(effect)
+                    self._syncs.write(effect)
                 case SendPiece() | Installed() | Compact():
                     self.saves.perform(effect)
                 case raft.Deliver(batches=batches):
+                    self.saves.before(batches)
                     self.decide(sched.Applied(self.now_ms, batches))
                     self.answer_reads()
                 case raft.SendForward(to=to, forward=forward):
@@ -359,41 +375,16 @@ class SimPeer:
                 case sched.Answered(tag=tag, outcome=outcome):
                     self._world.on_answered(self, tag, outcome)
                 case sched.RenewIncarnation():
-                    self._space.renew()
+                    self.space.renew()
 
     # --- the disk ---
-
-    def _persist(self, persist: Persist) -> None:
-        self._persists.append(persist)
-        self._begin_sync()
-
-    def _begin_sync(self) -> None:
-        if self._syncing or not (count := self._space.write(self._persists)):
-            return  # nothing to write, or all of it waits for space: the clock tries again
-        self._token = self._persists[count - 1].token
-        del self._persists[:count]
-        self._syncing = True
-        # Most syncs are quick, a few take as long as the disk at its worst.
-        delay_us = 80 + int(self._world.rng.random() ** 4 * self._world.faults.sync_us_max)
-        self._world.on_synced(delay_us)
-        self._world.later(delay_us, self, SyncEnds())
 
     def _on_written(self, item: SyncEnds | SaveEnds) -> None:
         if isinstance(item, SaveEnds):
             self._perform(self.saves.end(item.snapshot, item.state))
         else:
-            self._end_sync()
-
-    def _end_sync(self) -> None:
-        self.durable_point()
-        if self._world.crashes_here(self._world.faults.sync_fails):
-            self.disk.fail_next_sync = True
-        self.log.sync()
-        self.durable_point()
-        self._syncing = False
-        self._perform(self.engine.step(Synced(self.now_ms, self._token)))
-        self._begin_sync()
+            self._perform(self._syncs.end())
+            self._syncs.go_on()
 
     def durable_point(self) -> None:
-        if self._world.crashes_here(self._world.faults.crash_at_disk):
-            raise PowerLostError
+        self._syncs.durable_point()

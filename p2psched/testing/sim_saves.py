@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from p2psched.core import snapshot as whole
+from p2psched.core.capture import Capture
 from p2psched.core.raft.effects import Compact, Installed, SendPiece, SnapshotSaved
 from p2psched.core.raft.engine import EngineEffect
 from p2psched.core.scheduler import Restored
 from p2psched.core.snapshot import encode_machine
+from p2psched.model.execution import Committed
 from p2psched.model.raft import Snapshot, SnapshotPiece
 from p2psched.store.snapshots import described
 from p2psched.store.space import is_no_space
+from p2psched.testing.promises import demand
 from p2psched.testing.sim_items import SaveEnds, encode_wire
 from p2psched.testing.sim_world import Damage, World
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 SAVE_US_MAX: Final = 30_000  # from the state in memory to the snapshot on the disk
 PATIENCE: Final = 4  # times as many entries as usual, if a follower takes one meanwhile
+CAPTURED_EVERY: Final = 4  # entries; of the snapshots at them it is looked whether a capture holds
 DISK_STEPS_MAX: Final = 8  # of a long operation, at one of which the power may go
 
 
@@ -31,6 +36,12 @@ class Saves:
         self._peer = peer
         self._world = world
         self._under_way = False
+        self._capture: tuple[Capture, bytes] | None = None  # and what it must come to
+
+    def before(self, batches: tuple[Committed, ...]) -> None:
+        """These are applied next."""
+        if self._capture is not None:
+            self._capture[0].before(batches)
 
     def begin_if_due(self) -> None:
         engine, every = self._peer.engine, self._world.snapshots.every
@@ -45,6 +56,8 @@ class Saves:
         assert machine.applied_index == head.index
         self._under_way = True
         state = encode_machine(machine)
+        if head.index % CAPTURED_EVERY == 0:
+            self._capture = Capture(machine), whole.encode_machine(machine)
         snapshot = described(head, state)
         self._world.on_saving(self._peer, snapshot)
         delay_us = 1 + self._world.rng.randrange(SAVE_US_MAX)
@@ -53,6 +66,10 @@ class Saves:
     def end(self, snapshot: Snapshot, state: bytes) -> list[EngineEffect]:
         """It is on the disk, and the log may let go of what it covers."""
         peer = self._peer
+        captured, self._capture = self._capture, None
+        if captured is not None:
+            taken = b"".join(captured[0].pieces())
+            demand(taken == captured[1], "P14", "a capture is not the state of its start")
         peer.durable_point()
         self._under_way = False
         try:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Cancel, Forget, Held, Outcome, Pin, Retry, SubmitJob
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.limits import KIB
@@ -22,6 +22,8 @@ from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import kills_its_peer, sim_job
+from p2psched.testing.sim_leading import start_hand_overs
+from p2psched.testing.sim_levels import start_upgrades
 from p2psched.testing.sim_space import empty, fill
 from p2psched.testing.sim_world import Snapshots
 
@@ -77,6 +79,8 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     workload = Workload(cluster, rng, options)
     workload.next()
     start_storm(cluster, rng)
+    start_hand_overs(cluster)
+    start_upgrades(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()

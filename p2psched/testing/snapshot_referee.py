@@ -17,6 +17,7 @@ from p2psched.store.snapshots import digest_of
 from p2psched.testing.promises import demand
 from p2psched.testing.sim_peer import SimPeer
 
+ANY_LEVEL: Final = 1 << 30  # it reads what whatever version wrote
 ASKED_MAX: Final = 100  # of the newest proposals; far fewer than a machine must remember
 
 
@@ -61,7 +62,7 @@ class SnapshotReferee:
 
     def _ask_of_repeats(self, machine: Machine, index: int, where: str) -> None:
         """A proposal that acted before must be known, should it be committed again."""
-        twin = Machine()
+        twin = Machine(ANY_LEVEL)
         restore_machine(twin, encode_machine(machine))
         before = [envelope for brought, envelope in self._once if brought <= index]
         for envelope in before[-ASKED_MAX:]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from p2psched.core.raft.core import Raft
 from p2psched.core.raft.effects import (
     AddMember,
+    HandOver,
     LeaderChanged,
     Persist,
     Propose,
@@ -20,7 +21,8 @@ from p2psched.core.raft.effects import (
     Synced,
     Tick,
 )
-from p2psched.core.raft.state import Role, Timing, encode_membership
+from p2psched.core.raft.state import Role, encode_membership
+from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
     Append,
@@ -77,6 +79,7 @@ class Node:
         )
         self.now_ms = 0
         self.syncs_at_once = syncs_at_once
+        self.sync_ms = 0.0  # that each sync is said to have taken
         self.unsynced: list[Persist] = []
         self.sent: list[Send] = []
         self.others: list[RaftEffect] = []  # effects besides writes and messages
@@ -99,7 +102,7 @@ class Node:
     def sync(self) -> None:
         token = self.unsynced[-1].token
         self.unsynced.clear()
-        self.step(Synced(self.now_ms, token))
+        self.step(Synced(self.now_ms, token, self.sync_ms))
 
     def receive(self, sender: str, message: RaftMessage) -> list[RaftMessage]:
         """Take a message; what is sent because of it."""
@@ -122,6 +125,12 @@ class Node:
         """Without names it concerns everybody."""
         peers = frozenset(map(PeerId, concerned)) if concerned else None
         self.step(Propose(self.now_ms, 0, payload, concerned=peers))
+
+    def hand_over(self) -> list[Send]:
+        """What is sent because of it."""
+        self.sent.clear()
+        self.step(HandOver(self.now_ms))
+        return list(self.sent)
 
     def read(self, number: int) -> None:
         self.step(Read(self.now_ms, number))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from p2psched.core.raft.state import Role, Timing
+from p2psched.core.raft.state import Role
+from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Append, HardState, VoteReply, VoteRequest
 from tests.core.rig import Group, Node, entry

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import pytest
 
 from p2psched.core.raft.engine import found_cluster
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Cancel, Envelope
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId
@@ -44,8 +44,8 @@ class Listener:
     def on_restored(self, state: bytes) -> None:
         self.restored.append(int(state))
 
-    def encode_state(self) -> bytes:
-        return b"%d" % self.batches[-1].index
+    def capture_state(self) -> Iterator[bytes]:
+        return iter([b"%d" % self.batches[-1].index])
 
     def on_coordinator(self, coordinator: PeerId | None, *, is_self: bool) -> None:
         assert is_self == (coordinator == self.me)

@@ -25,7 +25,8 @@ def test_a_token_is_told_after_everything_up_to_it_is_synced() -> None:
         store, _ = LogStore.open(disk)
         done = asyncio.Event()
 
-        def on_synced(token: int) -> None:
+        def on_synced(token: int, took_ms: float) -> None:
+            assert took_ms >= 0
             told.append(token)
             image = disk.copy(random.Random(token))
             image.crash()
@@ -61,7 +62,11 @@ def test_after_a_failed_sync_nothing_is_told_and_nothing_more_is_written() -> No
             failures.append(error)
             failed.set()
 
-        writer = LogWriter(store, on_synced=told.append, on_failed=on_failed)
+        def on_synced(token: int, took_ms: float) -> None:
+            assert took_ms >= 0
+            told.append(token)
+
+        writer = LogWriter(store, on_synced=on_synced, on_failed=on_failed)
         writer.write(persist(1))
         await failed.wait()
         writes = disk.writes
@@ -104,5 +109,5 @@ def test_any_other_failure_ends_it_too_and_is_told() -> None:
     assert [type(error) for error in failures] == [AssertionError]
 
 
-def _unexpected_token(token: int) -> None:
-    raise AssertionError(token)
+def _unexpected_token(token: int, took_ms: float) -> None:
+    raise AssertionError(token, took_ms)

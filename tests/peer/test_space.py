@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,10 @@ from tests.integration.rig import until
 from tests.small_disk import small_disk
 
 LEAST = 100
+
+
+def note(told: list[int]) -> Callable[[int, float], None]:
+    return lambda token, took_ms: told.append(token)
 
 
 def persist(token: int, size: int = 100) -> Persist:
@@ -97,7 +102,7 @@ def test_the_ballast_lets_the_write_through_that_found_no_space() -> None:
         store, _ = LogStore.open(disk)
         disk.free_bytes = 50
         listener = Listener(disk, ballast=10_000)
-        writer = LogWriter(store, on_synced=told.append, on_failed=unexpected, space=listener)
+        writer = LogWriter(store, on_synced=note(told), on_failed=unexpected, space=listener)
         for token in (1, 2, 3):
             writer.write(persist(token))
         await until(lambda: told[-1:] == [3])
@@ -118,7 +123,7 @@ def test_what_finds_no_space_waits_in_order_and_is_told_when_it_is_durable(
         store, _ = LogStore.open(disk)
         disk.free_bytes = 500  # for the first two of four
         listener = Listener(disk)
-        writer = LogWriter(store, on_synced=told.append, on_failed=unexpected, space=listener)
+        writer = LogWriter(store, on_synced=note(told), on_failed=unexpected, space=listener)
         for token in (1, 2, 3, 4):
             writer.write(persist(token))
         await until(lambda: listener.stalls == [True])
@@ -149,7 +154,7 @@ def test_a_failed_sync_is_final_also_while_writes_wait(monkeypatch: pytest.Monke
         store, _ = LogStore.open(disk)
         listener = Listener(disk)
         writer = LogWriter(
-            store, on_synced=lambda _: None, on_failed=failures.append, space=listener
+            store, on_synced=lambda token, took_ms: None, on_failed=failures.append, space=listener
         )
         disk.free_bytes = 0
         writer.write(persist(1))
@@ -179,7 +184,7 @@ def test_what_waits_for_space_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
         store, _ = LogStore.open(disk)
         listener = Listener(disk)
         writer = LogWriter(
-            store, on_synced=lambda _: None, on_failed=failures.append, space=listener
+            store, on_synced=lambda token, took_ms: None, on_failed=failures.append, space=listener
         )
         disk.free_bytes = 0
         writer.write(persist(1))
@@ -207,7 +212,7 @@ def test_a_piece_of_a_snapshot_that_finds_no_space_is_taken_again_whole(
     async def run() -> None:
         store, _ = LogStore.open(disk)
         listener = Listener(disk)
-        writer = LogWriter(store, on_synced=told.append, on_failed=unexpected, space=listener)
+        writer = LogWriter(store, on_synced=note(told), on_failed=unexpected, space=listener)
         for token, offset in enumerate(range(0, 3_000, 1_000), start=1):
             disk.free_bytes = 400  # for the hard state and the beginning of a piece
             piece = StorePiece(snapshot, offset, state[offset : offset + 1_000])

@@ -88,7 +88,7 @@ def _campaigns_at_once() -> Planted:
         s.reset_election_timer()
         s.set_leader(None)
         if s.membership.is_voter(s.me):
-            election._campaign(s)
+            election.campaign(s)
 
     return patch.object(election, "_campaign_if_wanted", campaign)
 
@@ -128,7 +128,7 @@ def _learners_campaign() -> Planted:
         s.set_leader(None)
         s.role, s.votes = Role.PRE_CANDIDATE, {s.me}
         if s.is_majority(s.votes):
-            election._campaign(s)
+            election.campaign(s)
         else:
             election._ask_votes(s, term=s.term + 1, pre=True)
 

@@ -15,10 +15,11 @@ from unittest.mock import patch
 from p2psched.core import scheduler, snapshot
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
-from p2psched.core.raft import replication
+from p2psched.core.raft import election, replication
 from p2psched.core.raft.effects import Persist, RaftEffect
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import RaftState, Timing
+from p2psched.core.raft.state import RaftState, Role
+from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause, Segment
 from p2psched.model.raft import (
@@ -41,7 +42,8 @@ Planted = AbstractContextManager[object]
 Planting = Callable[[], Planted]
 
 NEVER: Final = Snapshots()
-HASTY = Timing(heartbeat_ms=20, election_ms_min=50, election_ms_max=90)
+# Peers that grow patient in bad weather don't show what haste would.
+HASTY = Timing(heartbeat_ms=20, election_ms_min=50, election_ms_max=90, stretch_max=1)
 
 
 # Crashes at the durable points, and back within milliseconds, before anybody notices.
@@ -130,7 +132,8 @@ def _commits_old_terms() -> Iterator[None]:
         yield
 
 
-def _clears_vote() -> Planted:
+@contextmanager
+def _clears_vote() -> Iterator[None]:
     become_follower = RaftState.become_follower
 
     def forgetful(state: RaftState, leader: PeerId | None) -> None:
@@ -139,7 +142,12 @@ def _clears_vote() -> Planted:
             state._hard_dirty = True
         become_follower(state, leader)
 
-    return patch.object(RaftState, "become_follower", forgetful)
+    # Nobody keeps away from candidates because a leader works: that is not what votes rest on.
+    with (
+        patch.object(RaftState, "become_follower", forgetful),
+        patch.object(election, "_has_working_leader", lambda state: state.role is Role.LEADER),
+    ):
+        yield
 
 
 @contextmanager
@@ -257,23 +265,24 @@ MUTANTS: Final = (
     Mutant(
         name="entries of old terms are committed by counting",
         plant=_commits_old_terms,
-        faults=replace(RESTLESS, crash_at_disk=0.15, power_loss=0.0),
+        faults=replace(RESTLESS, crash_at_disk=0.15, power_loss=0.0, drop=0.3),
         broken="P4",
     ),
     Mutant(
         name="vote is forgotten when stepping down in its term",
         plant=_clears_vote,
-        # Nobody crashes, half of the messages come after the next election has begun.
+        # Nobody crashes; several campaign at a time, and requests come after the election.
         faults=Faults(
             drop=0.1,
             duplicate=0.5,
             in_order=False,
-            delay_us=20_000,
-            tail=0.5,
+            delay_us=50_000,
+            tail=0.1,
             cuts=("bridge", "alone", "one-way"),
             cut_every_ms=300,
             cut_ms_max=500,
         ),
+        timing=Timing(heartbeat_ms=20, election_ms_min=50, election_ms_max=56, stretch_max=1),
         peers=5,
         broken="P4",
     ),

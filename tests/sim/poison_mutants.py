@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from p2psched.core import poison
 from p2psched.core.jobs import HeldGrant, Job
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.core.state import LedgerState
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.faults import Faults

@@ -25,6 +25,7 @@ from p2psched.model.commands import (
     Pin,
     Place,
     Placed,
+    RaiseLevel,
     Rejected,
     Retry,
     SubmitJob,
@@ -131,7 +132,7 @@ class JobModel:
                 if state.peer(peer) == (incarnation, True):
                     state = state.with_peer(peer, incarnation, up=False)
                 return Acknowledged(), state
-            case Forget() | Pin() | Retry() | Held():
+            case Forget() | Pin() | Retry() | Held() | RaiseLevel():
                 raise AssertionError("nobody asks for it in these histories")
             case None:
                 raise AssertionError("a read changes nothing")

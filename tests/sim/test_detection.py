@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from p2psched.core.coordinator import DETECTION_WINDOW_MS
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import sim_job

@@ -17,7 +17,8 @@ import pytest
 
 from p2psched.core.raft import reads
 from p2psched.core.raft.effects import ReadReady
-from p2psched.core.raft.state import RaftState, Timing, WaitingRead
+from p2psched.core.raft.state import RaftState, WaitingRead
+from p2psched.core.raft.timing import Timing
 from p2psched.core.scheduler import Answered, Scheduler
 from p2psched.model.commands import (
     Acknowledged,

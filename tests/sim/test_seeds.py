@@ -61,7 +61,7 @@ SHOWN_BY: Final[dict[str, tuple[str, ...]]] = {
 def test_the_seeds_inject_every_fault_that_there_is() -> None:
     assert set(SHOWN_BY) == {field.name for field in fields(Faults)}
     summary = run.Summary()
-    for seed in range(30, 55):
+    for seed in range(45, 70):
         summary.add(simulate(seed, Options(events=2_000)))
     happened = summary.happened
     happened["tasks of lost owners granted anew"] = len(summary.regrant_ms)
@@ -71,6 +71,7 @@ def test_the_seeds_inject_every_fault_that_there_is() -> None:
         *("snapshot made", "snapshot taken", "restored"),
         *("jobs cancelled", "reads", "submit: Submitted", "terms led", "jobs forgotten"),
         *("forget: Acknowledged", "retry: Acknowledged", "tasks reopened", "tasks lost"),
+        *("hand-over asked", "vote asked by hand-over", "slow disk", "upgraded"),
         *("tasks large", "blobs copied", "killed by a task", "tasks blamed"),
     ):
         assert happened[what], what

@@ -5,9 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from p2psched.core.raft import election, membership, reads, replication, room, snapshots
+from p2psched.core.raft import (
+    election,
+    membership,
+    reads,
+    replication,
+    room,
+    snapshots,
+    transfer,
+)
 from p2psched.core.raft.effects import (
     AddMember,
+    HandOver,
+    LoopLate,
     Propose,
     RaftEffect,
     RaftEvent,
@@ -20,7 +30,8 @@ from p2psched.core.raft.effects import (
 )
 from p2psched.core.raft.log import recovered_log
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import RaftState, Role, Timing
+from p2psched.core.raft.state import RaftState, Role
+from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
     Append,
@@ -35,6 +46,7 @@ from p2psched.model.raft import (
     Snapshot,
     SnapshotPiece,
     SnapshotReply,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
@@ -75,17 +87,18 @@ class Raft:
         match event:
             case Receive(sender=sender):
                 self._receive(sender, event)
-            case Synced(token=token):
-                self._on_synced(token)
+            case Synced():
+                self._on_synced(event)
             case Propose(wall_ms=wall_ms, payload=payload, kind=kind):
                 s.wall_ms = wall_ms
-                if s.role is Role.LEADER:
+                if s.role is Role.LEADER and s.transfer is None:
                     replication.append_own(s, kind, payload, event.concerned)
                     replication.broadcast(s, heartbeat=False)
             case Tick(wall_ms=wall_ms):
                 s.wall_ms = wall_ms
                 room.on_tick(s)
                 election.on_tick(s)
+                transfer.on_tick(s)
                 if s.role is Role.LEADER:
                     replication.tell_news(s)
                 membership.promote_if_due(s)
@@ -94,9 +107,20 @@ class Raft:
             case AddMember(wall_ms=wall_ms, member=member):
                 s.wall_ms = wall_ms
                 membership.on_add_member(s, member)
-            case SnapshotSaved() | RoomChanged():
-                self._on_disk(event)
+            case SnapshotSaved() | RoomChanged() | HandOver() | LoopLate():
+                self._on_own(event)
         return s.flush()
+
+    def _on_own(self, event: SnapshotSaved | RoomChanged | HandOver | LoopLate) -> None:
+        match event:
+            case SnapshotSaved(snapshot=snapshot):
+                snapshots.on_saved(self._s, snapshot)
+            case RoomChanged(room=now):
+                self._s.room = now
+            case HandOver():
+                transfer.on_hand_over(self._s)
+            case LoopLate(late_ms=late_ms):
+                self._s.pace.on_late(late_ms)
 
     def _receive(self, sender: PeerId, event: Receive) -> None:
         s, message = self._s, event.message
@@ -111,31 +135,41 @@ class Raft:
                 leads = isinstance(message, Append | SnapshotPiece)
                 s.enter_term(message.term, leader=sender if leads else None)
         match message:
+            case Append() | SnapshotPiece() | TimeoutNow() | ReadReply():
+                self._hear_leader(sender, message)
+            case AppendReply() | SnapshotReply() | ReadAsk():
+                self._hear_member(sender, message)
+
+    def _hear_leader(
+        self, sender: PeerId, message: Append | SnapshotPiece | TimeoutNow | ReadReply
+    ) -> None:
+        s = self._s
+        match message:
             case Append():
                 replication.on_append(s, sender, message)
+            case SnapshotPiece():
+                snapshots.on_piece(s, sender, message)
+            case TimeoutNow():
+                transfer.on_timeout_now(s, sender, message)
+            case ReadReply():
+                reads.on_read_reply(s, message)
+
+    def _hear_member(self, sender: PeerId, message: AppendReply | SnapshotReply | ReadAsk) -> None:
+        s = self._s
+        match message:
             case AppendReply():
                 room.on_reply(s, sender, message)
                 replication.on_append_reply(s, sender, message)
+                transfer.on_progress(s, sender)
                 reads.answer_confirmed(s)
-            case ReadAsk():
-                reads.on_read_ask(s, sender, message)
-            case ReadReply():
-                reads.on_read_reply(s, message)
-            case SnapshotPiece():
-                snapshots.on_piece(s, sender, message)
             case SnapshotReply():
                 snapshots.on_reply(s, sender, message)
                 reads.answer_confirmed(s)
+            case ReadAsk():
+                reads.on_read_ask(s, sender, message)
 
-    def _on_disk(self, event: SnapshotSaved | RoomChanged) -> None:
-        match event:
-            case SnapshotSaved(snapshot=snapshot):
-                snapshots.on_saved(self._s, snapshot)
-            case RoomChanged(room=now):
-                self._s.room = now
-
-    def _on_synced(self, token: int) -> None:
-        for _ in self._s.take_synced(token):
+    def _on_synced(self, synced: Synced) -> None:
+        for _ in self._s.take_synced(synced.token, synced.took_ms):
             election.count_vote(self._s, self._s.me)
         replication.advance_commit(self._s)
 
@@ -149,6 +183,11 @@ class Raft:
     def is_ready_leader(self) -> bool:
         """Leads and has committed in its own term."""
         return self.is_leader and self._s.commit >= self._s.leading_from
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Leads, and appends nothing because another is about to."""
+        return self._s.transfer is not None
 
     @property
     def role(self) -> Role:
@@ -210,6 +249,11 @@ class Raft:
         return Snapshot(index, entry.term, entry.stamp_ms, s.membership_at(index))
 
     @property
+    def timing(self) -> Timing:
+        """As it is just now: it adapts to disk, network and loop."""
+        return self._s.timing
+
+    @property
     def membership(self) -> Membership:
         return self._s.membership
 
@@ -253,4 +297,5 @@ class Raft:
         s = self._s
         if s.role is not Role.LEADER:
             return s.election_due_ms
-        return min(s.heartbeat_due_ms, s.news_due_ms or s.heartbeat_due_ms)
+        dues = (s.heartbeat_due_ms, s.news_due_ms, s.transfer.due_ms if s.transfer else None)
+        return min(due for due in dues if due is not None)

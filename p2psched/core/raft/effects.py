@@ -50,6 +50,7 @@ class Synced(msgspec.Struct, frozen=True):
 
     now_ms: int
     token: int
+    took_ms: float = 0.0  # that this sync took on the disk; 0: not measured
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -81,7 +82,32 @@ class RoomChanged(msgspec.Struct, frozen=True):
     room: Room
 
 
-RaftEvent = RoomChanged | Tick | Receive | Propose | Synced | Read | AddMember | SnapshotSaved
+class HandOver(msgspec.Struct, frozen=True):
+    """Make another voter the leader; only on the leader, and only if one is fit for it. Nothing
+    is proposed meanwhile, an election timeout at most."""
+
+    now_ms: int
+
+
+class LoopLate(msgspec.Struct, frozen=True):
+    """How late the loop of this member is, as measured over the last while."""
+
+    now_ms: int
+    late_ms: float
+
+
+RaftEvent = (
+    RoomChanged
+    | Tick
+    | Receive
+    | Propose
+    | Synced
+    | Read
+    | AddMember
+    | SnapshotSaved
+    | HandOver
+    | LoopLate
+)
 
 # --- effects --------------------------------------------------------------------------------------
 

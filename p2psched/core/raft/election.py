@@ -1,7 +1,8 @@
 """Elections: pre-vote (section 9.6), votes, and check-quorum (section 6.2).
 
 A peer that hears a working leader answers no candidate, so a returning or half-connected peer
-raises nobody's term. A leader that hears no majority for an election timeout steps down.
+raises nobody's term; but for one whom that leader told to take over (`transfer`). A leader that
+hears no majority for an election timeout steps down.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ def on_tick(s: RaftState) -> None:
     if s.role is Role.LEADER:
         _check_quorum(s)
         if s.role is Role.LEADER and s.now_ms >= s.heartbeat_due_ms:
-            s.round += 1
             broadcast(s, heartbeat=True)
     elif s.now_ms >= s.election_due_ms:
         _campaign_if_wanted(s)
@@ -39,21 +39,22 @@ def _campaign_if_wanted(s: RaftState) -> None:
     s.role = Role.PRE_CANDIDATE
     s.votes = {s.me}
     if s.is_majority(s.votes):
-        _campaign(s)
+        campaign(s)
     else:
         _ask_votes(s, term=s.term + 1, pre=True)
 
 
-def _campaign(s: RaftState) -> None:
+def campaign(s: RaftState, *, transfer: bool = False) -> None:
+    """Raise the term and ask for votes; with `transfer` also those that hear our leader."""
     s.enter_term(s.term + 1)
     s.vote_for(s.me)
     s.role = Role.CANDIDATE
     s.promise_own_vote()
-    _ask_votes(s, term=s.term, pre=False)
+    _ask_votes(s, term=s.term, pre=False, transfer=transfer)
 
 
-def _ask_votes(s: RaftState, *, term: int, pre: bool) -> None:
-    request = VoteRequest(term, s.log.last_index, s.log.last_term, pre)
+def _ask_votes(s: RaftState, *, term: int, pre: bool, transfer: bool = False) -> None:
+    request = VoteRequest(term, s.log.last_index, s.log.last_term, pre, transfer)
     for voter in s.membership.voters:
         if voter.peer == s.me:
             continue
@@ -64,7 +65,7 @@ def _ask_votes(s: RaftState, *, term: int, pre: bool) -> None:
 
 
 def on_vote_request(s: RaftState, sender: PeerId, request: VoteRequest) -> None:
-    if _has_working_leader(s) or (request.term < s.term):
+    if (_has_working_leader(s) and not request.transfer) or request.term < s.term:
         s.send(sender, VoteReply(s.term, False, request.pre))
         return
     log_is_current = (request.last_term, request.last_index) >= (s.log.last_term, s.log.last_index)
@@ -99,7 +100,7 @@ def on_vote_reply(s: RaftState, sender: PeerId, reply: VoteReply) -> None:
         if s.role is Role.PRE_CANDIDATE and reply.term == s.term + 1:
             s.votes.add(sender)
             if s.is_majority(s.votes):
-                _campaign(s)
+                campaign(s)
     elif reply.term == s.term:
         count_vote(s, sender)
 
@@ -124,5 +125,4 @@ def _lead(s: RaftState) -> None:
     s.concerned.clear()
     s.news_due_ms = None
     append_own(s, EntryKind.NOOP, b"")
-    s.round += 1
     broadcast(s, heartbeat=True)

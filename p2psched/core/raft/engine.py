@@ -20,8 +20,10 @@ from p2psched.core.raft.effects import (
     AddMember,
     Commit,
     Compact,
+    HandOver,
     Installed,
     LeaderChanged,
+    LoopLate,
     MembershipChanged,
     Persist,
     Propose,
@@ -38,7 +40,7 @@ from p2psched.core.raft.effects import (
 )
 from p2psched.core.raft.log import size_of
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import Timing
+from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Envelope
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
@@ -78,7 +80,18 @@ class Round(msgspec.Struct, frozen=True):
     wall_ms: int
 
 
-EngineEvent = Tick | Receive | Synced | AddMember | SnapshotSaved | RoomChanged | Forwarded | Round
+EngineEvent = (
+    Tick
+    | Receive
+    | Synced
+    | AddMember
+    | SnapshotSaved
+    | RoomChanged
+    | HandOver
+    | LoopLate
+    | Forwarded
+    | Round
+)
 
 
 # --- effects besides `Persist` and `Send` ---------------------------------------------------------
@@ -271,7 +284,8 @@ class RaftEngine:
             self._take(self.raft.step(propose))
 
     def _may_append(self) -> bool:
-        return self.raft.last_index - self.raft.commit < ENTRIES_IN_FLIGHT_MAX
+        in_flight = self.raft.last_index - self.raft.commit
+        return in_flight < ENTRIES_IN_FLIGHT_MAX and not self.raft.is_handing_over
 
     def _forward(self) -> None:
         leader = self.raft.leader

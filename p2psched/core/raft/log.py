@@ -7,6 +7,7 @@ only the base is known, the last entry that was dropped.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -20,6 +21,10 @@ ENTRY_OVERHEAD_BYTES: Final = 32  # the fields around a payload, at most
 def size_of(entry: Entry) -> int:
     """Bytes that an entry takes, about."""
     return len(entry.payload) + ENTRY_OVERHEAD_BYTES
+
+
+def _term_of(entry: Entry) -> int:
+    return entry.term
 
 
 class LogBase(msgspec.Struct, frozen=True):
@@ -126,24 +131,18 @@ class RaftLog:
     # --- terms ---
 
     def first_of_term_at(self, index: int) -> int:
-        """The first index that we have of the run of equal terms that `index` stands in."""
+        """The first index that we have of the run of equal terms that `index` stands in, the base
+        aside. O(log entries), for terms never fall."""
         term = self.term_at(index)
-        while index > self.first and self.term_at(index - 1) == term:
-            index -= 1
-        return index
+        if term is None or index < self.first:
+            return index
+        return self.first + bisect_left(self._entries, term, key=_term_of)
 
     def last_of_term(self, term: int, before: int) -> int | None:
         """The last index up to `before` with this term, the base included, or None."""
-        index = min(before, self.last_index)
-        while index >= max(1, self.base.index):
-            found = self.term_at(index)
-            assert found is not None
-            if found == term:
-                return index
-            if found < term:
-                return None
-            index -= 1
-        return None
+        stop = max(0, min(before, self.last_index) - self.base.index)
+        index = self.base.index + bisect_right(self._entries, term, hi=stop, key=_term_of)
+        return index if 0 < index <= before and self.term_at(index) == term else None
 
 
 def recovered_log(entries: Sequence[Entry], snapshot: Snapshot | None) -> RaftLog:

@@ -48,7 +48,8 @@ def promote_if_due(s: RaftState) -> None:
 
 
 def may_change(s: RaftState) -> bool:
-    return s.role is Role.LEADER and s.commit >= s.leading_from and s.membership_index <= s.commit
+    leads = s.role is Role.LEADER and s.transfer is None and s.commit >= s.leading_from
+    return leads and s.membership_index <= s.commit
 
 
 def _is_caught_up(s: RaftState, member: Member) -> bool:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
+from p2psched.core.raft.log import size_of
+from p2psched.model.ids import PeerId
 from p2psched.model.limits import KIB, MIB
-from p2psched.model.raft import Room, Snapshot
+from p2psched.model.raft import Entry, Room, Snapshot
 
 DIGEST_BYTES: Final = 16
+# To one follower. A disk that syncs in a third of a second gets thousands of entries a second, and
+# one that hangs costs the leader no more than this; it stays below the backlog of a link.
+IN_FLIGHT_APPENDS_MAX: Final = 4_096
+IN_FLIGHT_BYTES_MAX: Final = 2 * MIB
 
 
 class Compaction(msgspec.Struct, frozen=True):
@@ -57,11 +64,24 @@ class Incoming:
         self.digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
 
 
+class Transfer:
+    """Leadership on its way to another voter."""
+
+    __slots__ = ("due_ms", "to")
+
+    def __init__(self, to: PeerId, due_ms: int) -> None:
+        self.to = to
+        self.due_ms = due_ms  # then we lead on
+
+
 class Progress:
-    """What the leader knows of one other member. `probing`: one append at a time until it fits."""
+    """What the leader knows of one other member. `probing`: one append at a time until it fits.
+    What is on its way to it is bounded in appends and in bytes; beyond that it waits."""
 
     __slots__ = (
+        "_flight",
         "able_ms",
+        "bytes_in_flight",
         "contact_ms",
         "match",
         "next",
@@ -69,9 +89,12 @@ class Progress:
         "probing",
         "room",
         "round",
+        "round_trip_ms",
+        "round_trip_ms",
         "sending",
+        "sending",
+        "sync_ms",
         "told",
-        "unacked",
     )
 
     def __init__(self, next_index: int, now_ms: int) -> None:
@@ -79,10 +102,47 @@ class Progress:
         self.next = next_index
         self.probing = True
         self.probe_sent = False
-        self.unacked: deque[int] = deque()  # last indices of appends in flight
+        self._flight: deque[tuple[int, int]] = deque()  # last index and bytes of each append
+        self.bytes_in_flight = 0
         self.contact_ms = now_ms
         self.able_ms = now_ms  # heard, and its disk takes what is written
         self.room: Room | None = None  # of its disk; None: it has not said
         self.round = 0  # newest heartbeat round that it answered
+        self.round_trip_ms = 0.0  # moving average
         self.told = 0  # the commit index that it was told last
         self.sending: Sending | None = None  # what it lacks is not in our log any more
+        self.sync_ms = 0  # what a sync of its disk takes, as it says
+
+    @property
+    def must_wait(self) -> bool:
+        """True if entries may only follow an answer of it."""
+        if self.probing:
+            return self.probe_sent
+        flight = self._flight
+        return len(flight) >= IN_FLIGHT_APPENDS_MAX or self.bytes_in_flight >= IN_FLIGHT_BYTES_MAX
+
+    def took_off(self, entries: Sequence[Entry]) -> None:
+        """These are on their way; those behind them are next, but for a probe."""
+        if self.probing:
+            self.probe_sent = True
+        elif entries:
+            size = sum(map(size_of, entries))
+            self.next = entries[-1].index + 1
+            self._flight.append((entries[-1].index, size))
+            self.bytes_in_flight += size
+
+    def landed(self, match: int) -> None:
+        """It agrees up to `match`, and has that much on disk."""
+        self.match = max(self.match, match)
+        self.next = max(self.next, self.match + 1)
+        self.probing = self.probe_sent = False
+        while self._flight and self._flight[0][0] <= self.match:
+            self.bytes_in_flight -= self._flight.popleft()[1]
+        assert self.bytes_in_flight >= 0
+
+    def probe(self, next_index: int) -> None:
+        """Whatever is on its way is given up: look whether the log fits before `next_index`."""
+        self.next = next_index
+        self.probing, self.probe_sent = True, False
+        self._flight.clear()
+        self.bytes_in_flight = 0

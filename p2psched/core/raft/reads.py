@@ -37,9 +37,8 @@ def _start(s: RaftState, read: int, asker: PeerId | None) -> None:
     if s.commit < s.leading_from:  # not yet committed in our term: what is older may be unknown
         s.answer_read(WaitingRead(read, asker, 0, 0), None)
         return
-    s.round += 1
-    s.reads.append(WaitingRead(read, asker, s.commit, s.round))
     broadcast(s, heartbeat=True)
+    s.reads.append(WaitingRead(read, asker, s.commit, s.round))
     answer_confirmed(s)
 
 

@@ -2,12 +2,16 @@
 
 A follower never drops an entry that agrees with the leader's, and says `match` only for what is on
 its disk. A leader counts replicas only for entries of its own term. Appends are pipelined once a
-follower's log is known to fit; a refused or lost one goes back to probing with one at a time.
+follower's log is known to fit (`Progress` says how many); a refused or lost one goes back to
+probing with one at a time. A follower that is silent gets heartbeats and nothing else, so that it
+costs nothing per entry; one that has to wait gets the rest when it answers.
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+import msgspec
 
 from p2psched.core.raft.effects import Commit, LeaderChanged
 from p2psched.core.raft.pieces import send_pieces
@@ -19,8 +23,8 @@ from p2psched.model.raft import Append, AppendReply, Entry, EntryKind
 
 APPEND_BYTES_MAX: Final = 512 * KIB  # of entries in one message, unless one entry is larger
 APPEND_ENTRIES_MAX: Final = 256
+ROUND_TRIP_WEIGHT: Final = 0.2  # of the newest in the moving average
 NO_ANSWER: Final = 0  # the round of an append that only tells the commit index; rounds start at 1
-UNACKED_APPENDS_MAX: Final = 8  # in flight to one follower; beyond it the follower waits
 # Whom a commit does not concern hears of it with the next append, or after this.
 NEWS_MS: Final = 5
 
@@ -38,7 +42,7 @@ def append_own(s: RaftState, kind: EntryKind, payload: bytes, concerned: Concern
 def broadcast(s: RaftState, *, heartbeat: bool) -> None:
     """Send everybody what they lack; with `heartbeat` also to those that lack nothing."""
     if heartbeat:
-        s.heartbeat_due_ms = s.now_ms + s.timing.heartbeat_ms
+        _begin_round(s)
     for peer in s.others():
         progress = s.progress.get(peer)
         if progress is None:  # added since we lead
@@ -48,14 +52,38 @@ def broadcast(s: RaftState, *, heartbeat: bool) -> None:
         _send_append(s, peer, progress, even_empty=heartbeat)
 
 
+def _begin_round(s: RaftState) -> None:
+    s.round += 1
+    s.rounds_ms.append(s.now_ms)
+    s.heartbeat_due_ms = s.now_ms + s.timing.heartbeat_ms
+    trips = sorted(p.round_trip_ms for v, p in s.progress.items() if s.membership.is_voter(v))
+    if trips:  # the way to those that make a majority with us
+        s.pace.on_leader(trips[(len(trips) - 1) // 2])
+
+
+def _note_round(s: RaftState, progress: Progress, round_number: int) -> None:
+    """It has answered this heartbeat."""
+    age = s.round - round_number
+    if round_number > progress.round and 0 <= age < len(s.rounds_ms):
+        took_ms = s.now_ms - s.rounds_ms[-1 - age]
+        progress.round_trip_ms += ROUND_TRIP_WEIGHT * (took_ms - progress.round_trip_ms)
+    progress.round = max(progress.round, round_number)
+
+
+def _is_silent(s: RaftState, progress: Progress) -> bool:
+    return s.now_ms - progress.contact_ms >= s.timing.election_ms_min
+
+
 def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: bool) -> None:
+    silent = _is_silent(s, progress)
+    if silent and not even_empty:
+        return
     if progress.next < s.log.first:
         _send_snapshot(s, peer, progress, heartbeat=even_empty)
         return
     progress.sending = None
-    blocked = progress.probe_sent or len(progress.unacked) >= UNACKED_APPENDS_MAX
     entries: tuple[Entry, ...] = ()
-    if not blocked:
+    if not silent and not progress.must_wait:
         entries = s.log.bounded(
             progress.next, count_max=APPEND_ENTRIES_MAX, bytes_max=APPEND_BYTES_MAX
         )
@@ -65,21 +93,18 @@ def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: 
     prev_term = s.log.term_at(prev)
     assert prev_term is not None
     progress.told = s.commit
-    s.send(peer, Append(s.term, prev, prev_term, s.commit, s.round, entries))
-    if progress.probing:
-        progress.probe_sent = True
-    elif entries:
-        progress.next = entries[-1].index + 1
-        progress.unacked.append(entries[-1].index)
+    slack_ms = s.pace.slack_ms(progress.round_trip_ms)
+    s.send(peer, Append(s.term, prev, prev_term, s.commit, s.round, entries, slack_ms))
+    progress.took_off(entries)
 
 
 def _send_snapshot(s: RaftState, peer: PeerId, progress: Progress, *, heartbeat: bool) -> None:
     """What it lacks is not in the log any more. Its heartbeats fit every log meanwhile."""
-    progress.probing, progress.probe_sent = True, False
-    progress.unacked.clear()
+    progress.probe(progress.next)
     if heartbeat:
         progress.told = s.commit
-        s.send(peer, Append(s.term, 0, 0, s.commit, s.round))
+        slack_ms = s.pace.slack_ms(progress.round_trip_ms)
+        s.send(peer, Append(s.term, 0, 0, s.commit, s.round, (), slack_ms))
     send_pieces(s, peer, progress)
 
 
@@ -98,7 +123,8 @@ def tell_news(s: RaftState) -> None:
         return
     s.news_due_ms = None
     for peer, progress in s.progress.items():
-        if progress.told < s.commit and not progress.probing:
+        waits = progress.told < s.commit and not progress.probing
+        if waits and not _is_silent(s, progress):
             _tell_commit(s, peer, progress)
 
 
@@ -107,7 +133,8 @@ def on_append_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
     if s.role is not Role.LEADER or progress is None or reply.term != s.term:
         return
     progress.contact_ms = s.now_ms
-    progress.round = max(progress.round, reply.round)
+    _note_round(s, progress, reply.round)
+    progress.sync_ms = reply.sync_ms
     if reply.ok:
         on_match(s, sender, progress, reply.match)
     else:
@@ -117,11 +144,7 @@ def on_append_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
 def on_match(s: RaftState, sender: PeerId, progress: Progress, match: int) -> None:
     """The follower agrees up to `match`, and has that much on disk."""
     assert match <= s.log.last_index
-    progress.match = max(progress.match, match)
-    progress.next = max(progress.next, progress.match + 1)
-    progress.probing = progress.probe_sent = False
-    while progress.unacked and progress.unacked[0] <= progress.match:
-        progress.unacked.popleft()
+    progress.landed(match)
     advance_commit(s)
     _send_append(s, sender, progress, even_empty=False)
 
@@ -134,9 +157,7 @@ def _on_refusal(s: RaftState, sender: PeerId, progress: Progress, reply: AppendR
     if reply.conflict_term:
         own = s.log.last_of_term(reply.conflict_term, refused)
         hint = own + 1 if own is not None else hint
-    progress.next = max(progress.match + 1, min(hint, refused))
-    progress.probing, progress.probe_sent = True, False
-    progress.unacked.clear()
+    progress.probe(max(progress.match + 1, min(hint, refused)))
     _send_append(s, sender, progress, even_empty=True)
 
 
@@ -159,8 +180,10 @@ def advance_commit(s: RaftState) -> None:
         s.emit(LeaderChanged(s.me, s.term))
     concerned = _concerned(s)
     for peer, progress in s.progress.items():
-        if progress.probing or progress.next <= s.log.last_index:
-            _send_append(s, peer, progress, even_empty=True)
+        if progress.next <= s.log.last_index:
+            _send_append(s, peer, progress, even_empty=False)
+        elif progress.probing or _is_silent(s, progress):
+            continue
         elif concerned is None or peer in concerned:
             _tell_commit(s, peer, progress)
         elif s.news_due_ms is None:
@@ -195,6 +218,8 @@ def on_append(s: RaftState, sender: PeerId, append: Append) -> None:
     if append.term < s.term:
         s.send(sender, AppendReply(s.term, append.round, ok=False, match=append.prev_index))
         return
+    if append.round != NO_ANSWER:
+        s.pace.on_leader(append.slack_ms)
     follow(s, sender)
     base = s.log.base.index
     # What stands at or before our base is committed, so it agrees with whatever leader.
@@ -243,7 +268,9 @@ def _take(s: RaftState, entry: Entry) -> None:
 def _reply(s: RaftState, sender: PeerId, append: Append, match: int) -> None:
     """Say what fits once it is on disk. A slow disk must not look like a dead peer, so meanwhile
     a heartbeat is answered with what is on disk already."""
-    s.promise(sender, AppendReply(s.term, append.round, True, match, room=s.room))
+    sync_ms = int(s.sync_ms)
+    reply = AppendReply(s.term, append.round, True, match, room=s.room, sync_ms=sync_ms)
+    s.promise(sender, reply)
     if not append.entries and not s.all_synced and s.synced_term == s.term:
         stable = min(match, s.log.stable)
-        s.send(sender, AppendReply(s.term, append.round, True, stable, room=s.room))
+        s.send(sender, msgspec.structs.replace(reply, match=stable))

@@ -12,6 +12,7 @@ import enum
 import random
 from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -26,7 +27,8 @@ from p2psched.core.raft.effects import (
     StorePiece,
 )
 from p2psched.core.raft.log import LogBase, RaftLog
-from p2psched.core.raft.progress import Compaction, Incoming, Progress
+from p2psched.core.raft.progress import Compaction, Incoming, Progress, Transfer
+from p2psched.core.raft.timing import Pace, Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
     Entry,
@@ -39,17 +41,8 @@ from p2psched.model.raft import (
     Snapshot,
 )
 
-
-class Timing(msgspec.Struct, frozen=True):
-    """Milliseconds. The election timeout is drawn anew each time from min..max."""
-
-    heartbeat_ms: int = 100
-    election_ms_min: int = 500
-    election_ms_max: int = 1000
-
-    def __post_init__(self) -> None:
-        if not 0 < self.heartbeat_ms * 2 <= self.election_ms_min < self.election_ms_max:
-            raise ValueError("need 2 x heartbeat <= shortest election timeout < longest")
+ROUNDS_KNOWN_MAX: Final = 64  # of which the round trip can still be told
+SYNC_HANGS_MS: Final = 1_000  # a write that waits for so long says more than those before it
 
 
 class Role(enum.Enum):
@@ -94,7 +87,7 @@ class RaftState:
     ) -> None:
         self.me = me
         self.rng = rng
-        self.timing = timing
+        self.pace = Pace(timing)
         self.hard = hard_state
         self.log = log
         self.now_ms = now_ms
@@ -113,7 +106,10 @@ class RaftState:
         self.votes: set[PeerId] = set()
         self.progress: dict[PeerId, Progress] = {}
         self.round = 0
+        self.rounds_ms: deque[int] = deque(maxlen=ROUNDS_KNOWN_MAX)  # when the newest began
         self.reads: list[WaitingRead] = []
+        self.transfer: Transfer | None = None  # of our lead to another
+        self.transfer_again_ms = 0  # not by ourselves before
         self.leading_from = 0  # index of the no-op that opened our term as leader
         self.concerned: deque[tuple[int, Concerned]] = deque()  # of our entries, not committed yet
         self.news_due_ms: int | None = None  # somebody has not been told of a commit
@@ -135,11 +131,17 @@ class RaftState:
         self._install: Snapshot | None = None
         self._promises: list[Promised] = []
         self._waiting: deque[Promise] = deque()
-        self._writes: deque[list[int]] = deque()  # [token, last index, term] once it is synced
+        # [token, last index, term] once it is synced, and when it began
+        self._writes: deque[list[int]] = deque()
         self._token = 0
         self.reset_election_timer()
         if self.is_majority([me]):
             self.election_due_ms = now_ms  # the only voter has nobody to wait for
+
+    @property
+    def timing(self) -> Timing:
+        """Of now: it adapts."""
+        return self.pace.timing
 
     # --- who belongs ---
 
@@ -246,6 +248,7 @@ class RaftState:
             self.answer_read(read, None)
         self.reads.clear()
         self.progress.clear()
+        self.transfer = None
         self.votes.clear()
         self.role = Role.FOLLOWER
         self.set_leader(leader)
@@ -317,16 +320,17 @@ class RaftState:
             piece=self._piece,
             install=self._install,
         )
-        self._writes.append([self._token, self.log.last_index, self.term])
+        self._writes.append([self._token, self.log.last_index, self.term, self.now_ms])
         self._hard_dirty, self._truncate, self._unwritten = False, None, []
         self._piece = self._install = None
         return persist
 
-    def take_synced(self, token: int) -> list[OwnVote]:
+    def take_synced(self, token: int, took_ms: float) -> list[OwnVote]:
         """Note that writes up to `token` are on disk; release what waited for them. Returns own
         votes of the current term that count from now on."""
+        self.pace.on_sync(took_ms)
         while self._writes and self._writes[0][0] <= token:
-            _, index, self.synced_term = self._writes.popleft()
+            _, index, self.synced_term, _ = self._writes.popleft()
             self.log.stable = max(self.log.stable, index)
         assert self.log.stable <= self.log.last_index
         own_votes = []
@@ -349,6 +353,12 @@ class RaftState:
     @property
     def all_synced(self) -> bool:
         return not self._writes
+
+    @property
+    def sync_ms(self) -> float:
+        """What a sync of our disk takes: the moving average, or the age of one that hangs."""
+        age_ms = self.now_ms - self._writes[0][3] if self._writes else 0
+        return max(self.pace.sync_ms, age_ms if age_ms >= SYNC_HANGS_MS else 0)
 
     def stamp_ms(self) -> int:
         """Ledger time on the leader: the log's last stamp, plus what our clock counted since."""

@@ -15,7 +15,8 @@ import msgspec
 
 from p2psched.core.raft.effects import Persist
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import Role, Timing
+from p2psched.core.raft.state import Role
+from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Entry, HardState, Member, Membership, Snapshot
 from p2psched.store.log import LogStore

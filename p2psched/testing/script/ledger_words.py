@@ -25,6 +25,7 @@ from p2psched.model.commands import (
     Pin,
     Place,
     Placed,
+    RaiseLevel,
     Recorded,
     Rejected,
     ResultRefused,
@@ -84,6 +85,8 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return f"retry {jobs.name(job)} {tasks or 'what failed'}"
         case Held(job=job, peer=peer, held=held):
             return f"{peer} {'holds' if held else 'lacks'} results of {jobs.name(job)}"
+        case RaiseLevel(level=level):
+            return f"raise level to {level}"
 
 
 def segment_words(segment: Segment) -> str:

@@ -1,0 +1,93 @@
+"""The state machine as bytes while it goes on: a snapshot of one entry, taken in small pieces.
+
+A capture gives the bytes that `encode_machine` would have given at its start, without holding up
+the loop for all of them. At its start it encodes what any command may change (peers, the youngest
+ended jobs); all other jobs are encoded a slice at a time, and before an entry is applied
+those first that it may change (`before`). Which these are:
+
+- what names a job changes that job, and ends it at most, which changes the youngest ended ones;
+- what is about a peer may change every job that has not ended.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Final
+
+from p2psched.core.machine import Machine
+from p2psched.core.snapshot import FORMAT, MachineImage, encode_part
+from p2psched.model.commands import PeerDown, PeerUp, RaiseLevel
+from p2psched.model.execution import Committed
+from p2psched.model.ids import JobId
+
+SLICE_JOBS: Final = 500  # encoded in one go: about a millisecond
+
+_FIELDS: Final = MachineImage.__struct_fields__
+# Of ids, which never change: a copy is enough, and takes a millisecond for 100,000 of them.
+_ORDERS: Final = frozenset({"running", "ended", "whole", "unplaced", "with_blobs", "suspected"})
+assert _FIELDS[0] == "jobs", "jobs come first, so that they can be told before all is known"
+
+
+class Capture:
+    """Of a machine between two entries. Take `pieces` one after another, in any time; tell it
+    `before` each entry that the machine applies meanwhile."""
+
+    def __init__(self, machine: Machine) -> None:
+        assert not machine.events
+        self._jobs = list(machine.jobs)
+        self._left = dict(machine.jobs)  # not encoded yet
+        self._running = list(machine.running)
+        self._early: dict[JobId, bytes] = {}  # encoded out of turn
+        self._rest = [
+            dict(value) if name in _ORDERS else encode_part(value)
+            for name in _FIELDS[1:]
+            for value in (getattr(machine, name),)
+        ]
+        for job in machine.whole:
+            self._encode_early(job)
+
+    def before(self, batches: Iterable[Committed]) -> None:
+        """These will be applied next. Costs what they touch, at most once for each job."""
+        if self._left:
+            for batch in batches:
+                for envelope in batch.envelopes:
+                    command = envelope.command
+                    if isinstance(command, PeerUp | PeerDown):
+                        for job in self._running:
+                            self._encode_early(job)
+                    elif not isinstance(command, RaiseLevel):
+                        self._encode_early(command.job)
+
+    def _encode_early(self, name: JobId) -> None:
+        job = self._left.pop(name, None)
+        if job is not None:
+            self._early[name] = encode_part(job)
+
+    def pieces(self) -> Iterator[bytes]:
+        """Together they are the state. Once."""
+        yield b"\x92" + encode_part(FORMAT) + _array_head(len(_FIELDS)) + _map_head(len(self._jobs))
+        jobs = iter(self._jobs)
+        while part := b"".join(map(self._encoded, islice(jobs, SLICE_JOBS))):
+            yield part
+        for rest in self._rest:
+            yield rest if isinstance(rest, bytes) else encode_part(rest)
+
+    def _encoded(self, name: JobId) -> bytes:
+        early = self._early.pop(name, None)
+        return encode_part(name) + (early or encode_part(self._left.pop(name)))
+
+
+def _array_head(count: int) -> bytes:
+    return bytes([0x90 | count]) if count < 16 else b"\xdc" + struct.pack(">H", count)
+
+
+def _map_head(count: int) -> bytes:
+    if count < 16:
+        return bytes([0x80 | count])
+    return (
+        b"\xde" + struct.pack(">H", count)
+        if count < 1 << 16
+        else b"\xdf" + struct.pack(">I", count)
+    )

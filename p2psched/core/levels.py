@@ -1,0 +1,66 @@
+"""Feature levels: how a cluster is upgraded peer by peer.
+
+A command that older versions don't know would stop them. So each peer tells with `PeerInfo` the
+highest level that it knows, the ledger holds the level that is in use, and that rises by a command
+of its own once every peer that the ledger knows, up or down, knows more. What needs a higher level
+is refused until then, by whoever is asked and, for equal states, by the fold. The level in use
+never falls; a version that doesn't know it can't follow the ledger any more, and stops.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2psched.core.state import LedgerState
+from p2psched.model.commands import Acknowledged, Command, Outcome, RaiseLevel, Rejected
+from p2psched.model.errors import Refused
+
+KNOWN_LEVEL: Final = 1  # the highest that this version knows
+# Commands that came later, and with which level; all others may be used from the first on.
+NEEDED: Final[dict[type[Command], int]] = {}
+
+
+def refusal(s: LedgerState, command: Command) -> Rejected | None:
+    """Why a command may not be proposed yet."""
+    needed = NEEDED.get(type(command), 1)
+    if needed <= s.level:
+        return None
+    older = ", ".join(_lacking(s, needed)) or "none"
+    return Rejected(
+        "unavailable",
+        f"this needs feature level {needed}, and the cluster uses {s.level} until all of its "
+        f"peers know more; those that don't: {older}",
+    )
+
+
+def to_raise(s: LedgerState) -> list[Command]:
+    """What the coordinator should propose: nothing, or the next level."""
+    common = min((row.info.level for row in s.peers.values()), default=1)
+    return [RaiseLevel(common)] if common > s.level else []
+
+
+def raise_level(s: LedgerState, command: RaiseLevel, *, known_level: int) -> Outcome:
+    """Raises Refused if this version doesn't know the level that all others use from here on."""
+    if command.level <= s.level:
+        return Acknowledged()
+    older = _lacking(s, command.level)
+    if older:
+        return Rejected(
+            "refused", f"feature level {command.level} is unknown to {', '.join(older)}"
+        )
+    check_known(command.level, known_level)
+    s.level = command.level
+    return Acknowledged()
+
+
+def check_known(level: int, known_level: int) -> None:
+    """Raises Refused if the ledger uses a level that this version does not know."""
+    if level > known_level:
+        raise Refused(
+            f"the ledger uses feature level {level}, and this version of p2psched knows "
+            f"{known_level}: install the version that the other peers run"
+        )
+
+
+def _lacking(s: LedgerState, level: int) -> list[str]:
+    return sorted(row.info.name for row in s.peers.values() if row.info.level < level)

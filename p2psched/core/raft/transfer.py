@@ -1,0 +1,84 @@
+"""A leader hands over (section 3.10): to a voter that has all of its log, which then campaigns at
+once, and whose voters don't wait for the silence of the old leader.
+
+Nothing is appended meanwhile, or it would never be caught up; an election timeout at most, then
+the leader leads on. It is asked to before it stops, and does so by itself when its disk is much
+slower than another's. Safe whatever is lost or late: a transfer is an election like any other.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2psched.core.raft.election import campaign
+from p2psched.core.raft.progress import Progress, Transfer
+from p2psched.core.raft.state import RaftState, Role
+from p2psched.model.ids import PeerId
+from p2psched.model.raft import Room, TimeoutNow
+
+SLOW_SYNC_MS: Final = 250  # a leader whose syncs take so long looks for another
+QUICKER: Final = 2  # whose syncs take at most this part of it
+RETRY_MS: Final = 3_000  # between two tries to get rid of the lead
+
+# --- leader ---------------------------------------------------------------------------------------
+
+
+def on_hand_over(s: RaftState) -> None:
+    """Begin, if somebody is there to take over."""
+    fit = _fit(s)
+    if fit:
+        _begin(s, fit)
+
+
+def on_tick(s: RaftState) -> None:
+    """Give up what lasts too long; hand over by ourselves if our disk is the slow one."""
+    if s.role is not Role.LEADER:
+        return
+    if s.transfer is not None:
+        if s.now_ms >= s.transfer.due_ms:
+            s.transfer = None
+    elif s.commit >= s.leading_from and s.now_ms >= s.transfer_again_ms:
+        own_ms = s.sync_ms
+        if own_ms >= SLOW_SYNC_MS:
+            s.transfer_again_ms = s.now_ms + RETRY_MS
+            quick = {peer: p for peer, p in _fit(s).items() if p.sync_ms * QUICKER <= own_ms}
+            if quick:
+                _begin(s, quick)
+
+
+def _fit(s: RaftState) -> dict[PeerId, Progress]:
+    """Voters that answer, and whose log can be made whole by appends."""
+    if s.role is not Role.LEADER or s.transfer is not None:
+        return {}
+    heard_since = s.now_ms - s.timing.election_ms_min
+    return {
+        peer: p
+        for peer, p in s.progress.items()
+        if s.membership.is_voter(peer)
+        and not p.probing
+        and p.room in (None, Room.ENOUGH)
+        and p.contact_ms >= heard_since
+        and p.match >= s.commit
+    }
+
+
+def _begin(s: RaftState, fit: dict[PeerId, Progress]) -> None:
+    to = min(fit, key=lambda peer: (fit[peer].sync_ms // 10, -fit[peer].match, peer))
+    s.transfer = Transfer(to, s.now_ms + s.timing.election_ms_min)
+    on_progress(s, to)
+
+
+def on_progress(s: RaftState, peer: PeerId) -> None:
+    """Tell the next leader once it has all; after each of its answers, for that may be lost."""
+    told = s.transfer is not None and s.transfer.to == peer
+    if told and s.progress[peer].match == s.log.last_index:
+        s.send(peer, TimeoutNow(s.term))
+
+
+# --- follower -------------------------------------------------------------------------------------
+
+
+def on_timeout_now(s: RaftState, sender: PeerId, message: TimeoutNow) -> None:
+    follows = s.role is Role.FOLLOWER and s.leader == sender and s.term == message.term
+    if follows and s.membership.is_voter(s.me):
+        campaign(s, transfer=True)
