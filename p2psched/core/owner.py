@@ -175,11 +175,12 @@ class Owner:
         return effects
 
     def _take_result(self, run: _Running, segment: Segment) -> list[OwnerEffect]:
-        current = run.left & segment.tasks
-        run.left = run.left - segment.tasks
+        tasks = segment.tasks
+        current = run.left & tasks
+        run.left = run.left - tasks
         batch = run.batch
-        if current != segment.tasks:
-            self.results_refused += len(segment.tasks) - len(current)
+        if current != tasks:
+            self.results_refused += len(tasks) - len(current)
         effects: list[OwnerEffect] = []
         for part in segment.parts(current):
             for piece in _split(part, batch.spec.copies):
@@ -187,7 +188,7 @@ class Owner:
                     effects.append(self._copy(batch, piece))
                 else:
                     self._post(batch.job, batch.grant, piece)
-        if current:  # else the job may have ended, and nobody would ever drop this
+        if current.ranges:  # else the job may have ended, and nobody would ever drop this
             mean_us = max(1, segment.busy_us // (segment.stop - segment.start))
             known_us = self._batch_us.get(batch.job)
             self._batch_us[batch.job] = mean_us if known_us is None else (known_us + mean_us) // 2
@@ -215,6 +216,8 @@ class Owner:
     def start_batches(self) -> list[OwnerEffect]:
         """Fill free slots, and keep one short batch ready behind each busy one."""
         effects: list[OwnerEffect] = []
+        if not self._queue:
+            return effects
         uncopied_bytes = sum(waiting.blob_bytes for waiting in self._uncopied.values())
         if self._outbox_bytes > OUTBOX_BYTES_MAX or uncopied_bytes > UNCOPIED_BYTES_MAX:
             return effects
@@ -229,7 +232,7 @@ class Owner:
                 break  # nothing overtakes: a task that needs many slots would wait for ever
             tasks = queued.tasks.take(self._batch_size(job, len(queued.tasks), expected_us))
             queued.tasks = queued.tasks - tasks
-            if not queued.tasks:
+            if not queued.tasks.ranges:
                 self._queue.popleft()
             effects.append(self._start(job, queued, tasks, cpus))
             busy += cpus
@@ -239,6 +242,8 @@ class Owner:
         if expected_us is None:
             return 1
         most = FUNCTION_BATCH_MAX if job.spec.kind == "function" else PROGRAM_BATCH_MAX
+        if queued_count == 1:
+            return 1
         fair = -(-queued_count // self._slots)
         # Leave some for the other slots, unless it is too little to be worth a message.
         share = max(-(-fair // 2), min(fair, BATCH_US_MIN // max(1, expected_us)))
@@ -362,6 +367,8 @@ class Owner:
 
 def _split(segment: Segment, copies: int) -> list[Segment]:
     """Pieces that fit an entry, also with the names of what is large in them and its holders."""
+    if not segment.blobs:
+        return segment.split()
     pieces = []
     for piece in segment.split():
         size = piece.stop - piece.start
@@ -376,6 +383,8 @@ def _split(segment: Segment, copies: int) -> list[Segment]:
 
 def _names_size(segment: Segment, copies: int = 0) -> int:
     """Bytes that the names of large results take, with `copies` holders each at least."""
+    if not segment.blobs:
+        return 0
     return sum(
         _BLOB_BYTES + len(blob.name) + _HOLDER_BYTES * max(copies, len(blob.holders))
         for blob in segment.blobs
