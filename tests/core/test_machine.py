@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import msgspec
 import pytest
 
 from p2psched.core.machine import REPEATS_KNOWN_MAX, Machine
@@ -380,24 +379,3 @@ def test_a_restored_machine_forgets_the_same_repeats() -> None:
     assert encode_machine(restored) == encode_machine(whole)
     assert (P, 6) not in restored._taken
     assert (P, 7) in restored._taken
-
-
-def test_the_hash_tells_outcomes_and_events_apart_and_leaves_out_the_bytes_of_results() -> None:
-    def after(*commands: Command) -> str:
-        ledger = Ledger()
-        for command in (up(P), SubmitJob(JOB, spec()), Place(JOB, ALL, P, 1), *commands):
-            ledger.do(command)
-        return ledger.machine.state_hash
-
-    one, other = ended(0, 1), msgspec.structs.replace(ended(0, 1), data=chunks.pack([b"other"]))
-    assert after(Complete(JOB, 3, (one,))) == after(Complete(JOB, 3, (other,)))
-    hashes = {
-        after(),
-        after(Complete(JOB, 3, (one,))),
-        after(Complete(JOB, 2, (one,))),  # refused
-        after(Complete(JOB, 3, (ended(1, 2),))),
-        after(Complete(JOB, 3, (ended(0, 1, Cause.EXIT),))),
-        after(Cancel(JOB)),
-        after(Cancel(JobId("unknown"))),
-    }
-    assert len(hashes) == 7
