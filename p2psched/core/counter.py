@@ -2,51 +2,55 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import msgspec
+
 from p2psched.model.taskset import EMPTY, TaskSet
 
 
-class RangeCounter:
+class RangeCounter(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """task -> how often it was counted; unary: level k holds the tasks counted more than k times.
 
-    Cost O(levels x ranges) each call; levels are bounded by the retry limits of those who count.
+    A value: there are very many counters that counted nothing, and they are all `NOTHING`. Cost
+    O(levels x ranges) each call; levels are bounded by the retry limits of those who count.
     """
 
-    __slots__ = ("_levels",)
+    levels: tuple[TaskSet, ...] = ()
 
-    def __init__(self) -> None:
-        self._levels: tuple[TaskSet, ...] = ()  # there are very many counters that counted nothing
-
-    def increment(self, tasks: TaskSet) -> None:
+    def plus(self, tasks: TaskSet) -> RangeCounter:
+        """These are counted once more."""
         carry = tasks
         levels = []
-        for held in self._levels:
+        for held in self.levels:
             levels.append(held | carry)
             carry = held & carry
         if carry:
             levels.append(carry)
-        self._levels = tuple(levels)
+        return RangeCounter(tuple(levels))
 
-    def clear(self, tasks: TaskSet) -> None:
+    def without(self, tasks: TaskSet) -> RangeCounter:
         """Count these from 0 again."""
-        self._levels = tuple(left for held in self._levels if (left := held - tasks))
+        levels = tuple(left for held in self.levels if (left := held - tasks))
+        return RangeCounter(levels) if levels else NOTHING
 
     def at_least(self, count: int) -> TaskSet:
         """Tasks counted `count` times or more; `count` is 1 or more."""
         assert count >= 1
-        return self._levels[count - 1] if count <= len(self._levels) else EMPTY
+        return self.levels[count - 1] if count <= len(self.levels) else EMPTY
 
     def split(self, tasks: TaskSet) -> list[tuple[int, TaskSet]]:
         """`tasks` by their count, ascending; empty parts are left out."""
         parts = []
         rest = tasks
-        for count, held in enumerate(self._levels):
+        for count, held in enumerate(self.levels):
             part = rest - held
             if part:
                 parts.append((count, part))
             rest = rest & held
         if rest:
-            parts.append((len(self._levels), rest))
+            parts.append((len(self.levels), rest))
         return parts
 
-    def dump(self) -> list[TaskSet]:
-        return list(self._levels)
+
+NOTHING: Final = RangeCounter()

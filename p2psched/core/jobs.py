@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from p2psched.core.counter import RangeCounter
+from p2psched.core.counter import NOTHING
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Grant
 from p2psched.model.ids import JobId, PeerId
@@ -18,6 +18,7 @@ from p2psched.model.taskset import EMPTY, TaskSet
 BlobKey = tuple[int, str]  # task and name of a large result
 # Attempts of a task that may end because their peers' disks were full, at no cost to its retries.
 SPACELESS_MAX: Final = 12
+RUNNING: Final = JobState.RUNNING  # as `machine._OK`
 SUSPECT_DEATHS: Final = 2  # peers that died with a task before it is kept apart from others
 
 
@@ -88,7 +89,7 @@ class Job:
         self.submitted_wall_ms = wall_ms
         self.ended_wall_ms: int | None = None
         self.ended_ms = 0  # in ledger time; of use only once it has ended
-        self.state = JobState.RUNNING
+        self.state = RUNNING
         self.waiting = spec.tasks
         self.grants: dict[Grant, HeldGrant] = {}
         self.orphaned = EMPTY  # tasks under grants of incarnations that are down
@@ -96,8 +97,8 @@ class Job:
         self.failed = EMPTY
         self.cancelled = EMPTY
         self.committed: dict[Grant, TaskSet] = {}  # what each grant has had its say about
-        self.losses = RangeCounter()
-        self.failures = RangeCounter()
+        self.losses = NOTHING
+        self.failures = NOTHING
         self.segments = 0
         self.attempts_lost = 0
         self.attempts_failed = 0
@@ -108,9 +109,9 @@ class Job:
         self.lost = EMPTY  # of the succeeded: a large result has no copy left
         self.result_bytes = 0  # of all that is in results, large ones counted once
         self.pinned = False
-        self.deaths = RangeCounter()  # of peers that owned the task, whatever else they owned
+        self.deaths = NOTHING  # of peers that owned the task, whatever else they owned
         self.killed: dict[int, list[PeerId]] = {}  # task -> peers that died while it was all there
-        self.spaceless = RangeCounter()  # attempts that ended on a full disk
+        self.spaceless = NOTHING  # attempts that ended on a full disk
 
     @property
     def suspects(self) -> TaskSet:
@@ -123,7 +124,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        return self.state is not JobState.RUNNING
+        return self.state is not RUNNING
 
     @property
     def placeable(self) -> TaskSet:
@@ -132,6 +133,8 @@ class Job:
 
     def attempts(self, tasks: TaskSet) -> list[tuple[int, TaskSet]]:
         """`tasks` by the number of the attempt that runs next or now, 1 for the first."""
+        if not (self.losses.levels or self.failures.levels or self.spaceless.levels):
+            return [(1, tasks)] if tasks else []
         parts: list[tuple[int, TaskSet]] = []
         for lost, part in self.losses.split(tasks):
             for spaceless, piece in self.spaceless.split(part):
@@ -162,14 +165,14 @@ class Job:
         self.committed = {}
         if self.succeeded == self.spec.tasks:
             self.succeeded = self.spec.tasks  # once in memory
-        self.losses = RangeCounter()
-        self.failures = RangeCounter()
-        self.spaceless = RangeCounter()
+        self.losses = self.failures = self.spaceless = NOTHING
         self.forget_deaths(self.spec.tasks)
 
     def forget_deaths(self, tasks: TaskSet) -> None:
         """These are as if they had never been there when a peer died."""
-        self.deaths.clear(tasks)
+        if self.deaths is NOTHING and not self.killed:
+            return
+        self.deaths = self.deaths.without(tasks)
         self.killed = {i: peers for i, peers in self.killed.items() if i not in tasks}
 
     def check(self) -> None:

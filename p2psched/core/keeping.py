@@ -35,7 +35,8 @@ def forget(s: LedgerState, command: Forget) -> Outcome:
     if command.ended_ms is not None and (job.pinned or job.ended_ms != command.ended_ms):
         return Rejected("refused", f"job {job.id} was pinned or run again meanwhile")
     del s.jobs[job.id]
-    for index in (s.ended, s.whole, s.with_blobs):
+    indexes: tuple[dict[JobId, None], ...] = (s.ended, s.whole, s.with_blobs)
+    for index in indexes:
         index.pop(job.id, None)
     s.drop_sent(job)
     s.result_bytes -= job.result_bytes
@@ -73,8 +74,8 @@ def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
     job.failed = job.failed - tasks
     job.succeeded = job.succeeded - tasks
     job.lost = job.lost - tasks
-    job.failures.clear(tasks)  # they get all their retries again
-    job.spaceless.clear(tasks)
+    job.failures = job.failures.without(tasks)  # they get all their retries again
+    job.spaceless = job.spaceless.without(tasks)
     job.forget_deaths(tasks)
     job.waiting = job.waiting | tasks
     for key in [key for key in job.blobs if key[0] in tasks]:

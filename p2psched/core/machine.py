@@ -8,6 +8,7 @@ Refuses nothing that was committed: an impossible command has an outcome that sa
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from typing import Final
 
 import msgspec
@@ -55,6 +56,8 @@ ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run an
 # Commands that would act twice, whose repeats are known as such; beyond it the oldest is
 # forgotten. A proposer repeats after a second, and stops as soon as it has seen its proposal.
 REPEATS_KNOWN_MAX: Final = 8_192
+_WITH_DATA: Final = (Recorded, Retried)
+_OK: Final = Cause.OK  # looking it up in its class takes ten times as long (Python 3.11)
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -69,7 +72,7 @@ class Machine(LedgerState):
         self._hash = bytes(8)
         # Proposals, oldest first, and why they were refused. Who takes a snapshot may have missed
         # the first outcome, and learns it from a repeat.
-        self._taken: dict[tuple[PeerId, int], Rejected | None] = {}
+        self._taken: OrderedDict[tuple[PeerId, int], Rejected | None] = OrderedDict()
 
     @property
     def state_hash(self) -> str:
@@ -84,17 +87,17 @@ class Machine(LedgerState):
         self.wall_ms = batch.wall_ms
         outcomes: list[Outcome] = []
         stamped: list[Stamped] = []
-        digest = hashlib.blake2b(self._hash, digest_size=8)
+        said: list[object] = [self._hash]  # hashed in one piece: one call an entry
         for envelope in batch.envelopes:
             self.command_index += 1
             outcome = self._apply(envelope)
             outcomes.append(outcome)
-            digest.update(_encode(outcome))
+            said.append(outcome)
             for event in self.events:
-                digest.update(_encode(_without_data(event)))
+                said.append(_without_data(event))
                 stamped.append(Stamped(self.command_index, self.stamp_ms, batch.wall_ms, event))
             self.events.clear()
-        self._hash = digest.digest()
+        self._hash = hashlib.blake2b(_encode(said), digest_size=8).digest()
         return outcomes, stamped
 
     def _apply(self, envelope: Envelope) -> Outcome:
@@ -102,16 +105,16 @@ class Machine(LedgerState):
         match command:
             case SubmitJob():
                 return self._submit(command)
+            case Place():
+                if self._is_repeat(envelope):
+                    return Placed(self.command_index, EMPTY)
+                return self._place(command)
             case Complete():
                 return self._complete(command)
             case PeerUp():
                 return peering.peer_up(self, command)
             case PeerDown():
                 return peering.peer_down(self, command)
-            case Place():
-                if self._is_repeat(envelope):
-                    return Placed(self.command_index, EMPTY)
-                return self._place(command)
             case _:
                 key = (envelope.proposer, envelope.request)
                 if self._is_repeat(envelope):
@@ -146,7 +149,7 @@ class Machine(LedgerState):
             return True
         self._taken[key] = None
         if len(self._taken) > REPEATS_KNOWN_MAX:
-            del self._taken[next(iter(self._taken))]
+            self._taken.popitem(last=False)
         return False
 
     # --- jobs ---
@@ -171,19 +174,19 @@ class Machine(LedgerState):
         grant = self.command_index
         job = self.jobs.get(command.job)
         row = self.peers.get(command.peer)
-        if job is None or row is None or not self.is_live(command.peer, command.incarnation):
+        if job is None or row is None:
             return Placed(grant, EMPTY)
-        from_orphans = job.orphaned & command.tasks
-        for held in list(job.grants.values()) if from_orphans else ():
-            if not self.is_live(held.peer, held.incarnation):
-                died = not self.peers[held.peer].stopped
-                poison.lose(self, job, held, held.tasks & from_orphans, died=died)
+        if not row.live or row.info.incarnation != command.incarnation:
+            return Placed(grant, EMPTY)
+        if job.orphaned.ranges:
+            self._take_orphans(job, command.tasks)
         tasks = poison.grantable(job, row, job.waiting & command.tasks)
         job.waiting = job.waiting - tasks
         self.note_unplaced(job)
-        if tasks:
+        if tasks.ranges:
             estimate_us = job.estimate_us or self.estimate_us
-            cost_us, suspect = estimate_us * job.spec.cpus, bool(tasks & job.suspects)
+            cost_us = estimate_us * job.spec.cpus
+            suspect = bool(job.deaths.levels) and bool(tasks & job.suspects)
             held = HeldGrant(
                 grant, row.info.peer, command.incarnation, tasks, cost_us, suspect=suspect
             )
@@ -192,6 +195,13 @@ class Machine(LedgerState):
             self.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
         self.end_if_done(job)
         return Placed(grant, tasks)
+
+    def _take_orphans(self, job: Job, tasks: TaskSet) -> None:
+        from_orphans = job.orphaned & tasks
+        for held in list(job.grants.values()) if from_orphans else ():
+            if not self.is_live(held.peer, held.incarnation):
+                died = not self.peers[held.peer].stopped
+                poison.lose(self, job, held, held.tasks & from_orphans, died=died)
 
     def _complete(self, command: Complete) -> Outcome:
         job = self.jobs.get(command.job)
@@ -208,17 +218,19 @@ class Machine(LedgerState):
         accepted = duplicate = stale = EMPTY
         ends: list[tuple[Cause, TaskSet]] = []
         for segment in command.segments:
-            current = job.current_part(command.grant, segment.tasks)
-            parts = segment.parts(current)
-            again = EMPTY
-            if current != segment.tasks:
+            tasks = segment.tasks
+            current = job.current_part(command.grant, tasks)
+            if current == tasks:
+                ends.append(self._end_attempts(job, command.grant, segment, tasks))
+            else:
                 said = job.committed.get(command.grant, EMPTY) | accepted
-                again = (segment.tasks - current) & said
-            ends += [self._end_attempts(job, command.grant, part) for part in parts]
-            accepted, duplicate = accepted | current, duplicate | again
-            stale = stale | (segment.tasks - current - again)
+                again = (tasks - current) & said
+                parts = segment.parts(current)
+                ends += [self._end_attempts(job, command.grant, p, p.tasks) for p in parts]
+                duplicate, stale = duplicate | again, stale | (tasks - current - again)
+            accepted = accepted | current
         self._settle(job, command.grant, accepted, ends)
-        if stale:
+        if stale.ranges:
             job.results_refused += len(stale)
             self.results_refused += len(stale)
             self.events.append(ResultRefused(job.id, command.grant, stale))
@@ -230,20 +242,26 @@ class Machine(LedgerState):
         self, job: Job, grant: Grant, accepted: TaskSet, ends: list[tuple[Cause, TaskSet]]
     ) -> None:
         """Once for all segments: the sets of the job may have very many ranges."""
-        if not accepted:
+        if not accepted.ranges:
             return
         job.committed[grant] = job.committed.get(grant, EMPTY) | accepted
-        good = TaskSet.union(tasks for cause, tasks in ends if cause is Cause.OK)
-        job.succeeded = job.succeeded | good
-        job.failed = job.failed | TaskSet.union(t for cause, t in ends if cause is not Cause.OK)
+        good: list[TaskSet] = []
+        bad: list[TaskSet] = []
+        for cause, tasks in ends:
+            (good if cause is _OK else bad).append(tasks)
+        if good:
+            job.succeeded = job.succeeded | TaskSet.union(good)
+        if bad:
+            job.failed = job.failed | TaskSet.union(bad)
 
-    def _end_attempts(self, job: Job, grant: Grant, segment: Segment) -> tuple[Cause, TaskSet]:
-        """The tasks that this was the last attempt of: `_settle` them."""
+    def _end_attempts(
+        self, job: Job, grant: Grant, segment: Segment, tasks: TaskSet
+    ) -> tuple[Cause, TaskSet]:
+        """The tasks that this was the last attempt of: `_settle` them. `tasks`: the segment's."""
         held = job.grants.get(grant)
         assert held is not None
-        tasks = segment.tasks
         self.release(job, held, tasks)
-        if segment.cause is Cause.OK:
+        if segment.cause is _OK:
             job.learn_duration(segment, len(tasks))
             self.estimate_us = (3 * self.estimate_us + job.estimate_us) // 4
             self.record(job, held, segment)
@@ -251,14 +269,18 @@ class Machine(LedgerState):
             return segment.cause, tasks
         final = tasks
         counter, most = job.failures, job.spec.retries
-        if segment.cause is Cause.NO_SPACE:  # the peer's fault: another one may have room
+        is_spaceless = segment.cause is Cause.NO_SPACE  # the peer's fault: another may have room
+        if is_spaceless:
             counter, most = job.spaceless, SPACELESS_MAX
         if most and segment.cause not in NEVER_RETRIED:
             final = tasks & counter.at_least(most)
             again = tasks - final
             for part in segment.parts(again):
                 self.events.append(Retried(job.id, grant, held.peer, part))
-            counter.increment(again)
+            if is_spaceless:
+                job.spaceless = job.spaceless.plus(again)
+            else:
+                job.failures = job.failures.plus(again)
             job.attempts_failed += len(again)
             job.waiting = job.waiting | again
         for part in segment.parts(final):
@@ -289,11 +311,11 @@ class Machine(LedgerState):
             [
                 (
                     (job.id, job.state, job.waiting, job.orphaned, job.succeeded, job.failed),
-                    (job.cancelled, job.losses.dump(), job.failures.dump(), job.segments),
+                    (job.cancelled, job.losses, job.failures, job.segments),
                     (job.estimate_us, sorted(job.finished_by.items()), job.results_refused),
                     [(g.grant, g.peer, g.incarnation, g.tasks) for g in job.grants.values()],
                     (list(job.blobs.values()), job.lost, job.result_bytes, job.pinned),
-                    (job.deaths.dump(), sorted(job.killed.items()), job.spaceless.dump()),
+                    (job.deaths, sorted(job.killed.items()), job.spaceless),
                 )
                 for job in self.jobs.values()
             ],
@@ -306,7 +328,7 @@ class Machine(LedgerState):
 
 def _without_data(event: Event) -> object:
     """Results are the same bytes on all peers because the log is: the hash leaves them out."""
-    if isinstance(event, Recorded | Retried):
+    if isinstance(event, _WITH_DATA):
         s = event.segment
         return (type(event).__name__, event.job, event.grant, event.peer, s.start, s.stop, s.cause)
     if isinstance(event, JobAdded):

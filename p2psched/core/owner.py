@@ -185,11 +185,12 @@ class Owner:
         return effects
 
     def _take_result(self, run: _Running, segment: Segment) -> list[OwnerEffect]:
-        current = run.left & segment.tasks
-        run.left = run.left - segment.tasks
+        tasks = segment.tasks
+        current = run.left & tasks
+        run.left = run.left - tasks
         batch = run.batch
-        if current != segment.tasks:
-            self.results_refused += len(segment.tasks) - len(current)
+        if current != tasks:
+            self.results_refused += len(tasks) - len(current)
         effects: list[OwnerEffect] = []
         for part in segment.parts(current):
             for piece in split(part, batch.spec.copies):
@@ -197,7 +198,7 @@ class Owner:
                     effects.append(self._copy(batch, piece))
                 else:
                     self._post(batch.job, batch.grant, piece)
-        if current:  # else the job may have ended, and nobody would ever drop this
+        if current.ranges:  # else the job may have ended, and nobody would ever drop this
             mean_us = max(1, segment.busy_us // (segment.stop - segment.start))
             self._expected.on_measured(batch.job, batch.spec.work, mean_us)
         return effects
@@ -226,6 +227,8 @@ class Owner:
         long as all that runs and stands ready is little. A ready batch keeps no slot waiting: the
         executor starts it wherever one is free."""
         effects: list[OwnerEffect] = []
+        if not self._queue:
+            return effects
         uncopied_bytes = sum(waiting.blob_bytes for waiting in self._uncopied.values())
         if self._outbox_bytes > OUTBOX_BYTES_MAX or uncopied_bytes > UNCOPIED_BYTES_MAX:
             return effects
@@ -242,7 +245,7 @@ class Owner:
             if not self._has_room(cpus, task_us, None if is_start else expected_us):
                 break  # nothing overtakes: a task that needs many slots would wait for ever
             queued.tasks = queued.tasks - tasks
-            if not queued.tasks:
+            if not queued.tasks.ranges:
                 self._queue.popleft()
             effects.append(self._start(job.full, queued, tasks, cpus, expected_us))
         return effects
@@ -263,6 +266,8 @@ class Owner:
 
     def _batch_size(self, job: Job, queued_count: int, task_us: int | None, is_guess: bool) -> int:
         if task_us is None:
+            return 1
+        if queued_count == 1:
             return 1
         is_function = job.spec.kind == "function"
         most = FUNCTION_BATCH_MAX if is_function else PROGRAM_BATCH_MAX

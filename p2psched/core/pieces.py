@@ -21,6 +21,8 @@ def entry_size(segment: Segment) -> int:
 
 def split(segment: Segment, copies: int) -> list[Segment]:
     """Pieces that fit an entry, also with the names of what is large in them and its holders."""
+    if not segment.blobs:
+        return segment.split()
     pieces = []
     for piece in segment.split():
         size = piece.stop - piece.start
@@ -35,6 +37,8 @@ def split(segment: Segment, copies: int) -> list[Segment]:
 
 def _names_size(segment: Segment, copies: int = 0) -> int:
     """Bytes that the names of large results take, with `copies` holders each at least."""
+    if not segment.blobs:
+        return 0
     return sum(
         _BLOB_BYTES + len(blob.name) + _HOLDER_BYTES * max(copies, len(blob.holders))
         for blob in segment.blobs

@@ -21,7 +21,7 @@ SHARES_PER_SLOT: Final = 2  # a slot is given 1/(2 x slots) of what is left
 GRANT_US_MIN: Final = 20_000  # expected work worth a round of the ledger: less is not split further
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A live peer as placement sees it."""
 
     peer: PeerId
@@ -50,11 +50,13 @@ def share_out(
     slots = sum(c.slots for c in fitting)
     if not slots or not tasks:
         return []
+    if len(tasks) == 1:
+        return _share_of_one(tasks, fitting, estimate_us, cpus, owned_here)
     fair = -(-len(tasks) // slots)
     quota = max(-(-fair // SHARES_PER_SLOT), min(fair, GRANT_US_MIN // estimate_us))
     counts = dict.fromkeys((c.peer for c in fitting), 0)
     rooms = {c.peer: _room(c, quota, owned_here.get(c.peer, 0), estimate_us, cpus) for c in fitting}
-    heap = [(c.load_us / c.slots, not c.is_self, c.peer, c) for c in fitting if rooms[c.peer] > 0]
+    heap = [(*_busyness(c), c) for c in fitting if rooms[c.peer] > 0]
     heapq.heapify(heap)
     left = len(tasks)
     while left and heap:
@@ -72,6 +74,22 @@ def share_out(
             tasks = tasks - share
             shares.append((candidate, share))
     return shares
+
+
+def _share_of_one(
+    task: TaskSet,
+    fitting: Sequence[Candidate],
+    estimate_us: int,
+    cpus: int,
+    owned_here: Mapping[PeerId, int],
+) -> list[tuple[Candidate, TaskSet]]:
+    """As `share_out`, without its bookkeeping: very many jobs are one task."""
+    roomy = [c for c in fitting if _room(c, 1, owned_here.get(c.peer, 0), estimate_us, cpus) > 0]
+    return [(min(roomy, key=_busyness), task)] if roomy else []
+
+
+def _busyness(candidate: Candidate) -> tuple[float, bool, PeerId]:
+    return candidate.load_us / candidate.slots, not candidate.is_self, candidate.peer
 
 
 def _room(candidate: Candidate, quota: int, owned_here: int, estimate_us: int, cpus: int) -> int:

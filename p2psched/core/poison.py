@@ -55,7 +55,7 @@ def lose(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, *, died: boo
     job.waiting = job.waiting | tasks
     if not died:
         return
-    job.deaths.increment(tasks)
+    job.deaths = job.deaths.plus(tasks)
     if job.suspects:
         s.suspected[job.id] = None
     row = s.peers[held.peer]
@@ -89,6 +89,8 @@ def grantable(job: Job, row: PeerRow, tasks: TaskSet) -> TaskSet:
     was granted before: that suspects are alone is decided here."""
     if row.suspects:
         return EMPTY
+    if not job.deaths.levels:
+        return tasks
     suspects = tasks & job.suspects
     others = tasks - suspects
     if others or not suspects:

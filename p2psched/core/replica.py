@@ -13,13 +13,24 @@ import msgspec
 
 from p2psched.core import levels
 from p2psched.core.machine import Machine
-from p2psched.model.commands import Command, Envelope, Outcome, Rejected, Stamped
+from p2psched.model.commands import (
+    Command,
+    Envelope,
+    Event,
+    JobAdded,
+    Outcome,
+    Recorded,
+    Rejected,
+    Stamped,
+)
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
+from p2psched.model.job import Cause
 from p2psched.model.limits import PENDING_PROPOSALS_MAX
 
 REPEAT_MS: Final = 1000  # a proposal that isn't committed by then is proposed again
 _REQUESTS_PER_INCARNATION: Final = 1 << 40
+_OK: Final = Cause.OK  # as `machine._OK`
 
 
 class Outcomes(msgspec.Struct, frozen=True):
@@ -27,6 +38,11 @@ class Outcomes(msgspec.Struct, frozen=True):
 
     own: list[tuple[int, Outcome]]  # request -> its first outcome
     events: list[Stamped]
+
+    def changes(self) -> list[Stamped]:
+        """All but jobs that came and tasks that succeeded: these are most events by far, and change
+        nothing for those who run or decide."""
+        return [stamped for stamped in self.events if not _is_usual(stamped.event)]
 
 
 class Replica:
@@ -84,3 +100,9 @@ class Replica:
                 del self._pending[envelope.request]
                 own.append((envelope.request, outcome))
         return Outcomes(own, events)
+
+
+def _is_usual(event: Event) -> bool:
+    if isinstance(event, Recorded):
+        return event.segment.cause is _OK
+    return isinstance(event, JobAdded)

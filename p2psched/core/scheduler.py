@@ -114,21 +114,21 @@ class Scheduler:
         """Take one event; perform the effects in order."""
         now_ms = event.now_ms
         match event:
-            case Applied(batches=batches):
-                self._on_applied(batches, now_ms)
-            case Restored(state=state):
-                self._on_restored(state, now_ms)
-            case Executed(event=executed):
-                self._out += self.owner.on_executed(executed)
-            case Copied(number=number, blobs=blobs):
-                self.owner.on_copied(number, blobs)
             case Round():
                 self._on_round(now_ms)
+            case Applied(batches=batches):
+                self._on_applied(batches, now_ms)
+            case Executed(event=executed):
+                self._out += self.owner.on_executed(executed)
+            case Asked(tag=tag, command=command):
+                self._ask(tag, command, now_ms)
+            case Restored(state=state):
+                self._on_restored(state, now_ms)
+            case Copied(number=number, blobs=blobs):
+                self.owner.on_copied(number, blobs)
             case Clocked(contacts=contacts, full=full):
                 self._coordinator.on_full(full)
                 self._on_clock(now_ms, contacts)
-            case Asked(tag=tag, command=command):
-                self._ask(tag, command, now_ms)
             case GaveUp(tag=tag):
                 self._give_up(tag)
             case _:
@@ -207,7 +207,7 @@ class Scheduler:
             brought = self._replica.apply(batch)
             for request, outcome in brought.own:
                 self._on_outcome(request, outcome)
-            for stamped in brought.events:
+            for stamped in brought.changes():
                 self._on_event(stamped, now_ms)
             self._out.append(Store(tuple(brought.events), batch.index))
         self._stamp = (self.machine.stamp_ms, now_ms)

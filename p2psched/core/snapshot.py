@@ -10,12 +10,13 @@ which are sorted).
 from __future__ import annotations
 
 import operator
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from p2psched.core.counter import RangeCounter
+from p2psched.core.counter import NOTHING, RangeCounter
 from p2psched.core.forgotten import Forgotten, Generation
 from p2psched.core.jobs import BlobKey, HeldGrant, Job
 from p2psched.core.levels import check_known
@@ -33,10 +34,6 @@ FORMAT: Final = 1
 TRANSIENT: Final = frozenset({"events", "known_level"})
 # What follows from the jobs, and is counted anew.
 DERIVED: Final = frozenset({"sent"})
-
-
-class CounterImage(msgspec.Struct, frozen=True, array_like=True):
-    _levels: list[TaskSet]
 
 
 class HeldGrantImage(msgspec.Struct, frozen=True, array_like=True):
@@ -64,8 +61,8 @@ class JobImage(msgspec.Struct, frozen=True, array_like=True):
     failed: TaskSet
     cancelled: TaskSet
     committed: dict[Grant, TaskSet]
-    losses: CounterImage
-    failures: CounterImage
+    losses: RangeCounter
+    failures: RangeCounter
     segments: int
     attempts_lost: int
     attempts_failed: int
@@ -76,9 +73,9 @@ class JobImage(msgspec.Struct, frozen=True, array_like=True):
     lost: TaskSet
     result_bytes: int
     pinned: bool
-    deaths: CounterImage = msgspec.field(default_factory=lambda: CounterImage([]))
+    deaths: RangeCounter = NOTHING
     killed: dict[int, list[PeerId]] = {}
-    spaceless: CounterImage = msgspec.field(default_factory=lambda: CounterImage([]))
+    spaceless: RangeCounter = NOTHING
 
 
 class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):
@@ -130,7 +127,6 @@ class _File(msgspec.Struct, frozen=True, array_like=True):
 
 
 IMAGES: Final[dict[type, type[msgspec.Struct]]] = {
-    RangeCounter: CounterImage,
     HeldGrant: HeldGrantImage,
     Job: JobImage,
     PeerRow: PeerRowImage,
@@ -153,7 +149,7 @@ def _parts(value: object) -> object:
     of thousands of jobs must not hold up the loop."""
     if isinstance(value, Generation):
         return value.since_ms, value.packed()
-    if isinstance(value, RangeCounter | Forgotten):
+    if isinstance(value, Forgotten):
         return (_PARTS[type(value)](value),)  # of a single field there is no tuple
     return _PARTS[type(value)](value)
 
@@ -188,6 +184,8 @@ def restore_machine(machine: Machine, data: bytes) -> None:
             "version of p2psched as the other peers"
         ) from exc
     for name, value in parts:
+        if isinstance(value, dict) and isinstance(getattr(machine, name), OrderedDict):
+            value = OrderedDict(value)
         setattr(machine, name, value)
     machine.events.clear()
     machine.sent.clear()

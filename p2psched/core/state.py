@@ -6,6 +6,9 @@ legal outside `Machine.apply`.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Final
+
 from p2psched.core.forgotten import Forgotten
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.model.blob import BlobRef
@@ -14,6 +17,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.taskset import TaskSet
 
+_SUCCEEDED: Final = JobState.SUCCEEDED  # as `machine._OK`
 ENDED_WHOLE_MAX = 1_000  # ended jobs that still know what each grant has said
 
 
@@ -52,7 +56,9 @@ class LedgerState:
         self.peers: dict[PeerId, PeerRow] = {}
         self.running: dict[JobId, None] = {}  # jobs that haven't ended, oldest first
         self.ended: dict[JobId, None] = {}  # jobs that have, in order of their end
-        self.whole: dict[JobId, None] = {}  # the youngest of those: not shrunk yet
+        # The youngest of those: not shrunk yet. To find the oldest, a plain dict would walk over
+        # all that has left its front.
+        self.whole: OrderedDict[JobId, None] = OrderedDict()
         self.unplaced: dict[JobId, None] = {}  # jobs with tasks that nobody live owns
         self.with_blobs: dict[JobId, None] = {}  # jobs with large results
         # Blobs that jobs were submitted with, and of how many jobs: thousands may be of one code.
@@ -102,7 +108,7 @@ class LedgerState:
                 del self.sent[ref]
 
     def note_unplaced(self, job: Job) -> None:
-        if job.waiting or job.orphaned:
+        if job.waiting.ranges or job.orphaned.ranges:
             self.unplaced[job.id] = None
         else:
             self.unplaced.pop(job.id, None)
@@ -117,14 +123,13 @@ class LedgerState:
         self.suspected.pop(job.id, None)
         self.ended[job.id] = self.whole[job.id] = None
         if len(self.whole) > ENDED_WHOLE_MAX:
-            oldest = next(iter(self.whole))
-            del self.whole[oldest]
+            oldest, _ = self.whole.popitem(last=False)
             self.jobs[oldest].shrink()
         self.events.append(JobEnded(job.id, state))
 
     def end_if_done(self, job: Job) -> None:
-        if not job.ended and not job.waiting and not job.grants:
-            self.end(job, JobState.FAILED if job.failed else JobState.SUCCEEDED)
+        if not job.grants and not job.waiting.ranges and not job.ended:
+            self.end(job, JobState.FAILED if job.failed.ranges else _SUCCEEDED)
 
     def record(self, job: Job, held: HeldGrant, segment: Segment) -> None:
         """These tasks have ended for good."""
@@ -140,15 +145,16 @@ class LedgerState:
     def lose(self, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
         """Take tasks from an owner that is lost. What becomes of them is for `poison` to say."""
         self.release(job, held, tasks)
-        job.losses.increment(tasks)
+        job.losses = job.losses.plus(tasks)
         job.attempts_lost += len(tasks)
         self.events.append(Revoked(job.id, held.grant, held.peer, tasks, Cause.PEER_LOST))
 
     def release(self, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
         held.tasks = held.tasks - tasks
-        job.orphaned = job.orphaned - tasks
+        if job.orphaned.ranges:
+            job.orphaned = job.orphaned - tasks
         self.load(held, -len(tasks))
-        if not held.tasks:
+        if not held.tasks.ranges:
             del job.grants[held.grant]
 
     def load(self, held: HeldGrant, count: int) -> None:

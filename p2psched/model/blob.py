@@ -11,7 +11,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.items import Header
 
 
-class BlobRef(msgspec.Struct, frozen=True, array_like=True):
+class BlobRef(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The name of a blob. Equal bytes have equal names, so the same blob is stored once."""
 
     digest: bytes  # see `model.digests`
@@ -35,7 +35,7 @@ def wait_s(size: int) -> float:
     return size / limits.BLOB_BYTES_PER_S_MIN
 
 
-class ResultBlob(msgspec.Struct, frozen=True, array_like=True):
+class ResultBlob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A blob that belongs to the result of one task, and who has it on disk.
 
     `name` is empty for the task's value, that of a file for one which a program hands over, and

@@ -17,7 +17,7 @@ from p2psched.model.taskset import EMPTY, TaskSet
 Grant = int  # index of the command that made its peer the owner; the generation is 1 until restores
 
 
-class PeerInfo(msgspec.Struct, frozen=True, array_like=True):
+class PeerInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a peer says of itself when it comes up."""
 
     peer: PeerId
@@ -31,7 +31,7 @@ class PeerInfo(msgspec.Struct, frozen=True, array_like=True):
     level: int = 1  # the highest feature level that it knows
 
 
-class KeptGrant(msgspec.Struct, frozen=True, array_like=True):
+class KeptGrant(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A grant that a peer still works under although it was declared down."""
 
     job: JobId
@@ -39,14 +39,14 @@ class KeptGrant(msgspec.Struct, frozen=True, array_like=True):
     tasks: TaskSet
 
 
-class SubmitJob(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class SubmitJob(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """Accept a job. The client chose the id, so a repeated submit is the same job."""
 
     job: JobId
     spec: JobSpec
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Place(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     """Make a live incarnation the owner of those of `tasks` that nobody live owns."""
 
     job: JobId
@@ -55,7 +55,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True, tag=2):
     incarnation: int
 
 
-class Complete(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Complete(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     """Commit how tasks ended. Applies to the part that is still under `grant`, and only there."""
 
     job: JobId
@@ -63,7 +63,7 @@ class Complete(msgspec.Struct, frozen=True, array_like=True, tag=3):
     segments: tuple[Segment, ...]
 
 
-class PeerUp(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class PeerUp(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     """A peer is there under a new incarnation; older ones end. It keeps `kept` if still current.
 
     `continues`: the incarnation of the same process before this one, 0 if it is a new process. If
@@ -74,7 +74,7 @@ class PeerUp(msgspec.Struct, frozen=True, array_like=True, tag=4):
     continues: int = 0
 
 
-class PeerDown(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class PeerDown(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
     """An incarnation is gone. What it owns may be placed anew, and is its own until then."""
 
     peer: PeerId
@@ -83,13 +83,13 @@ class PeerDown(msgspec.Struct, frozen=True, array_like=True, tag=5):
     stopped: bool = False  # it says so itself, and stops cleanly: no task is to blame
 
 
-class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class Cancel(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
     """End a job: nothing that comes later can turn one of its tasks into a success."""
 
     job: JobId
 
 
-class Forget(msgspec.Struct, frozen=True, array_like=True, tag=7):
+class Forget(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     """Drop a job that has ended, its results and its history. Its id stays taken for a while.
 
     With `ended_ms` nobody asked for it, the job is over time: then it is meant as it ended at that
@@ -99,14 +99,14 @@ class Forget(msgspec.Struct, frozen=True, array_like=True, tag=7):
     ended_ms: int | None = None
 
 
-class Pin(msgspec.Struct, frozen=True, array_like=True, tag=8):
+class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
     """Keep a job for ever, or let it go again: a pinned one is never forgotten by itself."""
 
     job: JobId
     pinned: bool
 
 
-class Retry(msgspec.Struct, frozen=True, array_like=True, tag=9):
+class Retry(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
     """Run failed tasks again, and those whose results have no copy left. `spec` is that of the job:
     what an ended job ran is not kept in memory. `tasks`: only these; empty: all such."""
 
@@ -115,7 +115,7 @@ class Retry(msgspec.Struct, frozen=True, array_like=True, tag=9):
     tasks: TaskSet = EMPTY
 
 
-class Held(msgspec.Struct, frozen=True, array_like=True, tag=10):
+class Held(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
     """`peer` has these large results of a job on its disk from now on, or (not `held`) not any
     more. Each is (index, name, digest): what the job has replaced since is not meant."""
 
@@ -146,7 +146,7 @@ Command = (
 )
 
 
-class Envelope(msgspec.Struct, frozen=True, array_like=True):
+class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A command and who waits for its outcome. (proposer, request) names a proposal for ever:
     repeats after a timeout carry the same, and the first outcome counts."""
 
@@ -158,17 +158,17 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 # --- outcomes: what the proposer learns -----------------------------------------------------------
 
 
-class Submitted(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Submitted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     job: JobId
     duplicate: bool  # the id was known: same job, nothing new started
 
 
-class Placed(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Placed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     grant: Grant
     tasks: TaskSet  # empty: all were owned, ended or unknown
 
 
-class Completed(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Completed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     """Each task of the `Complete` is in exactly one of the three."""
 
     accepted: TaskSet = EMPTY
@@ -176,11 +176,11 @@ class Completed(msgspec.Struct, frozen=True, array_like=True, tag=3):
     stale: TaskSet = EMPTY  # under a newer grant, cancelled, or unknown: refused and counted
 
 
-class Acknowledged(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class Acknowledged(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     """Done, or true already."""
 
 
-class Rejected(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class Rejected(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
     """Nothing changed. `code` is that of an error class."""
 
     code: str
@@ -193,14 +193,14 @@ Outcome = Submitted | Placed | Completed | Acknowledged | Rejected
 # --- events: what every peer learns by applying ---------------------------------------------------
 
 
-class JobAdded(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class JobAdded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """`spec` goes to the result store, which keeps it for a retry; history leaves it out."""
 
     job: JobId
     spec: JobSpec | None = None
 
 
-class Granted(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Granted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     job: JobId
     grant: Grant
     peer: PeerId
@@ -208,7 +208,7 @@ class Granted(msgspec.Struct, frozen=True, array_like=True, tag=2):
     tasks: TaskSet
 
 
-class Revoked(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Revoked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     """`peer` must end these tasks: they run elsewhere, or the job was cancelled."""
 
     job: JobId
@@ -218,7 +218,7 @@ class Revoked(msgspec.Struct, frozen=True, array_like=True, tag=3):
     cause: Cause  # PEER_LOST or CANCELLED
 
 
-class Recorded(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class Recorded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
     """Final results. `position` counts the segments of its job in commit order, from 0."""
 
     job: JobId
@@ -228,7 +228,7 @@ class Recorded(msgspec.Struct, frozen=True, array_like=True, tag=4):
     segment: Segment
 
 
-class Retried(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class Retried(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
     """Attempts failed and the tasks wait for another."""
 
     job: JobId
@@ -237,7 +237,7 @@ class Retried(msgspec.Struct, frozen=True, array_like=True, tag=5):
     segment: Segment
 
 
-class ResultRefused(msgspec.Struct, frozen=True, array_like=True, tag=6):
+class ResultRefused(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
     """Somebody brought results under a grant that is not current."""
 
     job: JobId
@@ -245,22 +245,22 @@ class ResultRefused(msgspec.Struct, frozen=True, array_like=True, tag=6):
     tasks: TaskSet
 
 
-class PeerCameUp(msgspec.Struct, frozen=True, array_like=True, tag=7):
+class PeerCameUp(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     info: PeerInfo
 
 
-class PeerWentDown(msgspec.Struct, frozen=True, array_like=True, tag=8):
+class PeerWentDown(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):
     peer: PeerId
     incarnation: int
     reason: str
 
 
-class JobEnded(msgspec.Struct, frozen=True, array_like=True, tag=9):
+class JobEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
     job: JobId
     state: JobState
 
 
-class JobForgotten(msgspec.Struct, frozen=True, array_like=True, tag=10):
+class JobForgotten(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
     """Everything about the job may go from memory and disks. `blobs`: what it referred to, and
     others may still."""
 
@@ -268,7 +268,7 @@ class JobForgotten(msgspec.Struct, frozen=True, array_like=True, tag=10):
     blobs: tuple[BlobRef, ...] = ()
 
 
-class JobReopened(msgspec.Struct, frozen=True, array_like=True, tag=11):
+class JobReopened(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=11):
     """Tasks of an ended or running job wait again. Results of theirs at positions before
     `position` are void."""
 
@@ -277,7 +277,7 @@ class JobReopened(msgspec.Struct, frozen=True, array_like=True, tag=11):
     position: int
 
 
-class ResultsLost(msgspec.Struct, frozen=True, array_like=True, tag=12):
+class ResultsLost(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=12):
     """The last copies of large results of these tasks are gone."""
 
     job: JobId
@@ -300,7 +300,7 @@ Event = (
 )
 
 
-class Stamped(msgspec.Struct, frozen=True, array_like=True):
+class Stamped(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An event with its place in history. `wall_ms` (Unix time of the leader that stamped the
     entry) is for people to read; nothing is decided by it."""
 

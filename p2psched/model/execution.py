@@ -10,7 +10,7 @@ from p2psched.model.job import JobSpec, Segment
 from p2psched.model.taskset import TaskSet
 
 
-class Batch(msgspec.Struct, frozen=True):
+class Batch(msgspec.Struct, frozen=True, gc=False):
     """Tasks of one job, one grant and one attempt number, run one after another in one place."""
 
     id: int  # unique in this process
@@ -23,14 +23,14 @@ class Batch(msgspec.Struct, frozen=True):
     expected_us: int | None = None  # what all of it may take: a guess, if there is one
 
 
-class Progress(msgspec.Struct, frozen=True):
+class Progress(msgspec.Struct, frozen=True, gc=False):
     """Some tasks of a batch ended. May come many times; never names a task twice."""
 
     batch: int
     segments: tuple[Segment, ...]
 
 
-class Ended(msgspec.Struct, frozen=True):
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """Last event of a batch. `unstarted` never began and may run elsewhere; every other task of
     the batch was in a `Progress` before, unless it was stopped."""
 
@@ -41,7 +41,7 @@ class Ended(msgspec.Struct, frozen=True):
 ExecutorEvent = Progress | Ended
 
 
-class Committed(msgspec.Struct, frozen=True):
+class Committed(msgspec.Struct, frozen=True, gc=False):
     """One committed entry. `envelopes` may be empty (the engine's own entries)."""
 
     index: int  # of the entry; rises by one

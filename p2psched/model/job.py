@@ -21,6 +21,7 @@ from p2psched.model.taskset import TaskSet
 _BUSY_US_MAX: Final = 2**53
 _encode: Final = msgspec.msgpack.Encoder().encode
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_BLOBS_ALONE: Final = 3  # fields of `FunctionWork` that are one blob
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
 
@@ -56,7 +57,7 @@ def _check_file_name(what: str, name: str) -> None:
         )
 
 
-class SentFile(msgspec.Struct, frozen=True, array_like=True):
+class SentFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A file that is put into each task's folder before it starts."""
 
     name: str  # [A-Za-z0-9._-]{1,128}, not starting with a dot
@@ -69,7 +70,7 @@ class SentFile(msgspec.Struct, frozen=True, array_like=True):
             raise ValueError(f"a sent file's mode is 0 to 0o777, not {self.mode:#o}")
 
 
-class ProgramWork(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class ProgramWork(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """Each task is one child process. `argv` never passes through a shell.
 
     `outputs` are files that a task leaves in its own folder and hands over with its result.
@@ -113,7 +114,7 @@ class ProgramWork(msgspec.Struct, frozen=True, array_like=True, tag=1):
             raise ValueError("two output files have the same name")
 
 
-class FunctionWork(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class FunctionWork(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     """Each task is one call, `function(*args, **kwargs)`, in a warm worker process.
 
     `path` is `module:qualified.name`, or empty if `code` holds the function by value (cloudpickle).
@@ -139,7 +140,7 @@ class FunctionWork(msgspec.Struct, frozen=True, array_like=True, tag=2):
 Work = ProgramWork | FunctionWork
 
 
-class JobSpec(msgspec.Struct, frozen=True, array_like=True):
+class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One job as submitted; immutable for its whole life. Bounds are checked on construction."""
 
     name: str
@@ -153,13 +154,22 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
     copies: int = 2  # disks that a large result is on before it counts, as far as there are peers
 
     def __post_init__(self) -> None:
+        # At each decode on each peer, so what is in order is seen at a glance.
         self._check_tasks()
         self._check_words()
-        if len(blobs_of(self.work)) > limits.BLOBS_PER_JOB_MAX:
-            raise ValueError(
-                f"a job has up to {limits.BLOBS_PER_JOB_MAX:,} large arguments and files: split "
-                "the job, or pass paths"
-            )
+        self._check_numbers()
+        self._check_size()
+
+    def _check_numbers(self) -> None:
+        if (
+            type(self.retries) is type(self.cpus) is type(self.copies) is int
+            and 0 <= self.retries <= limits.RETRIES_MAX
+            and 1 <= self.cpus <= limits.SLOTS_MAX
+            and 1 <= self.copies <= limits.COPIES_MAX
+            and self.keep_ms is None
+            and self.timeout_ms is None
+        ):
+            return
         for field, value, low, high in (
             ("retries", self.retries, 0, limits.RETRIES_MAX),
             ("cpus", self.cpus, 1, limits.SLOTS_MAX),
@@ -170,7 +180,16 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
                 raise ValueError(f"{field} are {low} to {high}, not {value!r}")
         if self.timeout_ms is not None and self.timeout_ms < 1:
             raise ValueError("a timeout must be longer than nothing")
-        argument_bytes = argument_size(self.work)
+
+    def _check_size(self) -> None:
+        work = self.work
+        named = len(work.files if isinstance(work, ProgramWork) else work.blobs) + _BLOBS_ALONE
+        if named > limits.BLOBS_PER_JOB_MAX < len(blobs_of(work)):
+            raise ValueError(
+                f"a job has up to {limits.BLOBS_PER_JOB_MAX:,} large arguments and files: split "
+                "the job, or pass paths"
+            )
+        argument_bytes = argument_size(work)
         if argument_bytes > limits.JOB_ARGUMENT_BYTES_MAX:
             raise ValueError(
                 f"code, arguments and sent files of a job may take "
@@ -179,19 +198,18 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
             )
 
     def _check_tasks(self) -> None:
-        size = len(self.tasks)
+        size, ranges, work = len(self.tasks), self.tasks.ranges, self.work
         if not 1 <= size <= limits.JOB_TASKS_MAX:
             raise ValueError(f"a job has 1 to {limits.JOB_TASKS_MAX:,} tasks, not {size:,}")
-        if len(self.tasks.ranges) > limits.JOB_RANGES_MAX:
+        if len(ranges) > limits.JOB_RANGES_MAX:
             raise ValueError(
                 f"a job's tasks are at most {limits.JOB_RANGES_MAX:,} ranges of indices, these are "
-                f"{len(self.tasks.ranges):,}: number the tasks without gaps"
+                f"{len(ranges):,}: number the tasks without gaps"
             )
-        if isinstance(self.work, FunctionWork) and (
-            self.tasks.ranges != ((0, size),)
-            or self.work.chunk_tasks < 1
-            or len(self.work.chunks)
-            != (0 if self.work.arguments else -(-size // self.work.chunk_tasks))
+        if isinstance(work, FunctionWork) and (
+            ranges != ((0, size),)
+            or work.chunk_tasks < 1
+            or len(work.chunks) != (0 if work.arguments else -(-size // work.chunk_tasks))
         ):
             raise ValueError("a function job needs the arguments of each of its tasks")
 
@@ -203,7 +221,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True):
             raise ValueError(f"a submitter has up to {limits.SUBMITTER_LEN_MAX} characters")
 
 
-class JobHead(msgspec.Struct, frozen=True, array_like=True):
+class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A spec without its work: what is kept in memory of a job for as long as it is known."""
 
     name: str
@@ -259,8 +277,7 @@ def argument_size(work: Work) -> int:
             words += sum(len(key.encode()) + len(value.encode()) for key, value in env)
             return words + sum(_inline_size(file.data) for file in files)
         case FunctionWork(code=code, chunks=chunks, modules=modules):
-            inline = _inline_size(code) + _inline_size(modules)
-            return inline + sum(len(chunk) for chunk in chunks)
+            return _inline_size(code) + _inline_size(modules) + sum(map(len, chunks))
 
 
 def _inline_size(data: bytes | BlobRef) -> int:
@@ -272,12 +289,14 @@ def blobs_of(work: Work) -> tuple[BlobRef, ...]:
     match work:
         case ProgramWork(files=files):
             parts: list[bytes | BlobRef | None] = [file.data for file in files]
+        case FunctionWork(arguments=None, blobs=(), code=bytes(), modules=bytes()):
+            return ()  # the usual ones
         case FunctionWork():
             parts = [work.code, work.modules, work.arguments, *work.blobs]
     return tuple(dict.fromkeys(part for part in parts if isinstance(part, BlobRef)))
 
 
-class Segment(msgspec.Struct, frozen=True, array_like=True):
+class Segment(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How the tasks `start` to `stop - 1` ended, all with the same cause.
 
     `data` is a chunk with one item a task: see `model.items`. `busy_us` is the execution time of
@@ -297,7 +316,7 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
             raise ValueError(f"not a range of tasks: {self.start} to {self.stop}")
         if not 0 <= self.busy_us <= _BUSY_US_MAX:
             raise ValueError(f"not a duration: {self.busy_us} µs")
-        if any(not self.start <= blob.index < self.stop for blob in self.blobs):
+        if self.blobs and any(not self.start <= blob.index < self.stop for blob in self.blobs):
             raise ValueError("a blob of a task that is not in this segment")
 
     @property
@@ -316,6 +335,8 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
         size = self.stop - self.start
         if chunks.count(self.data) != size:
             raise ValueError(f"{size} tasks, {chunks.count(self.data)} results")
+        if not tasks.ranges:
+            return []
         if tasks.ranges == ((self.start, self.stop),):
             return [self]
         return [

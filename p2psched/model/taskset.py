@@ -3,6 +3,7 @@
 Invariants: ranges are non-empty, sorted, disjoint and not adjacent, so equal sets are equal values
 with equal bytes. All operations cost O(ranges of both), never O(tasks): the hot path moves sets.
 With few ranges on one side they cost a lookup for each, and at most a copy of the other side.
+Most sets are empty or one range, so these come first everywhere: that halves the cost of a command.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ Range = tuple[int, int]  # start (included), stop (excluded)
 Ranges = Sequence[Range]
 
 
-class TaskSet(msgspec.Struct, frozen=True, array_like=True):
+class TaskSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An immutable set of task indices, 0..TASK_INDEX_MAX."""
 
     ranges: tuple[Range, ...] = ()
 
     def __post_init__(self) -> None:
+        ranges = self.ranges
+        if len(ranges) == 1 and 0 <= ranges[0][0] < ranges[0][1] <= TASK_INDEX_MAX + 1:
+            return
         last = -1
-        for start, stop in self.ranges:
+        for start, stop in ranges:
             if not last < start < stop <= TASK_INDEX_MAX + 1:
                 raise ValueError(f"not a task set: range {start} to {stop} after {last}")
             last = stop
@@ -49,7 +53,10 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True):
     @staticmethod
     def union(sets: Iterable[TaskSet]) -> TaskSet:
         """Of any number of sets, at the cost of one."""
-        ranges = sorted(held for tasks in sets for held in tasks.ranges)
+        parts = [tasks for tasks in sets if tasks.ranges]
+        if len(parts) < 2:
+            return parts[0] if parts else EMPTY
+        ranges = sorted([held for tasks in parts for held in tasks.ranges])
         return _trusted(tuple(_merge(ranges)))
 
     @staticmethod
@@ -69,7 +76,10 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True):
         return TaskSet(tuple(_merge(sorted(ranges))))
 
     def __len__(self) -> int:
-        return sum(stop - start for start, stop in self.ranges)
+        ranges = self.ranges
+        if len(ranges) == 1:
+            return ranges[0][1] - ranges[0][0]
+        return sum([stop - start for start, stop in ranges])
 
     def __bool__(self) -> bool:
         return bool(self.ranges)
@@ -88,40 +98,64 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True):
         )
 
     def __or__(self, other: TaskSet) -> TaskSet:
-        if not other.ranges:
+        left, right = self.ranges, other.ranges
+        if not right:
             return self
-        if not self.ranges:
+        if not left:
             return other
-        mine, theirs = len(self.ranges), len(other.ranges)
+        mine, theirs = len(left), len(right)
+        if mine == theirs == 1:
+            (start, stop), (low, high) = left[0], right[0]
+            if low <= stop and start <= high:
+                return TaskSet(((min(start, low), max(stop, high)),))
         if mine + theirs <= _USUAL:
-            return TaskSet(tuple(_merge(sorted(self.ranges + other.ranges))))
+            return TaskSet(tuple(_merge(sorted(left + right))))
         if theirs * _FEW < mine:
-            return _trusted(_join(self.ranges, other.ranges))
+            return _trusted(_join(left, right))
         if mine * _FEW < theirs:
-            return _trusted(_join(other.ranges, self.ranges))
-        return _trusted(tuple(_merge(sorted(self.ranges + other.ranges))))
+            return _trusted(_join(right, left))
+        return _trusted(tuple(_merge(sorted(left + right))))
 
     def __and__(self, other: TaskSet) -> TaskSet:
-        mine, theirs = len(self.ranges), len(other.ranges)
+        left, right = self.ranges, other.ranges
+        if not left or not right:
+            return EMPTY
+        mine, theirs = len(left), len(right)
+        if mine == theirs == 1:
+            (start, stop), (low, high) = left[0], right[0]
+            if low <= start and stop <= high:
+                return self
+            if start <= low and high <= stop:
+                return other
+            return TaskSet.of(max(start, low), min(stop, high))
         if mine + theirs <= _USUAL:
-            return TaskSet(tuple(_intersect(self.ranges, other.ranges)))
+            return _checked(_intersect(left, right))
         if theirs * _FEW < mine:
-            return _trusted(tuple(_common(self.ranges, other.ranges)))
+            return _trusted(tuple(_common(left, right)))
         if mine * _FEW < theirs:
-            return _trusted(tuple(_common(other.ranges, self.ranges)))
-        return _trusted(tuple(_intersect(self.ranges, other.ranges)))
+            return _trusted(tuple(_common(right, left)))
+        return _trusted(tuple(_intersect(left, right)))
 
     def __sub__(self, other: TaskSet) -> TaskSet:
-        mine, theirs = self.ranges, other.ranges
-        if not theirs or not mine:
+        left, right = self.ranges, other.ranges
+        if not left or not right:
             return self
-        if len(mine) + len(theirs) <= _USUAL:
-            return TaskSet(tuple(_subtract(mine, theirs)))
-        if len(theirs) * _FEW < len(mine):
-            return _trusted(_cut(mine, theirs))
-        if len(mine) * _FEW < len(theirs):
-            theirs = tuple(_common(theirs, mine))
-        return _trusted(tuple(_subtract(mine, theirs)))
+        mine, theirs = len(left), len(right)
+        if mine == theirs == 1:
+            (start, stop), (low, high) = left[0], right[0]
+            if high <= start or stop <= low:
+                return self
+            if low <= start:
+                return TaskSet.of(high, stop)
+            if stop <= high:
+                return TaskSet.of(start, low)
+        if mine + theirs <= _USUAL:
+            return _checked(_subtract(left, right))
+        if theirs * _FEW < mine:
+            return _trusted(_cut(left, right))
+        if mine * _FEW < theirs:
+            right = tuple(_common(right, left))
+        return _trusted(tuple(_subtract(left, right)))
 
     @property
     def first(self) -> int:
@@ -130,6 +164,9 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True):
 
     def take(self, count: int) -> TaskSet:
         """The lowest `count` indices, or all if there are fewer."""
+        if len(self.ranges) == 1 and count > 0:
+            start, stop = self.ranges[0]
+            return self if stop - start <= count else TaskSet.of(start, start + count)
         taken = []
         for start, stop in self.ranges:
             if count <= 0:
@@ -141,6 +178,11 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True):
 
 
 EMPTY: Final = TaskSet()
+
+
+def _checked(ranges: Iterable[Range]) -> TaskSet:
+    made = tuple(ranges)
+    return TaskSet(made) if made else EMPTY
 
 
 def _trusted(ranges: tuple[Range, ...]) -> TaskSet:

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2psched.core.counter import RangeCounter
+from p2psched.core.counter import NOTHING
 from p2psched.model.taskset import EMPTY, TaskSet
 
 SETS = st.frozensets(st.integers(0, 30)).map(TaskSet.from_indices)
@@ -15,9 +15,9 @@ SETS = st.frozensets(st.integers(0, 30)).map(TaskSet.from_indices)
 
 @given(st.lists(SETS, max_size=12))
 def test_it_counts_as_a_dictionary_does(increments: list[TaskSet]) -> None:
-    counter, plain = RangeCounter(), Counter[int]()
+    counter, plain = NOTHING, Counter[int]()
     for tasks in increments:
-        counter.increment(tasks)
+        counter = counter.plus(tasks)
         plain.update(tasks)
     for count in range(1, len(increments) + 2):
         expected = {task for task, times in plain.items() if times >= count}
@@ -31,9 +31,22 @@ def test_it_counts_as_a_dictionary_does(increments: list[TaskSet]) -> None:
     assert all(part for _, part in parts)
 
 
-def test_nothing_counted_is_an_empty_dump() -> None:
-    counter = RangeCounter()
-    counter.increment(EMPTY)
-    assert counter.dump() == []
+@given(st.lists(SETS, max_size=8), SETS)
+def test_what_is_counted_anew_has_not_been_counted(
+    increments: list[TaskSet], gone: TaskSet
+) -> None:
+    counter = NOTHING
+    for tasks in increments:
+        counter = counter.plus(tasks)
+    expected = NOTHING
+    for tasks in increments:
+        expected = expected.plus(tasks - gone)
+    assert counter.without(gone) == expected
+
+
+def test_counting_nothing_changes_nothing() -> None:
+    counter = NOTHING.plus(EMPTY)
+    assert counter == NOTHING
+    assert counter.levels == ()
     assert counter.split(TaskSet.of(0, 3)) == [(0, TaskSet.of(0, 3))]
     assert counter.at_least(1) == EMPTY

@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from typing import TypeVar
 
+import msgspec
+import pytest
+
 from p2psched.core.raft.effects import Persist, Receive, Send, Synced, Tick
 from p2psched.core.raft.engine import (
     ENTRIES_IN_FLIGHT_MAX,
@@ -103,6 +106,20 @@ def test_proposals_of_one_turn_become_one_entry() -> None:
     driver.round()
     (delivered,) = driver.of(Deliver)
     assert [e.request for e in delivered.batches[0].envelopes] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("added", [0, 1, 40])
+def test_an_entry_is_its_envelopes_encoded_together(added: int) -> None:
+    driver = leading()
+    proposals = tuple(map(envelope, range(20)))
+    places = tuple(map(envelope, range(100, 100 + added)))
+    driver.engine._decorate = lambda envelopes: (*envelopes, *places)
+    driver.engine.append(proposals)
+    driver.round()
+    (persist,) = driver.of(Persist)
+    assert persist.entries[0].payload == msgspec.msgpack.encode((*proposals, *places))
+    (delivered,) = driver.of(Deliver)
+    assert delivered.batches[0].envelopes == (*proposals, *places)
 
 
 def test_proposals_wait_while_enough_entries_are_in_flight() -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from p2psched.core.machine import REPEATS_KNOWN_MAX, Machine
+from p2psched.core.snapshot import encode_machine, restore_machine
 from p2psched.model import chunks, digests
 from p2psched.model.blob import BlobRef
 from p2psched.model.commands import (
@@ -365,3 +366,16 @@ def test_what_is_known_of_repeats_is_bounded() -> None:
     for request in range(REPEATS_KNOWN_MAX + 10):
         ledger.do(Cancel(JOB), request=request)
     assert len(ledger.machine._taken) == REPEATS_KNOWN_MAX
+
+
+def test_a_restored_machine_forgets_the_same_repeats() -> None:
+    commands = [Envelope(P, n, Cancel(JobId(f"no-{n}"))) for n in range(REPEATS_KNOWN_MAX + 5)]
+    whole, restored = Machine(), Machine()
+    whole.apply(Committed(1, 0, 0, tuple(commands)))
+    restore_machine(restored, encode_machine(whole))
+    for index in (2, 3):
+        late = Committed(index, 0, 0, (Envelope(P, 100_000 + index, Cancel(JOB)), commands[-1]))
+        assert restored.apply(late) == whole.apply(late)
+    assert encode_machine(restored) == encode_machine(whole)
+    assert (P, 6) not in restored._taken
+    assert (P, 7) in restored._taken

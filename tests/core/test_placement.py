@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +89,23 @@ def test_a_peer_that_owns_its_share_of_a_job_is_given_no_more_of_it() -> None:
         TaskSet.of(0, 8), view, estimate_us=1, cpus=1, owned_here={PeerId("peer-0"): 100}
     )
     assert [candidate.peer for candidate, _ in shares] == ["peer-1"]
+
+
+@given(views(), ESTIMATES, CPUS, st.lists(st.integers(0, 20), min_size=6, max_size=6))
+def test_a_single_task_goes_to_the_least_busy_peer_that_has_room(
+    view: list[Candidate], estimate_us: int, cpus: int, owned: list[int]
+) -> None:
+    task = TaskSet.of(3, 4)
+    view[:1] = [msgspec.structs.replace(c, is_self=True) for c in view[:1]]
+    owned_here = {c.peer: count for c, count in zip(view, owned, strict=False)}
+    taken = [
+        share_out(task, [c], estimate_us=estimate_us, cpus=cpus, owned_here=owned_here)
+        for c in view
+    ]
+    roomy = [c for c, alone in zip(view, taken, strict=True) if alone == [(c, task)]]
+    best = sorted(roomy, key=lambda c: (c.load_us / c.slots, not c.is_self, c.peer))[:1]
+    shares = share_out(task, view, estimate_us=estimate_us, cpus=cpus, owned_here=owned_here)
+    assert shares == [(c, task) for c in best]
 
 
 def test_nobody_with_enough_slots_means_nobody() -> None:

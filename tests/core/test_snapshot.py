@@ -7,7 +7,6 @@ import typing
 
 import pytest
 
-from p2psched.core.counter import RangeCounter
 from p2psched.core.forgotten import Forgotten, Generation
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.machine import Machine
@@ -79,7 +78,7 @@ def test_nothing_of_the_state_is_left_out() -> None:
         slots = set(cls.__slots__) - {"_packed"}  # type: ignore[attr-defined]  # derived from ids
         assert set(image.__struct_fields__) == slots, cls
     assert set(MachineImage.__struct_fields__) | TRANSIENT | DERIVED == set(vars(Machine()))
-    assert {RangeCounter, HeldGrant, Job, PeerRow, Generation, Forgotten} == set(IMAGES)
+    assert {HeldGrant, Job, PeerRow, Generation, Forgotten} == set(IMAGES)
 
 
 def test_nothing_in_the_state_has_an_order_of_its_own_but_forgotten_ids() -> None:
@@ -114,7 +113,7 @@ def test_what_was_restored_shares_nothing_with_its_origin() -> None:
     for job in twin.jobs.values():
         job.committed.clear()
         job.finished_by.clear()
-        job.losses.increment(TaskSet.of(0, 100))
+        job.losses = job.losses.plus(TaskSet.of(0, 100))
     twin.peers.clear()
     assert encode_machine(origin) == before
 

@@ -84,6 +84,23 @@ def test_any_bytes_are_a_chunk_of_one_form_or_a_value_error(data: bytes) -> None
     assert chunks.pack(values) == data
 
 
+@given(st.lists(st.integers(0, 5), max_size=70))
+def test_a_chunk_passes_its_check_only_if_each_of_its_values_can_be_read(ends: list[int]) -> None:
+    chunk = _chunk(len(ends), 0, *ends, data=b"x" * (ends[-1] if ends else 0))
+    try:
+        number = len(chunks.unpack(chunk))
+    except ValueError:
+        with pytest.raises(ValueError, match="not a chunk"):
+            chunks.check(chunk)
+    else:
+        assert chunks.check(chunk) == number == len(ends)
+
+
+@given(st.lists(st.integers(0, 3), max_size=200))
+def test_offsets_in_order_pass_the_check(sizes: list[int]) -> None:
+    assert chunks.check(chunks.pack([b"x" * size for size in sizes])) == len(sizes)
+
+
 @given(VALUES, st.data())
 def test_cutting_damaged_bytes_is_a_value_error_or_a_chunk(
     values: list[bytes], data: st.DataObject

@@ -60,6 +60,45 @@ def test_every_bound_itself_is_allowed() -> None:
     assert _spec(name="", tasks=TaskSet.of(7, 8)).cpus == 1
 
 
+NUMBERS = {
+    "retries": (0, limits.RETRIES_MAX),
+    "cpus": (1, limits.SLOTS_MAX),
+    "copies": (1, limits.COPIES_MAX),
+    "keep_ms": (0, limits.KEEP_MS_MAX),
+    "timeout_ms": (1, 2**63 - 1),
+}
+
+
+def _about(low: int, high: int) -> st.SearchStrategy[int]:
+    return st.sampled_from([low, high]).flatmap(lambda edge: st.integers(edge - 1, edge + 1))
+
+
+@given(st.fixed_dictionaries({}, optional={name: _about(*NUMBERS[name]) for name in NUMBERS}))
+def test_numbers_are_taken_if_each_is_within_its_bounds(numbers: dict[str, int]) -> None:
+    def make() -> JobSpec:
+        return msgspec.convert(["job", [[[0, 3]]], [1, ["true"]]], JobSpec)
+
+    plain = msgspec.structs.asdict(make())
+    is_right = all(
+        low <= numbers.get(name, low) and (name == "timeout_ms" or numbers.get(name, low) <= high)
+        for name, (low, high) in NUMBERS.items()
+    )
+    try:
+        made = JobSpec(**{**plain, **numbers})
+    except ValueError:
+        assert not is_right
+    else:
+        assert is_right
+        assert msgspec.structs.asdict(made) == {**plain, **numbers}
+
+
+@pytest.mark.parametrize("name", ["retries", "cpus", "copies"])
+def test_a_truth_is_no_number(name: str) -> None:
+    plain = msgspec.structs.asdict(_spec())
+    with pytest.raises(ValueError, match="are"):
+        JobSpec(**{**plain, name: True})
+
+
 def test_no_tasks_is_refused() -> None:
     with pytest.raises(ValueError, match="1 to 1,000,000 tasks, not 0"):
         _spec(tasks=EMPTY)

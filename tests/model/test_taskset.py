@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from itertools import pairwise
+from itertools import pairwise, product
 
 import msgspec
 import pytest
@@ -74,6 +74,24 @@ def test_operators_with_many_ranges_and_few_do_what_they_do_on_sets(
         assert found == TaskSet.from_indices(wanted)
         assert found == TaskSet(found.ranges), "its ranges keep the invariants"
         assert all((index in found) == (index in wanted) for index in range(140))
+
+
+def test_operators_with_a_range_each_do_what_they_do_on_sets() -> None:
+    """All ways in which two ranges, or none, can lie to each other."""
+    ranges = [(start, stop) for start in range(6) for stop in range(start, 7)]
+    for one, other in product(ranges, ranges):
+        a, b = TaskSet.of(*one), TaskSet.of(*other)
+        left, right = set(range(*one)), set(range(*other))
+        for result, expected in (
+            (a | b, left | right),
+            (a & b, left & right),
+            (a - b, left - right),
+            (TaskSet.union([a, b]), left | right),
+        ):
+            assert list(result) == sorted(expected)
+            assert len(result) == len(expected)
+            assert result == TaskSet(result.ranges), "its ranges keep the invariants"
+            assert _ENCODER.encode(result) == _ENCODER.encode(TaskSet.from_indices(expected))
 
 
 @given(st.lists(INDICES, max_size=6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 from unittest.mock import patch
 
@@ -178,7 +179,7 @@ def _whole_grants_are_lost() -> Planted:
 
 def _forgets_repeats() -> Planted:
     def encode(machine: Machine) -> bytes:
-        taken, machine._taken = machine._taken, {}
+        taken, machine._taken = machine._taken, OrderedDict()
         try:
             return encode_machine(machine)
         finally:
@@ -228,7 +229,7 @@ def _lost_peers_cost_retries() -> Planted:
 
     def charge(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
         lose(s, job, held, tasks)
-        job.failures.increment(tasks)
+        job.failures = job.failures.plus(tasks)
 
     return patch.object(LedgerState, "lose", charge)
 

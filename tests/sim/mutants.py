@@ -6,6 +6,7 @@ which such a bug shows. They are the bugs that others shipped.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -158,12 +159,12 @@ def _anybody_completes() -> Iterator[None]:
         return tasks - job.waiting - job.succeeded - job.failed - job.cancelled
 
     def end_for_owner(
-        machine: Machine, job: Job, grant: int, segment: Segment
+        machine: Machine, job: Job, grant: int, segment: Segment, tasks: TaskSet
     ) -> tuple[Cause, TaskSet]:
         ended = EMPTY
         for held in list(job.grants.values()):
-            for part in segment.parts(held.tasks & segment.tasks):
-                ended = ended | end_attempts(machine, job, held.grant, part)[1]
+            for part in segment.parts(held.tasks & tasks):
+                ended = ended | end_attempts(machine, job, held.grant, part, part.tasks)[1]
         return segment.cause, ended
 
     with (
@@ -205,7 +206,7 @@ def _forgets_repeats() -> Iterator[None]:
     """As if nobody had thought of the table: it is not in the bytes."""
 
     def encode(machine: Machine) -> bytes:
-        taken, machine._taken = machine._taken, {}
+        taken, machine._taken = machine._taken, OrderedDict()
         try:
             return snapshot.encode_machine(machine)
         finally:

@@ -56,6 +56,7 @@ from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership,
 ENTRIES_IN_FLIGHT_MAX: Final = 4  # appended and not committed; beyond it proposals pile up
 DELIVERY_MAX: Final = 64  # entries handed to the scheduler in one round
 READ_PATIENCE_MS: Final = 1000  # a read that nobody confirms by then is answered with None
+_COMMANDS: Final = EntryKind.COMMANDS  # as `machine._OK`
 
 Decorate = Callable[[tuple[Envelope, ...]], tuple[Envelope, ...]]
 
@@ -277,11 +278,12 @@ class RaftEngine:
 
     def _make_entries(self, now_ms: int, wall_ms: int) -> None:
         while self._proposals and self._may_append():
-            proposals = self._take_proposals()
-            envelopes = _as_fits(proposals, self._decorate(proposals))
-            concerned = self._concern.of(envelopes)
-            propose = Propose(now_ms, wall_ms, _encode(envelopes), concerned=concerned)
-            self._take(self.raft.step(propose))
+            proposals, encoded = self._take_proposals()
+            decorated = self._decorate(proposals)
+            encoded += _as_fits(encoded, decorated[len(proposals) :])
+            concerned = self._concern.of(decorated[: len(encoded)])
+            payload = _encode([msgspec.Raw(data) for data in encoded])
+            self._take(self.raft.step(Propose(now_ms, wall_ms, payload, concerned=concerned)))
 
     def _may_append(self) -> bool:
         in_flight = self.raft.last_index - self.raft.commit
@@ -290,22 +292,25 @@ class RaftEngine:
     def _forward(self) -> None:
         leader = self.raft.leader
         while self._proposals:
-            proposals = self._take_proposals()
+            proposals, _ = self._take_proposals()
             for envelope in proposals:
                 self._under_way.discard((envelope.proposer, envelope.request))
             if leader is not None:  # else they are dropped: proposers repeat on a new leader
                 self._out.append(SendForward(leader, Forward(proposals)))
 
-    def _take_proposals(self) -> tuple[Envelope, ...]:
-        """As many as fit one entry, oldest first."""
+    def _take_proposals(self) -> tuple[tuple[Envelope, ...], list[bytes]]:
+        """As many as fit one entry, oldest first, and each as it will stand in there."""
         taken: list[Envelope] = []
+        encoded: list[bytes] = []
         size = 0
         while self._proposals:
-            size += len(_encode(self._proposals[0]))
+            data = _encode(self._proposals[0])
+            size += len(data)
             if taken and size > ENTRY_BYTES_MAX:
                 break
             taken.append(self._proposals.popleft())
-        return tuple(taken)
+            encoded.append(data)
+        return tuple(taken), encoded
 
     def _forget_under_way(self) -> None:
         """What we appended as leader may be lost: a repeat must get through."""
@@ -357,19 +362,20 @@ class RaftEngine:
         return self.raft.contacts() if self.raft.is_ready_leader else {}
 
 
-def _as_fits(
-    proposals: tuple[Envelope, ...], decorated: tuple[Envelope, ...]
-) -> tuple[Envelope, ...]:
+def _as_fits(proposals: list[bytes], added: tuple[Envelope, ...]) -> list[bytes]:
     """What the coordinator added, as far as the entry still fits a frame: the rest is placed in a
     later round."""
-    if len(decorated) == len(proposals):
-        return proposals
-    size = sum(len(_encode(envelope)) for envelope in proposals)
-    for number in range(len(proposals), len(decorated)):
-        size += len(_encode(decorated[number]))
+    encoded: list[bytes] = []
+    if not added:
+        return encoded
+    size = sum(map(len, proposals))
+    for envelope in added:
+        data = _encode(envelope)
+        size += len(data)
         if size > ENTRY_BYTES_WITH_PLACES_MAX:
-            return decorated[:number]
-    return decorated
+            break
+        encoded.append(data)
+    return encoded
 
 
 def found_cluster(member: Member, stamp_ms: int, wall_ms: int) -> tuple[HardState, Entry]:
@@ -381,7 +387,7 @@ def found_cluster(member: Member, stamp_ms: int, wall_ms: int) -> tuple[HardStat
 
 def open_entry(entry: Entry) -> Committed:
     envelopes: tuple[Envelope, ...] = ()
-    if entry.kind is EntryKind.COMMANDS:
+    if entry.kind is _COMMANDS:
         try:
             envelopes = _decode(entry.payload)
         except msgspec.DecodeError as exc:

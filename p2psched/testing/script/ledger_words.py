@@ -77,6 +77,12 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return f"up {info.peer}/{info.incarnation}" + (f" with {keeps}" if keeps else "")
         case PeerDown(peer=peer, incarnation=incarnation, reason=reason, stopped=stopped):
             return f"down {peer}/{incarnation}: " + (reason if stopped else "not heard")
+        case _:
+            return _decision_words(command, jobs)
+
+
+def _decision_words(command: Cancel | Forget | Pin | Retry | Held | RaiseLevel, jobs: Jobs) -> str:
+    match command:
         case Cancel(job=job) | Forget(job=job):
             return f"{type(command).__name__.lower()} {jobs.name(job)}"
         case Pin(job=job, pinned=pinned):
