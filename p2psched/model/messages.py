@@ -327,6 +327,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     written_snapshots: int = 0
     written_results: int = 0  # about
     written_blobs: int = 0
+    syncs: int = 0  # groups of its log that this peer has made durable since it started
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):

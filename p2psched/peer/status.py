@@ -81,6 +81,7 @@ def status_of(
         written_results=results.written_bytes,
         written_blobs=blobs.written_bytes,
         peers_live=sum(row.live for row in machine.peers.values()),
+        syncs=ledger.syncs,
     )
 
 
