@@ -6,10 +6,13 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench.cluster import Cluster, family_cpu_s
 from p2psched import Client
+
+if TYPE_CHECKING:  # it imports this module
+    from bench.rivals.etcd import Etcd
 
 Run = Callable[["Stage"], Awaitable[Mapping[str, float]]]
 
@@ -27,6 +30,7 @@ class Stage:
     cluster: Cluster
     client: Client
     pool: ProcessPoolExecutor
+    etcd: Etcd  # as many members as the cluster has peers, once somebody starts it
 
     def cpu_s(self) -> float:
         """CPU seconds so far of all peers, hosts and programs, of this process and the pool."""

@@ -28,6 +28,7 @@ from bench.cluster import running
 from bench.measures import registry
 from bench.registry import Measure, Stage, Unsupported
 from bench.rivals import session
+from bench.rivals.etcd import Etcd
 from p2psched.peer.process import loop_factory
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -80,8 +81,12 @@ async def measure_all(chosen: Sequence[Measure], repeat: int, *, with_rivals: bo
     with ProcessPoolExecutor(2) as pool:
         for slots, group in itertools.groupby(chosen, lambda measure: measure.slots):
             measures = list(group)
-            async with running(slots) as cluster, cluster.client() as client:
-                stage = Stage(cluster, client, pool)
+            async with (
+                running(slots) as cluster,
+                cluster.client() as client,
+                Etcd(len(slots)) as etcd,
+            ):
+                stage = Stage(cluster, client, pool, etcd)
                 await _warm_up(stage)
                 for number in range(repeat):
                     for measure in measures:
@@ -90,6 +95,8 @@ async def measure_all(chosen: Sequence[Measure], repeat: int, *, with_rivals: bo
                     rivals = [measure.name for measure in measures if measure.rivals]
                     if with_rivals and rivals:
                         await _measure_rivals(rivals, report)
+                if etcd.version:
+                    report.versions["etcd"] = etcd.version
     return report
 
 

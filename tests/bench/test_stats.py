@@ -114,6 +114,7 @@ def test_every_target_is_a_figure_of_a_measure_that_exists() -> None:
         for figure in filter(None, (target.figure, target.of)):
             measure, contender, _ = figure.split(".")
             assert contender in measures[measure].contenders
+    assert {measure for measure, _ in targets.BESIDE} <= set(measures)
 
 
 def test_an_unknown_measure_is_answered_with_those_that_there_are() -> None:
