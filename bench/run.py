@@ -52,7 +52,9 @@ class Report:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one measure")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="a measure, or `reads_*`"
+    )
     parser.add_argument("--repeat", type=int, default=5, help="runs of each measure")
     parser.add_argument("--rivals", action="store_true", help="Dask and Ray too: make bench-peers")
     parser.add_argument("--no-record", action="store_true", help="print only")

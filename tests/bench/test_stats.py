@@ -121,6 +121,8 @@ def test_an_unknown_measure_is_answered_with_those_that_there_are() -> None:
     with pytest.raises(KeyError, match="no measure 'x': there are disk, functions_10k"):
         registry().choose(["x"])
     assert [measure.name for measure in registry().choose(["programs"])] == ["programs"]
+    some = [measure.name for measure in registry().choose(["commits_*_of_5", "programs"])]
+    assert some == ["programs", *(f"commits_{n}_of_5" for n in (1, 8, 64, 512))]
 
 
 def test_a_rivals_words_are_figures_or_the_reason_that_there_are_none() -> None:
