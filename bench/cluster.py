@@ -20,6 +20,7 @@ import psutil
 from bench.memory import peak_mib
 from p2psched import Client
 from p2psched.model.errors import P2PSchedError
+from p2psched.model.messages import StatusAnswer
 
 READY_TIMEOUT_S = 30.0
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -33,7 +34,7 @@ class Cluster:
         self._slots = slots
         self._options = options
         self.folder = Path(tempfile.mkdtemp(prefix="p2psched-bench-"))
-        self.addresses = [f"127.0.0.1:{_free_port()}" for _ in slots]
+        self.addresses = [f"127.0.0.1:{free_port()}" for _ in slots]
         self.processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -100,7 +101,29 @@ class Cluster:
             return False
         voters = sum(peer.role != "learner" for peer in peers)
         alive = {peer.info.pid for peer in peers if peer.state == "alive"}
-        return alive == self.pids and len(alive) == count and (count != 3 or voters == 3)
+        return alive == self.pids and len(alive) == count and (count < 3 or voters == 3)
+
+    async def number_of(self, role: str) -> int:
+        """Of the leader, or of the first other voter. Raises TimeoutError if there is none."""
+        async with asyncio.timeout(READY_TIMEOUT_S), self.client() as client:
+            while True:
+                found = {peer.info.pid for peer in await client.peers() if peer.role == role}
+                for number, process in enumerate(self.processes):
+                    if process.pid in found:
+                        return number
+                await asyncio.sleep(0.05)
+
+    async def statuses(self) -> list[StatusAnswer]:
+        """What each peer says of itself."""
+        found = []
+        for number in range(len(self.processes)):
+            async with self.client(number) as client:
+                found.append(await client.status())
+        return found
+
+    async def syncs(self) -> float:
+        """Groups of their logs that all peers have made durable since they started."""
+        return sum(status.syncs for status in await self.statuses())
 
     def stop(self) -> None:
         for process in self.processes:
@@ -191,7 +214,7 @@ async def running(slots: Sequence[int], options: Sequence[str] = ()) -> AsyncIte
         cluster.stop()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

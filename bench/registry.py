@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench.cluster import Cluster, family_cpu_s
 from p2psched import Client
+
+if TYPE_CHECKING:  # it imports this module
+    from bench.rivals.etcd import Etcd
 
 Run = Callable[["Stage"], Awaitable[Mapping[str, float]]]
 
@@ -27,6 +31,7 @@ class Stage:
     cluster: Cluster
     client: Client
     pool: ProcessPoolExecutor
+    etcd: Etcd  # as many members as the cluster has peers, once somebody starts it
 
     def cpu_s(self) -> float:
         """CPU seconds so far of all peers, hosts and programs, of this process and the pool."""
@@ -54,8 +59,10 @@ class Registry:
             self.measures[measure.name] = measure
 
     def choose(self, only: list[str]) -> list[Measure]:
-        """All of them, or those that are named. Raises KeyError with the names that there are."""
-        unknown = [name for name in only if name not in self.measures]
+        """All of them, or those that fit a name; `commits_*` fits several. Raises KeyError with
+        the names that there are."""
+        unknown = [name for name in only if not fnmatch.filter(self.measures, name)]
         if unknown:
             raise KeyError(f"no measure {unknown[0]!r}: there are {', '.join(self.measures)}")
-        return [m for m in self.measures.values() if not only or m.name in only]
+        fitting = {found for name in only for found in fnmatch.filter(self.measures, name)}
+        return [m for m in self.measures.values() if not only or m.name in fitting]

@@ -28,6 +28,7 @@ from bench.cluster import running
 from bench.measures import registry
 from bench.registry import Measure, Stage, Unsupported
 from bench.rivals import session
+from bench.rivals.etcd import Etcd
 from p2psched.peer.process import loop_factory
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -51,7 +52,9 @@ class Report:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one measure")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="a measure, or `reads_*`"
+    )
     parser.add_argument("--repeat", type=int, default=5, help="runs of each measure")
     parser.add_argument("--rivals", action="store_true", help="Dask and Ray too: make bench-peers")
     parser.add_argument("--no-record", action="store_true", help="print only")
@@ -80,8 +83,12 @@ async def measure_all(chosen: Sequence[Measure], repeat: int, *, with_rivals: bo
     with ProcessPoolExecutor(2) as pool:
         for slots, group in itertools.groupby(chosen, lambda measure: measure.slots):
             measures = list(group)
-            async with running(slots) as cluster, cluster.client() as client:
-                stage = Stage(cluster, client, pool)
+            async with (
+                running(slots) as cluster,
+                cluster.client() as client,
+                Etcd(len(slots)) as etcd,
+            ):
+                stage = Stage(cluster, client, pool, etcd)
                 await _warm_up(stage)
                 for number in range(repeat):
                     for measure in measures:
@@ -90,6 +97,8 @@ async def measure_all(chosen: Sequence[Measure], repeat: int, *, with_rivals: bo
                     rivals = [measure.name for measure in measures if measure.rivals]
                     if with_rivals and rivals:
                         await _measure_rivals(rivals, report)
+                if etcd.version:
+                    report.versions["etcd"] = etcd.version
     return report
 
 

@@ -37,16 +37,24 @@ TARGETS: Final = (
     Target("footprint.p2psched.peer1_pss_mib", 45),
     Target("footprint.p2psched.peer0_idle_percent", 1),
     Target("speed_up.p2psched.speed_up", 1.7),
+    Target("commits_1.p2psched.p50_ms", 1.5, of="commits_1.etcd.p50_ms"),
+    Target("commits_512.p2psched.per_s", 1, of="commits_512.etcd.per_s"),
     Target("frames.batched.per_1000_tasks", 0.1, of="frames.single.per_1000_tasks"),
 )
 # Beside whom we stand: our figure divided by theirs.
-_RIVALS: Final = (
+BESIDE: Final = (
     ("functions_10k", "per_s"),
     ("round_trip", "p50_ms"),
     ("programs", "per_s"),
     ("results_1mb", "mb_per_s"),
+    *(
+        (f"{kind}_{in_flight}{of}", unit)
+        for of in ("", "_of_5")
+        for kind in ("commits", "reads")
+        for in_flight, unit in ((1, "p50_ms"), (8, "per_s"), (64, "per_s"), (512, "per_s"))
+    ),
 )
-_CONTENDERS: Final = ("pool", "pool_chunks", "posix_spawn", "dask", "ray")
+_CONTENDERS: Final = ("pool", "pool_chunks", "posix_spawn", "dask", "ray", "etcd")
 
 
 def verdicts(figures: Figures, targets: tuple[Target, ...] = TARGETS) -> Iterator[str]:
@@ -66,7 +74,7 @@ def verdicts(figures: Figures, targets: tuple[Target, ...] = TARGETS) -> Iterato
 
 def comparisons(figures: Figures) -> Iterator[str]:
     """One line for each contender beside us, from runs that were interleaved."""
-    for measure, unit in _RIVALS:
+    for measure, unit in BESIDE:
         ours = figures.get(f"{measure}.p2psched.{unit}")
         for contender in _CONTENDERS:
             theirs = figures.get(f"{measure}.{contender}.{unit}")

@@ -29,6 +29,7 @@ from p2psched.net.auth import Identity
 from p2psched.net.calls import CallClient
 from p2psched.net.dial import connect
 from p2psched.net.link import Handlers, State
+from p2psched.net.patience import Limit, Patience
 from p2psched.store.folder import read_secret_file
 from p2psched.store.records import Record, list_records
 
@@ -94,6 +95,7 @@ class Session:
         self._connecting = asyncio.Lock()
         self._polls = asyncio.Semaphore(POLLS_MAX)
         self._asks = asyncio.Semaphore(ASKS_MAX)
+        self._answers = Patience(ANSWER_TIMEOUT_S)
         self._polls_open = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self.sent: Final = Sent()
@@ -111,6 +113,7 @@ class Session:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._answers.close()
         if self._calls is not None:
             await self._calls.close()
 
@@ -178,10 +181,8 @@ class Session:
         calls = self._calls
         if calls is None or calls.connection.state is not State.OPEN:
             calls = await self.connection()
-        now_s = loop.time()
-        limit_s = min(now_s + ANSWER_TIMEOUT_S, max(deadline, now_s + RETRY_S))
         try:
-            async with asyncio.timeout_at(limit_s + _more_s(body)):
+            async with self._limit(loop, body, deadline):
                 return await calls.call(body)
         except TimeoutError as error:
             silent = self.address
@@ -192,6 +193,15 @@ class Session:
         except Unavailable:
             await self._turn(calls)
             raise
+
+    def _limit(
+        self, loop: asyncio.AbstractEventLoop, body: CallBody, deadline: float
+    ) -> Limit | asyncio.Timeout:
+        now_s, more_s = loop.time(), _more_s(body)
+        if not more_s and now_s + ANSWER_TIMEOUT_S <= deadline:
+            return self._answers.limit()
+        limit_s = min(now_s + ANSWER_TIMEOUT_S, max(deadline, now_s + RETRY_S))
+        return asyncio.timeout_at(limit_s + more_s)
 
     async def _turn(self, failed: CallClient) -> None:
         """Ask another peer next: the one behind this connection is gone, or cut off from the

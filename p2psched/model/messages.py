@@ -332,6 +332,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     election_ms_min: int = 0  # without a word of a leader, before it campaigns; as it is just now
     election_ms_max: int = 0
     level: int = 1  # of features that the cluster uses; `info.level` is what this peer knows
+    syncs: int = 0  # groups of its log that this peer has made durable since it started
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):

@@ -38,7 +38,8 @@ class Answering:
         if len(tasks) >= CALLS_IN_FLIGHT_MAX:
             connection.send_nowait(Failure(call.id, Unavailable.code, _BUSY, 100))
             return
-        task = self._group.create_task(self._serve_in_turn(connection, call))
+        serve = self._serve_chunk if isinstance(call.body, ReadBlob) else self._serve
+        task = self._group.create_task(serve(connection, call))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -47,10 +48,7 @@ class Answering:
         for task in self._tasks.pop(connection, ()):
             task.cancel()
 
-    async def _serve_in_turn(self, connection: Connection, call: Call) -> None:
-        if not isinstance(call.body, ReadBlob):
-            await self._serve(connection, call)
-            return
+    async def _serve_chunk(self, connection: Connection, call: Call) -> None:
         places = self._chunks_out.setdefault(connection, asyncio.Semaphore(CHUNKS_OUT_MAX))
         async with places:
             await self._serve(connection, call)

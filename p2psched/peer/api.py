@@ -52,7 +52,6 @@ from p2psched.model.messages import (
     ListJobs,
     ListPeers,
     OutputPiece,
-    PeerList,
     PinJob,
     ResultPage,
     RetryJob,
@@ -62,26 +61,22 @@ from p2psched.model.messages import (
     Submit,
     TailOutput,
 )
-from p2psched.model.raft import Member
+from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Fetch, Source
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.others import Others
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
+from p2psched.peer.roster import NO_QUORUM, PATIENCE_S, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
-from p2psched.peer.views import find_job, job_view, peer_views, task_state
+from p2psched.peer.views import find_job, job_view, task_state
 from p2psched.ports.results import Page
 
-PATIENCE_S: Final = 5.0  # for a leader to be there; then the caller is told to come back
-CONTACT_PATIENCE_S: Final = 0.5
 WAIT_MS_MAX: Final = 30_000  # longest wait for results in one call
 PAGE_BYTES_MAX: Final = 512 * KIB
 HISTORY_MAX: Final = 1000
 JOBS_MAX: Final = 1000
 _INTEGER_MAX: Final = 2**63 - 1  # of the store; the wire takes more
-_NO_QUORUM: Final = (
-    "no quorum: no majority of the voters answers; `p2psched peers` shows who is there"
-)
 
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 
@@ -112,16 +107,19 @@ class Api:
         self._data = data
         self._status = status
         self._stop = stop
+        self._roster = Roster(me, self._machine, ledger, others, self._linearize)
+        self._patience = Patience(PATIENCE_S)
+        self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
 
     async def answer(self, body: CallBody) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
-        # Blobs take as long as their bytes do, and bound it themselves.
-        patience_s = None if isinstance(body, BlobCall) else PATIENCE_S + WAIT_MS_MAX / 1000
         try:
-            async with asyncio.timeout(patience_s):
+            if isinstance(body, BlobCall):  # takes as long as its bytes do, and bounds it itself
+                return await self._answer(body)
+            async with self._patience_whole.limit():
                 return await self._answer(body)
         except TimeoutError as exc:
-            raise Unavailable(_NO_QUORUM) from exc
+            raise Unavailable(NO_QUORUM) from exc
 
     async def _answer(self, body: CallBody) -> AnswerBody:
         if isinstance(body, BlobCall):
@@ -187,9 +185,9 @@ class Api:
     ) -> AnswerBody:
         match body:
             case ListPeers():
-                return await self._list_peers()
+                return await self._roster.peers()
             case Join(member=member):
-                return await self._join(member)
+                return await self._roster.join(member)
             case GetStatus():
                 return self._status()
             case Contacts():
@@ -223,10 +221,10 @@ class Api:
 
     async def _propose(self, command: SubmitJob | Cancel | Forget | Pin | Retry) -> Outcome:
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with self._patience.limit():
                 return await self._scheduling.propose(command)
         except TimeoutError as exc:
-            raise Unavailable(_NO_QUORUM) from exc
+            raise Unavailable(NO_QUORUM) from exc
 
     async def _submit(self, command: SubmitJob) -> JobAccepted:
         refs = blobs_of(command.spec.work)
@@ -238,7 +236,7 @@ class Api:
 
     async def _linearize(self) -> None:
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with self._patience.limit():
                 while True:
                     try:
                         await self._scheduling.wait_linearizable()
@@ -247,7 +245,7 @@ class Api:
                     else:
                         return
         except TimeoutError as exc:
-            raise Unavailable(_NO_QUORUM) from exc
+            raise Unavailable(NO_QUORUM) from exc
 
     def _job(self, job_id: JobId) -> Job:
         job = self._machine.jobs.get(job_id)
@@ -297,7 +295,7 @@ class Api:
                     await self._scheduling.wait_job_change(body.job)
         except TimeoutError:
             if not self._ledger.engine.raft.leader_is_live():
-                raise Unavailable(_NO_QUORUM) from None  # others may know more
+                raise Unavailable(NO_QUORUM) from None  # others may know more
 
     def _view(self, job: Job, *, whole: bool = False) -> JobView:
         return job_view(
@@ -345,52 +343,6 @@ class Api:
             lambda results: results.history(body.job, min(body.after, _INTEGER_MAX), limit)
         )
         return History(tuple(events), more=len(events) >= limit, spec=spec)
-
-    # --- peers ------------------------------------------------------------------------------------
-
-    async def _list_peers(self) -> PeerList:
-        """With a leader, what it knows; without one, whom this peer reaches: people need to see
-        who is missing above all then."""
-        raft = self._ledger.engine.raft
-        if raft.leader_is_live():
-            await self._linearize()
-            ages = await self._ages()
-            reached = None
-        else:
-            ages, reached = {}, self._others.connected() | {self._me}
-        leader = self._ledger.coordinator()
-        return PeerList(tuple(peer_views(self._machine, raft.membership, leader, ages, reached)))
-
-    async def _ages(self) -> dict[PeerId, int]:
-        leader = self._ledger.coordinator()
-        if leader == self._me:
-            return dict(self._ledger.contacts())
-        if leader is None:
-            return {}
-        try:
-            async with asyncio.timeout(CONTACT_PATIENCE_S):
-                answer = await self._others.call(leader, Contacts())
-        except (TimeoutError, Unavailable):
-            return {}
-        assert isinstance(answer, ContactList)
-        return dict(answer.ages_ms)
-
-    async def _join(self, member: Member) -> Done:
-        """Until the membership holds the new member. Only the leader can; others pass it on."""
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                while True:
-                    leader = self._ledger.coordinator()
-                    if leader == self._me:
-                        if self._ledger.engine.raft.is_settled_member(member):
-                            return Done()
-                        self._ledger.add_member(member)
-                    elif leader is not None:
-                        await self._others.call(leader, Join(member))
-                        return Done()
-                    await asyncio.sleep(0.05)
-        except TimeoutError as exc:
-            raise Unavailable(_NO_QUORUM) from exc
 
 
 def _check(outcome: Outcome) -> Outcome:

@@ -79,6 +79,7 @@ class LogWriter:
         self._scheduled = False  # a flush is on its way, in the loop or in the thread
         self._failed = False  # or closed
         self.sync_ms = 0.0  # moving average, for people
+        self.syncs = 0  # groups made durable so far, for people
         # What the thread measures holds its waits for the interpreter too; the least of some is
         # the disk's own time.
         self._thread_ms: deque[float] = deque(maxlen=16)
@@ -175,6 +176,7 @@ class LogWriter:
             self._scheduled = True
             self._loop.call_soon(self._flush)
         if synced:
+            self.syncs += 1
             self._on_synced(synced[-1].token, written.took_ms)
 
     def _note_stall(self, *, stalled: bool) -> None:

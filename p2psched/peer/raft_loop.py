@@ -309,5 +309,9 @@ class RaftLedger:
         return self._writer.sync_ms
 
     @property
+    def syncs(self) -> int:
+        return self._writer.syncs
+
+    @property
     def size_bytes(self) -> int:
         return self._store.size_bytes

@@ -87,6 +87,7 @@ def status_of(
         heartbeat_ms=raft.timing.heartbeat_ms,
         election_ms_min=raft.timing.election_ms_min,
         election_ms_max=raft.timing.election_ms_max,
+        syncs=ledger.syncs,
     )
 
 

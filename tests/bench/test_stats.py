@@ -114,12 +114,15 @@ def test_every_target_is_a_figure_of_a_measure_that_exists() -> None:
         for figure in filter(None, (target.figure, target.of)):
             measure, contender, _ = figure.split(".")
             assert contender in measures[measure].contenders
+    assert {measure for measure, _ in targets.BESIDE} <= set(measures)
 
 
 def test_an_unknown_measure_is_answered_with_those_that_there_are() -> None:
     with pytest.raises(KeyError, match="no measure 'x': there are disk, functions_10k"):
         registry().choose(["x"])
     assert [measure.name for measure in registry().choose(["programs"])] == ["programs"]
+    some = [measure.name for measure in registry().choose(["commits_*_of_5", "programs"])]
+    assert some == ["programs", *(f"commits_{n}_of_5" for n in (1, 8, 64, 512))]
 
 
 def test_a_rivals_words_are_figures_or_the_reason_that_there_are_none() -> None:

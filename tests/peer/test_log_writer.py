@@ -48,6 +48,30 @@ def test_a_token_is_told_after_everything_up_to_it_is_synced() -> None:
     assert told[-1] == 20
 
 
+def test_every_group_that_is_synced_is_counted_and_an_empty_one_is_not() -> None:
+    disk = SimDisk(random.Random(1))
+
+    async def run() -> None:
+        store, _ = LogStore.open(disk)
+        before, done = disk.syncs, asyncio.Event()
+
+        def on_synced(token: int) -> None:
+            if token == 9:
+                done.set()
+
+        writer = LogWriter(store, on_synced=on_synced, on_failed=_unexpected)
+        for token in range(1, 10):
+            writer.write(persist(token))
+            if token % 3 == 0:
+                await asyncio.sleep(0)
+        await done.wait()
+        writer.compact()
+        writer.close()
+        assert 0 < writer.syncs == disk.syncs - before < 9
+
+    asyncio.run(run())
+
+
 def test_after_a_failed_sync_nothing_is_told_and_nothing_more_is_written() -> None:
     disk = SimDisk(random.Random(1))
     told: list[int] = []
