@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from p2psched.client.session import Session
-from p2psched.client.spool import Upload
+from p2psched.client.spool import InMemory, Upload
 from p2psched.model import digests, limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.blob_messages import (
@@ -171,8 +171,8 @@ async def _send_chunks(
 
 
 async def _read(read_at: ReadAt, ref: BlobRef, length: int, offset: int) -> Buffer:
-    """In a thread, but for what is small: that is read sooner than a thread is woken."""
-    if ref.size <= digests.CHUNK_BYTES:
+    """In a thread, but for what is small or in memory: that is read sooner than a thread wakes."""
+    if ref.size <= digests.CHUNK_BYTES or isinstance(read_at, InMemory):
         return read_at(length, offset)
     return await asyncio.to_thread(read_at, length, offset)
 

@@ -35,7 +35,7 @@ class Upload:
         """How to read it. Raises UsageError for a file that can't be read any more."""
         source = self.source
         if isinstance(source, bytes):
-            yield lambda size, offset: source[offset : offset + size]
+            yield InMemory(source)
         elif isinstance(source, Spool):
             yield lambda size, offset: os.pread(source.descriptor, size, self.offset + offset)
         else:
@@ -45,6 +45,16 @@ class Upload:
                 raise UsageError(f"can't read {source}: {error.strerror}") from error
             with file:
                 yield lambda size, offset: os.pread(file.fileno(), size, offset)
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """Reading it waits for nothing."""
+
+    data: bytes
+
+    def __call__(self, size: int, offset: int) -> bytes:
+        return self.data[offset : offset + size]
 
 
 class Spool:

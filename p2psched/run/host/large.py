@@ -34,7 +34,7 @@ class Missing(Exception):
 
 
 class Damaged(Missing):
-    """It was, and is set aside now: the peer can bring a sound copy."""
+    """It was, or is set aside: the peer can bring a sound copy."""
 
 
 class TooLarge(Exception):
@@ -93,6 +93,9 @@ class BlobFolder:
             raise Missing("this peer keeps no large data")
         try:
             descriptor = os.open(self._path(ref), _READ)
+        except FileNotFoundError as error:
+            # It was here when the peer handed this over; another worker has set it aside since.
+            raise Damaged(f"blob {digest.hex()} is not here any more") from error
         except OSError as error:
             raise Missing(f"blob {digest.hex()} can't be read here: {error.strerror}") from error
         try:
