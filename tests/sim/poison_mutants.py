@@ -50,7 +50,7 @@ POISON_MUTANTS: Final = (
     Mutant(
         name="suspects run beside others",
         plant=_lets_suspects_meet,
-        faults=Faults(),
+        faults=Faults(crash_every_ms=1_500, delay_us=20_000, tail=0.1),
         timing=Timing(),
         broken="P6",
         jobs_max=40,
