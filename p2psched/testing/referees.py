@@ -39,11 +39,12 @@ from p2psched.model.raft import (
     VoteRequest,
 )
 from p2psched.testing.disk_referee import DiskReferee
+from p2psched.testing.facts import Fact, facts_of
 from p2psched.testing.keep_referee import KeepReferee
 from p2psched.testing.member_referee import MemberReferee
 from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
-from p2psched.testing.shadow import ACTS_ONCE, Fact, Shadow, facts_of
+from p2psched.testing.shadow import ACTS_ONCE, Shadow
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.snapshot_referee import SnapshotReferee
 
@@ -195,7 +196,7 @@ class Referees:
             if name in machine.jobs:
                 machine.jobs[name].check()
         if machine.applied_index == len(self.committed):
-            self.keeping.compare(machine, touched)
+            self.keeping.compare(machine, [*touched, *self.shadow.blamed])
         for command, group in groupby(events, key=lambda stamped: stamped.index):
             if command > self._said:
                 self._on_first_said(peer, command, list(group))

@@ -103,13 +103,17 @@ class Lives:
                 self.crash(peer.number, power_lost=True)
             case Refused():
                 upgrade_stopped(self, peer)
-            case Damaged() if peer.is_rotten:
-                self._on_damaged(peer)
+            case Damaged() if peer.is_rotten:  # what is left of it the next start will say
+                self.happened["stopped by damage"] += 1
+                self.referees.on_crash(peer)
+                self._end(peer, power_lost=False)
             case _:
                 raise error
 
-    def _on_damaged(self, peer: SimPeer) -> None:
-        """It stops and says so; whoever runs it gives it an empty disk."""
+    def _on_damaged(self, peer: SimPeer, error: Damaged) -> None:
+        """It can't start, and says so; whoever runs it gives it an empty disk."""
+        if not peer.is_rotten:
+            raise error
         self.happened["damage found"] += 1
         self.referees.on_crash(peer)
         self._lose_disk(peer)
@@ -142,7 +146,9 @@ class Lives:
                 peer.disk.steps_left = self.rng.randrange(1, START_STEPS_MAX)
             try:
                 peer.boot()
-            except (OSError, PowerLostError, Damaged, Refused) as error:
+            except Damaged as error:
+                self._on_damaged(peer, error)
+            except (OSError, PowerLostError, Refused) as error:
                 self.happened["crashed while starting"] += not isinstance(error, Refused)
                 self._end_by(peer, error)
             else:

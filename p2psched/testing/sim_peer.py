@@ -59,6 +59,7 @@ from p2psched.testing.sim_items import (
 )
 from p2psched.testing.sim_joining import Joining
 from p2psched.testing.sim_keeper import KEEPER_TAG, SimKeeper
+from p2psched.testing.sim_reads import Reads
 from p2psched.testing.sim_saves import Saves
 from p2psched.testing.sim_space import SimSpace
 from p2psched.testing.sim_world import Founding, World
@@ -143,7 +144,7 @@ class SimPeer:
         self._turn_is_due = False
         self._joining = Joining(self, world)
         self._keeper = SimKeeper(self, world)
-        self._reads: list[tuple[int, int]] = []  # index to apply first, tag
+        self.reads = Reads(self, world)
         self.leaving = False
         self.last_batch = 0  # that it handed to its executor before it was leaving
         self.commit_seen = 0  # how far the referees have looked at this process
@@ -352,34 +353,19 @@ class SimPeer:
                 case raft.Deliver(batches=batches):
                     self.saves.before(batches)
                     self.decide(sched.Applied(self.now_ms, batches))
-                    self.answer_reads()
+                    self.reads.answer()
                 case raft.SendForward(to=to, forward=forward):
                     self._world.send(self, to, encode_wire(forward))
                 case raft.CoordinatorIs(coordinator=coordinator, is_self=is_self):
                     self.decide(sched.CoordinatorChanged(self.now_ms, coordinator, is_self))
                 case raft.ReadAnswered(tag=tag, index=index):
-                    self._on_read(tag, index)
+                    self.reads.on_index(tag, index)
                 case MembershipChanged():
                     pass
 
     def decide(self, event: sched.SchedulerEvent) -> None:
         """One step of the scheduler, with what follows from it."""
         self._decide(self.scheduler.step(event))
-
-    def _on_read(self, tag: int, index: int | None) -> None:
-        if index is None:
-            self._world.on_read(tag, None)
-            return
-        self._reads.append((index, tag))
-        self.answer_reads()
-
-    def answer_reads(self) -> None:
-        """Those whose index is applied; the others wait."""
-        applied = self.scheduler.machine.applied_index
-        ready = [read for read in self._reads if read[0] <= applied]
-        self._reads = [read for read in self._reads if read[0] > applied]
-        for index, tag in ready:
-            self._world.on_read(tag, index)
 
     def _decide(self, effects: list[sched.SchedulerEffect]) -> None:
         for effect in effects:

@@ -90,7 +90,7 @@ class Saves:
                 self._send_piece(effect)
             case Installed(snapshot=snapshot):
                 self.restore(snapshot, log.snapshots.read(snapshot.index)[1], None)
-                self._peer.answer_reads()
+                self._peer.reads.answer()
             case Compact():
                 with self.power_may_go(chance=True):
                     log.compact()

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from p2psched.core.raft.progress import Compaction
 from p2psched.model.raft import HardState
 from p2psched.model.taskset import TaskSet
 from p2psched.store.log import LogStore
@@ -13,6 +14,7 @@ from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_executor import sim_job
 from p2psched.testing.sim_rot import damage
+from p2psched.testing.sim_world import Snapshots
 from tests.sim.test_cluster import TEN, run_until_led
 
 
@@ -53,6 +55,26 @@ def test_a_damaged_log_is_found_at_the_next_start_and_its_peer_votes_no_more() -
     cluster.run_until(lambda: peer.alive and peer.id != before, within_ms=5_000)
     assert cluster.happened["damage found"] == 1
     finish(cluster)
+
+
+@pytest.mark.parametrize("piece", [200, 1 << 20])
+def test_a_leader_with_a_damaged_snapshot_does_not_send_it_for_ever(piece: int) -> None:
+    cluster = SimCluster(seed=5, peers=3, snapshots=Snapshots(5, Compaction(0, 0, 0, piece)))
+    leader = run_until_led(cluster)
+    late = next(peer for peer in cluster.peers if peer is not leader)
+    cluster.kill(late.number)
+    for _ in range(6):
+        cluster.submit(sim_job(TEN, mean_us=1_000))
+        cluster.run_for(500)
+    cluster.run_for(6_000)
+    cluster.snapshots = Snapshots()  # no newer one puts it right
+    name = max(name for name in leader.disk.names() if name.startswith("snapshot"))
+    leader.disk.flip_bit(name, 8 * leader.disk.durable_bytes(name)[0] - 20)
+    leader.is_rotten = True
+    cluster.start(late.number)
+    cluster.run_until(lambda: late.scheduler.machine.applied_index > 20, within_ms=20_000)
+    finish(cluster)
+    assert cluster.happened["stopped by damage"] == 1
 
 
 def test_a_machine_that_slept_finds_its_clock_ahead_and_its_messages_lost() -> None:

@@ -24,7 +24,8 @@ def seeds_until_caught(mutant: Mutant) -> tuple[int, str]:
             try:
                 simulate(seed, options)
             except SimulationError as exc:
-                return seed + 1, str(exc).splitlines()[0]
+                if mutant.broken in exc.why:  # else it shows in another way, too
+                    return seed + 1, exc.why
     return SEEDS_MAX, "nothing"
 
 
