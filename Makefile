@@ -60,7 +60,7 @@ test-long: $(DEV) ## Run the tests that take minutes, and the properties on new 
 	HYPOTHESIS_PROFILE=long $(PY) -m pytest -q -n $(JOBS) tests/model
 
 sim: $(DEV) ## Simulate clusters under faults (SEEDS=1000)
-	$(PY) -m p2psched.testing.run --seeds $(SEEDS)
+	$(VENV)/bin/p2psched sim run --seeds $(SEEDS) --jobs $(JOBS)
 
 bench: $(DEV) ## Measure (BENCH_ARGS="--only NAME --repeat N --no-record")
 	$(PY) -m bench.run $(BENCH_ARGS)

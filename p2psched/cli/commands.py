@@ -16,6 +16,7 @@ from p2psched.cli import (
     ledger,
     logs,
     results,
+    sim,
     start,
     stop,
     submit,
@@ -48,6 +49,9 @@ app: Final = typer.Typer(
     epilog=EXIT_CODES,
 )
 job_app: Final = typer.Typer(
+    context_settings=_SETTINGS, rich_markup_mode=None, invoke_without_command=True
+)
+sim_app: Final = typer.Typer(
     context_settings=_SETTINGS, rich_markup_mode=None, invoke_without_command=True
 )
 
@@ -90,6 +94,12 @@ def ledger_group(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+@sim_app.callback()
+def simulation(context: typer.Context) -> None:
+    """Simulate clusters under faults, and see a failure again."""
+    _help_if_alone(context)
+
+
 def _help_if_alone(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         write_line(context.get_help())
@@ -108,6 +118,7 @@ app.command("status", epilog=cluster.STATUS_EXAMPLES)(cluster.status)
 app.command("stop", epilog=stop.EXAMPLES)(stop.stop)
 app.add_typer(ledger_app, name="ledger")
 app.command("demo")(demo)
+app.add_typer(sim_app, name="sim")
 
 ledger_app.command("verify", epilog=ledger.VERIFY_EXAMPLES)(ledger.verify_ledger)
 
@@ -122,3 +133,7 @@ job_app.command("retry", epilog=keep.RETRY_EXAMPLES)(keep.retry)
 job_app.command("rm", epilog=keep.RM_EXAMPLES)(keep.rm)
 job_app.command("pin", epilog=keep.PIN_EXAMPLES)(keep.pin)
 job_app.command("unpin", epilog=keep.UNPIN_EXAMPLES)(keep.unpin)
+
+sim_app.command("run", epilog=sim.RUN_EXAMPLES)(sim.run)
+sim_app.command("replay", epilog=sim.REPLAY_EXAMPLES)(sim.replay)
+sim_app.command("shrink", epilog=sim.SHRINK_EXAMPLES)(sim.shrink)

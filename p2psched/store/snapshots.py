@@ -96,6 +96,7 @@ class SnapshotFiles:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self._incoming: AppendFile | None = None
+        self._gone_on = 0  # the snapshot of which pieces behind the first were read
         self.written_bytes = 0  # by this process
 
     def indices(self) -> list[int]:
@@ -114,12 +115,21 @@ class SnapshotFiles:
         return decode_file(name, self._disk.read(name))
 
     def read_piece(self, snapshot: Snapshot, offset: int, size: int) -> bytes | None:
-        """Bytes of the state, or None if this very snapshot is not there any more."""
+        """Bytes of the state, or None if this very snapshot is not there any more.
+
+        Raises Damaged, where whoever takes the pieces begins anew because they didn't fit the
+        digest: sent once more they never would. Looking before is too dear where they do."""
         head = encode_head(snapshot)
         name = snapshot_name(snapshot.index)
         try:
             if self._disk.read_part(name, 0, len(head)) != head:
+                self.read(snapshot.index)  # another one, or not sound
                 return None
+            if offset == 0 and (size == snapshot.size or self._gone_on == snapshot.index):
+                self._gone_on = 0
+                self.read(snapshot.index)
+            elif offset:
+                self._gone_on = snapshot.index
             return self._disk.read_part(name, len(head) + offset, size)
         except FileNotFoundError:
             return None

@@ -30,7 +30,7 @@ class KeepReferee:
 
     def __init__(self, shadow: Shadow) -> None:
         self._shadow = shadow
-        self.disks: Mapping[PeerId, Mapping[bytes, bool]] = {}
+        self.disks: dict[PeerId, Mapping[bytes, bool]] = {}
 
     def on_committed(self, command: Command, stamp_ms: int) -> None:
         """Before the shadow applies it."""
@@ -97,14 +97,16 @@ class KeepReferee:
 def _view(job: Job) -> object:
     blobs = {name: (blob.ref.digest, blob.holders) for name, blob in job.blobs.items()}
     ended_ms = job.ended_ms if job.ended else None
-    return set(job.succeeded), set(job.failed), set(job.lost), blobs, job.pinned, ended_ms
+    killed = {index: peers for index, peers in job.killed.items() if peers and not job.ended}
+    return set(job.succeeded), set(job.failed), set(job.lost), blobs, job.pinned, ended_ms, killed
 
 
 def _twin_view(twin: ShadowJob) -> object:
     blobs = {name: (digest, tuple(sorted(held))) for name, (digest, held) in twin.blobs.items()}
     ended_ms = twin.ended_ms if twin.state != "running" else None
     succeeded = set(twin.causes) - twin.failed
-    return succeeded, twin.failed, twin.lost, blobs, twin.pinned, ended_ms
+    killed = {i: peers for i, peers in twin.killed.items() if peers and ended_ms is None}
+    return succeeded, twin.failed, twin.lost, blobs, twin.pinned, ended_ms, killed
 
 
 def _differ(job: Job, twin: ShadowJob) -> str:

@@ -38,10 +38,13 @@ from p2psched.model.raft import (
     VoteReply,
     VoteRequest,
 )
+from p2psched.testing.disk_referee import DiskReferee
+from p2psched.testing.facts import Fact, facts_of
 from p2psched.testing.keep_referee import KeepReferee
+from p2psched.testing.member_referee import MemberReferee
 from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
-from p2psched.testing.shadow import ACTS_ONCE, Fact, Shadow, facts_of
+from p2psched.testing.shadow import ACTS_ONCE, Shadow
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.snapshot_referee import SnapshotReferee
 
@@ -84,6 +87,8 @@ class Referees:
         self._begun: dict[tuple[JobId, int, int, int], int] = {}  # with grant, attempt -> peer
         self._lost_us: dict[tuple[JobId, int], int] = {}
         self._once: list[tuple[int, Envelope]] = []  # with the entry that brought it
+        self.disks = DiskReferee()
+        self.members = MemberReferee()
         self.keeping = KeepReferee(self.shadow)
         self.poison = PoisonReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
@@ -95,9 +100,15 @@ class Referees:
         if raft.is_leader and raft.term != peer.term_led:
             peer.term_led = raft.term
             self._on_leader(peer)
+        self.members.look_at(peer)
         if raft.commit > peer.commit_seen:
             start, peer.commit_seen = peer.commit_seen + 1, raft.commit
             demand(raft.commit <= raft.last_index, "P4", f"{peer.number} commits what it lacks")
+            demand(
+                not raft.is_leader or raft.term_at(raft.commit) == raft.term,
+                "P4",
+                f"peer {peer.number} leads term {raft.term} and commits up to an older one's entry",
+            )
             if raft.base_index >= start:  # what a snapshot stands for: see `snapshots`, too
                 self._on_base(peer)
                 start = raft.base_index + 1
@@ -185,7 +196,7 @@ class Referees:
             if name in machine.jobs:
                 machine.jobs[name].check()
         if machine.applied_index == len(self.committed):
-            self.keeping.compare(machine, touched)
+            self.keeping.compare(machine, [*touched, *self.shadow.blamed])
         for command, group in groupby(events, key=lambda stamped: stamped.index):
             if command > self._said:
                 self._on_first_said(peer, command, list(group))

@@ -1,23 +1,39 @@
-"""Run many seeds: `python -m p2psched.testing.run --seeds 1000`.
+"""Run many seeds in several processes, and sum up what happened.
 
-Prints each failure with its replay line, then what really happened over all seeds; a fault that
-never happened was not tested. Exit code 1 if a seed failed.
+A failure carries the line that shows it again. What really happened is counted over all seeds: a
+fault that never happened was not tested.
 """
 
 from __future__ import annotations
 
-import argparse
+import signal
 import statistics
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
+from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimulationError
-from p2psched.testing.simulate import EVENTS, Options, Report, simulate
+from p2psched.testing.simulate import Options, Report, replay_line, simulate
+
+SEEDS_AT_ONCE: Final = 4  # that a process takes: few, so that news come often
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A seed in which a promise broke."""
+
+    seed: int
+    why: str
+    text: str  # with the last events
+    replay: str
+    faults: Faults
+    peers: int
+    events: int  # until it broke
+    virtual_ms: int
 
 
 @dataclass(slots=True)
@@ -27,26 +43,30 @@ class Summary:
     seeds: int = 0
     events: int = 0
     virtual_ms: int = 0
-    failures: int = 0
+    failures: list[Failure] = field(default_factory=list)
     happened: Counter[str] = field(default_factory=Counter)
     regrant_ms: list[int] = field(default_factory=list)
     peace_ms: list[int] = field(default_factory=list)
 
-    def add(self, report: Report) -> None:
-        self.events += report.events
-        self.virtual_ms += report.virtual_ms
-        self.happened += report.happened
-        self.regrant_ms += report.regrant_ms
-        self.peace_ms.append(report.peace_ms)
+    def add(self, result: Report | Failure) -> None:
+        self.seeds += 1
+        self.events += result.events
+        self.virtual_ms += result.virtual_ms
+        if isinstance(result, Failure):
+            self.failures.append(result)
+            return
+        self.happened += result.happened
+        self.regrant_ms += result.regrant_ms
+        self.peace_ms.append(result.peace_ms)
 
     def lines(self, seconds: float) -> Iterator[str]:
         yield (
-            f"{self.seeds} seeds, {self.failures} failed, {seconds:.1f} s: "
+            f"{self.seeds} seeds, {len(self.failures)} failed, {seconds:.1f} s: "
             f"{self.seeds / seconds:.1f} seeds/s, {self.events / seconds:,.0f} events/s, "
             f"{self.virtual_ms / 1000 / seconds:.0f} x real time"
         )
-        for what, count in sorted(self.happened.items()):
-            yield f"  {what:24} {count:>10,}"
+        for what, number in sorted(self.happened.items()):
+            yield f"  {what:24} {number:>10,}"
         for what, values in (
             ("owner lost to next grant", self.regrant_ms),
             ("peace to all jobs ended", self.peace_ms),
@@ -61,58 +81,32 @@ def _quantiles(values: list[int]) -> str:
     return f"p50 {cuts[49]:.0f} ms, p99 {cuts[98]:.0f} ms, max {max(values)} ms, n {len(values)}"
 
 
-def run_seed(seed: int, options: Options) -> Report | str:
+def run_seed(seed: int, options: Options) -> Report | Failure:
     """The report of a seed, or why it failed."""
     try:
         return simulate(seed, options)
     except SimulationError as exc:
-        return str(exc)
+        return Failure(
+            seed=seed,
+            why=exc.why,
+            text=str(exc),
+            replay=replay_line(seed, options),
+            faults=exc.faults,
+            peers=exc.peers,
+            events=exc.events,
+            virtual_ms=exc.virtual_us // 1000,
+        )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    asked = _parser().parse_args(arguments)
-    peers = None if asked.peers == "drawn" else int(asked.peers)
-    options = Options(peers=peers, events=asked.events)
-    seeds = range(asked.start, asked.start + asked.seeds)
-    if asked.seed is not None:
-        seeds = range(asked.seed, asked.seed + 1)
-    summary = Summary(seeds=len(seeds))
-    began = time.perf_counter()
-    for seed, result in zip(seeds, _results(seeds, options, asked.jobs), strict=True):
-        if isinstance(result, str):
-            summary.failures += 1
-            sys.stdout.write(f"seed {seed} failed: {result}\n")
-            continue
-        summary.add(result)
-        if asked.verbose:
-            sys.stdout.write(
-                f"seed {seed}: {result.peers} peers, {result.events} events, "
-                f"{result.virtual_ms / 1000:.1f} s, trace {result.trace:08x}\n"
-            )
-    for line in summary.lines(time.perf_counter() - began):
-        sys.stdout.write(f"{line}\n")
-    return 1 if summary.failures else 0
-
-
-def _results(seeds: range, options: Options, jobs: int) -> Iterator[Report | str]:
+def run_seeds(seeds: Sequence[int], options: Options, jobs: int = 1) -> Iterator[Report | Failure]:
+    """In order of the seeds, each as soon as it and those before it are done."""
     if jobs == 1 or len(seeds) == 1:
         yield from (run_seed(seed, options) for seed in seeds)
         return
-    with ProcessPoolExecutor(max_workers=jobs) as pool:
-        yield from pool.map(partial(run_seed, options=options), seeds, chunksize=8)
+    with ProcessPoolExecutor(max_workers=jobs, initializer=_leave_interrupts) as pool:
+        yield from pool.map(partial(run_seed, options=options), seeds, chunksize=SEEDS_AT_ONCE)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m p2psched.testing.run", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=100, help="how many")
-    parser.add_argument("--from", dest="start", type=int, default=0, help="the first seed")
-    parser.add_argument("--seed", type=int, help="this one only")
-    parser.add_argument("--peers", default="drawn", help="3, 5, or drawn for each seed")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--events", type=int, default=EVENTS, help="while faults last")
-    parser.add_argument("--verbose", action="store_true", help="a line for each seed")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _leave_interrupts() -> None:
+    """Ctrl-C is for whoever started the processes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -14,29 +14,18 @@ from p2psched.model.commands import (
     Cancel,
     Command,
     Complete,
-    Event,
     Forget,
-    Granted,
     Held,
-    JobAdded,
-    JobEnded,
-    JobForgotten,
-    JobReopened,
     PeerDown,
     PeerUp,
     Pin,
     Place,
-    Recorded,
-    ResultRefused,
-    ResultsLost,
-    Retried,
     Retry,
-    Revoked,
-    Stamped,
     SubmitJob,
 )
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
+from p2psched.testing.facts import Fact
 
 WAITING: Final = 0  # grants are 1 and more
 ENDED: Final = -1
@@ -47,7 +36,6 @@ _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = Place | Cancel | Forget | Pin | Retry | Held  # whoever proposes it again
 
-Fact = tuple[str, str, int, str]  # what, job, task (-1: the job), grant or cause
 BlobName = tuple[int, str]  # task, name
 
 
@@ -105,6 +93,7 @@ class Shadow:
         self.stamp_ms = 0
         self.counts: Counter[str] = Counter()  # of facts, by what they say
         self.away: dict[PeerId, Away] = {}  # peers that are down
+        self.blamed: dict[JobId, None] = {}  # jobs with tasks whose owners died alone with them
         self._taken: set[tuple[PeerId, int]] = set()  # of `ACTS_ONCE`, applied before
 
     def apply(
@@ -286,7 +275,7 @@ class Shadow:
         job.deaths[index] += died
         if died and away.owned == [(name, index)]:
             away.blamed = name, index
-            killed = job.killed.setdefault(index, [])
+            killed, self.blamed[name] = job.killed.setdefault(index, []), None
             killed.append(peer)
             if len(killed) == KILLS:
                 job.causes[index] = Cause.PEER_LOST
@@ -360,41 +349,3 @@ class Shadow:
                 holders.discard(command.peer)
         for index in sorted(job.lost - lost):
             self._say("lost", command.job, index)
-
-
-def facts_of(events: list[Stamped]) -> list[Fact]:
-    """What a machine said of one command, in the words of the shadow."""
-    facts: list[Fact] = []
-    for stamped in events:
-        event = stamped.event
-        match event:
-            case JobAdded(job=job):
-                facts.append(("added", job, -1, ""))
-            case Granted(job=job, grant=grant):
-                facts += [("granted", job, index, str(grant)) for index in event.tasks]
-            case Revoked(job=job, grant=grant):
-                facts += [("revoked", job, index, str(grant)) for index in event.tasks]
-            case Recorded(job=job, grant=grant, segment=segment):
-                detail = f"{grant} {segment.cause}"
-                facts += [("recorded", job, index, detail) for index in segment.tasks]
-            case Retried(job=job, grant=grant):
-                facts += [("retried", job, index, str(grant)) for index in event.segment.tasks]
-            case ResultRefused(job=job, grant=grant):
-                facts += [("refused", job, index, str(grant)) for index in event.tasks]
-            case JobEnded(job=job, state=state):
-                facts.append(("ended", job, -1, str(state)))
-            case _:
-                facts += _facts_of_keeping(event)
-    return sorted(facts)
-
-
-def _facts_of_keeping(event: Event) -> list[Fact]:
-    match event:
-        case JobForgotten(job=job):
-            return [("forgotten", job, -1, "")]
-        case JobReopened(job=job, tasks=tasks):
-            return [("reopened", job, index, "") for index in tasks]
-        case ResultsLost(job=job, tasks=tasks):
-            return [("lost", job, index, "") for index in tasks]
-        case _:
-            return []

@@ -25,7 +25,7 @@ from typing import Final
 
 from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Cancel, Command, Outcome, Stamped, SubmitJob
-from p2psched.model.errors import Refused
+from p2psched.model.errors import Damaged, Refused
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.job import JobSpec
@@ -35,28 +35,35 @@ from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
 from p2psched.testing.sim_executor import KilledByTaskError
 from p2psched.testing.sim_items import Arrived, Item
-from p2psched.testing.sim_leading import leave, says_hand_over
-from p2psched.testing.sim_levels import upgrade_stopped
+from p2psched.testing.sim_leading import says_hand_over
+from p2psched.testing.sim_lives import Act, Lives
 from p2psched.testing.sim_net import SimNetwork
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Damage, PowerLostError, Snapshots, founding_of
 
 LAST_EVENTS: Final = 30  # shown when something fails
-BACKLOG_MAX: Final = 5_000  # of a paused peer; further messages to it are lost
+EVENT_CHARS_MAX: Final = 300
 SLOW_SYNC_US: Final = 2_000
 CLUSTER: Final = -1  # events of the cluster itself, in place of a peer's number
 ANY_PROCESS: Final = -1  # messages reach whatever process is there
 _TRACE: Final = struct.Struct("<qhI")
 
-Act = Callable[[], None]
 Event = tuple[int, int, int, int, Item | Act]  # at, order, peer, process, what
 
 
 class SimulationError(AssertionError):
     """A promise was broken, or a core failed. The message says how to see it again."""
 
+    def __init__(self, why: str, text: str, cluster: SimCluster) -> None:
+        super().__init__(text)
+        self.why = why
+        self.faults = cluster.faults_drawn
+        self.peers = cluster.size
+        self.events = cluster.events
+        self.virtual_us = cluster.now_us
 
-class SimCluster:
+
+class SimCluster(Lives):
     """Peers 0..peers-1 and the world around them."""
 
     def __init__(
@@ -72,10 +79,12 @@ class SimCluster:
         segment_bytes: int = 1 << 16,
         snapshots: Snapshots | None = None,
         replay: str = "",
+        last: int = LAST_EVENTS,
     ) -> None:
         """`formed`: all peers are voters from the start; else peer 0 founds the cluster and the
         others join it. `slots` and `votes` (wants to be a voter) are dealt out in turn. `replay` is
-        shown when the run fails."""
+        shown when the run fails, and the `last` events."""
+        super().__init__()
         self.rng = random.Random(seed)
         self.seed = seed
         self.size = peers
@@ -86,13 +95,16 @@ class SimCluster:
         self.trace = 0  # checksum over all events: equal traces are equal runs
         self.happened: Counter[str] = Counter()
         self.referees = Referees()
-        self.network = SimNetwork(peers, random.Random(self.rng.getrandbits(64)), self.happened)
+        self.disks = self.referees.disks
+        self.network = SimNetwork(
+            peers, random.Random(self.rng.getrandbits(64)), self.happened, self._carry
+        )
+        self.network.stale = self.faults.stale
         self._replay = replay
         self._heap: list[Event] = []
         self._order = 0
-        self._last: deque[Event] = deque(maxlen=LAST_EVENTS)
+        self._last: deque[Event] = deque(maxlen=last)
         self.callers = Callers(self)
-        self._down: set[int] = set()  # peers that stay down until `start`
         members = [
             Member(PeerId(new_id(self.rng)), f"peer-{i}", f"10.0.0.{i}:1", votes[i % len(votes)])
             for i in range(peers)
@@ -109,7 +121,7 @@ class SimCluster:
             )
             for number, member in enumerate(members)
         ]
-        self._by_id = {peer.id: peer for peer in self.peers}
+        self._by_id |= {peer.id: peer for peer in self.peers}
         self.referees.keeping.disks = {peer.id: peer.blobs for peer in self.peers}
         for peer in self.peers:
             self.after(self.rng.randrange(1, 50), self._starter(peer))
@@ -151,35 +163,23 @@ class SimCluster:
                 if not peer.alive or process not in (ANY_PROCESS, peer.process):
                     return
                 if peer.paused:
-                    if len(peer.backlog) < BACKLOG_MAX or not isinstance(what, Arrived):
-                        peer.backlog.append(what)
+                    self._while_asleep(peer, what)
                     return
                 self._last.append(event)
-                self._take(peer, what)
+                self._perform(peer, what)
         except SimulationError:
             raise
         except Exception as exc:
             raise self._failure(f"{type(exc).__name__}: {exc}") from exc
 
-    def _take(self, peer: SimPeer, item: Item) -> None:
+    def _perform(self, peer: SimPeer, item: Item) -> None:
         self.events += 1
         mark = zlib.crc32(item.data) if isinstance(item, Arrived) else len(type(item).__name__)
         self.trace = zlib.crc32(_TRACE.pack(self.now_us, peer.number, mark), self.trace)
         try:
             peer.take(item)
-        except PowerLostError:
-            self.happened["crashed at the disk"] += 1
-            self.referees.look_at(peer)  # what it said before it crashed, it said
-            self.crash(peer.number)
-        except KilledByTaskError:
-            self.happened["killed by a task"] += 1
-            self.referees.on_crash(peer)
-            self._end(peer, power_lost=False)
-        except Refused:
-            upgrade_stopped(self, peer)
-        except OSError:
-            self.happened["stopped by its disk"] += 1
-            self.crash(peer.number, power_lost=True)
+        except (PowerLostError, KilledByTaskError, OSError, Damaged, Refused) as error:
+            self._end_by(peer, error)
         else:
             self.referees.look_at(peer)
 
@@ -194,108 +194,25 @@ class SimCluster:
             f"at {self.now_us / 1e6:.6f} s of virtual time",
             str(self.faults_drawn) + ("" if self.faults is self.faults_drawn else ", healed since"),
             f"the last {len(self._last)} events:",
-        ]
-        lines += [
-            f"  {at / 1e6:.6f} peer {number}: {what!r}"[:300]
-            for at, _, number, _, what in self._last
+            *self.last_events(),
         ]
         if self._replay:
             lines.append(f"again: {self._replay}")
-        return SimulationError("\n".join(lines))
+        return SimulationError(why, "\n".join(lines), self)
 
-    # --- what goes wrong ---
-
-    def crash(self, number: int, *, power_lost: bool | None = None) -> None:
-        """End a process at once; it starts again by itself. `power_lost` None: drawn."""
-        peer = self.peers[number]
-        if not peer.alive:
-            return
-        if power_lost is None:
-            power_lost = self.rng.random() < self.faults.power_loss
-        self.happened["power lost" if power_lost else "killed"] += 1
-        self.referees.on_crash(peer)
-        self._end(peer, power_lost=power_lost)
-
-    def _end(self, peer: SimPeer, *, power_lost: bool) -> None:
-        peer.die(power_lost=power_lost)
-        share = self.rng.random() ** 2  # more often soon than late
-        self.after(1 + share * self.faults.restart_ms_max, self._starter(peer))
-
-    def kill(self, number: int) -> None:
-        """Crash a process that stays away until `start`."""
-        self._down.add(number)
-        self.crash(number, power_lost=False)
-
-    def start(self, number: int) -> None:
-        """Start a peer that is down."""
-        self._down.discard(number)
-        self.after(1, self._starter(self.peers[number]))
-
-    def leave(self, number: int) -> None:
-        """Stop a process cleanly: it gives back its tasks and its lead first, if it can, and starts
-        again by itself unless it was killed before."""
-        peer = self.peers[number]
-        if not peer.alive or peer.paused or peer.leaving:
-            return
-        leave(self, peer, lambda: self._end(peer, power_lost=False))
-
-    def _starter(self, peer: SimPeer) -> Act:
-        def start() -> None:
-            if peer.alive or peer.number in self._down:
-                return
-            if self.crashes_here(self.faults.crash_starting):
-                peer.disk.steps_left = self.rng.randrange(1, 12)
-            try:
-                peer.boot()
-            except Refused:
-                upgrade_stopped(self, peer)
-            except (OSError, PowerLostError):
-                self.happened["crashed while starting"] += 1
-                self.crash(peer.number, power_lost=True)
-            else:
-                peer.disk.steps_left = None
-                self.referees.look_at(peer)
-
-        return start
-
-    def crashes_here(self, share: float) -> bool:
-        """Draw one chance of a crash; never beyond `Faults.crashes_max` crashes in all."""
-        if not share or self.rng.random() >= share:
-            return False
-        return self.happened["power lost"] + self.happened["killed"] < self.faults.crashes_max
-
-    def pause(self, number: int, duration_ms: int) -> None:
-        """Stop a process as SIGSTOP does: what comes meanwhile waits, then comes at once."""
-        peer = self.peers[number]
-        if not peer.alive or peer.paused:
-            return
-        self.happened["paused"] += 1
-        peer.paused = True
-        process = peer.process
-        self.after(duration_ms, lambda: self.resume(number) if peer.process == process else None)
-
-    def resume(self, number: int) -> None:
-        peer = self.peers[number]
-        if not peer.paused:
-            return
-        peer.paused = False
-        backlog, peer.backlog = peer.backlog, []
-        if self.rng.random() < 0.5:  # a loop may look at its timers before its sockets
-            backlog.sort(key=lambda item: isinstance(item, Arrived))
-        process = peer.process
-        for item in backlog:
-            if peer.process == process:
-                self._take(peer, item)
+    def last_events(self) -> list[str]:
+        """One line for each."""
+        return [
+            f"  {at / 1e6:.6f} peer {number}: {what!r}"[:EVENT_CHARS_MAX]
+            for at, _, number, _, what in self._last
+        ]
 
     def heal(self) -> None:
         """From now on nothing goes wrong any more, and every peer is up."""
         self.faults = Faults()
+        self.network.stale = 0.0
         self.network.heal()
-        self._down.clear()
-        for peer in self.peers:
-            peer.slow_sync_us = 0
-            self.resume(peer.number)
-            self.after(1, self._starter(peer))
+        self.heal_peers()
 
     def check_end(self) -> None:
         """Demand what must hold when all is done: everybody knows the same, nothing is lost."""
@@ -338,11 +255,13 @@ class SimCluster:
         self._push(delay_us, peer.number, peer.process, item)
 
     def send(self, sender: SimPeer, to: PeerId, data: bytes) -> None:
-        number = self._by_id[to].number
-        arrived = Arrived(sender.id, data)
-        delays = self.network.delays_us(sender.number, number, self.now_us, self.faults)
-        for delay_us in delays:
-            self._push(delay_us, number, ANY_PROCESS, arrived)
+        taker = self._by_id.get(to)
+        if taker is not None:  # else its disk is gone, and nobody answers to that id
+            self.network.send(sender.number, taker.number, Arrived(sender.id, data, to))
+
+    def _carry(self, sender: int, to: int, arrived: Arrived) -> None:
+        for delay_us in self.network.delays_us(sender, to, self.now_us, self.faults):
+            self._push(delay_us, to, ANY_PROCESS, arrived)
 
     def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None:
         self.happened["vote asked by hand-over"] += says_hand_over(message)
@@ -352,7 +271,9 @@ class SimCluster:
         return self.rng.choice([other.id for other in self.peers if other is not peer])
 
     def carry_blob(self, giver: PeerId, taker: PeerId, digest: bytes) -> bool:
-        one, other = self._by_id[giver], self._by_id[taker]
+        one, other = self._by_id.get(giver), self._by_id.get(taker)
+        if one is None or other is None:
+            return False
         there = all(peer.alive and not peer.paused for peer in (one, other))
         answers = self.network.answers(one.number, other.number, self.faults)
         carried = there and answers and one.blobs.get(digest, False)

@@ -7,7 +7,7 @@ An answer reaches whoever asked at most once, and never after they gave up.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from p2psched.model.commands import Command, Outcome, Rejected
@@ -27,7 +27,7 @@ class Hall(Protocol):
     """Where callers meet peers."""
 
     rng: random.Random
-    peers: Sequence[SimPeer]
+    peers: list[SimPeer]
 
     def after(self, delay_ms: float, act: Callable[[], None]) -> None: ...
 

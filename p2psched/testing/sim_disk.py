@@ -31,15 +31,18 @@ SECTOR_BYTES: Final = 512
 class _Inode:
     """The bytes of one file, and how much of them would survive a loss of power."""
 
-    __slots__ = ("cut_off", "data", "doubtful", "durable_len")
+    __slots__ = ("cut_off", "data", "doubtful", "durable_len", "settled_len")
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.durable_len = 0
+        self.settled_len = 0  # durable before what was synced last
         self.cut_off = b""  # durable bytes behind `data` that an unsynced truncation removed
         self.doubtful: list[tuple[int, int]] = []  # ranges (start, end) whose sync failed
 
     def synced(self) -> None:
+        if self.durable_len < len(self.data):
+            self.settled_len = self.durable_len
         self.durable_len = len(self.data)
         self.cut_off = b""
 
@@ -53,6 +56,7 @@ class _Inode:
         if size < self.durable_len:
             self.cut_off = bytes(self.data[size : self.durable_len]) + self.cut_off
             self.durable_len = size
+        self.settled_len = min(self.settled_len, size)
         del self.data[size:]
         self.doubtful = [(a, min(b, size)) for a, b in self.doubtful if a < size]
 
@@ -60,6 +64,7 @@ class _Inode:
         twin = _Inode()
         twin.data = bytearray(self.data)
         twin.durable_len = self.durable_len
+        twin.settled_len = self.settled_len
         twin.cut_off = self.cut_off
         twin.doubtful = list(self.doubtful)
         return twin
@@ -108,6 +113,7 @@ class SimDisk:
 
     `fail_next_sync`: the next sync of a file raises EIO, once; the bytes are in doubt from then on.
     `free_bytes`: room left, None for no limit; a write beyond it stores what fits, then ENOSPC.
+    `fail_next_read`: the next read of a file raises EIO, once.
     `short_write`: the next write stores at most this many bytes, then raises EIO, once.
     `steps_left`: elementary steps (write, sync, make, rename, remove, cut, sync of the folder)
     until the power goes, None for never; from then on every call raises until `crash()`.
@@ -118,6 +124,7 @@ class SimDisk:
 
     def __init__(self, rng: random.Random) -> None:
         self.fail_next_sync = False
+        self.fail_next_read = False
         self.free_bytes: int | None = None
         self.short_write: int | None = None
         self.steps_left: int | None = None
@@ -137,11 +144,11 @@ class SimDisk:
         return sorted(self._names)
 
     def read(self, name: str) -> bytes:
-        self._check_power(name)
+        self._check_read(name)
         return bytes(self._inode(name).data)
 
     def read_part(self, name: str, offset: int, size: int) -> bytes:
-        self._check_power(name)
+        self._check_read(name)
         return bytes(self._inode(name).data[offset : offset + size])
 
     def open_append(self, name: str) -> SimAppendFile:
@@ -207,6 +214,7 @@ class SimDisk:
     def kill(self) -> None:
         """The process dies, the machine lives: nothing is lost, nothing more is synced, and
         handles die."""
+        self.fail_next_read = False
         self.epoch += 1
 
     def flip_bit(self, name: str, bit_offset: int) -> None:
@@ -214,6 +222,17 @@ class SimDisk:
         data = self._inode(name).data
         assert 0 <= bit_offset < 8 * len(data), (name, bit_offset, len(data))
         data[bit_offset // 8] ^= 1 << (bit_offset % 8)
+
+    def overwrite(self, name: str, offset: int, data: bytes) -> None:
+        """Put other bytes in the place of those that are there; durable or not as they were."""
+        inode = self._inode(name)
+        assert offset + len(data) <= len(inode.data), (name, offset, len(data))
+        inode.data[offset : offset + len(data)] = data
+
+    def durable_bytes(self, name: str) -> tuple[int, int]:
+        """How many bytes of a file were synced; and how many before what was synced last."""
+        inode = self._inode(name)
+        return inode.durable_len, inode.settled_len
 
     def copy(self, rng: random.Random) -> SimDisk:
         """The same files in the same state on another disk, to look at several crashes of one
@@ -270,6 +289,12 @@ class SimDisk:
         if self.steps_left == 0:
             raise OSError(errno.EIO, "the power is off: call crash()", name)
 
+    def _check_read(self, name: str) -> None:
+        self._check_power(name)
+        if self.fail_next_read:
+            self.fail_next_read = False
+            raise OSError(errno.EIO, "a read failed as asked for", name)
+
     def _step(self, name: str) -> None:
         self._check_power(name)
         if self.steps_left is not None:
@@ -304,6 +329,7 @@ class SimDisk:
         survivor = _Inode()
         survivor.data = data
         survivor.durable_len = len(data)
+        survivor.settled_len = min(inode.settled_len, len(data))
         return survivor
 
 

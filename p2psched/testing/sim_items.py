@@ -26,6 +26,7 @@ class Join(msgspec.Struct, frozen=True, array_like=True, tag=99):
 class Arrived(msgspec.Struct, frozen=True):
     sender: PeerId
     data: bytes
+    to: PeerId
 
 
 class TickDue(msgspec.Struct, frozen=True):
@@ -105,6 +106,10 @@ class SimClock:
 
     def wall_ms(self, world_us: int) -> int:
         return self._wall_ms + world_us // 1000
+
+    def step_wall(self, by_ms: int) -> None:
+        """Somebody sets the clock that people read."""
+        self._wall_ms += by_ms
 
     def delay_us(self, until_ms: int, world_us: int) -> int:
         """From now to `until_ms` of this clock, in world time, rounded up."""

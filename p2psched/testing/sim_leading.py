@@ -12,6 +12,7 @@ from p2psched.testing.sim_items import HandOverHere
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster
+    from p2psched.testing.sim_lives import Lives
     from p2psched.testing.sim_peer import SimPeer
 
 LEAVE_MS_MAX: Final = 2_000  # a peer that is stopped cleanly waits no longer for the ledger
@@ -21,7 +22,7 @@ SLOW_SYNCS_US: Final = (100_000, 300_000, 900_000)
 SLOW_MS_MAX: Final = 10_000
 
 
-def leave(cluster: SimCluster, peer: SimPeer, kill: Callable[[], None]) -> None:
+def leave(cluster: Lives, peer: SimPeer, kill: Callable[[], None]) -> None:
     """Let a peer give back its tasks, then its lead, and `kill` this process sooner or later."""
     process = peer.process
 
@@ -40,7 +41,7 @@ def leave(cluster: SimCluster, peer: SimPeer, kill: Callable[[], None]) -> None:
 
 
 def _when_led(
-    cluster: SimCluster, peer: SimPeer, process: int, until_us: int, then: Callable[[], None]
+    cluster: Lives, peer: SimPeer, process: int, until_us: int, then: Callable[[], None]
 ) -> None:
     """Once another leads whom this process follows, or it was never handed over."""
 
@@ -55,7 +56,7 @@ def _when_led(
     cluster.after(LOOK_MS, look)
 
 
-def hand_over(cluster: SimCluster, peer: SimPeer) -> None:
+def hand_over(cluster: Lives, peer: SimPeer) -> None:
     """Ask a peer to let another lead; nothing happens if it doesn't lead."""
     cluster.bring(1, peer.number, peer.process, HandOverHere())
 

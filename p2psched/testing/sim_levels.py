@@ -10,6 +10,7 @@ from p2psched.core.levels import KNOWN_LEVEL
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster
+    from p2psched.testing.sim_lives import Lives
     from p2psched.testing.sim_peer import SimPeer
 
 NEWER_LEVEL: Final = KNOWN_LEVEL + 1  # of a version that is not written yet
@@ -23,7 +24,7 @@ def upgrade(cluster: SimCluster, peer: SimPeer) -> None:
     cluster.leave(peer.number)
 
 
-def upgrade_stopped(cluster: SimCluster, peer: SimPeer) -> None:
+def upgrade_stopped(cluster: Lives, peer: SimPeer) -> None:
     """A peer has stopped because the ledger uses what its version doesn't know."""
     cluster.happened["stopped by its level"] += 1
     peer.level = NEWER_LEVEL

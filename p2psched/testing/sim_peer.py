@@ -59,10 +59,11 @@ from p2psched.testing.sim_items import (
 )
 from p2psched.testing.sim_joining import Joining
 from p2psched.testing.sim_keeper import KEEPER_TAG, SimKeeper
+from p2psched.testing.sim_reads import Reads
 from p2psched.testing.sim_saves import Saves
 from p2psched.testing.sim_space import SimSpace
-from p2psched.testing.sim_syncs import Syncs
 from p2psched.testing.sim_world import Founding, World
+from p2psched.testing.sim_writes import Writes
 
 CLOCK_US: Final = 100_000  # between two looks of the scheduler at the time
 LATE_FADES: Final = 0.95  # of how late it was before, at each look
@@ -95,18 +96,23 @@ class SimPeer:
         self.level = KNOWN_LEVEL  # of its processes from the next one on
         self.slow_sync_us = 0  # that each sync takes more: a disk that is about to die
         self.process = 0  # counts processes; what belongs to an older one is void
-        self.backlog: list[Item] = []  # of a paused process
+        self.suspended_us: int | None = None  # since when its machine sleeps, if it is that
+        self.backlog: list[tuple[int, Item]] = []  # of a paused process: when it came
         self.is_full = False  # its disk takes no large results
+        self.is_rotten = False  # its disk was damaged since the last start
         self.blobs: dict[bytes, bool] = {}  # ever on its disk, by digest: False if not any more
         self._timing = timing
         self._segment_bytes = segment_bytes
         self._founding = founding
-        self.log: LogStore
         self._reset()
 
     @property
     def id(self) -> PeerId:
         return self.member.peer
+
+    @property
+    def log(self) -> LogStore:
+        return self.writes.log
 
     @property
     def now_ms(self) -> int:
@@ -130,15 +136,15 @@ class SimPeer:
             has_space=lambda: not self.is_full,
         )
         self.space = SimSpace(self)
-        self._syncs = Syncs(self, self._world)
-        self.saves = Saves(self, self._world)
+        self.writes = Writes(self, world)
+        self.saves = Saves(self, world)
         self._looked_ms = 0  # at the time
         self._late_ms = 0.0  # how late it looked lately
         self._tick_at_us = 0
         self._turn_is_due = False
-        self._joining = Joining(self, self._world)
-        self._keeper = SimKeeper(self, self._world)
-        self._reads: list[tuple[int, int]] = []  # index to apply first, tag
+        self._joining = Joining(self, world)
+        self._keeper = SimKeeper(self, world)
+        self.reads = Reads(self, world)
         self.leaving = False
         self.last_batch = 0  # that it handed to its executor before it was leaving
         self.commit_seen = 0  # how far the referees have looked at this process
@@ -166,12 +172,11 @@ class SimPeer:
         self.alive = True
         self._reset()
         incarnation = self.next_incarnation()
-        self.log, recovered = LogStore.open(self.disk, segment_bytes_max=self._segment_bytes)
+        recovered = self.writes.open(self._segment_bytes)
         hard_state, entries = recovered.hard_state, recovered.entries
         if self._founding is not None and not entries and recovered.snapshot is None:
             hard_state, entries = self._founding.hard_state, list(self._founding.entries)
-            self.log.write(hard_state=hard_state, truncate_from=None, entries=entries)
-            self.log.sync()
+            self.writes.found(hard_state, entries)
         info = msgspec.structs.replace(
             self.scheduler.info, incarnation=incarnation, address=self.member.address
         )
@@ -186,6 +191,7 @@ class SimPeer:
     def die(self, *, power_lost: bool) -> None:
         """The process is gone; with `power_lost` unsynced bytes are in doubt, too."""
         self.alive = self.paused = False
+        self.suspended_us = None
         self.process += 1
         self.backlog.clear()
         if power_lost:
@@ -193,6 +199,19 @@ class SimPeer:
         else:
             self.disk.kill()
             self.disk.steps_left = None
+
+    def step_wall_clock(self, by_ms: int) -> None:
+        self._clock.step_wall(by_ms)
+
+    def begin_anew(self, peer: PeerId) -> None:
+        """On an empty disk, as somebody whom nobody knows."""
+        assert not self.alive
+        self.member = msgspec.structs.replace(self.member, peer=peer)
+        self.disk = SimDisk(random.Random(self._world.rng.getrandbits(64)))
+        self.blobs = {}
+        self.is_full = False
+        self.is_rotten = False
+        self._founding = None
 
     def next_incarnation(self) -> int:
         known = INCARNATION_FILE in self.disk.names()
@@ -206,8 +225,9 @@ class SimPeer:
         """One event of the loop."""
         now_ms = self.now_ms
         match item:
-            case Arrived(sender=sender, data=data):
-                self._receive(sender, decode_wire(data), now_ms)
+            case Arrived(sender=sender, data=data, to=to):
+                if to == self.id:  # else it was meant for who was here before
+                    self._receive(sender, decode_wire(data), now_ms)
             case TickDue(at_us=at_us):
                 self._on_tick(at_us, now_ms)
             case SyncEnds() | SaveEnds():
@@ -262,6 +282,13 @@ class SimPeer:
         for event in self.executor.on_due(item):
             self.decide(sched.Executed(now_ms, event))
 
+    def _on_written(self, item: SyncEnds | SaveEnds) -> None:
+        if isinstance(item, SaveEnds):
+            self._perform(self.saves.end(item.snapshot, item.state))
+        else:
+            self._perform(self.writes.end_sync())
+            self.writes.go_on()
+
     def _on_tick(self, at_us: int, now_ms: int) -> None:
         if at_us != self._tick_at_us:
             return  # a timer that was moved forward
@@ -274,7 +301,7 @@ class SimPeer:
         late_ms = now_ms - self._looked_ms - CLOCK_US / 1000 if self._looked_ms else 0
         self._looked_ms, self._late_ms = now_ms, max(late_ms, self._late_ms * LATE_FADES)
         self._perform(self.engine.step(LoopLate(now_ms, self._late_ms)))
-        self._syncs.go_on()
+        self.writes.go_on()
         self._perform(self.space.look())
         self.decide(self.space.clocked(now_ms))
         self._keeper.look(now_ms)
@@ -320,40 +347,25 @@ class SimPeer:
                     self._world.on_said(self, to, message)
                     self._world.send(self, to, encode_wire(message))
                 case Persist():
-                    self._syncs.write(effect)
+                    self.writes.persist(effect)
                 case SendPiece() | Installed() | Compact():
                     self.saves.perform(effect)
                 case raft.Deliver(batches=batches):
                     self.saves.before(batches)
                     self.decide(sched.Applied(self.now_ms, batches))
-                    self.answer_reads()
+                    self.reads.answer()
                 case raft.SendForward(to=to, forward=forward):
                     self._world.send(self, to, encode_wire(forward))
                 case raft.CoordinatorIs(coordinator=coordinator, is_self=is_self):
                     self.decide(sched.CoordinatorChanged(self.now_ms, coordinator, is_self))
                 case raft.ReadAnswered(tag=tag, index=index):
-                    self._on_read(tag, index)
+                    self.reads.on_index(tag, index)
                 case MembershipChanged():
                     pass
 
     def decide(self, event: sched.SchedulerEvent) -> None:
         """One step of the scheduler, with what follows from it."""
         self._decide(self.scheduler.step(event))
-
-    def _on_read(self, tag: int, index: int | None) -> None:
-        if index is None:
-            self._world.on_read(tag, None)
-            return
-        self._reads.append((index, tag))
-        self.answer_reads()
-
-    def answer_reads(self) -> None:
-        """Those whose index is applied; the others wait."""
-        applied = self.scheduler.machine.applied_index
-        ready = [read for read in self._reads if read[0] <= applied]
-        self._reads = [read for read in self._reads if read[0] > applied]
-        for index, tag in ready:
-            self._world.on_read(tag, index)
 
     def _decide(self, effects: list[sched.SchedulerEffect]) -> None:
         for effect in effects:
@@ -376,15 +388,3 @@ class SimPeer:
                     self._world.on_answered(self, tag, outcome)
                 case sched.RenewIncarnation():
                     self.space.renew()
-
-    # --- the disk ---
-
-    def _on_written(self, item: SyncEnds | SaveEnds) -> None:
-        if isinstance(item, SaveEnds):
-            self._perform(self.saves.end(item.snapshot, item.state))
-        else:
-            self._perform(self._syncs.end())
-            self._syncs.go_on()
-
-    def durable_point(self) -> None:
-        self._syncs.durable_point()

@@ -45,12 +45,14 @@ class Saves:
 
     def begin_if_due(self) -> None:
         engine, every = self._peer.engine, self._world.snapshots.every
+        if not every or self._under_way:
+            return
         newest = engine.raft.snapshot
         since = engine.delivered - (newest.index if newest is not None else 0)
         if engine.raft.sends_snapshot:
             since //= PATIENCE
-        head = engine.describe()
-        if not every or self._under_way or since < every or head is None:
+        head = engine.describe() if since >= every else None
+        if head is None:
             return
         machine = self._peer.scheduler.machine
         assert machine.applied_index == head.index
@@ -70,7 +72,7 @@ class Saves:
         if captured is not None:
             taken = b"".join(captured[0].pieces())
             demand(taken == captured[1], "P14", "a capture is not the state of its start")
-        peer.durable_point()
+        peer.writes.durable_point()
         self._under_way = False
         try:
             with self.power_may_go(chance=True):
@@ -88,7 +90,7 @@ class Saves:
                 self._send_piece(effect)
             case Installed(snapshot=snapshot):
                 self.restore(snapshot, log.snapshots.read(snapshot.index)[1], None)
-                self._peer.answer_reads()
+                self._peer.reads.answer()
             case Compact():
                 with self.power_may_go(chance=True):
                     log.compact()
@@ -98,11 +100,15 @@ class Saves:
         self._world.on_restored(self._peer, snapshot, damaged)
 
     def _send_piece(self, effect: SendPiece) -> None:
-        files = self._peer.log.snapshots
+        world, files = self._world, self._peer.log.snapshots
+        if world.crashes_here(world.faults.read_fails):
+            world.happened["read failed"] += 1
+            self._peer.disk.fail_next_read = True
         data = files.read_piece(effect.snapshot, effect.offset, effect.size)
+        self._peer.disk.fail_next_read = False
         if data is not None:
             piece = SnapshotPiece(effect.term, effect.round, effect.snapshot, effect.offset, data)
-            self._world.send(self._peer, effect.to, encode_wire(piece))
+            world.send(self._peer, effect.to, encode_wire(piece))
 
     @contextmanager
     def power_may_go(self, *, chance: bool) -> Iterator[None]:

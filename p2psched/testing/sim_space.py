@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from p2psched.core.raft.effects import Persist, RoomChanged
+from p2psched.core.raft.effects import RoomChanged
 from p2psched.core.raft.engine import EngineEffect
 from p2psched.core.scheduler import Clocked, Renewed
 from p2psched.model.raft import Room
-from p2psched.store.persist import perform
-from p2psched.store.space import NoRoom, is_no_space
+from p2psched.store.space import is_no_space
 
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer
@@ -24,23 +22,8 @@ class SimSpace:
 
     def __init__(self, peer: SimPeer) -> None:
         self._peer = peer
-        self._stalled = False
+        self.stalled = False  # a write waits for space
         self._renews = False  # as soon as there is space
-
-    def write(self, persists: Sequence[Persist]) -> int:
-        """As many as find space; what does not is tried again by `look`'s caller."""
-        peer = self._peer
-        self._stalled = False
-        for count, persist in enumerate(persists):
-            peer.durable_point()
-            try:
-                with peer.saves.power_may_go(chance=persist.install is not None):
-                    perform(peer.log, persist)
-            except NoRoom:
-                self._stalled = True
-                return count
-            peer.durable_point()
-        return len(persists)
 
     def clocked(self, now_ms: int) -> Clocked:
         engine = self._peer.engine
@@ -65,7 +48,7 @@ class SimSpace:
         if self._renews:
             self.renew()
         room = Room.LOW if peer.disk.free_bytes is not None else Room.ENOUGH
-        room = Room.NONE if self._stalled else room
+        room = Room.NONE if self.stalled else room
         if room is peer.engine.raft.room:
             return []
         return peer.engine.step(RoomChanged(peer.now_ms, room))

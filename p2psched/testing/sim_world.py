@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -22,6 +23,7 @@ from p2psched.model.raft import (
     RaftMessage,
     Snapshot,
 )
+from p2psched.testing.disk_referee import DiskReferee
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim_items import Item
 
@@ -59,6 +61,8 @@ class World(Protocol):
     faults: Faults
     size: int  # peers, up or not
     snapshots: Snapshots
+    happened: Counter[str]
+    disks: DiskReferee
 
     def later(self, delay_us: int, peer: SimPeer, item: Item) -> None:
         """Bring `item` to this process, unless it is gone by then."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -19,21 +18,23 @@ from p2psched.model.commands import Cancel, Forget, Held, Outcome, Pin, Retry, S
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.limits import KIB
 from p2psched.model.taskset import EMPTY, TaskSet
-from p2psched.testing.faults import Faults
-from p2psched.testing.sim import SimCluster
+from p2psched.testing.faults import Changes, Faults, changed, changes_of, text_of
+from p2psched.testing.sim import LAST_EVENTS, SimCluster
 from p2psched.testing.sim_executor import kills_its_peer, sim_job
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
-from p2psched.testing.sim_space import empty, fill
+from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
-EVENTS: Final = 4_000  # while faults last
+EVENTS: Final = 5_000  # while faults last
 PEACE_MS: Final = 30_000
 KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five die, or a few more
 KILLER_JOBS_MAX: Final = 2
-STORM_MS_MAX: Final = 120_000  # faults end then, however little happened
+STORM_MS_MAX: Final = 1_200_000  # faults end then, however little happened
 WORK_US_MAX: Final = 6_000_000  # of all tasks together: it must fit into the peace
 CALM_MS: Final = 250  # between two looks whether all is done
+JOBS_MAX: Final = 40
+SIZES: Final = (3, 3, 3, 5, 5, 5, 1, 2, 4, 7)
 TIMINGS: Final = (
     Timing(),
     Timing(heartbeat_ms=50, election_ms_min=200, election_ms_max=400),
@@ -48,12 +49,32 @@ class Options:
     peers: int | None = None
     events: int = EVENTS
     faults: Faults | None = None
+    changes: Changes = ()  # of the faults, whether drawn or given
     timing: Timing | None = None
     formed: bool | None = None
     snapshots: Snapshots | None = None
-    jobs_max: int = 40
+    jobs_max: int = JOBS_MAX
     poison: bool = True  # a few tasks kill their peers, in some seeds
     keeping: bool = True  # callers forget, pin and run again; some results are large
+    last: int = LAST_EVENTS  # shown when it fails
+
+
+def replay_line(seed: int, options: Options) -> str:
+    """The command that runs it again. What only a program can set (timing, snapshots, whether the
+    cluster is there from the start) is not in it."""
+    words = ["p2psched sim replay", str(seed)]
+    if options.peers is not None:
+        words.append(f"--peers {options.peers}")
+    if options.events != EVENTS:
+        words.append(f"--events {options.events}")
+    if options.jobs_max != JOBS_MAX:
+        words.append(f"--submits {options.jobs_max}")
+    words += ["--no-poison"] * (not options.poison) + ["--no-keeping"] * (not options.keeping)
+    if options.faults is not None:
+        words.append("--calm")
+    changes = changes_of(options.faults or Faults()) | dict(options.changes)
+    words += [f"--fault {name}={text_of(value)}" for name, value in changes.items()]
+    return " ".join(words)
 
 
 @dataclass(slots=True)
@@ -68,6 +89,7 @@ class Report:
     happened: Counter[str]
     regrant_ms: list[int] = field(default_factory=list)
     peace_ms: int = 0  # from the end of faults until all jobs had ended
+    last: list[str] = field(default_factory=list)  # events
 
 
 def simulate(seed: int, options: Options | None = None) -> Report:
@@ -78,7 +100,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     cluster.referees.poison.strict = cluster.faults == Faults()
     workload = Workload(cluster, rng, options)
     workload.next()
-    start_storm(cluster, rng)
+    Storm(cluster, rng)
     start_hand_overs(cluster)
     start_upgrades(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
@@ -92,33 +114,25 @@ def simulate(seed: int, options: Options | None = None) -> Report:
 
 def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster:
     faults = Faults.draw(rng)
-    size = rng.choice((3, 3, 5, 5, 1, 2, 4))
+    size = rng.choice(SIZES)
     timing = rng.choice((*TIMINGS, TIMINGS[0]))
     formed = rng.random() < 0.5
     segment_bytes = rng.choice((1 << 10, 1 << 13, 1 << 20))
-    slots = [rng.randint(1, 4) for _ in range(5)]
+    slots = [rng.randint(1, 4) for _ in range(max(SIZES))]
     snapshots = options.snapshots or _draw_snapshots(rng)
     if options.keeping:  # what can be damaged is there only then
         faults = replace(faults, damage_every_ms=rng.choice((0, 500, 3_000)))
-        # Drawn apart, as `Workload._poison`.
-        space = random.Random(f"space {seed}")
-        full_every_ms, full_ms_max = space.choice((0, 0, 1_000, 4_000)), space.choice((500, 5_000))
-        faults = replace(faults, full_every_ms=full_every_ms, full_ms_max=full_ms_max)
-    replay = f"python -m p2psched.testing.run --seed {seed}"
-    if options.peers is not None:
-        replay += f" --peers {options.peers}"
-    if options.events != EVENTS:
-        replay += f" --events {options.events}"
     return SimCluster(
         seed=seed,
         peers=options.peers or size,
-        faults=options.faults or faults,
+        faults=changed(options.faults or faults, dict(options.changes)),
         timing=options.timing or timing,
         slots=slots,
         formed=formed if options.formed is None else options.formed,
         segment_bytes=segment_bytes,
         snapshots=snapshots,
-        replay=replay,
+        replay=replay_line(seed, options),
+        last=options.last,
     )
 
 
@@ -163,8 +177,8 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
     happened["results refused"] = cluster.peers[0].scheduler.machine.results_refused
     happened["syncs"] = sum(peer.disk.syncs for peer in cluster.peers)
     drawn = cluster.faults_drawn
-    happened["clocks drifted"] = drawn.drift_ppm > 0
-    happened["late turns"] = drawn.turn_us > 0
+    happened["clocks drifted"] = int(drawn.drift_ppm > 0)
+    happened["late turns"] = int(drawn.turn_us > 0)
     return Report(
         seed=cluster.seed,
         peers=len(cluster.peers),
@@ -174,6 +188,7 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
         happened=happened,
         regrant_ms=cluster.referees.regrant_ms,
         peace_ms=(cluster.now_us - healed_us) // 1000 - CALM_MS,
+        last=cluster.last_events(),
     )
 
 
@@ -317,76 +332,3 @@ class Workload:
 
     def _on_answer(self, outcome: Outcome) -> None:
         self._cluster.happened[f"submit: {type(outcome).__name__}"] += 1
-
-
-# --- storm ----------------------------------------------------------------------------------------
-
-
-def start_storm(cluster: SimCluster, rng: random.Random) -> None:
-    """Cuts, crashes, pauses and clean stops at drawn moments, while the cluster's faults last."""
-    faults = cluster.faults
-
-    def crash() -> None:
-        everybody = rng.random() < faults.crash_all
-        number = rng.randrange(len(cluster.peers))
-        cluster.happened["crash of all"] += everybody
-        for peer in cluster.peers:
-            if (everybody or peer.number == number) and cluster.crashes_here(1.0):
-                cluster.crash(peer.number)
-
-    def cut() -> None:
-        kind = cluster.network.cut_at_random(faults.cuts)
-        cluster.happened[f"cut: {kind}"] += 1
-        if rng.random() < 0.7:
-            cluster.after(rng.randrange(1, faults.cut_ms_max), cluster.network.heal)
-
-    def pause() -> None:
-        number = rng.randrange(len(cluster.peers))
-        cluster.pause(number, rng.randrange(1, faults.pause_ms_max))
-
-    def leave() -> None:
-        cluster.leave(rng.randrange(len(cluster.peers)))
-
-    for every_ms, act in (
-        (faults.crash_every_ms, crash),
-        (faults.cut_every_ms, cut),
-        (faults.pause_every_ms, pause),
-        (faults.leave_every_ms, leave),
-        (faults.damage_every_ms, partial(_damage, cluster, rng)),
-    ):
-        _repeat(cluster, rng, faults, every_ms, act)
-    space = random.Random(f"full {cluster.seed}")
-    _repeat(cluster, space, faults, faults.full_every_ms, partial(_fill, cluster, space))
-
-
-def _damage(cluster: SimCluster, rng: random.Random) -> None:
-    """A disk loses one large result; its peer finds out when it looks."""
-    blobs = rng.choice(cluster.peers).blobs
-    here = [digest for digest, is_here in blobs.items() if is_here]
-    if here:
-        cluster.happened["blobs damaged"] += 1
-        blobs[rng.choice(here)] = False
-
-
-def _fill(cluster: SimCluster, rng: random.Random) -> None:
-    """A disk is full for a while."""
-    peer = rng.choice(cluster.peers)
-    cluster.happened["disks full"] += 1
-    fill(peer, rng)
-    cluster.after(rng.randrange(1, cluster.faults_drawn.full_ms_max), partial(empty, peer))
-
-
-def _repeat(
-    cluster: SimCluster,
-    rng: random.Random,
-    faults: Faults,
-    every_ms: int,
-    act: Callable[[], None],
-) -> None:
-    def again() -> None:
-        if cluster.faults is faults:  # healed otherwise
-            act()
-            cluster.after(rng.expovariate(1 / every_ms), again)
-
-    if every_ms:
-        cluster.after(rng.expovariate(1 / every_ms), again)

@@ -48,7 +48,11 @@ class SnapshotReferee:
 
     def on_restored(self, peer: SimPeer, snapshot: Snapshot, damaged: tuple[str, ...]) -> None:
         where = f"of entry {snapshot.index} on peer {peer.number}"
-        demand(not damaged, "P1", f"a snapshot newer than that {where} did not reach the disk")
+        demand(
+            not damaged or peer.is_rotten,
+            "P1",
+            f"a snapshot newer than that {where} did not reach the disk",
+        )
         demand(
             self._made.get(snapshot.index) == snapshot, "P14", f"nobody made the snapshot {where}"
         )
@@ -70,7 +74,7 @@ class SnapshotReferee:
 
     def on_said(self, peer: SimPeer, reply: SnapshotReply) -> None:
         """Were the power to go now, the disk would still have it."""
-        if not reply.done:
+        if not reply.done or peer.is_rotten:
             return
         twin = peer.disk.copy(random.Random(reply.index))
         twin.crash()

@@ -35,8 +35,12 @@ COMMANDS: Final = (
     "job pin",
     "job unpin",
     "ledger verify",
+    "sim run",
+    "sim replay",
+    "sim shrink",
 )
-TALKING: Final = tuple(name for name in COMMANDS if name not in {"start", "demo", "ledger verify"})
+SILENT: Final = {"start", "demo", "ledger verify", "sim run", "sim replay", "sim shrink"}
+TALKING: Final = tuple(name for name in COMMANDS if name not in SILENT)
 OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
@@ -104,7 +108,7 @@ def test_the_page_of_the_command_line_names_the_options_that_there_are(
     assert {name: documented.get(name) for name in COMMANDS} == actual
 
 
-@pytest.mark.parametrize("words", [(), ("job",)])
+@pytest.mark.parametrize("words", [(), ("job",), ("sim",)])
 def test_a_group_alone_shows_its_help(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

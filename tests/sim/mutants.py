@@ -77,6 +77,7 @@ class Mutant:
     snapshots: Snapshots = NEVER
     keeping: bool = False
     poison: bool = False
+    formed: bool = True
 
     def options(self) -> Options:
         return Options(
@@ -84,7 +85,7 @@ class Mutant:
             faults=self.faults,
             timing=self.timing,
             events=self.events,
-            formed=True,
+            formed=self.formed,
             jobs_max=self.jobs_max,
             snapshots=self.snapshots,
             keeping=self.keeping,
@@ -92,7 +93,7 @@ class Mutant:
         )
 
 
-def _sends_at_once(kind: type[RaftMessage]) -> Planting:
+def sends_at_once(kind: type[RaftMessage]) -> Planting:
     promise = RaftState.promise
 
     def hasty(state: RaftState, to: PeerId, message: RaftMessage) -> None:
@@ -252,14 +253,14 @@ BEHIND: Final = replace(RESTLESS, sync_us_max=50_000, cut_every_ms=500, crash_at
 MUTANTS: Final = (
     Mutant(
         name="vote is sent before it is on disk",
-        plant=_sends_at_once(VoteReply),
+        plant=sends_at_once(VoteReply),
         faults=RESTLESS,
         broken="P4",
     ),
     Mutant(name="vote is not stored", plant=_forgets_vote, faults=RESTLESS, broken="P4"),
     Mutant(
         name="entries are acknowledged before they are on disk",
-        plant=_sends_at_once(AppendReply),
+        plant=sends_at_once(AppendReply),
         faults=RESTLESS,
         broken="P4",
     ),
@@ -327,7 +328,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="a snapshot is acknowledged before it is on disk",
-        plant=_sends_at_once(SnapshotReply),
+        plant=sends_at_once(SnapshotReply),
         faults=BEHIND,
         broken="P4",
         jobs_max=20,

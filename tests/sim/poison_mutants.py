@@ -50,7 +50,7 @@ POISON_MUTANTS: Final = (
     Mutant(
         name="suspects run beside others",
         plant=_lets_suspects_meet,
-        faults=Faults(),
+        faults=Faults(crash_every_ms=1_500, delay_us=20_000, tail=0.1),
         timing=Timing(),
         broken="P6",
         jobs_max=40,
@@ -60,11 +60,11 @@ POISON_MUTANTS: Final = (
     Mutant(
         name="who was cut off counts as dead for ever",
         plant=_calls_a_cut_a_death,
-        faults=Faults(cut_every_ms=1_500, cut_ms_max=6_000, cuts=("alone",)),
+        faults=Faults(cut_every_ms=3_000, cut_ms_max=9_000, cuts=("alone",)),
         timing=Timing(),
         broken="P6",
-        jobs_max=20,
-        events=6_000,
+        jobs_max=60,
+        events=3_000,
         poison=True,
     ),
 )

@@ -34,7 +34,8 @@ from p2psched.testing.faults import Faults
 from p2psched.testing.linearizable import Result
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.simulate import PEACE_MS, start_storm
+from p2psched.testing.sim_storm import Storm
+from p2psched.testing.simulate import PEACE_MS
 from tests.linearizable.second import second_opinion
 from tests.sim.history import Recorder, start_clients
 from tests.sim.sequential import JobModel
@@ -61,7 +62,7 @@ def run(seed: int) -> Recorder:
     recorder = Recorder()
     with recorder.watching_peers():
         stop = start_clients(cluster, recorder, CLIENTS, rng)
-        start_storm(cluster, rng)
+        Storm(cluster, rng)
         _harass_leaders(cluster, faults, rng)
         cluster.run_for(STORM_MS)
         stop()

@@ -207,6 +207,32 @@ def test_entries_that_contradict_a_snapshot_are_void() -> None:
     assert opened(disk)[1].entries == entries(21, 22, term=2)
 
 
+@pytest.mark.parametrize("where", ["head", "state"])
+def test_a_damaged_snapshot_is_not_sent_a_second_time(where: str) -> None:
+    disk = SimDisk(random.Random(1))
+    files = SnapshotFiles(disk)
+    snapshot = snapshot_at(50)
+    files.save(snapshot, state_at(50))
+    half = snapshot.size // 2
+    pieces = (0, half), (half, snapshot.size - half)
+    for offset, size in pieces * 3:  # others may take it often
+        assert files.read_piece(snapshot, offset, size) == state_at(50)[offset : offset + size]
+    at = 30 if where == "head" else len(encode_head(snapshot)) + half
+    disk.flip_bit(snapshot_name(50), 8 * at)
+    with pytest.raises(Damaged, match=r"snapshot-0+50.snap is damaged"):
+        files.read_piece(snapshot, *pieces[0])
+
+
+def test_a_damaged_snapshot_of_one_piece_is_not_sent_at_all() -> None:
+    disk = SimDisk(random.Random(1))
+    files = SnapshotFiles(disk)
+    snapshot = snapshot_at(50)
+    files.save(snapshot, state_at(50))
+    disk.flip_bit(snapshot_name(50), 8 * len(encode_head(snapshot)))
+    with pytest.raises(Damaged):
+        files.read_piece(snapshot, 0, snapshot.size)
+
+
 def test_pieces_are_read_of_this_very_snapshot_only() -> None:
     disk = with_two_snapshots()
     files = SnapshotFiles(disk)

@@ -1,0 +1,58 @@
+"""What a command did, in words that the shadow ledger and a real machine share."""
+
+from __future__ import annotations
+
+from p2psched.model.commands import (
+    Event,
+    Granted,
+    JobAdded,
+    JobEnded,
+    JobForgotten,
+    JobReopened,
+    Recorded,
+    ResultRefused,
+    ResultsLost,
+    Retried,
+    Revoked,
+    Stamped,
+)
+
+Fact = tuple[str, str, int, str]  # what, job, task (-1: the job), grant or cause
+
+
+def facts_of(events: list[Stamped]) -> list[Fact]:
+    """What a machine said of one command, in the words of the shadow."""
+    facts: list[Fact] = []
+    for stamped in events:
+        event = stamped.event
+        match event:
+            case JobAdded(job=job):
+                facts.append(("added", job, -1, ""))
+            case Granted(job=job, grant=grant):
+                facts += [("granted", job, index, str(grant)) for index in event.tasks]
+            case Revoked(job=job, grant=grant):
+                facts += [("revoked", job, index, str(grant)) for index in event.tasks]
+            case Recorded(job=job, grant=grant, segment=segment):
+                detail = f"{grant} {segment.cause}"
+                facts += [("recorded", job, index, detail) for index in segment.tasks]
+            case Retried(job=job, grant=grant):
+                facts += [("retried", job, index, str(grant)) for index in event.segment.tasks]
+            case ResultRefused(job=job, grant=grant):
+                facts += [("refused", job, index, str(grant)) for index in event.tasks]
+            case JobEnded(job=job, state=state):
+                facts.append(("ended", job, -1, str(state)))
+            case _:
+                facts += _facts_of_keeping(event)
+    return sorted(facts)
+
+
+def _facts_of_keeping(event: Event) -> list[Fact]:
+    match event:
+        case JobForgotten(job=job):
+            return [("forgotten", job, -1, "")]
+        case JobReopened(job=job, tasks=tasks):
+            return [("reopened", job, index, "") for index in tasks]
+        case ResultsLost(job=job, tasks=tasks):
+            return [("lost", job, index, "") for index in tasks]
+        case _:
+            return []
