@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,17 +19,17 @@ TASKS: Final = 3
 
 @dataclass(slots=True)
 class Load:
-    """What was accepted so far, and the longest time between two answers."""
+    """What was accepted so far. Clear `wanted` where nothing is about to go wrong: each job is
+    looked at afterwards."""
 
     accepted: list[Job] = field(default_factory=list)
-    gap_s: float = 0.0
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, client: Client) -> None:
-        last_s = time.monotonic()
+        self.wanted.set()
         while True:
+            await self.wanted.wait()
             self.accepted.append(await client.map(work.square, range(TASKS)))
-            now_s = time.monotonic()
-            self.gap_s, last_s = max(self.gap_s, now_s - last_s), now_s
 
     def __len__(self) -> int:
         return len(self.accepted)

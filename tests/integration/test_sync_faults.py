@@ -57,12 +57,16 @@ def injected(pid: int, fault: str, *, when: int, into: Path) -> Iterator[None]:
             strace.stderr.read()
 
 
-async def dies(rig: Rig, name: str, fault: str, *, when: int, into: Path) -> int:
-    """The exit code of a peer that meets a fault."""
+async def dies(rig: Rig, running: Load, name: str, fault: str, *, when: int, into: Path) -> int:
+    """The exit code of a peer that meets a fault under load."""
     process = rig.cluster.peers[name].process
     assert process is not None
     with injected(process.pid, fault, when=when, into=into):
+        running.wanted.set()
         await until(lambda: process.poll() is not None, within_s=DIES_WITHIN_S)
+    before = len(running)  # nor is what comes next lost
+    await until(lambda: len(running) > before)
+    running.wanted.clear()
     return process.wait()
 
 
@@ -85,7 +89,9 @@ def test_a_follower_that_dies_at_each_of_its_first_syncs_loses_nothing(
         async with load(own.client()) as running:
             for when in KILLS:
                 own.cluster.restart(name)
-                code = await dies(own, name, "signal=KILL", when=when, into=tmp_path / "trace")
+                code = await dies(
+                    own, running, name, "signal=KILL", when=when, into=tmp_path / "trace"
+                )
                 assert code == -signal.SIGKILL, when
             assert len(running) >= len(KILLS)
         own.cluster.restart(name)
@@ -101,7 +107,9 @@ def test_a_leader_that_dies_at_each_of_its_syncs_loses_nothing(own: Rig, tmp_pat
             for when in KILLS:
                 await own.heal()
                 name = await own.leader()
-                code = await dies(own, name, "signal=KILL", when=when, into=tmp_path / "trace")
+                code = await dies(
+                    own, running, name, "signal=KILL", when=when, into=tmp_path / "trace"
+                )
                 assert code == -signal.SIGKILL, when
                 own.cluster.restart(name)
         await verify(own, running)
@@ -122,7 +130,7 @@ def test_a_disk_that_fails_a_sync_ends_its_peer_at_once_and_nothing_is_lost(
                 await own.heal()
                 name = await (own.leader() if role == "leader" else own.follower())
                 trace = tmp_path / f"trace-{when}"
-                code = await dies(own, name, "error=EIO", when=when, into=trace)
+                code = await dies(own, running, name, "error=EIO", when=when, into=trace)
                 assert code > 0, (when, own.cluster.peers[name].last_lines())
                 assert "Input/output error" in own.cluster.peers[name].last_lines()
                 assert not _synced_again(trace), trace.read_text()
