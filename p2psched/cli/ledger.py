@@ -60,7 +60,7 @@ def _sheet(found: Verified) -> list[tuple[str, object]]:
     peer = f"{found.name} ({short(found.peer)})" if found.peer else "unknown"
     log_bytes = sum(size for _, size in found.segments)
     sound = sum(is_sound for _, is_sound in found.snapshots)
-    torn = f", and {found.torn_bytes} bytes that were never synced" if found.torn_bytes else ""
+    torn = f", and {found.torn_bytes} bytes behind the synced end" if found.torn_bytes else ""
     torn += f"; {found.unfinished} has no header" if found.unfinished else ""
     vote = f", vote for {short(found.vote)}" if found.vote else ""
     return [
@@ -69,6 +69,7 @@ def _sheet(found: Verified) -> list[tuple[str, object]]:
         ("verdict", "sound" if not found.faults else f"{len(found.faults)} damaged"),
         ("log", f"{len(found.segments)} segments, {size(log_bytes)}{torn}"),
         ("entries", f"{found.first_index} to {found.last_index}, the last may not be committed"),
+        ("synced", f"up to entry {found.synced_index} at least; marker: {found.marker}"),
         ("term", f"{found.term}{vote}"),
         (
             "snapshots",

@@ -13,6 +13,7 @@ from p2psched.model.raft import Member
 from p2psched.store.disk import OsDisk
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import SEGMENT_BYTES_MAX, LogStore, Recovered
+from p2psched.store.marker import MarkerState
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +51,39 @@ def open_log(
                 torn_bytes=recovered.torn_bytes,
                 removed=recovered.removed,
                 files=1,
+                marker=recovered.marker,
             )
     except OSError as error:
         raise Refused(
             f"the ledger in {folder.ledger_path} can't be opened: {error.strerror}"
         ) from error
     folder.end_founding()
-    if recovered.torn_bytes or recovered.removed:
-        cut = {"bytes": recovered.torn_bytes, "removed": recovered.removed}
-        log.warning("log-tail-cut", extra=cut)
+    _tell(recovered)
     for name in recovered.damaged:  # an older one and the log stood in for it
         log.critical("snapshot-damaged", extra={"file": name})
     return store, recovered
+
+
+def _tell(recovered: Recovered) -> None:
+    """What was not as a clean stop leaves it. Of what was cut no more can be claimed than that all
+    up to the marker is there: it was either never synced, or damaged within the marker's lag."""
+    if recovered.torn_bytes or recovered.removed:
+        cut = {
+            "bytes": recovered.torn_bytes,
+            "removed": recovered.removed,
+            "last_index": recovered.last_index,
+            "synced_index": recovered.marked_index,
+        }
+        log.warning("log-tail-cut", extra=cut)
+    match recovered.marker:
+        case MarkerState.MISSING | MarkerState.DAMAGED:
+            # The log is whole as far as it shows; that it ends where it should nobody can say.
+            state = {"state": str(recovered.marker), "last_index": recovered.last_index}
+            log.critical("log-marker-lost", extra=state)
+        case MarkerState.NONE if recovered.entries:
+            log.info("log-marker-begun", extra={"last_index": recovered.last_index})
+        case _:
+            pass
 
 
 def _segment_bytes(snapshot_log_bytes: int) -> int:

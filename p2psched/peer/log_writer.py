@@ -12,6 +12,7 @@ this is a disk that takes long. What waits is bounded by `STALLED_BYTES_MAX`: mo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from typing import Final, NamedTuple, Protocol
 from p2psched.core.raft.effects import Persist
 from p2psched.model.limits import MIB
 from p2psched.model.raft import Room
+from p2psched.peer.log_marker import LogMarker
 from p2psched.store.log import LogStore
 from p2psched.store.persist import perform
 from p2psched.store.space import NoRoom
@@ -74,6 +76,7 @@ class LogWriter:
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
+        self._marker = LogMarker(store, on_failed=self._fail)
         self._queue: list[Persist] = []
         self._compacts = False  # after the next group
         self._scheduled = False  # a flush is on its way, in the loop or in the thread
@@ -177,6 +180,7 @@ class LogWriter:
             self._loop.call_soon(self._flush)
         if synced:
             self.syncs += 1
+            self._marker.on_synced()
             self._on_synced(synced[-1].token, written.took_ms)
 
     def _note_stall(self, *, stalled: bool) -> None:
@@ -187,13 +191,18 @@ class LogWriter:
                 self._space.on_stalled(stalled=stalled)
 
     def _fail(self, error: Exception) -> None:
-        self._failed = True
-        self._on_failed(error)
+        if not self._failed:
+            self._failed = True
+            self._on_failed(error)
 
     def close(self) -> None:
         """Wait for the write under way; what is queued is dropped, for nobody was told of it."""
-        self._failed = True
+        in_order, self._failed = not self._failed, True
         self._thread.shutdown(wait=True)
+        self._marker.close()
+        if in_order:
+            with contextlib.suppress(OSError):  # the mark before stands, and no lie is told
+                self._store.mark_end()
         self._store.close()
 
 

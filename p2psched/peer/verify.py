@@ -23,6 +23,7 @@ from p2psched.core.snapshot import restore_machine
 from p2psched.model.errors import Damaged, NotFound, Refused
 from p2psched.store.files import refusing
 from p2psched.store.folder import read_identity
+from p2psched.store.marker import MARKER, MarkerState
 from p2psched.store.recovery import Findings, read_segments
 from p2psched.store.segments import segment_name
 from p2psched.store.snapshots import Standing, decode_file, find_standing, snapshot_indices
@@ -37,7 +38,8 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found. Without `faults` a peer would start from it."""
+    """What was found. Without `faults` a peer would start from it; also with no other one than a
+    marker that is lost."""
 
     folder: str
     peer: str = ""
@@ -48,7 +50,9 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     last_index: int = 0
     term: int = 0
     vote: str = ""
-    torn_bytes: int = 0  # of a group whose sync never ended: a start cuts them, and loses nothing
+    torn_bytes: int = 0  # behind the synced end as far as it is known: a start cuts them
+    marker: str = "none"  # `store.marker.MarkerState`
+    synced_index: int = 0  # of the last entry that the marker vouches for
     unfinished: str = ""  # a last segment without a header: a start removes it
     snapshot_index: int = 0  # of the snapshot that a start would begin from
     state_hash: str = ""  # at `last_index`; empty if the ledger can't be folded that far
@@ -138,6 +142,9 @@ def _verify(folder: Path) -> Verified:
     except Damaged as damage:
         faults.append(_fault(damage, "ledger"))
         return msgspec.structs.replace(found, faults=_once(faults))
+    if log.marker in (MarkerState.MISSING, MarkerState.DAMAGED):
+        what = f"it is {log.marker}: the log is whole as far as it shows, and its end is not known"
+        faults.append(Fault(MARKER, None, what))
     if standing.snapshot is not None and not log.sizes:
         faults.append(Fault("ledger", None, "there are snapshots and no log beside them"))
     return _with_log(found, log, standing, faults)
@@ -181,6 +188,8 @@ def _with_log(found: Verified, log: Findings, standing: Standing, faults: list[F
         term=log.hard_state.term,
         vote=log.hard_state.vote or "",
         torn_bytes=log.torn_bytes,
+        marker=str(log.marker),
+        synced_index=log.mark.index if log.mark is not None else 0,
         unfinished=log.remove or "",
         snapshot_index=start,
         state_hash=state_hash,

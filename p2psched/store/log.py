@@ -10,19 +10,22 @@ Invariants
 - What `open` returned is synced, and so is a record behind it: if it is lost or changes later,
   the next `open` raises Damaged instead of returning less. This also holds if an earlier process
   was told of a failed sync and its pages never reached the disk.
+- The synced end is told by a file of its own (`mark_end`), which lags by as much as its caller lets
+  it: what is lost up to there is Damaged, too, and is never taken for a torn tail.
 - A segment is synced whole before the next one exists, and its header before its first record.
 - After a write that found no space the store is as it was before, and may be written again.
 - Each segment but number 1 says first where the log stands and what the hard state is, so that the
   ones before it can go (`compact`) once a snapshot stands for them.
 
 Calls block and belong to one thread at a time: `sync` may run in another thread than `write`, but
-never while a `write` runs.
+never while a `write` runs. `mark_end` may run in any thread beside both.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,10 +33,11 @@ from p2psched.model.errors import Damaged
 from p2psched.model.limits import MIB
 from p2psched.model.raft import Entry, HardState, Snapshot
 from p2psched.ports.disk import AppendFile, Disk
+from p2psched.store.marker import Mark, MarkerFile, MarkerState
 from p2psched.store.recovery import ADVICE, Findings, read_segments
 from p2psched.store.segments import HEADER_BYTES, GroupEncoder, encode_header, segment_name
 from p2psched.store.snapshots import KEPT, SnapshotFiles, Standing, find_standing
-from p2psched.store.space import NO_SPACE, NoRoom, no_room
+from p2psched.store.space import NO_SPACE, no_room
 
 # Compaction removes whole segments: they must be small beside what is kept.
 SEGMENT_BYTES_MAX: Final = 8 * MIB
@@ -53,6 +57,13 @@ class Recovered:
     state: bytes = b""  # that the snapshot stands for
     removed: str = ""  # the last segment, of which not even the header was whole
     damaged: tuple[str, ...] = ()  # newer snapshots that were not sound; an older one stood in
+    marker: MarkerState = MarkerState.NONE
+    marked_index: int = 0  # of the last entry that the marker vouched for
+
+    @property
+    def last_index(self) -> int:
+        snapshot = self.snapshot.index if self.snapshot is not None else 0
+        return self.entries[-1].index if self.entries else snapshot
 
 
 class LogStore:
@@ -73,6 +84,7 @@ class LogStore:
         self._poison = ""
         self.written_bytes = 0  # by this process, without the snapshots
         self.snapshots = SnapshotFiles(disk)
+        self._marker = MarkerFile(disk, found.mark)
         self._file: AppendFile
         if self._number == 0:
             self._file = self._new_segment()
@@ -81,6 +93,7 @@ class LogStore:
             self._file = disk.open_append(segment_name(self._number))
         self._size = self._file.size
         self._group = self._size  # where the group that is being written starts
+        self._synced = self._here()  # true once `open` has synced it
 
     @staticmethod
     def open(
@@ -118,6 +131,8 @@ class LogStore:
             snapshot=standing.snapshot,
             state=standing.state,
             damaged=standing.damaged,
+            marker=found.marker,
+            marked_index=found.mark.index if found.mark is not None else 0,
         )
         return store, recovered
 
@@ -127,9 +142,10 @@ class LogStore:
         hard_state: HardState | None,
         truncate_from: int | None,
         entries: Sequence[Entry],
+        seals: bool = False,
     ) -> None:
         """Append, in this order: the hard state, "entries from `truncate_from` on are void",
-        `entries`. One write call; not durable before `sync`.
+        `entries`. One write call; not durable before `sync`. `seals`: see `open`.
 
         Raises NoRoom if there is no space: then nothing was stored, and the same call may be
         repeated. OSError for all else, and the store is poisoned.
@@ -148,9 +164,9 @@ class LogStore:
         )
         if self._number > 1 and self._size == HEADER_BYTES:
             group.start(self._last_index)
-            group.hard_state(self._hard_state)
+            group.hard_state(self._hard_state, marked=self._marker.written is not None)
         if hard_state is not None:
-            group.hard_state(hard_state)
+            group.hard_state(hard_state, marked=seals)
         if last_index < self._last_index:
             group.truncate(last_index + 1)
         group.entries(entries)
@@ -176,7 +192,7 @@ class LogStore:
             self._append(group)
             self._last_index = snapshot.index
             self.sync()
-            self._remove_before(self._number)
+            self._let_go_before(self._number)
             self.snapshots.prune(kept=1)
         except OSError as error:
             self._poison = self._poison or f"it could not begin anew: {error}"
@@ -193,7 +209,19 @@ class LogStore:
         # A segment that starts behind a committed entry may still void entries from before its
         # start; those were not committed, and what took their place follows in it.
         first = [number for number, start in self._starts.items() if start <= indices[0]]
-        self._remove_before(max(first, default=0))
+        self._let_go_before(max(first, default=0))
+
+    def _let_go_before(self, number: int) -> None:
+        """The marker leaves what goes first. Where there is no space for it, it is what it is in
+        that stays: to remove the rest makes some."""
+        try:
+            self.mark_end()
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            written = self._marker.written
+            number = min(number, written.segment if written is not None else number)
+        self._remove_before(number)
 
     def _remove_before(self, number: int) -> None:
         """Oldest first: a crash on the way leaves no hole."""
@@ -226,6 +254,22 @@ class LogStore:
             return
         self._sync_file()
         self._group = self._size
+        self._synced = self._here()
+
+    def _here(self) -> Mark:
+        return Mark(self._number, self._size, self._previous, self._last_index)
+
+    @property
+    def is_marked(self) -> bool:
+        """True if the marker tells the whole synced end. From any thread."""
+        return self._marker.written == self._synced
+
+    def mark_end(self) -> None:
+        """Let the marker tell what `sync` last returned for; durable on return. From any thread.
+
+        Raises OSError, and then the mark before stands; without space it may be tried again.
+        """
+        self._marker.write(self._synced)
 
     @property
     def size_bytes(self) -> int:
@@ -307,17 +351,20 @@ class LogStore:
         The bytes may never have been synced (the process was killed) or their sync may have
         failed, and the caller is about to speak of them. The record is what turns their loss from
         a torn tail into damage. Two syncs: its group claims that all before it is on the disk.
+        It says, too, that there is a marker, for whoever finds none.
         """
         self._sync_file()
+        if self._marker.written is None:  # and of an older version: from now on there is one
+            with space_or_not():
+                self.mark_end()
         if self.size_bytes == HEADER_BYTES:
             return
-        try:
-            self.write(hard_state=self._hard_state, truncate_from=None, entries=())
-        except OSError as error:
-            # A full disk must not keep a peer from reading what it has.
-            if not isinstance(error, NoRoom):
-                raise
+        with space_or_not():
+            marked = self._marker.written is not None
+            self.write(hard_state=self._hard_state, truncate_from=None, entries=(), seals=marked)
         self.sync()
+        with space_or_not():
+            self.mark_end()
 
     def _sync_file(self) -> None:
         try:
@@ -331,3 +378,13 @@ class LogStore:
             raise OSError(
                 errno.EIO, f"the log can't be used, {self._poison}; stop the peer and start it anew"
             )
+
+
+@contextmanager
+def space_or_not() -> Iterator[None]:
+    """A full disk must not keep a peer from reading what it has."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise

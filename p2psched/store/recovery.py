@@ -10,16 +10,20 @@ record depends on where it is:
 - not in the last segment: Damaged. A segment is synced whole before the next one is made.
 - in the last segment, with a valid record of a later group behind it: Damaged. The bad bytes were
   synced before that record was written.
-- in the last group: a torn tail, which is cut. Nobody can tell a write that power cut short from
-  a synced group that was damaged later; the bytes cut are reported, never hidden.
+- before the synced end that the marker tells (`store.marker`): Damaged, and so is a log that just
+  ends before it, or lacks the segment that it is in.
+- in the last group, behind the marker: a torn tail, which is cut. Nobody can tell a write that
+  power cut short from a group that was synced after the marker and damaged later; the bytes cut are
+  reported, never hidden.
 - in the header: Damaged if records can have followed it (headers are synced alone), otherwise the
   segment was being made when the power went, and is removed.
 
+A marker that is missing though the log says that there was one, or that is damaged, can't be the
+work of a crash. The log is judged without it, as those of older versions are, which had none; but
+then a torn tail is damage too, for it may be any part of the last group.
+
 The first segment may have a number above 1, if a snapshot stands for what was in the ones before:
 `store.snapshots` judges that. One that is missing between two others is damage.
-
-Left for later, with room in the format: a file with the synced end, which would also protect the
-last group. Until then the loss of the whole last segment, as a file, can't be seen.
 """
 
 from __future__ import annotations
@@ -31,9 +35,11 @@ from typing import Final, NoReturn
 from p2psched.model.errors import Damaged, Refused
 from p2psched.model.raft import Entry, HardState
 from p2psched.ports.disk import Disk
+from p2psched.store.marker import MARKER, Mark, MarkerState, read_mark
 from p2psched.store.segments import (
     FORMAT,
     HEADER_BYTES,
+    MARKED,
     Header,
     HeaderFault,
     Record,
@@ -66,6 +72,9 @@ class Findings:
     seed: int = 0  # checksum of the last segment's header
     remove: str | None = None  # the segment that was being made when the power went
     torn_bytes: int = 0  # bytes behind the last valid record, in the last segment or in `remove`
+    mark: Mark | None = None  # the synced end, if a marker tells it
+    marker: MarkerState = MarkerState.NONE
+    says_marked: bool = False  # a record says that there is a marker
 
     @property
     def last_index(self) -> int:
@@ -75,8 +84,12 @@ class Findings:
 def read_segments(disk: Disk) -> Findings:
     """Raises Damaged or Refused. Cost: reads every segment, at most two at a time in memory."""
     numbers = _segment_numbers(disk)
-    found = Findings()
+    mark, marker = read_mark(disk)
+    found = Findings(mark=mark, marker=marker)
     if not numbers:
+        if marker is not MarkerState.NONE:
+            name = segment_name(mark.segment) if mark is not None else MARKER
+            raise Damaged(f"there is {MARKER} and no log beside it. {ADVICE}", file=name)
         return found
     newest = disk.read(segment_name(numbers[-1]))
     # A newer program that changed the format went on in a new segment: ask that one before the
@@ -86,7 +99,29 @@ def read_segments(disk: Disk) -> Findings:
     for number in numbers[:-1]:
         _read_segment(number, disk.read(segment_name(number)), found, is_last=False)
     _read_segment(numbers[-1], newest, found, is_last=True)
+    _judge_marker(numbers, found)
     return found
+
+
+def _judge_marker(numbers: list[int], found: Findings) -> None:
+    mark = found.mark
+    if mark is not None and mark.segment > numbers[-1]:
+        name = segment_name(mark.segment)
+        raise Damaged(
+            f"the log has no file {name}, which was synced up to byte {mark.offset}. {ADVICE}",
+            file=name,
+            offset=0,
+        )
+    if mark is not None and mark.segment < numbers[0]:
+        # Ours never let go of the segment that the marker is in: an older version ran since.
+        found.mark, found.marker = None, MarkerState.NONE
+    if found.marker is MarkerState.NONE and found.says_marked and mark is None:
+        found.marker = MarkerState.MISSING
+    lost = found.marker in (MarkerState.MISSING, MarkerState.DAMAGED)
+    if lost and (found.torn_bytes or found.remove is not None):
+        name = found.remove or segment_name(max(found.sizes))
+        offset = 0 if found.remove is not None else found.sizes[max(found.sizes)]
+        raise _damaged(name, offset, f"a torn end, and {MARKER} is {found.marker}")
 
 
 def _segment_numbers(disk: Disk) -> list[int]:
@@ -114,7 +149,7 @@ def _read_segment(number: int, data: bytes, found: Findings, *, is_last: bool) -
     if not isinstance(header, Header):
         if header is HeaderFault.NEWER_FORMAT:
             _refuse(name)
-        if not is_last or len(data) > HEADER_BYTES or (number > 1 and not found.sizes):
+        if not is_last or not _was_being_made(number, data, found):
             raise _damaged(name, 0, "the header is bad")
         found.remove, found.torn_bytes = name, len(data)
         return
@@ -128,6 +163,16 @@ def _read_segment(number: int, data: bytes, found: Findings, *, is_last: bool) -
     found.sizes[number] = end
     if is_first and number > 1 and number not in found.starts:
         raise _damaged(name, end, "it is the first, and does not say where the log starts")
+    _judge_end(number, end, data, found, is_last=is_last)
+
+
+def _judge_end(number: int, end: int, data: bytes, found: Findings, *, is_last: bool) -> None:
+    """What is behind the last good record, or should be."""
+    name = segment_name(number)
+    mark = found.mark
+    if mark is not None and mark.segment == number and end < mark.offset:
+        what = "a bad record" if end < len(data) else "it ends"
+        raise _damaged(name, end, f"{what}, and it was synced up to byte {mark.offset}")
     if end == len(data):
         return
     if not is_last:
@@ -138,12 +183,23 @@ def _read_segment(number: int, data: bytes, found: Findings, *, is_last: bool) -
     found.torn_bytes = len(data) - end
 
 
+def _was_being_made(number: int, data: bytes, found: Findings) -> bool:
+    """A last segment whose header is bad: nothing in it can have been synced."""
+    is_synced = found.mark is not None and found.mark.segment == number
+    is_first = number > 1 and not found.sizes
+    return len(data) <= HEADER_BYTES and not is_synced and not is_first
+
+
 def _fold_records(number: int, data: bytes, found: Findings) -> int:
     """Apply records up to the first bad one. Returns its offset, or the size if all are good."""
     name = segment_name(number)
     view = memoryview(data)
     at = HEADER_BYTES
+    mark = found.mark if found.mark is not None and found.mark.segment == number else None
     while at < len(data):
+        if mark is not None and at >= mark.offset:
+            _meet_mark(name, at, mark, found)
+            mark = None
         record = decode_record(view, at, found.seed)
         if record is None or record.previous != found.previous:
             break
@@ -157,7 +213,15 @@ def _fold_records(number: int, data: bytes, found: Findings) -> int:
             raise _damaged(name, at, str(error)) from error
         found.previous = record.checksum
         at = record.end
+    if mark is not None and at >= mark.offset:
+        _meet_mark(name, at, mark, found)
     return at
+
+
+def _meet_mark(name: str, at: int, mark: Mark, found: Findings) -> None:
+    """The log must say there what it said when it was synced."""
+    if (at, found.previous, found.last_index) != (mark.offset, mark.checksum, mark.index):
+        raise _damaged(name, at, f"it is not what was synced up to byte {mark.offset}")
 
 
 def _fold(record: Record, found: Findings) -> None:
@@ -169,6 +233,7 @@ def _fold(record: Record, found: Findings) -> None:
             entries.append(decode_entry(record))
         case RecordType.HARD_STATE:
             found.hard_state = decode_hard_state(record)
+            found.says_marked |= record.kind == MARKED
         case RecordType.TRUNCATE:
             if not 1 <= record.index <= found.last_index:
                 raise ValueError(f"entry {record.index} is void, of {found.last_index}")

@@ -19,6 +19,9 @@ Format 2 has two more types of records, and each of its segments begins with one
 can be the first one of a log whose older segments are gone. The first segment of a log has number 1
 and needs neither: it stays in format 1.
 
+`kind` of a hard state is 1 if a file with the synced end (`store.marker`) stood beside the log by
+then. Programs of before that file wrote 0, and pass over it.
+
 The size, the place and the checksum of the header are the same in all formats to come, so that an
 older program tells a newer format from damage. Records keep their layout within a format.
 """
@@ -39,6 +42,7 @@ FORMAT: Final = 2
 FORMAT_OF_FIRST: Final = 1
 HEADER_BYTES: Final = 64
 ALIGN: Final = 8
+MARKED: Final = 1
 
 _SEGMENT_MAGIC: Final = b"p2pslog\n"
 _RECORD_MAGIC: Final = b"\xf2p2r"
@@ -188,8 +192,10 @@ class GroupEncoder:
         self._parts: list[bytes] = []
         self.previous = previous  # checksum of the last record so far
 
-    def hard_state(self, state: HardState) -> None:
-        self._record(RecordType.HARD_STATE, 0, state.term, (state.vote or "").encode())
+    def hard_state(self, state: HardState, *, marked: bool = False) -> None:
+        """`marked`: say that there is a marker."""
+        vote = (state.vote or "").encode()
+        self._record(RecordType.HARD_STATE, 0, state.term, vote, MARKED if marked else 0)
 
     def truncate(self, index: int) -> None:
         self._record(RecordType.TRUNCATE, index, 0, b"")
@@ -231,9 +237,11 @@ class GroupEncoder:
     def data(self) -> bytes:
         return b"".join(self._parts)
 
-    def _record(self, kind_of: RecordType, index: int, term: int, payload: bytes) -> None:
+    def _record(
+        self, kind_of: RecordType, index: int, term: int, payload: bytes, kind: int = 0
+    ) -> None:
         body = _BODY.pack(
-            len(payload), self._offset, self._group, self.previous, kind_of, 0, index, term
+            len(payload), self._offset, self._group, self.previous, kind_of, kind, index, term
         )
         tail = payload + _ZEROS[-len(payload) % ALIGN]
         self.previous = zlib.crc32(tail, zlib.crc32(body, self._seed))

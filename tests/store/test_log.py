@@ -14,6 +14,7 @@ from p2psched.model.raft import Entry, EntryKind, HardState
 from p2psched.ports.disk import Disk
 from p2psched.store.disk import OsDisk
 from p2psched.store.log import LogStore, Recovered
+from p2psched.store.marker import MARKER
 from p2psched.store.segments import HEADER_BYTES
 from p2psched.testing.sim_disk import SimDisk
 
@@ -46,7 +47,7 @@ def test_a_fresh_log_is_empty_and_one_segment() -> None:
     disk = make()
     log, found = LogStore.open(disk)
     assert found == Recovered(hard_state=HardState(), entries=[], torn_bytes=0, files=1)
-    assert disk.names() == ["log-00000001.seg"]
+    assert disk.names() == ["log-00000001.seg", MARKER]
     assert log.size_bytes == HEADER_BYTES
 
 
@@ -69,9 +70,10 @@ def test_what_was_written_comes_back(tmp_path: Path, *, real: bool) -> None:
     log, found = reopened(disk, log)
     assert found.hard_state == STATE
     assert found.entries == entries(1, 3) + [entry(index, size=index) for index in range(4, 40)]
-    assert (found.torn_bytes, found.files) == (0, len(disk.names()))
+    segments = [name for name in disk.names() if name != MARKER]
+    assert (found.torn_bytes, found.files) == (0, len(segments))
     assert found.files > 2
-    assert log.size_bytes == sum(len(disk.read(name)) for name in disk.names())
+    assert log.size_bytes == sum(len(disk.read(name)) for name in segments)
     log.close()
 
 
@@ -152,7 +154,7 @@ def test_a_segment_over_its_maximum_is_synced_before_the_next_is_made() -> None:
     log, _ = LogStore.open(disk, segment_bytes_max=SMALL)
     append(log, [entry(1, size=SMALL)])  # not synced by us
     append(log, [entry(2)])
-    assert disk.names() == ["log-00000001.seg", "log-00000002.seg"]
+    assert disk.names() == ["log-00000001.seg", "log-00000002.seg", MARKER]
     disk.crash()
     _, found = LogStore.open(disk)
     assert found.entries[:1] == [entry(1, size=SMALL)]

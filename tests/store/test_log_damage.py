@@ -1,6 +1,7 @@
 """Damage and torn tails, told apart: what is refused, what is cut, and what can't be known.
 
-The guarantee: a single flipped bit anywhere before the last group is Damaged. In the last group it
+Of a log without the marker of its synced end (that has tests of its own), or behind it. The
+guarantee: a single flipped bit anywhere before the last group is Damaged. In the last group it
 is Damaged or cut off there, and the bytes cut are reported. Nothing is ever changed by Damaged.
 """
 
@@ -19,6 +20,7 @@ from p2psched.model.errors import Damaged, P2PSchedError, Refused
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Entry, EntryKind, HardState
 from p2psched.store.log import LogStore, Recovered
+from p2psched.store.marker import MARKER
 from p2psched.store.segments import HEADER_BYTES, encode_header, segment_name
 from p2psched.testing.sim_disk import SimDisk
 
@@ -70,6 +72,7 @@ def two_segments() -> tuple[SimDisk, list[Entry]]:
     log.write(hard_state=None, truncate_from=None, entries=[entry(6, 2)])
     log.sync()
     log.close()
+    disk.remove(MARKER)
     assert disk.names() == [FIRST, SECOND]
     return disk, [entry(1), entry(2), *(entry(index, 2) for index in range(3, 7))]
 
