@@ -24,8 +24,7 @@ never while a `write` runs. `mark_end` may run in any thread beside both.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,7 +36,7 @@ from p2psched.store.marker import Mark, MarkerFile, MarkerState
 from p2psched.store.recovery import ADVICE, Findings, read_segments
 from p2psched.store.segments import HEADER_BYTES, GroupEncoder, encode_header, segment_name
 from p2psched.store.snapshots import KEPT, SnapshotFiles, Standing, find_standing
-from p2psched.store.space import NO_SPACE, no_room
+from p2psched.store.space import NO_SPACE, no_room, space_or_not
 
 # Compaction removes whole segments: they must be small beside what is kept.
 SEGMENT_BYTES_MAX: Final = 8 * MIB
@@ -84,7 +83,7 @@ class LogStore:
         self._poison = ""
         self.written_bytes = 0  # by this process, without the snapshots
         self.snapshots = SnapshotFiles(disk)
-        self._marker = MarkerFile(disk, found.mark)
+        self._marker = MarkerFile(disk, found.marked)
         self._file: AppendFile
         if self._number == 0:
             self._file = self._new_segment()
@@ -157,6 +156,8 @@ class LogStore:
             last_index = truncate_from - 1
         for position, entry in enumerate(entries, start=last_index + 1):
             assert entry.index == position, (entry.index, position)
+        if hard_state is not None:
+            self._promise(hard_state)
         if self._size >= self._segment_bytes_max:
             self._rotate()
         group = GroupEncoder(
@@ -164,7 +165,7 @@ class LogStore:
         )
         if self._number > 1 and self._size == HEADER_BYTES:
             group.start(self._last_index)
-            group.hard_state(self._hard_state, marked=self._marker.written is not None)
+            group.hard_state(self._hard_state, marked=self._marker.mark is not None)
         if hard_state is not None:
             group.hard_state(hard_state, marked=seals)
         if last_index < self._last_index:
@@ -173,6 +174,16 @@ class LogStore:
         self._append(group)
         self._last_index = last_index + len(entries)
         self._hard_state = hard_state or self._hard_state
+
+    def _promise(self, hard_state: HardState) -> None:
+        """The second copy comes first: if the log is damaged, nothing that was spoken is lost."""
+        try:
+            self._marker.promise(hard_state)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise no_room(error) from error
+            self._poison = f"the marker could not be written: {error}"
+            raise
 
     # --- snapshots ---
 
@@ -219,8 +230,8 @@ class LogStore:
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
-            written = self._marker.written
-            number = min(number, written.segment if written is not None else number)
+            mark = self._marker.mark
+            number = min(number, mark.segment if mark is not None else number)
         self._remove_before(number)
 
     def _remove_before(self, number: int) -> None:
@@ -262,14 +273,14 @@ class LogStore:
     @property
     def is_marked(self) -> bool:
         """True if the marker tells the whole synced end. From any thread."""
-        return self._marker.written == self._synced
+        return self._marker.mark == self._synced
 
     def mark_end(self) -> None:
         """Let the marker tell what `sync` last returned for; durable on return. From any thread.
 
         Raises OSError, and then the mark before stands; without space it may be tried again.
         """
-        self._marker.write(self._synced)
+        self._marker.write(self._synced, self._hard_state)
 
     @property
     def size_bytes(self) -> int:
@@ -354,13 +365,13 @@ class LogStore:
         It says, too, that there is a marker, for whoever finds none.
         """
         self._sync_file()
-        if self._marker.written is None:  # and of an older version: from now on there is one
+        if self._marker.mark is None:  # and of an older version: from now on there is one
             with space_or_not():
                 self.mark_end()
         if self.size_bytes == HEADER_BYTES:
             return
         with space_or_not():
-            marked = self._marker.written is not None
+            marked = self._marker.mark is not None
             self.write(hard_state=self._hard_state, truncate_from=None, entries=(), seals=marked)
         self.sync()
         with space_or_not():
@@ -378,13 +389,3 @@ class LogStore:
             raise OSError(
                 errno.EIO, f"the log can't be used, {self._poison}; stop the peer and start it anew"
             )
-
-
-@contextmanager
-def space_or_not() -> Iterator[None]:
-    """A full disk must not keep a peer from reading what it has."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise

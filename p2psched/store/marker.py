@@ -1,12 +1,16 @@
 """The synced end of a log, in a small file beside its segments.
 
-    magic 8s | format u16 | zeros 2 | segment u32 | offset u32 | checksum of the record that ends
-    there u32 | index of the last entry there u64 | zeros 4 | checksum u32 over all before it
+    magic 8s | format u16 | bytes of the vote u16 | segment u32 | offset u32 | checksum of the
+    record that ends there u32 | index of the last entry there u64 | term u64 | vote
+    | checksum u32 over all before it
 
 It tells a log that lost something from one whose last write never reached the disk: what is lost at
 or before the mark is damage, what is lost behind it is a torn tail. It comes after the log, by the
 time that its writer leaves between two marks, and never before it: everything up to the mark was
 synced when the mark was written. The file is replaced as a whole, so no crash leaves a bad one.
+
+It is also the second copy of term and vote, and of those it never lags: the new ones are durable
+here before the log says them. Who finds the log damaged still knows what the peer has promised.
 """
 
 from __future__ import annotations
@@ -15,18 +19,20 @@ import enum
 import struct
 import threading
 import zlib
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from p2psched.model.errors import Refused
+from p2psched.model.ids import PeerId
+from p2psched.model.raft import HardState
 from p2psched.ports.disk import Disk
 
 MARKER: Final = "log.synced"
 FORMAT: Final = 1
 
 _MAGIC: Final = b"p2psync\n"
-_BODY: Final = struct.Struct("<8sHxxIIIQ4x")
+_BODY: Final = struct.Struct("<8sHHIIIQQ")
 _CHECKSUM: Final = struct.Struct("<I")
 
 
@@ -52,19 +58,27 @@ class MarkerState(enum.StrEnum):
     DAMAGED = "damaged"
 
 
-def encode_mark(mark: Mark) -> bytes:
-    body = _BODY.pack(_MAGIC, FORMAT, mark.segment, mark.offset, mark.checksum, mark.index)
+class Marked(NamedTuple):
+    """What the file says."""
+
+    mark: Mark
+    hard_state: HardState
+
+
+def encode_marked(marked: Marked) -> bytes:
+    mark, hard_state = marked
+    vote = (hard_state.vote or "").encode()
+    place = (mark.segment, mark.offset, mark.checksum, mark.index)
+    body = _BODY.pack(_MAGIC, FORMAT, len(vote), *place, hard_state.term) + vote
     return body + _CHECKSUM.pack(zlib.crc32(body))
 
 
-def decode_mark(data: bytes) -> Mark | None:
+def decode_marked(data: bytes) -> Marked | None:
     """None if it is not as it was written. Raises Refused for a newer format."""
-    if len(data) != _BODY.size + _CHECKSUM.size:
+    end = len(data) - _CHECKSUM.size
+    if end < _BODY.size or zlib.crc32(data[:end]) != _CHECKSUM.unpack_from(data, end)[0]:
         return None
-    body, (checksum,) = data[: _BODY.size], _CHECKSUM.unpack_from(data, _BODY.size)
-    if zlib.crc32(body) != checksum:
-        return None
-    magic, version, segment, offset, of_record, index = _BODY.unpack(body)
+    magic, version, size, segment, offset, of_record, index, term = _BODY.unpack_from(data)
     if magic != _MAGIC:
         return None
     if version != FORMAT:
@@ -72,28 +86,50 @@ def decode_mark(data: bytes) -> Mark | None:
             f"{MARKER} is of format {version}, and this program reads {FORMAT}. Nothing was "
             "changed. Start the newer p2psched that wrote it"
         )
-    return Mark(segment=segment, offset=offset, checksum=of_record, index=index)
+    vote = data[_BODY.size : end]
+    if len(vote) != size:
+        return None
+    mark = Mark(segment=segment, offset=offset, checksum=of_record, index=index)
+    return Marked(mark, HardState(term, PeerId(vote.decode()) if vote else None))
 
 
-def read_mark(disk: Disk) -> tuple[Mark | None, MarkerState]:
-    """The mark beside a log. Whether one that is not there ever was, the log must say."""
+def read_marked(disk: Disk) -> tuple[Marked | None, MarkerState]:
+    """What is told beside a log. Whether a marker that is not there ever was, the log must say."""
     if MARKER not in disk.names():
         return None, MarkerState.NONE
-    mark = decode_mark(disk.read(MARKER))
-    return mark, MarkerState.SOUND if mark is not None else MarkerState.DAMAGED
+    marked = decode_marked(disk.read(MARKER))
+    return marked, MarkerState.SOUND if marked is not None else MarkerState.DAMAGED
 
 
 class MarkerFile:
     """Writes the marks of one log, in whatever thread; a mark never goes back."""
 
-    def __init__(self, disk: Disk, written: Mark | None) -> None:
+    def __init__(self, disk: Disk, written: Marked | None) -> None:
         self._disk = disk
         self._lock = threading.Lock()
-        self.written = written  # the newest that is durable
+        self._written = written
 
-    def write(self, mark: Mark) -> None:
-        """Durable on return. Raises OSError, and then the one before stands."""
+    @property
+    def mark(self) -> Mark | None:
+        """The newest that is durable."""
+        return self._written.mark if self._written is not None else None
+
+    def write(self, mark: Mark, hard_state: HardState) -> None:
+        """Move the mark. `hard_state` counts where the file has none yet. Durable on return.
+        Raises OSError, and then what it said before stands."""
         with self._lock:
-            if self.written is None or self.written.place < mark.place:
-                self._disk.replace(MARKER, encode_mark(mark))
-                self.written = mark
+            known = self._written
+            if known is None:
+                self._replace(Marked(mark, hard_state))
+            elif known.mark.place < mark.place:
+                self._replace(Marked(mark, known.hard_state))
+
+    def promise(self, hard_state: HardState) -> None:
+        """Note term and vote, before the log does. As `write`; nothing if there is no file yet."""
+        with self._lock:
+            if self._written is not None and self._written.hard_state != hard_state:
+                self._replace(Marked(self._written.mark, hard_state))
+
+    def _replace(self, marked: Marked) -> None:
+        self._disk.replace(MARKER, encode_marked(marked))
+        self._written = marked

@@ -35,7 +35,7 @@ from typing import Final, NoReturn
 from p2psched.model.errors import Damaged, Refused
 from p2psched.model.raft import Entry, HardState
 from p2psched.ports.disk import Disk
-from p2psched.store.marker import MARKER, Mark, MarkerState, read_mark
+from p2psched.store.marker import MARKER, Mark, Marked, MarkerState, read_marked
 from p2psched.store.segments import (
     FORMAT,
     HEADER_BYTES,
@@ -72,9 +72,14 @@ class Findings:
     seed: int = 0  # checksum of the last segment's header
     remove: str | None = None  # the segment that was being made when the power went
     torn_bytes: int = 0  # bytes behind the last valid record, in the last segment or in `remove`
-    mark: Mark | None = None  # the synced end, if a marker tells it
+    marked: Marked | None = None  # what the marker tells
     marker: MarkerState = MarkerState.NONE
     says_marked: bool = False  # a record says that there is a marker
+
+    @property
+    def mark(self) -> Mark | None:
+        """The synced end, if it is known."""
+        return self.marked.mark if self.marked is not None else None
 
     @property
     def last_index(self) -> int:
@@ -84,11 +89,11 @@ class Findings:
 def read_segments(disk: Disk) -> Findings:
     """Raises Damaged or Refused. Cost: reads every segment, at most two at a time in memory."""
     numbers = _segment_numbers(disk)
-    mark, marker = read_mark(disk)
-    found = Findings(mark=mark, marker=marker)
+    marked, marker = read_marked(disk)
+    found = Findings(marked=marked, marker=marker)
     if not numbers:
         if marker is not MarkerState.NONE:
-            name = segment_name(mark.segment) if mark is not None else MARKER
+            name = segment_name(marked.mark.segment) if marked is not None else MARKER
             raise Damaged(f"there is {MARKER} and no log beside it. {ADVICE}", file=name)
         return found
     newest = disk.read(segment_name(numbers[-1]))
@@ -114,7 +119,7 @@ def _judge_marker(numbers: list[int], found: Findings) -> None:
         )
     if mark is not None and mark.segment < numbers[0]:
         # Ours never let go of the segment that the marker is in: an older version ran since.
-        found.mark, found.marker = None, MarkerState.NONE
+        found.marked, found.marker = None, MarkerState.NONE
     if found.marker is MarkerState.NONE and found.says_marked and mark is None:
         found.marker = MarkerState.MISSING
     lost = found.marker in (MarkerState.MISSING, MarkerState.DAMAGED)

@@ -15,7 +15,7 @@ from p2psched.model.raft import Entry, EntryKind
 from p2psched.peer import log_marker
 from p2psched.peer.log_writer import LogWriter
 from p2psched.store.log import LogStore
-from p2psched.store.marker import MARKER, Mark, decode_mark
+from p2psched.store.marker import MARKER, Mark, decode_marked
 from p2psched.testing.sim_disk import SimDisk
 
 
@@ -37,9 +37,9 @@ class MarkedDisk(SimDisk):
             if self.fails:
                 raise self.fails.pop()
             self.threads.add(threading.current_thread().name)
-            mark = decode_mark(data)
-            assert mark is not None
-            self.marks.append(mark)
+            marked = decode_marked(data)
+            assert marked is not None
+            self.marks.append(marked.mark)
         super().replace(name, data)
 
 

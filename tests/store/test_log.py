@@ -133,6 +133,8 @@ def test_a_gap_in_the_entries_is_our_own_mistake_and_writes_nothing() -> None:
 def test_a_group_is_one_write_and_a_sync_is_one_sync() -> None:
     disk = make()
     log, _ = LogStore.open(disk)
+    log.write(hard_state=STATE, truncate_from=None, entries=[])  # and its second copy
+    log.sync()
     writes, syncs = disk.writes, disk.syncs
     log.write(hard_state=STATE, truncate_from=None, entries=entries(1, 100))
     assert (disk.writes - writes, disk.syncs - syncs) == (1, 0)

@@ -15,9 +15,10 @@ from p2psched.model.errors import Damaged, Refused
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, Snapshot
 from p2psched.store.log import LogStore, Recovered
-from p2psched.store.marker import MARKER, Mark, MarkerState, decode_mark, encode_mark
+from p2psched.store.marker import MARKER, Mark, Marked, MarkerState, decode_marked, encode_marked
 from p2psched.store.segments import segment_name
 from p2psched.store.snapshots import described
+from p2psched.store.space import NoRoom
 from p2psched.testing.sim_disk import SimDisk
 
 SMALL = 700
@@ -193,7 +194,7 @@ def test_each_flipped_bit_of_the_marker_is_seen() -> None:
     for bit in range(8 * len(disk.read(MARKER))):
         twin = disk.copy(random.Random(0))
         twin.flip_bit(MARKER, bit)
-        assert decode_mark(twin.read(MARKER)) is None
+        assert decode_marked(twin.read(MARKER)) is None
         assert opened(twin).marker is MarkerState.DAMAGED
 
 
@@ -210,11 +211,11 @@ def test_a_torn_end_without_its_marker_is_damage() -> None:
 
 
 def test_a_marker_of_a_newer_format_is_refused() -> None:
-    newer = bytearray(encode_mark(Mark(1, 64, 0, 0)))
+    newer = bytearray(encode_marked(Marked(Mark(1, 64, 0, 0), VOTE)))
     newer[8] = 2
     newer[-4:] = struct.pack("<I", zlib.crc32(newer[:-4]))
     with pytest.raises(Refused, match="format 2"):
-        decode_mark(bytes(newer))
+        decode_marked(bytes(newer))
 
 
 def test_a_mark_never_goes_back_and_is_not_written_twice() -> None:
@@ -227,6 +228,42 @@ def test_a_mark_never_goes_back_and_is_not_written_twice() -> None:
     log.write(hard_state=None, truncate_from=None, entries=[entry(LAST + 1)])
     log.mark_end()  # not synced: there is nothing more to vouch for
     assert disk.steps == steps + 1
+
+
+def test_term_and_vote_are_in_the_marker_before_they_are_in_the_log() -> None:
+    disk = SimDisk(random.Random(0))
+    log = made(disk)
+    voted = HardState(8, PeerId("c" * 32))
+    for steps in range(8):
+        twin = disk.copy(random.Random(steps))
+        twin_log, _ = LogStore.open(twin, segment_bytes_max=SMALL)
+        twin.steps_left = steps
+        with contextlib.suppress(OSError):
+            twin_log.write(hard_state=voted, truncate_from=None, entries=[])
+            twin_log.sync()
+        twin.crash()
+        told = decode_marked(twin.read(MARKER))
+        assert told is not None
+        assert opened(twin).hard_state in (VOTE, told.hard_state)
+    log.write(hard_state=voted, truncate_from=None, entries=[])
+    told = decode_marked(disk.read(MARKER))
+    assert told is not None
+    assert told.hard_state == voted
+
+
+def test_a_vote_waits_where_the_marker_finds_no_space() -> None:
+    disk = SimDisk(random.Random(0))
+    log = made(disk)
+    size = log.size_bytes
+    disk.free_bytes = 8
+    with pytest.raises(NoRoom):
+        log.write(hard_state=HardState(8), truncate_from=None, entries=[])
+    assert log.size_bytes == size
+    disk.free_bytes = None
+    log.write(hard_state=HardState(8), truncate_from=None, entries=[])
+    log.sync()
+    log.close()
+    assert opened(disk).hard_state == HardState(8)
 
 
 # --- crashes, compaction, full disks --------------------------------------------------------------
@@ -281,16 +318,16 @@ def test_after_a_compaction_and_a_reset_the_marker_stands_in_what_is_left() -> N
     log.compact()
     assert segment_name(1) not in disk.names()
     first = disk.copy(random.Random(0))
-    mark = decode_mark(first.read(MARKER))
-    assert mark is not None
-    assert mark.index == LAST
+    told = decode_marked(first.read(MARKER))
+    assert told is not None
+    assert (told.mark.index, told.hard_state) == (LAST, VOTE)
     assert opened(first).marker is MarkerState.SOUND
     head = described(Snapshot(LAST + 4, 7, 0, MEMBERSHIP), b"state")
     log.snapshots.save(head, b"state")
     log.reset(head)
-    mark = decode_mark(disk.read(MARKER))
-    assert mark is not None
-    assert (mark.index, segment_name(mark.segment)) == (LAST + 4, newest(disk))
+    told = decode_marked(disk.read(MARKER))
+    assert told is not None
+    assert (told.mark.index, segment_name(told.mark.segment)) == (LAST + 4, newest(disk))
     name = newest(disk)
     disk.replace(name, disk.read(name)[:-8])
     refused(disk)
