@@ -50,6 +50,8 @@ def verify_ledger(
             write_line(found.state_hash)
         case Output.TABLE:
             print_sheet(_sheet(found))
+            if found.lost:
+                note(f"lacks what it knew: {found.lost}")
             for fault in found.faults:
                 note(f"{fault.file}: {fault.what}")
     if found.faults:

@@ -102,12 +102,15 @@ class ReadAsk(msgspec.Struct, frozen=True, array_like=True, tag=24):
 
     term: int
     read: int
+    # The asker lost what it had written, and asks how far the log of its leader goes by now.
+    lost: bool = False
 
 
 class ReadReply(msgspec.Struct, frozen=True, array_like=True, tag=25):
     term: int
     read: int
-    index: int  # -1: not the leader, ask again later
+    index: int  # -1: not the leader, ask again later. `lost`: the leader's last
+    lost: bool = False
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True):

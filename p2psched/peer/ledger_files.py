@@ -14,6 +14,7 @@ from p2psched.store.disk import OsDisk
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import SEGMENT_BYTES_MAX, LogStore, Recovered
 from p2psched.store.marker import MarkerState
+from p2psched.store.regain import open_or_regain
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ def open_log(
     """The log of this peer; that of a new cluster begins with `member` as its first voter, at
     `founded_ms` of Unix time (None: it founds none).
 
-    Blocks. Raises Damaged, or Refused if the disk can't be used.
+    Blocks. Raises Refused if the disk can't be used, and Damaged if there is nobody to ask for
+    what is lost, or promises are lost too; else see `Recovered.lost`.
     """
     disk = OsDisk(folder.ledger_path)
     if folder.identity.incarnation > 0 and not disk.names():
@@ -40,8 +42,13 @@ def open_log(
             "put it back, or join as a new peer with another --data"
         )
     try:
-        store, recovered = LogStore.open(disk, segment_bytes_max=_segment_bytes(snapshot_log_bytes))
-        if founded_ms is not None and not recovered.entries and recovered.snapshot is None:
+        store, recovered = open_or_regain(
+            disk,
+            has_others=bool(folder.address_book.load()),
+            segment_bytes_max=_segment_bytes(snapshot_log_bytes),
+        )
+        is_empty = not recovered.entries and recovered.snapshot is None and recovered.lost is None
+        if founded_ms is not None and is_empty:
             hard, entry = found_cluster(member, 0, founded_ms)
             store.write(hard_state=hard, truncate_from=None, entries=[entry])
             store.sync()
@@ -67,6 +74,10 @@ def open_log(
 def _tell(recovered: Recovered) -> None:
     """What was not as a clean stop leaves it. Of what was cut no more can be claimed than that all
     up to the marker is there: it was either never synced, or damaged within the marker's lag."""
+    if recovered.lost is not None:
+        damage = recovered.lost
+        where = {"file": damage.file, "offset": damage.offset, "error": str(damage)}
+        log.critical("log-damaged", extra=where)
     if recovered.torn_bytes or recovered.removed:
         cut = {
             "bytes": recovered.torn_bytes,

@@ -43,6 +43,7 @@ from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
+from p2psched.peer.regaining import await_regained
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.space import open_folder
@@ -188,7 +189,7 @@ class Node:
         )
 
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
-        config = self._config
+        config, self._lost = self._config, recovered.lost
         scheduler = Scheduler(
             self._info,
             window_ms=config.detection_window_ms,
@@ -267,6 +268,15 @@ class Node:
         group.create_task(joining.keep_membership())
         group.create_task(joining.meet_joins())
         group.create_task(self._announce())
+        if self._lost is not None:
+            group.create_task(
+                await_regained(
+                    self._ledger.engine.raft,
+                    self._lost,
+                    clock=self._clock,
+                    election_ms_max=self._config.election_ms_max,
+                )
+            )
         await self._stop.wait()
         if self._failure is None:
             with contextlib.suppress(TimeoutError, Unavailable):

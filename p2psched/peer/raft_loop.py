@@ -21,6 +21,7 @@ from p2psched.core.raft.effects import (
     MembershipChanged,
     Persist,
     Receive,
+    Regained,
     RoomChanged,
     Send,
     SendPiece,
@@ -106,6 +107,7 @@ class RaftLedger:
             decorate=listener.decorate,
             snapshot=recovered.snapshot,
             compaction=Compaction.beside(snapshot_log_bytes),
+            lost=recovered.lost is not None,
         )
         self._state = recovered.state if recovered.snapshot is not None else None
         self._snapshots = SnapshotMaker(
@@ -262,10 +264,17 @@ class RaftLedger:
                     self._reads.pop(tag)(index)
                 case CoordinatorIs():
                     self._on_coordinator(effect)
-                case MembershipChanged(membership=membership):
-                    self._on_membership(membership)
+                case MembershipChanged() | Regained():
+                    self._on_standing(effect)
         if self.engine.wants_round:
             self._schedule_round()
+
+    def _on_standing(self, effect: MembershipChanged | Regained) -> None:
+        match effect:
+            case MembershipChanged(membership=membership):
+                self._on_membership(membership)
+            case Regained():
+                log.warning("log-regained", extra={"index": self.engine.raft.stable_index})
 
     def _on_snapshot(self, effect: SendPiece | Installed | Compact) -> None:
         match effect:

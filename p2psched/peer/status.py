@@ -46,7 +46,9 @@ def status_of(
     return StatusAnswer(
         info=scheduler.info,
         cluster=cluster,
-        role=_role(scheduler.info.peer, raft.membership, is_leader=raft.is_leader),
+        role="regaining"
+        if raft.is_regaining
+        else _role(scheduler.info.peer, raft.membership, is_leader=raft.is_leader),
         term=raft.term,
         leader=raft.leader,
         quorum=raft.leader_is_live(),

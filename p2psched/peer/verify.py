@@ -25,6 +25,7 @@ from p2psched.store.files import refusing
 from p2psched.store.folder import read_identity
 from p2psched.store.marker import MARKER, MarkerState
 from p2psched.store.recovery import Findings, read_segments
+from p2psched.store.regain import read_note
 from p2psched.store.segments import segment_name
 from p2psched.store.snapshots import Standing, decode_file, find_standing, snapshot_indices
 
@@ -55,6 +56,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     synced_index: int = 0  # of the last entry that the marker vouches for
     unfinished: str = ""  # a last segment without a header: a start removes it
     snapshot_index: int = 0  # of the snapshot that a start would begin from
+    lost: str = ""  # what was damaged earlier, and is not whole again
     state_hash: str = ""  # at `last_index`; empty if the ledger can't be folded that far
     faults: tuple[Fault, ...] = ()
 
@@ -137,6 +139,9 @@ def _verify(folder: Path) -> Verified:
         return msgspec.structs.replace(found, faults=tuple(faults))
     found = _with_snapshots(disk, found, faults)
     try:
+        note = read_note(disk)
+        if note is not None:
+            found = msgspec.structs.replace(found, lost=str(note.damage))
         log = read_segments(disk)
         standing = find_standing(disk, log)
     except Damaged as damage:

@@ -32,7 +32,7 @@ from p2psched.model.errors import Damaged
 from p2psched.model.limits import MIB
 from p2psched.model.raft import Entry, HardState, Snapshot
 from p2psched.ports.disk import AppendFile, Disk
-from p2psched.store.marker import Mark, MarkerFile, MarkerState
+from p2psched.store.marker import Mark, MarkerFile, MarkerState, how_late
 from p2psched.store.recovery import ADVICE, Findings, read_segments
 from p2psched.store.segments import HEADER_BYTES, GroupEncoder, encode_header, segment_name
 from p2psched.store.snapshots import KEPT, SnapshotFiles, Standing, find_standing
@@ -58,6 +58,7 @@ class Recovered:
     damaged: tuple[str, ...] = ()  # newer snapshots that were not sound; an older one stood in
     marker: MarkerState = MarkerState.NONE
     marked_index: int = 0  # of the last entry that the marker vouched for
+    lost: Damaged | None = None  # all this is less than the peer knew: see `store.regain`
 
     @property
     def last_index(self) -> int:
@@ -69,7 +70,7 @@ class LogStore:
     """Made by `open` only. Several `write` may precede one `sync`."""
 
     def __init__(self, disk: Disk, found: Findings, segment_bytes_max: int) -> None:
-        self._disk = disk
+        self.disk = disk
         self._segment_bytes_max = segment_bytes_max
         self._last_index = found.last_index
         self._hard_state = found.hard_state
@@ -92,6 +93,7 @@ class LogStore:
             self._file = disk.open_append(segment_name(self._number))
         self._size = self._file.size
         self._group = self._size  # where the group that is being written starts
+        self._seals = False  # what is written now says whether there is a marker
         self._synced = self._here()  # true once `open` has synced it
 
     @staticmethod
@@ -141,10 +143,9 @@ class LogStore:
         hard_state: HardState | None,
         truncate_from: int | None,
         entries: Sequence[Entry],
-        seals: bool = False,
     ) -> None:
         """Append, in this order: the hard state, "entries from `truncate_from` on are void",
-        `entries`. One write call; not durable before `sync`. `seals`: see `open`.
+        `entries`. One write call; not durable before `sync`.
 
         Raises NoRoom if there is no space: then nothing was stored, and the same call may be
         repeated. OSError for all else, and the store is poisoned.
@@ -167,7 +168,7 @@ class LogStore:
             group.start(self._last_index)
             group.hard_state(self._hard_state, marked=self._marker.mark is not None)
         if hard_state is not None:
-            group.hard_state(hard_state, marked=seals)
+            group.hard_state(hard_state, marked=self._seals)
         if last_index < self._last_index:
             group.truncate(last_index + 1)
         group.entries(entries)
@@ -238,7 +239,7 @@ class LogStore:
         """Oldest first: a crash on the way leaves no hole."""
         for older in sorted(self._older):
             if older < number:
-                self._disk.remove(segment_name(older))
+                self.disk.remove(segment_name(older))
                 self._older_bytes -= self._older.pop(older)
                 self._starts.pop(older, None)
 
@@ -280,7 +281,7 @@ class LogStore:
 
         Raises OSError, and then the mark before stands; without space it may be tried again.
         """
-        self._marker.write(self._synced, self._hard_state)
+        self._marker.write(self._synced)
 
     @property
     def size_bytes(self) -> int:
@@ -317,8 +318,8 @@ class LogStore:
             raise error
         name = segment_name(self._number)
         self._file.close()
-        self._disk.truncate(name, self._size)
-        self._file = self._disk.open_append(name)
+        self.disk.truncate(name, self._size)
+        self._file = self.disk.open_append(name)
         self._poison = ""
 
     def _rotate(self) -> None:
@@ -331,7 +332,7 @@ class LogStore:
             self._poison = f"a new segment could not be made: {error}"
             if error.errno not in NO_SPACE:
                 raise
-            self._disk.remove(segment_name(self._number + 1))
+            self.disk.remove(segment_name(self._number + 1))
             self._poison = ""
             raise no_room(error) from error
         self._file.close()
@@ -345,7 +346,7 @@ class LogStore:
         """Make the next segment with its header synced. Changes the chain only if it works."""
         number = self._number + 1
         header = encode_header(number, self._previous)
-        file = self._disk.open_append(segment_name(number))
+        file = self.disk.open_append(segment_name(number))
         try:
             assert file.size == 0, segment_name(number)
             file.write(header)
@@ -365,14 +366,18 @@ class LogStore:
         It says, too, that there is a marker, for whoever finds none.
         """
         self._sync_file()
+        if how_late(self._marker.promised) < how_late(self._hard_state):
+            with space_or_not():  # an older version ran since, or there is none yet
+                self._marker.promise(self._hard_state)
         if self._marker.mark is None:  # and of an older version: from now on there is one
             with space_or_not():
                 self.mark_end()
         if self.size_bytes == HEADER_BYTES:
             return
         with space_or_not():
-            marked = self._marker.mark is not None
-            self.write(hard_state=self._hard_state, truncate_from=None, entries=(), seals=marked)
+            self._seals = self._marker.mark is not None
+            self.write(hard_state=self._hard_state, truncate_from=None, entries=())
+        self._seals = False
         self.sync()
         with space_or_not():
             self.mark_end()

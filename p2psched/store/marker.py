@@ -49,6 +49,11 @@ class Mark(msgspec.Struct, frozen=True):
         return self.segment, self.offset
 
 
+def how_late(state: HardState) -> tuple[int, bool]:
+    """A vote is given after its term is entered, and never changed in it."""
+    return state.term, state.vote is not None
+
+
 class MarkerState(enum.StrEnum):
     """What a log was found with."""
 
@@ -108,27 +113,32 @@ class MarkerFile:
         self._disk = disk
         self._lock = threading.Lock()
         self._written = written
+        self._promised = written.hard_state if written is not None else HardState()
 
     @property
     def mark(self) -> Mark | None:
         """The newest that is durable."""
         return self._written.mark if self._written is not None else None
 
-    def write(self, mark: Mark, hard_state: HardState) -> None:
-        """Move the mark. `hard_state` counts where the file has none yet. Durable on return.
-        Raises OSError, and then what it said before stands."""
+    @property
+    def promised(self) -> HardState:
+        """Term and vote as they were noted last."""
+        return self._promised
+
+    def write(self, mark: Mark) -> None:
+        """Move the mark. Durable on return. Raises OSError, and then what it said before stands."""
         with self._lock:
             known = self._written
-            if known is None:
-                self._replace(Marked(mark, hard_state))
-            elif known.mark.place < mark.place:
-                self._replace(Marked(mark, known.hard_state))
+            if known is None or known.mark.place < mark.place:
+                self._replace(Marked(mark, self._promised))
 
     def promise(self, hard_state: HardState) -> None:
-        """Note term and vote, before the log does. As `write`; nothing if there is no file yet."""
+        """Note term and vote, before the log does. As `write`; without a file yet it is in the
+        first one."""
         with self._lock:
             if self._written is not None and self._written.hard_state != hard_state:
                 self._replace(Marked(self._written.mark, hard_state))
+            self._promised = hard_state
 
     def _replace(self, marked: Marked) -> None:
         self._disk.replace(MARKER, encode_marked(marked))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from p2psched.core.raft.effects import Persist
 from p2psched.store.log import LogStore
+from p2psched.store.regain import end_regain
 
 
 def perform(store: LogStore, persist: Persist) -> None:
@@ -23,3 +24,5 @@ def perform(store: LogStore, persist: Persist) -> None:
     if persist.install is not None:
         store.snapshots.install(persist.install)
         store.reset(persist.install)
+    if persist.regained:
+        end_regain(store)

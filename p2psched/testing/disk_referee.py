@@ -89,7 +89,8 @@ class DiskReferee:
             del book.hards[:-1]
 
     def on_recovered(self, peer: PeerId, found: Recovered) -> None:
-        """All of it counts as durable from now on."""
+        """All of it counts as durable from now on. A peer that says that it lost some of it must
+        still know what it has promised."""
         book = self._books.setdefault(peer, Book())
         where = f"on the disk of peer {peer}"
         base = found.snapshot.index if found.snapshot is not None else 0
@@ -99,6 +100,8 @@ class DiskReferee:
             "P3",
             f"{found.hard_state} {where}, which was given {book.hards}",
         )
+        if found.lost is not None:
+            book.floor = 0
         demand(
             max(last, base) >= book.floor,
             "P3",

@@ -326,7 +326,9 @@ class Referees:
     # --- at the end, when nothing goes wrong any more ---
 
     def has_ended(self, peers: list[SimPeer]) -> bool:
-        """True if every accepted job ended, and every peer knows."""
+        """True if every accepted job ended, every peer knows, and none lacks what it had."""
+        if any(peer.engine.raft.is_regaining for peer in peers):
+            return False
         machines = [peer.scheduler.machine for peer in peers]
         if not all(peer.alive for peer in peers) or any(machine.running for machine in machines):
             return False

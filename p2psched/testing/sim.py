@@ -34,6 +34,7 @@ from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
 from p2psched.testing.sim_executor import KilledByTaskError
+from p2psched.testing.sim_hurt import Hurt
 from p2psched.testing.sim_items import Arrived, Item
 from p2psched.testing.sim_leading import says_hand_over
 from p2psched.testing.sim_lives import Act, Lives
@@ -105,6 +106,7 @@ class SimCluster(Lives):
         self._order = 0
         self._last: deque[Event] = deque(maxlen=last)
         self.callers = Callers(self)
+        self._hurt = Hurt(random.Random(f"hurt {seed}"), all_vote=formed and all(votes))
         members = [
             Member(PeerId(new_id(self.rng)), f"peer-{i}", f"10.0.0.{i}:1", votes[i % len(votes)])
             for i in range(peers)

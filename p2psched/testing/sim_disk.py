@@ -234,6 +234,17 @@ class SimDisk:
         inode = self._inode(name)
         return inode.durable_len, inode.settled_len
 
+    def lose_end(self, name: str, size: int) -> None:
+        """All of a file behind its first `size` bytes is gone, synced or not."""
+        inode = self._inode(name)
+        inode.cut(size)
+        inode.cut_off = b""
+
+    def lose(self, name: str) -> None:
+        """A whole file is gone, for good."""
+        del self._names[name]
+        self._durable_names.pop(name, None)
+
     def copy(self, rng: random.Random) -> SimDisk:
         """The same files in the same state on another disk, to look at several crashes of one
         moment. Faults that were set and counters stay behind."""

@@ -19,6 +19,7 @@ from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
 from p2psched.testing.sim_executor import KilledByTaskError
+from p2psched.testing.sim_hurt import Hurt
 from p2psched.testing.sim_items import Arrived, Item
 from p2psched.testing.sim_leading import leave
 from p2psched.testing.sim_levels import upgrade_stopped
@@ -47,6 +48,7 @@ class Lives:
     network: SimNetwork
     peers: list[SimPeer]
     now_us: int
+    _hurt: Hurt
 
     def __init__(self) -> None:
         self._down: set[int] = set()  # peers that stay down until `start`
@@ -142,6 +144,8 @@ class Lives:
         def start() -> None:
             if peer.alive or peer.number in self._down:
                 return
+            if self._hurt.may_hurt(peer, self.peers, self.faults):
+                self.happened["logs damaged"] += 1
             if self.crashes_here(self.faults.crash_starting):
                 peer.disk.steps_left = self.rng.randrange(1, START_STEPS_MAX)
             try:

@@ -8,6 +8,7 @@ nothing and checks nothing: that is the referees' part.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -25,6 +26,7 @@ from p2psched.core.raft.effects import (
     MembershipChanged,
     Persist,
     Receive,
+    Regained,
     Send,
     SendPiece,
     Tick,
@@ -33,8 +35,8 @@ from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
-from p2psched.model.raft import Entry, HardState, Member, Snapshot
-from p2psched.store.log import LogStore
+from p2psched.model.raft import HardState, Member
+from p2psched.store.log import LogStore, Recovered
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
 from p2psched.testing.sim_items import (
@@ -69,6 +71,7 @@ CLOCK_US: Final = 100_000  # between two looks of the scheduler at the time
 LATE_FADES: Final = 0.95  # of how late it was before, at each look
 ROUNDS_MAX: Final = 4  # in one turn; what is left waits for the next
 NEXT_TURN_US: Final = 50
+NOTHING: Final = Recovered(hard_state=HardState(), entries=[], torn_bytes=0, files=0)
 INCARNATION_FILE: Final = "incarnation"
 
 
@@ -100,6 +103,7 @@ class SimPeer:
         self.backlog: list[tuple[int, Item]] = []  # of a paused process: when it came
         self.is_full = False  # its disk takes no large results
         self.is_rotten = False  # its disk was damaged since the last start
+        self.is_hurt = False  # its log was, and is not whole again; the others can be asked
         self.blobs: dict[bytes, bool] = {}  # ever on its disk, by digest: False if not any more
         self._timing = timing
         self._segment_bytes = segment_bytes
@@ -127,7 +131,7 @@ class SimPeer:
         name, address = self.member.name, self.member.address
         info = PeerInfo(self.id, 0, name, address, 0, self.slots, "0", "3", self.level)
         self.scheduler = sched.Scheduler(info)
-        self.engine = self._new_engine(HardState(), [], None)
+        self.engine = self._new_engine(NOTHING)
         self.executor = SimExecutor(
             self.slots,
             random.Random(world.rng.getrandbits(64)),
@@ -150,19 +154,18 @@ class SimPeer:
         self.commit_seen = 0  # how far the referees have looked at this process
         self.term_led = 0
 
-    def _new_engine(
-        self, hard_state: HardState, entries: list[Entry], snapshot: Snapshot | None
-    ) -> raft.RaftEngine:
+    def _new_engine(self, found: Recovered) -> raft.RaftEngine:
         return raft.RaftEngine(
             me=self.id,
             rng=random.Random(self._world.rng.getrandbits(64)),
             timing=self._timing,
-            hard_state=hard_state,
-            entries=entries,
+            hard_state=found.hard_state,
+            entries=found.entries,
             now_ms=self.now_ms,
             decorate=self.scheduler.decorate,
-            snapshot=snapshot,
+            snapshot=found.snapshot,
             compaction=self._world.snapshots.compaction,
+            lost=found.lost is not None,
         )
 
     def boot(self) -> None:
@@ -173,15 +176,16 @@ class SimPeer:
         self._reset()
         incarnation = self.next_incarnation()
         recovered = self.writes.open(self._segment_bytes)
-        hard_state, entries = recovered.hard_state, recovered.entries
-        if self._founding is not None and not entries and recovered.snapshot is None:
+        is_new = not recovered.entries and recovered.snapshot is None and recovered.lost is None
+        if self._founding is not None and is_new:
             hard_state, entries = self._founding.hard_state, list(self._founding.entries)
             self.writes.found(hard_state, entries)
+            recovered = replace(recovered, hard_state=hard_state, entries=entries)
         info = msgspec.structs.replace(
             self.scheduler.info, incarnation=incarnation, address=self.member.address
         )
         self.scheduler = sched.Scheduler(info)
-        self.engine = self._new_engine(hard_state, entries, recovered.snapshot)
+        self.engine = self._new_engine(recovered)
         if recovered.snapshot is not None:
             self.saves.restore(recovered.snapshot, recovered.state, recovered.damaged)
         self.decide(sched.Began(self.now_ms))
@@ -210,7 +214,7 @@ class SimPeer:
         self.disk = SimDisk(random.Random(self._world.rng.getrandbits(64)))
         self.blobs = {}
         self.is_full = False
-        self.is_rotten = False
+        self.is_rotten = self.is_hurt = False
         self._founding = None
 
     def next_incarnation(self) -> int:
@@ -302,6 +306,7 @@ class SimPeer:
         self._looked_ms, self._late_ms = now_ms, max(late_ms, self._late_ms * LATE_FADES)
         self._perform(self.engine.step(LoopLate(now_ms, self._late_ms)))
         self.writes.go_on()
+        self.writes.mark()
         self._perform(self.space.look())
         self.decide(self.space.clocked(now_ms))
         self._keeper.look(now_ms)
@@ -360,8 +365,8 @@ class SimPeer:
                     self.decide(sched.CoordinatorChanged(self.now_ms, coordinator, is_self))
                 case raft.ReadAnswered(tag=tag, index=index):
                     self.reads.on_index(tag, index)
-                case MembershipChanged():
-                    pass
+                case MembershipChanged() | Regained():
+                    self._world.happened["logs regained"] += isinstance(effect, Regained)
 
     def decide(self, event: sched.SchedulerEvent) -> None:
         """One step of the scheduler, with what follows from it."""

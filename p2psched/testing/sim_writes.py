@@ -12,7 +12,8 @@ from p2psched.core.raft.engine import EngineEffect
 from p2psched.model.raft import Entry, HardState
 from p2psched.store.log import LogStore, Recovered
 from p2psched.store.persist import perform
-from p2psched.store.space import NoRoom
+from p2psched.store.regain import open_or_regain
+from p2psched.store.space import NoRoom, space_or_not
 from p2psched.testing.sim_items import SyncEnds
 from p2psched.testing.sim_world import PowerLostError, World
 
@@ -42,8 +43,12 @@ class Writes:
         if world.crashes_here(world.faults.read_fails):
             world.happened["read failed"] += 1
             disk.fail_next_read = True
-        self.log, recovered = LogStore.open(disk, segment_bytes_max=segment_bytes_max)
+        peer = self._peer
+        self.log, recovered = open_or_regain(
+            disk, has_others=peer.is_hurt, segment_bytes_max=segment_bytes_max
+        )
         disk.fail_next_read = False
+        peer.is_hurt = recovered.lost is not None
         self.is_damaged = bool(recovered.damaged)
         world.disks.on_recovered(self._peer.id, recovered)
         return recovered
@@ -110,6 +115,11 @@ class Writes:
         self.durable_point()
         self._syncing = False
         return peer.engine.step(Synced(peer.now_ms, self._token, self._took_us / 1000))
+
+    def mark(self) -> None:
+        """The marker follows the synced end, at each look at the time."""
+        with space_or_not():
+            self.log.mark_end()
 
     def durable_point(self) -> None:
         if self._world.crashes_here(self._world.faults.crash_at_disk):

@@ -27,6 +27,7 @@ from p2psched.store.disk import OsDisk
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import LogStore
 from p2psched.store.marker import MARKER
+from p2psched.store.regain import NOTE, open_or_regain
 from p2psched.store.snapshots import described, snapshot_name
 from tests.core.test_machine import up
 
@@ -174,6 +175,21 @@ def test_a_missing_segment_and_a_missing_ledger_are_told(folder: Folder) -> None
         path.unlink()
     (fault,) = verify(folder.path).faults
     assert fault.what == "it is gone, and the identity is not"
+
+
+def test_a_log_that_is_being_asked_for_again_is_told(folder: Folder) -> None:
+    oldest = min(folder.ledger.glob("log-*.seg"))
+    data = bytearray(oldest.read_bytes())
+    data[100] ^= 1
+    oldest.write_bytes(bytes(data))
+    open_or_regain(OsDisk(folder.ledger), has_others=True)[0].close()
+    found = verify(folder.path)
+    assert found.faults == ()
+    assert f"{oldest.name} is damaged at byte" in found.lost
+    assert (found.term, found.vote) == (1, ME.peer)
+    note = folder.ledger / NOTE
+    note.write_bytes(note.read_bytes()[:-1])
+    assert [fault.file for fault in verify(folder.path).faults] == [NOTE]
 
 
 def test_all_damaged_files_are_told_at_once(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ import pytest
 from p2psched.testing.sim import SimulationError
 from p2psched.testing.simulate import simulate
 from tests.sim.disk_mutants import DISK_MUTANTS
+from tests.sim.hurt_mutants import HURT_MUTANTS
 from tests.sim.keep_mutants import KEEP_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.poison_mutants import POISON_MUTANTS
 from tests.sim.raft_mutants import RAFT_MUTANTS
 
-ALL = (*MUTANTS, *RAFT_MUTANTS, *DISK_MUTANTS, *KEEP_MUTANTS, *POISON_MUTANTS)
+ALL = (*MUTANTS, *RAFT_MUTANTS, *DISK_MUTANTS, *KEEP_MUTANTS, *POISON_MUTANTS, *HURT_MUTANTS)
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 
 

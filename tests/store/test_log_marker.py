@@ -251,6 +251,32 @@ def test_term_and_vote_are_in_the_marker_before_they_are_in_the_log() -> None:
     assert told.hard_state == voted
 
 
+def test_a_vote_of_before_the_first_marker_is_in_it() -> None:
+    """A log of an older version, and no space for a marker at first; or that version ran again."""
+    for had_marker in (False, True):
+        disk = marked()
+        if not had_marker:
+            disk.remove(MARKER)
+            disk.free_bytes = 0
+        log, _ = LogStore.open(disk, segment_bytes_max=SMALL)
+        disk.free_bytes = None
+        voted = HardState(8, PeerId("c" * 32))
+        if had_marker:
+            old = disk.read(MARKER)
+            log.write(hard_state=voted, truncate_from=None, entries=[])
+            log.sync()
+            disk.replace(MARKER, old)
+            log.close()
+            log, _ = LogStore.open(disk, segment_bytes_max=SMALL)
+        else:
+            log.write(hard_state=voted, truncate_from=None, entries=[])
+            log.sync()
+            log.mark_end()
+        told = decode_marked(disk.read(MARKER))
+        assert told is not None
+        assert told.hard_state == voted
+
+
 def test_a_vote_waits_where_the_marker_finds_no_space() -> None:
     disk = SimDisk(random.Random(0))
     log = made(disk)

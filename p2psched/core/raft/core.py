@@ -9,6 +9,7 @@ from p2psched.core.raft import (
     election,
     membership,
     reads,
+    regain,
     replication,
     room,
     snapshots,
@@ -67,7 +68,9 @@ class Raft:
         now_ms: int,
         snapshot: Snapshot | None = None,
         compaction: Compaction | None = None,
+        lost: bool = False,
     ) -> None:
+        """`lost`: the disk gave back less than this member knew; see `regain`."""
         self._s = RaftState(
             me=me,
             rng=rng,
@@ -77,6 +80,7 @@ class Raft:
             snapshot=snapshot,
             compaction=compaction or Compaction(),
             now_ms=now_ms,
+            lost=lost,
         )
         snapshots.drop_tail(self._s)
 
@@ -151,6 +155,8 @@ class Raft:
                 snapshots.on_piece(s, sender, message)
             case TimeoutNow():
                 transfer.on_timeout_now(s, sender, message)
+            case ReadReply(lost=True):
+                regain.on_told(s, sender, message)
             case ReadReply():
                 reads.on_read_reply(s, message)
 
@@ -165,6 +171,8 @@ class Raft:
             case SnapshotReply():
                 snapshots.on_reply(s, sender, message)
                 reads.answer_confirmed(s)
+            case ReadAsk(lost=True):
+                regain.on_ask(s, sender, message)
             case ReadAsk():
                 reads.on_read_ask(s, sender, message)
 
@@ -172,6 +180,7 @@ class Raft:
         for _ in self._s.take_synced(synced.token, synced.took_ms):
             election.count_vote(self._s, self._s.me)
         replication.advance_commit(self._s)
+        regain.end_if_whole(self._s)
 
     # --- what others may look at ---
 
@@ -188,6 +197,11 @@ class Raft:
     def is_handing_over(self) -> bool:
         """Leads, and appends nothing because another is about to."""
         return self._s.transfer is not None
+
+    @property
+    def is_regaining(self) -> bool:
+        """It lacks what it may have acknowledged, and does not vote."""
+        return self._s.regain is not None
 
     @property
     def role(self) -> Role:

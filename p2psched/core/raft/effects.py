@@ -131,6 +131,9 @@ class Persist(msgspec.Struct, frozen=True):
     # Put what came in piece by piece in the place of the log: first the snapshot must be durable,
     # then the log begins anew behind it. Comes after `piece`, and then there are no `entries`.
     install: Snapshot | None = None
+    # The log is whole again, and synced up to where it had to be: take back the note on the disk
+    # that it is not.
+    regained: bool = False
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -192,8 +195,13 @@ class Installed(msgspec.Struct, frozen=True):
     snapshot: Snapshot
 
 
+class Regained(msgspec.Struct, frozen=True):
+    """This member votes again: its log has all that it may ever have acknowledged."""
+
+
 RaftEffect = (
     Persist
+    | Regained
     | Send
     | SendPiece
     | Commit

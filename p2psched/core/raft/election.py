@@ -34,7 +34,7 @@ def _campaign_if_wanted(s: RaftState) -> None:
     """Ask whether a campaign would be won, before any term is raised."""
     s.reset_election_timer()
     s.set_leader(None)
-    if not s.membership.is_voter(s.me):
+    if not s.membership.is_voter(s.me) or not s.may_vote:
         return
     s.role = Role.PRE_CANDIDATE
     s.votes = {s.me}
@@ -65,7 +65,8 @@ def _ask_votes(s: RaftState, *, term: int, pre: bool, transfer: bool = False) ->
 
 
 def on_vote_request(s: RaftState, sender: PeerId, request: VoteRequest) -> None:
-    if (_has_working_leader(s) and not request.transfer) or request.term < s.term:
+    is_led = _has_working_leader(s) and not request.transfer
+    if is_led or request.term < s.term or not s.may_vote:
         s.send(sender, VoteReply(s.term, False, request.pre))
         return
     log_is_current = (request.last_term, request.last_index) >= (s.log.last_term, s.log.last_index)

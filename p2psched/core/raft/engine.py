@@ -31,6 +31,7 @@ from p2psched.core.raft.effects import (
     Read,
     ReadReady,
     Receive,
+    Regained,
     RoomChanged,
     Send,
     SendPiece,
@@ -38,6 +39,7 @@ from p2psched.core.raft.effects import (
     Synced,
     Tick,
 )
+from p2psched.core.raft.fitting import as_fits
 from p2psched.core.raft.log import size_of
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.timing import Timing
@@ -47,7 +49,6 @@ from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import (
     ENTRY_BYTES_MAX,
-    ENTRY_BYTES_WITH_PLACES_MAX,
     PENDING_PROPOSALS_MAX,
 )
 from p2psched.model.messages import Forward
@@ -129,6 +130,7 @@ EngineEffect = (
     | Deliver
     | Installed
     | Compact
+    | Regained
     | CoordinatorIs
     | ReadAnswered
     | MembershipChanged
@@ -150,6 +152,7 @@ class RaftEngine:
         decorate: Decorate,
         snapshot: Snapshot | None = None,
         compaction: Compaction | None = None,
+        lost: bool = False,
     ) -> None:
         """With a `snapshot` the listener must have restored its state before the first round."""
         self.raft = Raft(
@@ -161,6 +164,7 @@ class RaftEngine:
             now_ms=now_ms,
             snapshot=snapshot,
             compaction=compaction,
+            lost=lost,
         )
         self._me = me
         self._decorate = decorate
@@ -217,7 +221,9 @@ class RaftEngine:
     def _take(self, effects: list[RaftEffect]) -> None:
         for effect in effects:
             match effect:
-                case Persist() | Send() | SendPiece() | MembershipChanged() | Compact():
+                case (
+                    Persist() | Send() | SendPiece() | MembershipChanged() | Compact() | Regained()
+                ):
                     self._out.append(effect)
                 case Installed(snapshot=snapshot):
                     self._delivered = snapshot.index
@@ -280,7 +286,7 @@ class RaftEngine:
         while self._proposals and self._may_append():
             proposals, encoded = self._take_proposals()
             decorated = self._decorate(proposals)
-            encoded += _as_fits(encoded, decorated[len(proposals) :])
+            encoded += as_fits(encoded, decorated[len(proposals) :])
             concerned = self._concern.of(decorated[: len(encoded)])
             payload = _encode([msgspec.Raw(data) for data in encoded])
             self._take(self.raft.step(Propose(now_ms, wall_ms, payload, concerned=concerned)))
@@ -360,22 +366,6 @@ class RaftEngine:
     def contacts(self) -> Mapping[PeerId, int]:
         """On the leader: peer -> when it was last heard."""
         return self.raft.contacts() if self.raft.is_ready_leader else {}
-
-
-def _as_fits(proposals: list[bytes], added: tuple[Envelope, ...]) -> list[bytes]:
-    """What the coordinator added, as far as the entry still fits a frame: the rest is placed in a
-    later round."""
-    encoded: list[bytes] = []
-    if not added:
-        return encoded
-    size = sum(map(len, proposals))
-    for envelope in added:
-        data = _encode(envelope)
-        size += len(data)
-        if size > ENTRY_BYTES_WITH_PLACES_MAX:
-            break
-        encoded.append(data)
-    return encoded
 
 
 def found_cluster(member: Member, stamp_ms: int, wall_ms: int) -> tuple[HardState, Entry]:

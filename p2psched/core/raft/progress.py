@@ -74,6 +74,29 @@ class Transfer:
         self.due_ms = due_ms  # then we lead on
 
 
+class Regain:
+    """How far a log that was damaged is filled again. All but `nonce` are of one term."""
+
+    __slots__ = ("agreed", "ends", "nonce", "target", "term")
+
+    def __init__(self, nonce: int) -> None:
+        self.nonce = nonce  # of this process: an answer to it is newer than the damage
+        self.term = 0
+        self.target: int | None = None  # the leader's last entry, as it told us
+        self.agreed = 0  # up to here our log is the leader's
+        self.ends = False  # it is whole: that is on its way to the disk
+
+
+class OwnVote(msgspec.Struct, frozen=True):
+    """A candidate's vote for itself counts when it is on disk, like any other."""
+
+    term: int
+
+
+class RegainEnds(msgspec.Struct, frozen=True):
+    """A log is whole again, and counts as such when the disk says so."""
+
+
 class Progress:
     """What the leader knows of one other member. `probing`: one append at a time until it fits.
     What is on its way to it is bounded in appends and in bytes; beyond that it waits."""

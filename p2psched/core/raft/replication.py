@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.raft import regain
 from p2psched.core.raft.effects import Commit, LeaderChanged
 from p2psched.core.raft.pieces import send_pieces
 from p2psched.core.raft.progress import Progress
@@ -225,6 +226,7 @@ def on_append(s: RaftState, sender: PeerId, append: Append) -> None:
     # What stands at or before our base is committed, so it agrees with whatever leader.
     if append.prev_index >= base and s.log.term_at(append.prev_index) != append.prev_term:
         _refuse(s, sender, append)
+        regain.on_refused(s, sender)
         return
     for entry in append.entries:
         if entry.index > base:
@@ -232,6 +234,7 @@ def on_append(s: RaftState, sender: PeerId, append: Append) -> None:
     match = max(base, append.prev_index + len(append.entries))
     if append.round != NO_ANSWER or append.entries:
         _reply(s, sender, append, match)
+    regain.on_agreed(s, sender, match, is_heartbeat=append.round != NO_ANSWER)
     commit = min(append.commit, match)
     if commit > s.commit:
         s.commit = commit

@@ -8,6 +8,7 @@ when it is on disk. Membership and the term of the last entry live in the snapsh
 
 from __future__ import annotations
 
+from p2psched.core.raft import regain
 from p2psched.core.raft.effects import Commit, Compact, StorePiece
 from p2psched.core.raft.pieces import on_offset
 from p2psched.core.raft.progress import Incoming
@@ -85,6 +86,8 @@ def on_piece(s: RaftState, sender: PeerId, piece: SnapshotPiece) -> None:
         done = _take(s, piece)
         offset = s.incoming.offset if s.incoming is not None else 0
     s.promise(sender, SnapshotReply(s.term, piece.round, snapshot.index, offset, done))
+    if done:
+        regain.on_agreed(s, sender, snapshot.index, is_heartbeat=False)
 
 
 def _agree(s: RaftState, snapshot: Snapshot) -> None:

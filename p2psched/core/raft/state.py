@@ -23,11 +23,20 @@ from p2psched.core.raft.effects import (
     Persist,
     RaftEffect,
     ReadReady,
+    Regained,
     Send,
     StorePiece,
 )
 from p2psched.core.raft.log import LogBase, RaftLog
-from p2psched.core.raft.progress import Compaction, Incoming, Progress, Transfer
+from p2psched.core.raft.progress import (
+    Compaction,
+    Incoming,
+    OwnVote,
+    Progress,
+    Regain,
+    RegainEnds,
+    Transfer,
+)
 from p2psched.core.raft.timing import Pace, Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
@@ -52,12 +61,6 @@ class Role(enum.Enum):
     LEADER = "leader"
 
 
-class OwnVote(msgspec.Struct, frozen=True):
-    """A candidate's vote for itself counts when it is on disk, like any other."""
-
-    term: int
-
-
 class WaitingRead(msgspec.Struct, frozen=True):
     read: int
     asker: PeerId | None  # None: this peer
@@ -66,7 +69,7 @@ class WaitingRead(msgspec.Struct, frozen=True):
 
 
 Concerned = frozenset[PeerId] | None  # who waits for a commit; None: everybody
-Promised = Send | OwnVote | Installed
+Promised = Send | OwnVote | Installed | RegainEnds
 Promise = tuple[int, Promised]
 
 
@@ -84,6 +87,7 @@ class RaftState:
         snapshot: Snapshot | None,
         compaction: Compaction,
         now_ms: int,
+        lost: bool = False,
     ) -> None:
         self.me = me
         self.rng = rng
@@ -99,6 +103,7 @@ class RaftState:
         self.snapshot = snapshot  # the newest that is durable here
         self.compaction = compaction
         self.incoming: Incoming | None = None
+        self.regain = Regain(rng.getrandbits(48)) if lost else None
         self.commit = snapshot.index if snapshot else 0
         self.leader_heard_ms = now_ms - timing.election_ms_max
         self.election_due_ms = 0
@@ -129,13 +134,14 @@ class RaftState:
         self._unwritten: list[Entry] = []
         self._piece: StorePiece | None = None
         self._install: Snapshot | None = None
+        self._regained = False
         self._promises: list[Promised] = []
         self._waiting: deque[Promise] = deque()
         # [token, last index, term] once it is synced, and when it began
         self._writes: deque[list[int]] = deque()
         self._token = 0
         self.reset_election_timer()
-        if self.is_majority([me]):
+        if self.may_vote and self.is_majority([me]):
             self.election_due_ms = now_ms  # the only voter has nobody to wait for
 
     @property
@@ -160,6 +166,11 @@ class RaftState:
     def others(self) -> list[PeerId]:
         members = (*self.membership.voters, *self.membership.learners)
         return [member.peer for member in members if member.peer != self.me]
+
+    @property
+    def may_vote(self) -> bool:
+        """False while this member lacks what it may have acknowledged: see `regain`."""
+        return self.regain is None
 
     def is_majority(self, peers: Iterable[PeerId]) -> bool:
         """True if `peers` (counted once each) hold more than half of the votes."""
@@ -285,6 +296,10 @@ class RaftState:
         """Send once everything that this step and the ones before wrote is on disk."""
         self._promises.append(Send(to, message))
 
+    def end_regain(self) -> None:
+        self._regained = True
+        self._promises.append(RegainEnds())
+
     def promise_own_vote(self) -> None:
         self._promises.append(OwnVote(self.term))
 
@@ -296,6 +311,7 @@ class RaftState:
             or self._truncate is not None
             or self._unwritten
             or self._piece is not None
+            or self._regained
         ):
             # Before the sends: a driver that writes at once loses no time, and none is allowed to
             # reorder a promise before its write.
@@ -319,10 +335,12 @@ class RaftState:
             entries=tuple(self._unwritten),
             piece=self._piece,
             install=self._install,
+            regained=self._regained,
         )
         self._writes.append([self._token, self.log.last_index, self.term, self.now_ms])
         self._hard_dirty, self._truncate, self._unwritten = False, None, []
         self._piece = self._install = None
+        self._regained = False
         return persist
 
     def take_synced(self, token: int, took_ms: float) -> list[OwnVote]:
@@ -339,6 +357,9 @@ class RaftState:
             _, promised = self._waiting.popleft()
             if isinstance(promised, Installed):  # true in whatever term
                 installed = promised
+            elif isinstance(promised, RegainEnds):
+                self.regain = None
+                self.emit(Regained())
             elif isinstance(promised, OwnVote):
                 if promised.term == self.term:
                     own_votes.append(promised)

@@ -80,5 +80,5 @@ def on_progress(s: RaftState, peer: PeerId) -> None:
 
 def on_timeout_now(s: RaftState, sender: PeerId, message: TimeoutNow) -> None:
     follows = s.role is Role.FOLLOWER and s.leader == sender and s.term == message.term
-    if follows and s.membership.is_voter(s.me):
+    if follows and s.membership.is_voter(s.me) and s.may_vote:
         campaign(s, transfer=True)

@@ -19,6 +19,7 @@ from p2psched.core.raft.effects import (
     Persist,
     Propose,
     Receive,
+    Regained,
     Send,
     SendPiece,
     SnapshotSaved,
@@ -253,6 +254,8 @@ class Peer(Actor):
                     self._send_piece(effect)
                 case MembershipChanged():
                     pass
+                case Regained():
+                    self.scene.say(f"{self.name} votes again", "roles")
                 case _:
                     self._learn(effect)
 
