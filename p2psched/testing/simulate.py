@@ -26,7 +26,7 @@ from p2psched.testing.sim_levels import start_upgrades
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
-HURT_ALONE: Final = 0.5  # of the seeds that damage logs: no disk is lost for good
+HURT_ALONE: Final = 0.5  # of the seeds that damage logs: no other bytes rot
 EVENTS: Final = 5_000  # while faults last
 PEACE_MS: Final = 30_000
 KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five die, or a few more
@@ -126,7 +126,7 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
     hurt = random.Random(f"hurts {seed}")  # drawn apart, and more often where it may be
     faults = replace(faults, hurt=hurt.choice((0, 0.05, 0.3)))
     if faults.hurt and hurt.random() < HURT_ALONE:
-        faults = replace(faults, wipe_every_ms=0, rot_every_ms=0)
+        faults = replace(faults, rot_every_ms=0)
     return SimCluster(
         seed=seed,
         peers=options.peers or size,
