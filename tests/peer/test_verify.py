@@ -114,6 +114,7 @@ def is_told(found: Verified, sound: Verified) -> bool:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_every_flipped_bit_and_every_truncation_is_told(tmp_path: Path) -> None:
     """Of all files that hold the ledger, without an exception: the marker knows the synced end."""
     folder = Folder(tmp_path / "data", snapshots=True)

@@ -170,7 +170,12 @@ def _cancels_are_answered_at_once() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "plant", [_reads_know_nothing_of_others, _leaders_ask_nobody, _cancels_are_answered_at_once]
+    "plant",
+    [
+        _reads_know_nothing_of_others,
+        pytest.param(_leaders_ask_nobody, marks=pytest.mark.long),  # dozens of seeds
+        _cancels_are_answered_at_once,
+    ],
 )
 @pytest.mark.timeout(300)
 def test_the_checker_notices_a_planted_bug_that_no_referee_looks_for(

@@ -13,7 +13,7 @@ from p2psched.store.log import LogStore
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_executor import sim_job
-from p2psched.testing.sim_rot import damage
+from p2psched.testing.sim_rot import LOG_PREFIX, damage
 from p2psched.testing.sim_world import Snapshots
 from tests.sim.test_cluster import TEN, run_until_led
 
@@ -132,6 +132,6 @@ def test_damage_changes_bytes_and_leaves_alone_what_was_synced_last(seed: int) -
     kind = damage(disk, rng, spare="")
     after = {name: disk.read(name) for name in disk.names()}
     assert (kind is None) == (before == after)
-    newest = max(before)
+    newest = max(name for name in before if name.startswith(LOG_PREFIX))
     settled = disk.durable_bytes(newest)[1]
     assert before[newest][settled:] == after[newest][settled:]

@@ -15,6 +15,22 @@ from tests.sim.raft_mutants import RAFT_MUTANTS
 
 ALL = (*MUTANTS, *RAFT_MUTANTS, *DISK_MUTANTS, *KEEP_MUTANTS, *POISON_MUTANTS, *HURT_MUTANTS)
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
+# These take 7 to 20 s each: only in `make test-long`.
+SLOW = frozenset(
+    {
+        "suspects run beside others",
+        "members change before a leader has committed in its term",
+        "a leader answers reads without asking a majority",
+        "vote is not stored",
+        "a report on one large result is taken for another's",
+        "the log is cut at damage as at a torn tail",
+        "a vote that arrives twice counts twice",
+    }
+)
+PLANTED = [
+    pytest.param(mutant, id=mutant.name, marks=[pytest.mark.long] * (mutant.name in SLOW))
+    for mutant in ALL
+]
 
 
 def seeds_until_caught(mutant: Mutant) -> tuple[int, str]:
@@ -30,7 +46,7 @@ def seeds_until_caught(mutant: Mutant) -> tuple[int, str]:
     return SEEDS_MAX, "nothing"
 
 
-@pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", PLANTED)
 def test_the_simulator_notices_a_planted_bug(mutant: Mutant) -> None:
     _, said = seeds_until_caught(mutant)
     assert mutant.broken in said

@@ -32,6 +32,7 @@ def words_of(replay: str) -> list[str]:
     return words
 
 
+@pytest.mark.long
 def test_what_is_left_breaks_the_same_promise_under_fewer_faults(failure: Failure) -> None:
     seen: list[None] = []
     found = shrink(failure, Options(peers=3), runs_max=RUNS, on_run=lambda: seen.append(None))
