@@ -34,6 +34,8 @@ def forget(s: LedgerState, command: Forget) -> Outcome:
         return Rejected("refused", f"job {job.id} still runs: cancel it first")
     if command.ended_ms is not None and (job.pinned or job.ended_ms != command.ended_ms):
         return Rejected("refused", f"job {job.id} was pinned or run again meanwhile")
+    if command.due_ms is not None and s.stamp_ms < command.due_ms:
+        return Rejected("refused", f"job {job.id} is kept until {command.due_ms}")
     del s.jobs[job.id]
     indexes: tuple[dict[JobId, None], ...] = (s.ended, s.whole, s.with_blobs)
     for index in indexes:

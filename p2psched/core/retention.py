@@ -69,13 +69,15 @@ class Retention:
     def to_forget(self, ledger_ms: int) -> list[Forget]:
         """What to propose now."""
         assert self._active, "whoever does not coordinate proposes nothing"
-        chosen = self._expired(ledger_ms)
-        room = FORGETS_MAX - len(chosen)
+        over_time = self._expired(ledger_ms)
+        forgets = [Forget(j.id, j.ended_ms, self._due_ms(j)) for j in map(self._job, over_time)]
+        room = FORGETS_MAX - len(over_time)
         if room > 0:
-            chosen += self._too_many(ledger_ms, room, skip=set(chosen))
-        for job in chosen:
-            self._asked_ms[job] = ledger_ms
-        return [Forget(job, self._job(job).ended_ms) for job in chosen]
+            too_many = self._too_many(ledger_ms, room, skip=set(over_time))
+            forgets += [Forget(job, self._job(job).ended_ms) for job in too_many]
+        for forget in forgets:
+            self._asked_ms[forget.job] = ledger_ms
+        return forgets
 
     def keep_ms(self, job: Job) -> int | None:
         """How long after its end it is forgotten by itself; None if it never is."""

@@ -92,11 +92,13 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
 class Forget(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=7):
     """Drop a job that has ended, its results and its history. Its id stays taken for a while.
 
-    With `ended_ms` nobody asked for it, the job is over time: then it is meant as it ended at that
-    ledger time, and not once it is pinned, or has been run again since."""
+    With `ended_ms` nobody asked for it: then the job is meant as it ended at that ledger time, and
+    not once it is pinned, or has been run again since; nor before `due_ms`, in ledger time too: who
+    proposed it may have reckoned ahead, and have lost its place since."""
 
     job: JobId
     ended_ms: int | None = None
+    due_ms: int | None = None  # None: there are too many, or too many bytes
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=8):

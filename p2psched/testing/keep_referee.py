@@ -7,7 +7,7 @@ said to hold a large result was given it (P1), and what lacks copies gets them (
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from p2psched.core.copies import held_by, lacking
 from p2psched.core.jobs import Job
@@ -19,10 +19,6 @@ from p2psched.testing.shadow import Shadow, ShadowJob
 
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer
-
-EARLY_MS_MAX: Final = (
-    1_000  # that ledger time may lack where a leader reckoned it and lost its place
-)
 
 
 class KeepReferee:
@@ -39,11 +35,13 @@ class KeepReferee:
         job = self._shadow.jobs.get(command.job)
         if job is None or job.state == "running" or job.ended_ms != command.ended_ms:
             return
-        keep_ms = job.spec.keep_ms
+        ledger_ms, keep_ms = max(stamp_ms, self._shadow.stamp_ms), job.spec.keep_ms
+        if command.due_ms is not None and ledger_ms < command.due_ms:
+            return  # it is to be refused
         demand(
-            keep_ms is not None and stamp_ms - job.ended_ms >= keep_ms - EARLY_MS_MAX,
+            keep_ms is not None and ledger_ms - job.ended_ms >= keep_ms,
             "P9",
-            f"job {command.job} is forgotten {stamp_ms - job.ended_ms} ms after its end, and is "
+            f"job {command.job} is forgotten {ledger_ms - job.ended_ms} ms after its end, and is "
             f"kept for {keep_ms} ms",
         )
 

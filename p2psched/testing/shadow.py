@@ -300,7 +300,8 @@ class Shadow:
     def _forget(self, job: ShadowJob, command: Forget) -> None:
         """Whoever asks may; by itself only what is as it was when that was decided."""
         is_asked_for = command.ended_ms is None
-        if job.state == "running":
+        too_early = command.due_ms is not None and self.stamp_ms < command.due_ms
+        if job.state == "running" or too_early:
             return
         if is_asked_for or (not job.pinned and job.ended_ms == command.ended_ms):
             del self.jobs[command.job]

@@ -198,6 +198,15 @@ def test_what_nobody_asked_to_forget_is_spared_if_it_was_run_again_meanwhile(
     assert ledger.do(Forget(JOB, ledger.machine.jobs[JOB].ended_ms)) == Acknowledged()
 
 
+def test_what_nobody_asked_to_forget_is_spared_before_its_time(ledger: Ledger) -> None:
+    """The proposer may be a leader that reckoned ahead while it was cut off."""
+    finish(ledger)
+    ended_ms, stamp_ms = ledger.machine.jobs[JOB].ended_ms, ledger.machine.stamp_ms
+    assert refused(ledger.do(Forget(JOB, ended_ms, stamp_ms + 10_000))) == "refused"
+    assert JOB in ledger.machine.jobs
+    assert ledger.do(Forget(JOB, ended_ms, stamp_ms)) == Acknowledged()
+
+
 # --- pin ------------------------------------------------------------------------------------------
 
 

@@ -140,7 +140,7 @@ def test_a_proposal_names_the_end_that_it_is_about(kept: Kept) -> None:
     kept.now_ms = 77
     job = kept.end("one")
     kept.now_ms = 77 + KEEP_MS
-    assert kept.retention.to_forget(kept.now_ms) == [Forget(job, 77)]
+    assert kept.retention.to_forget(kept.now_ms) == [Forget(job, 77, 77 + KEEP_MS)]
 
 
 def test_how_long_a_job_is_kept_can_be_shown(kept: Kept) -> None:

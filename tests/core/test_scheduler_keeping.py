@@ -49,7 +49,7 @@ def test_the_coordinator_forgets_what_is_over_time_and_nobody_else_does() -> Non
         each.commit_from_elsewhere(SUBMIT, Cancel(JOB))
         assert forgets(each.wait(KEEP_MS - 1)) == []
     assert forgets(other.wait(1)) == []
-    assert forgets(peer.wait(1)) == [Forget(JOB, 1_000)]
+    assert forgets(peer.wait(1)) == [Forget(JOB, 1_000, 1_000 + KEEP_MS)]
     peer.commit()
     assert JOB not in peer.scheduler.machine.jobs
 
@@ -61,7 +61,7 @@ def test_who_coordinates_no_more_forgets_no_more() -> None:
     peer.do(CoordinatorChanged(peer.now_ms, Q, is_self=False))
     assert forgets(peer.wait(2 * KEEP_MS)) == []
     peer.coordinate()
-    assert forgets(peer.wait(1)) == [Forget(JOB, 1_000)]
+    assert forgets(peer.wait(1)) == [Forget(JOB, 1_000, 1_000 + KEEP_MS)]
 
 
 def test_how_long_a_job_is_kept_counts_in_ledger_time_that_goes_on_without_commits() -> None:
@@ -70,7 +70,7 @@ def test_how_long_a_job_is_kept_counts_in_ledger_time_that_goes_on_without_commi
     short = msgspec.structs.replace(spec(FOUR), keep_ms=500)
     peer.commit_from_elsewhere(SubmitJob(JOB, short), Cancel(JOB))
     assert forgets(peer.wait(499)) == []
-    assert forgets(peer.wait(1)) == [Forget(JOB, 1_000)]
+    assert forgets(peer.wait(1)) == [Forget(JOB, 1_000, 1_500)]
 
 
 def test_applying_nothing_does_not_set_ledger_time_back() -> None:

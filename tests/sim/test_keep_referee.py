@@ -98,6 +98,7 @@ def test_the_shadow_spares_what_was_pinned_or_ran_again_meanwhile(shadow: Shadow
     assert shadow.apply(Forget(JOB, 500)) == []
     shadow.apply(Pin(JOB, pinned=False))
     assert shadow.apply(Forget(JOB, 499)) == []
+    assert shadow.apply(Forget(JOB, 500, shadow.stamp_ms + 1)) == []
     assert shadow.apply(Forget(JOB, 500)) == [("forgotten", JOB, -1, "")]
 
 
@@ -142,6 +143,9 @@ def test_a_job_that_is_forgotten_too_early_is_objected_to(shadow: Shadow) -> Non
     shadow.jobs[JOB].spec = kept
     with pytest.raises(BrokenPromiseError, match="P9: job job is forgotten 1000 ms"):
         referee.on_committed(Forget(JOB, 500), 1_500)
+    referee.on_committed(Forget(JOB, 500, 1_501), 1_500)  # the machine refuses it
+    with pytest.raises(BrokenPromiseError, match="P9: job job is forgotten 1001 ms"):
+        referee.on_committed(Forget(JOB, 500, 1_501), 1_501)
 
 
 def test_a_holder_that_never_got_a_result_is_objected_to(shadow: Shadow) -> None:
