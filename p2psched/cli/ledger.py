@@ -53,7 +53,8 @@ def verify_ledger(
             if found.lost:
                 note(f"lacks what it knew: {found.lost}")
             for fault in found.faults:
-                note(f"{fault.file}: {fault.what}")
+                named = fault.what.startswith(fault.file)
+                note(fault.what if named else f"{fault.file}: {fault.what}")
     if found.faults:
         raise typer.Exit(Damaged.exit_code)
 

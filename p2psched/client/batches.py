@@ -11,7 +11,6 @@ need nothing installed. The value of a task is a list of outcomes, one for each 
 
 from __future__ import annotations
 
-import asyncio
 import io
 import itertools
 import pickle
@@ -30,10 +29,11 @@ from p2psched.client.results import is_pickle, open_value
 from p2psched.client.session import Session
 from p2psched.model import items, limits, values
 from p2psched.model.blob import BlobRef
-from p2psched.model.errors import P2PSchedError, ProtocolError, UsageError
+from p2psched.model.errors import ProtocolError, UsageError
 from p2psched.model.ids import short
 from p2psched.model.job import Cause, FunctionWork
 from p2psched.model.messages import FetchItem, ItemAnswer, JobView
+from p2psched.net.together import together
 from p2psched.run.host.files import File
 
 MODULE: Final = "p2psched_batch"
@@ -184,16 +184,7 @@ async def outcomes(session: Session, view: JobView) -> AsyncIterator[tuple[int, 
 async def _of_tasks(
     session: Session, view: JobView, indices: Sequence[int], shape: Shape
 ) -> list[list[Outcome]]:
-    failure: BaseException | None = None
-    asked: list[asyncio.Task[list[Outcome]]] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(_of_task(session, view, i, shape)) for i in indices]
-    except* P2PSchedError as errors:
-        failure = errors.exceptions[0]
-    if failure is not None:
-        raise failure
-    return [task.result() for task in asked]
+    return await together(lambda index: _of_task(session, view, index, shape), indices)
 
 
 async def _of_task(session: Session, view: JobView, index: int, shape: Shape) -> list[Outcome]:

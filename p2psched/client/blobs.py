@@ -17,6 +17,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -43,6 +44,7 @@ from p2psched.model.errors import (
     UsageError,
 )
 from p2psched.model.messages import Done, JobAccepted, Submit
+from p2psched.net.together import together
 
 WINDOW: Final = 8
 UNLISTED_CHUNKS_MAX: Final = WINDOW  # of a blob that is verified as a whole
@@ -84,25 +86,14 @@ async def upload_all(
     """As `upload`, for blobs whose names are known already; UPLOADS_MAX of them at a time. What
     this session has sent a little while ago is not sent again: see `submit`."""
     unknown = [upload for upload in uploads if not session.sent.knows(upload.ref)]
-    if not unknown:
-        return
-    left = iter(unknown)
 
-    async def send() -> None:
-        for upload in left:
-            with upload.opened() as read_at:
-                await _send(session, upload.ref, upload.listed, read_at, progress)
-            session.sent.note(upload.ref)
+    async def send(upload: Upload) -> None:
+        with upload.opened() as read_at:
+            await _send(session, upload.ref, upload.listed, read_at, progress)
+        session.sent.note(upload.ref)
 
-    failure: BaseException | None = None
-    try:
-        async with asyncio.TaskGroup() as sends:
-            for _ in range(min(UPLOADS_MAX, len(unknown))):
-                sends.create_task(send())
-    except* P2PSchedError as errors:
-        failure = errors.exceptions[0]
-    if failure is not None:
-        raise failure
+    if unknown:
+        await together(send, unknown, at_most=UPLOADS_MAX)
 
 
 async def submit(
@@ -149,25 +140,14 @@ async def _send(
 async def _send_chunks(
     session: Session, ref: BlobRef, numbers: Sequence[int], read_at: ReadAt, sent: Progress
 ) -> None:
-    left = iter(numbers)
+    async def send(number: int) -> None:
+        length = digests.chunk_size(ref.size, number)
+        async with session.chunk_calls:
+            data = await _read(read_at, ref, length, number * digests.CHUNK_BYTES)
+            await session.call(UploadChunk(ref, number, bytes(data)), Done)
+        sent(length)
 
-    async def send() -> None:
-        for number in left:
-            length = digests.chunk_size(ref.size, number)
-            async with session.chunk_calls:
-                data = await _read(read_at, ref, length, number * digests.CHUNK_BYTES)
-                await session.call(UploadChunk(ref, number, bytes(data)), Done)
-            sent(length)
-
-    failure: BaseException | None = None
-    try:
-        async with asyncio.TaskGroup() as sends:
-            for _ in range(min(WINDOW, len(numbers))):
-                sends.create_task(send())
-    except* P2PSchedError as errors:
-        failure = errors.exceptions[0]
-    if failure is not None:
-        raise failure
+    await together(send, numbers, at_most=WINDOW)
 
 
 async def _read(read_at: ReadAt, ref: BlobRef, length: int, offset: int) -> Buffer:
@@ -293,18 +273,8 @@ async def _pull(
 async def whole(session: Session, ref: BlobRef) -> list[bytes]:
     """All chunks of a small blob, verified together: nobody is asked for a list first."""
     for _ in range(WRONG_CHUNKS_MAX):
-        failure: BaseException | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                coming = [
-                    group.create_task(_hashed_chunk(session, ref, number))
-                    for number in range(digests.chunk_count(ref.size))
-                ]
-        except* P2PSchedError as errors:
-            failure = errors.exceptions[0]
-        if failure is not None:
-            raise failure
-        found = [task.result() for task in coming]
+        numbers = range(digests.chunk_count(ref.size))
+        found = await together(partial(_hashed_chunk, session, ref), numbers)
         if digests.root(ref.size, [digest for _, digest in found]) == ref.digest:
             return [data for data, _ in found]
     raise ProtocolError(

@@ -23,9 +23,10 @@ from p2psched.client.results import TaskResult, results_of
 from p2psched.client.session import Asker, Session
 from p2psched.model import limits
 from p2psched.model.blob import BlobRef
-from p2psched.model.errors import P2PSchedError, ResultLost, first_of
+from p2psched.model.errors import ResultLost
 from p2psched.model.ids import JobId
 from p2psched.model.job import Segment
+from p2psched.net.together import together
 from p2psched.run.host.files import Fetch, File, Ref, file_of
 
 IN_MEMORY_BYTES_MAX: Final = 1 * limits.MIB
@@ -101,12 +102,7 @@ class Downloads:
 
     async def complete_all(self, results: Sequence[TaskResult]) -> list[TaskResult]:
         """All of them at once. Raises Unavailable if nobody answers."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                completing = [group.create_task(self.complete(result)) for result in results]
-        except* P2PSchedError as errors:
-            raise first_of(errors) from None
-        return [task.result() for task in completing]
+        return await together(self.complete, results)
 
     async def complete(self, result: TaskResult) -> TaskResult:
         """The result with what its value needs. If that is nowhere any more, `value` raises

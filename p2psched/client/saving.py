@@ -23,9 +23,10 @@ from p2psched.client.job import Job
 from p2psched.client.session import Session
 from p2psched.model import digests, limits, values
 from p2psched.model.blob import BlobRef
-from p2psched.model.errors import P2PSchedError, ResultLost, UsageError
+from p2psched.model.errors import ResultLost, UsageError
 from p2psched.model.job import Segment
 from p2psched.model.messages import JobView
+from p2psched.net.together import together
 
 AT_A_TIME: Final = 4
 LOST_NAMED_MAX: Final = 1000
@@ -83,21 +84,7 @@ class _Saving:
 
     async def add(self, files: Sequence[tuple[int, str, Content]]) -> None:
         """AT_A_TIME of them at a time."""
-        left = iter(files)
-
-        async def save() -> None:
-            for index, name, content in left:
-                await self._save(index, name, content)
-
-        failure: BaseException | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(AT_A_TIME, len(files))):
-                    group.create_task(save())
-        except* P2PSchedError as errors:
-            failure = errors.exceptions[0]
-        if failure is not None:
-            raise failure
+        await together(lambda file: self._save(*file), files, at_most=AT_A_TIME)
 
     async def _save(self, index: int, name: str, content: Content) -> None:
         path = self._folder / str(index) / name

@@ -26,10 +26,11 @@ from p2psched.model.blob_messages import (
     UploadChunk,
     UploadState,
 )
-from p2psched.model.errors import NotFound, P2PSchedError, Unavailable, UsageError, first_of
+from p2psched.model.errors import NotFound, P2PSchedError, Unavailable, UsageError
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import AnswerBody, Done
 from p2psched.model.taskset import EMPTY
+from p2psched.net.together import together
 from p2psched.peer.blobs import PeerBlobs
 from p2psched.peer.others import Others
 from p2psched.peer.shared_runs import SharedRuns
@@ -195,12 +196,7 @@ class BlobApi:
         for ref in refs:
             self._blobs.pin(ref)
         await self._blobs.fetch(refs)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for ref in refs:
-                    group.create_task(self._spread_once(ref))
-        except* P2PSchedError as errors:
-            raise first_of(errors) from None
+        await together(self._spread_once, refs)
 
     async def copy_to(self, ref: BlobRef, peer: PeerId) -> None:
         """Have a blob that is here on the disk of another peer. Raises what that one answers;

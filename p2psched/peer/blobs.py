@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from p2psched.model.blob import BlobRef
-from p2psched.model.errors import P2PSchedError, ResultLost, Unavailable
+from p2psched.model.errors import ResultLost, Unavailable
 from p2psched.model.ids import PeerId
+from p2psched.net.together import together
 from p2psched.peer.blob_fetch import BLOBS_MAX, Fetcher
 from p2psched.peer.blob_places import Places
 from p2psched.peer.others import Others
@@ -110,21 +111,7 @@ class PeerBlobs:
 
     async def fetch(self, refs: Iterable[BlobRef]) -> None:
         """See the port. Raises Unavailable at once if this disk has no space for them."""
-        wanted = iter(list(dict.fromkeys(refs)))
-
-        async def pull() -> None:
-            for ref in wanted:
-                await self._fetcher.fetch(ref)
-
-        failure: BaseException | None = None
-        try:
-            async with asyncio.TaskGroup() as pulls:
-                for _ in range(BLOBS_MAX):
-                    pulls.create_task(pull())
-        except* P2PSchedError as errors:
-            failure = errors.exceptions[0]
-        if failure is not None:
-            raise failure
+        await together(self._fetcher.fetch, list(dict.fromkeys(refs)), at_most=BLOBS_MAX)
 
     async def fetch_from(self, ref: BlobRef, source: PeerId) -> None:
         """As `fetch`, for one that `source` said it has."""

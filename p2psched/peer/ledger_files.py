@@ -103,10 +103,11 @@ def _segment_bytes(snapshot_log_bytes: int) -> int:
 
 
 def write_failure(folder: DataFolder, error: OSError) -> P2PSchedError:
-    """Why a peer stops whose log can't be written (fsync is never tried again)."""
+    """Why a peer stops whose ledger can't be written or read (fsync is never tried again)."""
     where = folder.ledger_path
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Refused(f"no space left for {where}: free some, then start this peer again")
     return Damaged(
-        f"{where} can't be written ({error.strerror}): repair the disk, then start this peer again"
+        f"{where} can't be written or read ({error.strerror}): repair the disk, then start this "
+        "peer again"
     )

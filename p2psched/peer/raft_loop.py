@@ -90,6 +90,7 @@ class RaftLedger:
         self._listener = listener
         self._on_membership = on_membership
         self._on_bug = on_bug
+        self._on_disk_failed = on_disk_failed
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._writer = LogWriter(
@@ -244,6 +245,9 @@ class RaftLedger:
             self._perform(self.engine.step(event))
             if self._timer is not None:  # else it is this one that came due
                 self._arm()
+        except OSError as error:  # of a snapshot that was to be read
+            self._stopped = True
+            self._on_disk_failed(error)
         except Exception as error:  # noqa: BLE001 (whatever it is, this peer must not go on)
             self._stopped = True
             self._on_bug(error)

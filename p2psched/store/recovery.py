@@ -54,8 +54,8 @@ from p2psched.store.segments import (
 
 _NAME: Final = re.compile(r"log-(\d{8})\.seg")
 ADVICE: Final = (
-    "Nothing was changed. Keep this folder aside and let the peer join anew, or bring back an "
-    "intact copy of the file"
+    "Nothing was changed. A peer that knows others asks them for what it lost when it starts; one "
+    "that is alone needs an intact copy of the file"
 )
 
 

@@ -8,6 +8,7 @@ A peer whose disk is lost, or was found to be damaged, comes back as somebody wh
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -37,7 +38,7 @@ VOTERS_MIN: Final = 3  # fewer can't miss any
 Act = Callable[[], None]
 
 
-class Lives:
+class Lives(ABC):
     """Peers and what happens to them. What stands here without a value is the cluster's."""
 
     rng: random.Random
@@ -55,17 +56,17 @@ class Lives:
         self._lost: set[PeerId] = set()  # identities whose disks are gone
         self._by_id: dict[PeerId, SimPeer] = {}
 
-    def after(self, delay_ms: float, act: Act) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def after(self, delay_ms: float, act: Act) -> None: ...
 
-    def bring(self, delay_us: int, number: int, process: int, item: Item) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def bring(self, delay_us: int, number: int, process: int, item: Item) -> None: ...
 
-    def later(self, delay_us: int, peer: SimPeer, item: Item) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def later(self, delay_us: int, peer: SimPeer, item: Item) -> None: ...
 
-    def _perform(self, peer: SimPeer, item: Item) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _perform(self, peer: SimPeer, item: Item) -> None: ...
 
     # --- ends ---
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from unittest.mock import patch
 
 import pytest
 
@@ -72,7 +73,8 @@ class Group:
         self.ids = [PeerId(f"{number:032x}") for number in range(1, size + 1)]
         self.listeners = {peer: Listener(peer) for peer in self.ids}
         self.cut: set[PeerId] = set()
-        self.failures: list[Exception] = []
+        self.failures: list[Exception] = []  # of disks
+        self.bugs: list[Exception] = []
         self.ledgers = {peer: self._make(peer) for peer in self.ids}
 
     def _make(self, peer: PeerId) -> RaftLedger:
@@ -93,7 +95,7 @@ class Group:
             listener=self.listeners[peer],
             on_membership=lambda _: None,
             on_disk_failed=self.failures.append,
-            on_bug=self.failures.append,
+            on_bug=self.bugs.append,
             make_durable=lambda done: self._make_durable(peer, done),
             snapshot_log_bytes=self._snapshot_log_bytes,
         )
@@ -109,7 +111,7 @@ class Group:
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(20):
             while not condition():
-                assert not self.failures, self.failures
+                assert not self.failures + self.bugs, self.failures + self.bugs
                 await asyncio.sleep(0.001)
 
     async def lead(self) -> PeerId:
@@ -273,3 +275,20 @@ def test_who_lacks_what_others_have_dropped_is_given_a_state_instead() -> None:
         assert group.ledgers[behind].engine.raft.base_index >= stood_for
 
     run(3, scenario, snapshot_log_bytes=20_000)
+
+
+@pytest.mark.parametrize(("error", "is_disk"), [(OSError(5, "EIO"), True), (KeyError(5), False)])
+def test_a_disk_that_can_not_be_read_is_no_bug(error: Exception, is_disk: bool) -> None:
+    """As when a piece of a snapshot is to be sent. Either way the peer goes on no more."""
+
+    async def scenario(group: Group) -> None:
+        ledger = group.ledgers[await group.lead()]
+        with patch.object(ledger.engine, "step", side_effect=error):
+            ledger.add_member(Member(PeerId("f" * 32), "", ""))
+        assert (group.failures, group.bugs) == (([error], []) if is_disk else ([], [error]))
+        index = ledger.engine.raft.last_index
+        ledger.add_member(Member(PeerId("f" * 32), "", ""))
+        assert ledger.engine.raft.last_index == index
+        group.failures.clear()  # this one was wanted
+
+    run(1, scenario)
