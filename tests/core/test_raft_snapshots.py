@@ -261,6 +261,25 @@ def test_a_follower_that_restarted_is_sent_the_snapshot_from_its_start() -> None
     assert leader.pieces[0].offset == 0
 
 
+def test_a_follower_that_restarted_and_took_a_late_piece_is_sent_what_it_wants() -> None:
+    """It never says that it has nothing, and wants less than it acknowledged before it died."""
+    leader, follower = follower_and_leader()
+    head = leader.raft.snapshot
+    assert head is not None
+    for _ in range(2):
+        for message in leader.serve(follower, "a"):
+            leader.receive("c", message)
+    follower = SnapshotNode("c")
+    follower.receive("a", SnapshotPiece(2, 1, head, 0, STATE[:256]))
+    for _ in range(40):
+        for message in leader.serve(follower, "a"):
+            leader.receive("c", message)
+        leader.wait(100)
+        leader.receive("b", AppendReply(2, leader.raft._s.round, True, 12))
+        leader.time_out()
+    assert follower.raft.base_index == 10
+
+
 def test_what_an_earlier_leader_has_sent_is_not_sent_again() -> None:
     leader, follower = follower_and_leader()
     head = leader.raft.snapshot

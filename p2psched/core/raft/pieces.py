@@ -1,8 +1,9 @@
 """A leader sends its snapshot to followers that need entries which it has dropped.
 
-A few pieces are in flight to each such follower; what it doesn't acknowledge is sent again, all
-from there on. A newer snapshot begins at its start. The bytes stay with the driver: the core only
-says which. Nobody else waits: heartbeats and entries of the others go on.
+A few pieces are in flight to each such follower; where nothing moves, all is sent again from where
+it said last that it wants to go on. That can be before what it acknowledged once: it died since,
+and took what was late on its way. A newer snapshot begins at its start. The bytes stay with the
+driver: the core only says which. Nobody else waits: heartbeats and entries of the others go on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def send_pieces(s: RaftState, peer: PeerId, progress: Progress) -> None:
     if sending is None or sending.snapshot != snapshot:
         sending = progress.sending = Sending(snapshot, s.now_ms)
     elif s.now_ms - sending.moved_ms >= s.timing.election_ms_min:
-        sending.next, sending.moved_ms = sending.acked, s.now_ms
+        sending.acked = sending.next = sending.wanted
+        sending.moved_ms = s.now_ms
     answers = progress.contact_ms >= sending.moved_ms
     window = s.compaction.piece_bytes * (PIECES_IN_FLIGHT_MAX if answers else 1)
     while sending.next < min(snapshot.size, sending.acked + window):
@@ -40,6 +42,7 @@ def on_offset(s: RaftState, peer: PeerId, progress: Progress, index: int, offset
     sending = progress.sending
     if sending is None or sending.snapshot.index != index or offset >= sending.snapshot.size:
         return
+    sending.wanted = offset
     if offset > sending.acked:  # perhaps more than we sent: an earlier leader sent it
         sending.acked, sending.next = offset, max(sending.next, offset)
         sending.moved_ms = s.now_ms
