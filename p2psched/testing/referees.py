@@ -114,6 +114,7 @@ class Referees:
                 start = raft.base_index + 1
             for entry in raft.entries(start, raft.commit + 1):
                 self._on_committed(peer, entry)
+            self.members.on_commit(peer)
 
     def _on_base(self, peer: SimPeer) -> None:
         raft = peer.engine.raft
@@ -154,6 +155,8 @@ class Referees:
         demand(entry.index == len(self.committed) + 1, "P4", "a commit skips entries")
         self.committed.append(seen)
         self._committed_in.append(peer.engine.raft.term)
+        if entry.kind is EntryKind.MEMBERSHIP:
+            self.members.on_committed(entry)
         if entry.kind is EntryKind.COMMANDS:
             for envelope in _decode(entry.payload):
                 if isinstance(envelope.command, ACTS_ONCE):

@@ -27,6 +27,7 @@ from p2psched.core.raft.effects import (
     Persist,
     Receive,
     Regained,
+    RemoveMember,
     Send,
     SendPiece,
     Tick,
@@ -42,6 +43,7 @@ from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
 from p2psched.testing.sim_items import (
     Arrived,
     AskedHere,
+    Caller,
     ClockDue,
     CopiesEnd,
     GivenUp,
@@ -50,6 +52,7 @@ from p2psched.testing.sim_items import (
     Join,
     LeaveHere,
     ReadHere,
+    RemoveHere,
     SaveEnds,
     SimClock,
     SyncEnds,
@@ -238,7 +241,7 @@ class SimPeer:
                 self._on_written(item)
             case ClockDue():
                 self._on_clock(now_ms)
-            case AskedHere() | GivenUp() | ReadHere() | LeaveHere() | HandOverHere():
+            case AskedHere() | GivenUp() | ReadHere() | LeaveHere() | HandOverHere() | RemoveHere():
                 self._on_caller(item, now_ms)
             case TasksEnd() | BatchStops() | CopiesEnd():
                 self._on_work(item, now_ms)
@@ -263,9 +266,7 @@ class SimPeer:
             case _:
                 self._perform(self.engine.step(Receive(now_ms, sender, message)))
 
-    def _on_caller(
-        self, item: AskedHere | GivenUp | ReadHere | LeaveHere | HandOverHere, now_ms: int
-    ) -> None:
+    def _on_caller(self, item: Caller, now_ms: int) -> None:
         match item:
             case AskedHere(tag=tag, command=command):
                 self.decide(sched.Asked(now_ms, tag, command))
@@ -278,6 +279,8 @@ class SimPeer:
                 self.decide(sched.Leaving(now_ms, tag))
             case HandOverHere():
                 self._perform(self.engine.step(HandOver(now_ms)))
+            case RemoveHere(peer=gone):
+                self._perform(self.engine.step(RemoveMember(now_ms, self._wall_ms, gone)))
 
     def _on_work(self, item: TasksEnd | BatchStops | CopiesEnd, now_ms: int) -> None:
         if isinstance(item, CopiesEnd):

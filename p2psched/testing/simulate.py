@@ -23,6 +23,7 @@ from p2psched.testing.sim import LAST_EVENTS, SimCluster
 from p2psched.testing.sim_executor import kills_its_peer, sim_job
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
+from p2psched.testing.sim_members import Replacing
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
@@ -104,12 +105,13 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     Storm(cluster, rng)
     start_hand_overs(cluster)
     start_upgrades(cluster)
+    replacing = Replacing(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()
     cluster.heal()
     healed_us = cluster.now_us
-    _await_end(cluster, PEACE_MS + KILLER_MS * workload.killer_count)
+    _await_end(cluster, replacing, PEACE_MS + KILLER_MS * workload.killer_count)
     return _report(cluster, healed_us)
 
 
@@ -127,6 +129,10 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
     faults = replace(faults, hurt=hurt.choice((0, 0.05, 0.3)))
     if faults.hurt and hurt.random() < HURT_ALONE:
         faults = replace(faults, rot_every_ms=0)
+    members = random.Random(f"members {seed}")
+    faults = replace(faults, replace_every_ms=members.choice((0, 0, 0, 1_000, 4_000)))
+    if faults.replace_every_ms:  # disks that are lost otherwise are more than the rest can bear
+        faults = replace(faults, wipe_every_ms=0, rot_every_ms=0, hurt=0.0)
     return SimCluster(
         seed=seed,
         peers=options.peers or size,
@@ -149,11 +155,12 @@ def _draw_snapshots(rng: random.Random) -> Snapshots:
     return Snapshots(every, Compaction(entries, size, most, piece))
 
 
-def _await_end(cluster: SimCluster, peace_ms: int) -> None:
+def _await_end(cluster: SimCluster, replacing: Replacing, peace_ms: int) -> None:
     referees, peers = cluster.referees, cluster.peers
 
     def all_done() -> bool:
-        all_ended = not cluster.callers.waiting and referees.has_ended(peers)
+        asked = cluster.callers.waiting or replacing.is_busy
+        all_ended = not asked and referees.has_ended(peers)
         return all_ended and referees.keeping.is_settled(peers)
 
     cluster.run_until(all_done, within_ms=peace_ms, every=25)

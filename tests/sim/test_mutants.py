@@ -9,17 +9,20 @@ from p2psched.testing.simulate import simulate
 from tests.sim.disk_mutants import DISK_MUTANTS
 from tests.sim.hurt_mutants import HURT_MUTANTS
 from tests.sim.keep_mutants import KEEP_MUTANTS
+from tests.sim.member_mutants import MEMBER_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.poison_mutants import POISON_MUTANTS
 from tests.sim.raft_mutants import RAFT_MUTANTS
 
-ALL = (*MUTANTS, *RAFT_MUTANTS, *DISK_MUTANTS, *KEEP_MUTANTS, *POISON_MUTANTS, *HURT_MUTANTS)
+ALL = (
+    *(*MUTANTS, *RAFT_MUTANTS, *MEMBER_MUTANTS, *DISK_MUTANTS, *KEEP_MUTANTS),
+    *(*POISON_MUTANTS, *HURT_MUTANTS),
+)
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 # These take 7 to 20 s each: only in `make test-long`.
 SLOW = frozenset(
     {
         "suspects run beside others",
-        "members change before a leader has committed in its term",
         "a leader answers reads without asking a majority",
         "vote is not stored",
         "a report on one large result is taken for another's",

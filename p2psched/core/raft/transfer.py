@@ -46,6 +46,20 @@ def on_tick(s: RaftState) -> None:
                 _begin(s, quick)
 
 
+def is_stopping(s: RaftState) -> bool:
+    """True if this leader appends nothing more: another is about to lead."""
+    return s.transfer is not None or bool(s.departing and not s.membership.is_voter(s.me))
+
+
+def depart(s: RaftState) -> None:
+    """We are no voter any more, and that is committed: one who has all of our log takes over."""
+    s.transfer = None
+    whole = {peer: p for peer, p in _fit(s).items() if p.match == s.log.last_index}
+    if whole:
+        s.send(_best(whole), TimeoutNow(s.term))
+    s.become_follower(None)
+
+
 def _fit(s: RaftState) -> dict[PeerId, Progress]:
     """Voters that answer, and whose log can be made whole by appends."""
     if s.role is not Role.LEADER or s.transfer is not None:
@@ -63,9 +77,13 @@ def _fit(s: RaftState) -> dict[PeerId, Progress]:
 
 
 def _begin(s: RaftState, fit: dict[PeerId, Progress]) -> None:
-    to = min(fit, key=lambda peer: (fit[peer].sync_ms // 10, -fit[peer].match, peer))
+    to = _best(fit)
     s.transfer = Transfer(to, s.now_ms + s.timing.election_ms_min)
     on_progress(s, to)
+
+
+def _best(fit: dict[PeerId, Progress]) -> PeerId:
+    return min(fit, key=lambda peer: (fit[peer].sync_ms // 10, -fit[peer].match, peer))
 
 
 def on_progress(s: RaftState, peer: PeerId) -> None:

@@ -23,6 +23,7 @@ from p2psched.core.raft.effects import (
     Read,
     ReadReady,
     Receive,
+    RemoveMember,
     Send,
     SendPiece,
     SnapshotSaved,
@@ -109,6 +110,12 @@ class Node(Actor):
     def add(self, member: Member) -> None:
         before = self.raft.last_index
         self.step(AddMember(self.scene.now_ms, WALL_MS, member))
+        if self.raft.last_index == before:
+            self.scene.say(f"{self.name} changes no member now")
+
+    def remove(self, peer: PeerId) -> None:
+        before = self.raft.last_index
+        self.step(RemoveMember(self.scene.now_ms, WALL_MS, peer))
         if self.raft.last_index == before:
             self.scene.say(f"{self.name} changes no member now")
 

@@ -1,0 +1,71 @@
+"""Bugs in the removal of members: see `planted`."""
+
+from __future__ import annotations
+
+from typing import Final
+from unittest.mock import patch
+
+from p2psched.core.raft import election, replication
+from p2psched.core.raft.effects import Commit
+from p2psched.core.raft.state import RaftState, Role
+from tests.scenarios.planted import Bug, changes_members_at_once
+from tests.sim.member_mutants import takes_anybody_back
+from tests.sim.mutants import Planted
+
+
+def _removed_never_campaign() -> Planted:
+    return patch.object(election, "_has_a_say", lambda s: s.membership.is_voter(s.me))
+
+
+def _removed_always_campaign() -> Planted:
+    return patch.object(election, "_has_a_say", lambda s: True)
+
+
+def _own_disk_counts() -> Planted:
+    """Of a leader that is no voter any more."""
+    advance_commit = replication.advance_commit
+
+    def hasty(s: RaftState) -> None:
+        if s.role is Role.LEADER and not s.membership.is_voter(s.me):
+            stored = sorted([s.log.stable, *(p.match for p in s.progress.values())])
+            index = stored[(len(stored) - 1) // 2]
+            if index > s.commit:
+                s.commit = index
+                s.emit(Commit(index))
+        advance_commit(s)
+
+    return patch.object(replication, "advance_commit", hasty)
+
+
+MEMBER_BUGS: Final = (
+    Bug(
+        "raft_removed_leader_must_still_campaign",
+        "who is removed doesn't campaign",
+        _removed_never_campaign,
+        "a: follower of nobody, term 2",
+    ),
+    Bug(
+        "raft_leader_removes_itself",
+        "its own disk counts",
+        _own_disk_counts,
+        "a: follower of nobody, term 2, vote a, committed 3 of 3",
+    ),
+    Bug(
+        "raft_removed_peer_disturbs_nobody",
+        "who is removed for good campaigns",
+        _removed_always_campaign,
+        "c is pre-candidate",
+    ),
+    Bug(
+        "raft_removed_peer_disturbs_nobody",
+        "an old identity becomes a member again",
+        takes_anybody_back,
+        "learners c",
+    ),
+    Bug(
+        "raft_remove_before_own_commit",
+        "members are changed at once",
+        changes_members_at_once,
+        "a writes 3@2 voters a b\n",
+    ),
+)
