@@ -58,6 +58,9 @@ CalmOption = Annotated[
 PoisonOption = Annotated[
     bool, typer.Option("--poison/--no-poison", help="Tasks that kill their peers, in some runs.")
 ]
+HangingOption = Annotated[
+    bool, typer.Option("--hanging/--no-hanging", help="Tasks that never end, in some runs.")
+]
 KeepingOption = Annotated[
     bool,
     typer.Option("--keeping/--no-keeping", help="Jobs are forgotten, pinned, retried; large data."),
@@ -78,6 +81,7 @@ def run(  # noqa: PLR0917 (typer passes options by name)
     fault: FaultOption = None,
     calm: CalmOption = False,
     poison: PoisonOption = True,
+    hanging: HangingOption = True,
     keeping: KeepingOption = True,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -88,7 +92,9 @@ def run(  # noqa: PLR0917 (typer passes options by name)
     """
     from p2psched.testing.run import Failure, Summary, run_seeds  # noqa: PLC0415
 
-    options = _options(peers, events, submits, fault, calm=calm, poison=poison, keeping=keeping)
+    options = _options(
+        peers, events, submits, fault, calm=calm, poison=poison, hanging=hanging, keeping=keeping
+    )
     summary, began_s = Summary(), time.perf_counter()
     progress = Progress("simulated", seeds, _seeds)
     for result in run_seeds(range(first, first + seeds), options, jobs):
@@ -129,6 +135,7 @@ def replay(  # noqa: PLR0917 (typer passes options by name)
     fault: FaultOption = None,
     calm: CalmOption = False,
     poison: PoisonOption = True,
+    hanging: HangingOption = True,
     keeping: KeepingOption = True,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -139,7 +146,15 @@ def replay(  # noqa: PLR0917 (typer passes options by name)
     from p2psched.testing.run import Failure, run_seed  # noqa: PLC0415
 
     options = _options(
-        peers, events, submits, fault, calm=calm, poison=poison, keeping=keeping, last=last
+        peers,
+        events,
+        submits,
+        fault,
+        calm=calm,
+        poison=poison,
+        hanging=hanging,
+        keeping=keeping,
+        last=last,
     )
     result = run_seed(seed, options)
     if output is Output.JSON:
@@ -171,6 +186,7 @@ def shrink(  # noqa: PLR0917 (typer passes options by name)
     fault: FaultOption = None,
     calm: CalmOption = False,
     poison: PoisonOption = True,
+    hanging: HangingOption = True,
     keeping: KeepingOption = True,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -183,7 +199,9 @@ def shrink(  # noqa: PLR0917 (typer passes options by name)
     from p2psched.testing.run import Failure, run_seed  # noqa: PLC0415
     from p2psched.testing.shrink import shrink as find_smaller  # noqa: PLC0415
 
-    options = _options(peers, events, submits, fault, calm=calm, poison=poison, keeping=keeping)
+    options = _options(
+        peers, events, submits, fault, calm=calm, poison=poison, hanging=hanging, keeping=keeping
+    )
     failure = run_seed(seed, options)
     if not isinstance(failure, Failure):
         raise UsageError(f"seed {seed} breaks no promise: there is nothing to make smaller")
@@ -210,6 +228,7 @@ def _options(
     *,
     calm: bool,
     poison: bool,
+    hanging: bool,
     keeping: bool,
     last: int | None = None,
 ) -> Options:
@@ -229,6 +248,7 @@ def _options(
         faults=Faults() if calm else None,
         changes=changes,
         poison=poison,
+        hanging=hanging,
         keeping=keeping,
         last=last or LAST_EVENTS,
     )

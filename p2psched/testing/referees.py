@@ -45,6 +45,7 @@ from p2psched.testing.member_referee import MemberReferee
 from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
 from p2psched.testing.shadow import ACTS_ONCE, Shadow
+from p2psched.testing.sim_executor import hangs
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.snapshot_referee import SnapshotReferee
 
@@ -246,6 +247,9 @@ class Referees:
             if event.segment.cause is Cause.OK:
                 whose = f"{event.job}:{index}:{event.grant}".encode()
                 demand(value == whose, "P6", f"result {value!r} was recorded for {whose!r}")
+                known = self.shadow.jobs.get(event.job)
+                ended = not known or not hangs(known.spec.name, event.job, index, event.grant)
+                demand(ended, "P6", f"task {event.job}/{index} never ended, and has a result")
 
     def on_answered(self, command: Command, outcome: Outcome) -> None:
         match command, outcome:

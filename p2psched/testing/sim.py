@@ -33,7 +33,7 @@ from p2psched.model.raft import Member, RaftMessage, Snapshot
 from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
-from p2psched.testing.sim_executor import KilledByTaskError
+from p2psched.testing.sim_executor import KilledByTaskError, hangs
 from p2psched.testing.sim_hurt import Hurt
 from p2psched.testing.sim_items import Arrived, Item
 from p2psched.testing.sim_leading import says_hand_over
@@ -313,6 +313,7 @@ class SimCluster(Lives):
         done(index)
 
     def on_started(self, peer: SimPeer, batch: Batch, index: int) -> None:
+        self.happened["tasks hung"] += hangs(batch.spec.name, batch.job, index, batch.grant)
         self.referees.on_started(peer, batch, index)
 
     def on_synced(self, delay_us: int) -> None:
