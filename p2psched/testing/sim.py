@@ -281,7 +281,7 @@ class SimCluster(Lives):
         carried = there and answers and one.blobs.get(digest, False)
         if carried:
             self.happened["blobs copied"] += 1
-            other.blobs[digest] = True
+            other.blobs.put(digest)
         return carried
 
     def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None:
@@ -295,6 +295,9 @@ class SimCluster(Lives):
     def on_restored(self, peer: SimPeer, snapshot: Snapshot, damaged: Damage) -> None:
         self.happened["snapshot taken" if damaged is None else "restored"] += 1
         self.referees.snapshots.on_restored(peer, snapshot, damaged or ())
+
+    def on_blobs_gone(self, peer: SimPeer, digests: list[bytes]) -> None:
+        self.referees.keeping.on_gone(peer.id, digests)
 
     def on_answered(self, peer: SimPeer, tag: int, outcome: Outcome) -> None:
         self.referees.look_at(peer)

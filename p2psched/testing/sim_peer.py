@@ -38,6 +38,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
 from p2psched.model.raft import HardState, Member
 from p2psched.store.log import LogStore, Recovered
+from p2psched.testing.sim_blobs import SimBlobs
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
 from p2psched.testing.sim_items import (
@@ -107,7 +108,7 @@ class SimPeer:
         self.is_full = False  # its disk takes no large results
         self.is_rotten = False  # its disk was damaged since the last start
         self.is_hurt = False  # its log was, and is not whole again; the others can be asked
-        self.blobs: dict[bytes, bool] = {}  # ever on its disk, by digest: False if not any more
+        self.blobs = SimBlobs(member.peer)
         self._timing = timing
         self._segment_bytes = segment_bytes
         self._founding = founding
@@ -203,6 +204,7 @@ class SimPeer:
         self.backlog.clear()
         if power_lost:
             self.disk.crash()
+            self._world.on_blobs_gone(self, self.blobs.lose_power())
         else:
             self.disk.kill()
             self.disk.steps_left = None
@@ -215,7 +217,7 @@ class SimPeer:
         assert not self.alive
         self.member = msgspec.structs.replace(self.member, peer=peer)
         self.disk = SimDisk(random.Random(self._world.rng.getrandbits(64)))
-        self.blobs = {}
+        self.blobs = SimBlobs(peer)
         self.is_full = False
         self.is_rotten = self.is_hurt = False
         self._founding = None
