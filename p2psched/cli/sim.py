@@ -75,6 +75,12 @@ def run(  # noqa: PLR0917 (typer passes options by name)
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, max=JOBS_MAX, help="Processes at a time.")
     ] = 1,
+    recheck: Annotated[
+        int,
+        typer.Option(
+            "--recheck", min=0, help="Of so many runs one runs again, in another process. 0: none."
+        ),
+    ] = 50,
     peers: PeersOption = None,
     events: EventsOption = None,
     submits: SubmitsOption = None,
@@ -90,23 +96,27 @@ def run(  # noqa: PLR0917 (typer passes options by name)
     Referees watch every promise. Exit code 1 if one was broken; what to run to see it again is
     printed. A fault that is counted nowhere in the sum did not happen.
     """
-    from p2psched.testing.run import Failure, Summary, run_seeds  # noqa: PLC0415
+    from p2psched.testing.run import Failure, Summary, run_again, run_seeds  # noqa: PLC0415
 
     options = _options(
         peers, events, submits, fault, calm=calm, poison=poison, hanging=hanging, keeping=keeping
     )
     summary, began_s = Summary(), time.perf_counter()
     progress = Progress("simulated", seeds, _seeds)
-    for result in run_seeds(range(first, first + seeds), options, jobs):
+    traces: dict[int, int] = {}
+    for position, result in enumerate(run_seeds(range(first, first + seeds), options, jobs), 1):
         summary.add(result)
         progress(1)
         if isinstance(result, Failure):
             progress.hide()
-            if output is Output.TABLE:
-                write_line(f"seed {result.seed} failed: {result.text}")
-            elif output is Output.QUIET:
-                write_line(str(result.seed))
+            _tell(result, output)
+        elif recheck and position % recheck == 0:
+            traces[result.seed] = result.trace
     progress.hide()
+    for failure in run_again(traces, options, jobs) if traces else ():
+        summary.failures.append(failure)
+        _tell(failure, output)
+    summary.rechecked = len(traces)
     seconds = time.perf_counter() - began_s
     if output is Output.TABLE:
         for line in summary.lines(seconds):
@@ -115,6 +125,7 @@ def run(  # noqa: PLR0917 (typer passes options by name)
         print_json(
             seeds=summary.seeds,
             failures=[_fields(failure) for failure in summary.failures],
+            rechecked=summary.rechecked,
             events=summary.events,
             virtual_ms=summary.virtual_ms,
             seconds=round(seconds, 3),
@@ -122,6 +133,13 @@ def run(  # noqa: PLR0917 (typer passes options by name)
         )
     if summary.failures:
         raise typer.Exit(1)
+
+
+def _tell(failure: Failure, output: Output) -> None:
+    if output is Output.TABLE:
+        write_line(f"seed {failure.seed} failed: {failure.text}")
+    elif output is Output.QUIET:
+        write_line(str(failure.seed))
 
 
 def replay(  # noqa: PLR0917 (typer passes options by name)
