@@ -73,7 +73,8 @@ def test_the_line_of_a_run_says_all_that_was_chosen() -> None:
     options = replace(options, hanging=False)
     assert replay_line(5, options) == (
         "p2psched sim replay 5 --peers 2 --events 99 --submits 3 --no-poison --no-hanging "
-        "--no-keeping --calm --fault drop=0.25 --fault in_order=False --fault cuts=alone --fault crashes_max=7"
+        "--no-keeping --calm --fault drop=0.25 --fault in_order=False --fault cuts=alone "
+        "--fault crashes_max=7"
     )
     for name, value in changes_of(faults).items():
         assert parse_change(f"{name}={text_of(value)}") == (name, value)
