@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from p2psched.testing.sim import SimulationError
@@ -35,6 +38,24 @@ PLANTED = [
     pytest.param(mutant, id=mutant.name, marks=[pytest.mark.long] * (mutant.name in SLOW))
     for mutant in ALL
 ]
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/simulation.md").read_text()
+TWENTY = re.findall(
+    r"^\| ([^|]+) \| ([^|]+) \|$", PAGE.partition("| planted as |")[2], re.MULTILINE
+)
+
+
+def test_the_page_tells_of_every_planted_bug() -> None:
+    assert [mutant.name for mutant in ALL if f"{mutant.name} | " not in PAGE] == []
+
+
+def test_the_twenty_bugs_are_planted_but_for_those_of_what_does_not_exist() -> None:
+    assert len(TWENTY) == 20
+    planted = [names for _, names in TWENTY if names != "(no stealing yet)"]
+    assert len(planted) == 18
+    known = {name for mutant in ALL for name in (mutant.name, f"a {mutant.name}")}
+    assert {name for names in planted for name in names.split("; ")} <= known
 
 
 def seeds_until_caught(mutant: Mutant) -> tuple[int, str]:
