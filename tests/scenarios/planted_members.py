@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 from unittest.mock import patch
 
-from p2psched.core.raft import election, replication
+from p2psched.core.raft import election, membership, replication
 from p2psched.core.raft.effects import Commit
 from p2psched.core.raft.state import RaftState, Role
+from p2psched.model.ids import PeerId
 from tests.scenarios.planted import Bug, changes_members_at_once
 from tests.sim.member_mutants import takes_anybody_back
 from tests.sim.mutants import Planted
@@ -37,7 +38,18 @@ def _own_disk_counts() -> Planted:
     return patch.object(replication, "advance_commit", hasty)
 
 
+def _voters_stay() -> Planted:
+    on_remove_member = membership.on_remove_member
+
+    def timid(s: RaftState, peer: PeerId) -> None:
+        if not s.membership.is_voter(peer):
+            on_remove_member(s, peer)
+
+    return patch.object(membership, "on_remove_member", timid)
+
+
 MEMBER_BUGS: Final = (
+    Bug("raft_dead_voter_is_replaced", "voters stay", _voters_stay, "b: pre-candidate"),
     Bug(
         "raft_removed_leader_must_still_campaign",
         "who is removed doesn't campaign",
