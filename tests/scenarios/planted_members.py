@@ -1,4 +1,4 @@
-"""Bugs in the removal of members: see `planted`."""
+"""Bugs in who is a member and who leads for what its disk takes: see `planted`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,20 @@ def _voters_stay() -> Planted:
     return patch.object(membership, "on_remove_member", timid)
 
 
+def _full_disks_campaign_as_others() -> Planted:
+    def reset(s: RaftState) -> None:
+        s.election_due_ms = s.now_ms + s.timing.election_ms_min
+
+    return patch.object(RaftState, "reset_election_timer", reset)
+
+
 MEMBER_BUGS: Final = (
+    Bug(
+        "raft_full_disk_campaigns_last",
+        "a full disk campaigns as the others do",
+        _full_disks_campaign_as_others,
+        "b is pre-candidate",
+    ),
     Bug("raft_dead_voter_is_replaced", "voters stay", _voters_stay, "b: pre-candidate"),
     Bug(
         "raft_removed_leader_must_still_campaign",
