@@ -56,7 +56,8 @@ def depart(s: RaftState) -> None:
     s.transfer = None
     whole = {peer: p for peer, p in _fit(s).items() if p.match == s.log.last_index}
     if whole:
-        s.send(_best(whole), TimeoutNow(s.term))
+        quickest = min(whole, key=lambda peer: (whole[peer].sync_ms, peer))
+        s.send(quickest, TimeoutNow(s.term))
     s.become_follower(None)
 
 
@@ -77,13 +78,9 @@ def _fit(s: RaftState) -> dict[PeerId, Progress]:
 
 
 def _begin(s: RaftState, fit: dict[PeerId, Progress]) -> None:
-    to = _best(fit)
+    to = min(fit, key=lambda peer: (fit[peer].sync_ms // 10, -fit[peer].match, peer))
     s.transfer = Transfer(to, s.now_ms + s.timing.election_ms_min)
     on_progress(s, to)
-
-
-def _best(fit: dict[PeerId, Progress]) -> PeerId:
-    return min(fit, key=lambda peer: (fit[peer].sync_ms // 10, -fit[peer].match, peer))
 
 
 def on_progress(s: RaftState, peer: PeerId) -> None:
