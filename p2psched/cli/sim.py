@@ -58,6 +58,9 @@ CalmOption = Annotated[
 PoisonOption = Annotated[
     bool, typer.Option("--poison/--no-poison", help="Tasks that kill their peers, in some runs.")
 ]
+HangingOption = Annotated[
+    bool, typer.Option("--hanging/--no-hanging", help="Tasks that never end, in some runs.")
+]
 KeepingOption = Annotated[
     bool,
     typer.Option("--keeping/--no-keeping", help="Jobs are forgotten, pinned, retried; large data."),
@@ -72,12 +75,19 @@ def run(  # noqa: PLR0917 (typer passes options by name)
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, max=JOBS_MAX, help="Processes at a time.")
     ] = 1,
+    recheck: Annotated[
+        int,
+        typer.Option(
+            "--recheck", min=0, help="Of so many runs one runs again, in another process. 0: none."
+        ),
+    ] = 50,
     peers: PeersOption = None,
     events: EventsOption = None,
     submits: SubmitsOption = None,
     fault: FaultOption = None,
     calm: CalmOption = False,
     poison: PoisonOption = True,
+    hanging: HangingOption = True,
     keeping: KeepingOption = True,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -86,21 +96,27 @@ def run(  # noqa: PLR0917 (typer passes options by name)
     Referees watch every promise. Exit code 1 if one was broken; what to run to see it again is
     printed. A fault that is counted nowhere in the sum did not happen.
     """
-    from p2psched.testing.run import Failure, Summary, run_seeds  # noqa: PLC0415
+    from p2psched.testing.run import Failure, Summary, run_again, run_seeds  # noqa: PLC0415
 
-    options = _options(peers, events, submits, fault, calm=calm, poison=poison, keeping=keeping)
+    options = _options(
+        peers, events, submits, fault, calm=calm, poison=poison, hanging=hanging, keeping=keeping
+    )
     summary, began_s = Summary(), time.perf_counter()
     progress = Progress("simulated", seeds, _seeds)
-    for result in run_seeds(range(first, first + seeds), options, jobs):
+    traces: dict[int, int] = {}
+    for position, result in enumerate(run_seeds(range(first, first + seeds), options, jobs), 1):
         summary.add(result)
         progress(1)
         if isinstance(result, Failure):
             progress.hide()
-            if output is Output.TABLE:
-                write_line(f"seed {result.seed} failed: {result.text}")
-            elif output is Output.QUIET:
-                write_line(str(result.seed))
+            _tell(result, output)
+        elif recheck and position % recheck == 0:
+            traces[result.seed] = result.trace
     progress.hide()
+    for failure in run_again(traces, options, jobs) if traces else ():
+        summary.failures.append(failure)
+        _tell(failure, output)
+    summary.rechecked = len(traces)
     seconds = time.perf_counter() - began_s
     if output is Output.TABLE:
         for line in summary.lines(seconds):
@@ -109,6 +125,7 @@ def run(  # noqa: PLR0917 (typer passes options by name)
         print_json(
             seeds=summary.seeds,
             failures=[_fields(failure) for failure in summary.failures],
+            rechecked=summary.rechecked,
             events=summary.events,
             virtual_ms=summary.virtual_ms,
             seconds=round(seconds, 3),
@@ -116,6 +133,13 @@ def run(  # noqa: PLR0917 (typer passes options by name)
         )
     if summary.failures:
         raise typer.Exit(1)
+
+
+def _tell(failure: Failure, output: Output) -> None:
+    if output is Output.TABLE:
+        write_line(f"seed {failure.seed} failed: {failure.text}")
+    elif output is Output.QUIET:
+        write_line(str(failure.seed))
 
 
 def replay(  # noqa: PLR0917 (typer passes options by name)
@@ -129,6 +153,7 @@ def replay(  # noqa: PLR0917 (typer passes options by name)
     fault: FaultOption = None,
     calm: CalmOption = False,
     poison: PoisonOption = True,
+    hanging: HangingOption = True,
     keeping: KeepingOption = True,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -139,7 +164,15 @@ def replay(  # noqa: PLR0917 (typer passes options by name)
     from p2psched.testing.run import Failure, run_seed  # noqa: PLC0415
 
     options = _options(
-        peers, events, submits, fault, calm=calm, poison=poison, keeping=keeping, last=last
+        peers,
+        events,
+        submits,
+        fault,
+        calm=calm,
+        poison=poison,
+        hanging=hanging,
+        keeping=keeping,
+        last=last,
     )
     result = run_seed(seed, options)
     if output is Output.JSON:
@@ -171,6 +204,7 @@ def shrink(  # noqa: PLR0917 (typer passes options by name)
     fault: FaultOption = None,
     calm: CalmOption = False,
     poison: PoisonOption = True,
+    hanging: HangingOption = True,
     keeping: KeepingOption = True,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -183,7 +217,9 @@ def shrink(  # noqa: PLR0917 (typer passes options by name)
     from p2psched.testing.run import Failure, run_seed  # noqa: PLC0415
     from p2psched.testing.shrink import shrink as find_smaller  # noqa: PLC0415
 
-    options = _options(peers, events, submits, fault, calm=calm, poison=poison, keeping=keeping)
+    options = _options(
+        peers, events, submits, fault, calm=calm, poison=poison, hanging=hanging, keeping=keeping
+    )
     failure = run_seed(seed, options)
     if not isinstance(failure, Failure):
         raise UsageError(f"seed {seed} breaks no promise: there is nothing to make smaller")
@@ -210,6 +246,7 @@ def _options(
     *,
     calm: bool,
     poison: bool,
+    hanging: bool,
     keeping: bool,
     last: int | None = None,
 ) -> Options:
@@ -229,6 +266,7 @@ def _options(
         faults=Faults() if calm else None,
         changes=changes,
         poison=poison,
+        hanging=hanging,
         keeping=keeping,
         last=last or LAST_EVENTS,
     )

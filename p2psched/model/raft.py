@@ -53,6 +53,7 @@ class Membership(msgspec.Struct, frozen=True, array_like=True):
 
     voters: tuple[Member, ...] = ()
     learners: tuple[Member, ...] = ()
+    removed: tuple[PeerId, ...] = ()  # lately, oldest first: identities that are members no more
 
     def member(self, peer: PeerId) -> Member | None:
         return next((m for m in (*self.voters, *self.learners) if m.peer == peer), None)

@@ -55,6 +55,7 @@ class Faults:
     write_fails: float = 0.0  # of the writes: cut short by an error
     read_fails: float = 0.0  # of the starts, and of the pieces of snapshots that are sent
     wall_step_every_ms: int = 0  # mean time between steps of a wall clock, of up to an hour
+    replace_every_ms: int = 0  # mean time between replacements of one member (`sim_members`)
     hurt: float = 0.0  # of a restart: what its log had synced is damaged (`sim_hurt`)
     drift_ppm: int = 0  # each clock runs too fast or too slow by up to this
     turn_us: int = 0  # the loop of a peer takes in events for so long before it acts on them

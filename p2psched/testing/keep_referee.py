@@ -54,6 +54,18 @@ class KeepReferee:
                     f"result {event.job}/{blob.index} {blob.name!r} never came to holder {peer}",
                 )
 
+    def on_gone(self, peer: PeerId, digests: Sequence[bytes]) -> None:
+        """The power of a peer has gone: what it was given and told of may not go with it."""
+        if not digests:
+            return
+        for name, job in self._shadow.jobs.items():
+            for (index, blob_name), (digest, holders) in job.blobs.items():
+                demand(
+                    digest not in digests or peer not in holders,
+                    "P1",
+                    f"result {name}/{index} {blob_name!r} was not durable on holder {peer}",
+                )
+
     def compare(self, machine: Machine, names: Sequence[JobId]) -> None:
         """`machine` is as far as the shadow is."""
         total = sum(job.result_bytes for job in machine.jobs.values())

@@ -1,19 +1,23 @@
 """What must hold of changes of the membership (P12): a leader begins one only when an entry of its
-own term is committed, and the last change is.
+own term is committed, and the last change is; each changes one voter at most; who was removed is
+no member again, and leads no longer than until that is committed.
 """
 
 from __future__ import annotations
 
+from p2psched.core.raft.state import decode_membership
 from p2psched.model.ids import PeerId
-from p2psched.model.raft import EntryKind, Membership
+from p2psched.model.raft import Entry, EntryKind, Membership
 from p2psched.testing.promises import demand
 from p2psched.testing.sim_peer import SimPeer
 
 
 class MemberReferee:
-    """Looks at leaders whose membership is another one than before."""
+    """Looks at leaders whose membership is another one than before, and at what is committed."""
 
     def __init__(self) -> None:
+        self.newest = Membership()  # that is committed
+        self.gone: dict[PeerId, None] = {}  # were members once
         self._seen: dict[PeerId, tuple[int, Membership]] = {}  # process, its membership
 
     def look_at(self, peer: SimPeer) -> None:
@@ -35,3 +39,36 @@ class MemberReferee:
                 "P12",
                 f"a change of members before an entry of its term is committed {where}",
             )
+
+    def on_committed(self, entry: Entry) -> None:
+        """For the first time."""
+        before, self.newest = self.newest, decode_membership(entry)
+        voted, vote = _voters(before), _voters(self.newest)
+        demand(
+            not voted or len(voted ^ vote) <= 1,
+            "P12",
+            f"entry {entry.index} changes several voters at once",
+        )
+        members, now = _members(before), _members(self.newest)
+        self.gone |= dict.fromkeys(peer for peer in members if peer not in now)
+        back = [peer for peer in now if peer in self.gone]
+        demand(not back, "P12", f"entry {entry.index} makes {back} members again")
+
+    def on_commit(self, peer: SimPeer) -> None:
+        """A peer has learned that more is committed."""
+        raft = peer.engine.raft
+        demand(
+            not raft.is_leader
+            or raft.membership.is_voter(peer.id)
+            or raft.membership != self.newest,
+            "P12",
+            f"peer {peer.number} leads term {raft.term}, and its removal is committed",
+        )
+
+
+def _voters(membership: Membership) -> set[PeerId]:
+    return {member.peer for member in membership.voters}
+
+
+def _members(membership: Membership) -> list[PeerId]:
+    return [member.peer for member in (*membership.voters, *membership.learners)]

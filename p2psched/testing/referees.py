@@ -45,6 +45,7 @@ from p2psched.testing.member_referee import MemberReferee
 from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
 from p2psched.testing.shadow import ACTS_ONCE, Shadow
+from p2psched.testing.sim_executor import hangs
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.snapshot_referee import SnapshotReferee
 
@@ -114,6 +115,7 @@ class Referees:
                 start = raft.base_index + 1
             for entry in raft.entries(start, raft.commit + 1):
                 self._on_committed(peer, entry)
+            self.members.on_commit(peer)
 
     def _on_base(self, peer: SimPeer) -> None:
         raft = peer.engine.raft
@@ -154,6 +156,8 @@ class Referees:
         demand(entry.index == len(self.committed) + 1, "P4", "a commit skips entries")
         self.committed.append(seen)
         self._committed_in.append(peer.engine.raft.term)
+        if entry.kind is EntryKind.MEMBERSHIP:
+            self.members.on_committed(entry)
         if entry.kind is EntryKind.COMMANDS:
             for envelope in _decode(entry.payload):
                 if isinstance(envelope.command, ACTS_ONCE):
@@ -243,6 +247,9 @@ class Referees:
             if event.segment.cause is Cause.OK:
                 whose = f"{event.job}:{index}:{event.grant}".encode()
                 demand(value == whose, "P6", f"result {value!r} was recorded for {whose!r}")
+                known = self.shadow.jobs.get(event.job)
+                ended = not known or not hangs(known.spec.name, event.job, index, event.grant)
+                demand(ended, "P6", f"task {event.job}/{index} never ended, and has a result")
 
     def on_answered(self, command: Command, outcome: Outcome) -> None:
         match command, outcome:

@@ -1,16 +1,20 @@
 """Run many seeds in several processes, and sum up what happened.
 
 A failure carries the line that shows it again. What really happened is counted over all seeds: a
-fault that never happened was not tested.
+fault that never happened was not tested. That a seed is one run, whatever the hash seed of the
+process, is looked at by running some of them again.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -20,6 +24,9 @@ from p2psched.testing.sim import SimulationError
 from p2psched.testing.simulate import Options, Report, replay_line, simulate
 
 SEEDS_AT_ONCE: Final = 4  # that a process takes: few, so that news come often
+RECHECK_EVERY: Final = 50  # seeds; of so many one runs again
+HASH_SEED: Final = "4242"  # of the processes that run seeds again
+_HASH_VARIABLE: Final = "PYTHONHASHSEED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +52,8 @@ class Summary:
     virtual_ms: int = 0
     failures: list[Failure] = field(default_factory=list)
     happened: Counter[str] = field(default_factory=Counter)
+    events_of_seeds: list[int] = field(default_factory=list)
+    rechecked: int = 0  # seeds that ran again in another process
     regrant_ms: list[int] = field(default_factory=list)
     peace_ms: list[int] = field(default_factory=list)
 
@@ -56,6 +65,7 @@ class Summary:
             self.failures.append(result)
             return
         self.happened += result.happened
+        self.events_of_seeds.append(result.events)
         self.regrant_ms += result.regrant_ms
         self.peace_ms.append(result.peace_ms)
 
@@ -67,6 +77,11 @@ class Summary:
         )
         for what, number in sorted(self.happened.items()):
             yield f"  {what:24} {number:>10,}"
+        if self.rechecked:
+            yield f"{self.rechecked} of them ran again under another hash seed"
+        if self.events_of_seeds:
+            least, median = min(self.events_of_seeds), statistics.median(self.events_of_seeds)
+            yield f"  {'events of a seed':24} at least {least:,}, p50 {median:,.0f}"
         for what, values in (
             ("owner lost to next grant", self.regrant_ms),
             ("peace to all jobs ended", self.peace_ms),
@@ -105,6 +120,53 @@ def run_seeds(seeds: Sequence[int], options: Options, jobs: int = 1) -> Iterator
         return
     with ProcessPoolExecutor(max_workers=jobs, initializer=_leave_interrupts) as pool:
         yield from pool.map(partial(run_seed, options=options), seeds, chunksize=SEEDS_AT_ONCE)
+
+
+def run_again(traces: Mapping[int, int], options: Options, jobs: int = 1) -> Iterator[Failure]:
+    """Run these seeds once more, in new processes with another hash seed: those that weren't the
+    run that they were before. `traces`: seed -> `Report.trace`."""
+    context = multiprocessing.get_context("spawn")
+    with (
+        _environment(_HASH_VARIABLE, HASH_SEED),
+        ProcessPoolExecutor(jobs, context, initializer=_leave_interrupts) as pool,
+    ):
+        for result in pool.map(partial(run_seed, options=options), traces):
+            if isinstance(result, Failure):
+                yield result
+            elif result.trace != traces[result.seed]:
+                yield _another_run(result, traces[result.seed], options)
+
+
+def _another_run(report: Report, before: int, options: Options) -> Failure:
+    why = "P14: a seed is another run in another process"
+    replay = replay_line(report.seed, options)
+    return Failure(
+        seed=report.seed,
+        why=why,
+        text=(
+            f"{why}\ntrace {before:08x}, and {report.trace:08x} with {_HASH_VARIABLE}={HASH_SEED}"
+            f"\nagain: {_HASH_VARIABLE}={HASH_SEED} {replay}"
+        ),
+        replay=replay,
+        faults=options.faults or Faults(),
+        peers=report.peers,
+        events=report.events,
+        virtual_ms=report.virtual_ms,
+    )
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """For the processes that are started meanwhile."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _leave_interrupts() -> None:

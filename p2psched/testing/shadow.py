@@ -221,6 +221,7 @@ class Shadow:
             job.owner[index] = WAITING
             self._say("retried", command.job, index, command.grant)
             return
+        self.counts["timed out"] += cause is Cause.TIMEOUT
         job.causes[index] = cause
         job.owner[index] = ENDED
         job.left -= 1

@@ -86,7 +86,7 @@ Reduction = Callable[[Options], Options | None]
 
 
 def _plain_jobs(options: Options) -> Options | None:
-    return replace(options, poison=False, keeping=False)
+    return replace(options, poison=False, hanging=False, keeping=False)
 
 
 def _fewer_peers(options: Options) -> Options | None:

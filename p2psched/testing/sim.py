@@ -33,7 +33,7 @@ from p2psched.model.raft import Member, RaftMessage, Snapshot
 from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
-from p2psched.testing.sim_executor import KilledByTaskError
+from p2psched.testing.sim_executor import KilledByTaskError, hangs
 from p2psched.testing.sim_hurt import Hurt
 from p2psched.testing.sim_items import Arrived, Item
 from p2psched.testing.sim_leading import says_hand_over
@@ -281,7 +281,7 @@ class SimCluster(Lives):
         carried = there and answers and one.blobs.get(digest, False)
         if carried:
             self.happened["blobs copied"] += 1
-            other.blobs[digest] = True
+            other.blobs.put(digest)
         return carried
 
     def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None:
@@ -295,6 +295,9 @@ class SimCluster(Lives):
     def on_restored(self, peer: SimPeer, snapshot: Snapshot, damaged: Damage) -> None:
         self.happened["snapshot taken" if damaged is None else "restored"] += 1
         self.referees.snapshots.on_restored(peer, snapshot, damaged or ())
+
+    def on_blobs_gone(self, peer: SimPeer, digests: list[bytes]) -> None:
+        self.referees.keeping.on_gone(peer.id, digests)
 
     def on_answered(self, peer: SimPeer, tag: int, outcome: Outcome) -> None:
         self.referees.look_at(peer)
@@ -313,6 +316,7 @@ class SimCluster(Lives):
         done(index)
 
     def on_started(self, peer: SimPeer, batch: Batch, index: int) -> None:
+        self.happened["tasks hung"] += hangs(batch.spec.name, batch.job, index, batch.grant)
         self.referees.on_started(peer, batch, index)
 
     def on_synced(self, delay_us: int) -> None:

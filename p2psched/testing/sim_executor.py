@@ -20,7 +20,7 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment
 from p2psched.model.taskset import TaskSet
 
-_LARGE, _KILLS = 2, 3  # words of a job's name, if it has so many
+_LARGE, _KILLS, _HANGS = 2, 3, 4  # words of a job's name, if it has so many
 STOP_US_MAX: Final = 2_000_000  # SIGTERM, grace, SIGKILL
 _FAILURES: Final = (Cause.EXIT, Cause.SIGNAL, Cause.EXCEPTION, Cause.TOO_LARGE)
 
@@ -35,19 +35,22 @@ def sim_job(
     function: bool = False,
     large_permille: int = 0,
     kill_permille: int = 0,
+    hang_permille: int = 0,
+    timeout_ms: int | None = None,
     copies: int = 2,
     keep_ms: int | None = None,
 ) -> JobSpec:
     """A job for a simulated cluster. With `function` the tasks must be 0..n-1. `large_permille` of
     the tasks have large results: those of a function are the same whenever it runs, those of a
-    program are others under each grant. `kill_permille` of the tasks kill their peer, always."""
+    program are others under each grant. `kill_permille` of the tasks kill their peer, always.
+    `hang_permille` of them never end by themselves, drawn for each grant anew."""
     size = len(tasks)
     work = (
         FunctionWork("sim:task", b"", (chunks.pack([b""] * size),), size, "3.11")
         if function
         else ProgramWork(("task",))
     )
-    words = [mean_us, fail_permille, large_permille, kill_permille]
+    words = [mean_us, fail_permille, large_permille, kill_permille, hang_permille]
     while not words[-1] and len(words) > _LARGE:
         words.pop()
     return JobSpec(
@@ -55,10 +58,26 @@ def sim_job(
         tasks=tasks,
         work=work,
         retries=retries,
+        timeout_ms=timeout_ms,
         cpus=cpus,
         copies=copies,
         keep_ms=keep_ms,
     )
+
+
+def with_hangs(spec: JobSpec, *, hang_permille: int, timeout_ms: int | None) -> JobSpec:
+    """The same simulated job, and so many of its tasks hang."""
+    words = [str(_word(spec.name, position)) for position in range(_HANGS)]
+    name = " ".join([*words, str(hang_permille)])
+    return msgspec.structs.replace(spec, name=name, timeout_ms=timeout_ms)
+
+
+def may_hang(name: str) -> bool:
+    return _word(name, _HANGS) > 0
+
+
+def kills_none(name: str) -> bool:
+    return not _word(name, _KILLS)
 
 
 def _word(name: str, position: int) -> int:
@@ -70,6 +89,15 @@ def kills_its_peer(name: str, job: JobId, index: int) -> bool:
     """True if this task of a simulated job kills whatever peer runs it; `name`: the job's."""
     draw = hashlib.sha256(f"{job}:{index}:kills".encode()).digest()
     return int.from_bytes(draw[:4]) % 1000 < _word(name, _KILLS)
+
+
+def hangs(name: str, job: JobId, index: int, grant: int) -> bool:
+    """True if this task never ends under this grant, unless it is ended."""
+    share = _word(name, _HANGS)
+    if not share:
+        return False
+    draw = hashlib.sha256(f"{job}:{index}:{grant}:hangs".encode()).digest()
+    return int.from_bytes(draw[:4]) % 1000 < share
 
 
 class KilledByTaskError(Exception):
@@ -195,16 +223,26 @@ class SimExecutor:
 
     def _begin(self, run: _Run) -> None:
         """Run the next task, or a few short ones that are reported together."""
-        rng = self._rng
-        mean_us, fail_permille, *_ = map(int, run.batch.spec.name.split())
+        rng, spec = self._rng, run.batch.spec
+        mean_us, fail_permille, *_ = map(int, spec.name.split())
         count = 1 if mean_us > 5_000 else rng.randint(1, 4)
         indices, run.left = run.left[:count], run.left[count:]
         run.now = []
-        for index in indices:
+        limit_us = spec.timeout_ms * 1000 if spec.timeout_ms is not None else None
+        for position, index in enumerate(indices, start=1):
             failed = fail_permille and rng.randrange(1000) < fail_permille
             cause = rng.choice(_FAILURES) if failed else Cause.OK
-            run.now.append((index, cause, 1 + int(rng.random() * 2 * mean_us)))
+            busy_us = 1 + int(rng.random() * 2 * mean_us)
+            hung = hangs(spec.name, run.batch.job, index, run.batch.grant)
+            if limit_us is not None and (hung or busy_us > limit_us):
+                cause, busy_us = Cause.TIMEOUT, limit_us
+            run.now.append((index, cause, busy_us))
             self._on_start(run.batch, index)
+            if hung:  # those behind it have to wait, and for ever if there is no limit
+                run.left = [*indices[position:], *run.left]
+                if limit_us is None:
+                    return
+                break
         self._later(sum(busy for _, _, busy in run.now), TasksEnd(run.batch.id))
 
 

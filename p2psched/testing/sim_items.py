@@ -83,9 +83,17 @@ class HandOverHere(msgspec.Struct, frozen=True):
     """Let another lead, if this peer does."""
 
 
+class RemoveHere(msgspec.Struct, frozen=True):
+    """Make a peer no member any more, if this one leads."""
+
+    peer: PeerId
+
+
+# From outside, at this peer.
+Caller = AskedHere | GivenUp | ReadHere | LeaveHere | HandOverHere | RemoveHere
 Item = (
-    Arrived | TickDue | ClockDue | TurnEnds | SyncEnds | SaveEnds | AskedHere | GivenUp | ReadHere
-    | LeaveHere | HandOverHere | TasksEnd | BatchStops | CopiesEnd
+    Arrived | TickDue | ClockDue | TurnEnds | SyncEnds | SaveEnds | Caller | TasksEnd | BatchStops
+    | CopiesEnd
 )  # fmt: skip
 
 WireMessage = RaftMessage | Forward | Join

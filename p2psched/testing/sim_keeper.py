@@ -51,7 +51,7 @@ class SimKeeper:
     def copy(self, effect: CopyBlobs) -> None:
         """They are on this disk now; elsewhere after a while, if this process lives."""
         for blob in effect.blobs:
-            self._peer.blobs[blob.ref.digest] = True
+            self._peer.blobs.put(blob.ref.digest)
         delay_us = 1 + int(self._world.rng.random() ** 3 * COPY_US_MAX)
         item = CopiesEnd(effect.number, effect.blobs, effect.copies)
         self._world.later(delay_us, self._peer, item)

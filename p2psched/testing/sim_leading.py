@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LEAVE_MS_MAX: Final = 2_000  # a peer that is stopped cleanly waits no longer for the ledger
 HAND_OVER_MS_MAX: Final = 1_000  # nor for another leader
 LOOK_MS: Final = 1
-SLOW_SYNCS_US: Final = (100_000, 300_000, 900_000)
+SLOW_SYNCS_US: Final = (100_000, 300_000, 900_000, 2_000_000)
 SLOW_MS_MAX: Final = 10_000
 
 

@@ -244,6 +244,14 @@ class Lives(ABC):
         share = self.rng.random() ** 2
         self.after(1 + share * self.faults.restart_ms_max, self._starter(peer))
 
+    def retire(self, number: int) -> None:
+        """Lose the disk of a peer that was removed. It comes back as another."""
+        peer = self.peers[number]
+        self.happened["members replaced"] += 1
+        if peer.alive:
+            self.referees.on_crash(peer)
+        self._lose_disk(peer)
+
     def rot(self, number: int) -> bool:
         """Damage durable bytes of a disk, if the cluster can bear it. Found when they are read."""
         peer = self.peers[number]

@@ -27,6 +27,7 @@ from p2psched.core.raft.effects import (
     Persist,
     Receive,
     Regained,
+    RemoveMember,
     Send,
     SendPiece,
     Tick,
@@ -37,11 +38,13 @@ from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
 from p2psched.model.raft import HardState, Member
 from p2psched.store.log import LogStore, Recovered
+from p2psched.testing.sim_blobs import SimBlobs
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
 from p2psched.testing.sim_items import (
     Arrived,
     AskedHere,
+    Caller,
     ClockDue,
     CopiesEnd,
     GivenUp,
@@ -50,6 +53,7 @@ from p2psched.testing.sim_items import (
     Join,
     LeaveHere,
     ReadHere,
+    RemoveHere,
     SaveEnds,
     SimClock,
     SyncEnds,
@@ -104,7 +108,7 @@ class SimPeer:
         self.is_full = False  # its disk takes no large results
         self.is_rotten = False  # its disk was damaged since the last start
         self.is_hurt = False  # its log was, and is not whole again; the others can be asked
-        self.blobs: dict[bytes, bool] = {}  # ever on its disk, by digest: False if not any more
+        self.blobs = SimBlobs(member.peer)
         self._timing = timing
         self._segment_bytes = segment_bytes
         self._founding = founding
@@ -200,6 +204,7 @@ class SimPeer:
         self.backlog.clear()
         if power_lost:
             self.disk.crash()
+            self._world.on_blobs_gone(self, self.blobs.lose_power())
         else:
             self.disk.kill()
             self.disk.steps_left = None
@@ -212,7 +217,7 @@ class SimPeer:
         assert not self.alive
         self.member = msgspec.structs.replace(self.member, peer=peer)
         self.disk = SimDisk(random.Random(self._world.rng.getrandbits(64)))
-        self.blobs = {}
+        self.blobs = SimBlobs(peer)
         self.is_full = False
         self.is_rotten = self.is_hurt = False
         self._founding = None
@@ -238,7 +243,7 @@ class SimPeer:
                 self._on_written(item)
             case ClockDue():
                 self._on_clock(now_ms)
-            case AskedHere() | GivenUp() | ReadHere() | LeaveHere() | HandOverHere():
+            case AskedHere() | GivenUp() | ReadHere() | LeaveHere() | HandOverHere() | RemoveHere():
                 self._on_caller(item, now_ms)
             case TasksEnd() | BatchStops() | CopiesEnd():
                 self._on_work(item, now_ms)
@@ -263,9 +268,7 @@ class SimPeer:
             case _:
                 self._perform(self.engine.step(Receive(now_ms, sender, message)))
 
-    def _on_caller(
-        self, item: AskedHere | GivenUp | ReadHere | LeaveHere | HandOverHere, now_ms: int
-    ) -> None:
+    def _on_caller(self, item: Caller, now_ms: int) -> None:
         match item:
             case AskedHere(tag=tag, command=command):
                 self.decide(sched.Asked(now_ms, tag, command))
@@ -278,6 +281,8 @@ class SimPeer:
                 self.decide(sched.Leaving(now_ms, tag))
             case HandOverHere():
                 self._perform(self.engine.step(HandOver(now_ms)))
+            case RemoveHere(peer=gone):
+                self._perform(self.engine.step(RemoveMember(now_ms, self._wall_ms, gone)))
 
     def _on_work(self, item: TasksEnd | BatchStops | CopiesEnd, now_ms: int) -> None:
         if isinstance(item, CopiesEnd):

@@ -88,6 +88,10 @@ class World(Protocol):
         """A peer's machine comes from a snapshot, at its start or of its leader's."""
         ...
 
+    def on_blobs_gone(self, peer: SimPeer, digests: list[bytes]) -> None:
+        """The power has gone on a peer, and with it these large results."""
+        ...
+
     def on_answered(self, peer: SimPeer, tag: int, outcome: Outcome) -> None: ...
 
     def on_read(self, tag: int, index: int | None) -> None:

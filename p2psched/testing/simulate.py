@@ -16,13 +16,21 @@ from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Cancel, Forget, Held, Outcome, Pin, Retry, SubmitJob
 from p2psched.model.ids import JobId, new_id
+from p2psched.model.job import JobSpec
 from p2psched.model.limits import KIB
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.faults import Changes, Faults, changed, changes_of, text_of
 from p2psched.testing.sim import LAST_EVENTS, SimCluster
-from p2psched.testing.sim_executor import kills_its_peer, sim_job
+from p2psched.testing.sim_executor import (
+    kills_its_peer,
+    kills_none,
+    may_hang,
+    sim_job,
+    with_hangs,
+)
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
+from p2psched.testing.sim_members import Replacing
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
@@ -31,6 +39,9 @@ EVENTS: Final = 5_000  # while faults last
 PEACE_MS: Final = 30_000
 KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five die, or a few more
 KILLER_JOBS_MAX: Final = 2
+HANGING_JOBS_MAX: Final = 4
+HANGING_MEAN_US_MAX: Final = 200_000  # of the tasks beside those that hang
+HANGING_MS_MAX: Final = 3_000  # until all that hangs in vain has met its limit
 STORM_MS_MAX: Final = 1_200_000  # faults end then, however little happened
 WORK_US_MAX: Final = 6_000_000  # of all tasks together: it must fit into the peace
 CALM_MS: Final = 250  # between two looks whether all is done
@@ -56,6 +67,7 @@ class Options:
     snapshots: Snapshots | None = None
     jobs_max: int = JOBS_MAX
     poison: bool = True  # a few tasks kill their peers, in some seeds
+    hanging: bool = True  # a few tasks never end by themselves, in some seeds
     keeping: bool = True  # callers forget, pin and run again; some results are large
     last: int = LAST_EVENTS  # shown when it fails
 
@@ -70,7 +82,8 @@ def replay_line(seed: int, options: Options) -> str:
         words.append(f"--events {options.events}")
     if options.jobs_max != JOBS_MAX:
         words.append(f"--submits {options.jobs_max}")
-    words += ["--no-poison"] * (not options.poison) + ["--no-keeping"] * (not options.keeping)
+    for name in ("poison", "hanging", "keeping"):
+        words += [f"--no-{name}"] * (not getattr(options, name))
     if options.faults is not None:
         words.append("--calm")
     changes = changes_of(options.faults or Faults()) | dict(options.changes)
@@ -104,12 +117,13 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     Storm(cluster, rng)
     start_hand_overs(cluster)
     start_upgrades(cluster)
+    replacing = Replacing(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()
     cluster.heal()
     healed_us = cluster.now_us
-    _await_end(cluster, PEACE_MS + KILLER_MS * workload.killer_count)
+    _await_end(cluster, replacing, PEACE_MS + KILLER_MS * workload.killer_count)
     return _report(cluster, healed_us)
 
 
@@ -127,6 +141,10 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
     faults = replace(faults, hurt=hurt.choice((0, 0.05, 0.3)))
     if faults.hurt and hurt.random() < HURT_ALONE:
         faults = replace(faults, rot_every_ms=0)
+    members = random.Random(f"members {seed}")
+    faults = replace(faults, replace_every_ms=members.choice((0, 0, 0, 1_000, 4_000)))
+    if faults.replace_every_ms:  # disks that are lost otherwise are more than the rest can bear
+        faults = replace(faults, wipe_every_ms=0, rot_every_ms=0, hurt=0.0)
     return SimCluster(
         seed=seed,
         peers=options.peers or size,
@@ -149,11 +167,12 @@ def _draw_snapshots(rng: random.Random) -> Snapshots:
     return Snapshots(every, Compaction(entries, size, most, piece))
 
 
-def _await_end(cluster: SimCluster, peace_ms: int) -> None:
+def _await_end(cluster: SimCluster, replacing: Replacing, peace_ms: int) -> None:
     referees, peers = cluster.referees, cluster.peers
 
     def all_done() -> bool:
-        all_ended = not cluster.callers.waiting and referees.has_ended(peers)
+        asked = cluster.callers.waiting or replacing.is_busy
+        all_ended = not asked and referees.has_ended(peers)
         return all_ended and referees.keeping.is_settled(peers)
 
     cluster.run_until(all_done, within_ms=peace_ms, every=25)
@@ -175,7 +194,7 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
     happened["jobs cancelled"] = len(cluster.referees.cancelled)
     happened["tasks blamed"] = len(cluster.referees.poison.blamed)
     happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
-    for what in ("reopened", "lost", "large", "spaceless"):
+    for what in ("reopened", "lost", "large", "spaceless", "timed out"):
         happened[f"tasks {what}"] = cluster.referees.shadow.counts[what]
     happened["writes without space"] = sum(peer.disk.refused for peer in cluster.peers)
     happened["tasks started"] = len(cluster.referees.starts)
@@ -217,6 +236,9 @@ class Workload:
         self._poison = random.Random(f"poison {cluster.seed}")
         self._killer_jobs_left = self._poison.choice((0, 0, KILLER_JOBS_MAX))
         self._killer_jobs_left *= options.poison
+        self._hanging = random.Random(f"hangs {cluster.seed}")
+        self._hanging_jobs_left = self._hanging.choice((0, HANGING_JOBS_MAX)) * options.hanging
+        self._hung_ms = HANGING_MS_MAX
 
     @property
     def killer_count(self) -> int:
@@ -228,7 +250,11 @@ class Workload:
         )
 
     def stop(self) -> None:
+        """No more requests but one: somebody cancels what would never end."""
         self._stopped = True
+        for submit in self._submits:
+            if submit.spec.timeout_ms is None and may_hang(submit.spec.name):
+                self._cluster.ask(Cancel(submit.job))
 
     def next(self) -> None:
         """One more request, and the next one later."""
@@ -268,6 +294,8 @@ class Workload:
             keep_ms=rng.choice((None, None, None, 200, 1_500, 4_000)) if self._keeping else None,
             kill_permille=self._draw_killers(size),
         )
+        if mean_us <= HANGING_MEAN_US_MAX and kills_none(spec.name):
+            spec = self._draw_hang(spec)
         command = SubmitJob(JobId(new_id(rng)), spec)
         self._submits.append(command)
         self._cluster.ask(command, self._on_answer)
@@ -278,6 +306,19 @@ class Workload:
             return 0
         self._killer_jobs_left -= 1
         return min(1000, self._poison.choice((1000, 2000)) // size)
+
+    def _draw_hang(self, spec: JobSpec) -> JobSpec:
+        """Some tasks of it never end; there is a limit, or somebody cancels the job."""
+        rng = self._hanging
+        if not self._hanging_jobs_left or rng.random() < 0.5:
+            return spec
+        self._hanging_jobs_left -= 1
+        permille, timeout_ms = rng.choice((100, 500, 1000)), rng.choice((None, 100, 700))
+        cost_ms = (timeout_ms or 0) * (spec.retries + 1) * len(spec.tasks) * permille // 1000
+        if cost_ms > self._hung_ms:
+            return spec
+        self._hung_ms -= cost_ms
+        return with_hangs(spec, hang_permille=permille, timeout_ms=timeout_ms)
 
     def _keep(self, submit: SubmitJob) -> None:
         """Forget, pin, run again; and what peers say too late."""

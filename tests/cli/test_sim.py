@@ -7,6 +7,7 @@ import json
 import pytest
 
 from p2psched.cli.app import run
+from p2psched.testing.simulate import Options, Report, simulate
 
 SMALL = ("--peers", "3", "--events", "500")
 
@@ -31,6 +32,25 @@ def test_many_processes_find_what_one_does(capsys: pytest.CaptureFixture[str]) -
     assert one["happened"] == two["happened"]
     assert one["seeds"] == two["seeds"] == 6
     assert one["failures"] == []
+
+
+def test_some_seeds_run_again_under_another_hash_seed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("run", "--seeds", "4", "--recheck", "2")
+    assert "2 of them ran again under another hash seed" in said(capsys, *words)
+
+    def here_only(seed: int, options: Options) -> Report:
+        report = simulate(seed, options)
+        report.trace += seed == 3
+        return report
+
+    monkeypatch.setattr("p2psched.testing.run.simulate", here_only)
+    assert run(["sim", *words, *SMALL]) == 1
+    out = capsys.readouterr().out
+    assert "seed 3 failed: P14: a seed is another run in another process" in out
+    assert "again: PYTHONHASHSEED=4242 p2psched sim replay 3 --peers 3 --events 500" in out
+    assert "seed 1 failed" not in out
 
 
 def test_a_replay_is_the_same_run_and_shows_its_last_events(

@@ -17,6 +17,7 @@ from p2psched.core.raft.effects import (
     Read,
     ReadReady,
     Receive,
+    RemoveMember,
     Send,
     Synced,
     Tick,
@@ -137,6 +138,9 @@ class Node:
 
     def add(self, peer: str, *, votes: bool = True) -> None:
         self.step(AddMember(self.now_ms, 0, member(peer, votes=votes)))
+
+    def remove(self, peer: str) -> None:
+        self.step(RemoveMember(self.now_ms, 0, PeerId(peer)))
 
     def is_now(self, role: Role) -> bool:
         return self.raft.role is role

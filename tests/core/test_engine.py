@@ -8,7 +8,15 @@ from typing import TypeVar
 import msgspec
 import pytest
 
-from p2psched.core.raft.effects import Persist, Receive, Send, Synced, Tick
+from p2psched.core.raft.effects import (
+    AddMember,
+    Persist,
+    Receive,
+    RemoveMember,
+    Send,
+    Synced,
+    Tick,
+)
 from p2psched.core.raft.engine import (
     ENTRIES_IN_FLIGHT_MAX,
     READ_PATIENCE_MS,
@@ -150,6 +158,20 @@ def test_what_is_passed_on_to_a_follower_goes_no_further() -> None:
     driver.step(Forwarded(0, Forward((envelope(1),))))
     driver.round()
     assert driver.seen == []
+
+
+def test_what_a_removed_member_passes_on_is_dropped() -> None:
+    driver = Driver()
+    driver.step(Tick(0, 0))
+    for peer in "xy":
+        driver.step(AddMember(0, 0, member(peer)))
+    driver.step(RemoveMember(0, 0, PeerId("x")))
+    mine = [Envelope(PeerId(peer), 1, Cancel(JobId("j"))) for peer in "xy"]
+    driver.step(Forwarded(0, Forward(tuple(mine))))
+    driver.round()
+    driver.round()
+    batches = [batch for delivered in driver.of(Deliver) for batch in delivered.batches]
+    assert [e.proposer for batch in batches for e in batch.envelopes] == ["y"]
 
 
 def test_entries_of_the_engine_itself_are_delivered_empty_and_leave_no_gap() -> None:

@@ -216,7 +216,7 @@ def truncations_are_not_written() -> Planted:
 # --- members and reads ----------------------------------------------------------------------------
 
 
-def _changes_members_at_once() -> Planted:
+def changes_members_at_once() -> Planted:
     return patch.object(membership, "may_change", lambda s: s.role is Role.LEADER)
 
 
@@ -364,13 +364,13 @@ RAFT_BUGS: Final = (
     Bug(
         "raft_member_change_before_own_commit",
         "members are changed at once",
-        _changes_members_at_once,
+        changes_members_at_once,
         "learners d e, not synced",
     ),
     Bug(
         "raft_everybody_restarts",
         "members are changed at once",
-        _changes_members_at_once,
+        changes_members_at_once,
         "after 5@3; term 3, committed 4",
     ),
     Bug("raft_read_before_own_commit", "nobody is asked", _asks_nobody, "!! c reads"),

@@ -17,6 +17,7 @@ from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Held, JobReopened, Outcome, Retry
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.faults import Faults
+from p2psched.testing.sim_blobs import SimBlobs
 from p2psched.testing.sim_keeper import SimKeeper
 from tests.sim.mutants import Mutant, Planted
 
@@ -60,6 +61,11 @@ def _claims_copies() -> Planted:
     return patch.object(SimKeeper, "_copied", claimed)
 
 
+def _keeps_without_a_sync() -> Planted:
+    """As if a large result were on the disk when it was written."""
+    return patch.object(SimBlobs, "_sync", lambda blobs, file: None)
+
+
 def _forgets_too_early() -> Planted:
     return patch.object(Retention, "_due_ms", lambda retention, job: job.ended_ms)
 
@@ -75,7 +81,7 @@ HARSH: Final = Faults(
     restart_ms_max=2_000,
     damage_every_ms=300,
 )
-
+DARK: Final = Faults(crash_every_ms=1_500, power_loss=1.0, restart_ms_max=200, tail=0.05)
 
 KEEP_MUTANTS: Final = tuple(
     Mutant(
@@ -97,6 +103,7 @@ KEEP_MUTANTS: Final = tuple(
             "P6",
         ),
         ("peers count as holders that were never asked", _claims_copies, MILD, "P1"),
+        ("a large result is told before it is synced", _keeps_without_a_sync, DARK, "P1"),
         ("jobs are forgotten when they end", _forgets_too_early, MILD, "P9"),
     )
 )

@@ -77,6 +77,7 @@ class Mutant:
     snapshots: Snapshots = NEVER
     keeping: bool = False
     poison: bool = False
+    hanging: bool = False
     formed: bool = True
 
     def options(self) -> Options:
@@ -90,6 +91,7 @@ class Mutant:
             snapshots=self.snapshots,
             keeping=self.keeping,
             poison=self.poison,
+            hanging=self.hanging,
         )
 
 

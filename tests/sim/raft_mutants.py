@@ -124,8 +124,7 @@ RAFT_MUTANTS: Final = (
     Mutant(
         name="members change before a leader has committed in its term",
         plant=_changes_members_at_once,
-        faults=RESTLESS,
-        formed=False,
+        faults=replace(RESTLESS, replace_every_ms=200),
         broken="P12",
     ),
     Mutant(

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from p2psched.testing.sim import SimulationError
 from p2psched.testing.simulate import simulate
 from tests.sim.disk_mutants import DISK_MUTANTS
+from tests.sim.hang_mutants import HANG_MUTANTS
 from tests.sim.hurt_mutants import HURT_MUTANTS
 from tests.sim.keep_mutants import KEEP_MUTANTS
+from tests.sim.member_mutants import MEMBER_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.poison_mutants import POISON_MUTANTS
 from tests.sim.raft_mutants import RAFT_MUTANTS
 
-ALL = (*MUTANTS, *RAFT_MUTANTS, *DISK_MUTANTS, *KEEP_MUTANTS, *POISON_MUTANTS, *HURT_MUTANTS)
+ALL = (
+    *(*MUTANTS, *RAFT_MUTANTS, *MEMBER_MUTANTS, *DISK_MUTANTS, *KEEP_MUTANTS),
+    *(*POISON_MUTANTS, *HURT_MUTANTS, *HANG_MUTANTS),
+)
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 # These take 7 to 20 s each: only in `make test-long`.
 SLOW = frozenset(
     {
         "suspects run beside others",
-        "members change before a leader has committed in its term",
         "a leader answers reads without asking a majority",
         "vote is not stored",
         "a report on one large result is taken for another's",
@@ -31,6 +38,24 @@ PLANTED = [
     pytest.param(mutant, id=mutant.name, marks=[pytest.mark.long] * (mutant.name in SLOW))
     for mutant in ALL
 ]
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/simulation.md").read_text()
+TWENTY = re.findall(
+    r"^\| ([^|]+) \| ([^|]+) \|$", PAGE.partition("| planted as |")[2], re.MULTILINE
+)
+
+
+def test_the_page_tells_of_every_planted_bug() -> None:
+    assert [mutant.name for mutant in ALL if f"{mutant.name} | " not in PAGE] == []
+
+
+def test_the_twenty_bugs_are_planted_but_for_those_of_what_does_not_exist() -> None:
+    assert len(TWENTY) == 20
+    planted = [names for _, names in TWENTY if names != "(no stealing yet)"]
+    assert len(planted) == 18
+    known = {name for mutant in ALL for name in (mutant.name, f"a {mutant.name}")}
+    assert {name for names in planted for name in names.split("; ")} <= known
 
 
 def seeds_until_caught(mutant: Mutant) -> tuple[int, str]:

@@ -24,6 +24,7 @@ from p2psched.core.raft.effects import (
     RaftEvent,
     Read,
     Receive,
+    RemoveMember,
     RoomChanged,
     SnapshotSaved,
     Synced,
@@ -95,25 +96,38 @@ class Raft:
                 self._on_synced(event)
             case Propose(wall_ms=wall_ms, payload=payload, kind=kind):
                 s.wall_ms = wall_ms
-                if s.role is Role.LEADER and s.transfer is None:
+                if s.role is Role.LEADER and not transfer.is_stopping(s):
                     replication.append_own(s, kind, payload, event.concerned)
                     replication.broadcast(s, heartbeat=False)
-            case Tick(wall_ms=wall_ms):
-                s.wall_ms = wall_ms
-                room.on_tick(s)
-                election.on_tick(s)
-                transfer.on_tick(s)
-                if s.role is Role.LEADER:
-                    replication.tell_news(s)
-                membership.promote_if_due(s)
+            case Tick():
+                self._on_tick(event)
             case Read(read=read):
                 reads.on_read(s, read)
-            case AddMember(wall_ms=wall_ms, member=member):
-                s.wall_ms = wall_ms
-                membership.on_add_member(s, member)
+            case AddMember() | RemoveMember():
+                self._on_members(event)
             case SnapshotSaved() | RoomChanged() | HandOver() | LoopLate():
                 self._on_own(event)
+        if s.departing:
+            membership.end_removal(s)
         return s.flush()
+
+    def _on_tick(self, tick: Tick) -> None:
+        s = self._s
+        s.wall_ms = tick.wall_ms
+        room.on_tick(s)
+        election.on_tick(s)
+        transfer.on_tick(s)
+        if s.role is Role.LEADER:
+            replication.tell_news(s)
+        membership.promote_if_due(s)
+
+    def _on_members(self, event: AddMember | RemoveMember) -> None:
+        self._s.wall_ms = event.wall_ms
+        match event:
+            case AddMember(member=member):
+                membership.on_add_member(self._s, member)
+            case RemoveMember(peer=peer):
+                membership.on_remove_member(self._s, peer)
 
     def _on_own(self, event: SnapshotSaved | RoomChanged | HandOver | LoopLate) -> None:
         match event:
@@ -196,7 +210,7 @@ class Raft:
     @property
     def is_handing_over(self) -> bool:
         """Leads, and appends nothing because another is about to."""
-        return self._s.transfer is not None
+        return transfer.is_stopping(self._s)
 
     @property
     def is_regaining(self) -> bool:

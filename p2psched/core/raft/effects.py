@@ -68,6 +68,14 @@ class AddMember(msgspec.Struct, frozen=True):
     member: Member
 
 
+class RemoveMember(msgspec.Struct, frozen=True):
+    """Make a peer no member any more, for good. Ignored unless leader; safe to repeat."""
+
+    now_ms: int
+    wall_ms: int
+    peer: PeerId
+
+
 class SnapshotSaved(msgspec.Struct, frozen=True):
     """A snapshot of what this peer has applied is on disk: what it covers may leave the log."""
 
@@ -104,6 +112,7 @@ RaftEvent = (
     | Synced
     | Read
     | AddMember
+    | RemoveMember
     | SnapshotSaved
     | HandOver
     | LoopLate

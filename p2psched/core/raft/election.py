@@ -34,7 +34,7 @@ def _campaign_if_wanted(s: RaftState) -> None:
     """Ask whether a campaign would be won, before any term is raised."""
     s.reset_election_timer()
     s.set_leader(None)
-    if not s.membership.is_voter(s.me) or not s.may_vote:
+    if not _has_a_say(s) or not s.may_vote:
         return
     s.role = Role.PRE_CANDIDATE
     s.votes = {s.me}
@@ -42,6 +42,15 @@ def _campaign_if_wanted(s: RaftState) -> None:
         campaign(s)
     else:
         _ask_votes(s, term=s.term + 1, pre=True)
+
+
+def _has_a_say(s: RaftState) -> bool:
+    """A voter; and one that was, as long as what removes it may not be committed: it may be the
+    only one who has that entry, and nobody whose log is shorter wins against it."""
+    if s.membership.is_voter(s.me):
+        return True
+    before = s.membership_at(s.membership_index - 1)
+    return s.membership_index > s.commit and before.is_voter(s.me)
 
 
 def campaign(s: RaftState, *, transfer: bool = False) -> None:
@@ -123,6 +132,7 @@ def _lead(s: RaftState) -> None:
     s.stamp_base_ms, s.clock_base_ms = s.log.last_stamp_ms, s.now_ms
     s.progress = {peer: Progress(s.log.last_index + 1, s.now_ms) for peer in s.others()}
     s.leading_from = s.log.last_index + 1
+    s.departing = 0 if s.membership.is_voter(s.me) else s.membership_index
     s.concerned.clear()
     s.news_due_ms = None
     append_own(s, EntryKind.NOOP, b"")

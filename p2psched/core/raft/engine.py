@@ -32,6 +32,7 @@ from p2psched.core.raft.effects import (
     ReadReady,
     Receive,
     Regained,
+    RemoveMember,
     RoomChanged,
     Send,
     SendPiece,
@@ -87,6 +88,7 @@ EngineEvent = (
     | Receive
     | Synced
     | AddMember
+    | RemoveMember
     | SnapshotSaved
     | RoomChanged
     | HandOver
@@ -204,7 +206,8 @@ class RaftEngine:
                 self._on_round(now_ms, wall_ms)
             case Forwarded(forward=forward):
                 if self.raft.is_leader:
-                    self.append(forward.envelopes)
+                    gone = self.raft.membership.removed
+                    self.append([e for e in forward.envelopes if e.proposer not in gone])
             case Tick(now_ms=now_ms):
                 self._take(self.raft.step(event))
                 self._expire_reads(now_ms)

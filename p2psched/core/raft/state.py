@@ -116,6 +116,7 @@ class RaftState:
         self.transfer: Transfer | None = None  # of our lead to another
         self.transfer_again_ms = 0  # not by ourselves before
         self.leading_from = 0  # index of the no-op that opened our term as leader
+        self.departing = 0  # on a leader: index of the change that removes somebody, until it ends
         self.concerned: deque[tuple[int, Concerned]] = deque()  # of our entries, not committed yet
         self.news_due_ms: int | None = None  # somebody has not been told of a commit
         self.stamp_base_ms = 0

@@ -46,6 +46,21 @@ def on_tick(s: RaftState) -> None:
                 _begin(s, quick)
 
 
+def is_stopping(s: RaftState) -> bool:
+    """True if this leader appends nothing more: another is about to lead."""
+    return s.transfer is not None or bool(s.departing and not s.membership.is_voter(s.me))
+
+
+def depart(s: RaftState) -> None:
+    """We are no voter any more, and that is committed: one who has all of our log takes over."""
+    s.transfer = None
+    whole = {peer: p for peer, p in _fit(s).items() if p.match == s.log.last_index}
+    if whole:
+        quickest = min(whole, key=lambda peer: (whole[peer].sync_ms, peer))
+        s.send(quickest, TimeoutNow(s.term))
+    s.become_follower(None)
+
+
 def _fit(s: RaftState) -> dict[PeerId, Progress]:
     """Voters that answer, and whose log can be made whole by appends."""
     if s.role is not Role.LEADER or s.transfer is not None:

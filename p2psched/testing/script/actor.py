@@ -180,6 +180,9 @@ class Actor(ABC):
     def add(self, member: Member) -> None: ...
 
     @abstractmethod
+    def remove(self, peer: PeerId) -> None: ...
+
+    @abstractmethod
     def read(self) -> None: ...
 
     @abstractmethod

@@ -280,6 +280,11 @@ class Commands(Stage[A]):
         address = words[3] if len(words) > 3 else usual_address(name)
         self.act(leader, lambda: leader.add(member_of(name, address)))
 
+    def do_remove(self, words: Words) -> None:
+        """remove LEADER PEER: make it no member any more."""
+        leader, name = self.alive(words[0]), words[1]
+        self.act(leader, lambda: leader.remove(PeerId(name)))
+
     def do_snapshot(self, words: Words) -> None:
         """snapshot PEER ...: of what they have applied; their logs let go of it."""
         for name in words:

@@ -23,6 +23,8 @@ from p2psched.core.raft.effects import (
     Read,
     ReadReady,
     Receive,
+    RemoveMember,
+    RoomChanged,
     Send,
     SendPiece,
     SnapshotSaved,
@@ -37,6 +39,7 @@ from p2psched.model.raft import (
     HardState,
     Member,
     RaftMessage,
+    Room,
     Snapshot,
     SnapshotPiece,
 )
@@ -109,6 +112,12 @@ class Node(Actor):
     def add(self, member: Member) -> None:
         before = self.raft.last_index
         self.step(AddMember(self.scene.now_ms, WALL_MS, member))
+        if self.raft.last_index == before:
+            self.scene.say(f"{self.name} changes no member now")
+
+    def remove(self, peer: PeerId) -> None:
+        before = self.raft.last_index
+        self.step(RemoveMember(self.scene.now_ms, WALL_MS, peer))
         if self.raft.last_index == before:
             self.scene.say(f"{self.name} changes no member now")
 
@@ -259,6 +268,11 @@ class ConsensusStage(Commands[Node]):
 
     def go_on(self, actors: Sequence[Node]) -> bool:  # noqa: ARG002  # all of it is messages
         return False
+
+    def do_room(self, words: Words) -> None:
+        """room PEER enough|low|none: how much its disk takes."""
+        actor, room = self.alive(words[0]), Room[words[1].upper()]
+        self.act(actor, lambda: actor.step(RoomChanged(self.now_ms, room)))
 
     def do_propose(self, words: Words) -> None:
         """propose PEER TEXT [BYTES]: with so many bytes of it."""

@@ -20,6 +20,7 @@ from p2psched.core.raft.effects import (
     Propose,
     Receive,
     Regained,
+    RemoveMember,
     Send,
     SendPiece,
     SnapshotSaved,
@@ -169,6 +170,10 @@ class Peer(Actor):
 
     def add(self, member: Member) -> None:
         self._step(AddMember(self.scene.now_ms, WALL_MS, member))
+        self._rounds()
+
+    def remove(self, peer: PeerId) -> None:
+        self._step(RemoveMember(self.scene.now_ms, WALL_MS, peer))
         self._rounds()
 
     def read(self) -> None:
