@@ -50,6 +50,11 @@ class Saves:
         newest = engine.raft.snapshot
         since = engine.delivered - (newest.index if newest is not None else 0)
         if engine.raft.sends_snapshot:
+            assert newest is not None
+            # As with real peers, or one that is made faster than it can be sent would starve whom
+            # it is for.
+            if engine.bytes_since_snapshot < newest.size:
+                return
             since //= PATIENCE
         head = engine.describe() if since >= every else None
         if head is None:

@@ -292,14 +292,58 @@ def test_what_an_earlier_leader_has_sent_is_not_sent_again() -> None:
     assert leader.pieces[0].offset == 2_000
 
 
-def test_a_newer_snapshot_begins_at_its_start() -> None:
+def next_snapshot(leader: SnapshotNode) -> None:
+    """Of one more entry."""
+    leader.propose(b"more")
+    leader.ack("b")
+    leader.save(leader.raft.commit)
+
+
+def test_a_snapshot_is_sent_to_its_end_though_a_newer_one_was_made() -> None:
     leader, follower = follower_and_leader()
     for message in leader.serve(follower, "a"):
         leader.receive("c", message)
+    next_snapshot(leader)
+    for _ in range(3):
+        for message in leader.serve(follower, "a"):
+            leader.receive("c", message)
+    assert follower.raft.base_index == 10
+
+
+def test_a_follower_that_took_an_older_snapshot_finds_in_the_log_what_comes_next() -> None:
+    leader, _ = follower_and_leader()
+    leader.raft._s.compaction = TAIL
+    for _ in range(5):
+        leader.propose(b"more")
+    leader.ack("b")
+    leader.save(leader.raft.commit)
+    assert leader.raft.base_index == 10
+
+
+def test_the_newest_snapshot_begins_at_its_start_when_two_were_made_since() -> None:
+    leader, follower = follower_and_leader()
+    for message in leader.serve(follower, "a"):
+        leader.receive("c", message)
+    for _ in range(2):
+        leader.others.clear()
+        next_snapshot(leader)
+        leader.time_out()
+    newest = leader.raft.commit
+    assert [(p.snapshot.index, p.offset) for p in leader.pieces][:1] == [(newest, 0)]
+
+
+def test_the_newest_snapshot_begins_where_nothing_moves() -> None:
+    leader, follower = follower_and_leader()
+    for message in leader.serve(follower, "a"):
+        leader.receive("c", message)
+    next_snapshot(leader)
     leader.others.clear()
-    leader.save(12)
-    leader.time_out()
-    assert [(p.snapshot.index, p.offset) for p in leader.pieces][:1] == [(12, 0)]
+    for _ in range(10):
+        leader.wait(100)
+        leader.receive("b", AppendReply(2, leader.raft._s.round, True, leader.raft.commit))
+        leader.time_out()
+    newest = leader.raft.commit
+    assert [(p.snapshot.index, p.offset) for p in leader.pieces][-1:] == [(newest, 0)]
 
 
 def test_damaged_bytes_are_not_taken_and_the_first_byte_is_asked_for_again() -> None:

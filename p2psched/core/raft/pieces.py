@@ -2,8 +2,10 @@
 
 A few pieces are in flight to each such follower; where nothing moves, all is sent again from where
 it said last that it wants to go on. That can be before what it acknowledged once: it died since,
-and took what was late on its way. A newer snapshot begins at its start. The bytes stay with the
-driver: the core only says which. Nobody else waits: heartbeats and entries of the others go on.
+and took what was late on its way. A snapshot is sent to its end though a newer one was made: a
+leader under load may make them faster than they arrive. The driver keeps two; after one more, or
+where nothing moves, the newest begins at its start. The bytes stay with the driver: the core only
+says which. Nobody else waits: heartbeats and entries of the others go on.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from p2psched.core.raft.effects import SendPiece
 from p2psched.core.raft.progress import Progress, Sending
 from p2psched.core.raft.state import RaftState
 from p2psched.model.ids import PeerId
+from p2psched.model.raft import Snapshot
 
 PIECES_IN_FLIGHT_MAX: Final = 4  # to one follower; one to a follower that doesn't answer
 
@@ -24,17 +27,28 @@ def send_pieces(s: RaftState, peer: PeerId, progress: Progress) -> None:
     assert snapshot is not None, "only entries that a snapshot covers are dropped"
     assert snapshot.size > 0
     sending = progress.sending
-    if sending is None or sending.snapshot != snapshot:
+    stands = sending is not None and s.now_ms - sending.moved_ms >= s.timing.election_ms_min
+    if sending is None or (
+        sending.snapshot != snapshot and (stands or _is_gone(sending, snapshot))
+    ):
         sending = progress.sending = Sending(snapshot, s.now_ms)
-    elif s.now_ms - sending.moved_ms >= s.timing.election_ms_min:
+    elif stands:
         sending.acked = sending.next = sending.wanted
         sending.moved_ms = s.now_ms
+    snapshot = sending.snapshot
     answers = progress.contact_ms >= sending.moved_ms
     window = s.compaction.piece_bytes * (PIECES_IN_FLIGHT_MAX if answers else 1)
     while sending.next < min(snapshot.size, sending.acked + window):
         size = min(s.compaction.piece_bytes, snapshot.size - sending.next)
         s.emit(SendPiece(peer, s.term, s.round, snapshot, sending.next, size))
         sending.next += size
+
+
+def _is_gone(sending: Sending, newest: Snapshot) -> bool:
+    """Two were made since it was begun."""
+    if sending.newer == sending.snapshot:
+        sending.newer = newest
+    return sending.newer != newest
 
 
 def on_offset(s: RaftState, peer: PeerId, progress: Progress, index: int, offset: int) -> None:

@@ -44,10 +44,11 @@ class Compaction(msgspec.Struct, frozen=True):
 class Sending:
     """A snapshot on its way to a follower; bytes before `acked` are with it."""
 
-    __slots__ = ("acked", "moved_ms", "next", "snapshot", "wanted")
+    __slots__ = ("acked", "moved_ms", "newer", "next", "snapshot", "wanted")
 
     def __init__(self, snapshot: Snapshot, now_ms: int) -> None:
         self.snapshot = snapshot
+        self.newer = snapshot  # of this leader's: the newest one, or one that it made since
         self.acked = 0
         self.wanted = 0  # where the follower said last that it wants to go on
         self.next = 0  # bytes before it were sent

@@ -45,12 +45,13 @@ def drop_tail(s: RaftState) -> None:
 
 
 def _lacking(s: RaftState) -> int:
-    """The first entry that a live follower may lack, of those that the log can still serve."""
+    """The first entry that a live follower may lack, of those that the log can still serve; or
+    will, when it has the snapshot that it is taking."""
     heard_since = s.now_ms - s.timing.election_ms_max
     wanted = [
-        progress.match + 1
+        (progress.match if progress.sending is None else progress.sending.snapshot.index) + 1
         for progress in s.progress.values()
-        if progress.contact_ms >= heard_since and progress.sending is None
+        if progress.contact_ms >= heard_since
     ]
     return min(wanted, default=s.log.last_index + 1)
 
