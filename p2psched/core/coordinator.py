@@ -58,7 +58,7 @@ class Coordinator:
 
     def on_event(self, event: Event, now_ms: int) -> None:
         """Of the ledger, in order, on every peer."""
-        if isinstance(event, Retried | Recorded) and event.segment.cause is Cause.NO_SPACE:
+        if isinstance(event, (Retried, Recorded)) and event.segment.cause is Cause.NO_SPACE:
             self._full[event.peer] = now_ms + FULL_MS
 
     def on_full(self, peers: frozenset[PeerId]) -> None:

@@ -215,6 +215,9 @@ class Machine(LedgerState):
                 segment.check()
         except ValueError as exc:
             return Rejected("protocol", f"results of job {job.id} are damaged: {exc}")
+        usual = self._complete_grant(job, command)
+        if usual is not None:
+            return usual
         accepted = duplicate = stale = EMPTY
         ends: list[tuple[Cause, TaskSet]] = []
         for segment in command.segments:
@@ -237,6 +240,33 @@ class Machine(LedgerState):
         self.note_unplaced(job)
         self.end_if_done(job)
         return Completed(accepted, duplicate, stale)
+
+    def _complete_grant(self, job: Job, command: Complete) -> Completed | None:
+        """What most small jobs end with: one good segment brings all that a grant holds. Does what
+        `_complete` does with it, in half the time; None if it is another case."""
+        held = job.grants.get(command.grant)
+        if held is None or len(command.segments) != 1 or job.orphaned.ranges:
+            return None
+        (segment,) = command.segments
+        if segment.cause is not _OK or segment.blobs:
+            return None
+        tasks = held.tasks
+        if tasks.ranges != ((segment.start, segment.stop),):
+            return None
+        count = segment.stop - segment.start
+        del job.grants[command.grant]
+        self.load(held, -count)
+        self._learn(job, segment, count)
+        self.record(job, held, segment)
+        job.committed[command.grant] = job.committed.get(command.grant, EMPTY) | tasks
+        job.succeeded = job.succeeded | tasks
+        self.note_unplaced(job)
+        self.end_if_done(job)
+        return Completed(tasks)
+
+    def _learn(self, job: Job, segment: Segment, count: int) -> None:
+        job.learn_duration(segment, count)
+        self.estimate_us = (3 * self.estimate_us + job.estimate_us) // 4
 
     def _settle(
         self, job: Job, grant: Grant, accepted: TaskSet, ends: list[tuple[Cause, TaskSet]]
@@ -262,8 +292,7 @@ class Machine(LedgerState):
         assert held is not None
         self.release(job, held, tasks)
         if segment.cause is _OK:
-            job.learn_duration(segment, len(tasks))
-            self.estimate_us = (3 * self.estimate_us + job.estimate_us) // 4
+            self._learn(job, segment, len(tasks))
             self.record(job, held, segment)
             keeping.add_blobs(self, job, segment.blobs)
             return segment.cause, tasks

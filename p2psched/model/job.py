@@ -239,18 +239,19 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 def head_of(spec: JobSpec) -> JobHead:
     """Cost O(bytes of the spec)."""
-    return JobHead(
-        name=spec.name,
-        tasks=spec.tasks,
-        kind="function" if isinstance(spec.work, FunctionWork) else "program",
-        command=_command(spec.work),
-        digest=digest_of(spec),
-        retries=spec.retries,
-        cpus=spec.cpus,
-        submitter=spec.submitter,
-        keep_ms=spec.keep_ms,
-        copies=spec.copies,
-        blobs=blobs_of(spec.work),
+    work = spec.work
+    return JobHead(  # by position: names cost as much as all else
+        spec.name,
+        spec.tasks,
+        "function" if isinstance(work, FunctionWork) else "program",
+        _command(work),
+        digest_of(spec),
+        spec.retries,
+        spec.cpus,
+        spec.submitter,
+        spec.keep_ms,
+        spec.copies,
+        blobs_of(work),
     )
 
 
@@ -286,13 +287,13 @@ def _inline_size(data: bytes | BlobRef) -> int:
 
 def blobs_of(work: Work) -> tuple[BlobRef, ...]:
     """The blobs that must be there before the job may be accepted, each once."""
-    match work:
-        case ProgramWork(files=files):
-            parts: list[bytes | BlobRef | None] = [file.data for file in files]
-        case FunctionWork(arguments=None, blobs=(), code=bytes(), modules=bytes()):
-            return ()  # the usual ones
-        case FunctionWork():
-            parts = [work.code, work.modules, work.arguments, *work.blobs]
+    parts: list[bytes | BlobRef | None]
+    if isinstance(work, ProgramWork):
+        parts = [file.data for file in work.files]
+    elif work.arguments is None and not work.blobs and isinstance(work.code, bytes):
+        return (work.modules,) if isinstance(work.modules, BlobRef) else ()  # the usual ones
+    else:
+        parts = [work.code, work.modules, work.arguments, *work.blobs]
     return tuple(dict.fromkeys(part for part in parts if isinstance(part, BlobRef)))
 
 

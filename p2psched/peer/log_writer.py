@@ -17,12 +17,12 @@ import errno
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, Protocol
 
 from p2psched.core.raft.effects import Persist
 from p2psched.model.limits import MIB
 from p2psched.model.raft import Room
+from p2psched.peer.errands import Errands
 from p2psched.peer.log_marker import LogMarker
 from p2psched.store.log import LogStore
 from p2psched.store.persist import perform
@@ -75,7 +75,7 @@ class LogWriter:
         self._on_synced = on_synced
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="log-writer")
+        self._thread: Errands[_Written] = Errands("log-writer")
         self._marker = LogMarker(store, on_failed=self._fail)
         self._queue: list[Persist] = []
         self._compacts = False  # after the next group
@@ -124,8 +124,10 @@ class LogWriter:
             self._judge_inline(written.took_ms)
             self._done(group, written)
         else:
-            future = self._loop.run_in_executor(self._thread, self._write_and_sync, group, compacts)
-            future.add_done_callback(lambda done: self._on_thread_done(group, done))
+            self._thread.do(
+                lambda: self._write_and_sync(group, compacts),
+                lambda told: self._on_thread_done(group, told),
+            )
 
     def _judge_inline(self, took_ms: float) -> None:
         if took_ms > 4 * INLINE_SYNC_MS_MAX:
@@ -137,16 +139,13 @@ class LogWriter:
         if self._quick_syncs >= THREAD_GROUPS_MAX:
             self._penalty = THREAD_GROUPS_MIN
 
-    def _on_thread_done(self, group: list[Persist], done: asyncio.Future[_Written]) -> None:
-        if done.cancelled():
-            return
-        error = done.exception()
-        if isinstance(error, Exception):
-            self._fail(error)
-        elif error is None:
+    def _on_thread_done(self, group: list[Persist], told: _Written | Exception) -> None:
+        if isinstance(told, Exception):
+            self._fail(told)
+        else:
             self._thread_groups -= 1
-            self._thread_ms.append(done.result().took_ms)
-            self._done(group, done.result())
+            self._thread_ms.append(told.took_ms)
+            self._done(group, told)
 
     def _write_and_sync(self, group: list[Persist], compacts: bool = False) -> _Written:
         started = time.perf_counter()
@@ -198,7 +197,7 @@ class LogWriter:
     def close(self) -> None:
         """Wait for the write under way; what is queued is dropped, for nobody was told of it."""
         in_order, self._failed = not self._failed, True
-        self._thread.shutdown(wait=True)
+        self._thread.close()
         self._marker.close()
         if in_order:
             with contextlib.suppress(OSError):  # the mark before stands, and no lie is told

@@ -22,7 +22,7 @@ from p2psched.model.limits import MIB
 from p2psched.ports.results import Gap, GapResults, KnownJob, Page
 
 T = TypeVar("T")
-Group = tuple[list[Stamped], int]  # events, and the entry that they end with
+Group = tuple[list[Stamped], int, int]  # events, the entry that they end with, bytes of results
 
 SPACE_RETRY_S: Final = 0.5
 _ROW_BYTES: Final = 150  # of an event without its data
@@ -30,7 +30,7 @@ _ROW_BYTES: Final = 150  # of an event without its data
 # of one task, so the longer the better; nobody waits for its end, for reads end it at once.
 GROUP_S: Final = 0.25
 # More are stored at once, so that the thread doesn't hold the interpreter for long, ...
-GROUP_EVENTS_MAX: Final = 400
+GROUP_EVENTS_MAX: Final = 1_600
 GROUP_BYTES_MAX: Final = 4 * MIB  # ... and what waits takes little memory: data of results.
 RECENT_BYTES_MAX: Final = 8 * MIB  # of the newest results; beyond it the oldest are only on disk
 _JOB_BYTES: Final = 1_000  # what a job takes there besides its segments, about
@@ -165,8 +165,9 @@ class ResultWriter:
             self._timer.cancel()
             self._timer = None
         if self._events and not self._closed:
-            events, self._events, self._bytes = self._events, [], 0
-            self._store_in_thread([(events, self._index)])
+            group = (self._events, self._index, self._bytes)
+            self._events, self._bytes = [], 0
+            self._store_in_thread([group])
 
     def _store_in_thread(self, groups: list[Group]) -> None:
         self._loop.run_in_executor(self._thread, self._store, groups).add_done_callback(
@@ -180,9 +181,11 @@ class ResultWriter:
         self._unstored += groups
         try:
             while self._unstored:
-                self._results.store(*self._unstored[0])
-                events, _ = self._unstored.popleft()
-                self.written_bytes += sum(map(_row_bytes, events))
+                events, index, size = self._unstored[0]
+                self._results.store(events, index)
+                self._unstored.popleft()
+                # About, and once more in the store's own log.
+                self.written_bytes += 2 * (size + _ROW_BYTES * len(events))
         except NoSpace:
             return False
         return True
@@ -316,13 +319,6 @@ def known_jobs(state: LedgerState) -> dict[JobId, KnownJob]:
     return {
         job.id: KnownJob(job.segments, job.ended_wall_ms, job.full) for job in state.jobs.values()
     }
-
-
-def _row_bytes(stamped: Stamped) -> int:
-    """What an event takes in the store, about, and once more in the store's own log."""
-    event = stamped.event
-    data = len(event.segment.data) if isinstance(event, Recorded) else 0
-    return 2 * (data + _ROW_BYTES)
 
 
 def _size(segment: Segment) -> int:

@@ -10,6 +10,7 @@ Invariants:
 - Every row carries a CRC-32 over all its columns, verified by every read (`results_rows`).
 - Each position of a job has a row: that of its segment, of the parts that are left of it after
   tasks were run again, or an empty one.
+- A small job is in a page with others (`results_pages`), until something unusual befalls it.
 - What comes is written at the right edge of each table: all is keyed by the numbers that jobs get
   in order (`results_jobs`), and what happens to one job within one `store` is one row of history.
 - One process at a time (the lock of the data folder), one thread at a time (the port's rule). The
@@ -28,7 +29,9 @@ import msgspec
 
 from p2psched.model import errors
 from p2psched.model.commands import (
+    Granted,
     JobAdded,
+    JobEnded,
     JobForgotten,
     JobReopened,
     PeerCameUp,
@@ -39,14 +42,10 @@ from p2psched.model.commands import (
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec, Segment
 from p2psched.ports.results import Page
-from p2psched.store.results_file import (
-    Unsound,
-    environment_error,
-    give_back,
-    is_environment,
-    mark,
-)
+from p2psched.store.results_faults import Faults
+from p2psched.store.results_file import Unsound, give_back, mark
 from p2psched.store.results_jobs import PEERS, JobNumbers
+from p2psched.store.results_pages import JobPages, is_small
 from p2psched.store.results_rows import (
     SEGMENT_COLUMNS,
     Mismatch,
@@ -95,6 +94,7 @@ _PRUNE: Final = (
 _HISTORY: Final = (
     "SELECT last, place, crc, events FROM history WHERE job = ? AND last > ? ORDER BY last, place"
 )
+_USUAL: Final = (Granted, Recorded, JobEnded)  # what happens to a small job, after it was added
 _PUT_JOB: Final = "INSERT OR REPLACE INTO job VALUES (?, ?, ?, ?)"
 _PUT_SEGMENT: Final = "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_HISTORY: Final = "INSERT INTO history VALUES (?, ?, ?, ?, ?)"
@@ -119,15 +119,25 @@ class SqliteResults:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._faults = Faults(path)
         self._stores = 0
         try:
-            self._db = open_or_upgrade(path)
-            self._applied_index: int = self._db.execute("SELECT entry FROM applied").fetchone()[0]
-            self._numbers = JobNumbers(self._db)
+            try:
+                self._open()
+            except Mismatch:  # is set aside as what the next start finds damaged
+                mark(path).touch(mode=0o600)
+                self._db.close()
+                self._open()
         except (Unsound, sqlite3.Error, OSError) as fault:
             raise errors.Refused(
                 f"can't open the results {path}: {fault}: check permissions and free space there"
             ) from fault
+
+    def _open(self) -> None:
+        self._db = open_or_upgrade(self._path)
+        self._applied_index: int = self._db.execute("SELECT entry FROM applied").fetchone()[0]
+        self._numbers = JobNumbers(self._db)
+        self._pages = JobPages(self._db)
 
     @property
     def applied_index(self) -> int:
@@ -141,7 +151,9 @@ class SqliteResults:
         with self._faults("store results"), self._transaction():
             pending = Pending()
             for stamped in events:
-                self._take(stamped, pending)
+                event = stamped.event  # of small jobs, most
+                if not (isinstance(event, _USUAL) and self._pages.add(stamped, event.job)):
+                    self._take(stamped, pending)
             self._write(pending)
             self._prune()
             self._numbers.index()
@@ -158,7 +170,24 @@ class SqliteResults:
         job = event.job
         if isinstance(event, JobForgotten):
             self._forget(job, pending)
-            return
+        elif job in self._pages:
+            if isinstance(event, JobReopened) or not self._pages.add(stamped, job):
+                self._move_out(job, pending)
+                self._take_row(stamped, pending)
+        elif isinstance(event, JobAdded) and is_small(event.spec):
+            self._pages.begin(stamped, job)
+        else:
+            self._take_row(stamped, pending)
+
+    def _move_out(self, job: JobId, pending: Pending) -> None:
+        """A small job gets rows of its own."""
+        for stamped in self._pages.take_out(job):
+            self._take_row(stamped, pending)
+
+    def _take_row(self, stamped: Stamped, pending: Pending) -> None:
+        event = stamped.event
+        assert not isinstance(event, (PeerCameUp, PeerWentDown))
+        job = event.job
         pending.histories.setdefault(job, []).append(stamped)
         if isinstance(event, JobAdded):
             # The first event of a job, and the ledger says it once: no need to look for an older.
@@ -181,6 +210,9 @@ class SqliteResults:
     def _forget(self, job: JobId, pending: Pending) -> None:
         """What waits of it goes at the end; what comes behind is another job's, by its number."""
         pending.histories.pop(job, None)
+        if job in self._pages:
+            self._pages.forget(job)
+            return
         self._db.execute("DELETE FROM lacking WHERE job = ?", (job,))
         number = self._numbers.find(job)
         if number is not None:
@@ -196,6 +228,7 @@ class SqliteResults:
         self._db.executemany(_PUT_JOB, pending.jobs)
         self._write_segments(pending)
         self._db.executemany(_PUT_HISTORY, histories)
+        self._pages.write()
         for place, stamped in enumerate(pending.peers):  # a row for each: pruned one by one
             self._db.execute(_PUT_HISTORY, history_row(PEERS, JobId(""), (stamped,), place))
         if pending.forgotten:
@@ -246,6 +279,9 @@ class SqliteResults:
     def segments(self, job: JobId, position: int, bytes_max: int) -> Page:
         """Final results in commit order from `position` on: at least one if there is one, then as
         many as fit `bytes_max` (each counts SEGMENT_OVERHEAD_BYTES more than its data)."""
+        if job in self._pages:
+            with self._faults("read results"):
+                return self._pages.segments(job, position, bytes_max, SEGMENT_OVERHEAD_BYTES)
         page = Page(position)
         number = self._find(job)
         if number is None:
@@ -267,6 +303,9 @@ class SqliteResults:
 
     def spec(self, job: JobId) -> JobSpec | None:
         """What a job was submitted as."""
+        if job in self._pages:
+            with self._faults("read a job's spec"):
+                return self._pages.spec(job)
         number = self._find(job)
         if number is None:
             return None
@@ -279,6 +318,9 @@ class SqliteResults:
     def item(self, job: JobId, index: int) -> tuple[Segment, bytes] | None:
         """The final item of one task with its segment (data left empty), or None. Reads the whole
         segment, for its checksum. Raises ProtocolError if its owner committed what is no chunk."""
+        if job in self._pages:
+            with self._faults("read results"):
+                return self._pages.item(job, index)
         number = self._find(job)
         if number is None:
             return None
@@ -305,6 +347,9 @@ class SqliteResults:
         return found
 
     def _history(self, job: JobId, after: int) -> Iterator[Stamped]:
+        if job in self._pages:
+            yield from self._pages.history(job, after)
+            return
         number = self._numbers.find(job)
         if number is None:
             return
@@ -345,27 +390,5 @@ class SqliteResults:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             self._numbers.load()
+            self._pages.load()
             raise
-
-    @contextlib.contextmanager
-    def _faults(self, doing: str) -> Iterator[None]:
-        """Turn SQLite's errors into ours: is the file broken, or does the disk take no more?"""
-        try:
-            yield
-        except Mismatch as fault:
-            raise self._damaged(str(fault)) from fault
-        except sqlite3.ProgrammingError:
-            raise  # a call after `close`, for one: our fault, not the file's
-        except sqlite3.DatabaseError as fault:
-            if is_environment(fault):
-                raise environment_error(doing, self._path, fault) from fault
-            raise self._damaged(str(fault)) from fault
-
-    def _damaged(self, what: str) -> errors.Damaged:
-        """Leaves a mark, so that the next start doesn't trust the file either."""
-        with contextlib.suppress(OSError):
-            mark(self._path).touch(mode=0o600)
-        return errors.Damaged(
-            f"{what} ({self._path}): restart this peer; it sets the file aside then and builds it "
-            "again from the ledger"
-        )

@@ -38,11 +38,14 @@ class SqliteGapResults(SqliteResults):
             pending = Pending()
             for job, known in jobs.items():
                 if not self._is_here(job, known):
+                    if job in self._pages:  # the gap is filled in rows of its own
+                        self._move_out(job, pending)
                     self._db.execute(_PUT, (job, upto, known.positions))
                 if known.spec is not None:
                     self._put_spec(job, known.spec)
             self._db.execute(_PUT, ("", upto, 0))  # the history of peers
-            for (job,) in self._db.execute(_JOBS).fetchall():
+            stored = [JobId(job) for (job,) in self._db.execute(_JOBS)]
+            for job in (*stored, *self._pages.jobs()):
                 if job not in jobs:  # forgotten in what was skipped
                     self._forget(job, pending)
             self._write(pending)
@@ -53,6 +56,8 @@ class SqliteGapResults(SqliteResults):
     def _is_here(self, job: JobId, known: KnownJob) -> bool:
         if known.ended_wall_ms is None or self._gap(job) is not None:
             return False
+        if job in self._pages:
+            return self._pages.is_whole(job, known)
         number = self._numbers.find(job)
         (last,) = self._db.execute(_LAST_POSITION, (number,)).fetchone()
         return (

@@ -18,7 +18,6 @@ from p2psched.core.raft.effects import (
     Tick,
 )
 from p2psched.core.raft.engine import (
-    ENTRIES_IN_FLIGHT_MAX,
     READ_PATIENCE_MS,
     CoordinatorIs,
     Deliver,
@@ -31,6 +30,7 @@ from p2psched.core.raft.engine import (
     SendForward,
     found_cluster,
 )
+from p2psched.core.raft.together import ENTRIES_IN_FLIGHT_MAX, TOGETHER_MIN, TOGETHER_MS
 from p2psched.model.commands import Cancel, Envelope, Place
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.limits import ENTRY_BYTES_WITH_PLACES_MAX
@@ -134,7 +134,7 @@ def test_proposals_wait_while_enough_entries_are_in_flight() -> None:
     driver = leading()
     driver.syncs = False
     for number in range(10):
-        driver.engine.append([envelope(number)])
+        driver.engine.append(many(number))
         driver.step(Round(0, 0))
     persisted = driver.of(Persist)
     assert len(persisted) == ENTRIES_IN_FLIGHT_MAX
@@ -142,8 +142,44 @@ def test_proposals_wait_while_enough_entries_are_in_flight() -> None:
     driver.syncs = True
     driver.round()
     batches = [batch for delivered in driver.of(Deliver) for batch in delivered.batches]
-    assert [e.request for b in batches for e in b.envelopes] == list(range(10))
+    assert [e.request for b in batches for e in b.envelopes] == list(range(10 * TOGETHER_MIN))
     assert len(batches) == ENTRIES_IN_FLIGHT_MAX + 1
+
+
+def many(number: int) -> list[Envelope]:
+    """Enough for an entry whatever is in flight."""
+    return [envelope(number * TOGETHER_MIN + place) for place in range(TOGETHER_MIN)]
+
+
+def test_a_few_proposals_wait_for_the_commit_before_them_and_leave_together() -> None:
+    driver = leading()
+    driver.syncs = False
+    for number in range(4):
+        driver.engine.append([envelope(number)])
+        driver.step(Round(0, 0))
+    (first,) = driver.of(Persist)
+    assert not driver.engine.wants_round
+    driver.step(Synced(0, first.token))
+    driver.syncs = True
+    driver.round()
+    batches = [batch for delivered in driver.of(Deliver) for batch in delivered.batches]
+    assert [[e.request for e in b.envelopes] for b in batches] == [[0], [1, 2, 3]]
+
+
+def test_a_few_proposals_wait_no_longer_than_a_moment_for_a_slow_commit() -> None:
+    driver = leading()
+    driver.syncs = False
+    for number in range(2):
+        driver.engine.append([envelope(number)])
+        driver.step(Round(5, 0))
+    assert driver.engine.due_ms == 5 + TOGETHER_MS
+    driver.step(Tick(5 + TOGETHER_MS, 0))
+    assert driver.engine.wants_round
+    driver.step(Round(5 + TOGETHER_MS, 0))
+    assert len(driver.of(Persist)) == 2
+    driver.engine.append([envelope(2)])  # each waits for itself
+    driver.step(Round(6 + TOGETHER_MS, 0))
+    assert len(driver.of(Persist)) == 2
 
 
 def test_a_follower_passes_proposals_on_to_the_leader() -> None:

@@ -1,8 +1,8 @@
 """The embedded ledger engine without I/O: Raft, plus the way of proposals into entries and of
 entries out to the scheduler. The asyncio loop and the simulator drive this same object.
 
-Proposals that pile up in a turn become one entry; while `ENTRIES_IN_FLIGHT_MAX` entries wait for
-their commit, proposals wait too and leave together: cost is paid per round, not per task.
+Proposals that pile up in a turn become one entry; while others wait for their commit, proposals
+wait too and leave together (`together`): cost is paid per round, not per task.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from p2psched.core.raft.fitting import as_fits
 from p2psched.core.raft.log import size_of
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.timing import Timing
+from p2psched.core.raft.together import Together
 from p2psched.model.commands import Envelope
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
@@ -55,7 +56,6 @@ from p2psched.model.limits import (
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, Snapshot
 
-ENTRIES_IN_FLIGHT_MAX: Final = 4  # appended and not committed; beyond it proposals pile up
 DELIVERY_MAX: Final = 64  # entries handed to the scheduler in one round
 READ_PATIENCE_MS: Final = 1000  # a read that nobody confirms by then is answered with None
 _COMMANDS: Final = EntryKind.COMMANDS  # as `machine._OK`
@@ -179,6 +179,7 @@ class RaftEngine:
         self._reads: dict[int, tuple[int, list[int]]] = {}  # read -> (asked at, tags)
         self._next_read = rng.getrandbits(48)
         self._concern = Concern()
+        self._together = Together()
         self._out: list[EngineEffect] = []
 
     # --- what callers want; acted upon at the end of the turn ---
@@ -211,6 +212,7 @@ class RaftEngine:
             case Tick(now_ms=now_ms):
                 self._take(self.raft.step(event))
                 self._expire_reads(now_ms)
+                self._together.look(now_ms)
             case SnapshotSaved(snapshot=snapshot):
                 before = self.raft.snapshot
                 self._take(self.raft.step(event))
@@ -255,9 +257,11 @@ class RaftEngine:
             self._read_tags = []
             self._take(self.raft.step(Read(now_ms, read)))
         if self.raft.is_leader:
+            self._together.look(now_ms)
             self._make_entries(now_ms, wall_ms)
         elif self._proposals:
             self._forward()
+        self._together.note(now_ms, waits=bool(self._proposals))
 
     def _bytes_behind(self, index: int) -> int:
         entries = self.raft.entries(index + 1, self._delivered + 1)
@@ -296,7 +300,8 @@ class RaftEngine:
 
     def _may_append(self) -> bool:
         in_flight = self.raft.last_index - self.raft.commit
-        return in_flight < ENTRIES_IN_FLIGHT_MAX and not self.raft.is_handing_over
+        may_leave = self._together.may_leave(len(self._proposals), in_flight)
+        return may_leave and not self.raft.is_handing_over
 
     def _forward(self) -> None:
         leader = self.raft.leader
@@ -350,10 +355,11 @@ class RaftEngine:
     @property
     def due_ms(self) -> int:
         """When the next `Tick` is due."""
-        asked = (asked_ms for asked_ms, _ in self._reads.values())
-        oldest = min(asked, default=None)
         due_ms = self.raft.due_ms
-        return due_ms if oldest is None else min(due_ms, oldest + READ_PATIENCE_MS)
+        if self._reads:
+            due_ms = min(due_ms, READ_PATIENCE_MS + min(asked for asked, _ in self._reads.values()))
+        leave_ms = self._together.due_ms
+        return due_ms if leave_ms is None else min(due_ms, leave_ms)
 
     @property
     def delivered(self) -> int:
