@@ -166,6 +166,10 @@ class RetryJob(msgspec.Struct, frozen=True, array_like=True, tag=17):
     tasks: TaskSet = TaskSet()
 
 
+class CompactLedger(msgspec.Struct, frozen=True, array_like=True, tag=40):
+    """Asked of the peer whose disk it is: make a snapshot now, and let go of the log behind it."""
+
+
 CallBody = (
     Submit
     | CancelJob
@@ -184,6 +188,7 @@ CallBody = (
     | ForgetJob
     | PinJob
     | RetryJob
+    | CompactLedger
     | BlobCall
 )
 
@@ -339,6 +344,16 @@ class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):
     ages_ms: tuple[tuple[PeerId, int], ...]
 
 
+class LedgerCompacted(msgspec.Struct, frozen=True, array_like=True, tag=40):
+    """What a peer's log and snapshots take on its disk."""
+
+    before_bytes: int
+    after_bytes: int
+    snapshot_index: int  # the last entry that the newest snapshot stands for
+    log_bytes: int  # of `after_bytes`
+    snapshots: int  # files that are kept
+
+
 AnswerBody = (
     Done
     | JobAccepted
@@ -351,6 +366,7 @@ AnswerBody = (
     | PeerList
     | StatusAnswer
     | ContactList
+    | LedgerCompacted
     | BlobAnswer
 )
 

@@ -25,14 +25,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from p2psched.model.errors import Damaged
 from p2psched.model.limits import MIB
 from p2psched.model.raft import Entry, HardState, Snapshot
 from p2psched.ports.disk import AppendFile, Disk
-from p2psched.store.marker import Mark, MarkerFile, MarkerState, how_late
+from p2psched.store.marker import Mark, MarkerFile, how_late
+from p2psched.store.recovered import Recovered as Recovered  # noqa: PLC0414 (what `open` returns)
 from p2psched.store.recovery import ADVICE, Findings, read_segments
 from p2psched.store.segments import HEADER_BYTES, GroupEncoder, encode_header, segment_name
 from p2psched.store.snapshots import KEPT, SnapshotFiles, Standing, find_standing
@@ -42,28 +42,6 @@ from p2psched.store.space import NO_SPACE, no_room, space_or_not
 SEGMENT_BYTES_MAX: Final = 8 * MIB
 # Offsets are 32 bits; a segment ends with the group that goes over its maximum.
 _SEGMENT_BYTES_LIMIT: Final = 1 << 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recovered:
-    """What the disk held when the log was opened."""
-
-    hard_state: HardState
-    entries: list[Entry]  # contiguous; from index 1, or none missing behind the snapshot
-    torn_bytes: int  # cut from the tail: never synced, or of the last group
-    files: int
-    snapshot: Snapshot | None = None
-    state: bytes = b""  # that the snapshot stands for
-    removed: str = ""  # the last segment, of which not even the header was whole
-    damaged: tuple[str, ...] = ()  # newer snapshots that were not sound; an older one stood in
-    marker: MarkerState = MarkerState.NONE
-    marked_index: int = 0  # of the last entry that the marker vouched for
-    lost: Damaged | None = None  # all this is less than the peer knew: see `store.regain`
-
-    @property
-    def last_index(self) -> int:
-        snapshot = self.snapshot.index if self.snapshot is not None else 0
-        return self.entries[-1].index if self.entries else snapshot
 
 
 class LogStore:
@@ -117,7 +95,7 @@ class LogStore:
             disk.truncate(segment_name(number), found.sizes[number])
         store = LogStore(disk, found, segment_bytes_max)
         try:
-            store.snapshots.drop_incoming()
+            store.snapshots.drop_unfinished()
             store._seal()
             entries = store._meet(standing, found)
         except BaseException:
@@ -210,13 +188,29 @@ class LogStore:
             self._poison = self._poison or f"it could not begin anew: {error}"
             raise
 
-    def compact(self) -> None:
+    def begin_segment(self) -> int:
+        """End the segment that is written, so that it can be let go of as a whole. Durable on
+        return. The last index before the new one. Raises NoRoom (then nothing is as it was not),
+        or OSError."""
+        self._check()
+        if self._size > HEADER_BYTES:
+            self._rotate()
+        self.write(hard_state=None, truncate_from=None, entries=())  # where the log stands
+        self.sync()
+        return self._last_index
+
+    def disk_bytes(self) -> int:
+        """Of all segments and snapshots."""
+        return self.size_bytes + self.snapshots.total_bytes()
+
+    def compact(self, kept: int = KEPT) -> None:
         """Remove segments and snapshots that nobody needs: the log is kept from the last but one
-        snapshot on, in case that the newest is damaged. Raises OSError."""
+        snapshot on, in case that the newest is damaged; with `kept` 1, whoever has others to ask
+        keeps it from the newest on. Raises OSError."""
         self.sync()  # the start of the segment that is to be the first must be durable
-        self.snapshots.prune(kept=KEPT)
+        self.snapshots.prune(kept=kept)
         indices = self.snapshots.indices()
-        if len(indices) < KEPT:
+        if len(indices) < kept:
             return
         # A segment that starts behind a committed entry may still void entries from before its
         # start; those were not committed, and what took their place follows in it.

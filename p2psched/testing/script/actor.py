@@ -163,7 +163,7 @@ class Actor(ABC):
         hard_state: HardState,
         entries: list[Entry],
         snapshot: Snapshot | None,
-        state: bytes,
+        state: bytes | memoryview,
     ) -> None:
         """The process comes up."""
 

@@ -66,7 +66,7 @@ class Node(Actor):
         hard_state: HardState,
         entries: list[Entry],
         snapshot: Snapshot | None,
-        state: bytes,
+        state: bytes | memoryview,
     ) -> None:
         self.raft = Raft(
             me=self.id,
