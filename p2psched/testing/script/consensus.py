@@ -22,6 +22,7 @@ from p2psched.core.raft.effects import (
     RaftEvent,
     Read,
     ReadReady,
+    Regained,
     Receive,
     RemoveMember,
     RoomChanged,
@@ -77,6 +78,7 @@ class Node(Actor):
             now_ms=self.scene.now_ms,
             snapshot=snapshot,
             compaction=COMPACTION,
+            lost=self.lost,
         )
         self.applied = snapshot.index if snapshot is not None else 0
         self.texts = _decode(state) if snapshot is not None else []
@@ -170,6 +172,8 @@ class Node(Actor):
                 say(f"{name} keeps entries from {self.raft.base_index + 1} on")
             case Installed(snapshot=snapshot):
                 self._restore(snapshot)
+            case Regained():
+                say(f"{name} has all of its log again, and votes", "roles")
 
     def _restore(self, snapshot: Snapshot) -> None:
         self.texts = _decode(self.log.snapshots.read(snapshot.index)[1])
