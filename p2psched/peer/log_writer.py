@@ -173,20 +173,30 @@ class LogWriter:
         self, group: list[Persist], works: Sequence[Callable[[], None]] = ()
     ) -> _Written:
         started = time.perf_counter()
-        left = group
-        while left:
-            try:
-                perform(self._store, left[0])
-            except NoRoom:
-                if self._space is None or not self._space.give_back():
-                    break
-            else:
-                left = left[1:]
-        self._store.sync()
+        held: list[int] = []  # of each that is written: how many writes the store has had by then
+        while not self._write_on(group, held):
+            if self._space is None or not self._space.give_back():
+                self._write_on(group[: len(held)], held)  # those before it are synced all the same
+                break
+        left = group[len(held) :]
         took_ms = (time.perf_counter() - started) * 1000
         for work in works:
             work()
         return _Written(took_ms, left)
+
+    def _write_on(self, group: list[Persist], held: list[int]) -> bool:
+        """What is not `held` yet, and the sync. False if there was no space: then as much less is
+        held as the store took back."""
+        try:
+            for persist in group[len(held) :]:
+                perform(self._store, persist)
+                held.append(self._store.writes)
+            self._store.sync()
+        except NoRoom:
+            while held and held[-1] > self._store.writes:
+                held.pop()
+            return False
+        return True
 
     def _done(self, group: list[Persist], written: _Written) -> None:
         self.sync_ms += _WEIGHT * (written.took_ms - self.sync_ms)

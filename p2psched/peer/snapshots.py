@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 
 from p2psched.core.raft.engine import RaftEngine
 from p2psched.model.errors import NoSpace, Unavailable
-from p2psched.model.raft import Snapshot
+from p2psched.model.raft import Room, Snapshot
 from p2psched.store.snapshots import NewSnapshot, SnapshotFiles
 from p2psched.store.space import is_no_space
 
@@ -75,7 +75,8 @@ class SnapshotMaker:
         due_bytes = max(self._log_bytes, newest.size if newest is not None else 0)
         if engine.raft.sends_snapshot:
             due_bytes *= PATIENCE
-        if self._now_s() - self._made_s >= OLD_S:
+        is_old = self._now_s() - self._made_s >= OLD_S
+        if is_old or engine.raft.room is not Room.ENOUGH:  # the log behind it gives space back
             due_bytes //= OLD_SHARE
         if self._loop.time() >= self._not_before_s and engine.bytes_since_snapshot >= due_bytes:
             self._begin()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from p2psched.model.errors import Damaged
 from p2psched.model.raft import Entry, HardState, Snapshot
 from p2psched.store.marker import MarkerState
+from p2psched.store.recovery import Findings
+from p2psched.store.snapshots import Standing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,3 +31,20 @@ class Recovered:
     def last_index(self) -> int:
         snapshot = self.snapshot.index if self.snapshot is not None else 0
         return self.entries[-1].index if self.entries else snapshot
+
+
+def recovered_of(
+    found: Findings, standing: Standing, entries: list[Entry], *, files: int
+) -> Recovered:
+    return Recovered(
+        hard_state=found.hard_state,
+        entries=entries,
+        torn_bytes=found.torn_bytes,
+        removed=found.remove or "",
+        files=files,
+        snapshot=standing.snapshot,
+        state=standing.state,
+        damaged=standing.damaged,
+        marker=found.marker,
+        marked_index=found.mark.index if found.mark is not None else 0,
+    )

@@ -27,7 +27,7 @@ import msgspec
 
 from p2psched.model.errors import Damaged, Refused
 from p2psched.model.limits import KIB
-from p2psched.model.raft import Snapshot
+from p2psched.model.raft import Entry, Snapshot
 from p2psched.ports.disk import AppendFile, Disk
 from p2psched.store.recovery import ADVICE, Findings
 from p2psched.store.space import NO_SPACE, no_room
@@ -170,6 +170,8 @@ class SnapshotFiles:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self._incoming: AppendFile | None = None
+        self._installs: Snapshot | None = None  # has come in, and does not stand for the log yet
+        self._in_doubt = False  # whether the disk has all of it
         self._gone_on = 0  # the snapshot of which pieces behind the first were read
         self.written_bytes = 0  # by this process
 
@@ -230,34 +232,79 @@ class SnapshotFiles:
 
     def take_piece(self, snapshot: Snapshot, offset: int, data: bytes) -> None:
         """Pieces follow each other; the first one throws away what came in before. Raises NoRoom
-        if there is no space: then it may be repeated."""
-        head = b""
+        if there is no space: then it may be repeated, and so may one that was taken."""
+        if self._installs == snapshot:  # all are here
+            return
+        head = encode_head(snapshot)
         if offset == 0:
             self.drop_incoming()
             self._incoming = self._disk.open_append(INCOMING)
-            head = encode_head(snapshot)
         assert self._incoming is not None, "a snapshot begins with its first piece"
-        before = self._incoming.size
+        before = len(head) + offset if offset else 0
+        if self._incoming.size != before:
+            self._cut_incoming(before)
         try:
-            self._incoming.write(head + data)
+            self._incoming.write(data if offset else head + data)
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
-            self._incoming.close()
-            self._disk.truncate(INCOMING, before)
-            self._incoming = self._disk.open_append(INCOMING)
+            self._cut_incoming(before)
             raise no_room(error) from error
         self.written_bytes += len(data)
 
-    def install(self, snapshot: Snapshot) -> None:
-        """Make what came in durable under its own name, after a look at what the disk holds."""
+    def _cut_incoming(self, size: int) -> None:
         assert self._incoming is not None
-        self._incoming.sync()
         self._incoming.close()
-        self._incoming = None
-        found, _ = check_file(self._disk, INCOMING)
-        assert found == snapshot
-        self._disk.rename(INCOMING, snapshot_name(snapshot.index))
+        self._disk.truncate(INCOMING, size)
+        self._incoming = self._disk.open_append(INCOMING)
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Make what came in durable under its own name, after a look at what the disk holds. Raises
+        NoRoom, and may be repeated until `end_install`; or OSError, Damaged."""
+        try:
+            self._install(snapshot)
+        except OSError as error:
+            if error.errno not in NO_SPACE or INCOMING not in self._disk.names():
+                raise  # of a name that was given nobody knows whether it is durable
+            raise no_room(error) from error
+
+    def _install(self, snapshot: Snapshot) -> None:
+        self._installs = snapshot
+        if self._incoming is not None:
+            incoming, self._incoming = self._incoming, None
+            try:
+                incoming.sync()
+            except OSError as error:
+                if error.errno not in NO_SPACE:
+                    raise
+                self._in_doubt = True
+            incoming.close()
+        if self._in_doubt:
+            self._write_incoming_anew()
+            self._in_doubt = False
+        if INCOMING in self._disk.names():
+            found, _ = check_file(self._disk, INCOMING)
+            assert found == snapshot
+            self._disk.rename(INCOMING, snapshot_name(snapshot.index))
+
+    def _write_incoming_anew(self) -> None:
+        """After a sync that found no space its bytes are only in memory, and no second sync of that
+        file would say more: they go to another file."""
+        new, at = self._disk.make(MAKING, 0), 0
+        try:
+            while part := self._disk.read_part(INCOMING, at, _READ_BYTES):
+                new.write(part)
+                at += len(part)
+            new.finish(b"")
+        except OSError:
+            new.close()
+            self._disk.remove(MAKING)
+            raise
+        self._disk.rename(MAKING, INCOMING)
+
+    def end_install(self) -> None:
+        """It stands in the place of the log."""
+        self._installs = None
 
     def drop_incoming(self) -> None:
         if self._incoming is not None:
@@ -314,6 +361,19 @@ def find_standing(disk: Disk, found: Findings) -> Standing:
         return Standing(snapshot=snapshot, state=state, damaged=tuple(damaged))
     _check_cover(0, found, newest, damaged)
     return Standing(snapshot=None, state=b"", damaged=tuple(damaged))
+
+
+def entries_beside(standing: Standing, found: Findings) -> list[Entry] | None:
+    """The entries that go with the snapshot; None if the log must begin anew behind it. A log that
+    ends before it, or that says something else there, held entries that were never committed, or
+    not yet: the snapshot counts."""
+    snapshot = standing.snapshot
+    if snapshot is None or snapshot.index + 1 == found.first:
+        return found.entries
+    place = snapshot.index - found.first
+    if snapshot.index <= found.last_index and found.entries[place].term == snapshot.term:
+        return found.entries
+    return None
 
 
 def _check_cover(index: int, found: Findings, newest: int, damaged: list[str]) -> None:

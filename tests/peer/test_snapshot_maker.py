@@ -9,11 +9,11 @@ from itertools import pairwise
 
 import pytest
 
-from p2psched.core.raft.effects import Persist, Propose, Synced, Tick
+from p2psched.core.raft.effects import Persist, Propose, RoomChanged, Synced, Tick
 from p2psched.core.raft.engine import RaftEngine, Round, found_cluster
 from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
-from p2psched.model.raft import Member, Snapshot
+from p2psched.model.raft import Member, Room, Snapshot
 from p2psched.peer.snapshots import OLD_S, OLD_SHARE, SnapshotMaker
 from p2psched.store.log import LogStore
 from p2psched.testing.sim_disk import SimDisk
@@ -142,6 +142,21 @@ def test_age_counts_from_the_newest_one() -> None:
         rig.engine.bytes_since_snapshot = LOG_BYTES // OLD_SHARE
         rig.maker.look()
         assert rig.captures == 1
+        rig.maker.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("room", "due"), [(Room.LOW, True), (Room.ENOUGH, False)])
+def test_with_little_space_a_little_of_the_log_is_worth_one(room: Room, *, due: bool) -> None:
+    async def run() -> None:
+        rig = Rig()
+        rig.commit(LOG_BYTES // OLD_SHARE)
+        rig.engine.step(RoomChanged(10_000, room))
+        rig.maker.look()
+        assert (rig.captures > 0) == due
+        if due:
+            await rig.done.wait()
         rig.maker.close()
 
     asyncio.run(run())

@@ -22,8 +22,8 @@ from p2psched.core.raft.effects import (
     RaftEvent,
     Read,
     ReadReady,
-    Regained,
     Receive,
+    Regained,
     RemoveMember,
     RoomChanged,
     Send,
@@ -170,10 +170,15 @@ class Node(Actor):
             case Compact():
                 self.log.compact()
                 say(f"{name} keeps entries from {self.raft.base_index + 1} on")
+            case Installed() | Regained():
+                self._on_whole(effect)
+
+    def _on_whole(self, effect: Installed | Regained) -> None:
+        match effect:
             case Installed(snapshot=snapshot):
                 self._restore(snapshot)
             case Regained():
-                say(f"{name} has all of its log again, and votes", "roles")
+                self.scene.say(f"{self.name} has all of its log again, and votes", "roles")
 
     def _restore(self, snapshot: Snapshot) -> None:
         self.texts = _decode(self.log.snapshots.read(snapshot.index)[1])
