@@ -338,6 +338,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     election_ms_max: int = 0
     level: int = 1  # of features that the cluster uses; `info.level` is what this peer knows
     syncs: int = 0  # groups of its log that this peer has made durable since it started
+    leader_heartbeat_ms: int = 0  # of the peer that it follows: its own should be the same
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):

@@ -128,6 +128,7 @@ class RaftLedger:
         )
         self._late_ms = late_ms
         self._late_asked_ms = clock.now_ms()
+        self._heartbeat_told_ms = 0
         self._reads: dict[int, Callable[[int | None], None]] = {}
         self._next_read = 1
         self._other_leads: asyncio.Future[None] | None = None
@@ -246,9 +247,21 @@ class RaftLedger:
         if now_ms - self._late_asked_ms >= LATE_PERIOD_MS:
             self._late_asked_ms = now_ms
             self._step(LoopLate(now_ms, self._late_ms()))
+            self._tell_timing()
         if now_ms >= self.engine.due_ms or self.engine.raft.is_leader:
             self._step(RaftTick(now_ms, self._clock.wall_ms()))
         self._arm()
+
+    def _tell_timing(self) -> None:
+        """Once for each other preset that we come to follow."""
+        raft = self.engine.raft
+        theirs, ours = raft.leader_heartbeat_ms, raft.timing.heartbeat_ms
+        if theirs and theirs != self._heartbeat_told_ms:
+            self._heartbeat_told_ms = theirs
+            if theirs != ours:
+                advice = "start all peers with the same --timing"
+                told = {"leader_heartbeat_ms": theirs, "heartbeat_ms": ours, "advice": advice}
+                log.warning("timing-differs", extra=told)
 
     def _arm(self) -> None:
         """One timer, moved forward when it is due earlier; a late one looks again."""

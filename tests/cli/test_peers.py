@@ -268,6 +268,30 @@ def test_the_ledger_of_one_peer_is_made_smaller_while_it_runs(empty: LiveCluster
     assert empty.run("submit-job", "--wait", "--", "true").returncode == 0
 
 
+def test_peers_with_another_timing_than_their_leader_say_so_and_disturb_nobody(
+    empty: LiveCluster,
+) -> None:
+    empty.start("a", options=["--timing", "edge"])
+    for name in "bc":
+        empty.start(name)
+    wait_until(lambda: voters(empty) == 3, "three voters")
+
+    def status(name: str) -> str:
+        return empty.ok("status", "--peer", empty.peers[name].address)
+
+    def term() -> int:
+        found = json.loads(empty.ok("status", "--peer", empty.peers["b"].address, "-o", "json"))
+        return int(found["status"]["term"])
+
+    wait_until(lambda: "leader speaks every 500 ms: start all peers" in status("b"), "b to say so")
+    before = term()
+    for _ in range(4):
+        empty.ok("submit-job", "--wait", "--", "sleep", "0.5")
+    assert term() == before
+    assert "speaks" not in status("a")
+    wait_until(lambda: "timing-differs" in empty.peers["b"].log, "the log of b")
+
+
 def test_status_of_a_frozen_peer_is_not_answered_by_another(empty: LiveCluster) -> None:
     for name in "ab":
         empty.start(name)
