@@ -268,7 +268,7 @@ def test_the_ledger_of_one_peer_is_made_smaller_while_it_runs(empty: LiveCluster
     assert empty.run("submit-job", "--wait", "--", "true").returncode == 0
 
 
-def test_peers_with_another_timing_than_their_leader_say_so_and_disturb_nobody(
+def test_peers_with_another_timing_than_their_leader_say_so(
     empty: LiveCluster,
 ) -> None:
     empty.start("a", options=["--timing", "edge"])
