@@ -115,9 +115,15 @@ async def _status_of(target: Target, address: str) -> StatusAnswer:
 
 
 def _timing(found: StatusAnswer) -> str:
+    other = ""
+    if found.leader_heartbeat_ms not in (0, found.heartbeat_ms):
+        other = (
+            f"; its leader speaks every {found.leader_heartbeat_ms} ms: start all peers with the "
+            "same --timing"
+        )
     return (
         f"{found.timing}: heartbeat {found.heartbeat_ms} ms, election after "
-        f"{found.election_ms_min:,} to {found.election_ms_max:,} ms of silence"
+        f"{found.election_ms_min:,} to {found.election_ms_max:,} ms of silence{other}"
     )
 
 

@@ -90,7 +90,7 @@ def job(context: typer.Context) -> None:
 
 @ledger_app.callback()
 def ledger_group(context: typer.Context) -> None:
-    """Look at the ledger of one peer as files."""
+    """Look at the ledger of one peer as files, or make it smaller."""
     _help_if_alone(context)
 
 
@@ -121,6 +121,7 @@ app.command("demo")(demo)
 app.add_typer(sim_app, name="sim")
 
 ledger_app.command("verify", epilog=ledger.VERIFY_EXAMPLES)(ledger.verify_ledger)
+ledger_app.command("compact", epilog=ledger.COMPACT_EXAMPLES)(ledger.compact_ledger)
 
 job_app.command("show", epilog=jobs.SHOW_EXAMPLES)(jobs.show)
 job_app.command("wait", epilog=jobs.WAIT_EXAMPLES)(jobs.wait)

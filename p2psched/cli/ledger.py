@@ -1,7 +1,8 @@
-"""`p2psched ledger`: the ledger of one peer as files."""
+"""`p2psched ledger`: the ledger of one peer: its files at rest, and their size while it runs."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
@@ -10,17 +11,31 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from p2psched.cli.options import OutputOption
+from p2psched.cli.complete import complete_peers
+from p2psched.cli.one_peer import choose_peer
+from p2psched.cli.options import OutputOption, Target, talks_to_peers
 from p2psched.cli.output import Output, note, print_json, print_sheet, size, write_line
-from p2psched.model.errors import Damaged
+from p2psched.client.session import Session, find_peers
+from p2psched.model.errors import Damaged, TimedOut, UsageError
 from p2psched.model.ids import short
+from p2psched.model.messages import CompactLedger, LedgerCompacted
 from p2psched.peer.verify import Verified, verify
 from p2psched.store.folder import default_data_folder
+from p2psched.store.records import list_records
+
+COMPACT_TIMEOUT_S: Final = 330.0  # a little longer than a peer takes
 
 VERIFY_EXAMPLES: Final = """\b
 Examples:
   p2psched ledger verify /var/lib/p2psched/a
   p2psched ledger verify DIR -o json | jq '.verify.faults'
+"""
+
+
+COMPACT_EXAMPLES: Final = """\b
+Examples:
+  p2psched ledger compact
+  p2psched ledger compact b -o json
 """
 
 
@@ -57,6 +72,59 @@ def verify_ledger(
                 note(fault.what if named else f"{fault.file}: {fault.what}")
     if found.faults:
         raise typer.Exit(Damaged.exit_code)
+
+
+@talks_to_peers
+def compact_ledger(
+    target: Target,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", autocompletion=complete_peers, help="Name or id of the peer."
+        ),
+    ] = None,
+) -> None:
+    """Make a snapshot on one running peer now, and let go of the log behind it.
+
+    Peers do this by themselves; by hand it is worth it where space is short. Without NAME it is the
+    one peer that runs on this machine, or that of --peer. It needs space for a new snapshot first.
+    """
+    with asyncio.Runner() as runner:
+        done = runner.run(_compact(target, name))
+    match target.output:
+        case Output.JSON:
+            print_json(compact=msgspec.structs.asdict(done))
+        case Output.QUIET:
+            write_line(str(done.after_bytes))
+        case Output.TABLE:
+            write_line(
+                f"log and snapshots: {size(done.before_bytes)} before, {size(done.after_bytes)} "
+                f"now ({size(done.log_bytes)} log); snapshot of entry {done.snapshot_index}"
+            )
+
+
+async def _compact(target: Target, name: str | None) -> LedgerCompacted:
+    if name is not None and os.sep in name:
+        raise UsageError(
+            f"{name} is a folder, and only a running peer knows which entries are committed: start "
+            "it, then name the peer"
+        )
+    records = [record for record in list_records(target.runtime_dir) if record.alive]
+    address, _ = await choose_peer(target, name, records, command="ledger compact")
+    found, secret = find_peers(
+        address, secret_file=target.secret_file, runtime_dir=target.runtime_dir
+    )
+    calls = await Session(found[:1], secret=secret).connection()  # this one, and no other
+    try:
+        async with asyncio.timeout(COMPACT_TIMEOUT_S):
+            answer = await calls.call(CompactLedger())
+    except TimeoutError as error:
+        raise TimedOut(
+            f"the peer at {address} has not answered within {COMPACT_TIMEOUT_S:.0f} s, and goes "
+            "on: `p2psched status` tells the entry of its newest snapshot"
+        ) from error
+    assert isinstance(answer, LedgerCompacted)
+    return answer
 
 
 def _sheet(found: Verified) -> list[tuple[str, object]]:

@@ -10,25 +10,22 @@ import asyncio
 import contextlib
 import os
 import select
-from collections.abc import Sequence
 from typing import Annotated, Final
 
 import typer
 
 from p2psched.cli.complete import complete_peers
-from p2psched.cli.connect import connected
+from p2psched.cli.one_peer import choose_peer
 from p2psched.cli.options import Target, talks_to_peers
 from p2psched.cli.output import Output, print_json, write_line
 from p2psched.client.session import Session, find_peers
 from p2psched.model.commands import PeerInfo
-from p2psched.model.errors import NotFound, TimedOut, Unavailable, UsageError
-from p2psched.model.ids import PeerId, short
+from p2psched.model.errors import TimedOut, Unavailable
+from p2psched.model.ids import short
 from p2psched.model.messages import GetStatus, StatusAnswer, StopPeer
-from p2psched.net.address import parse
 from p2psched.net.calls import CallClient
 from p2psched.store.records import Record, list_records
 
-PREFIX_LEN_MIN: Final = 4  # of an id: shorter is a name
 GONE_S: Final = 30.0  # a peer gives its tasks back, ends its workers, closes its files
 CALL_TIMEOUT_S: Final = 5.0
 
@@ -68,7 +65,7 @@ def stop(
 
 async def _stop(target: Target, name: str | None) -> PeerInfo:
     records = [record for record in list_records(target.runtime_dir) if record.alive]
-    address, local = await _choose(target, name, records)
+    address, local = await choose_peer(target, name, records, command="stop")
     found, secret = find_peers(
         address, secret_file=target.secret_file, runtime_dir=target.runtime_dir
     )
@@ -90,54 +87,6 @@ async def _stop(target: Target, name: str | None) -> PeerInfo:
         if process is not None:
             os.close(process)
     return info
-
-
-async def _choose(
-    target: Target, name: str | None, records: Sequence[Record]
-) -> tuple[str, Record | None]:
-    """The address of the peer that is meant, with its record if it runs here."""
-    if name is not None:
-        matches = [r for r in records if r.name == name] or [
-            r for r in records if _is_prefix(name, r.peer)
-        ]
-        if len(matches) > 1:
-            raise UsageError(f"{name!r} fits {len(matches)} peers here: {_listed(matches)}")
-        if matches:
-            return matches[0].address, matches[0]
-        return await _address_elsewhere(target, name), None
-    if target.peer is not None:
-        wanted = str(parse(target.peer))
-        return wanted, next((r for r in records if r.address == wanted), None)
-    if not records:
-        raise Unavailable("no peer runs on this machine: name one elsewhere with --peer HOST:PORT")
-    if len(records) > 1:
-        raise UsageError(f"{len(records)} peers run here, say which: {_listed(records)}")
-    return records[0].address, records[0]
-
-
-async def _address_elsewhere(target: Target, name: str) -> str:
-    async with connected(target) as client:
-        live = [view.info for view in await client.peers() if view.state != "dead"]
-        found = [info for info in live if info.name == name] or [
-            info for info in live if _is_prefix(name, info.peer)
-        ]
-    if len(found) != 1:
-        what = f"fits {len(found)} live peers" if found else "is no live peer"
-        raise NotFound(f"{name!r} {what}: `p2psched peers` lists them")
-    return found[0].address
-
-
-def _is_prefix(text: str, peer: PeerId) -> bool:
-    """Digits enough that nobody means a name by them."""
-    return len(text) >= PREFIX_LEN_MIN and peer.startswith(text.lower())
-
-
-def _listed(records: Sequence[Record]) -> str:
-    """What to type for each: its name, or its id where two share a name."""
-    names = [record.name for record in records]
-    return ", ".join(
-        f"`p2psched stop {r.name if names.count(r.name) == 1 else short(r.peer)}`" for r in records
-    )
 
 
 async def _ask_to_stop(calls: CallClient, local: Record | None) -> PeerInfo:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Final
 
 from p2psched.core.machine import Machine
@@ -21,8 +20,10 @@ from p2psched.core.snapshot import FORMAT, MachineImage, encode_part
 from p2psched.model.commands import PeerDown, PeerUp, RaiseLevel
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId
+from p2psched.model.limits import KIB
 
 SLICE_JOBS: Final = 500  # encoded in one go: about a millisecond
+SLICE_BYTES: Final = 256 * KIB  # and no more than that, but for one job
 
 _FIELDS: Final = MachineImage.__struct_fields__
 # Of ids, which never change: a copy is enough, and takes a millisecond for 100,000 of them.
@@ -68,9 +69,16 @@ class Capture:
     def pieces(self) -> Iterator[bytes]:
         """Together they are the state. Once."""
         yield b"\x92" + encode_part(FORMAT) + _array_head(len(_FIELDS)) + _map_head(len(self._jobs))
-        jobs = iter(self._jobs)
-        while part := b"".join(map(self._encoded, islice(jobs, SLICE_JOBS))):
-            yield part
+        parts: list[bytes] = []
+        size = 0
+        for name in self._jobs:
+            parts.append(self._encoded(name))
+            size += len(parts[-1])
+            if len(parts) >= SLICE_JOBS or size >= SLICE_BYTES:
+                yield b"".join(parts)
+                parts.clear()
+                size = 0
+        yield b"".join(parts)
         for rest in self._rest:
             yield rest if isinstance(rest, bytes) else encode_part(rest)
 

@@ -212,7 +212,7 @@ class Scheduler:
             self._out.append(Store(tuple(brought.events), batch.index))
         self._stamp = (self.machine.stamp_ms, now_ms)
 
-    def _on_restored(self, state: bytes, now_ms: int) -> None:
+    def _on_restored(self, state: bytes | memoryview, now_ms: int) -> None:
         """Proposals of ours that were committed meanwhile are repeated until their outcome is
         seen, and a repeat acts once: only work and lives must be brought up to date."""
         restore_machine(self.machine, state)

@@ -33,7 +33,7 @@ class Restored(msgspec.Struct, frozen=True):
     told here."""
 
     now_ms: int
-    state: bytes
+    state: bytes | memoryview
 
 
 class CoordinatorChanged(msgspec.Struct, frozen=True):

@@ -100,7 +100,7 @@ class ForgottenImage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class MachineImage(msgspec.Struct, frozen=True, array_like=True):
-    jobs: dict[JobId, JobImage]
+    jobs: dict[JobId, msgspec.Raw]  # of `JobImage`: decoded one by one
     peers: dict[PeerId, PeerRowImage]
     running: dict[JobId, None]
     ended: dict[JobId, None]
@@ -133,6 +133,8 @@ IMAGES: Final[dict[type, type[msgspec.Struct]]] = {
     Generation: GenerationImage,
     Forgotten: ForgottenImage,
 }
+_FIELDS: Final = MachineImage.__struct_fields__
+assert _FIELDS[0] == "jobs"
 _CLASSES: Final[dict[type, type]] = {image: cls for cls, image in IMAGES.items()}
 
 
@@ -157,6 +159,7 @@ def _parts(value: object) -> object:
 encode_part: Final = msgspec.msgpack.Encoder(enc_hook=_parts).encode
 _decode_file: Final = msgspec.msgpack.Decoder(_File).decode
 _decode_image: Final = msgspec.msgpack.Decoder(MachineImage).decode
+_decode_job: Final = msgspec.msgpack.Decoder(JobImage).decode
 
 
 def encode_machine(machine: Machine) -> bytes:
@@ -165,9 +168,9 @@ def encode_machine(machine: Machine) -> bytes:
     return encode_part((FORMAT, _parts_of_machine(machine)))
 
 
-def restore_machine(machine: Machine, data: bytes) -> None:
+def restore_machine(machine: Machine, data: bytes | memoryview) -> None:
     """Put the state of `encode_machine` in the place of `machine`'s. Raises Refused if this
-    version can't read it, and changes nothing then."""
+    version can't read it, and changes nothing then. Needs no more memory than the new state."""
     try:
         file = _decode_file(data)
         if file.format != FORMAT:
@@ -177,7 +180,9 @@ def restore_machine(machine: Machine, data: bytes) -> None:
             )
         image = _decode_image(file.image)
         check_known(image.level, machine.known_level)
-        parts = [(name, _original(getattr(image, name))) for name in image.__struct_fields__]
+        parts = [(name, _original(getattr(image, name))) for name in _FIELDS[1:]]
+        jobs = {name: _restored(Job, _decode_job(raw)) for name, raw in image.jobs.items()}
+        parts.append((_FIELDS[0], jobs))
     except (msgspec.DecodeError, ValueError) as exc:
         raise Refused(
             f"a snapshot of the ledger holds what this version does not know ({exc}): run the same "

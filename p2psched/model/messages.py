@@ -166,6 +166,10 @@ class RetryJob(msgspec.Struct, frozen=True, array_like=True, tag=17):
     tasks: TaskSet = TaskSet()
 
 
+class CompactLedger(msgspec.Struct, frozen=True, array_like=True, tag=40):
+    """Asked of the peer whose disk it is: make a snapshot now, and let go of the log behind it."""
+
+
 CallBody = (
     Submit
     | CancelJob
@@ -184,6 +188,7 @@ CallBody = (
     | ForgetJob
     | PinJob
     | RetryJob
+    | CompactLedger
     | BlobCall
 )
 
@@ -333,10 +338,21 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     election_ms_max: int = 0
     level: int = 1  # of features that the cluster uses; `info.level` is what this peer knows
     syncs: int = 0  # groups of its log that this peer has made durable since it started
+    leader_heartbeat_ms: int = 0  # of the peer that it follows: its own should be the same
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):
     ages_ms: tuple[tuple[PeerId, int], ...]
+
+
+class LedgerCompacted(msgspec.Struct, frozen=True, array_like=True, tag=40):
+    """What a peer's log and snapshots take on its disk."""
+
+    before_bytes: int
+    after_bytes: int
+    snapshot_index: int  # the last entry that the newest snapshot stands for
+    log_bytes: int  # of `after_bytes`
+    snapshots: int  # files that are kept
 
 
 AnswerBody = (
@@ -351,6 +367,7 @@ AnswerBody = (
     | PeerList
     | StatusAnswer
     | ContactList
+    | LedgerCompacted
     | BlobAnswer
 )
 

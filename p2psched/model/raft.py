@@ -85,6 +85,7 @@ class Append(msgspec.Struct, frozen=True, array_like=True, tag=22):
     round: int  # counts heartbeats, from 1; the answer returns it. 0: only answered if refused
     entries: tuple[Entry, ...] = ()
     slack_ms: int = 0  # the round trip to the follower and how late the leader's loop is, about
+    heartbeat_ms: int = 0  # how often the leader speaks; 0: of a version that doesn't say
 
 
 class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag=23):

@@ -34,6 +34,7 @@ from p2psched.model.messages import (
     AnswerBody,
     CallBody,
     CancelJob,
+    CompactLedger,
     ContactList,
     Contacts,
     Done,
@@ -74,6 +75,7 @@ from p2psched.ports.results import Page
 
 WAIT_MS_MAX: Final = 30_000  # longest wait for results in one call
 PAGE_BYTES_MAX: Final = 512 * KIB
+COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 HISTORY_MAX: Final = 1000
 JOBS_MAX: Final = 1000
 _INTEGER_MAX: Final = 2**63 - 1  # of the store; the wire takes more
@@ -114,16 +116,29 @@ class Api:
     async def answer(self, body: CallBody) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
         try:
-            if isinstance(body, BlobCall):  # takes as long as its bytes do, and bounds it itself
+            # Take as long as their bytes do, and bound it themselves.
+            if isinstance(body, BlobCall | CompactLedger):
                 return await self._answer(body)
             async with self._patience_whole.limit():
                 return await self._answer(body)
         except TimeoutError as exc:
             raise Unavailable(NO_QUORUM) from exc
 
+    async def _compact(self) -> AnswerBody:
+        try:
+            async with asyncio.timeout(COMPACT_S):
+                return await self._ledger.compact()
+        except TimeoutError as exc:
+            raise Unavailable(
+                f"the snapshot is not made after {COMPACT_S:.0f} s, and goes on: `p2psched status` "
+                "tells the entry of the newest"
+            ) from exc
+
     async def _answer(self, body: CallBody) -> AnswerBody:
         if isinstance(body, BlobCall):
             return await self._data.answer(body)
+        if isinstance(body, CompactLedger):
+            return await self._compact()
         match body:
             case Submit(job=job, spec=spec):
                 if not is_id(job):

@@ -16,8 +16,8 @@ import contextlib
 import errno
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from p2psched.core.raft.effects import Persist
 from p2psched.model.limits import MIB
@@ -36,6 +36,10 @@ THREAD_GROUPS_MAX: Final = 256
 _WEIGHT: Final = 0.1
 STALL_RETRY_S: Final = 0.2
 STALLED_BYTES_MAX: Final = 64 * MIB  # of entries and pieces; a follower gets a few MiB at most
+
+
+_T = TypeVar("_T")
+_V = TypeVar("_V")
 
 
 class SpaceListener(Protocol):
@@ -78,7 +82,7 @@ class LogWriter:
         self._thread: Errands[_Written] = Errands("log-writer")
         self._marker = LogMarker(store, on_failed=self._fail)
         self._queue: list[Persist] = []
-        self._compacts = False  # after the next group
+        self._works: list[Callable[[], None]] = []  # after the next group
         self._scheduled = False  # a flush is on its way, in the loop or in the thread
         self._failed = False  # or closed
         self.sync_ms = 0.0  # moving average, for people
@@ -100,8 +104,25 @@ class LogWriter:
 
     def compact(self) -> None:
         """Remove what a durable snapshot stands for, in the thread, after what was written."""
-        self._compacts = True
+        self._works.append(self._store.compact)
         self._schedule()
+
+    def run(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
+        """Something about the store, in the thread, after what was written. Raises NoRoom if `work`
+        does; what else it raises is a failure as that of a write."""
+        done: asyncio.Future[_T] = self._loop.create_future()
+
+        def in_thread() -> None:
+            try:
+                result = work()
+            except NoRoom as error:
+                self._loop.call_soon_threadsafe(_end, done, done.set_exception, error)
+            else:
+                self._loop.call_soon_threadsafe(_end, done, done.set_result, result)
+
+        self._works.append(in_thread)
+        self._schedule()
+        return done
 
     def _schedule(self) -> None:
         if not self._scheduled and not self._failed:
@@ -113,9 +134,9 @@ class LogWriter:
         if self._failed:
             return
         group, self._queue = self._queue, []
-        compacts, self._compacts = self._compacts, False
+        works, self._works = self._works, []
         is_quick = self._thread_groups <= 0 and min(self._thread_ms) <= INLINE_SYNC_MS_MAX
-        if is_quick and not compacts and not any(persist.install for persist in group):
+        if is_quick and not works and not any(persist.install for persist in group):
             try:
                 written = self._write_and_sync(group)
             except Exception as error:  # noqa: BLE001 (whatever it is, nothing is durable any more)
@@ -125,7 +146,7 @@ class LogWriter:
             self._done(group, written)
         else:
             self._thread.do(
-                lambda: self._write_and_sync(group, compacts),
+                lambda: self._write_and_sync(group, works),
                 lambda told: self._on_thread_done(group, told),
             )
 
@@ -147,22 +168,34 @@ class LogWriter:
             self._thread_ms.append(told.took_ms)
             self._done(group, told)
 
-    def _write_and_sync(self, group: list[Persist], compacts: bool = False) -> _Written:
+    def _write_and_sync(
+        self, group: list[Persist], works: Sequence[Callable[[], None]] = ()
+    ) -> _Written:
         started = time.perf_counter()
-        left = group
-        while left:
-            try:
-                perform(self._store, left[0])
-            except NoRoom:
-                if self._space is None or not self._space.give_back():
-                    break
-            else:
-                left = left[1:]
-        self._store.sync()
+        held: list[int] = []  # of each that is written: how many writes the store has had by then
+        while not self._write_on(group, held):
+            if self._space is None or not self._space.give_back():
+                self._write_on(group[: len(held)], held)  # those before it are synced all the same
+                break
+        left = group[len(held) :]
         took_ms = (time.perf_counter() - started) * 1000
-        if compacts:
-            self._store.compact()
+        for work in works:
+            work()
         return _Written(took_ms, left)
+
+    def _write_on(self, group: list[Persist], held: list[int]) -> bool:
+        """What is not `held` yet, and the sync. False if there was no space: then as much less is
+        held as the store took back."""
+        try:
+            for persist in group[len(held) :]:
+                perform(self._store, persist)
+                held.append(self._store.writes)
+            self._store.sync()
+        except NoRoom:
+            while held and held[-1] > self._store.writes:
+                held.pop()
+            return False
+        return True
 
     def _done(self, group: list[Persist], written: _Written) -> None:
         self.sync_ms += _WEIGHT * (written.took_ms - self.sync_ms)
@@ -174,7 +207,7 @@ class LogWriter:
         if left:
             self._scheduled = True
             self._loop.call_later(STALL_RETRY_S, self._flush)
-        elif self._queue or self._compacts:
+        elif self._queue or self._works:
             self._scheduled = True
             self._loop.call_soon(self._flush)
         if synced:
@@ -203,6 +236,11 @@ class LogWriter:
             with contextlib.suppress(OSError):  # the mark before stands, and no lie is told
                 self._store.mark_end()
         self._store.close()
+
+
+def _end(done: asyncio.Future[_T], end: Callable[[_V], None], value: _V) -> None:
+    if not done.done():  # else whoever asked has gone
+        end(value)
 
 
 def _size(persist: Persist) -> int:

@@ -122,7 +122,7 @@ class Node:
         votes = belonging.founds or bool(self._config.votes)
         self._member = Member(self._me, folder.identity.name, address, votes)
         began_ms = self._clock.wall_ms() if belonging.founds else None
-        log_bytes = self._config.snapshot_log_bytes
+        log_bytes = self._space.log_bytes(self._config.snapshot_log_bytes)
         store, recovered = await asyncio.to_thread(
             open_log, folder, self._member, founded_ms=began_ms, snapshot_log_bytes=log_bytes
         )
@@ -218,7 +218,7 @@ class Node:
             on_bug=self._on_bug,
             space=self._space,
             make_durable=self._results.make_durable,
-            snapshot_log_bytes=config.snapshot_log_bytes,
+            snapshot_log_bytes=self._space.log_bytes(config.snapshot_log_bytes),
             late_ms=lambda: self._lateness.p99_ms,
         )
         self._scheduling.attach(self._ledger)

@@ -43,19 +43,25 @@ from p2psched.core.raft.engine import (
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Envelope
+from p2psched.model.errors import NoSpace
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
-from p2psched.model.messages import Forward, PeerMessage
+from p2psched.model.messages import Forward, LedgerCompacted, PeerMessage
 from p2psched.model.raft import Member, Membership, Room, Snapshot, SnapshotPiece
 from p2psched.peer.log_writer import LogWriter, SpaceListener
 from p2psched.peer.snapshots import MakeDurable, SnapshotMaker
 from p2psched.ports.clock import Clock
 from p2psched.ports.ledger import LedgerListener
 from p2psched.store.log import LogStore, Recovered
+from p2psched.store.snapshots import KEPT
+from p2psched.store.space import NoRoom
 
 log = logging.getLogger(__name__)
 
 LATE_PERIOD_MS: Final = 1_000
+# For a compaction that is asked for: until all of the log is applied. Without a quorum it is not.
+APPLIED_WAITS_MAX: Final = 100
+APPLIED_WAIT_S: Final = 0.05
 
 SendToPeer = Callable[[PeerId, PeerMessage], object]
 
@@ -122,6 +128,7 @@ class RaftLedger:
         )
         self._late_ms = late_ms
         self._late_asked_ms = clock.now_ms()
+        self._heartbeat_told_ms = 0
         self._reads: dict[int, Callable[[int | None], None]] = {}
         self._next_read = 1
         self._other_leads: asyncio.Future[None] | None = None
@@ -199,6 +206,34 @@ class RaftLedger:
         """What this peer's disk still takes."""
         self._step(RoomChanged(self._clock.now_ms(), room))
 
+    async def compact(self) -> LedgerCompacted:
+        """Make a snapshot of what is applied, and let go of the log behind it. Where a majority of
+        others could fill the log again, of the snapshot before, too. Raises NoSpace."""
+        store = self._store
+        try:
+            before, upto = await self._writer.run(
+                lambda: (store.disk_bytes(), store.begin_segment())
+            )
+            for _ in range(APPLIED_WAITS_MAX):  # else the segment before stays for now
+                if self.engine.delivered >= upto:
+                    break
+                await asyncio.sleep(APPLIED_WAIT_S)
+            await self._snapshots.make()
+            has_others = len(self.engine.raft.membership.voters) > 2
+            await self._writer.run(lambda: store.compact(1 if has_others else KEPT))
+        except NoRoom as error:
+            raise NoSpace(
+                "the ledger found no space for a new segment: free some, then try again"
+            ) from error
+        newest = self.engine.raft.snapshot
+        return LedgerCompacted(
+            before_bytes=before,
+            after_bytes=store.disk_bytes(),
+            snapshot_index=newest.index if newest is not None else 0,
+            log_bytes=store.size_bytes,
+            snapshots=len(store.snapshots.indices()),
+        )
+
     def _on_synced(self, token: int, took_ms: float) -> None:
         self._step(Synced(self._clock.now_ms(), token, took_ms))
 
@@ -212,9 +247,21 @@ class RaftLedger:
         if now_ms - self._late_asked_ms >= LATE_PERIOD_MS:
             self._late_asked_ms = now_ms
             self._step(LoopLate(now_ms, self._late_ms()))
+            self._tell_timing()
         if now_ms >= self.engine.due_ms or self.engine.raft.is_leader:
             self._step(RaftTick(now_ms, self._clock.wall_ms()))
         self._arm()
+
+    def _tell_timing(self) -> None:
+        """Once for each other preset that we come to follow."""
+        raft = self.engine.raft
+        theirs, ours = raft.leader_heartbeat_ms, raft.timing.heartbeat_ms
+        if theirs and theirs != self._heartbeat_told_ms:
+            self._heartbeat_told_ms = theirs
+            if theirs != ours:
+                advice = "start all peers with the same --timing"
+                told = {"leader_heartbeat_ms": theirs, "heartbeat_ms": ours, "advice": advice}
+                log.warning("timing-differs", extra=told)
 
     def _arm(self) -> None:
         """One timer, moved forward when it is due earlier; a late one looks again."""

@@ -188,7 +188,7 @@ class SchedulerLoop:
         self._step(Applied(self._clock.now_ms(), tuple(batches)))
         self._wake_appliers()
 
-    def on_restored(self, state: bytes) -> None:
+    def on_restored(self, state: bytes | memoryview) -> None:
         """Whoever waits for something may have missed it, and looks again."""
         self._step(Restored(self._clock.now_ms(), state))
         self._results.on_restored(self.scheduler.machine)

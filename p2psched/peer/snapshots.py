@@ -1,10 +1,11 @@
 """Makes snapshots of what this peer has applied, when its log has grown enough since the last one,
 or has grown a little and the last one is old.
 
-The state is taken as of one entry, a piece a turn of the loop (`core.capture`); then the result
-store is made durable up to it (what leaves the log can't be applied again), then the snapshot is
-written, both in other threads. Only then the log hears of it. One at a time; a failure ends the
-peer, as that of any other write. One that finds no space is given up, and another is made later.
+The state is taken as of one entry, a piece a turn of the loop (`core.capture`), and each piece is
+written in another thread before the next one is taken, so that few are ever in memory. Then the
+result store is made durable up to the entry (what leaves the log can't be applied again), and
+then the file gets its name. Only then the log hears of it. One at a time; a failure ends the peer,
+as that of any other write. One that finds no space is given up, and another is made later.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeVar
 
 from p2psched.core.raft.engine import RaftEngine
-from p2psched.model.raft import Snapshot
-from p2psched.store.snapshots import SnapshotFiles, described
+from p2psched.model.errors import NoSpace, Unavailable
+from p2psched.model.raft import Room, Snapshot
+from p2psched.store.snapshots import NewSnapshot, SnapshotFiles
 from p2psched.store.space import is_no_space
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ SPACE_RETRY_S: Final = 10.0
 OLD_S: Final = 3_600
 OLD_SHARE: Final = 16  # of what is usually due
 
+_T = TypeVar("_T")
 MakeDurable = Callable[[Callable[[], None]], None]  # calls back, once
 
 
@@ -63,6 +66,7 @@ class SnapshotMaker:
         self._under_way = False
         self._not_before_s = 0.0
         self._closed = False
+        self._waiters: list[asyncio.Future[None]] = []  # for the end of the one under way
 
     def look(self) -> None:
         """Begin a snapshot if one is due."""
@@ -71,55 +75,84 @@ class SnapshotMaker:
         due_bytes = max(self._log_bytes, newest.size if newest is not None else 0)
         if engine.raft.sends_snapshot:
             due_bytes *= PATIENCE
-        if self._now_s() - self._made_s >= OLD_S:
+        is_old = self._now_s() - self._made_s >= OLD_S
+        if is_old or engine.raft.room is not Room.ENOUGH:  # the log behind it gives space back
             due_bytes //= OLD_SHARE
-        if self._under_way or self._loop.time() < self._not_before_s:
-            return
-        if engine.bytes_since_snapshot < due_bytes:
-            return
-        head = engine.describe()
-        if head is not None and not self._closed:
-            self._under_way = True
-            self._take(head, self._capture_state(), [])
+        if self._loop.time() >= self._not_before_s and engine.bytes_since_snapshot >= due_bytes:
+            self._begin()
 
-    def _take(self, head: Snapshot, pieces: Iterator[bytes], taken: list[bytes]) -> None:
+    async def make(self) -> None:
+        """One of all that is applied, if the newest doesn't stand for that already. Raises NoSpace,
+        or Unavailable if the peer stops."""
+        while self._under_way:  # that one began earlier
+            await self._ended()
+        if self._begin():
+            await self._ended()
+
+    async def _ended(self) -> None:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _begin(self) -> bool:
+        head = self._engine.describe() if not (self._under_way or self._closed) else None
+        if head is None:
+            return False
+        self._under_way = True
+        pieces = self._capture_state()
+        self._in_thread(lambda: self._files.begin(head), lambda new: self._take(new, pieces))
+        return True
+
+    def _take(self, new: NewSnapshot, pieces: Iterator[bytes]) -> None:
         """One piece a turn, and the loop sees to others first."""
         piece = next(pieces, None)
-        if self._closed:
-            return
         if piece is not None:
-            taken.append(piece)
-            self._loop.call_soon(self._take, head, pieces, taken)
+            self._in_thread(lambda: new.write(piece), lambda _: self._take(new, pieces))
         else:
-            self._make_durable(lambda: self._write(head, taken))
+            self._make_durable(lambda: self._in_thread(new.finish, self._on_made))
 
-    def _write(self, head: Snapshot, taken: list[bytes]) -> None:
+    def _in_thread(self, work: Callable[[], _T], then: Callable[[_T], None]) -> None:
+        """`then`, in the loop, with what `work` returned; not after `close`."""
+
+        def on_done(done: asyncio.Future[_T]) -> None:
+            if done.cancelled() or self._closed:
+                return
+            error = done.exception()
+            if error is None:
+                then(done.result())
+            elif isinstance(error, Exception):
+                self._on_error(error)
+
         if not self._closed:
-            writing = self._loop.run_in_executor(self._thread, self._save, head, taken)
-            writing.add_done_callback(self._on_written)
+            self._loop.run_in_executor(self._thread, work).add_done_callback(on_done)
 
-    def _save(self, head: Snapshot, taken: list[bytes]) -> Snapshot:
-        state = b"".join(taken)
-        taken.clear()
-        snapshot = described(head, state)
-        self._files.save(snapshot, state)
-        return snapshot
+    def _on_made(self, snapshot: Snapshot) -> None:
+        self._files.note_made(snapshot)
+        self._on_saved(snapshot)
+        self._end(None)
 
-    def _on_written(self, done: asyncio.Future[Snapshot]) -> None:
-        self._under_way = False
-        if done.cancelled() or self._closed:
-            return
-        self._made_s = self._now_s()
-        error = done.exception()
+    def _on_error(self, error: Exception) -> None:
         if is_no_space(error):  # what was half written is gone again
             log.warning("snapshot-put-off", extra={"reason": str(error)})
             self._not_before_s = self._loop.time() + SPACE_RETRY_S
-        elif isinstance(error, Exception):
+            self._end(NoSpace(f"the snapshot found no space ({error}): free some, then try again"))
+        else:
             self._on_failed(error)
-        elif error is None:
-            self._on_saved(done.result())
+
+    def _end(self, error: Unavailable | None) -> None:
+        self._under_way = False
+        self._made_s = self._now_s()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if error is not None:
+                waiter.set_exception(error)
+            else:
+                waiter.set_result(None)
 
     def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait for what is being written; the next start removes what is half made."""
         self._closed = True
+        self._end(Unavailable("this peer is stopping"))
         self._thread.shutdown(wait=True)

@@ -28,6 +28,7 @@ from p2psched.store.space import (
     ballast_of,
     is_no_space,
     least_of,
+    log_bytes_of,
     space_of,
 )
 
@@ -84,6 +85,7 @@ class SpaceKeeper:
         """None: by the size of the disk. Blocks. Raises Refused if the disk can't be looked at."""
         self._folder = folder
         total = self._space().total_bytes
+        self._total = total
         size = ballast_of(total) if ballast is None else ballast
         self._ballast = Ballast(folder / BALLAST_NAME, size)
         self.watch: Final = SpaceWatch(least_of(total) if least is None else least)
@@ -98,6 +100,10 @@ class SpaceKeeper:
     @property
     def room(self) -> Room:
         return self.watch.room
+
+    def log_bytes(self, wanted: int) -> int:
+        """Of the ledger, between two snapshots."""
+        return log_bytes_of(self._total, wanted)
 
     def _space(self) -> DiskSpace:
         try:

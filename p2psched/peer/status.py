@@ -90,6 +90,7 @@ def status_of(
         election_ms_min=raft.timing.election_ms_min,
         election_ms_max=raft.timing.election_ms_max,
         syncs=ledger.syncs,
+        leader_heartbeat_ms=raft.leader_heartbeat_ms,
     )
 
 

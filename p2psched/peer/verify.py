@@ -27,7 +27,7 @@ from p2psched.store.marker import MARKER, MarkerState
 from p2psched.store.recovery import Findings, read_segments
 from p2psched.store.regain import read_note
 from p2psched.store.segments import segment_name
-from p2psched.store.snapshots import Standing, decode_file, find_standing, snapshot_indices
+from p2psched.store.snapshots import Standing, check_file, find_standing, snapshot_indices
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -74,7 +74,15 @@ class ReadOnlyDisk:
         return (self._folder / name).read_bytes()
 
     def read_part(self, name: str, offset: int, size: int) -> bytes:
-        return self.read(name)[offset : offset + size]
+        with (self._folder / name).open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def map(self, name: str) -> memoryview:
+        return memoryview(self.read(name))
+
+    def make(self, name: str, start_bytes: int) -> NoReturn:
+        raise AssertionError(f"{name} is only read, not made with {start_bytes} bytes in front")
 
     def open_append(self, name: str) -> NoReturn:
         raise AssertionError(f"{name} is only read")
@@ -161,7 +169,7 @@ def _with_snapshots(disk: ReadOnlyDisk, found: Verified, faults: list[Fault]) ->
     for index, name in snapshot_indices(disk):
         before = len(faults)
         try:
-            snapshot, _ = decode_file(name, disk.read(name))
+            snapshot, _ = check_file(disk, name)
             if snapshot.index != index:
                 faults.append(Fault(name, 0, f"it says that it is of entry {snapshot.index}"))
         except Damaged as damage:

@@ -28,6 +28,21 @@ class AppendFile(Protocol):
     def close(self) -> None: ...
 
 
+class NewFile(Protocol):
+    """A file that comes piece by piece, and its start last. After an error it must be closed."""
+
+    def write(self, data: bytes) -> None:
+        """Append all of `data`, behind the start. Not durable."""
+        ...
+
+    def finish(self, start: bytes) -> None:
+        """Put the start in front, which is as long as was said; then all bytes are durable, and
+        the file is closed. Its name is durable after `rename` only."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Disk(Protocol):
     def names(self) -> list[str]:
         """The files in the folder, sorted."""
@@ -39,6 +54,15 @@ class Disk(Protocol):
 
     def read_part(self, name: str, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset` on, fewer at the end. Raises FileNotFoundError."""
+        ...
+
+    def map(self, name: str) -> memoryview:
+        """The bytes of a file that nobody changes, read from the disk as they are looked at; the
+        file may be removed meanwhile. Raises FileNotFoundError."""
+        ...
+
+    def make(self, name: str, start_bytes: int) -> NewFile:
+        """A new file, whose first `start_bytes` are known last; one of that name is emptied."""
         ...
 
     def open_append(self, name: str) -> AppendFile:

@@ -22,7 +22,7 @@ class LedgerListener(Protocol):
 
     def on_committed(self, batches: Sequence[Committed]) -> None: ...
 
-    def on_restored(self, state: bytes) -> None:
+    def on_restored(self, state: bytes | memoryview) -> None:
         """The ledger goes on from here: `state` is what `capture_state` said on some peer that
         had applied everything up to now when it began. At the start, or when others have dropped
         what this peer lacks; instead of batches."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 from pathlib import Path
 from typing import Final
@@ -75,6 +76,34 @@ class OsAppendFile:
             )
 
 
+class OsNewFile:
+    """A file whose start comes last."""
+
+    __slots__ = ("_fd", "_start_bytes")
+
+    def __init__(self, path: Path, start_bytes: int) -> None:
+        self._fd = os.open(path, _WRITE_NEW, _FILE_MODE)
+        self._start_bytes = start_bytes
+        os.lseek(self._fd, start_bytes, os.SEEK_SET)
+
+    def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+
+    def finish(self, start: bytes) -> None:
+        assert len(start) == self._start_bytes
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self.write(start)
+        os.fdatasync(self._fd)
+        self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
 class OsDisk:
     """A folder of plain files. The folder is made, durably, if it is missing."""
 
@@ -99,6 +128,15 @@ class OsDisk:
                 offset += len(part)
                 size -= len(part)
             return b"".join(parts)
+
+    def map(self, name: str) -> memoryview:
+        with self._path(name).open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return memoryview(b"")  # can't be mapped
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def make(self, name: str, start_bytes: int) -> OsNewFile:
+        return OsNewFile(self._path(name), start_bytes)
 
     def open_append(self, name: str) -> OsAppendFile:
         path = self._path(name)

@@ -1,8 +1,7 @@
 """The Raft log and the hard state of a peer, on its disk, in segment files that only grow.
 
-For: the peer's Raft loop, which writes groups and syncs before it speaks. It refuses to guess:
-damage stops it (`store.recovery` says what counts as damage), and after a failed sync every call
-raises, because what the disk holds is unknown from then on; the peer must stop.
+For: the peer's Raft loop, which writes groups and syncs before it speaks. Damage stops it (see
+`store.recovery`), and after a failed sync every call raises, for what the disk holds is unknown.
 
 Invariants
 - What `sync` returned for is there after any crash; what was only written survives as a prefix of
@@ -13,7 +12,8 @@ Invariants
 - The synced end is told by a file of its own (`mark_end`), which lags by as much as its caller lets
   it: what is lost up to there is Damaged, too, and is never taken for a torn tail.
 - A segment is synced whole before the next one exists, and its header before its first record.
-- After a write that found no space the store is as it was before, and may be written again.
+- After a write or a sync that found no space the store is as it was before, and what it was for may
+  be written again. A failed sync is never tried again on its descriptor.
 - Each segment but number 1 says first where the log stands and what the hard state is, so that the
   ones before it can go (`compact`) once a snapshot stands for them.
 
@@ -25,45 +25,24 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from p2psched.model.errors import Damaged
 from p2psched.model.limits import MIB
 from p2psched.model.raft import Entry, HardState, Snapshot
 from p2psched.ports.disk import AppendFile, Disk
-from p2psched.store.marker import Mark, MarkerFile, MarkerState, how_late
-from p2psched.store.recovery import ADVICE, Findings, read_segments
+from p2psched.store.marker import Mark, MarkerFile, how_late
+from p2psched.store.recovered import Recovered as Recovered  # noqa: PLC0414 (what `open` returns)
+from p2psched.store.recovered import recovered_of
+from p2psched.store.recovery import ADVICE, Findings, check_end, read_segments
 from p2psched.store.segments import HEADER_BYTES, GroupEncoder, encode_header, segment_name
-from p2psched.store.snapshots import KEPT, SnapshotFiles, Standing, find_standing
-from p2psched.store.space import NO_SPACE, no_room, space_or_not
+from p2psched.store.snapshots import KEPT, SnapshotFiles, entries_beside, find_standing
+from p2psched.store.space import NO_SPACE, NoRoom, no_room, space_or_not
 
 # Compaction removes whole segments: they must be small beside what is kept.
 SEGMENT_BYTES_MAX: Final = 8 * MIB
 # Offsets are 32 bits; a segment ends with the group that goes over its maximum.
 _SEGMENT_BYTES_LIMIT: Final = 1 << 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recovered:
-    """What the disk held when the log was opened."""
-
-    hard_state: HardState
-    entries: list[Entry]  # contiguous; from index 1, or none missing behind the snapshot
-    torn_bytes: int  # cut from the tail: never synced, or of the last group
-    files: int
-    snapshot: Snapshot | None = None
-    state: bytes = b""  # that the snapshot stands for
-    removed: str = ""  # the last segment, of which not even the header was whole
-    damaged: tuple[str, ...] = ()  # newer snapshots that were not sound; an older one stood in
-    marker: MarkerState = MarkerState.NONE
-    marked_index: int = 0  # of the last entry that the marker vouched for
-    lost: Damaged | None = None  # all this is less than the peer knew: see `store.regain`
-
-    @property
-    def last_index(self) -> int:
-        snapshot = self.snapshot.index if self.snapshot is not None else 0
-        return self.entries[-1].index if self.entries else snapshot
 
 
 class LogStore:
@@ -95,6 +74,8 @@ class LogStore:
         self._group = self._size  # where the group that is being written starts
         self._seals = False  # what is written now says whether there is a marker
         self._synced = self._here()  # true once `open` has synced it
+        self._synced_hard_state = self._hard_state
+        self.writes = self._synced_writes = 0  # calls whose bytes are in the log
 
     @staticmethod
     def open(
@@ -117,25 +98,16 @@ class LogStore:
             disk.truncate(segment_name(number), found.sizes[number])
         store = LogStore(disk, found, segment_bytes_max)
         try:
-            store.snapshots.drop_incoming()
+            store.snapshots.drop_unfinished()
             store._seal()
-            entries = store._meet(standing, found)
+            entries = entries_beside(standing, found)
+            if entries is None:
+                assert standing.snapshot is not None
+                store.reset(standing.snapshot)
         except BaseException:
             store.close()
             raise
-        recovered = Recovered(
-            hard_state=found.hard_state,
-            entries=entries,
-            torn_bytes=found.torn_bytes,
-            removed=found.remove or "",
-            files=len(store._older) + 1,
-            snapshot=standing.snapshot,
-            state=standing.state,
-            damaged=standing.damaged,
-            marker=found.marker,
-            marked_index=found.mark.index if found.mark is not None else 0,
-        )
-        return store, recovered
+        return store, recovered_of(found, standing, entries or [], files=len(store._older) + 1)
 
     def write(
         self,
@@ -175,6 +147,7 @@ class LogStore:
         self._append(group)
         self._last_index = last_index + len(entries)
         self._hard_state = hard_state or self._hard_state
+        self.writes += 1
 
     def _promise(self, hard_state: HardState) -> None:
         """The second copy comes first: if the log is damaged, nothing that was spoken is lost."""
@@ -190,7 +163,8 @@ class LogStore:
 
     def reset(self, snapshot: Snapshot) -> None:
         """A durable snapshot stands for the whole log: begin anew behind it. Durable on return;
-        what it stands for is removed. Raises OSError, and then the store is poisoned."""
+        what it stands for is removed. Raises NoRoom, and may be repeated; OSError, and then the
+        store is poisoned."""
         self._check()
         try:
             if self._size > HEADER_BYTES or self._number == 1:
@@ -200,23 +174,39 @@ class LogStore:
             )
             group.reset(snapshot.index, snapshot.term)
             group.hard_state(self._hard_state)
-            self._starts[self._number] = snapshot.index
             self._append(group)
+            self._starts[self._number] = snapshot.index
             self._last_index = snapshot.index
             self.sync()
             self._let_go_before(self._number)
             self.snapshots.prune(kept=1)
+        except NoRoom:
+            raise
         except OSError as error:
             self._poison = self._poison or f"it could not begin anew: {error}"
             raise
 
-    def compact(self) -> None:
+    def begin_segment(self) -> int:
+        """End the segment that is written, so that it can be let go of as a whole. The last index
+        before the new one. Durable on return. Raises NoRoom or OSError."""
+        self._check()
+        if self._size > HEADER_BYTES:
+            self._rotate()
+        self.write(hard_state=None, truncate_from=None, entries=())  # where the log stands
+        self.sync()
+        return self._last_index
+
+    def disk_bytes(self) -> int:
+        """Of all segments and snapshots."""
+        return self.size_bytes + self.snapshots.total_bytes()
+
+    def compact(self, kept: int = KEPT) -> None:
         """Remove segments and snapshots that nobody needs: the log is kept from the last but one
-        snapshot on, in case that the newest is damaged. Raises OSError."""
+        on, in case that the newest is damaged; from that on if there are others to ask (1)."""
         self.sync()  # the start of the segment that is to be the first must be durable
-        self.snapshots.prune(kept=KEPT)
+        self.snapshots.prune(kept=kept)
         indices = self.snapshots.indices()
-        if len(indices) < KEPT:
+        if len(indices) < kept:
             return
         # A segment that starts behind a committed entry may still void entries from before its
         # start; those were not committed, and what took their place follows in it.
@@ -243,30 +233,44 @@ class LogStore:
                 self._older_bytes -= self._older.pop(older)
                 self._starts.pop(older, None)
 
-    def _meet(self, standing: Standing, found: Findings) -> list[Entry]:
-        """The entries that go with the snapshot. A log that ends before it, or that says something
-        else there, held entries that were never committed, or not yet: the snapshot counts."""
-        snapshot = standing.snapshot
-        if snapshot is None or snapshot.index + 1 == found.first:
-            return found.entries
-        place = snapshot.index - found.first
-        if snapshot.index <= found.last_index and found.entries[place].term == snapshot.term:
-            return found.entries
-        self.reset(snapshot)
-        return []
-
     def sync(self) -> None:
         """Make everything written durable: one fdatasync, none if there is nothing to do.
 
-        Raises OSError, and then the store is poisoned: the peer must stop, nothing that was
-        written since the last sync may be spoken of.
+        Raises NoRoom if the filesystem tells only now that there is no space: then what was written
+        since the last sync is taken back (`writes` tells how much), and may be written again.
+        OSError for all else: the store is poisoned, nothing of that may be spoken of, the peer
+        must stop.
         """
         self._check()
-        if self._group == self._size:
-            return
-        self._sync_file()
-        self._group = self._size
-        self._synced = self._here()
+        if self._group != self._size:
+            try:
+                self._sync_file()
+            except OSError as error:
+                self._take_back(error)
+                raise no_room(error) from error
+            self._group = self._size
+            self._synced = self._here()
+        self._synced_hard_state = self._hard_state
+        self._synced_writes = self.writes
+
+    def _take_back(self, error: OSError) -> None:
+        """What the failed sync was for is in doubt, and nobody heard of it. It is cut off, by
+        another descriptor, and what is left is read again. Raises any other error, or Damaged."""
+        if error.errno not in NO_SPACE:
+            raise error
+        self._file.close()
+        self.disk.truncate(segment_name(self._number), self._group)
+        is_new = self._synced.segment != self._number
+        self._size = self._group
+        self._previous = self._seed if is_new else self._synced.checksum
+        self._last_index = self._synced.index
+        self._hard_state = self._synced_hard_state
+        self.writes = self._synced_writes
+        if self._size == HEADER_BYTES:
+            self._starts.pop(self._number, None)
+        check_end(self.disk, self._here())
+        self._file = self.disk.open_append(segment_name(self._number))
+        self._poison = ""
 
     def _here(self) -> Mark:
         return Mark(self._number, self._size, self._previous, self._last_index)

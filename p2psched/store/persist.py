@@ -24,5 +24,6 @@ def perform(store: LogStore, persist: Persist) -> None:
     if persist.install is not None:
         store.snapshots.install(persist.install)
         store.reset(persist.install)
+        store.snapshots.end_install()
     if persist.regained:
         end_regain(store)

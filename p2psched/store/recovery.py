@@ -108,6 +108,15 @@ def read_segments(disk: Disk) -> Findings:
     return found
 
 
+def check_end(disk: Disk, end: Mark) -> None:
+    """Raises Damaged if the log on the disk does not end there."""
+    found = read_segments(disk)
+    number = max(found.sizes, default=0)
+    held = Mark(number, found.sizes.get(number, 0), found.previous, found.last_index)
+    if held != end or found.torn_bytes:
+        raise _damaged(segment_name(end.segment), end.offset, "it is not as it was synced")
+
+
 def _judge_marker(numbers: list[int], found: Findings) -> None:
     mark = found.mark
     if mark is not None and mark.segment > numbers[-1]:

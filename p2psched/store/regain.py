@@ -26,7 +26,7 @@ from p2psched.store.log import SEGMENT_BYTES_MAX, LogStore, Recovered
 from p2psched.store.marker import MARKER, how_late, read_marked
 from p2psched.store.recovery import ADVICE
 from p2psched.store.segments import encode_header, segment_name
-from p2psched.store.snapshots import decode_file, snapshot_indices
+from p2psched.store.snapshots import check_file, snapshot_indices
 
 NOTE: Final = "log.regain"
 ASIDE: Final = "damaged-"
@@ -140,7 +140,7 @@ def _set_aside(disk: Disk, note: Note) -> Note:
 
 def _is_sound(disk: Disk, name: str) -> bool:
     try:
-        decode_file(name, disk.read(name))
+        check_file(disk, name)
     except Damaged:
         return False
     return True

@@ -25,6 +25,7 @@ LEAST_BYTES: Final = 64 * MIB  # less than that free, and the peer takes nothing
 BALLAST_BYTES: Final = 16 * MIB
 # Of a whole disk, where the defaults would be too much: half of that for the ballast.
 _SMALL_DISK_SHARE: Final = 16
+_LOG_BYTES_MIN: Final = 64 * KIB
 _PIECE: Final = 256 * KIB
 
 
@@ -75,6 +76,12 @@ def least_of(total_bytes: int) -> int:
 
 def ballast_of(total_bytes: int) -> int:
     return min(BALLAST_BYTES, total_bytes // (2 * _SMALL_DISK_SHARE))
+
+
+def log_bytes_of(total_bytes: int, wanted: int) -> int:
+    """How much of a log may come before a snapshot stands for it. On a small disk less than is
+    `wanted`: the log of two snapshots, and they themselves, have to fit."""
+    return min(wanted, max(_LOG_BYTES_MIN, total_bytes // _SMALL_DISK_SHARE))
 
 
 class Ballast:

@@ -25,6 +25,8 @@ import errno
 import random
 from typing import Final
 
+from p2psched.testing.sim_new_file import SimNewFile
+
 SECTOR_BYTES: Final = 512
 
 
@@ -150,6 +152,13 @@ class SimDisk:
     def read_part(self, name: str, offset: int, size: int) -> bytes:
         self._check_read(name)
         return bytes(self._inode(name).data[offset : offset + size])
+
+    def map(self, name: str) -> memoryview:
+        return memoryview(self.read(name))
+
+    def make(self, name: str, start_bytes: int) -> SimNewFile:
+        _check_name(name)
+        return SimNewFile(self, name, start_bytes)
 
     def open_append(self, name: str) -> SimAppendFile:
         _check_name(name)

@@ -100,7 +100,7 @@ class Saves:
                 with self.power_may_go(chance=True):
                     log.compact()
 
-    def restore(self, snapshot: Snapshot, state: bytes, damaged: Damage) -> None:
+    def restore(self, snapshot: Snapshot, state: bytes | memoryview, damaged: Damage) -> None:
         self._peer.decide(Restored(self._peer.now_ms, state))
         self._world.on_restored(self._peer, snapshot, damaged)
 

@@ -245,6 +245,53 @@ def test_stop_means_a_name_before_it_means_an_id(empty: LiveCluster) -> None:
     assert "stopped peer a " in empty.ok("stop", empty.peers["a"].id[:6])
 
 
+def test_the_ledger_of_one_peer_is_made_smaller_while_it_runs(empty: LiveCluster) -> None:
+    for name in "abc":
+        empty.start(name)
+    wait_until(lambda: voters(empty) == 3, "three voters")
+    payload = "x" * 50_000
+    for _ in range(8):
+        empty.ok("submit-job", "--wait", "--", "true", payload)
+    done = json.loads(empty.ok("ledger", "compact", "b", "-o", "json"))["compact"]
+    assert done["after_bytes"] < done["before_bytes"] // 2
+    assert (done["snapshots"], done["snapshot_index"] > 1) == (1, True)
+    again = empty.ok("ledger", "compact", "b")  # most likely of the same entry
+    assert "before" in again
+    status = json.loads(empty.ok("status", "--peer", empty.peers["b"].address, "-o", "json"))
+    assert status["status"]["snapshot_index"] >= done["snapshot_index"]
+    assert empty.stop("b") == 0
+    for name in ("b", str(empty.folder / "b")):
+        refused = empty.run("ledger", "compact", name)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "start it" in refused.stderr
+    empty.restart("b")
+    assert empty.run("submit-job", "--wait", "--", "true").returncode == 0
+
+
+def test_peers_with_another_timing_than_their_leader_say_so(
+    empty: LiveCluster,
+) -> None:
+    empty.start("a", options=["--timing", "edge"])
+    for name in "bc":
+        empty.start(name)
+    wait_until(lambda: voters(empty) == 3, "three voters")
+
+    def status(name: str) -> str:
+        return empty.ok("status", "--peer", empty.peers[name].address)
+
+    def term() -> int:
+        found = json.loads(empty.ok("status", "--peer", empty.peers["b"].address, "-o", "json"))
+        return int(found["status"]["term"])
+
+    wait_until(lambda: "leader speaks every 500 ms: start all peers" in status("b"), "b to say so")
+    before = term()
+    for _ in range(4):
+        empty.ok("submit-job", "--wait", "--", "sleep", "0.5")
+    assert term() == before
+    assert "speaks" not in status("a")
+    wait_until(lambda: "timing-differs" in empty.peers["b"].log, "the log of b")
+
+
 def test_status_of_a_frozen_peer_is_not_answered_by_another(empty: LiveCluster) -> None:
     for name in "ab":
         empty.start(name)

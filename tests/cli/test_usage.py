@@ -35,6 +35,7 @@ COMMANDS: Final = (
     "job pin",
     "job unpin",
     "ledger verify",
+    "ledger compact",
     "sim run",
     "sim replay",
     "sim shrink",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from p2psched.core.raft.effects import RoomChanged
 from p2psched.core.raft.state import Role
 from p2psched.model.ids import PeerId
-from p2psched.model.raft import Append, AppendReply, Room
+from p2psched.model.raft import Append, AppendReply, Room, TimeoutNow, VoteRequest
 from tests.core.rig import TIMING, Node
 
 B, C = PeerId("b"), PeerId("c")
@@ -29,13 +29,52 @@ def fill(node: Node, room: Room = Room.LOW) -> None:
     node.step(RoomChanged(node.now_ms, room))
 
 
-def test_a_leader_whose_disk_fills_stands_down_for_one_that_has_room() -> None:
+def told(node: Node) -> set[PeerId]:
+    """Who was told to take over when the next timer fired."""
+    return {send.to for send in node.time_out() if isinstance(send.message, TimeoutNow)}
+
+
+def test_a_leader_whose_disk_fills_hands_over_to_one_that_has_room() -> None:
     node = leader()
+    say(node, "b", Room.LOW)
     fill(node)
     assert node.is_now(Role.LEADER)  # until it looks
-    node.time_out()
+    assert told(node) == {C}
+    assert node.raft.is_handing_over
+    node.receive("c", VoteRequest(3, node.raft.last_index, 2, pre=False, transfer=True))
     assert node.is_now(Role.FOLLOWER)
+
+
+def test_it_stands_down_if_nobody_has_taken_over_within_an_election_timeout() -> None:
+    node = leader()
+    fill(node)
+    began_ms = node.now_ms
+    while node.is_now(Role.LEADER):
+        node.time_out()
+        for peer in ("b", "c"):  # which say so all the time, and never campaign
+            say(node, peer, Room.ENOUGH)
+    assert node.now_ms - began_ms <= TIMING.election_ms_min + TIMING.heartbeat_ms
     assert node.raft.term == 2  # and nobody's term is raised by it
+
+
+def test_it_leads_on_if_its_disk_has_room_again_meanwhile() -> None:
+    node = leader()
+    fill(node)
+    assert told(node) != set()
+    fill(node, Room.ENOUGH)
+    while node.raft.is_handing_over:
+        node.time_out()
+        for peer in ("b", "c"):
+            say(node, peer, Room.ENOUGH)
+    assert node.is_now(Role.LEADER)
+
+
+def test_it_stands_down_at_once_for_one_that_can_only_campaign_by_itself() -> None:
+    node = leader()
+    fill(node)
+    node.wait(TIMING.election_ms_min + 1)  # heard within the longest election timeout, at least
+    assert told(node) == set()
+    assert node.is_now(Role.FOLLOWER)
 
 
 def test_it_leads_on_while_all_others_are_full_too() -> None:
@@ -46,8 +85,7 @@ def test_it_leads_on_while_all_others_are_full_too() -> None:
     node.time_out()
     assert node.is_now(Role.LEADER)
     say(node, "c", Room.ENOUGH)
-    node.time_out()
-    assert node.is_now(Role.FOLLOWER)
+    assert told(node) == {C}
 
 
 def test_it_leads_on_while_the_one_with_room_is_behind_or_silent() -> None:

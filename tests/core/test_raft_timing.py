@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2psched.core.raft.effects import LoopLate
-from p2psched.core.raft.timing import ROUNDS_MIN, STRETCH_MAX, Pace, Timing, stretched
+from p2psched.core.raft.timing import (
+    APART_MAX,
+    ROUNDS_MIN,
+    STRETCH_MAX,
+    Pace,
+    Timing,
+    stretched,
+    under,
+)
 from p2psched.model.config import TIMINGS, Config
 from p2psched.model.raft import Append, VoteReply, VoteRequest
 from tests.core.rig import ABC, TIMING, Node, appends, entry
@@ -157,3 +165,42 @@ def test_lan_is_the_default() -> None:
 def test_an_unknown_preset_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(ValueError, match="lan, wan, edge"):
         DEFAULT.with_timing("moon")
+
+
+PRESETS = [DEFAULT.with_timing(name) for name in TIMINGS]
+
+
+def timing_of(config: Config) -> Timing:
+    return Timing(config.heartbeat_ms, config.election_ms_min, config.election_ms_max)
+
+
+@pytest.mark.parametrize("theirs", PRESETS, ids=lambda config: config.timing)
+@pytest.mark.parametrize("ours", PRESETS, ids=lambda config: config.timing)
+def test_a_follower_bears_the_silence_of_a_leader_with_another_preset(
+    ours: Config, theirs: Config
+) -> None:
+    pace = Pace(timing_of(ours))
+    pace.on_leader(0, theirs.heartbeat_ms)
+    assert pace.timing.election_ms_min >= 5 * theirs.heartbeat_ms
+    assert pace.timing.election_ms_min >= ours.election_ms_min
+    pace.on_leader(0)  # and as before when it leads itself
+    assert pace.timing == timing_of(ours)
+
+
+@given(timings(), st.integers(-1, 2**63))
+def test_whatever_a_leader_says_patience_has_a_bound(base: Timing, heartbeat_ms: int) -> None:
+    now = under(base, heartbeat_ms)
+    assert base.election_ms_min <= now.election_ms_min <= APART_MAX * base.election_ms_min
+    assert now.heartbeat_ms == base.heartbeat_ms
+
+
+def test_heartbeats_say_how_often_they_come() -> None:
+    leader = Node("a")
+    leader.lead()
+    leader.time_out()
+    heard = [send.message for send in leader.sent if isinstance(send.message, Append)]
+    assert {append.heartbeat_ms for append in appends(heard)} == {TIMING.heartbeat_ms}
+    follower = Node("b")
+    follower.receive("a", Append(1, 1, 1, 1, 1, heartbeat_ms=5 * TIMING.heartbeat_ms))
+    assert follower.raft.leader_heartbeat_ms == 5 * TIMING.heartbeat_ms
+    assert follower.raft.due_ms - follower.now_ms >= 5 * TIMING.election_ms_min

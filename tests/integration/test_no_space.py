@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -112,8 +112,8 @@ class Full:
 
 
 @contextmanager
-def running_full(folder: Path) -> Iterator[Full]:
-    with small_disk(folder / "small", DISK) as disk, LiveCluster(folder) as cluster:
+def running_full(folder: Path, size: int = DISK) -> Iterator[Full]:
+    with small_disk(folder / "small", size) as disk, LiveCluster(folder) as cluster:
         cluster.start("small", slots=1)
         cluster.start("a", slots=1)
         cluster.start("b", slots=1)
@@ -181,4 +181,64 @@ def test_a_peer_without_a_byte_left_stays_up_misses_nothing_and_catches_up(tmp_p
         await until(works_again)
 
     with running_full(tmp_path) as full:
+        asyncio.run(story(full))
+
+
+TINY: Final = 16 * MIB
+SMALL_RESULT: Final = 40 * KIB  # travels in the ledger, and is kept by every peer
+
+
+async def load(client: Client, made: list[Job]) -> None:
+    """One job more, of a megabyte of results, all of which are there."""
+    job = await client.map(noise, range(25), [SMALL_RESULT] * 25)
+    made.append(job)
+    assert (await job.wait()).state is JobState.SUCCEEDED
+
+
+async def check_whole(client: Client, jobs: Sequence[Job]) -> None:
+    for made in jobs:
+        job = await client.job(made.id)
+        assert [*await job.results()] == [noise(index, SMALL_RESULT) for index in range(25)]
+
+
+@pytest.mark.long
+def test_a_disk_of_16_mib_that_its_own_peer_fills_costs_nothing_and_is_used_again(
+    tmp_path: Path,
+) -> None:
+    """With all that a peer keeps by default on it: ledger, results, ballast."""
+
+    async def story(full: Full) -> None:
+        made: list[Job] = []
+
+        async def is_full() -> bool:
+            await load(client, made)
+            full.check_alive()
+            return (await full.status("a")).role == "leader" or (
+                await full.status("b")
+            ).role == "leader"
+
+        async with full.cluster.client("a") as client:
+            await until(is_full, within_s=120)
+            for _ in range(8):  # the others don't notice, though it fills to the last byte
+                await load(client, made)
+            async with full.only("small", patience_s=RETRY_S) as session:
+                spec = JobSpec(name="", tasks=TaskSet.of(0, 1), work=ProgramWork(("true",)))
+                with pytest.raises(NoSpace, match="free some there"):
+                    await session.call(Submit(JobId(new_id(random.Random(1))), spec), JobAccepted)
+            full.check_alive()
+            await check_whole(client, made)
+        full.disk.grow(8 * TINY)
+
+        async def works_again() -> bool:
+            mine, others = await full.status("small"), await full.status("a")
+            at_one = mine.applied_index == others.applied_index
+            same = at_one and mine.state_hash == others.state_hash
+            return same and "small" in await full.run_job("small")
+
+        await until(works_again)
+        full.check_alive()
+        async with full.cluster.client("small") as client:
+            await check_whole(client, made)
+
+    with running_full(tmp_path, TINY) as full:
         asyncio.run(story(full))

@@ -27,6 +27,7 @@ pytestmark = [
 
 KILLS: Final = range(1, 101)  # the sync at which a process dies, counted in each of its threads
 FAILURES: Final = range(1, 51)
+LATE: Final = range(1, 11)
 DIES_WITHIN_S: Final = 60.0
 _SYNC: Final = re.compile(r"^\d+ +(?:fsync|fdatasync)\((\d+)<([^>]*)>\)?(.*)$")
 
@@ -38,10 +39,14 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 
 @contextmanager
-def injected(pid: int, fault: str, *, when: int, into: Path) -> Iterator[None]:
-    """A fault at the sync number `when` of any thread of a process, counted from now."""
-    calls = "fsync,fdatasync"
+def injected(
+    pid: int, fault: str, *, when: int, into: Path, file: Path | None = None
+) -> Iterator[None]:
+    """A fault at the sync number `when` of any thread of a process, counted from now; of one `file`
+    if it is named, and then not at the one that cuts it."""
+    calls = "fsync,fdatasync" if file is None else "fdatasync"
     argv = ["strace", "-f", "-y", "-e", f"trace={calls}", "-e", "signal=none"]
+    argv += ["-P", str(file)] if file is not None else []
     with subprocess.Popen(
         [*argv, "-e", f"inject={calls}:{fault}:when={when}", "-o", str(into), "-p", str(pid)],
         stderr=subprocess.PIPE,
@@ -136,6 +141,37 @@ def test_a_disk_that_fails_a_sync_ends_its_peer_at_once_and_nothing_is_lost(
                 assert not _synced_again(trace), trace.read_text()
                 own.cluster.restart(name)
         await verify(own, running)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("role", ["leader", "follower"])
+def test_a_disk_that_tells_at_a_sync_that_it_is_full_ends_no_peer(
+    own: Rig, tmp_path: Path, role: str
+) -> None:
+    """What the sync was for is cut off and written again; nobody was told of it before."""
+
+    async def story() -> None:
+        await own.heal()
+        async with load(own.client()) as running:
+            name = await (own.leader() if role == "leader" else own.follower())
+            process = own.cluster.peers[name].process
+            assert process is not None
+            for when in LATE:
+                segment = max((own.cluster.peers[name].data / "ledger").glob("log-*.seg"))
+                trace = tmp_path / f"trace-{when}"
+                with injected(process.pid, "error=ENOSPC", when=when, into=trace, file=segment):
+                    running.wanted.set()
+                    await until(
+                        lambda trace=trace: "INJECTED" in trace.read_text(),  # type: ignore[misc]
+                        within_s=DIES_WITHIN_S,
+                    )
+                    before = len(running)
+                    await until(lambda before=before: len(running) > before + 3)  # type: ignore[misc]
+                    running.wanted.clear()
+                assert process.poll() is None, own.cluster.peers[name].last_lines()
+        await verify(own, running)
+        assert process.poll() is None
 
     asyncio.run(story())
 

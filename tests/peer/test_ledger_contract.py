@@ -42,7 +42,7 @@ class Listener:
     def on_committed(self, batches: Sequence[Committed]) -> None:
         self.batches += batches
 
-    def on_restored(self, state: bytes) -> None:
+    def on_restored(self, state: bytes | memoryview) -> None:
         self.restored.append(int(state))
 
     def capture_state(self) -> Iterator[bytes]:

@@ -9,11 +9,11 @@ from itertools import pairwise
 
 import pytest
 
-from p2psched.core.raft.effects import Persist, Propose, Synced, Tick
+from p2psched.core.raft.effects import Persist, Propose, RoomChanged, Synced, Tick
 from p2psched.core.raft.engine import RaftEngine, Round, found_cluster
 from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
-from p2psched.model.raft import Member, Snapshot
+from p2psched.model.raft import Member, Room, Snapshot
 from p2psched.peer.snapshots import OLD_S, OLD_SHARE, SnapshotMaker
 from p2psched.store.log import LogStore
 from p2psched.testing.sim_disk import SimDisk
@@ -39,19 +39,24 @@ class Rig:
         self.store, _ = LogStore.open(SimDisk(random.Random(1)))
         self.now_s = 0.0
         self.saved: list[Snapshot] = []
+        self.captures = 0
         self.pieces_taken = 0
         self.done = asyncio.Event()
         self.maker = SnapshotMaker(
             self.engine,
             self.store.snapshots,
             log_bytes=LOG_BYTES,
-            capture_state=self._pieces,
+            capture_state=self._capture,
             make_durable=lambda done: done(),
             on_saved=self._on_saved,
             on_failed=self._on_failed,
             now_s=lambda: self.now_s,
         )
         self._step(list(self.engine.step(Tick(10_000, 0))))
+
+    def _capture(self) -> Iterator[bytes]:
+        self.captures += 1
+        return self._pieces()
 
     def _pieces(self) -> Iterator[bytes]:
         for number in range(PIECES):
@@ -119,7 +124,7 @@ def test_a_snapshot_is_due_by_size_or_by_age(size: int, age_s: float, *, due: bo
         rig.commit(size)
         rig.now_s += age_s
         rig.maker.look()
-        assert (rig.pieces_taken > 0) == due
+        assert (rig.captures > 0) == due
         if due:
             await rig.done.wait()
         rig.maker.close()
@@ -134,10 +139,24 @@ def test_age_counts_from_the_newest_one() -> None:
         rig.now_s += OLD_S
         rig.maker.look()
         await rig.done.wait()
-        taken = rig.pieces_taken
         rig.engine.bytes_since_snapshot = LOG_BYTES // OLD_SHARE
         rig.maker.look()
-        assert rig.pieces_taken == taken
+        assert rig.captures == 1
+        rig.maker.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("room", "due"), [(Room.LOW, True), (Room.ENOUGH, False)])
+def test_with_little_space_a_little_of_the_log_is_worth_one(room: Room, *, due: bool) -> None:
+    async def run() -> None:
+        rig = Rig()
+        rig.commit(LOG_BYTES // OLD_SHARE)
+        rig.engine.step(RoomChanged(10_000, room))
+        rig.maker.look()
+        assert (rig.captures > 0) == due
+        if due:
+            await rig.done.wait()
         rig.maker.close()
 
     asyncio.run(run())

@@ -27,6 +27,7 @@ from p2psched.store.space import BALLAST_BYTES, LEAST_BYTES, Ballast, ballast_of
 from p2psched.testing.sim_disk import SimDisk
 from tests.integration.rig import until
 from tests.small_disk import small_disk
+from tests.store.test_late_space import LateDisk
 
 LEAST = 100
 
@@ -141,6 +142,44 @@ def test_what_finds_no_space_waits_in_order_and_is_told_when_it_is_durable(
         writer.close()
         _, found = LogStore.open(disk)
         assert [entry.index for entry in found.entries] == [1, 2, 3, 4, 5]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_a_sync_finds_no_space_for_is_told_when_it_is_durable(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a filesystem that allocates late. Told is what a loss of power at that moment leaves."""
+    monkeypatch.setattr(log_writer, "STALL_RETRY_S", 0.001)
+    rng = random.Random(seed)
+    disk = LateDisk(rng)
+    disk.free_bytes = 1_000_000  # as far as its writes are told
+    told: list[int] = []
+
+    def on_synced(token: int, took_ms: float) -> None:
+        told.append(token)
+        image = disk.copy(random.Random(seed))
+        image.crash()
+        assert LogStore.open(image, segment_bytes_max=1_000)[1].last_index >= token
+
+    async def run() -> None:
+        store, _ = LogStore.open(disk, segment_bytes_max=1_000)
+        listener = Listener(disk)
+        writer = LogWriter(store, on_synced=on_synced, on_failed=unexpected, space=listener)
+        for token in range(1, 41):
+            disk.full = rng.random() < 0.4
+            writer.write(persist(token))
+            if rng.random() < 0.5:
+                await asyncio.sleep(0)
+            if disk.full:
+                await until(lambda: listener.stalls[-1:] == [True])
+        disk.full = False
+        await until(lambda: told[-1:] == [40])
+        assert told == sorted(told)
+        writer.close()
+        _, found = LogStore.open(disk, segment_bytes_max=1_000)
+        assert [entry.index for entry in found.entries] == list(range(1, 41))
 
     asyncio.run(run())
 

@@ -124,3 +124,34 @@ def test_a_renamed_file_takes_the_place_of_another(disk: Disk) -> None:
     file.close()
     disk.rename("new", "old")
     assert (disk.names(), disk.read("old")) == (["old"], b"new")
+
+
+def test_a_file_that_comes_in_pieces_has_its_start_last(disk: Disk) -> None:
+    disk.replace("state", b"an older one")
+    file = disk.make("new", 4)
+    file.write(b"one")
+    file.write(b"two")
+    file.finish(b"HEAD")
+    disk.rename("new", "state")
+    assert (disk.names(), disk.read("state")) == (["state"], b"HEADonetwo")
+
+
+def test_a_half_made_file_can_be_removed_and_begun_again(disk: Disk) -> None:
+    file = disk.make("new", 2)
+    file.write(b"much more than the next")
+    file.close()
+    disk.remove("new")
+    assert disk.names() == []
+    file = disk.make("new", 2)
+    file.finish(b"ok")
+    assert disk.read("new") == b"ok"
+
+
+def test_a_mapped_file_outlives_its_name(disk: Disk) -> None:
+    disk.replace("state", b"bytes of a state")
+    disk.replace("empty", b"")
+    view = disk.map("state")
+    disk.remove("state")
+    assert (bytes(view[6:8]), bytes(disk.map("empty"))) == (b"of", b"")
+    with pytest.raises(FileNotFoundError):
+        disk.map("state")

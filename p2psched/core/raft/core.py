@@ -277,6 +277,11 @@ class Raft:
         return Snapshot(index, entry.term, entry.stamp_ms, s.membership_at(index))
 
     @property
+    def leader_heartbeat_ms(self) -> int:
+        """How often our leader speaks, as it says; 0 if we lead or it doesn't say."""
+        return self._s.pace.leader_heartbeat_ms
+
+    @property
     def timing(self) -> Timing:
         """As it is just now: it adapts to disk, network and loop."""
         return self._s.timing

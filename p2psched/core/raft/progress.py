@@ -69,11 +69,12 @@ class Incoming:
 class Transfer:
     """Leadership on its way to another voter."""
 
-    __slots__ = ("due_ms", "to")
+    __slots__ = ("due_ms", "for_room", "to")
 
-    def __init__(self, to: PeerId, due_ms: int) -> None:
+    def __init__(self, to: PeerId, due_ms: int, for_room: bool) -> None:
         self.to = to
         self.due_ms = due_ms  # then we lead on
+        self.for_room = for_room  # our disk is full: if it still is then, we don't
 
 
 class Regain:

@@ -94,8 +94,8 @@ def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: 
     prev_term = s.log.term_at(prev)
     assert prev_term is not None
     progress.told = s.commit
-    slack_ms = s.pace.slack_ms(progress.round_trip_ms)
-    s.send(peer, Append(s.term, prev, prev_term, s.commit, s.round, entries, slack_ms))
+    slack_ms, beat_ms = s.pace.slack_ms(progress.round_trip_ms), s.timing.heartbeat_ms
+    s.send(peer, Append(s.term, prev, prev_term, s.commit, s.round, entries, slack_ms, beat_ms))
     progress.took_off(entries)
 
 
@@ -104,8 +104,8 @@ def _send_snapshot(s: RaftState, peer: PeerId, progress: Progress, *, heartbeat:
     progress.probe(progress.next)
     if heartbeat:
         progress.told = s.commit
-        slack_ms = s.pace.slack_ms(progress.round_trip_ms)
-        s.send(peer, Append(s.term, 0, 0, s.commit, s.round, (), slack_ms))
+        slack_ms, beat_ms = s.pace.slack_ms(progress.round_trip_ms), s.timing.heartbeat_ms
+        s.send(peer, Append(s.term, 0, 0, s.commit, s.round, (), slack_ms, beat_ms))
     send_pieces(s, peer, progress)
 
 
@@ -220,7 +220,7 @@ def on_append(s: RaftState, sender: PeerId, append: Append) -> None:
         s.send(sender, AppendReply(s.term, append.round, ok=False, match=append.prev_index))
         return
     if append.round != NO_ANSWER:
-        s.pace.on_leader(append.slack_ms)
+        s.pace.on_leader(append.slack_ms, append.heartbeat_ms)
     follow(s, sender)
     base = s.log.base.index
     # What stands at or before our base is committed, so it agrees with whatever leader.

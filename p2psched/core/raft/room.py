@@ -8,6 +8,7 @@ learns of no grant.
 
 from __future__ import annotations
 
+from p2psched.core.raft import transfer
 from p2psched.core.raft.state import RaftState, Role
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import AppendReply, Room
@@ -24,8 +25,11 @@ def on_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
 
 
 def on_tick(s: RaftState) -> None:
-    """A leader with little room stands down once another voter is fit to lead."""
-    if s.role is Role.LEADER and s.room is not Room.ENOUGH and _is_other_fit(s):
+    """A leader with little room hands over once another voter is fit to lead. If nobody can take
+    over at once, or nobody has within an election timeout, it stands down (`transfer.on_tick`)."""
+    if s.role is not Role.LEADER or s.room is Room.ENOUGH or s.transfer is not None:
+        return
+    if _is_other_fit(s) and not transfer.begin_for_room(s):
         s.become_follower(None)
 
 

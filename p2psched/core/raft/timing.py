@@ -14,6 +14,7 @@ import msgspec
 
 ROUNDS_MIN: Final = 5  # that fit the shortest election timeout
 STRETCH_MAX: Final = 3
+APART_MAX: Final = 10  # heartbeats of two presets; what is further apart doesn't work together
 SYNC_WEIGHT: Final = 0.2  # of the newest in the moving average
 
 
@@ -44,15 +45,28 @@ def stretched(base: Timing, round_ms: float) -> Timing:
     )
 
 
+def under(base: Timing, heartbeat_ms: int) -> Timing:
+    """`base` for whoever follows a leader that speaks so seldom, because it has another preset: as
+    many of its heartbeats fit as of our own would. Never shorter than `base`."""
+    factor = min(max(1.0, heartbeat_ms / base.heartbeat_ms), APART_MAX)
+    return Timing(
+        base.heartbeat_ms,
+        int(base.election_ms_min * factor),
+        int(base.election_ms_max * factor),
+        base.stretch_max,
+    )
+
+
 class Pace:
     """What was measured of this member and of the way to its leader, and the timing from it."""
 
-    __slots__ = ("_base", "_late_ms", "_leader_ms", "sync_ms", "timing")
+    __slots__ = ("_base", "_late_ms", "_leader_ms", "leader_heartbeat_ms", "sync_ms", "timing")
 
     def __init__(self, base: Timing) -> None:
         self._base = base
         self._late_ms = 0.0
         self._leader_ms = 0.0
+        self.leader_heartbeat_ms = 0  # 0: we lead, or it doesn't say
         self.sync_ms = 0.0  # moving average
         self.timing = base
 
@@ -66,10 +80,11 @@ class Pace:
         self._late_ms = late_ms
         self._adapt()
 
-    def on_leader(self, slack_ms: float) -> None:
+    def on_leader(self, slack_ms: float, heartbeat_ms: int = 0) -> None:
         """As a follower: what our leader says of itself and the way to us. As the leader: the
         round trip to a majority."""
         self._leader_ms = slack_ms
+        self.leader_heartbeat_ms = max(0, heartbeat_ms)
         self._adapt()
 
     def slack_ms(self, round_trip_ms: float) -> int:
@@ -77,4 +92,5 @@ class Pace:
         return int(round_trip_ms + self._late_ms)
 
     def _adapt(self) -> None:
-        self.timing = stretched(self._base, self.sync_ms + self._late_ms + self._leader_ms)
+        base = under(self._base, self.leader_heartbeat_ms)
+        self.timing = stretched(base, self.sync_ms + self._late_ms + self._leader_ms)

@@ -2,8 +2,9 @@
 once, and whose voters don't wait for the silence of the old leader.
 
 Nothing is appended meanwhile, or it would never be caught up; an election timeout at most, then
-the leader leads on. It is asked to before it stops, and does so by itself when its disk is much
-slower than another's. Safe whatever is lost or late: a transfer is an election like any other.
+the leader leads on, or stands down if its disk is full. It is asked to before it stops, and does so
+by itself when its disk is much slower than another's, or has little room (`room`). Safe whatever is
+lost or late: a transfer is an election like any other.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def on_tick(s: RaftState) -> None:
         return
     if s.transfer is not None:
         if s.now_ms >= s.transfer.due_ms:
-            s.transfer = None
+            must_end, s.transfer = s.transfer.for_room and s.room is not Room.ENOUGH, None
+            if must_end:
+                s.become_follower(None)
     elif s.commit >= s.leading_from and s.now_ms >= s.transfer_again_ms:
         own_ms = s.sync_ms
         if own_ms >= SLOW_SYNC_MS:
@@ -77,9 +80,17 @@ def _fit(s: RaftState) -> dict[PeerId, Progress]:
     }
 
 
-def _begin(s: RaftState, fit: dict[PeerId, Progress]) -> None:
+def begin_for_room(s: RaftState) -> bool:
+    """To somebody who said that its disk has room. False if nobody could take over at once."""
+    fit = {peer: p for peer, p in _fit(s).items() if p.room is Room.ENOUGH}
+    if fit:
+        _begin(s, fit, for_room=True)
+    return bool(fit)
+
+
+def _begin(s: RaftState, fit: dict[PeerId, Progress], *, for_room: bool = False) -> None:
     to = min(fit, key=lambda peer: (fit[peer].sync_ms // 10, -fit[peer].match, peer))
-    s.transfer = Transfer(to, s.now_ms + s.timing.election_ms_min)
+    s.transfer = Transfer(to, s.now_ms + s.timing.election_ms_min, for_room)
     on_progress(s, to)
 
 

@@ -21,6 +21,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.raft import Entry, HardState, Member, Membership, Snapshot
 from p2psched.store.log import LogStore
 from p2psched.store.persist import perform
+from p2psched.store.regain import open_or_regain
 from p2psched.testing.script.referee import Referee
 from p2psched.testing.script.words import entries_words, persist_words, usual_address
 from p2psched.testing.sim_disk import SimDisk
@@ -77,6 +78,8 @@ class Actor(ABC):
         self.disk = SimDisk(self.mishap)
         self.alive = False
         self.paused = False
+        self.asks_others = False  # for what its log lost
+        self.lost = False  # it lacks what it had acknowledged
         self.slow = self.stuck = False  # its disk
         self.address = usual_address(name)
         self.log: LogStore
@@ -91,7 +94,10 @@ class Actor(ABC):
         self._written = self._synced = 0
         self._unwritten = []
         is_new = not self.disk.names()
-        self.log, found = LogStore.open(self.disk, segment_bytes_max=SEGMENT_BYTES)
+        self.log, found = open_or_regain(
+            self.disk, has_others=self.asks_others, segment_bytes_max=SEGMENT_BYTES
+        )
+        self.lost = found.lost is not None
         hard_state, entries = found.hard_state, found.entries
         if is_new:
             hard_state, entries = self.scene.founding(self.name)
@@ -163,7 +169,7 @@ class Actor(ABC):
         hard_state: HardState,
         entries: list[Entry],
         snapshot: Snapshot | None,
-        state: bytes,
+        state: bytes | memoryview,
     ) -> None:
         """The process comes up."""
 

@@ -60,6 +60,12 @@ class Commands(Stage[A]):
                 actor.address = words[at + 1]
             self._boot(actor)
 
+    def do_regain(self, words: Words) -> None:
+        """regain PEER ...: start with a damaged log, and ask the others for what it lost."""
+        for name in words:
+            self.actor(name).asks_others = True
+        self.do_start(words)
+
     def do_kill(self, words: Words) -> None:
         """kill PEER ...: the process is gone; what it has written is there."""
         for name in words:

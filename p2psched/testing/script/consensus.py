@@ -23,6 +23,7 @@ from p2psched.core.raft.effects import (
     Read,
     ReadReady,
     Receive,
+    Regained,
     RemoveMember,
     RoomChanged,
     Send,
@@ -66,7 +67,7 @@ class Node(Actor):
         hard_state: HardState,
         entries: list[Entry],
         snapshot: Snapshot | None,
-        state: bytes,
+        state: bytes | memoryview,
     ) -> None:
         self.raft = Raft(
             me=self.id,
@@ -77,6 +78,7 @@ class Node(Actor):
             now_ms=self.scene.now_ms,
             snapshot=snapshot,
             compaction=COMPACTION,
+            lost=self.lost,
         )
         self.applied = snapshot.index if snapshot is not None else 0
         self.texts = _decode(state) if snapshot is not None else []
@@ -168,8 +170,15 @@ class Node(Actor):
             case Compact():
                 self.log.compact()
                 say(f"{name} keeps entries from {self.raft.base_index + 1} on")
+            case Installed() | Regained():
+                self._on_whole(effect)
+
+    def _on_whole(self, effect: Installed | Regained) -> None:
+        match effect:
             case Installed(snapshot=snapshot):
                 self._restore(snapshot)
+            case Regained():
+                self.scene.say(f"{self.name} has all of its log again, and votes", "roles")
 
     def _restore(self, snapshot: Snapshot) -> None:
         self.texts = _decode(self.log.snapshots.read(snapshot.index)[1])

@@ -85,7 +85,7 @@ class Peer(Actor):
         hard_state: HardState,
         entries: list[Entry],
         snapshot: Snapshot | None,
-        state: bytes,
+        state: bytes | memoryview,
     ) -> None:
         known = INCARNATION_FILE in self.disk.names()
         self._incarnation = int(self.disk.read(INCARNATION_FILE)) if known else 0
