@@ -41,6 +41,7 @@ GUESSED_US: Final = BATCH_US // 100
 FUNCTION_BATCH_MAX: Final = 1024
 # A program costs more than a call, so more time of them makes a message worth while.
 PROGRAM_BATCH_US: Final = 100_000
+PROGRAM_BATCH_US_MIN: Final = 20_000
 PROGRAM_BATCH_MAX: Final = 256
 OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond it nothing starts
 UNCOPIED_BYTES_MAX: Final = GIB  # large results that wait for their copies; likewise
@@ -272,9 +273,10 @@ class Owner:
         is_function = job.spec.kind == "function"
         most = FUNCTION_BATCH_MAX if is_function else PROGRAM_BATCH_MAX
         most_us = BATCH_US if is_function else PROGRAM_BATCH_US
+        least_us = BATCH_US_MIN if is_function else PROGRAM_BATCH_US_MIN
         fair = -(-queued_count // self._slots)
         # Leave some for the other slots, unless it is too little to be worth a message.
-        share = max(-(-fair // 2), min(fair, BATCH_US_MIN // task_us))
+        share = max(-(-fair // 2), min(fair, least_us // task_us))
         return max(1, min(most, share, (GUESSED_US if is_guess else most_us) // task_us))
 
     def _start(
