@@ -253,12 +253,13 @@ class RaftLedger:
             self._on_bug(error)
 
     def _perform(self, effects: list[EngineEffect]) -> None:
+        is_silent = not any(isinstance(effect, Send | SendForward) for effect in effects)
         for effect in effects:
             match effect:
                 case Send(to=to, message=message) | SendForward(to=to, forward=message):
                     self._send(to, message)
                 case Persist():
-                    self._writer.write(effect)
+                    self._writer.write(effect, first=is_silent)
                 case Deliver(batches=batches):
                     self._listener.on_committed(batches)
                     self._snapshots.look()
