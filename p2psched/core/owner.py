@@ -23,12 +23,7 @@ from p2psched.model.commands import Complete, Completed, Grant, KeptGrant, Outco
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
-from p2psched.model.limits import (
-    ENTRY_BYTES_MAX,
-    GIB,
-    KEPT_RANGES_MAX,
-    MIB,
-)
+from p2psched.model.limits import ENTRY_BYTES_MAX, GIB, KEPT_RANGES_MAX, MIB
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BATCH_US: Final = 50_000  # expected work in one batch: cost is paid per batch, loss is at most one
@@ -375,6 +370,11 @@ class Owner:
         for command in self._in_flight.values():
             segments += command.segments
         return (blob.ref for segment in segments for blob in segment.blobs)
+
+    @property
+    def has_queue(self) -> bool:
+        """True if tasks wait that no batch was made of."""
+        return bool(self._queue)
 
     @property
     def running_count(self) -> int:
