@@ -23,12 +23,7 @@ from p2psched.model.commands import Complete, Completed, Grant, KeptGrant, Outco
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
-from p2psched.model.limits import (
-    ENTRY_BYTES_MAX,
-    GIB,
-    KEPT_RANGES_MAX,
-    MIB,
-)
+from p2psched.model.limits import ENTRY_BYTES_MAX, GIB, KEPT_RANGES_MAX, MIB
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BATCH_US: Final = 50_000  # expected work in one batch: cost is paid per batch, loss is at most one
@@ -41,6 +36,7 @@ GUESSED_US: Final = BATCH_US // 100
 FUNCTION_BATCH_MAX: Final = 1024
 # A program costs more than a call, so more time of them makes a message worth while.
 PROGRAM_BATCH_US: Final = 100_000
+PROGRAM_BATCH_US_MIN: Final = 20_000
 PROGRAM_BATCH_MAX: Final = 256
 OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond it nothing starts
 UNCOPIED_BYTES_MAX: Final = GIB  # large results that wait for their copies; likewise
@@ -272,9 +268,10 @@ class Owner:
         is_function = job.spec.kind == "function"
         most = FUNCTION_BATCH_MAX if is_function else PROGRAM_BATCH_MAX
         most_us = BATCH_US if is_function else PROGRAM_BATCH_US
+        least_us = BATCH_US_MIN if is_function else PROGRAM_BATCH_US_MIN
         fair = -(-queued_count // self._slots)
         # Leave some for the other slots, unless it is too little to be worth a message.
-        share = max(-(-fair // 2), min(fair, BATCH_US_MIN // task_us))
+        share = max(-(-fair // 2), min(fair, least_us // task_us))
         return max(1, min(most, share, (GUESSED_US if is_guess else most_us) // task_us))
 
     def _start(
@@ -373,6 +370,11 @@ class Owner:
         for command in self._in_flight.values():
             segments += command.segments
         return (blob.ref for segment in segments for blob in segment.blobs)
+
+    @property
+    def has_queue(self) -> bool:
+        """True if tasks wait that no batch was made of."""
+        return bool(self._queue)
 
     @property
     def running_count(self) -> int:

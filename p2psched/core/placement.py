@@ -53,10 +53,18 @@ def share_out(
     if len(tasks) == 1:
         return _share_of_one(tasks, fitting, estimate_us, cpus, owned_here)
     fair = -(-len(tasks) // slots)
-    quota = max(-(-fair // SHARES_PER_SLOT), min(fair, GRANT_US_MIN // estimate_us))
-    counts = dict.fromkeys((c.peer for c in fitting), 0)
+    least = GRANT_US_MIN // estimate_us
+    quota = max(-(-fair // SHARES_PER_SLOT), min(fair, least))
     rooms = {c.peer: _room(c, quota, owned_here.get(c.peer, 0), estimate_us, cpus) for c in fitting}
-    heap = [(*_busyness(c), c) for c in fitting if rooms[c.peer] > 0]
+    fitting = [c for c in fitting if rooms[c.peer] > 0]
+    free = sum(c.slots for c in fitting)
+    if free and quota < (worth := min(-(-len(tasks) // free), least)):
+        # The others are busy: too little is left to keep any of it for them.
+        quota = worth
+        for c in fitting:
+            rooms[c.peer] = _room(c, quota, owned_here.get(c.peer, 0), estimate_us, cpus)
+    counts = dict.fromkeys((c.peer for c in fitting), 0)
+    heap = [(*_busyness(c), c) for c in fitting]
     heapq.heapify(heap)
     left = len(tasks)
     while left and heap:

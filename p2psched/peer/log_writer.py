@@ -1,7 +1,8 @@
 """Group commit: what piled up while one sync ran is written and synced as the next group.
 
 A sync that is quick is done inline (a hand-over to a thread costs more than it); one that is slow
-goes to a thread, so that the loop stays free. Sends of the same turn leave before an inline sync.
+goes to a thread, so that the loop stays free. What a leader sends leaves before its inline sync;
+a follower, who has nothing to send before, syncs before it does anything else.
 After an error nothing is written any more: the peer must stop (fsync is never tried again).
 
 A write that finds no space is another case: it failed before any sync, and the store has taken it
@@ -29,9 +30,8 @@ from p2psched.store.persist import perform
 from p2psched.store.space import NoRoom
 
 INLINE_SYNC_MS_MAX: Final = 0.4  # slower syncs go to the thread
-# After a slow inline sync so many groups go to the thread; each time twice as many, unless the
-# inline ones went well for as long as the most. One slow sync in a hundred is no slow disk.
-THREAD_GROUPS_MIN: Final = 16
+# After an inline sync that took much longer, a group for each INLINE_SYNC_MS_MAX of it goes to the
+# thread: a busy machine costs a few, and a disk that hangs now and then rarely holds up the loop.
 THREAD_GROUPS_MAX: Final = 256
 _WEIGHT: Final = 0.1
 STALL_RETRY_S: Final = 0.2
@@ -88,19 +88,18 @@ class LogWriter:
         self.sync_ms = 0.0  # moving average, for people
         self.syncs = 0  # groups made durable so far, for people
         # What the thread measures holds its waits for the interpreter too; the least of some is
-        # the disk's own time.
-        self._thread_ms: deque[float] = deque(maxlen=16)
-        self._thread_groups = self._thread_ms.maxlen or 0  # left before inline is thought of
-        self._penalty = THREAD_GROUPS_MIN  # groups, for the next slow inline sync
-        self._quick_syncs = 0  # inline, since the last slow one
+        # the disk's own time. Slow inline ones count, too.
+        self._recent_ms: deque[float] = deque(maxlen=16)
+        self._thread_groups = self._recent_ms.maxlen or 0  # left before inline is thought of
 
-    def write(self, persist: Persist) -> None:
+    def write(self, persist: Persist, *, first: bool = False) -> None:
+        """`first`: before anything else that this turn leads to."""
         self._queue.append(persist)
         if self._stalled:
             self._stalled_bytes += _size(persist)
             if self._stalled_bytes > STALLED_BYTES_MAX and not self._failed:
                 self._fail(OSError(errno.ENOSPC, "too much waits for space"))
-        self._schedule()
+        self._schedule(first=first)
 
     def compact(self) -> None:
         """Remove what a durable snapshot stands for, in the thread, after what was written."""
@@ -124,9 +123,12 @@ class LogWriter:
         self._schedule()
         return done
 
-    def _schedule(self) -> None:
+    def _schedule(self, *, first: bool = False) -> None:
         if not self._scheduled and not self._failed:
             self._scheduled = True
+            if first:
+                self._loop.call_soon(self._flush)
+                return
             # Two turns later: first what was sent in this turn is written to its sockets.
             self._loop.call_soon(self._loop.call_soon, self._flush)
 
@@ -135,7 +137,7 @@ class LogWriter:
             return
         group, self._queue = self._queue, []
         works, self._works = self._works, []
-        is_quick = self._thread_groups <= 0 and min(self._thread_ms) <= INLINE_SYNC_MS_MAX
+        is_quick = self._thread_groups <= 0 and min(self._recent_ms) <= INLINE_SYNC_MS_MAX
         if is_quick and not works and not any(persist.install for persist in group):
             try:
                 written = self._write_and_sync(group)
@@ -152,20 +154,15 @@ class LogWriter:
 
     def _judge_inline(self, took_ms: float) -> None:
         if took_ms > 4 * INLINE_SYNC_MS_MAX:
-            self._thread_groups = self._penalty
-            self._penalty = min(2 * self._penalty, THREAD_GROUPS_MAX)
-            self._quick_syncs = 0
-            return
-        self._quick_syncs += 1
-        if self._quick_syncs >= THREAD_GROUPS_MAX:
-            self._penalty = THREAD_GROUPS_MIN
+            self._recent_ms.append(took_ms)
+            self._thread_groups = min(int(took_ms / INLINE_SYNC_MS_MAX), THREAD_GROUPS_MAX)
 
     def _on_thread_done(self, group: list[Persist], told: _Written | Exception) -> None:
         if isinstance(told, Exception):
             self._fail(told)
         else:
             self._thread_groups -= 1
-            self._thread_ms.append(told.took_ms)
+            self._recent_ms.append(told.took_ms)
             self._done(group, told)
 
     def _write_and_sync(

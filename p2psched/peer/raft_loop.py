@@ -62,6 +62,9 @@ LATE_PERIOD_MS: Final = 1_000
 # For a compaction that is asked for: until all of the log is applied. Without a quorum it is not.
 APPLIED_WAITS_MAX: Final = 100
 APPLIED_WAIT_S: Final = 0.05
+# In one turn a follower syncs and says so, in the next one that is written to its socket; what it
+# applies comes after both.
+_TURNS_OF_SYNC: Final = 2
 
 SendToPeer = Callable[[PeerId, PeerMessage], object]
 
@@ -276,9 +279,16 @@ class RaftLedger:
 
     # --- what goes out ----------------------------------------------------------------------------
 
-    def _schedule_round(self) -> None:
+    def _schedule_round(self, *, turns: int = 0) -> None:
+        """`turns` later than the next one."""
         if not self._round_scheduled and not self._stopped:
             self._round_scheduled = True
+            self._begin_round(turns)
+
+    def _begin_round(self, turns: int) -> None:
+        if turns:
+            self._loop.call_soon(self._begin_round, turns - 1)
+        else:
             self._loop.call_soon(self._on_round)
 
     def _on_round(self) -> None:
@@ -300,12 +310,15 @@ class RaftLedger:
             self._on_bug(error)
 
     def _perform(self, effects: list[EngineEffect]) -> None:
+        kinds = set(map(type, effects))
+        # A follower with new entries: its sync comes first, then its word for it must leave.
+        is_silent = Persist in kinds and not kinds & {Send, SendForward}
         for effect in effects:
             match effect:
                 case Send(to=to, message=message) | SendForward(to=to, forward=message):
                     self._send(to, message)
                 case Persist():
-                    self._writer.write(effect)
+                    self._writer.write(effect, first=is_silent)
                 case Deliver(batches=batches):
                     self._listener.on_committed(batches)
                     self._snapshots.look()
@@ -318,7 +331,7 @@ class RaftLedger:
                 case MembershipChanged() | Regained():
                     self._on_standing(effect)
         if self.engine.wants_round:
-            self._schedule_round()
+            self._schedule_round(turns=_TURNS_OF_SYNC if is_silent else 0)
 
     def _on_standing(self, effect: MembershipChanged | Regained) -> None:
         match effect:

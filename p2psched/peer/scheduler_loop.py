@@ -88,7 +88,7 @@ class SchedulerLoop:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
         self._next_tag = 1
-        self._round_scheduled = False
+        self._round: asyncio.Handle | None = None  # that is on its way
         self._watchers: dict[JobId, list[asyncio.Future[None]]] = {}
         self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._stopped = False
@@ -186,6 +186,8 @@ class SchedulerLoop:
         if self._capture is not None:
             self._capture.before(batches)
         self._step(Applied(self._clock.now_ms(), tuple(batches)))
+        if self.scheduler.owner.has_queue:
+            self._on_round()  # a worker may wait, and the next turn is all that others sent away
         self._wake_appliers()
 
     def on_restored(self, state: bytes | memoryview) -> None:
@@ -233,12 +235,13 @@ class SchedulerLoop:
             self.stop()
             self._on_bug(error)
             return
-        if not self._round_scheduled and not isinstance(event, Round):
-            self._round_scheduled = True
-            self._loop.call_soon(self._on_round)
+        if self._round is None and not isinstance(event, Round):
+            self._round = self._loop.call_soon(self._on_round)
 
     def _on_round(self) -> None:
-        self._round_scheduled = False
+        if self._round is not None:
+            self._round.cancel()
+            self._round = None
         self._step(Round(self._clock.now_ms()))
 
     def _perform(self, effects: list[SchedulerEffect]) -> None:

@@ -141,6 +141,17 @@ def test_a_command_line_is_known_by_all_its_words() -> None:
     assert expectations.of(JobId("b" * 32), ProgramWork(("sleep", "2"))) == (None, True)
 
 
+def test_programs_are_not_split_into_batches_that_are_hardly_worth_a_message() -> None:
+    peer = Peer()
+    work = ProgramWork(("true",))
+    peer.learn(msgspec.structs.replace(spec(TaskSet.of(0, 40)), work=work), 1_000)
+    peer.grant(msgspec.structs.replace(spec(TaskSet.of(0, 90)), work=work))
+    measured = peer.start()
+    peer.finish(measured, 1_000)
+    sizes = [len(batch.tasks) for batch in peer.start()]
+    assert sizes[:2] == [22, 20], "half of a slot's share, and then 20 ms"
+
+
 def test_what_was_measured_longest_ago_is_forgotten() -> None:
     expectations = Expectations()
     job = JobId("a" * 32)

@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2psched.core.placement import BACKLOG_US, Candidate, has_room, share_out
+from p2psched.core.placement import BACKLOG_US, GRANT_US_MIN, Candidate, has_room, share_out
 from p2psched.model.ids import PeerId
 from p2psched.model.taskset import EMPTY, TaskSet
 
@@ -89,6 +89,19 @@ def test_a_peer_that_owns_its_share_of_a_job_is_given_no_more_of_it() -> None:
         TaskSet.of(0, 8), view, estimate_us=1, cpus=1, owned_here={PeerId("peer-0"): 100}
     )
     assert [candidate.peer for candidate, _ in shares] == ["peer-1"]
+
+
+def test_what_is_not_worth_another_round_goes_to_whoever_is_free_now() -> None:
+    task_us = GRANT_US_MIN // 16
+    idle = Candidate(PeerId("a"), 1, 1, 0, 0)
+    other = Candidate(PeerId("b"), 1, 1, 0, 0)
+    busy = Candidate(PeerId("b"), 1, 1, 14, 14 * task_us)
+    tasks = TaskSet.of(0, 16)
+    owned = {busy.peer: 14}
+    shares = share_out(tasks, [idle, busy], estimate_us=task_us, cpus=1, owned_here=owned)
+    assert shares == [(idle, tasks)]
+    shares = share_out(tasks, [idle, other], estimate_us=task_us, cpus=1, owned_here={})
+    assert [len(share) for _, share in shares] == [8, 8]
 
 
 @given(views(), ESTIMATES, CPUS, st.lists(st.integers(0, 20), min_size=6, max_size=6))
