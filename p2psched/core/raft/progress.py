@@ -116,8 +116,6 @@ class Progress:
         "room",
         "round",
         "round_trip_ms",
-        "round_trip_ms",
-        "sending",
         "sending",
         "sync_ms",
         "told",
