@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
@@ -14,8 +14,10 @@ from p2psched.cli.options import OutputOption
 from p2psched.cli.output import Output, note, print_json, print_sheet, size, write_line
 from p2psched.model.errors import Damaged
 from p2psched.model.ids import short
-from p2psched.peer.verify import Verified, verify
 from p2psched.store.folder import default_data_folder
+
+if TYPE_CHECKING:
+    from p2psched.peer.verify import Verified
 
 VERIFY_EXAMPLES: Final = """\b
 Examples:
@@ -39,6 +41,8 @@ def verify_ledger(
 
     Exit code 6 if something is damaged: then it says which file, and where.
     """
+    from p2psched.peer.verify import verify  # noqa: PLC0415 (the help does without)
+
     if folder is None:
         name = socket.gethostname().partition(".")[0] or "peer"
         folder = default_data_folder(name, os.environ)
