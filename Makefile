@@ -15,8 +15,13 @@ READY := $(VENV)/.python-ready
 DEMO := $(VENV)/.demo-ready
 DEV := $(VENV)/.dev-ready
 PEERS := .peers/.ready
+# Idle workers take tests from the end of a busy one's list: neighbours, which share a cluster, stay.
+PYTEST := $(PY) -m pytest -q --dist worksteal
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 CODE := $(wildcard p2psched tests bench examples)
+
+# Hundreds of processes are started here, and would each compile all of the code again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -49,15 +54,15 @@ types: $(DEV) ## Check the types, strictly
 test: test-fast test-process ## Run the tests but for the long ones (about 7 minutes)
 
 test-fast: $(DEV)
-	$(PY) -m pytest -q -n $(JOBS) -m "not process and not long"
+	$(PYTEST) -n $(JOBS) -m "not process and not long"
 
 # Processes on loopback wait more than they compute: three at a time keep two cores busy.
 test-process: $(DEV)
-	$(PY) -m pytest -q -n $(PROCESS_JOBS) -m "process and not long"
+	$(PYTEST) -n $(PROCESS_JOBS) -m "process and not long"
 
 test-long: $(DEV) ## Run the tests that take minutes, and the properties on new examples
 	$(PY) -m pytest -q -m long
-	HYPOTHESIS_PROFILE=long $(PY) -m pytest -q -n $(JOBS) tests/model
+	HYPOTHESIS_PROFILE=long $(PYTEST) -n $(JOBS) tests/model
 
 sim: $(DEV) ## Simulate clusters under faults (SEEDS=1000)
 	$(VENV)/bin/p2psched sim run --seeds $(SEEDS) --jobs $(JOBS)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Final, TypeVar
 
 from p2psched.client.client import Client
+from p2psched.store.records import list_records
 
 T = TypeVar("T")
 
@@ -128,8 +129,9 @@ class LiveCluster:
     def close(self) -> None:
         for peer in self.peers.values():
             if peer.process.poll() is None:
-                peer.process.send_signal(signal.SIGCONT)
-                peer.process.terminate()
+                # The second asks not to wait: the last ones would, for a majority.
+                for number in (signal.SIGCONT, signal.SIGTERM, signal.SIGINT):
+                    peer.process.send_signal(number)
         for peer in self.peers.values():
             try:
                 peer.process.wait(STOP_S)
@@ -142,10 +144,10 @@ class LiveCluster:
 
     def _kill_recorded(self) -> None:
         """Peers that went to the background."""
-        for path in self.runtime_dir.glob("*.json"):
-            pid = json.loads(path.read_text())["record"]["pid"]
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for record in list_records(self.runtime_dir):
+            if record.alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(record.pid, signal.SIGKILL)
 
     def _spawn(self, name: str, listen: str, options: Sequence[str]) -> LivePeer:
         data = self.folder / name

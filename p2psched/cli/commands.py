@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
-from typing import Annotated, Final
+from collections.abc import Sequence
+from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from p2psched.cli import (
-    cluster,
-    export,
-    history,
-    jobs,
-    keep,
-    ledger,
-    logs,
-    results,
-    sim,
-    start,
-    stop,
-    submit,
-)
-from p2psched.cli.demo import demo
 from p2psched.cli.output import write_line
 from p2psched.model.version import VERSION
 
@@ -40,25 +27,93 @@ Environment:
 """
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH}
 
-app: Final = typer.Typer(
-    name="p2psched",
-    context_settings=_SETTINGS,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    invoke_without_command=True,
-    epilog=EXIT_CODES,
-)
-job_app: Final = typer.Typer(
-    context_settings=_SETTINGS, rich_markup_mode=None, invoke_without_command=True
-)
-sim_app: Final = typer.Typer(
-    context_settings=_SETTINGS, rich_markup_mode=None, invoke_without_command=True
-)
+
+class Command(NamedTuple):
+    """Where a command is: a module of this package, its function, and the end of its help."""
+
+    module: str
+    function: str
+    examples: str | None
+    interspersed: bool = True  # options may also follow arguments
 
 
-ledger_app: Final = typer.Typer(
-    context_settings=_SETTINGS, rich_markup_mode=None, invoke_without_command=True
-)
+COMMANDS: Final = {
+    "start": Command("start", "start", "EXAMPLES"),
+    # Its own options end where the command begins: `submit-job -- ls -l` and `ls -l` are the same.
+    "submit-job": Command("submit", "submit_job", "EXAMPLES", interspersed=False),
+    "jobs": Command("jobs", "jobs", "JOBS_EXAMPLES"),
+    "peers": Command("cluster", "peers", "PEERS_EXAMPLES"),
+    "status": Command("cluster", "status", "STATUS_EXAMPLES"),
+    "stop": Command("stop", "stop", "EXAMPLES"),
+    "demo": Command("demo", "demo", None),
+}
+GROUPS: Final = {
+    "job": {
+        "show": Command("jobs", "show", "SHOW_EXAMPLES"),
+        "wait": Command("jobs", "wait", "WAIT_EXAMPLES"),
+        "results": Command("results", "results", "RESULTS_EXAMPLES"),
+        "export": Command("export", "export", "EXPORT_EXAMPLES"),
+        "logs": Command("logs", "logs", "LOGS_EXAMPLES"),
+        "history": Command("history", "history", "HISTORY_EXAMPLES"),
+        "cancel": Command("jobs", "cancel", "CANCEL_EXAMPLES"),
+        "retry": Command("keep", "retry", "RETRY_EXAMPLES"),
+        "rm": Command("keep", "rm", "RM_EXAMPLES"),
+        "pin": Command("keep", "pin", "PIN_EXAMPLES"),
+        "unpin": Command("keep", "unpin", "UNPIN_EXAMPLES"),
+    },
+    "ledger": {
+        "verify": Command("ledger", "verify_ledger", "VERIFY_EXAMPLES"),
+        "compact": Command("ledger", "compact_ledger", "COMPACT_EXAMPLES"),
+    },
+    "sim": {
+        "run": Command("sim", "run", "RUN_EXAMPLES"),
+        "replay": Command("sim", "replay", "REPLAY_EXAMPLES"),
+        "shrink": Command("sim", "shrink", "SHRINK_EXAMPLES"),
+    },
+}
+
+
+def app_for(arguments: Sequence[str]) -> typer.Typer:
+    """A parser of these arguments. It knows the command that they name and loads nothing of the
+    others, which would take longer than most commands; it knows all if they name none."""
+    first, second = (*arguments[:2], "", "")[:2]
+    is_named = first in COMMANDS or first in GROUPS
+    app = typer.Typer(
+        name="p2psched",
+        callback=_root,
+        context_settings=_SETTINGS,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        invoke_without_command=True,
+        epilog=EXIT_CODES,
+    )
+    for name, command in COMMANDS.items():
+        if name == first or not is_named:
+            _add(app, name, command)
+    for name, commands in GROUPS.items():
+        if name == first or not is_named:
+            wanted = {second: commands[second]} if second in commands else commands
+            app.add_typer(_group(name, wanted), name=name)
+    return app
+
+
+def _group(name: str, commands: dict[str, Command]) -> typer.Typer:
+    group = typer.Typer(
+        callback=_ALONE[name],
+        context_settings=_SETTINGS,
+        rich_markup_mode=None,
+        invoke_without_command=True,
+    )
+    for inner, command in commands.items():
+        _add(group, inner, command)
+    return group
+
+
+def _add(app: typer.Typer, name: str, command: Command) -> None:
+    module = importlib.import_module(f"p2psched.cli.{command.module}")
+    settings = {} if command.interspersed else {"allow_interspersed_args": False}
+    epilog = command.examples and getattr(module, command.examples)
+    app.command(name, epilog=epilog, context_settings=settings)(getattr(module, command.function))
 
 
 def _version(wanted: bool) -> None:
@@ -67,8 +122,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def root(
+def _root(
     context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
@@ -82,59 +136,25 @@ def root(
     _help_if_alone(context)
 
 
-@job_app.callback()
-def job(context: typer.Context) -> None:
+def _job(context: typer.Context) -> None:
     """Look at one job, wait for it, cancel it, run it again, or remove it."""
     _help_if_alone(context)
 
 
-@ledger_app.callback()
-def ledger_group(context: typer.Context) -> None:
+def _ledger(context: typer.Context) -> None:
     """Look at the ledger of one peer as files, or make it smaller."""
     _help_if_alone(context)
 
 
-@sim_app.callback()
-def simulation(context: typer.Context) -> None:
+def _sim(context: typer.Context) -> None:
     """Simulate clusters under faults, and see a failure again."""
     _help_if_alone(context)
+
+
+_ALONE: Final = {"job": _job, "ledger": _ledger, "sim": _sim}
 
 
 def _help_if_alone(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         write_line(context.get_help())
         raise typer.Exit
-
-
-# The command's own options end where it begins, so `submit-job -- ls -l` and `ls -l` are the same.
-app.command("start", epilog=start.EXAMPLES)(start.start)
-app.command(
-    "submit-job", epilog=submit.EXAMPLES, context_settings={"allow_interspersed_args": False}
-)(submit.submit_job)
-app.command("jobs", epilog=jobs.JOBS_EXAMPLES)(jobs.jobs)
-app.add_typer(job_app, name="job")
-app.command("peers", epilog=cluster.PEERS_EXAMPLES)(cluster.peers)
-app.command("status", epilog=cluster.STATUS_EXAMPLES)(cluster.status)
-app.command("stop", epilog=stop.EXAMPLES)(stop.stop)
-app.add_typer(ledger_app, name="ledger")
-app.command("demo")(demo)
-app.add_typer(sim_app, name="sim")
-
-ledger_app.command("verify", epilog=ledger.VERIFY_EXAMPLES)(ledger.verify_ledger)
-ledger_app.command("compact", epilog=ledger.COMPACT_EXAMPLES)(ledger.compact_ledger)
-
-job_app.command("show", epilog=jobs.SHOW_EXAMPLES)(jobs.show)
-job_app.command("wait", epilog=jobs.WAIT_EXAMPLES)(jobs.wait)
-job_app.command("results", epilog=results.RESULTS_EXAMPLES)(results.results)
-job_app.command("export", epilog=export.EXPORT_EXAMPLES)(export.export)
-job_app.command("logs", epilog=logs.LOGS_EXAMPLES)(logs.logs)
-job_app.command("history", epilog=history.HISTORY_EXAMPLES)(history.history)
-job_app.command("cancel", epilog=jobs.CANCEL_EXAMPLES)(jobs.cancel)
-job_app.command("retry", epilog=keep.RETRY_EXAMPLES)(keep.retry)
-job_app.command("rm", epilog=keep.RM_EXAMPLES)(keep.rm)
-job_app.command("pin", epilog=keep.PIN_EXAMPLES)(keep.pin)
-job_app.command("unpin", epilog=keep.UNPIN_EXAMPLES)(keep.unpin)
-
-sim_app.command("run", epilog=sim.RUN_EXAMPLES)(sim.run)
-sim_app.command("replay", epilog=sim.REPLAY_EXAMPLES)(sim.replay)
-sim_app.command("shrink", epilog=sim.SHRINK_EXAMPLES)(sim.shrink)

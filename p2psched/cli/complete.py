@@ -3,13 +3,11 @@ whatever is wrong: a prompt is no place for errors."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from p2psched.client.client import Client
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.ids import short
 from p2psched.store.records import Record, default_runtime_dir, list_records
@@ -20,6 +18,8 @@ JOBS_MAX: Final = 50
 
 def complete_jobs(incomplete: str) -> Iterator[tuple[str, str]]:
     """Ids of the newest jobs, with their names."""
+    import asyncio  # noqa: PLC0415 (`start` does without)
+
     try:
         found = asyncio.run(_jobs())
     except (P2PSchedError, OSError, TimeoutError):
@@ -42,6 +42,10 @@ def complete_peers(incomplete: str) -> Iterator[tuple[str, str]]:
 
 
 async def _jobs() -> list[tuple[str, str]]:
+    import asyncio  # noqa: PLC0415
+
+    from p2psched.client.client import Client  # noqa: PLC0415
+
     async with asyncio.timeout(PATIENCE_S):
         client = Client(
             os.environ.get("P2PSCHED_PEER"),

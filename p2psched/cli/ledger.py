@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
@@ -19,18 +19,18 @@ from p2psched.client.session import Session, find_peers
 from p2psched.model.errors import Damaged, TimedOut, UsageError
 from p2psched.model.ids import short
 from p2psched.model.messages import CompactLedger, LedgerCompacted
-from p2psched.peer.verify import Verified, verify
 from p2psched.store.folder import default_data_folder
 from p2psched.store.records import list_records
 
-COMPACT_TIMEOUT_S: Final = 330.0  # a little longer than a peer takes
+if TYPE_CHECKING:
+    from p2psched.peer.verify import Verified
 
+COMPACT_TIMEOUT_S: Final = 330.0  # a little longer than a peer takes
 VERIFY_EXAMPLES: Final = """\b
 Examples:
   p2psched ledger verify /var/lib/p2psched/a
   p2psched ledger verify DIR -o json | jq '.verify.faults'
 """
-
 
 COMPACT_EXAMPLES: Final = """\b
 Examples:
@@ -54,6 +54,8 @@ def verify_ledger(
 
     Exit code 6 if something is damaged: then it says which file, and where.
     """
+    from p2psched.peer.verify import verify  # noqa: PLC0415 (the help does without)
+
     if folder is None:
         name = socket.gethostname().partition(".")[0] or "peer"
         folder = default_data_folder(name, os.environ)

@@ -7,12 +7,11 @@ unloaded. Number, command line, terminal and environment stay as they are (ADR 0
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import threading
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -23,10 +22,11 @@ from p2psched.model.errors import P2PSchedError
 from p2psched.model.ids import short
 from p2psched.model.limits import MIB
 from p2psched.observe import logs
-from p2psched.peer.node import Ready
-from p2psched.peer.process import run_peer
 from p2psched.store.folder import AddressBook
 from p2psched.store.records import list_records
+
+if TYPE_CHECKING:
+    from p2psched.peer.node import Ready
 
 NOTICE_S: Final = 3.0  # a start that takes longer says what it waits for
 ADDRESSES_SHOWN: Final = 3
@@ -73,6 +73,11 @@ def serve(text: str) -> None:
 
 
 def _serve(serving: Serving) -> None:
+    # Not above: the first life of the process needs none of it.
+    import asyncio  # noqa: PLC0415
+
+    from p2psched.peer.process import run_peer  # noqa: PLC0415
+
     config = serving.config
 
     def on_ready(ready: Ready) -> None:

@@ -138,6 +138,7 @@ class LocalCluster:
         for peer in running:
             peer.signal(signal.SIGCONT)  # a stopped process would not hear the next one
             peer.signal(signal.SIGTERM)
+            peer.signal(signal.SIGINT)  # not to wait: the last ones would, for a majority
         for peer in running:
             assert peer.process is not None
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -20,9 +20,10 @@ pytestmark = pytest.mark.process
 TASKS: Final = 300
 
 
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[LiveCluster]:
-    with LiveCluster(tmp_path) as cluster:
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
+    """Whoever kills them starts them again."""
+    with LiveCluster(tmp_path_factory.mktemp("three")) as cluster:
         for name in "abc":
             cluster.start(name)
         yield cluster
@@ -53,7 +54,9 @@ def rows(text: str) -> dict[int, dict[str, object]]:
 def test_an_export_is_the_same_through_every_peer_and_after_a_restart_of_all(
     three: LiveCluster, tmp_path: Path
 ) -> None:
-    wait_until(lambda: "learner" not in three.ok("peers"), "three voters")
+    wait_until(
+        lambda: all(view.role != "learner" for view in three.ask(Client.peers)), "three voters"
+    )
     job = a_job(three)
     before = three.ok("job", "export", job)
     found = rows(before)

@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 
 from p2psched.client.client import Client
+from p2psched.model.errors import Unavailable
 from tests.cluster import COMMAND_S, LiveCluster, wait_until
 
 pytestmark = pytest.mark.process
 
 
 def voters(cluster: LiveCluster) -> int:
-    done = cluster.run("peers", "-o", "json")
-    if done.returncode:
+    try:
+        views = cluster.ask(Client.peers)
+    except Unavailable:
         return 0
-    peers = json.loads(done.stdout)["peers"]
-    return sum(peer["role"] != "learner" and peer["state"] == "alive" for peer in peers)
+    return sum(view.role != "learner" and view.state == "alive" for view in views)
 
 
 def test_a_killed_peer_costs_no_command_and_comes_back_by_itself(empty: LiveCluster) -> None:
@@ -32,7 +33,11 @@ def test_a_killed_peer_costs_no_command_and_comes_back_by_itself(empty: LiveClus
     empty.kill("a")
     dead = empty.peers["a"].address
     assert empty.run("job", "wait", job, "--peer", dead).returncode == 0
-    wait_until(lambda: "dead" in empty.ok("peers"), "a to be declared dead")
+    wait_until(
+        lambda: any(view.state == "dead" for view in empty.ask(Client.peers)),
+        "a to be declared dead",
+    )
+    assert "dead" in empty.ok("peers")
     empty.restart("a")  # without --join
     assert "dead" not in empty.ok("peers")
 

@@ -23,6 +23,26 @@ def test_a_peer_loads_no_parser_no_client_and_no_other_command() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "strange"),
+    [
+        ("start", ("asyncio", "rich", "cloudpickle", "p2psched.client", "p2psched.peer")),
+        ("job show", ("rich", "p2psched.peer", "p2psched.demo", "p2psched.cli.submit")),
+        ("sim run", ("asyncio", "p2psched.core", "p2psched.client")),
+    ],
+)
+def test_a_command_loads_nothing_that_only_others_need(command: str, strange: tuple[str]) -> None:
+    script = (
+        "import sys; from p2psched.cli.app import run\n"
+        "code = run([*sys.argv[1].split(), '--help'])\n"
+        f"sys.exit(code or repr(sorted(set({strange!r}) & sys.modules.keys())))"
+    )
+    argv = [sys.executable, "-c", script, command]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert f"p2psched {command}" in done.stdout
+    assert done.stderr == "[]\n"
+
+
 @pytest.mark.process
 def test_a_started_peer_has_shed_its_command_line_and_keeps_its_name_in_the_list_of_processes(
     empty: LiveCluster,

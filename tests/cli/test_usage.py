@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from p2psched.cli.app import run, wants_json
-from p2psched.cli.commands import app
+from p2psched.cli.commands import app_for
 from p2psched.model.version import VERSION
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -209,7 +209,7 @@ def test_json_that_a_task_is_told_is_not_ours() -> None:
 
 
 def test_commands_and_tests_name_the_same_set() -> None:
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(app_for(()))
     found = set()
     for name, command in getattr(group, "commands").items():  # noqa: B009 (typer's own class)
         inner = getattr(command, "commands", None)

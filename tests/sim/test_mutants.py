@@ -23,6 +23,13 @@ ALL = (
     *(*POISON_MUTANTS, *HURT_MUTANTS, *HANG_MUTANTS),
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
+# Seeds that catch what many don't are tried first; the others follow if they no longer do.
+FIRST = {
+    "results are taken from whoever was granted the job": 12,
+    "who was cut off counts as dead for ever": 24,
+    "a proposal that is committed twice acts twice": 29,
+    "vote is sent before it is on disk": 32,
+}
 # These take 7 to 20 s each: only in `make test-long`.
 SLOW = frozenset(
     {
@@ -38,6 +45,8 @@ PLANTED = [
     pytest.param(mutant, id=mutant.name, marks=[pytest.mark.long] * (mutant.name in SLOW))
     for mutant in ALL
 ]
+
+WEATHERS = {mutant.options(): mutant for mutant in ALL}.values()  # many grow in the same
 
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/simulation.md").read_text()
@@ -58,26 +67,25 @@ def test_the_twenty_bugs_are_planted_but_for_those_of_what_does_not_exist() -> N
     assert {name for names in planted for name in names.split("; ")} <= known
 
 
-def seeds_until_caught(mutant: Mutant) -> tuple[int, str]:
-    """How many seeds it takes, and what the referees say."""
+def what_referees_say(mutant: Mutant) -> str:
+    """Of the first seed that catches it."""
     options = mutant.options()
     with mutant.plant():
-        for seed in range(SEEDS_MAX):
+        for seed in (FIRST.get(mutant.name, 0), *range(SEEDS_MAX)):
             try:
                 simulate(seed, options)
             except SimulationError as exc:
                 if mutant.broken in exc.why:  # else it shows in another way, too
-                    return seed + 1, exc.why
-    return SEEDS_MAX, "nothing"
+                    return exc.why
+    return "nothing"
 
 
 @pytest.mark.parametrize("mutant", PLANTED)
 def test_the_simulator_notices_a_planted_bug(mutant: Mutant) -> None:
-    _, said = seeds_until_caught(mutant)
-    assert mutant.broken in said
+    assert mutant.broken in what_referees_say(mutant)
 
 
-@pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", WEATHERS, ids=lambda mutant: mutant.name)
 def test_the_same_weather_breaks_nothing_without_the_bug(mutant: Mutant) -> None:
     options = mutant.options()
     for seed in range(3):
