@@ -119,7 +119,7 @@ class Follower:
             self._changed.clear()
             await self._changed.wait()
 
-    def on_restored(self, state: bytes) -> None:
+    def on_restored(self, state: bytes | memoryview) -> None:
         raise AssertionError(state)
 
     def capture_state(self) -> Iterator[bytes]:
