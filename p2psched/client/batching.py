@@ -118,6 +118,7 @@ class Batch:
     def __init__(self, job: JobId, packed: PackedFunction, options: Options) -> None:
         self.job = job
         self.stage = Stage.WAITING
+        self.width = 0  # tasks that have left
         self.was_accepted = False
         self.on_abandoned: Callable[[Batch], None] = lambda _batch: None
         self._packed = packed
@@ -160,6 +161,7 @@ class Batch:
                 calls.append(call)
                 waiters.append(waiter)
         self._calls, self._waiters, self._open = calls, waiters, len(waiters)
+        self.width = len(waiters)
         self.stage = Stage.LEFT if waiters else Stage.ENDED
         return bool(waiters)
 
@@ -194,14 +196,17 @@ class Batch:
         if waiter is not None:
             waiter.on_result(result)
 
-    def fail(self, error: Exception) -> None:
-        """Tell all who still wait, and hold nothing any more."""
+    def end(self, failure: Exception | None) -> None:
+        """Tell all who still wait, and hold nothing any more. None if nobody does."""
         self.stage = Stage.ENDED
         self._calls = []
         waiters, self._waiters, self._open = self._waiters, [], 0
+        if failure is None:
+            assert waiters.count(None) == len(waiters), "nobody knows how these tasks ended"
+            return
         for waiter in waiters:
             if waiter is not None:
-                waiter.on_failed(error)
+                waiter.on_failed(failure)
 
     def _take(self, index: int) -> Waiter | None:
         """Whoever waits for a task, once."""

@@ -2,7 +2,11 @@
 
 What is added in one turn of the event loop leaves together, at its end. While SUBMITS_IN_FLIGHT_MAX
 batches are on their way, more calls pile up here and leave together once one of these is accepted:
-no timer is needed for that. Each accepted batch has one child task that follows its job.
+no timer is needed for that.
+
+A batch that needs nothing but one call, and whose job ends soon, has no task here: the answer that
+says it was accepted brings its results. All others have one child task, which sends them, again if
+it must be, and follows their job.
 
 It refuses more than OPEN_TASKS_MAX tasks that have not ended. Once it is closed, and if the cluster
 is out of reach for longer than the session's patience, the waiters hear Unavailable; what was
@@ -13,31 +17,43 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Final, NamedTuple
 
 from p2psched.client.batching import Batch, Batcher, Function, Options, Stage, Waiter
 from p2psched.client.downloads import results_with_values
+from p2psched.client.functions import PackedJob
 from p2psched.client.job import POLL_MS, after
+from p2psched.client.results import results_of
 from p2psched.client.session import Asker
 from p2psched.client.spool import Upload
-from p2psched.model.errors import P2PSchedError, TaskFailed, Unavailable
+from p2psched.model.errors import P2PSchedError, Refused, ResultLost, TaskFailed, Unavailable
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.job import Cause, JobState
 from p2psched.model.limits import JOB_TASKS_MAX
 from p2psched.model.messages import (
+    AnswerBody,
     CancelJob,
     Done,
     FetchResults,
+    FirstResults,
     JobAccepted,
     ResultPage,
     Submit,
 )
 
 SUBMITS_IN_FLIGHT_MAX: Final = 8
+# Of these so many may wait for their first results before they count as accepted.
+FOLLOWED_IN_FLIGHT_MAX: Final = 4
 OPEN_TASKS_MAX: Final = JOB_TASKS_MAX  # of one client; a further submit is refused
 
 Send = Callable[[Submit, Sequence[Upload]], Awaitable[JobAccepted]]  # a job behind its blobs
+
+
+class _Trip(NamedTuple):
+    packed: PackedJob
+    began_s: float
 
 
 class Pipeline:
@@ -56,6 +72,7 @@ class Pipeline:
         self._scheduled = False
         self._in_flight = 0
         self._open_tasks = 0
+        self._ways: dict[Batch, _Trip | None] = {}  # what has left; None once it is accepted
         self._acceptance: dict[Batch, list[asyncio.Future[None]]] = {}
         self._cancels: dict[JobId, asyncio.Task[P2PSchedError | None]] = {}
         self._emptied: asyncio.Future[None] | None = None
@@ -104,6 +121,8 @@ class Pipeline:
             self._closed = error
             for batch in self._batcher.take_all():
                 self._end(batch, error)
+            for batch in list(self._ways):
+                self._arrive(batch, _closed(batch))
             self._note_sent()
 
     # --- inside -----------------------------------------------------------------------------------
@@ -121,44 +140,137 @@ class Pipeline:
             if batch is None:
                 break
             wanted = len(batch)
-            if batch.leave():
+            leaves = batch.leave()
+            self._open_tasks -= wanted - batch.width
+            if leaves:
                 self._in_flight += 1
                 batch.on_abandoned = self._on_abandoned
-                self._group.create_task(self._carry(batch, len(batch)))
+                self._leave(batch)
             else:
                 self._tell_accepted(batch)
-            self._open_tasks -= wanted - len(batch)
         self._note_sent()
 
-    async def _carry(self, batch: Batch, count: int) -> None:
-        """A batch's whole way, of `count` tasks. Whatever ends this, no waiter waits on."""
-        failure: Exception = Unavailable(
-            f"client closed before the task ended: job {batch.job} goes on if it was accepted, "
-            "look for it with `client.job(...)`"
-        )
+    def _leave(self, batch: Batch) -> None:
+        """Begin a batch's way; it is in `_ways` to its end, so that no waiter waits on."""
+        self._ways[batch] = None
         try:
-            try:
-                packed = batch.pack(self._submitter)
-                await self._send(Submit(batch.job, packed.spec), packed.uploads)
-                batch.accepted()
-            finally:
-                self._in_flight -= 1
-                if self._batcher:
-                    self._schedule()
-                self._note_sent()
-            self._tell_accepted(batch)
-            if batch.is_abandoned:
-                self._on_abandoned(batch)
-            await self._follow(batch)
+            trip = self._ways[batch] = _Trip(batch.pack(self._submitter), self.loop.time())
+            if not self._leave_quickly(batch, trip):
+                self._spawn(self._carry(batch, trip))
+        except P2PSchedError as error:
+            self._arrive(batch, error)
+        except BaseException:
+            self._arrive(batch, _closed(batch))
+            raise
+
+    def _leave_quickly(self, batch: Batch, trip: _Trip) -> bool:
+        """With one call and no task. False if this is no time for it."""
+        if not all(self.session.has_sent(upload.ref) for upload in trip.packed.uploads):
+            return False
+        follow = self._in_flight <= FOLLOWED_IN_FLIGHT_MAX and batch not in self._acceptance
+        submit = Submit(batch.job, trip.packed.spec, follow)
+        return self.session.call_nowait(submit, partial(self._on_answer, batch))
+
+    def _on_answer(self, batch: Batch, answer: AnswerBody | P2PSchedError) -> None:
+        trip = self._ways.get(batch)
+        if trip is None:  # this client was closed meanwhile
+            return
+        match answer:
+            case FirstResults():
+                self._on_accepted(batch)
+                self._on_results(batch, answer)
+            case JobAccepted():
+                self._on_accepted(batch)
+                self._spawn(self._carry_home(batch))
+            case Unavailable() | ResultLost():  # the latter: a blob must be sent again
+                self._spawn(self._carry(batch, trip))
+            case P2PSchedError():
+                self._arrive(batch, answer)
+            case _:
+                kind = type(answer).__name__
+                self._arrive(batch, Refused(f"a peer of another version answered {kind}"))
+
+    def _on_results(self, batch: Batch, first: FirstResults) -> None:
+        """The first results of a job, and mostly all of them."""
+        if any(segment.blobs for segment in first.segments):  # to be downloaded
+            self._spawn(self._carry_home(batch))
+            return
+        try:
+            for segment in first.segments:
+                for result in results_of(batch.job, segment):
+                    batch.on_result(result)
+        except ValueError as error:  # a damaged result
+            self._arrive(batch, error)
+            return
+        if len(batch) and not first.ended:
+            self._spawn(self._carry_home(batch, first.next_position))
+        else:
+            self._arrive(batch, _cancelled(batch) if len(batch) else None)
+
+    def _spawn(self, way: Coroutine[object, object, None]) -> None:
+        try:
+            self._group.create_task(way)
+        except RuntimeError:  # the group ends after a fault of ours, and `close` comes with it
+            way.close()
+
+    async def _carry(self, batch: Batch, trip: _Trip) -> None:
+        """The whole way of a batch for which one call is not enough."""
+        failure: Exception | None = None
+        accepted = False
+        try:
+            submit = Submit(batch.job, trip.packed.spec)
+            if trip.packed.uploads:
+                await self._send(submit, trip.packed.uploads)
+            else:
+                spent_s = self.loop.time() - trip.began_s
+                await self.session.call(submit, JobAccepted, spent_s=spent_s)
+            accepted = True
+        except P2PSchedError as error:
+            failure = error
+        finally:
+            if not accepted:
+                self._arrive(batch, failure or _closed(batch))
+        if accepted and batch in self._ways:
+            self._on_accepted(batch)
+            await self._carry_home(batch)
+
+    async def _carry_home(self, batch: Batch, position: int = 0) -> None:
+        """The rest of an accepted batch's way: its results from `position` on."""
+        failure: Exception | None = None
+        try:
+            await self._follow(batch, position)
         except (P2PSchedError, ValueError) as error:  # ValueError: a damaged result
             failure = error
         finally:
-            self._open_tasks -= count
-            self._end(batch, failure)
+            self._arrive(batch, failure or (_closed(batch) if len(batch) else None))
 
-    async def _follow(self, batch: Batch) -> None:
+    def _on_accepted(self, batch: Batch) -> None:
+        self._ways[batch] = None  # what was packed is in the ledger
+        self._landed()
+        batch.accepted()
+        self._tell_accepted(batch)
+        if batch.is_abandoned:
+            self._on_abandoned(batch)
+
+    def _landed(self) -> None:
+        """A batch is in flight no more: the next one may be."""
+        self._in_flight -= 1
+        if self._batcher:
+            self._schedule()
+        self._note_sent()
+
+    def _arrive(self, batch: Batch, failure: Exception | None) -> None:
+        """The end of a batch's way. None: each of its tasks has its result, or was given up."""
+        if batch not in self._ways:  # it has ended before, with the client
+            return
+        del self._ways[batch]
+        if batch.stage is Stage.LEFT:
+            self._landed()
+        self._open_tasks -= batch.width
+        self._end(batch, failure)
+
+    async def _follow(self, batch: Batch, position: int) -> None:
         """Until nobody waits for a task of it. Raises TaskFailed if the job was cancelled."""
-        position = 0
         while len(batch):
             page = await self.session.call(FetchResults(batch.job, position, POLL_MS), ResultPage)
             position = after(page, position)
@@ -167,14 +279,10 @@ class Pipeline:
             if page.view.state is not JobState.RUNNING and position >= page.view.segments:
                 break
         if len(batch):
-            raise TaskFailed(
-                f"job {batch.job} was cancelled before the task ended",
-                task=batch.job,
-                cause=Cause.CANCELLED,
-            )
+            raise _cancelled(batch)
 
-    def _end(self, batch: Batch, error: Exception) -> None:
-        batch.fail(error)  # those that have a result don't hear it
+    def _end(self, batch: Batch, failure: Exception | None) -> None:
+        batch.end(failure)
         self._tell_accepted(batch)
 
     def _tell_accepted(self, batch: Batch) -> None:
@@ -208,3 +316,18 @@ class Pipeline:
             return None
         finally:
             del self._cancels[job]
+
+
+def _closed(batch: Batch) -> Unavailable:
+    return Unavailable(
+        f"client closed before the task ended: job {batch.job} goes on if it was accepted, "
+        "look for it with `client.job(...)`"
+    )
+
+
+def _cancelled(batch: Batch) -> TaskFailed:
+    return TaskFailed(
+        f"job {batch.job} was cancelled before the task ended",
+        task=batch.job,
+        cause=Cause.CANCELLED,
+    )

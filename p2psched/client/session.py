@@ -21,12 +21,12 @@ import msgspec
 
 from p2psched.model.blob import BlobRef, wait_s
 from p2psched.model.blob_messages import BeginUpload, EndUpload, StatBlob
-from p2psched.model.errors import Refused, Unavailable, UsageError
+from p2psched.model.errors import P2PSchedError, Refused, Unavailable, UsageError
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
 from p2psched.model.messages import AnswerBody, CallBody, FetchResults, ListPeers, PeerList
 from p2psched.net.address import parse
 from p2psched.net.auth import Identity
-from p2psched.net.calls import CallClient
+from p2psched.net.calls import CallClient, Heard
 from p2psched.net.dial import connect
 from p2psched.net.link import Handlers, State
 from p2psched.net.patience import Limit, Patience
@@ -45,10 +45,11 @@ RETRY_S: Final = 0.2
 POLLS_MAX: Final = 160
 # Calls with a chunk of a blob, of the asks below: more would only wait in the same connection.
 CHUNK_CALLS_MAX: Final = 16
+QUICK_CALLS_MAX: Final = 16  # open calls that have no task
 SENT_S: Final = 240.0  # less than a peer keeps an upload pinned
 SENT_KNOWN_MAX: Final = 4096
 ASKS_MAX: Final = 64
-assert POLLS_MAX + ASKS_MAX < CALLS_IN_FLIGHT_MAX
+assert POLLS_MAX + ASKS_MAX + QUICK_CALLS_MAX < CALLS_IN_FLIGHT_MAX
 POLLS_LONG_MAX: Final = 96  # calls that may wait for results as long as they wish
 POLL_SHORT_MS: Final = 250  # the wait of those beyond
 
@@ -56,7 +57,11 @@ POLL_SHORT_MS: Final = 250  # the wait of those beyond
 class Asker(Protocol):
     """What the rest of the client needs of a session."""
 
-    async def call(self, body: CallBody, expect: type[T]) -> T: ...
+    async def call(self, body: CallBody, expect: type[T], *, spent_s: float = 0.0) -> T: ...
+
+    def call_nowait(self, body: CallBody, heard: Heard) -> bool: ...
+
+    def has_sent(self, ref: BlobRef) -> bool: ...
 
 
 class Sent:
@@ -96,7 +101,7 @@ class Session:
         self._polls = asyncio.Semaphore(POLLS_MAX)
         self._asks = asyncio.Semaphore(ASKS_MAX)
         self._answers = Patience(ANSWER_TIMEOUT_S)
-        self._polls_open = 0
+        self._polls_open = self._quick_open = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self.sent: Final = Sent()
         self.chunk_calls: Final = asyncio.Semaphore(CHUNK_CALLS_MAX)
@@ -130,9 +135,10 @@ class Session:
             if view.state != "dead" and view.info.address not in self._addresses:
                 self._addresses.append(view.info.address)
 
-    async def call(self, body: CallBody, expect: type[T]) -> T:
+    async def call(self, body: CallBody, expect: type[T], *, spent_s: float = 0.0) -> T:
         """The answer of any peer. Raises Unavailable once the patience is over, at once what the
-        cluster answered if it is another error; UsageError in another event loop than before."""
+        cluster answered if it is another error; UsageError in another event loop than before.
+        `spent_s` of the patience are over already."""
         loop = self._own_loop()
         if isinstance(body, FetchResults) and body.wait_ms:
             async with self._polls:
@@ -142,11 +148,41 @@ class Session:
                         body = msgspec.structs.replace(
                             body, wait_ms=min(body.wait_ms, POLL_SHORT_MS)
                         )
-                    return await self._call(loop, body, expect)
+                    return await self._call(loop, body, expect, spent_s)
                 finally:
                     self._polls_open -= 1
         async with self._asks:
-            return await self._call(loop, body, expect)
+            return await self._call(loop, body, expect, spent_s)
+
+    def call_nowait(self, body: CallBody, heard: Heard) -> bool:
+        """Ask the peer that we are connected to, once and without a task: `heard` gets the answer
+        or the error, which for Unavailable means to ask again with `call`. False if that can't be
+        done just now. Raises UsageError if the call fits no frame."""
+        self._own_loop()
+        calls = self._calls
+        if (
+            calls is None
+            or not calls.connection.has_room
+            or self._quick_open >= QUICK_CALLS_MAX
+            or self.patience_s < ANSWER_TIMEOUT_S
+        ):
+            return False
+        quick = _QuickCall(self, calls, heard)
+        quick.number = calls.call_nowait(body, quick.on_answer)
+        self._quick_open += 1
+        self._answers.begin(quick)
+        return True
+
+    def has_sent(self, ref: BlobRef) -> bool:
+        """True if a job may name this blob without an upload before it."""
+        return self.sent.knows(ref)
+
+    def end_quick(self, quick: _QuickCall, *, failed: bool) -> None:
+        self._answers.end(quick)
+        self._quick_open -= 1
+        if failed and self._calls is quick.calls:
+            self._turn_away()
+            quick.calls.connection.close()
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         """Raises UsageError if another one runs."""
@@ -159,8 +195,10 @@ class Session:
             )
         return loop
 
-    async def _call(self, loop: asyncio.AbstractEventLoop, body: CallBody, expect: type[T]) -> T:
-        deadline = loop.time() + self.patience_s
+    async def _call(
+        self, loop: asyncio.AbstractEventLoop, body: CallBody, expect: type[T], spent_s: float
+    ) -> T:
+        deadline = loop.time() + self.patience_s - spent_s
         while True:
             try:
                 answer = await self._ask(loop, body, deadline)
@@ -185,11 +223,9 @@ class Session:
             async with self._limit(loop, body, deadline):
                 return await calls.call(body)
         except TimeoutError as error:
-            silent = self.address
+            silence = _silence(self.address)
             await self._turn(calls)
-            raise Unavailable(
-                f"{silent} gives no answer: there is no quorum, or it is frozen"
-            ) from error
+            raise silence from error
         except Unavailable:
             await self._turn(calls)
             raise
@@ -208,9 +244,12 @@ class Session:
         majority. Many calls fail with it at once, and the first of them turns for all."""
         if self._calls is not failed:
             return
+        self._turn_away()
+        await failed.close()  # other calls on it turn too
+
+    def _turn_away(self) -> None:
         self._calls = None
         self._addresses.append(self._addresses.pop(0))
-        await failed.close()  # other calls on it turn too
 
     async def connection(self) -> CallClient:
         """An open connection, to the first address that lets us in."""
@@ -243,6 +282,31 @@ class Session:
         except TimeoutError as error:
             raise Unavailable(f"{address} does not answer") from error
         return CallClient(connection)
+
+
+class _QuickCall:
+    """A call without a task. Made by `Session.call_nowait`."""
+
+    __slots__ = ("_address", "_heard", "_session", "calls", "number")
+
+    def __init__(self, session: Session, calls: CallClient, heard: Heard) -> None:
+        self._session = session
+        self._address = session.address
+        self._heard = heard
+        self.calls: Final = calls
+        self.number = 0
+
+    def on_answer(self, answer: AnswerBody | P2PSchedError) -> None:
+        self._session.end_quick(self, failed=isinstance(answer, Unavailable))
+        self._heard(answer)
+
+    def expire(self) -> None:
+        self.calls.forget(self.number)
+        self.on_answer(_silence(self._address))
+
+
+def _silence(address: str) -> Unavailable:
+    return Unavailable(f"{address} gives no answer: there is no quorum, or it is frozen")
 
 
 def _more_s(body: CallBody) -> float:

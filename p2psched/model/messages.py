@@ -73,6 +73,7 @@ class Forward(msgspec.Struct, frozen=True, array_like=True, tag=10):
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
     job: JobId
     spec: JobSpec
+    follow: bool = False  # answered with the first results, if they come soon
 
 
 class CancelJob(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -252,6 +253,15 @@ class ResultPage(msgspec.Struct, frozen=True, array_like=True, tag=5):
     positions: tuple[int, ...] = ()  # of each segment; what was run again since leaves gaps
 
 
+class FirstResults(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """The answer to a `Submit` that follows its job: accepted, and so much has ended. Segments from
+    the start; not `ended`: `FetchResults` goes on at `next_position`."""
+
+    segments: tuple[Segment, ...]
+    next_position: int
+    ended: bool
+
+
 class ItemAnswer(msgspec.Struct, frozen=True, array_like=True, tag=6):
     state: str  # waiting, owned, succeeded, failed, cancelled
     cause: str  # of the last attempt, if one ended
@@ -361,6 +371,7 @@ AnswerBody = (
     | JobView
     | JobList
     | ResultPage
+    | FirstResults
     | ItemAnswer
     | OutputPiece
     | History

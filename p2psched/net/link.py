@@ -154,6 +154,11 @@ class Connection(asyncio.BufferedProtocol):
     def dropped_count(self) -> int:
         return self._outbox.dropped_count
 
+    @property
+    def has_room(self) -> bool:
+        """True if `send` would not wait."""
+        return self._state is State.OPEN and not self._outbox.is_full
+
     def send_nowait(self, message: Message) -> bool:
         """Send, or drop and return False if the link is not open or its backlog is full.
 

@@ -49,6 +49,11 @@ class Outbox:
         held = self._transport.get_write_buffer_size() if self._transport is not None else 0
         return self._frames_bytes + held
 
+    @property
+    def is_full(self) -> bool:
+        """True while `wait_room` waits."""
+        return self._paused
+
     def put(self, frame: Frame) -> None:
         """Send, whatever waits already. For those who asked for room before."""
         self._frames.append(frame)

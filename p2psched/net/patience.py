@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
+
+
+class Waits(Protocol):
+    """What a limit is for."""
+
+    def expire(self) -> None:
+        """Its time is over."""
+        ...
 
 
 class Patience:
@@ -22,7 +30,7 @@ class Patience:
 
     def __init__(self, seconds: float) -> None:
         self.seconds: Final = seconds
-        self._waits: dict[Limit, float] = {}  # -> when it is over; oldest first
+        self._waits: dict[Waits, float] = {}  # -> when it is over; oldest first
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # of the first wait
 
@@ -35,19 +43,18 @@ class Patience:
             self._timer.cancel()
             self._timer = None
 
-    def begin(self, wait: Limit) -> asyncio.Task[object]:
-        """From now on; returns the task that waits."""
+    def begin(self, wait: Waits) -> asyncio.AbstractEventLoop:
+        """From now on, until `end` or until it expires: for who waits without a task, too."""
         loop = self._loop
         if loop is None:  # asked for once: each time costs a system call (getpid)
             loop = self._loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        assert task is not None, "only a task of this loop can be cancelled"
         self._waits[wait] = due = loop.time() + self.seconds
         if self._timer is None:
             self._timer = loop.call_at(due, self._on_due, loop)
-        return task
+        return loop
 
-    def end(self, wait: Limit) -> None:
+    def end(self, wait: Waits) -> None:
+        """In time. Nothing to do for one that has expired."""
         self._waits.pop(wait, None)
 
     def _on_due(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -74,7 +81,8 @@ class Limit:
         self._expired = False
 
     async def __aenter__(self) -> None:
-        self._task = self._patience.begin(self)
+        self._task = asyncio.current_task(self._patience.begin(self))
+        assert self._task is not None, "only a task of this loop can be cancelled"
         self._cancelling = self._task.cancelling()
 
     async def __aexit__(

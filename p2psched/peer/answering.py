@@ -1,17 +1,30 @@
-"""Calls on connections: one task each, bounded, cancelled when their connection goes."""
+"""Calls on connections: bounded, each answered once, cancelled when their connection goes.
+
+Most have a task each. A submit that can be proposed at once has none: see `submissions`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 from p2psched.model.blob_messages import ReadBlob
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
-from p2psched.model.messages import Answer, AnswerBody, Call, CallBody, Failure
+from p2psched.model.messages import (
+    Answer,
+    AnswerBody,
+    Call,
+    CallBody,
+    Failure,
+    FirstResults,
+    JobAccepted,
+    Submit,
+)
 from p2psched.net.link import Connection
+from p2psched.peer.submissions import Submissions, SubmitAnswer
 
 log = logging.getLogger(__name__)
 
@@ -22,31 +35,67 @@ CHUNKS_OUT_MAX: Final = 16
 _BUSY: Final = f"busy: {CALLS_IN_FLIGHT_MAX} calls are open on this connection"
 
 
+class _Open(Protocol):
+    """A call that has no answer yet."""
+
+    def cancel(self) -> object: ...
+
+
 class Answering:
     """`answer` raises P2PSchedError for what the caller shall hear."""
 
     def __init__(
-        self, group: asyncio.TaskGroup, answer: Callable[[CallBody], Awaitable[AnswerBody]]
+        self,
+        group: asyncio.TaskGroup,
+        answer: Callable[[CallBody], Awaitable[AnswerBody]],
+        submissions: Submissions | None = None,
     ) -> None:
         self._group = group
         self._answer = answer
-        self._tasks: dict[Connection, set[asyncio.Task[None]]] = {}
+        self._submissions = submissions
+        self._open: dict[Connection, set[_Open]] = {}
         self._chunks_out: dict[Connection, asyncio.Semaphore] = {}
 
     def on_call(self, connection: Connection, call: Call) -> None:
-        tasks = self._tasks.setdefault(connection, set())
-        if len(tasks) >= CALLS_IN_FLIGHT_MAX:
+        open_calls = self._open.setdefault(connection, set())
+        if len(open_calls) >= CALLS_IN_FLIGHT_MAX:
             connection.send_nowait(Failure(call.id, Unavailable.code, _BUSY, 100))
             return
-        serve = self._serve_chunk if isinstance(call.body, ReadBlob) else self._serve
+        body, submissions = call.body, self._submissions
+        if submissions is not None and isinstance(body, Submit) and submissions.takes(body):
+            self._submit(submissions, open_calls, connection, call.id, body)
+            return
+        serve = self._serve_chunk if isinstance(body, ReadBlob) else self._serve
         task = self._group.create_task(serve(connection, call))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        open_calls.add(task)
+        task.add_done_callback(open_calls.discard)
 
     def on_closed(self, connection: Connection) -> None:
         self._chunks_out.pop(connection, None)
-        for task in self._tasks.pop(connection, ()):
-            task.cancel()
+        for open_call in self._open.pop(connection, ()):
+            open_call.cancel()
+
+    def _submit(
+        self,
+        submissions: Submissions,
+        open_calls: set[_Open],
+        connection: Connection,
+        number: int,
+        body: Submit,
+    ) -> None:
+        def reply(answer: SubmitAnswer | P2PSchedError) -> None:
+            open_calls.discard(submission)
+            if isinstance(answer, P2PSchedError):
+                connection.send_nowait(_failure(number, answer))
+                return
+            if isinstance(answer, FirstResults) and not connection.has_room:
+                # What waits for a slow reader is bounded: it fetches them once it has read.
+                answer = JobAccepted(body.job, duplicate=False)
+            connection.send_nowait(Answer(number, answer))
+
+        submission = submissions.make(body, reply)
+        open_calls.add(submission)
+        submission.begin()
 
     async def _serve_chunk(self, connection: Connection, call: Call) -> None:
         places = self._chunks_out.setdefault(connection, asyncio.Semaphore(CHUNKS_OUT_MAX))
@@ -58,8 +107,7 @@ class Answering:
         try:
             reply = Answer(call.id, await self._answer(call.body))
         except P2PSchedError as error:
-            retry_ms = int(error.retry_after_s * 1000) if isinstance(error, Unavailable) else 0
-            reply = Failure(call.id, error.code, str(error), retry_ms)
+            reply = _failure(call.id, error)
         except Exception:
             # A bug of ours must not end the peer, and the caller must not wait for ever.
             log.exception("call-failed", extra={"call": type(call.body).__name__})
@@ -70,3 +118,8 @@ class Answering:
             pass  # the caller is gone
         except UsageError as error:
             connection.send_nowait(Failure(call.id, error.code, str(error)))
+
+
+def _failure(number: int, error: P2PSchedError) -> Failure:
+    retry_ms = int(error.retry_after_s * 1000) if isinstance(error, Unavailable) else 0
+    return Failure(number, error.code, str(error), retry_ms)

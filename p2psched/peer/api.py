@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -23,11 +24,9 @@ from p2psched.model.commands import (
     Pin,
     Rejected,
     Retry,
-    SubmitJob,
-    Submitted,
 )
-from p2psched.model.errors import NotFound, Unavailable, UsageError, from_wire
-from p2psched.model.ids import JobId, PeerId, is_id, short
+from p2psched.model.errors import NotFound, P2PSchedError, Unavailable, UsageError, from_wire
+from p2psched.model.ids import JobId, PeerId, short
 from p2psched.model.job import JobSpec, blobs_of
 from p2psched.model.limits import JOB_RANGES_MAX, KIB
 from p2psched.model.messages import (
@@ -46,7 +45,6 @@ from p2psched.model.messages import (
     GetStatus,
     History,
     ItemAnswer,
-    JobAccepted,
     JobList,
     JobView,
     Join,
@@ -70,6 +68,7 @@ from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
+from p2psched.peer.submissions import Submissions, SubmitAnswer
 from p2psched.peer.views import find_job, job_view, task_state
 from p2psched.ports.results import Page
 
@@ -91,6 +90,7 @@ class Api:
         scheduling: SchedulerLoop,
         ledger: RaftLedger,
         results: ResultWriter,
+        submissions: Submissions,
         others: Others,
         source: Source,
         tail: Tail,
@@ -103,6 +103,7 @@ class Api:
         self._machine = scheduling.scheduler.machine
         self._ledger = ledger
         self._results = results
+        self.submissions: Final = submissions
         self._others = others
         self._source = source
         self._tail = tail
@@ -140,10 +141,8 @@ class Api:
         if isinstance(body, CompactLedger):
             return await self._compact()
         match body:
-            case Submit(job=job, spec=spec):
-                if not is_id(job):
-                    raise UsageError("a job's id has 32 hex digits")
-                return await self._submit(SubmitJob(job, spec))
+            case Submit():
+                return await self._submit(body)
             case CancelJob(job=job):
                 _check(await self._propose(Cancel(job)))
                 return Done()
@@ -234,20 +233,24 @@ class Api:
 
     # --- jobs -------------------------------------------------------------------------------------
 
-    async def _propose(self, command: SubmitJob | Cancel | Forget | Pin | Retry) -> Outcome:
+    async def _propose(self, command: Cancel | Forget | Pin | Retry) -> Outcome:
         try:
             async with self._patience.limit():
                 return await self._scheduling.propose(command)
         except TimeoutError as exc:
             raise Unavailable(NO_QUORUM) from exc
 
-    async def _submit(self, command: SubmitJob) -> JobAccepted:
-        refs = blobs_of(command.spec.work)
+    async def _submit(self, body: Submit) -> AnswerBody:
+        refs = blobs_of(body.spec.work)
         if refs:
             await self._data.secure(refs)
-        outcome = _check(await self._propose(command))
-        assert isinstance(outcome, Submitted)
-        return JobAccepted(outcome.job, outcome.duplicate)
+        answer: asyncio.Future[SubmitAnswer] = asyncio.get_running_loop().create_future()
+        submission = self.submissions.make(body, partial(_settle, answer))
+        submission.begin()
+        try:
+            return await answer
+        finally:
+            submission.cancel()
 
     async def _linearize(self) -> None:
         try:
@@ -358,6 +361,15 @@ class Api:
             lambda results: results.history(body.job, min(body.after, _INTEGER_MAX), limit)
         )
         return History(tuple(events), more=len(events) >= limit, spec=spec)
+
+
+def _settle(future: asyncio.Future[SubmitAnswer], answer: SubmitAnswer | P2PSchedError) -> None:
+    if future.done():  # cancelled
+        return
+    if isinstance(answer, P2PSchedError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
 
 
 def _check(outcome: Outcome) -> Outcome:

@@ -168,7 +168,7 @@ class BlobApi:
             self._secured.clear()
         self._secured[ref.digest] = (now + SECURED_S, voters)
 
-    def _is_secure(self, ref: BlobRef) -> bool:
+    def is_secure(self, ref: BlobRef) -> bool:
         """True if a majority of the voters of now had it a little while ago: they keep it pinned
         for longer than that."""
         until, voters = self._secured.get(ref.digest, (0.0, ()))
@@ -190,7 +190,7 @@ class BlobApi:
     async def secure(self, refs: Sequence[BlobRef]) -> None:
         """What a job refers to is here, and durable on a majority of the voters' disks. Raises
         ResultLost for what nobody has: upload it first; Unavailable without a majority."""
-        refs = [ref for ref in refs if not self._is_secure(ref)]
+        refs = [ref for ref in refs if not self.is_secure(ref)]
         if not refs:
             return
         for ref in refs:

@@ -85,6 +85,10 @@ class LargeData:
         """Before a job is accepted: what it refers to is durable on a majority of the voters."""
         await self._api.secure(refs)
 
+    def are_secure(self, refs: Sequence[BlobRef]) -> bool:
+        """True if `secure` would do nothing."""
+        return all(map(self._api.is_secure, refs))
+
     def close(self) -> None:
         """Blocks until running work has ended."""
         self.blobs.close()

@@ -48,6 +48,7 @@ from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.space import open_folder
 from p2psched.peer.status import status_of
+from p2psched.peer.submissions import Submissions
 from p2psched.run.pool import WorkerPool
 from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder
@@ -230,6 +231,12 @@ class Node:
             scheduling=self._scheduling,
             ledger=self._ledger,
             results=self._results,
+            submissions=Submissions(
+                self._scheduling,
+                self._results,
+                refusal=self._space.refusal,
+                are_secure=self._data.are_secure,
+            ),
             others=self._links,
             data=self._data,
             source=self._source,
@@ -256,7 +263,9 @@ class Node:
             addresses=self._addresses,
             note_address=self._note_address,
         )
-        self._answering = Answering(group, self._space.gate(self._api.answer))
+        self._answering = Answering(
+            group, self._space.gate(self._api.answer), self._api.submissions
+        )
         for connection in self._server.connections:
             self._on_opened(connection)  # those that came while we started
         group.create_task(self._pool.keep(self._data.blobs))

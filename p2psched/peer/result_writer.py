@@ -294,6 +294,14 @@ class ResultWriter:
         if error is not None:
             self._on_failed(error)
 
+    def is_whole(self, job: JobId) -> bool:
+        """False if something may be missing of a job here, or that is not known yet."""
+        return self._jump is None and job not in self._gaps
+
+    def newest(self, job: JobId, position: int, bytes_max: int) -> Page:
+        """As `segments`, of what is in memory."""
+        return self._recent.segments(job, position, bytes_max)
+
     async def segments(self, job: JobId, position: int, bytes_max: int) -> Page:
         """Final results of a job in commit order from `position` on; see port `Results`."""
         recent = self._recent.segments(job, position, bytes_max)

@@ -62,6 +62,9 @@ _CHANGES: Final = (
 )  # what those who wait for a job want to hear
 
 
+Heard = Callable[[Outcome | Unavailable], None]  # must not raise, nor propose
+
+
 class SchedulerLoop:
     """Implements `LedgerListener`. `attach` the ledger before anything else."""
 
@@ -86,10 +89,10 @@ class SchedulerLoop:
         self._ledger: Ledger | None = None
         self._capture: Capture | None = None  # the newest; costs nothing once it is whole
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[int, asyncio.Future[Outcome]] = {}
+        self._waiting: dict[int, Heard] = {}
         self._next_tag = 1
         self._round: asyncio.Handle | None = None  # that is on its way
-        self._watchers: dict[JobId, list[asyncio.Future[None]]] = {}
+        self._watchers: dict[JobId, list[Callable[[], None]]] = {}
         self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._stopped = False
 
@@ -116,9 +119,9 @@ class SchedulerLoop:
 
     def stop(self) -> None:
         self._stopped = True
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(Unavailable("this peer is stopping"))
+        waiting, self._waiting = self._waiting, {}
+        for heard in waiting.values():
+            heard(Unavailable("this peer is stopping"))
 
     @property
     def ledger(self) -> Ledger:
@@ -136,16 +139,38 @@ class SchedulerLoop:
         """Give everything back before a clean stop; the caller owns the deadline."""
         await self._ask(Leaving)
 
-    async def _ask(self, make: Callable[[int, int], SchedulerEvent]) -> Outcome:
+    def propose_nowait(self, command: Command, heard: Heard) -> int:
+        """As `propose`, for who needs no task. `heard` may be called before this returns. What it
+        returns is for `give_up`."""
+        return self._begin(lambda now_ms, tag: Asked(now_ms, tag, command), heard)
+
+    def give_up(self, tag: int) -> None:
+        """Nobody waits for this outcome any more; the command may commit all the same."""
+        if self._waiting.pop(tag, None) is not None:
+            self._step(GaveUp(self._clock.now_ms(), tag))
+
+    def _begin(self, make: Callable[[int, int], SchedulerEvent], heard: Heard) -> int:
         tag, self._next_tag = self._next_tag, self._next_tag + 1
-        future: asyncio.Future[Outcome] = self._loop.create_future()
-        self._waiting[tag] = future
+        self._waiting[tag] = heard
         self._step(make(self._clock.now_ms(), tag))
+        return tag
+
+    async def _ask(self, make: Callable[[int, int], SchedulerEvent]) -> Outcome:
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+
+        def heard(outcome: Outcome | Unavailable) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, Unavailable):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        tag = self._begin(make, heard)
         try:
             return await future
         finally:
-            if self._waiting.pop(tag, None) is not None:
-                self._step(GaveUp(self._clock.now_ms(), tag))
+            self.give_up(tag)
 
     async def wait_linearizable(self) -> None:
         """Until everything that was committed before this call is applied here. Raises Unavailable
@@ -170,15 +195,27 @@ class SchedulerLoop:
     async def wait_job_change(self, job: JobId) -> None:
         """Until a result of the job is committed or the job ends; the caller owns the deadline."""
         future: asyncio.Future[None] = self._loop.create_future()
-        self._watchers.setdefault(job, []).append(future)
+
+        def changed() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        self.watch(job, changed)
         try:
             await future
         finally:
-            left = [other for other in self._watchers.get(job, ()) if other is not future]
-            if left:
-                self._watchers[job] = left
-            else:
-                self._watchers.pop(job, None)
+            self.unwatch(job, changed)
+
+    def watch(self, job: JobId, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever a result of the job was stored or the job has ended."""
+        self._watchers.setdefault(job, []).append(changed)
+
+    def unwatch(self, job: JobId, changed: Callable[[], None]) -> None:
+        left = [other for other in self._watchers.get(job, ()) if other != changed]
+        if left:
+            self._watchers[job] = left
+        else:
+            self._watchers.pop(job, None)
 
     # --- LedgerListener ---------------------------------------------------------------------------
 
@@ -259,9 +296,9 @@ class SchedulerLoop:
                 case Store():
                     self._store(effect)
                 case Answered(tag=tag, outcome=outcome):
-                    future = self._waiting.pop(tag, None)
-                    if future is not None and not future.done():
-                        future.set_result(outcome)
+                    heard = self._waiting.pop(tag, None)
+                    if heard is not None:
+                        heard(outcome)
                 case RenewIncarnation():
                     self._renew()
 
@@ -282,6 +319,5 @@ class SchedulerLoop:
 
     def _wake(self, jobs: set[JobId]) -> None:
         for job in jobs:
-            for future in self._watchers.get(job, ()):
-                if not future.done():
-                    future.set_result(None)
+            for changed in tuple(self._watchers.get(job, ())):
+                changed()

@@ -173,11 +173,18 @@ class SpaceKeeper:
         """The same answers, but to what would need space while there is little."""
 
         async def gated(body: CallBody) -> AnswerBody:
-            if self.room is not Room.ENOUGH and isinstance(body, Submit | BeginUpload | CopyBlob):
-                raise NoSpace(self._advice(), retry_after_s=RETRY_AFTER_S)
+            refusal = self.refusal(body)
+            if refusal is not None:
+                raise refusal
             return await answer(body)
 
         return gated
+
+    def refusal(self, body: CallBody) -> NoSpace | None:
+        """An error for what would need space while there is little."""
+        if self.room is Room.ENOUGH or not isinstance(body, Submit | BeginUpload | CopyBlob):
+            return None
+        return NoSpace(self._advice(), retry_after_s=RETRY_AFTER_S)
 
     def _advice(self) -> str:
         return (

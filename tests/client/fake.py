@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast
@@ -15,7 +16,8 @@ from p2psched.client.futures import Task
 from p2psched.client.pipeline import Pipeline
 from p2psched.client.spool import Upload
 from p2psched.model import chunks, items
-from p2psched.model.errors import Unavailable
+from p2psched.model.blob import BlobRef
+from p2psched.model.errors import P2PSchedError, Unavailable
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, JobState, Segment
 from p2psched.model.messages import (
@@ -24,12 +26,14 @@ from p2psched.model.messages import (
     CancelJob,
     Done,
     FetchResults,
+    FirstResults,
     JobAccepted,
     JobView,
     ResultPage,
     ShowJob,
     Submit,
 )
+from p2psched.net.calls import Heard
 from p2psched.run.host import frames
 from p2psched.run.host.exchange import Exchange
 from p2psched.run.host.functions import call, load_code, load_path
@@ -94,14 +98,19 @@ class FakeSession:
     """An `Asker`. `runs` tasks as soon as their job is accepted, unless told otherwise; while
     `gate` is closed nothing is accepted."""
 
+    takes_quick = True
+
     def __init__(self, *, runs: bool = True) -> None:
         self.runs = runs
+        self.runs_first: tuple[int, ...] = ()  # only these; none: all
         self.jobs: dict[JobId, FakeJob] = {}
         self.asked: list[CallBody] = []
         self.uploads: list[Upload] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None  # of every call from now on
+        self.quick_answers: deque[AnswerBody | P2PSchedError] = deque()  # instead of the true ones
+        self._calls: list[asyncio.Future[None]] = []
 
     async def send(self, submit: Submit, uploads: Sequence[Upload]) -> JobAccepted:
         self.uploads += uploads
@@ -119,7 +128,38 @@ class FakeSession:
     def newest(self) -> FakeJob:
         return list(self.jobs.values())[-1]
 
-    async def call(self, body: CallBody, expect: type[T]) -> T:
+    def call_nowait(self, body: CallBody, heard: Heard) -> bool:
+        """Takes calls while `takes_quick`, and answers with the first results what has some."""
+        if not self.takes_quick or isinstance(self.failure, KeyError):
+            return False
+        assert isinstance(body, Submit)
+        self.asked.append(body)
+        self._calls.append(asyncio.ensure_future(self._quick(body, heard)))
+        return True
+
+    def has_sent(self, ref: BlobRef) -> bool:
+        return any(upload.ref == ref for upload in self.uploads)
+
+    async def _quick(self, body: Submit, heard: Heard) -> None:
+        if self.failure is not None:
+            assert isinstance(self.failure, P2PSchedError)
+            heard(self.failure)
+            return
+        instead = self.quick_answers.popleft() if self.quick_answers else None
+        if isinstance(instead, P2PSchedError):
+            heard(instead)
+            return
+        answer = await self._answer(body)
+        found = self.jobs[body.job]
+        if instead is not None:
+            answer = instead
+        elif found.segments and body.follow:
+            ended = found.state is not JobState.RUNNING
+            answer = FirstResults(tuple(found.segments), len(found.segments), ended)
+        heard(answer)
+
+    async def call(self, body: CallBody, expect: type[T], *, spent_s: float = 0.0) -> T:
+        del spent_s
         self.asked.append(body)
         if self.failure is not None:
             raise self.failure
@@ -133,7 +173,7 @@ class FakeSession:
                 await self.gate.wait()
                 found = self.jobs[job] = FakeJob(job, spec)
                 if self.runs:
-                    found.run()
+                    found.run(*self.runs_first)
                 return JobAccepted(job, duplicate=False)
             case FetchResults(job=job, position=position):
                 found = self.jobs[job]

@@ -51,7 +51,7 @@ class FakeSession(Session):
         self.open = self.most = 0
         self.before: Callable[[PeerId, CallBody], Awaitable[AnswerBody | None]] | None = None
 
-    async def call(self, body: CallBody, expect: type[T]) -> T:
+    async def call(self, body: CallBody, expect: type[T], *, spent_s: float = 0.0) -> T:
         for _ in range(20):
             peer = self.order[0]
             self.asked[type(body).__name__, peer] += 1

@@ -19,6 +19,12 @@ from p2psched.model.errors import Refused, TaskFailed, Unavailable, UsageError
 from tests.client.fake import FakeSession, opened, submit, turns
 
 
+@pytest.fixture(autouse=True, params=["quick", "task"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches leave with one call, or have a task each."""
+    monkeypatch.setattr(FakeSession, "takes_quick", request.param == "quick")
+
+
 def divide(one: int, two: int) -> float:
     return one / two
 

@@ -11,11 +11,13 @@ import pytest
 
 from p2psched.client.job import Job
 from p2psched.model import chunks, items
+from p2psched.model.blob import BlobRef
 from p2psched.model.errors import TaskFailed
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.limits import KIB, MIB
 from p2psched.model.messages import CallBody, Done, FetchResults, JobView, ResultPage
+from p2psched.net.calls import Heard
 from tests.client.fake import FakeJob, FakeSession, opened, submit
 
 T = TypeVar("T")
@@ -31,7 +33,13 @@ class WideJob:
     def __init__(self, view: JobView) -> None:
         self.view = view
 
-    async def call(self, body: CallBody, expect: type[T]) -> T:
+    def call_nowait(self, body: CallBody, heard: Heard) -> bool:
+        return False
+
+    def has_sent(self, ref: BlobRef) -> bool:
+        return False
+
+    async def call(self, body: CallBody, expect: type[T], *, spent_s: float = 0.0) -> T:
         assert isinstance(body, FetchResults)
         start = body.position * TASKS_A_PAGE
         item = items.pack({}, b"\xc5" + VALUE_BYTES.to_bytes(2, "big") + bytes(VALUE_BYTES))
@@ -97,7 +105,13 @@ class OneResult:
         self.view = view
         self.asked = 0
 
-    async def call(self, body: CallBody, expect: type[T]) -> T:
+    def call_nowait(self, body: CallBody, heard: Heard) -> bool:
+        return False
+
+    def has_sent(self, ref: BlobRef) -> bool:
+        return False
+
+    async def call(self, body: CallBody, expect: type[T], *, spent_s: float = 0.0) -> T:
         answer: object = Done()
         if isinstance(body, FetchResults):
             self.asked += 1

@@ -8,14 +8,16 @@ from typing import cast
 
 import pytest
 
+from p2psched.client import session as module
 from p2psched.client.session import (
     ASKS_MAX,
     POLL_SHORT_MS,
     POLLS_LONG_MAX,
     POLLS_MAX,
+    QUICK_CALLS_MAX,
     Session,
 )
-from p2psched.model.errors import Refused, Unavailable, UsageError
+from p2psched.model.errors import NotFound, Refused, Unavailable, UsageError
 from p2psched.model.ids import JobId
 from p2psched.model.messages import (
     AnswerBody,
@@ -26,16 +28,24 @@ from p2psched.model.messages import (
     GetStatus,
     ListJobs,
 )
-from p2psched.net.calls import CallClient
+from p2psched.net.calls import CallClient, Heard
 from p2psched.net.link import State
 from tests.client.fake import turns
 
 JOB = JobId("ab" * 16)
 
 
+def unheard(answer: object) -> None:
+    pytest.fail(f"nobody waits for {answer}")
+
+
 @dataclass
 class FakeLink:
     state: State = State.OPEN
+    has_room: bool = True
+
+    def close(self) -> None:
+        self.state = State.CLOSED
 
 
 @dataclass
@@ -48,6 +58,7 @@ class FakePeer:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     asked: list[CallBody] = field(default_factory=list)
+    quick: dict[int, Heard] = field(default_factory=dict)
 
     async def call(self, body: CallBody) -> AnswerBody:
         self.asked.append(body)
@@ -56,8 +67,16 @@ class FakePeer:
             raise Unavailable(f"{self.address} is gone", retry_after_s=0)
         return answer
 
+    def call_nowait(self, body: CallBody, heard: Heard) -> int:
+        self.asked.append(body)
+        self.quick[len(self.asked)] = heard
+        return len(self.asked)
+
+    def forget(self, number: int) -> None:
+        del self.quick[number]
+
     async def close(self) -> None:
-        self.connection.state = State.CLOSED
+        self.connection.close()
 
 
 class FakedSession(Session):
@@ -157,5 +176,76 @@ def test_a_session_belongs_to_one_event_loop() -> None:
         await call(session)
         with pytest.raises(UsageError, match="event loop"):
             await asyncio.to_thread(asyncio.run, session.call(CancelJob(JOB), Done))
+
+    asyncio.run(main())
+
+
+def test_a_call_without_a_task_is_made_only_where_it_can_leave_at_once() -> None:
+    async def main() -> None:
+        session = FakedSession("127.0.0.1:1")
+        assert not session.call_nowait(GetStatus(), unheard)  # not connected
+        await session.connection()
+        peer = session.peers[0]
+        peer.connection.has_room = False
+        assert not session.call_nowait(GetStatus(), unheard)
+        peer.connection.has_room = True
+        heard: list[object] = []
+        for _ in range(QUICK_CALLS_MAX):
+            assert session.call_nowait(GetStatus(), heard.append)
+        assert not session.call_nowait(GetStatus(), unheard)
+        peer.quick[1](Done())
+        assert heard == [Done()]
+        assert session.call_nowait(GetStatus(), heard.append)
+        await session.__aexit__()
+
+        hasty = FakedSession("127.0.0.1:1", patience_s=1)  # a frozen peer would take it all
+        await hasty.connection()
+        assert not hasty.call_nowait(GetStatus(), unheard)
+
+    asyncio.run(main())
+
+
+def test_calls_without_a_task_that_fail_together_turn_to_the_next_peer_once() -> None:
+    async def main() -> None:
+        session = FakedSession("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
+        await session.connection()
+        heard: list[object] = []
+        for _ in range(3):
+            session.call_nowait(GetStatus(), heard.append)
+        peer = session.peers[0]
+        peer.quick[1](NotFound("an answer like any other"))
+        assert session.address == peer.address
+        for number in (2, 3):
+            peer.quick[number](Unavailable("no quorum"))
+        assert [type(error) for error in heard] == [NotFound, Unavailable, Unavailable]
+        assert (session.address, peer.connection.state) == ("127.0.0.1:2", State.CLOSED)
+        await session.__aexit__()
+
+    asyncio.run(main())
+
+
+def test_a_call_without_a_task_that_nobody_answers_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_TIMEOUT_S", 0.01)
+
+    async def main() -> None:
+        session = FakedSession("127.0.0.1:1", "127.0.0.1:2")
+        await session.connection()
+        heard: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        session.call_nowait(GetStatus(), heard.set_result)
+        error = await heard
+        assert isinstance(error, Unavailable)
+        assert "127.0.0.1:1 gives no answer" in str(error)
+        assert (session.address, session.peers[0].quick) == ("127.0.0.1:2", {})
+
+    asyncio.run(main())
+
+
+def test_patience_that_was_spent_before_a_call_counts() -> None:
+    async def main() -> None:
+        session = FakedSession("127.0.0.1:1", patience_s=30)
+        await session.connection()
+        session.peers[0].answer.set_result(None)
+        with pytest.raises(Unavailable, match="is gone"):
+            await session.call(ListJobs(), Done, spent_s=30)
 
     asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -51,6 +52,39 @@ def test_no_accepted_job_is_lost_or_doubled_when_the_leader_dies(rig: Rig) -> No
             for job in accepted:
                 assert await job.results() == [number * number for number in range(10)]
             await _each_task_once(two, [long, *accepted])
+        await rig.heal()
+        assert await rig.agree()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("victim", ["leader", "follower"])
+def test_short_jobs_are_neither_lost_nor_doubled_when_the_peer_that_was_asked_dies(
+    rig: Rig, victim: str
+) -> None:
+    """Clients of one peer, each with one task at a time, which one call submits and follows."""
+
+    async def submit(client: Client, number: int, done: list[Job], stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            task = client.submit(work.square, number)
+            assert await task == number * number
+            done.append(task.job)
+
+    async def story() -> None:
+        name = await (rig.leader() if victim == "leader" else rig.follower())
+        stop = asyncio.Event()
+        done: list[Job] = []
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(rig.client(name)) for _ in range(8)]
+            async with asyncio.TaskGroup() as group:
+                for number, client in enumerate(clients):
+                    group.create_task(submit(client, number, done, stop))
+                await until(lambda: len(done) >= 40)
+                rig.cluster.kill(name)
+                before = len(done)
+                await until(lambda: len(done) >= before + 40)
+                stop.set()
+            await _each_task_once(clients[0], done)
         await rig.heal()
         assert await rig.agree()
 

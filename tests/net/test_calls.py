@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -26,6 +27,10 @@ from tests.net.conftest import Run
 from tests.net.wire import CLIENT, SECRET, B, Recorder, serving, until
 
 NOTHING = Handlers(on_message=lambda _, __: None)
+
+
+def unheard(answer: object) -> None:
+    pytest.fail(f"nobody waits for {answer}")
 
 
 class Desk:
@@ -206,5 +211,46 @@ def test_an_answer_of_the_wrong_shape_ends_the_connection(run: Run) -> None:
             with pytest.raises(Unavailable, match="not a valid message"):
                 await client.call(GetStatus())
             assert isinstance(client.connection.error, ProtocolError)
+
+    run(main())
+
+
+def test_a_call_without_a_task_hears_the_answer_the_error_or_the_end(run: Run) -> None:
+    async def main() -> None:
+        desk = Desk()
+        async with serving(desk.handlers) as server:
+            client = await client_of(server)
+            heard: dict[str, object] = {}
+            for name in ("answered", "refused", "lost"):
+                client.call_nowait(FindJob(name), partial(heard.__setitem__, name))
+            forgotten = client.call_nowait(FindJob("forgotten"), unheard)
+            client.forget(forgotten)
+            assert client.open_count == 3
+            await until(lambda: len(desk.calls) == 4)
+            connection, refused = desk.calls[1]
+            connection.send_nowait(Failure(refused.id, NotFound.code, "no such job"))
+            desk.answer(0, "a")
+            desk.answer(3, "d")
+            await until(lambda: len(heard) == 2)
+            assert isinstance(heard["answered"], JobAccepted)
+            assert isinstance(heard["refused"], NotFound)
+            connection.abort()
+            await until(lambda: len(heard) == 3)
+            assert isinstance(heard["lost"], Unavailable)
+            assert client.open_count == 0
+            with pytest.raises(Unavailable):
+                client.call_nowait(GetStatus(), unheard)
+            assert client.open_count == 0
+
+    run(main())
+
+
+def test_a_call_without_a_task_that_fits_no_frame_is_not_open(run: Run) -> None:
+    async def main() -> None:
+        async with serving(Desk().handlers) as server:
+            client = await client_of(server)
+            with pytest.raises(UsageError, match="does not fit a frame"):
+                client.call_nowait(FindJob("x" * FRAME_BYTES_MAX), unheard)
+            assert client.open_count == 0
 
     run(main())

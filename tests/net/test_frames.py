@@ -23,6 +23,7 @@ from p2psched.model.messages import (
     Challenge,
     Done,
     Failure,
+    FirstResults,
     Forward,
     GetStatus,
     Goodbye,
@@ -56,6 +57,8 @@ EXAMPLES: list[Message] = [
     AppendReply(term=1, round=7, ok=True, match=1),
     Forward(envelopes=(Envelope(PeerId("a" * 32), 1, SubmitJob(JOB, SPEC)),)),
     Call(id=1, body=Submit(job=JOB, spec=SPEC)),
+    Call(id=1, body=Submit(job=JOB, spec=SPEC, follow=True)),
+    Answer(id=1, body=FirstResults((Segment(0, 1, Cause.OK, b"x"),), 1, ended=True)),
     Call(id=2, body=GetStatus()),
     Answer(id=1, body=Done()),
     Failure(id=2, code="unavailable", message="busy", retry_after_ms=50),
@@ -302,6 +305,17 @@ def test_the_largest_job_fits_a_frame() -> None:
     spec = JobSpec(name="n", tasks=TaskSet.of(0, 1000), work=work)
     message = Call(id=1, body=Submit(job=JOB, spec=spec))
     assert FrameDecoder(opening=False).feed(encode(message)) == [message]
+
+
+def test_older_and_newer_submits_are_understood() -> None:
+    class Old(msgspec.Struct, frozen=True, array_like=True, tag=1):
+        job: JobId
+        spec: JobSpec
+
+    old, new = Old(JOB, SPEC), Submit(JOB, SPEC, follow=True)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(new), type=Old) == old
+    found = msgspec.msgpack.decode(msgspec.msgpack.encode(old), type=Submit)
+    assert (found.job, found.spec, found.follow) == (JOB, SPEC, False)
 
 
 def test_segments_that_run_backwards_are_refused() -> None:
