@@ -249,10 +249,20 @@ def _paths_of(top: str) -> list[Path]:
     if spec is None:
         return []
     if spec.submodule_search_locations is not None:
-        return [Path(place).absolute() for place in spec.submodule_search_locations]
+        return [_absolute(place) for place in spec.submodule_search_locations]
     if not spec.has_location or spec.origin is None or not spec.origin.endswith(".py"):
         return []
-    return [Path(spec.origin).absolute()]
+    return [_absolute(spec.origin)]
+
+
+def _absolute(place: str) -> Path:
+    """As `Path(place).absolute()`, which each submitted job would pay for."""
+    return _path_of(place) if place.startswith("/") else Path(place).absolute()
+
+
+@functools.lru_cache(maxsize=FILES_MAX)
+def _path_of(place: str) -> Path:
+    return Path(place)
 
 
 @functools.cache

@@ -132,7 +132,9 @@ class FrameDecoder:
     def room(self) -> memoryview:
         """Where the next bytes may be put; say with `received` how many came. Room for the whole
         of a frame whose length is known, so that a large one is read in few pieces."""
-        return self._pending.room(0 if self._broken else self._missing())
+        pending = self._pending
+        is_empty = pending.start == pending.end
+        return pending.room(0 if is_empty or self._broken else self._missing())
 
     def received(self, size: int) -> None:
         self._pending.end += size
@@ -141,55 +143,44 @@ class FrameDecoder:
         """The next message, or None if there is no whole one. Raises ProtocolError."""
         if self._broken:
             raise ProtocolError("this connection sent an invalid frame before")
+        pending = self._pending
+        held = pending.end - pending.start
+        if held < _LENGTH.size:
+            return None
+        length: int = _LENGTH.unpack_from(pending.data, pending.start)[0]
         try:
-            size = self._frame_size()
-            if size is None or size > len(self._pending):
+            if not 1 < length <= self._bytes_max:
+                raise ProtocolError(
+                    f"a frame of {length:,} bytes; 2 to {self._bytes_max:,} are allowed"
+                )
+            size = _LENGTH.size + length
+            if size > held:
                 return None
             message = self._decode(size)
         except ProtocolError:
             self._broken = True
-            self._pending.clear()
+            pending.clear()
             raise
-        self._pending.drop(size)
+        pending.drop(size)
         return message
 
     def _missing(self) -> int:
         """Bytes until the first frame is whole; 0 if that is not known."""
-        length = self._length()
-        if length is None or length > self._bytes_max:
-            return 0
-        return max(0, _LENGTH.size + length - len(self._pending))
-
-    def _length(self) -> int | None:
-        """What the first frame says of its length; None if that has not come yet."""
         pending = self._pending
         if len(pending) < _LENGTH.size:
-            return None
-        return int(_LENGTH.unpack_from(pending.data, pending.start)[0])
-
-    def _frame_size(self) -> int | None:
-        """Of the first frame; None if its length is not here yet."""
-        length = self._length()
-        if length is None:
-            return None
-        if not 1 < length <= self._bytes_max:
-            raise ProtocolError(
-                f"a frame of {length:,} bytes; 2 to {self._bytes_max:,} are allowed"
-            )
-        return _LENGTH.size + length
+            return 0
+        length: int = _LENGTH.unpack_from(pending.data, pending.start)[0]
+        return max(0, _LENGTH.size + length - len(pending)) if length <= self._bytes_max else 0
 
     def _decode(self, size: int) -> Message:
         start = self._pending.start
         flag = self._pending.data[start + _LENGTH.size]
         # A view: the message takes what it needs, and a chunk of a blob is copied once, not twice.
-        with (
-            memoryview(self._pending.data) as whole,
-            whole[start + _HEAD.size : start + size] as body,
-        ):
-            if flag == _RAW:
-                return self._decode_body(body)
-            if flag == _ZSTD and not self._opening:
-                return self._decode_body(_inflate(bytes(body)))
+        body = self._pending.view[start + _HEAD.size : start + size]
+        if flag == _RAW:
+            return self._decode_body(body)
+        if flag == _ZSTD and not self._opening:
+            return self._decode_body(_inflate(bytes(body)))
         raise ProtocolError(f"a frame with the flag {flag}, which has no meaning here")
 
     def _decode_body(self, body: bytes | memoryview) -> Message:

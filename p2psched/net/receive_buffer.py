@@ -20,12 +20,12 @@ QUIET_MAX: Final = 64  # small frames in a row after which a large buffer is giv
 
 
 class ReceiveBuffer:
-    """What is pending is `data[start:end]`. Only `room` may move it."""
+    """What is pending is `data[start:end]`, and `view` of the same. Only `room` may move it."""
 
-    __slots__ = ("_quiet", "data", "end", "start")
+    __slots__ = ("_quiet", "data", "end", "start", "view")
 
     def __init__(self) -> None:
-        self.data = bytearray(SMALL_BYTES)
+        self._replace(SMALL_BYTES)
         self.start = self.end = 0
         self._quiet = 0
 
@@ -37,13 +37,13 @@ class ReceiveBuffer:
         needed = max(wanted + (READ_AHEAD_BYTES if wanted > SMALL_BYTES else 0), READ_BYTES_MIN)
         if len(self.data) - self.end < needed:
             self._make_room(needed)
-        return memoryview(self.data)[self.end :]
+        return self.view[self.end :]
 
     def _make_room(self, needed: int) -> None:
         pending = len(self)
         kept = self.data[self.start : self.end]
         if len(self.data) < pending + needed:
-            self.data = bytearray(pending + needed)  # the old one may still be looked at
+            self._replace(pending + needed)  # the old one may still be looked at
         self.data[:pending] = kept
         self.start, self.end = 0, pending
 
@@ -57,6 +57,10 @@ class ReceiveBuffer:
                 self.clear()
 
     def clear(self) -> None:
-        self.data = bytearray(SMALL_BYTES)
+        self._replace(SMALL_BYTES)
         self.start = self.end = 0
         self._quiet = 0
+
+    def _replace(self, size: int) -> None:
+        self.data = bytearray(size)
+        self.view = memoryview(self.data)
