@@ -202,6 +202,9 @@ class Pipeline:
         except ValueError as error:  # a damaged result
             self._arrive(batch, error)
             return
+        except BaseException:  # of a waiter that raised all the same
+            self._arrive(batch, _closed(batch))
+            raise
         if len(batch) and not first.ended:
             self._spawn(self._carry_home(batch, first.next_position))
         else:

@@ -168,7 +168,10 @@ class Session:
         ):
             return False
         quick = _QuickCall(self, calls, heard)
-        quick.number = calls.call_nowait(body, quick.on_answer)
+        try:
+            quick.number = calls.call_nowait(body, quick.on_answer)
+        except Unavailable:
+            return False
         self._quick_open += 1
         self._answers.begin(quick)
         return True

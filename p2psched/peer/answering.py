@@ -83,6 +83,8 @@ class Answering:
         number: int,
         body: Submit,
     ) -> None:
+        job = body.job  # not all of it: it may be large
+
         def reply(answer: SubmitAnswer | P2PSchedError) -> None:
             open_calls.discard(submission)
             if isinstance(answer, P2PSchedError):
@@ -90,7 +92,7 @@ class Answering:
                 return
             if isinstance(answer, FirstResults) and not connection.has_room:
                 # What waits for a slow reader is bounded: it fetches them once it has read.
-                answer = JobAccepted(body.job, duplicate=False)
+                answer = JobAccepted(job, duplicate=False)
             connection.send_nowait(Answer(number, answer))
 
         submission = submissions.make(body, reply)

@@ -83,11 +83,12 @@ class Submissions:
 class Submission:
     """One row. Belongs to the loop of its peer."""
 
-    __slots__ = ("_accepted", "_body", "_house", "_is_over", "_reply", "_tag")
+    __slots__ = ("_accepted", "_body", "_follows", "_house", "_is_over", "_reply", "_tag")
 
     def __init__(self, house: Submissions, body: Submit, reply: Reply) -> None:
         self._house = house
-        self._body = body
+        self._body: Submit | None = body  # until it is proposed: it may be large
+        self._follows = body.follow
         self._reply = reply
         self._tag: int | None = None  # while its outcome is not known
         self._accepted: JobAccepted | None = None  # while its results are waited for
@@ -95,6 +96,8 @@ class Submission:
 
     def begin(self) -> None:
         house, body = self._house, self._body
+        assert body is not None, "a submission begins once"
+        self._body = None
         refusal = house.refusal(body)
         if refusal is not None:
             self._end(refusal)
@@ -124,7 +127,7 @@ class Submission:
         else:
             assert isinstance(outcome, Submitted)
             accepted = JobAccepted(outcome.job, outcome.duplicate)
-            if outcome.duplicate or not self._body.follow:  # whatever it had to tell may be past
+            if outcome.duplicate or not self._follows:  # whatever it had to tell may be past
                 self._end(accepted)
                 return
             self._accepted = accepted

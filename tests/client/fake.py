@@ -110,7 +110,7 @@ class FakeSession:
         self.gate.set()
         self.failure: Exception | None = None  # of every call from now on
         self.quick_answers: deque[AnswerBody | P2PSchedError] = deque()  # instead of the true ones
-        self._calls: list[asyncio.Future[None]] = []
+        self.calls: list[asyncio.Future[None]] = []
 
     async def send(self, submit: Submit, uploads: Sequence[Upload]) -> JobAccepted:
         self.uploads += uploads
@@ -134,7 +134,7 @@ class FakeSession:
             return False
         assert isinstance(body, Submit)
         self.asked.append(body)
-        self._calls.append(asyncio.ensure_future(self._quick(body, heard)))
+        self.calls.append(asyncio.ensure_future(self._quick(body, heard)))
         return True
 
     def has_sent(self, ref: BlobRef) -> bool:

@@ -156,3 +156,22 @@ def test_an_answer_that_comes_after_the_end_changes_nothing() -> None:
         assert isinstance(task.exception(), Unavailable)
 
     asyncio.run(main())
+
+
+def test_a_waiter_that_raises_leaves_no_other_one_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def on_result(task: object, result: object) -> None:
+        raise KeyError(task, result)
+
+    async def main() -> None:
+        session = FakeSession()
+        async with opened(session) as pipeline:
+            tasks = [submit(pipeline, operator.neg, number) for number in range(2)]
+            monkeypatch.setattr(type(tasks[0]), "on_result", on_result)
+            with pytest.raises(Unavailable):
+                await tasks[1]
+        with pytest.raises(KeyError):
+            await session.calls[0]
+
+    asyncio.run(main())
