@@ -1,6 +1,6 @@
 """Everything that travels between processes, but for the bytes of the frame itself (`net.frames`).
 
-One connection: `Hello` and `Challenge`, `Proof` and `Welcome`, then calls and answers, and between
+One connection: the opening (`opening_messages`), then calls and answers, and between
 peers also one-way Raft messages and forwarded proposals. A tag is for ever; fields are only
 appended, with defaults.
 """
@@ -15,48 +15,9 @@ from p2psched.model.blob_messages import BlobAnswer, BlobCall
 from p2psched.model.commands import Envelope, PeerInfo, Stamped
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
+from p2psched.model.opening_messages import Opening
 from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.taskset import TaskSet
-
-PROTOCOL_VERSION = 1
-
-# --- the opening of a connection ------------------------------------------------------------------
-
-
-class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """First frame, from the side that connects."""
-
-    version: int
-    nonce: bytes  # 32 random bytes
-    peer: PeerId | None = None  # None: a client
-    address: str = ""  # a peer's advertised address
-    cluster: ClusterId | None = None  # None: not known yet (clients, joiners)
-
-
-class Challenge(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """The answer. The proof shows that this side knows the secret."""
-
-    version: int
-    nonce: bytes
-    proof: bytes
-    peer: PeerId
-    cluster: ClusterId
-
-
-class Proof(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    proof: bytes
-
-
-class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """Last frame of the opening: from here on both sides are known."""
-
-
-class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """The other side refuses this connection, and why. It closes afterwards."""
-
-    code: str
-    message: str
-
 
 # --- between peers, one way -----------------------------------------------------------------------
 
@@ -401,5 +362,4 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag=32):
 
 
 PeerMessage = RaftMessage | Forward  # one way, only between peers
-Opening = Hello | Challenge | Proof | Welcome | Goodbye
 Message = Opening | PeerMessage | Call | Answer | Failure

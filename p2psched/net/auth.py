@@ -25,12 +25,12 @@ from typing import Final
 
 from p2psched.model.errors import P2PSchedError, ProtocolError, Refused, Unavailable
 from p2psched.model.ids import ClusterId, PeerId, is_id, short
-from p2psched.model.messages import (
+from p2psched.model.messages import Message
+from p2psched.model.opening_messages import (
     PROTOCOL_VERSION,
     Challenge,
     Goodbye,
     Hello,
-    Message,
     Opening,
     Proof,
     Welcome,

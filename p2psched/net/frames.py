@@ -26,7 +26,8 @@ import zstandard
 
 from p2psched.model.errors import ProtocolError, UsageError
 from p2psched.model.limits import FRAME_BYTES_MAX, INFLATED_BYTES_MAX, KIB
-from p2psched.model.messages import Message, Opening
+from p2psched.model.messages import Message
+from p2psched.model.opening_messages import Opening
 from p2psched.net.receive_buffer import ReceiveBuffer
 
 # Before the opening is done nobody is known, so nobody may make us hold much.

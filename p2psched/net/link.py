@@ -24,7 +24,8 @@ from typing import Final, Protocol, cast
 from p2psched.model.errors import P2PSchedError, ProtocolError, Unavailable
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import FRAME_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, MIB
-from p2psched.model.messages import Answer, Call, Failure, Goodbye, Message, PeerMessage
+from p2psched.model.messages import Answer, Call, Failure, Message, PeerMessage
+from p2psched.model.opening_messages import Goodbye
 from p2psched.net.auth import ClientOpening, Identity, ServerOpening, Step, farewell
 from p2psched.net.frames import Frame, FrameDecoder, encode
 from p2psched.net.outbox import Outbox

@@ -16,7 +16,7 @@ from typing import Final
 
 from p2psched.model.errors import P2PSchedError, Refused, Unavailable, UsageError
 from p2psched.model.limits import CONNECTIONS_MAX
-from p2psched.model.messages import Goodbye
+from p2psched.model.opening_messages import Goodbye
 from p2psched.net.address import Address, parse
 from p2psched.net.auth import Identity, ServerOpening
 from p2psched.net.link import Connection, Handlers

@@ -9,17 +9,8 @@ import pytest
 
 from p2psched.model.errors import P2PSchedError, ProtocolError, Refused, Unavailable
 from p2psched.model.ids import ClusterId, PeerId
-from p2psched.model.messages import (
-    Call,
-    Challenge,
-    GetStatus,
-    Goodbye,
-    Hello,
-    Message,
-    Opening,
-    Proof,
-    Welcome,
-)
+from p2psched.model.messages import Call, GetStatus, Message
+from p2psched.model.opening_messages import Challenge, Goodbye, Hello, Opening, Proof, Welcome
 from p2psched.net.auth import ClientOpening, Identity, ServerOpening, Step, new_secret
 from tests.net.wire import CLIENT, CLUSTER, PEER_A, SECRET, A, B
 

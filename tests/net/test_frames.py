@@ -20,19 +20,15 @@ from p2psched.model.limits import FRAME_BYTES_MAX, INFLATED_BYTES_MAX, MIB, NEST
 from p2psched.model.messages import (
     Answer,
     Call,
-    Challenge,
     Done,
     Failure,
     FirstResults,
     Forward,
     GetStatus,
-    Goodbye,
-    Hello,
     Message,
-    Proof,
     Submit,
-    Welcome,
 )
+from p2psched.model.opening_messages import Challenge, Goodbye, Hello, Proof, Welcome
 from p2psched.model.raft import Append, AppendReply, Entry, EntryKind, VoteRequest
 from p2psched.model.taskset import TaskSet
 from p2psched.net.frames import OPENING_BYTES_MAX, Frame, FrameDecoder, encode

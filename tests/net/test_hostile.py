@@ -12,16 +12,8 @@ import pytest
 import zstandard
 
 from p2psched.model.errors import ProtocolError, Refused, Unavailable
-from p2psched.model.messages import (
-    Answer,
-    Call,
-    Challenge,
-    Done,
-    GetStatus,
-    Goodbye,
-    Message,
-    Welcome,
-)
+from p2psched.model.messages import Answer, Call, Done, GetStatus, Message
+from p2psched.model.opening_messages import Challenge, Goodbye, Welcome
 from p2psched.model.raft import Append, AppendReply, Entry, EntryKind
 from p2psched.net.auth import ClientOpening, ServerOpening
 from p2psched.net.calls import CallClient
