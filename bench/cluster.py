@@ -121,6 +121,16 @@ class Cluster:
                 found.append(await client.status())
         return found
 
+    async def wait_agreed(self) -> None:
+        """Until all peers have applied as much, with the same outcome. Raises TimeoutError."""
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while True:
+                found = await self.statuses()
+                if len({status.applied_index for status in found}) == 1:
+                    break
+                await asyncio.sleep(0.02)
+        assert len({status.state_hash for status in found}) == 1, found
+
     async def syncs(self) -> float:
         """Groups of their logs that all peers have made durable since they started."""
         return sum(status.syncs for status in await self.statuses())

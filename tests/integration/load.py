@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from bench.judge import judge
 from p2psched.client.client import Client, Job
-from p2psched.model.commands import Recorded
-from p2psched.model.job import JobState
 from tests.integration import work
 
 TASKS: Final = 3
@@ -36,16 +34,9 @@ class Load:
 
     async def verify(self, client: Client) -> None:
         """Nothing accepted is lost, nothing has two results (P1, P6)."""
+        values = [number * number for number in range(TASKS)]
         for known in self.accepted:
-            job = await client.job(known.id)
-            view = await job.wait()
-            assert (view.state, view.succeeded) == (JobState.SUCCEEDED, TASKS)
-            assert await job.results() == [number * number for number in range(TASKS)]
-            recorded: Counter[int] = Counter()
-            for stamped in (await job.history()).events:
-                if isinstance(stamped.event, Recorded):
-                    recorded.update(stamped.event.segment.tasks)
-            assert recorded == Counter(range(TASKS)), job
+            await judge(await client.job(known.id), values)
 
 
 @asynccontextmanager

@@ -4,17 +4,15 @@ strace, while clients submit (P1, P3, P11)."""
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.integration.faults import SYNCS, Called, Fault, calls_in, injected
 from tests.integration.load import Load, load
 from tests.integration.rig import Rig, running_cluster, until
 
@@ -28,7 +26,7 @@ pytestmark = [
 KILLS: Final = range(1, 101)  # the sync at which a process dies, counted in each of its threads
 FAILURES: Final = range(1, 51)
 DIES_WITHIN_S: Final = 60.0
-_SYNC: Final = re.compile(r"^\d+ +(?:fsync|fdatasync)\((\d+)<([^>]*)>\)?(.*)$")
+SAYS: Final = {"EIO": "Input/output error", "ENOSPC": "No space left on device"}
 
 
 @pytest.fixture(scope="module")
@@ -37,31 +35,11 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield rig
 
 
-@contextmanager
-def injected(pid: int, fault: str, *, when: int, into: Path) -> Iterator[None]:
-    """A fault at the sync number `when` of any thread of a process, counted from now."""
-    calls = "fsync,fdatasync"
-    argv = ["strace", "-f", "-y", "-e", f"trace={calls}", "-e", "signal=none"]
-    with subprocess.Popen(
-        [*argv, "-e", f"inject={calls}:{fault}:when={when}", "-o", str(into), "-p", str(pid)],
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as strace:
-        assert strace.stderr is not None
-        try:
-            if "attached" not in (first := strace.stderr.readline()):
-                pytest.skip(f"this machine lets nobody trace: {first}")
-            yield
-        finally:
-            strace.terminate()
-            strace.stderr.read()
-
-
 async def dies(rig: Rig, running: Load, name: str, fault: str, *, when: int, into: Path) -> int:
     """The exit code of a peer that meets a fault under load."""
     process = rig.cluster.peers[name].process
     assert process is not None
-    with injected(process.pid, fault, when=when, into=into):
+    with injected(process.pid, Fault(SYNCS, fault, str(when)), into=into):
         running.wanted.set()
         await until(lambda: process.poll() is not None, within_s=DIES_WITHIN_S)
     before = len(running)  # nor is what comes next lost
@@ -118,8 +96,9 @@ def test_a_leader_that_dies_at_each_of_its_syncs_loses_nothing(own: Rig, tmp_pat
 
 
 @pytest.mark.parametrize("role", ["leader", "follower"])
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_a_disk_that_fails_a_sync_ends_its_peer_at_once_and_nothing_is_lost(
-    own: Rig, tmp_path: Path, role: str
+    own: Rig, tmp_path: Path, role: str, error: str
 ) -> None:
     """With a word of what to do; what failed is never synced again by the same process."""
 
@@ -130,28 +109,29 @@ def test_a_disk_that_fails_a_sync_ends_its_peer_at_once_and_nothing_is_lost(
                 await own.heal()
                 name = await (own.leader() if role == "leader" else own.follower())
                 trace = tmp_path / f"trace-{when}"
-                code = await dies(own, running, name, "error=EIO", when=when, into=trace)
-                assert code > 0, (when, own.cluster.peers[name].last_lines())
-                assert "Input/output error" in own.cluster.peers[name].last_lines()
-                assert not _synced_again(trace), trace.read_text()
+                code = await dies(own, running, name, f"error={error}", when=when, into=trace)
+                said = own.cluster.peers[name].last_lines()
+                assert code > 0, (when, said)
+                assert SAYS[error] in said, (when, said)
+                assert not _synced_again(trace), (when, trace.read_text())
                 own.cluster.restart(name)
         await verify(own, running)
 
     asyncio.run(story())
 
 
-def _synced_again(trace: Path) -> list[str]:
-    """Files of which a sync failed and that were synced after it. SQLite ends its own in its way:
-    what is in them is no truth, and comes back from the ledger."""
+def _synced_again(trace: Path) -> list[Called]:
+    """Syncs of a file after one of it failed. Not of SQLite's, which ends its own in its way (what
+    is in them is no truth, and comes back from the ledger), nor of those that are made anew as a
+    whole where there was no space."""
     failed: set[str] = set()
     again = []
-    for line in trace.read_text().splitlines():
-        if (sync := _SYNC.match(line)) is None:
-            continue
-        _, path, rest = sync.groups()
-        if path in failed and "/results.db" not in path:
-            again.append(line)
-        if "INJECTED" in rest:
-            failed.add(path)
-    assert failed, "the trace shows no fault"
+    calls = calls_in(trace)
+    assert any(call.injected for call in calls), trace.read_text()
+    for call in calls:
+        if call.path in failed:
+            again.append(call)
+        of_log = call.path.endswith(".seg")
+        if call.injected and (of_log or ("EIO" in call.result and "/results.db" not in call.path)):
+            failed.add(call.path)
     return again
