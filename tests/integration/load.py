@@ -22,12 +22,14 @@ class Load:
 
     accepted: list[Job] = field(default_factory=list)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    every_s: float = 0.0  # between one that was accepted and the next
 
     async def run(self, client: Client) -> None:
         self.wanted.set()
         while True:
             await self.wanted.wait()
             self.accepted.append(await client.map(work.square, range(TASKS)))
+            await asyncio.sleep(self.every_s)
 
     def __len__(self) -> int:
         return len(self.accepted)
@@ -40,9 +42,9 @@ class Load:
 
 
 @asynccontextmanager
-async def load(client: Client) -> AsyncIterator[Load]:
+async def load(client: Client, *, every_s: float = 0.0) -> AsyncIterator[Load]:
     """Jobs through this client, which is not open yet, until the block is left."""
-    running = Load()
+    running = Load(every_s=every_s)
     async with client, asyncio.TaskGroup() as group:
         submitting = group.create_task(running.run(client))
         yield running
