@@ -287,7 +287,9 @@ class Node:
                     await self._ledger.hand_over()
             self._server.say_goodbye()  # nobody shall wait until our workers have ended
             remove_record(Path(self._config.runtime_dir), self._me)
+        # Together: what is delivered to a scheduler that has stopped is applied nowhere.
         self._scheduling.stop()
+        self._ledger.stop()
         raise _Stopped
 
     # --- belonging --------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ class SnapshotMaker:
         files: SnapshotFiles,
         *,
         log_bytes: int,
-        capture_state: Callable[[], Iterator[bytes]],
+        capture_state: Callable[[int], Iterator[bytes] | None],
         make_durable: MakeDurable,
         on_saved: Callable[[Snapshot], None],
         on_failed: Callable[[Exception], None],
@@ -78,9 +78,12 @@ class SnapshotMaker:
         if engine.bytes_since_snapshot < due_bytes:
             return
         head = engine.describe()
-        if head is not None and not self._closed:
+        if head is None or self._closed:
+            return
+        pieces = self._capture_state(head.index)
+        if pieces is not None:
             self._under_way = True
-            self._take(head, self._capture_state(), [])
+            self._take(head, pieces, [])
 
     def _take(self, head: Snapshot, pieces: Iterator[bytes], taken: list[bytes]) -> None:
         """One piece a turn, and the loop sees to others first."""
