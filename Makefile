@@ -56,7 +56,7 @@ test-process: $(DEV)
 	$(PY) -m pytest -q -n $(PROCESS_JOBS) -m "process and not long"
 
 test-long: $(DEV) ## Run the tests that take minutes, and the properties on new examples
-	$(PY) -m pytest -q -m long
+	$(PY) -m pytest -q -rs --durations=20 -m long
 	HYPOTHESIS_PROFILE=long $(PY) -m pytest -q -n $(JOBS) tests/model
 
 sim: $(DEV) ## Simulate clusters under faults (SEEDS=1000)

@@ -30,19 +30,24 @@ class Fault:
     when: str
     paths: Sequence[Path] = ()
 
-    def argv(self, into: Path) -> list[str]:
+    def before(self, into: Path) -> list[str]:
+        """Words before a command: counted from its first call on, and the process is its own."""
+        return ["strace", "-D", *self._options(into)]
+
+    def argv(self, pid: int, into: Path) -> list[str]:
+        return ["strace", *self._options(into), "-p", str(pid)]
+
+    def _options(self, into: Path) -> list[str]:
         touching = [word for path in self.paths for word in ("-P", str(path))]
         inject = f"inject={self.calls}:{self.does}:when={self.when}"
-        argv = ["strace", "-f", "-y", "-s", "0", "-e", f"trace={self.calls}", "-e", "signal=none"]
-        return [*argv, *touching, "-e", inject, "-o", str(into)]
+        traced = ["-f", "-y", "-s", "0", "-e", f"trace={self.calls}", "-e", "signal=none"]
+        return [*traced, *touching, "-e", inject, "-o", str(into)]
 
 
 @contextmanager
 def injected(pid: int, fault: Fault, *, into: Path) -> Iterator[None]:
     """In all threads of a process, counted from now."""
-    with subprocess.Popen(
-        [*fault.argv(into), "-p", str(pid)], stderr=subprocess.PIPE, text=True
-    ) as strace:
+    with subprocess.Popen(fault.argv(pid, into), stderr=subprocess.PIPE, text=True) as strace:
         assert strace.stderr is not None
         try:
             # With paths it speaks of those first.

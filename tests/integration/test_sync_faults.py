@@ -19,14 +19,16 @@ from tests.integration.rig import Rig, running_cluster, until
 pytestmark = [
     pytest.mark.process,
     pytest.mark.long,
-    pytest.mark.timeout(3600),
-    pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace"),
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(
+        shutil.which("strace") is None, reason="needs strace: apt-get install strace"
+    ),
 ]
 
 KILLS: Final = range(1, 101)  # the sync at which a process dies, counted in each of its threads
 FAILURES: Final = range(1, 51)
 DIES_WITHIN_S: Final = 60.0
-SAYS: Final = {"EIO": "Input/output error", "ENOSPC": "No space left on device"}
+SAYS: Final = {"EIO": "Input/output error", "ENOSPC": "no space left"}
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +37,13 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield rig
 
 
-async def dies(rig: Rig, running: Load, name: str, fault: str, *, when: int, into: Path) -> int:
-    """The exit code of a peer that meets a fault under load."""
+async def dies(rig: Rig, running: Load, name: str) -> int:
+    """The exit code of a peer that meets a fault under load; nor is what comes next lost."""
     process = rig.cluster.peers[name].process
     assert process is not None
-    with injected(process.pid, Fault(SYNCS, fault, str(when)), into=into):
-        running.wanted.set()
-        await until(lambda: process.poll() is not None, within_s=DIES_WITHIN_S)
-    before = len(running)  # nor is what comes next lost
+    running.wanted.set()
+    await until(lambda: process.poll() is not None, within_s=DIES_WITHIN_S)
+    before = len(running)
     await until(lambda: len(running) > before)
     running.wanted.clear()
     return process.wait()
@@ -66,10 +67,10 @@ def test_a_follower_that_dies_at_each_of_its_first_syncs_loses_nothing(
         own.cluster.kill(name)
         async with load(own.client()) as running:
             for when in KILLS:
-                own.cluster.restart(name)
-                code = await dies(
-                    own, running, name, "signal=KILL", when=when, into=tmp_path / "trace"
-                )
+                kill = Fault(SYNCS, "signal=KILL", str(when))
+                with own.starting_under(kill.before(tmp_path / "trace")):
+                    own.cluster.restart(name)
+                    code = await dies(own, running, name)
                 assert code == -signal.SIGKILL, when
             assert len(running) >= len(KILLS)
         own.cluster.restart(name)
@@ -85,9 +86,10 @@ def test_a_leader_that_dies_at_each_of_its_syncs_loses_nothing(own: Rig, tmp_pat
             for when in KILLS:
                 await own.heal()
                 name = await own.leader()
-                code = await dies(
-                    own, running, name, "signal=KILL", when=when, into=tmp_path / "trace"
-                )
+                kill = Fault(SYNCS, "signal=KILL", str(when))
+                pid = own.cluster.peers[name].pid
+                with injected(pid, kill, into=tmp_path / "trace"):
+                    code = await dies(own, running, name)
                 assert code == -signal.SIGKILL, when
                 own.cluster.restart(name)
         await verify(own, running)
@@ -109,7 +111,9 @@ def test_a_disk_that_fails_a_sync_ends_its_peer_at_once_and_nothing_is_lost(
                 await own.heal()
                 name = await (own.leader() if role == "leader" else own.follower())
                 trace = tmp_path / f"trace-{when}"
-                code = await dies(own, running, name, f"error={error}", when=when, into=trace)
+                fault = Fault(SYNCS, f"error={error}", str(when))
+                with injected(own.cluster.peers[name].pid, fault, into=trace):
+                    code = await dies(own, running, name)
                 said = own.cluster.peers[name].last_lines()
                 assert code > 0, (when, said)
                 assert SAYS[error] in said, (when, said)

@@ -122,8 +122,8 @@ class Net:
         deadline_s = asyncio.get_running_loop().time() + WATCH_S
         while asyncio.get_running_loop().time() < deadline_s:
             seen = await self.statuses()
-            assert seen[leader].role == "leader"
-            assert {status.term for status in seen.values()} == {term}
+            assert seen[leader].role == "leader", seen
+            assert {status.term for status in seen.values()} == {term}, seen
             await asyncio.sleep(0.1)  # no more: a term that rose stays so
 
 
