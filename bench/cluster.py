@@ -22,7 +22,7 @@ from p2psched import Client
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.messages import StatusAnswer
 
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 90.0  # a machine with all cores busy is slow to start processes
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
