@@ -61,7 +61,7 @@ test-process: $(DEV)
 	$(PYTEST) -n $(PROCESS_JOBS) -m "process and not long"
 
 test-long: $(DEV) ## Run the tests that take minutes, and the properties on new examples
-	$(PY) -m pytest -q -m long
+	$(PYTEST) -rs --durations=20 -m long
 	HYPOTHESIS_PROFILE=long $(PYTEST) -n $(JOBS) tests/model
 
 sim: $(DEV) ## Simulate clusters under faults (SEEDS=1000)

@@ -22,7 +22,7 @@ from p2psched import Client
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.messages import StatusAnswer
 
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 90.0  # a machine with all cores busy is slow to start processes
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -120,6 +120,16 @@ class Cluster:
             async with self.client(number) as client:
                 found.append(await client.status())
         return found
+
+    async def wait_agreed(self) -> None:
+        """Until all peers have applied as much, with the same outcome. Raises TimeoutError."""
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while True:
+                found = await self.statuses()
+                if len({status.applied_index for status in found}) == 1:
+                    break
+                await asyncio.sleep(0.02)
+        assert len({status.state_hash for status in found}) == 1, found
 
     async def syncs(self) -> float:
         """Groups of their logs that all peers have made durable since they started."""

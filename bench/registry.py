@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,9 @@ from p2psched import Client
 if TYPE_CHECKING:  # it imports this module
     from bench.rivals.etcd import Etcd
 
-Run = Callable[["Stage"], Awaitable[Mapping[str, float]]]
+# Several values of one figure: it was taken so often in one run.
+Found = Mapping[str, "float | Sequence[float]"]
+Run = Callable[["Stage"], Awaitable[Found]]
 
 OURS: Final = "p2psched"
 
@@ -32,6 +34,7 @@ class Stage:
     client: Client
     pool: ProcessPoolExecutor
     etcd: Etcd  # as many members as the cluster has peers, once somebody starts it
+    kills: int  # of leaders, where nothing else is at work
 
     def cpu_s(self) -> float:
         """CPU seconds so far of all peers, hosts and programs, of this process and the pool."""

@@ -39,6 +39,11 @@ TARGETS: Final = (
     Target("speed_up.p2psched.speed_up", 1.7),
     Target("commits_1.p2psched.p50_ms", 1.5, of="commits_1.etcd.p50_ms"),
     Target("commits_512.p2psched.per_s", 1, of="commits_512.etcd.per_s"),
+    Target("leader_killed_idle.p2psched.p50_s", 0.8),
+    Target("leader_killed_idle.p2psched.p99_s", 1.6),
+    Target("leader_killed_idle.p2psched.max_s", 3.0),
+    Target("leader_killed_busy.p2psched.p99_s", 2.5),
+    Target("leader_stopped.p2psched.max_ms", 200),
     Target("frames.batched.per_1000_tasks", 0.1, of="frames.single.per_1000_tasks"),
 )
 # Beside whom we stand: our figure divided by theirs.

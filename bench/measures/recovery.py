@@ -10,31 +10,53 @@ from pathlib import Path
 from typing import Final
 
 from bench.cluster import Cluster
-from bench.registry import OURS, Measure, Stage
+from bench.leader_loss import Losses, busy_cores
+from bench.registry import OURS, Found, Measure, Stage
+from bench.stats import at
 from p2psched import Client
 from p2psched.model.messages import PeerView
 from p2psched.model.taskset import TaskSet
 
+BUSY: Final = 2
+SHARE: Final = 4  # leaders are killed so many times more often idle than busy, or stopped
 # Says who runs it, then lasts longer than anybody measures.
 _TASK = 'echo "$P2P_PEER" >> "$1/starts-$P2P_INDEX"; exec sleep 600'
 
 
-async def leader_kill(stage: Stage) -> Mapping[str, float]:
-    """Seconds from kill -9 of the leader to the next accepted submit, by a client of a survivor."""
+async def leader_kill(stage: Stage) -> Found:
+    """A client that is connected, and waits; each leader is killed once the cluster is whole."""
+    return await _kill_leaders(stage.cluster, stage.kills)
+
+
+async def leader_kill_busy(stage: Stage) -> Found:
+    """The same, and no core is idle: two processes compute, beside all that the peers do."""
+    with busy_cores(BUSY):
+        return await _kill_leaders(stage.cluster, max(1, stage.kills // SHARE))
+
+
+async def _kill_leaders(cluster: Cluster, count: int) -> Found:
+    await cluster.wait_whole(len(cluster.processes))
+    async with Losses(cluster) as losses:
+        waits_s = [await losses.kill() for _ in range(count)]
+    return {
+        "s": waits_s,
+        "p50_s": at(waits_s, 0.5),
+        "p99_s": at(waits_s, 0.99),
+        "max_s": max(waits_s),
+    }
+
+
+async def leader_stop(stage: Stage) -> Found:
+    """A client that submits one job after another, while leaders stop by SIGTERM."""
     cluster = stage.cluster
-    await cluster.wait_whole(3)
-    async with cluster.client() as looking:
-        leader = _leader(await looking.peers())
-    survivor = next(n for n, p in enumerate(cluster.processes) if p.pid != leader.info.pid)
-    async with cluster.client(survivor) as client:
-        await client.status()
-        started = time.perf_counter()
-        number = cluster.kill(leader.info.pid)
-        await client.map("bench.work:work", [1])
-        took_s = time.perf_counter() - started
-    cluster.restart(number)
-    await cluster.wait_whole(3)
-    return {"s": took_s}
+    await cluster.wait_whole(len(cluster.processes))
+    async with Losses(cluster) as losses:
+        gaps_ms = [await losses.stop() for _ in range(max(1, stage.kills // SHARE))]
+    return {
+        "ms": gaps_ms,
+        "p50_ms": at(gaps_ms, 0.5),
+        "max_ms": max(gaps_ms),
+    }
 
 
 async def owner_kill(stage: Stage) -> Mapping[str, float]:
@@ -73,14 +95,20 @@ def _starts(side: Path) -> dict[int, list[str]]:
     return {int(p.name.rpartition("-")[2]): p.read_text().split() for p in side.glob("starts-*")}
 
 
-def _leader(peers: list[PeerView]) -> PeerView:
-    return next(peer for peer in peers if peer.role == "leader")
-
-
-MEASURES: Final = tuple(
-    Measure(name, what, {OURS: run}, slots=(3, 3, 3), times=2)
-    for name, what, run in (
-        ("leader_killed", "kill -9 of the leader until the next submit", leader_kill),
-        ("owner_killed", "kill -9 of an owner until its tasks run again", owner_kill),
-    )
+MEASURES: Final = (
+    *(
+        Measure(name, what, {OURS: run}, slots=(3, 3, 3), repeat_max=1)
+        for name, what, run in (
+            ("leader_killed_idle", "kill -9 of leaders until the next submit", leader_kill),
+            ("leader_killed_busy", "the same with both cores saturated", leader_kill_busy),
+            ("leader_stopped", "longest wait for a submit while leaders stop", leader_stop),
+        )
+    ),
+    Measure(
+        "owner_killed",
+        "kill -9 of an owner until its tasks run again",
+        {OURS: owner_kill},
+        slots=(3, 3, 3),
+        times=2,
+    ),
 )

@@ -202,26 +202,32 @@ class Session:
         self, loop: asyncio.AbstractEventLoop, body: CallBody, expect: type[T], spent_s: float
     ) -> T:
         deadline = loop.time() + self.patience_s - spent_s
+        asked = 0
         while True:
+            waits = True
             try:
-                answer = await self._ask(loop, body, deadline)
+                calls = self._calls
+                if calls is None or calls.connection.state is not State.OPEN:
+                    calls = await self.connection()
+                # A peer that is going has named its successor: the next one is asked at once.
+                asked += 1
+                waits = asked % len(self._addresses) == 0
+                answer = await self._ask(loop, calls, body, deadline)
             except Unavailable as error:
                 if loop.time() + RETRY_S >= deadline:
                     raise
-                await asyncio.sleep(min(RETRY_S, error.retry_after_s))
+                if waits:
+                    await asyncio.sleep(min(RETRY_S, error.retry_after_s))
             else:
                 if not isinstance(answer, expect):
                     raise Refused(f"a peer of another version answered {type(answer).__name__}")
                 return answer
 
     async def _ask(
-        self, loop: asyncio.AbstractEventLoop, body: CallBody, deadline: float
+        self, loop: asyncio.AbstractEventLoop, calls: CallClient, body: CallBody, deadline: float
     ) -> AnswerBody:
         """One try, at the peer that we are connected to. A peer that is frozen keeps its connection
         and never answers, so an answer has a limit: a peer's own, and some more."""
-        calls = self._calls
-        if calls is None or calls.connection.state is not State.OPEN:
-            calls = await self.connection()
         try:
             async with self._limit(loop, body, deadline):
                 return await calls.call(body)

@@ -91,17 +91,20 @@ class Server:
         finally:
             await self.close()
 
-    async def close(self) -> None:
-        """Stop listening, say goodbye, and wait (bounded) until every connection is gone."""
+    def say_goodbye(self) -> None:
+        """Stop listening, and let go of every connection: callers turn to others at once."""
         self._stopping = True
         if self._listener is not None:
             self._listener.close()
-        connections = (*self._half_open, *self._open)
         for connection in self._half_open:
             connection.abort()
         for connection in self._open:
             connection.close(goodbye=_STOPPING)
-        for connection in connections:
+
+    async def close(self) -> None:
+        """Say goodbye, and wait (bounded) until every connection is gone."""
+        self.say_goodbye()
+        for connection in (*self._half_open, *self._open):
             await connection.wait_closed()
 
     # --- what connections ask of their server -----------------------------------------------------

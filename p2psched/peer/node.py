@@ -294,8 +294,11 @@ class Node:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.leave_ms / 1000):
                     await self._ledger.hand_over()
+            self._server.say_goodbye()  # nobody shall wait until our workers have ended
             remove_record(Path(self._config.runtime_dir), self._me)
+        # Together: what is delivered to a scheduler that has stopped is applied nowhere.
         self._scheduling.stop()
+        self._ledger.stop()
         raise _Stopped
 
     # --- belonging --------------------------------------------------------------------------------

@@ -234,7 +234,10 @@ class SchedulerLoop:
         self._wake(set(self._watchers))
         self._wake_appliers()
 
-    def capture_state(self) -> Iterator[bytes]:
+    def capture_state(self, index: int) -> Iterator[bytes] | None:
+        # After a bug the last entry may be half applied.
+        if self._stopped or self.scheduler.machine.applied_index != index:
+            return None
         self._capture = Capture(self.scheduler.machine)
         return self._capture.pieces()
 

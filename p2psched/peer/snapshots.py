@@ -46,7 +46,7 @@ class SnapshotMaker:
         files: SnapshotFiles,
         *,
         log_bytes: int,
-        capture_state: Callable[[], Iterator[bytes]],
+        capture_state: Callable[[int], Iterator[bytes] | None],
         make_durable: MakeDurable,
         on_saved: Callable[[Snapshot], None],
         on_failed: Callable[[Exception], None],
@@ -98,8 +98,10 @@ class SnapshotMaker:
         head = self._engine.describe() if not (self._under_way or self._closed) else None
         if head is None:
             return False
+        pieces = self._capture_state(head.index)
+        if pieces is None:
+            return False
         self._under_way = True
-        pieces = self._capture_state()
         self._in_thread(lambda: self._files.begin(head), lambda new: self._take(new, pieces))
         return True
 

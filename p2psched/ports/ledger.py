@@ -28,10 +28,11 @@ class LedgerListener(Protocol):
         what this peer lacks; instead of batches."""
         ...
 
-    def capture_state(self) -> Iterator[bytes]:
-        """Everything that the batches until now have led to, as bytes, piece by piece; more batches
-        may come between two pieces, and a later capture ends this one. Together the pieces are
-        equal on every peer."""
+    def capture_state(self, index: int) -> Iterator[bytes] | None:
+        """Everything that the batches up to entry `index`, the last one, have led to, as bytes,
+        piece by piece; more batches may come between two pieces, and a later capture ends this one.
+        Together the pieces are equal on every peer. None if not all of them were applied: whoever
+        stops takes no more, and what it has is not the state as of that entry."""
         ...
 
     def on_coordinator(self, coordinator: PeerId | None, *, is_self: bool) -> None:

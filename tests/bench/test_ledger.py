@@ -30,7 +30,7 @@ async def stage() -> AsyncIterator[Stage]:
             cluster.client() as client,
             Etcd(3) as etcd,
         ):
-            yield Stage(cluster, client, pool, etcd)
+            yield Stage(cluster, client, pool, etcd, kills=1)
 
 
 def test_only_values_without_labels_are_read_from_a_page_of_metrics() -> None:

@@ -13,6 +13,7 @@ from bench import compare, stats, targets
 from bench.measures import registry
 from bench.registry import Unsupported
 from bench.rivals import session
+from bench.run import Report
 from bench.stats import Summary, at, more_is_better, ratios, summary
 from bench.targets import Target
 
@@ -123,6 +124,13 @@ def test_an_unknown_measure_is_answered_with_those_that_there_are() -> None:
     assert [measure.name for measure in registry().choose(["programs"])] == ["programs"]
     some = [measure.name for measure in registry().choose(["commits_*_of_5", "programs"])]
     assert some == ["programs", *(f"commits_{n}_of_5" for n in (1, 8, 64, 512))]
+
+
+def test_a_run_brings_one_value_of_a_figure_or_all_that_it_took() -> None:
+    report = Report()
+    report.note("m.us", {"s": [0.5, 0.7], "max_s": 0.7})
+    report.note("m.us", {"s": [0.6], "max_s": 0.6})
+    assert report.figures == {"m.us.s": [0.5, 0.7, 0.6], "m.us.max_s": [0.7, 0.6]}
 
 
 def test_a_rivals_words_are_figures_or_the_reason_that_there_are_none() -> None:

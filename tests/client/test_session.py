@@ -59,12 +59,13 @@ class FakePeer:
     )
     asked: list[CallBody] = field(default_factory=list)
     quick: dict[int, Heard] = field(default_factory=dict)
+    retry_after_s: float = 0.0
 
     async def call(self, body: CallBody) -> AnswerBody:
         self.asked.append(body)
         answer = await asyncio.shield(self.answer)
         if answer is None:
-            raise Unavailable(f"{self.address} is gone", retry_after_s=0)
+            raise Unavailable(f"{self.address} is gone", retry_after_s=self.retry_after_s)
         return answer
 
     def call_nowait(self, body: CallBody, heard: Heard) -> int:
@@ -103,6 +104,22 @@ def test_calls_that_fail_together_turn_to_the_next_peer_once() -> None:
         assert all(call.result() == Done() for call in calls)
         assert [peer.address for peer in session.peers] == ["127.0.0.1:1", "127.0.0.1:2"]
         assert len(session.peers[1].asked) == 10
+
+    asyncio.run(main())
+
+
+def test_another_peer_is_asked_at_once_and_only_when_all_have_been_the_call_waits() -> None:
+    async def main() -> None:
+        session = FakedSession("127.0.0.1:1", "127.0.0.1:2")
+        call = asyncio.create_task(session.call(CancelJob(JOB), Done))  # noqa: TID251
+        for number in range(2):
+            await turns()
+            assert len(session.peers) == number + 1
+            session.peers[number].retry_after_s = 60
+            session.peers[number].answer.set_result(None)
+        await turns()
+        assert len(session.peers) == 2
+        call.cancel()
 
     asyncio.run(main())
 

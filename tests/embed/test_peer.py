@@ -7,12 +7,13 @@ import contextlib
 import dataclasses
 import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from p2psched import Config, Peer
+from p2psched import Client, Config, Peer
 from p2psched.model.errors import (
     Damaged,
     P2PSchedError,
@@ -22,8 +23,9 @@ from p2psched.model.errors import (
 )
 from p2psched.model.job import JobState
 from p2psched.peer.process import loop_factory
+from p2psched.run.pool import WorkerPool
 from tests.cluster import LiveCluster
-from tests.embed.rig import Trace, config, double, fail, three_peers, trace, until
+from tests.embed.rig import PATIENCE_S, Trace, config, double, fail, three_peers, trace, until
 
 pytestmark = pytest.mark.process
 
@@ -83,6 +85,36 @@ def test_a_peer_votes_only_as_the_founder_unless_it_is_told_to(tmp_path: Path) -
             assert [await p.submit(double, 1) for p in (b, c)] == [2, 2]
             views = await a.client.peers()
         assert {v.info.name for v in views if v.role == "learner"} == {"b", "c"}
+
+    asyncio.run(main())
+
+
+def test_callers_of_a_peer_that_stops_do_not_wait_until_its_workers_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    end = WorkerPool._end
+
+    async def end_late(pool: WorkerPool) -> None:
+        await asyncio.to_thread(released.wait, PATIENCE_S)
+        await end(pool)
+
+    monkeypatch.setattr(WorkerPool, "_end", end_late)
+
+    async def main() -> None:
+        running = contextlib.AsyncExitStack()
+        peer = await running.enter_async_context(Peer(config(tmp_path, "a")))
+        async with (
+            Client(peer.address, runtime_dir=tmp_path / "runtime") as caller,
+            asyncio.TaskGroup() as group,
+        ):
+            connection = (await caller.session.connection()).connection
+            stopping = group.create_task(running.aclose())
+            async with asyncio.timeout(PATIENCE_S):
+                await connection.wait_closed()
+            assert not released.is_set()
+            assert not stopping.done()
+            released.set()
 
     asyncio.run(main())
 

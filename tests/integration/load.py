@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from bench.judge import judge
 from p2psched.client.client import Client, Job
-from p2psched.model.commands import Recorded
-from p2psched.model.job import JobState
 from tests.integration import work
 
 TASKS: Final = 3
@@ -24,34 +22,29 @@ class Load:
 
     accepted: list[Job] = field(default_factory=list)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    every_s: float = 0.0  # between one that was accepted and the next
 
     async def run(self, client: Client) -> None:
         self.wanted.set()
         while True:
             await self.wanted.wait()
             self.accepted.append(await client.map(work.square, range(TASKS)))
+            await asyncio.sleep(self.every_s)
 
     def __len__(self) -> int:
         return len(self.accepted)
 
     async def verify(self, client: Client) -> None:
         """Nothing accepted is lost, nothing has two results (P1, P6)."""
+        values = [number * number for number in range(TASKS)]
         for known in self.accepted:
-            job = await client.job(known.id)
-            view = await job.wait()
-            assert (view.state, view.succeeded) == (JobState.SUCCEEDED, TASKS)
-            assert await job.results() == [number * number for number in range(TASKS)]
-            recorded: Counter[int] = Counter()
-            for stamped in (await job.history()).events:
-                if isinstance(stamped.event, Recorded):
-                    recorded.update(stamped.event.segment.tasks)
-            assert recorded == Counter(range(TASKS)), job
+            await judge(await client.job(known.id), values)
 
 
 @asynccontextmanager
-async def load(client: Client) -> AsyncIterator[Load]:
+async def load(client: Client, *, every_s: float = 0.0) -> AsyncIterator[Load]:
     """Jobs through this client, which is not open yet, until the block is left."""
-    running = Load()
+    running = Load(every_s=every_s)
     async with client, asyncio.TaskGroup() as group:
         submitting = group.create_task(running.run(client))
         yield running

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Final
 from p2psched.cli.demo_watch import statuses, wait_agreement, wait_leader
 from p2psched.client.client import Client
 from p2psched.client.session import Session
-from p2psched.demo.cluster import LocalCluster
+from p2psched.demo.cluster import START, LocalCluster
 from p2psched.model.messages import PeerView
 from p2psched.model.taskset import TaskSet
 from p2psched.store.folder import read_secret_file
@@ -27,6 +27,8 @@ NAMES: Final = ("a", "b", "c")
 SLOTS: Final = 2
 PATIENCE_S: Final = 30.0
 ROOT: Final = Path(__file__).resolve().parents[2]
+# Of a peer. The file holds words that come before the command, if any.
+_COMMAND: Final = ("sh", "-c", 'exec $(cat "$0") "$@"')
 # Says that it began, then waits for `go-INDEX-PEER` or `go`, at most a minute.
 _WAITING_TASK: Final = """
 echo "$P2P_INDEX $P2P_PEER $P2P_FENCE $$" >> "$1/starts"
@@ -97,12 +99,26 @@ class Rig:
         """P4: one state hash at one applied index."""
         return await wait_agreement(self.cluster) and len(await statuses(self.cluster)) == 3
 
+    @contextmanager
+    def starting_under(self, words: Sequence[str]) -> Iterator[None]:
+        """Whatever is started meanwhile is started by this command."""
+        before = _before(self.folder)
+        before.write_text(" ".join(words))
+        try:
+            yield
+        finally:
+            before.write_text("")
+
     # --- side files -------------------------------------------------------------------------------
 
     def side(self, name: str) -> Side:
         folder = self.folder / name
         folder.mkdir()
         return Side(folder)
+
+
+def _before(folder: Path) -> Path:
+    return folder / "before"
 
 
 class Side:
@@ -164,7 +180,10 @@ def tasks(count: int) -> TaskSet:
 def running_cluster(folder: Path) -> Iterator[Rig]:
     """Three peers that vote; all processes are gone afterwards."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with LocalCluster(folder, environ=environ) as cluster:
+    before = _before(folder)
+    before.touch()
+    command = (*_COMMAND, str(before), *START)
+    with LocalCluster(folder, command=command, environ=environ) as cluster:
 
         async def start() -> None:
             for name in NAMES:

@@ -19,7 +19,7 @@ _LIBRARIES: Final = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"
 pytestmark = [
     pytest.mark.process,
     pytest.mark.long,
-    pytest.mark.skipif(not _LIBRARIES, reason="needs libfaketime"),
+    pytest.mark.skipif(not _LIBRARIES, reason="needs libfaketime: apt-get install libfaketime"),
 ]
 
 

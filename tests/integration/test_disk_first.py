@@ -17,7 +17,9 @@ from tests.integration.trace import Durable, Sent, Step, steps, traced
 
 pytestmark = [
     pytest.mark.process,
-    pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace"),
+    pytest.mark.skipif(
+        shutil.which("strace") is None, reason="needs strace: apt-get install strace"
+    ),
 ]
 
 

@@ -10,6 +10,8 @@ import socket
 import msgspec
 import pytest
 
+from bench.judge import judge
+from p2psched.client.client import Client
 from p2psched.model.errors import TaskFailed, Unavailable, UsageError
 from p2psched.model.ids import JobId
 from p2psched.model.job import FunctionWork, JobSpec, JobState
@@ -104,12 +106,19 @@ def test_results_of_a_cancelled_job_are_not_passed_off_as_all(rig: Rig) -> None:
 
 
 def test_all_peers_find_each_other_at_new_addresses_by_one_join(live: LiveCluster) -> None:
-    """Identity is on disk, addresses are learned: everybody moved, and one address is told."""
+    """Identity is on disk, addresses are learned: everybody died at once and moved, one address is
+    told, and what had been accepted ends, and once."""
     for name in ("a", "b", "c"):
         live.start(name)
-    live.ok("submit-job", "--wait", "--", "true")
-    for name in ("a", "b", "c"):
-        live.kill(name)
+
+    async def submit(client: Client) -> list[JobId]:
+        return [(await client.map(work.square, range(20))).id for _ in range(5)]
+
+    accepted = live.ask(submit)
+    for peer in live.peers.values():
+        peer.process.kill()
+    for peer in live.peers.values():
+        peer.process.wait()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         told = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -118,6 +127,12 @@ def test_all_peers_find_each_other_at_new_addresses_by_one_join(live: LiveCluste
     for peer in moved:
         live.wait_ready(peer)
     live.ok("submit-job", "--wait", "--", "true")
+
+    async def verify(client: Client) -> None:
+        for job in accepted:
+            await judge(await client.job(job), [number * number for number in range(20)])
+
+    live.ask(verify)
 
 
 def test_a_peer_that_was_stopped_for_long_declares_nobody_down(live: LiveCluster) -> None:

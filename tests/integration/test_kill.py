@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
 
+from bench.judge import judge_history
 from p2psched.client.client import Client, Job
 from p2psched.client.results import results_of
-from p2psched.model.commands import Recorded, Revoked
+from p2psched.model.commands import Revoked
 from p2psched.model.errors import Unavailable
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobState
@@ -51,7 +51,8 @@ def test_no_accepted_job_is_lost_or_doubled_when_the_leader_dies(rig: Rig) -> No
             assert (await long.wait()).succeeded == 4
             for job in accepted:
                 assert await job.results() == [number * number for number in range(10)]
-            await _each_task_once(two, [long, *accepted])
+            for job in (long, *accepted):
+                await judge_history(await two.job(job.id))
         await rig.heal()
         assert await rig.agree()
 
@@ -84,21 +85,12 @@ def test_short_jobs_are_neither_lost_nor_doubled_when_the_peer_that_was_asked_di
                 before = len(done)
                 await until(lambda: len(done) >= before + 40)
                 stop.set()
-            await _each_task_once(clients[0], done)
+            for job in done:
+                await judge_history(await clients[0].job(job.id))
         await rig.heal()
         assert await rig.agree()
 
     asyncio.run(story())
-
-
-async def _each_task_once(client: Client, jobs: list[Job]) -> None:
-    for job in jobs:
-        recorded: Counter[int] = Counter()
-        for stamped in (await job.history()).events:
-            if isinstance(stamped.event, Recorded):
-                recorded.update(stamped.event.segment.tasks)
-        view = await job.show()
-        assert recorded == Counter(view.task_set), job
 
 
 def test_tasks_of_a_killed_owner_run_elsewhere_under_higher_grants(rig: Rig) -> None:
@@ -229,7 +221,7 @@ def test_one_job_id_from_two_clients_across_a_leader_kill_is_one_job(rig: Rig) -
             assert (view.tasks, view.succeeded) == (3, 3)
             same = [v for v in await two.jobs(limit=1000) if v.job == job_id]
             assert len(same) == 1
-            await _each_task_once(two, [await two.job(job_id)])
+            await judge_history(await two.job(job_id))
 
     asyncio.run(story())
 

@@ -60,7 +60,7 @@ def why_not() -> str:
     if os.geteuid() != 0:
         return "needs root, for network namespaces"
     if shutil.which("ip") is None:
-        return "needs iproute2"
+        return "needs iproute2: apt-get install iproute2"
     if not Path("/dev/net/tun").exists():
         return "needs /dev/net/tun"
     name = f"p2psched-{os.getpid()}-try"

@@ -45,8 +45,9 @@ class Listener:
     def on_restored(self, state: bytes | memoryview) -> None:
         self.restored.append(int(state))
 
-    def capture_state(self) -> Iterator[bytes]:
-        return iter([b"%d" % self.batches[-1].index])
+    def capture_state(self, index: int) -> Iterator[bytes] | None:
+        assert index == self.batches[-1].index
+        return iter([b"%d" % index])
 
     def on_coordinator(self, coordinator: PeerId | None, *, is_self: bool) -> None:
         assert is_self == (coordinator == self.me)

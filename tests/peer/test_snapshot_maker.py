@@ -41,6 +41,7 @@ class Rig:
         self.saved: list[Snapshot] = []
         self.captures = 0
         self.pieces_taken = 0
+        self.stopped = False  # whoever applies
         self.done = asyncio.Event()
         self.maker = SnapshotMaker(
             self.engine,
@@ -54,9 +55,10 @@ class Rig:
         )
         self._step(list(self.engine.step(Tick(10_000, 0))))
 
-    def _capture(self) -> Iterator[bytes]:
+    def _capture(self, index: int) -> Iterator[bytes] | None:
+        assert index == self.engine.delivered
         self.captures += 1
-        return self._pieces()
+        return None if self.stopped else self._pieces()
 
     def _pieces(self) -> Iterator[bytes]:
         for number in range(PIECES):
@@ -128,6 +130,22 @@ def test_a_snapshot_is_due_by_size_or_by_age(size: int, age_s: float, *, due: bo
         if due:
             await rig.done.wait()
         rig.maker.close()
+
+    asyncio.run(run())
+
+
+def test_no_snapshot_is_made_where_what_was_delivered_is_not_applied() -> None:
+    async def run() -> None:
+        rig = Rig()
+        rig.stopped = True
+        rig.commit(LOG_BYTES)
+        rig.maker.look()
+        assert rig.pieces_taken == 0
+        rig.stopped = False
+        rig.maker.look()
+        await rig.done.wait()
+        rig.maker.close()
+        assert len(rig.saved) == 1
 
     asyncio.run(run())
 

@@ -69,7 +69,7 @@ class Listener:
         assert len(state) == STATE_BYTES
         self.restored = digest(state[at : at + PIECE_BYTES] for at in offsets())
 
-    def capture_state(self) -> Iterator[bytes]:
+    def capture_state(self, index: int) -> Iterator[bytes]:
         return pieces()
 
     def on_coordinator(self, coordinator: PeerId | None, *, is_self: bool) -> None:

@@ -122,7 +122,7 @@ class Follower:
     def on_restored(self, state: bytes | memoryview) -> None:
         raise AssertionError(state)
 
-    def capture_state(self) -> Iterator[bytes]:
+    def capture_state(self, index: int) -> Iterator[bytes]:
         raise AssertionError
 
     def on_coordinator(self, coordinator: PeerId | None, *, is_self: bool) -> None:
