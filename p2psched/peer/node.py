@@ -315,14 +315,8 @@ class Node:
             if row is not None and row.live and row.info.incarnation >= self._info.incarnation:
                 break
             await asyncio.sleep(0.02)
-        self._on_ready(
-            Ready(
-                self._info,
-                self._belonging.cluster,
-                str(self._folder.secret_path),
-                self._belonging.founds,
-            )
-        )
+        belonging, secret = self._belonging, str(self._folder.secret_path)
+        self._on_ready(Ready(self._info, belonging.cluster, secret, belonging.founds))
 
     def _on_membership(self, membership: Membership) -> None:
         """What a member's entry says counts when it is news: an address that we learned from the
