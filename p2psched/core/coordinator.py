@@ -46,8 +46,8 @@ class Coordinator:
         self._since_ms: int | None = None  # coordinating since; None: somebody else does
         self._looked_ms = 0
         self._declared_ms: dict[tuple[PeerId, int], int] = {}
-        # Peers whose disks were full lately -> until when. What each peer has seen itself, no part
-        # of the ledger: who coordinates next has applied the same ends.
+        # Peers whose disks were full lately -> until when, in ledger time: who starts and applies
+        # its log again doesn't wait for what is long over. Whoever leads next has applied the same.
         self._full: dict[PeerId, int] = {}
         self._say_full: frozenset[PeerId] = frozenset()
 
@@ -56,14 +56,18 @@ class Coordinator:
         self._looked_ms = now_ms
         self._declared_ms.clear()
 
-    def on_event(self, event: Event, now_ms: int) -> None:
-        """Of the ledger, in order, on every peer."""
+    def on_event(self, event: Event) -> None:
+        """Of the ledger, in order, on every peer, as it is applied."""
         if isinstance(event, (Retried, Recorded)) and event.segment.cause is Cause.NO_SPACE:
-            self._full[event.peer] = now_ms + FULL_MS
+            self._full[event.peer] = self._machine.stamp_ms + FULL_MS
 
     def on_full(self, peers: frozenset[PeerId]) -> None:
         """Whose disks are full now, as they say themselves: they get nothing more."""
         self._say_full = peers
+
+    def forgive_full(self, ledger_ms: int) -> None:
+        """Those whose disks were full long ago may get tasks again."""
+        self._full = {peer: until for peer, until in self._full.items() if until > ledger_ms}
 
     @property
     def coordinates(self) -> bool:
@@ -71,7 +75,6 @@ class Coordinator:
 
     def find_dead(self, now_ms: int, contacts: Mapping[PeerId, int]) -> list[Command]:
         """`contacts`: peer -> when it was last heard. Each is proposed once a window."""
-        self._full = {peer: until for peer, until in self._full.items() if until > now_ms}
         if self._since_ms is None:
             return []
         # After a pause of our own (a stopped process, a suspended machine) what others sent lies

@@ -208,7 +208,7 @@ class Scheduler:
             for request, outcome in brought.own:
                 self._on_outcome(request, outcome)
             for stamped in brought.changes():
-                self._on_event(stamped, now_ms)
+                self._on_event(stamped)
             self._out.append(Store(tuple(brought.events), batch.index))
         self._stamp = (self.machine.stamp_ms, now_ms)
 
@@ -243,10 +243,10 @@ class Scheduler:
         if tag is not None:
             self._out.append(Answered(tag, outcome))
 
-    def _on_event(self, stamped: Stamped, now_ms: int) -> None:
+    def _on_event(self, stamped: Stamped) -> None:
         event, info = stamped.event, self._info
         self.retention.on_event(event)
-        self._coordinator.on_event(event, now_ms)
+        self._coordinator.on_event(event)
         match event:
             case Granted(peer=info.peer, incarnation=info.incarnation):
                 # Later commands of the same entry may have taken some away again, or all.
@@ -266,6 +266,7 @@ class Scheduler:
 
     def _on_clock(self, now_ms: int, contacts: Mapping[PeerId, int]) -> None:
         self._append += self._replica.repeat(now_ms)
+        self._coordinator.forgive_full(self.ledger_ms(now_ms))
         for command in self._coordinator.find_dead(now_ms, contacts):
             self._deaths.add(self._propose(command, now_ms))
         if self._coordinator.coordinates:

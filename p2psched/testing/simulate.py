@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -41,6 +42,7 @@ KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five 
 KILLER_JOBS_MAX: Final = 2
 HANGING_JOBS_MAX: Final = 4
 HANGING_MEAN_US_MAX: Final = 200_000  # of the tasks beside those that hang
+CANCEL_AGAIN_MS: Final = 3_000
 HANGING_MS_MAX: Final = 3_000  # until all that hangs in vain has met its limit
 STORM_MS_MAX: Final = 1_200_000  # faults end then, however little happened
 WORK_US_MAX: Final = 6_000_000  # of all tasks together: it must fit into the peace
@@ -252,9 +254,19 @@ class Workload:
     def stop(self) -> None:
         """No more requests but one: somebody cancels what would never end."""
         self._stopped = True
+        self._cancel_hanging({submit.job for submit in self._submits})
+
+    def _cancel_hanging(self, jobs: Container[JobId]) -> None:
+        """And again: somebody who asked before may have it run once more only now."""
         for submit in self._submits:
-            if submit.spec.timeout_ms is None and may_hang(submit.spec.name):
-                self._cluster.ask(Cancel(submit.job))
+            spec, job = submit.spec, submit.job
+            if spec.timeout_ms is None and may_hang(spec.name) and job in jobs:
+                self._cluster.ask(Cancel(job))
+        self._cluster.after(CANCEL_AGAIN_MS, lambda: self._cancel_hanging(self._running()))
+
+    def _running(self) -> set[JobId]:
+        """As anybody knows who is up."""
+        return {job for peer in self._cluster.peers for job in peer.scheduler.machine.running}
 
     def next(self) -> None:
         """One more request, and the next one later."""

@@ -52,12 +52,15 @@ class Ledger:
         self.machine = Machine()
         self.events: list[Event] = []  # of the last command
 
-    def do(self, *commands: Command, request: int | None = None) -> Outcome:
-        """`request`: the number of the proposal, else a new one for each."""
+    def do(
+        self, *commands: Command, request: int | None = None, at_ms: int | None = None
+    ) -> Outcome:
+        """`request`: the number of the proposal, else a new one for each. `at_ms`: ledger time."""
         index = self.machine.applied_index + 1
+        stamp_ms = index if at_ms is None else at_ms
         first = 1_000 * index if request is None else request
         envelopes = tuple(Envelope(P, first + i, command) for i, command in enumerate(commands))
-        outcomes, stamped = self.machine.apply(Committed(index, index, 0, envelopes))
+        outcomes, stamped = self.machine.apply(Committed(index, stamp_ms, 0, envelopes))
         self.events = [s.event for s in stamped]
         self.check()
         return outcomes[-1]

@@ -84,12 +84,13 @@ class Placing:
         self.coordinator.on_coordinator(0, is_self=True)
 
     def do(self, command: Command, now_ms: int) -> None:
-        self.ledger.do(command)
+        self.ledger.do(command, at_ms=now_ms)
         for event in self.ledger.events:
-            self.coordinator.on_event(event, now_ms)
+            self.coordinator.on_event(event)
 
     def peers(self, now_ms: int) -> set[PeerId]:
         """Where tasks would go."""
+        self.coordinator.forgive_full(now_ms)
         self.coordinator.find_dead(now_ms, {Q: now_ms})
         return {c.peer for c in self.coordinator.place() if isinstance(c, Place)}
 
