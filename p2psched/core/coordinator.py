@@ -206,10 +206,13 @@ def _owned_by_peer(job: Job) -> dict[PeerId, int]:
 
 def _business(
     c: Candidate, killed: Sequence[PeerId]
-) -> tuple[bool, float, bool, bool, int, PeerId]:
+) -> tuple[bool, bool, float, bool, bool, int, PeerId]:
     """Least first. If it may be had, a peer that this task has not killed yet, for it may have been
-    the machine; and not the coordinator: its death stops more than its tasks."""
-    return c.owned > 0, c.load_us / c.slots, c.peer in killed, c.is_self, c.slots, c.peer
+    the machine: the last try waits until it may be had. And not the coordinator: its death stops
+    more than its tasks."""
+    again = c.peer in killed
+    last = again and len(killed) >= poison.POISON_DEATHS - 1
+    return last, c.owned > 0, c.load_us / c.slots, again, c.is_self, c.slots, c.peer
 
 
 def _without_least_busy(candidates: list[Candidate], cpus: int) -> list[Candidate]:

@@ -367,3 +367,16 @@ def test_a_suspect_is_tried_on_a_peer_that_it_has_not_killed() -> None:
         ledger.restart(place.peer)
     assert len(killed) == 3
     assert len(set(killed[1:])) == 2
+
+
+def test_the_last_try_waits_for_a_peer_that_the_task_has_not_killed() -> None:
+    """P fails by itself again and again, and the task is all that it had; the other is busy."""
+    ledger = Deaths(TWO)
+    one, other = TaskSet.of(0, 1), TaskSet.of(1, 2)
+    grant = ledger.grant(other, Q)
+    ledger.die_with(one, 2)
+    assert ledger.suspects == one
+    assert places(coordinator_of(ledger).place()) == []
+    ledger.do(complete(grant, ended(1, 2)))
+    (place,) = places(coordinator_of(ledger).place())
+    assert (place.peer, place.tasks) == (Q, one)

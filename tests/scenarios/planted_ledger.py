@@ -350,14 +350,19 @@ LEDGER_BUGS: Final = (
         known("a grant is lost in a snapshot"),
         "!! c has another state",
     ),
-    Bug("ledger_poison_fails_after_three_deaths", "it goes round", _poison_goes_round, "attempt 4"),
+    Bug("ledger_poison_fails_after_three_deaths", "it goes round", _poison_goes_round, "c/3 has 2"),
     Bug(
         "ledger_death_blames_no_neighbour",
         "deaths beside others count",
         _deaths_of_neighbours_count,
-        "failed 4",
+        "waiting 4-5",
     ),
-    Bug("ledger_clean_stop_blames_nobody", "a stop counts", _blames_the_stopped, "2(peer-lost)"),
+    Bug(
+        "ledger_clean_stop_blames_nobody",
+        "a stop counts",
+        _blames_the_stopped,
+        "c runs of these only nothing",
+    ),
     Bug(
         "ledger_command_of_a_later_version",
         "unknown commands are skipped",
