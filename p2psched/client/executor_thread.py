@@ -72,6 +72,7 @@ class _Call:
         except Exception as failure:  # noqa: BLE001 (opening a value runs its own code)
             error, value = failure, None
         self._settle(value, error)
+        del value  # it is its future's alone: what comes next may wait for a lock
         self.carrier.on_done(self)
 
     def on_failed(self, error: Exception) -> None:

@@ -69,6 +69,7 @@ class Keeper:
         self._forgotten: dict[BlobRef, None] = {}  # may go, if nobody else refers to them
         self._pinned: dict[BlobRef, None] = {}  # forgotten, and kept for a while: see `remove`
         self._suspect = True  # look whether all that we should have is here
+        self._wake: asyncio.Event | None = None  # at once, while it runs
 
     @property
     def _state(self) -> LedgerState:
@@ -84,10 +85,23 @@ class Keeper:
         log.warning("blob-missing", extra={"blob": str(ref)})
         self._suspect = True
 
+    def on_asked(self, ref: BlobRef) -> None:
+        """Somebody wanted a blob that is not here. If the ledger thinks that it is, it hears so at
+        once: whoever is told that a result is lost may have it computed again right away."""
+        if self._wake is None or self._wake.is_set():
+            return
+        if any(blob.ref == ref for _, blob in held_by(self._state, self._me)):
+            self._suspect = True
+            self._wake.set()
+
     async def run(self) -> None:
         looks = 0
+        wake = self._wake = asyncio.Event()
         while True:
-            await asyncio.sleep(PERIOD_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PERIOD_S):
+                    await wake.wait()
+            wake.clear()
             try:
                 if self._has_work() or looks % COLLECT_EVERY == 0:
                     await self._look(collect=looks % COLLECT_EVERY == 0)

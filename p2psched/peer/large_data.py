@@ -14,7 +14,7 @@ from p2psched.core.copies import holders_of
 from p2psched.core.raft.core import Raft
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef
-from p2psched.model.blob_messages import BlobCall
+from p2psched.model.blob_messages import BlobCall, ReadBlob, StatBlob
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import AnswerBody
 from p2psched.peer.blob_api import BlobApi
@@ -44,6 +44,7 @@ class LargeData:
         self._group = group
         self._state: LedgerState | None = None
         self._raft: Raft | None = None
+        self._keeper: Keeper | None = None
         self.blobs: Final = PeerBlobs(
             files,
             me=me,
@@ -64,7 +65,7 @@ class LargeData:
             others=self._others,
             on_copied=scheduling.on_copied,
         )
-        keeper = Keeper(
+        keeper = self._keeper = Keeper(
             me=self._me,
             scheduling=scheduling,
             blobs=self.blobs,
@@ -79,6 +80,9 @@ class LargeData:
 
     async def answer(self, body: BlobCall) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
+        is_read = isinstance(body, (StatBlob, ReadBlob))
+        if is_read and self._keeper is not None and not self.blobs.is_here(body.ref):
+            self._keeper.on_asked(body.ref)
         return await self._api.answer(body)
 
     async def secure(self, refs: Sequence[BlobRef]) -> None:
