@@ -71,9 +71,9 @@ class _Call:
             value = result.value if error is None else None
         except Exception as failure:  # noqa: BLE001 (opening a value runs its own code)
             error, value = failure, None
-        self._settle(value, error)
-        del value  # it is its future's alone: what comes next may wait for a lock
+        # First, for it may wait for a lock: once a value is there, it is its future's alone.
         self.carrier.on_done(self)
+        self._settle(value, error)
 
     def on_failed(self, error: Exception) -> None:
         if not self.future.running() and not self.future.set_running_or_notify_cancel():
