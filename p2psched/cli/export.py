@@ -48,7 +48,7 @@ def export(
     job: JobArgument,
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="[PATH]", help="Where to. Default: stdout, for jsonl and csv."),
+        typer.Argument(metavar="PATH", help="Where to. Default: stdout, for jsonl and csv."),
     ] = None,
     to: Annotated[
         Format | None,

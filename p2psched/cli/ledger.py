@@ -43,7 +43,7 @@ def verify_ledger(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FOLDER]",
+            metavar="FOLDER",
             help="The data folder. Default: where a peer named as this host keeps it.",
         ),
     ] = None,
@@ -82,7 +82,7 @@ def compact_ledger(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", autocompletion=complete_peers, help="Name or id of the peer."
+            metavar="NAME", autocompletion=complete_peers, help="Name or id of the peer."
         ),
     ] = None,
 ) -> None:
@@ -141,7 +141,7 @@ def _sheet(found: Verified) -> list[tuple[str, object]]:
         ("peer", peer),
         ("verdict", "sound" if not found.faults else f"{len(found.faults)} damaged"),
         ("log", f"{len(found.segments)} segments, {size(log_bytes)}{torn}"),
-        ("entries", f"{found.first_index} to {found.last_index}, the last may not be committed"),
+        ("entries", _entries(found)),
         ("synced", f"up to entry {found.synced_index} at least; marker: {found.marker}"),
         ("term", f"{found.term}{vote}"),
         (
@@ -150,3 +150,9 @@ def _sheet(found: Verified) -> list[tuple[str, object]]:
         ),
         ("state hash", found.state_hash and f"{found.state_hash} at entry {found.last_index}"),
     ]
+
+
+def _entries(found: Verified) -> str:
+    if found.first_index > found.last_index:
+        return "none behind the snapshot" if found.snapshot_index else "none"
+    return f"{found.first_index} to {found.last_index}, the last may not be committed"

@@ -63,5 +63,5 @@ def _listed(records: Sequence[Record], command: str) -> str:
     names = [record.name for record in records]
     return ", ".join(
         f"`p2psched {command} {r.name if names.count(r.name) == 1 else short(r.peer)}`"
-        for r in records
+        for r in sorted(records, key=lambda record: (record.name, record.peer))
     )

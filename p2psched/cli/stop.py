@@ -44,7 +44,7 @@ def stop(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", autocompletion=complete_peers, help="Name or id of the peer."
+            metavar="NAME", autocompletion=complete_peers, help="Name or id of the peer."
         ),
     ] = None,
 ) -> None:

@@ -124,7 +124,8 @@ def parse_change(text: str) -> tuple[str, Value]:
     """`NAME=VALUE`. Raises ValueError."""
     name, found, word = text.partition("=")
     if not found or name not in DEFAULTS:
-        raise ValueError(f"{text!r} is no NAME=VALUE; names are {', '.join(DEFAULTS)}")
+        wrong = "names no fault" if found else "is no NAME=VALUE"
+        raise ValueError(f"{text!r} {wrong}; names are {', '.join(DEFAULTS)}")
     default = DEFAULTS[name]
     if isinstance(default, tuple):
         cuts = tuple(word.split(","))

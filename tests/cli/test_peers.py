@@ -260,6 +260,8 @@ def test_the_ledger_of_one_peer_is_made_smaller_while_it_runs(empty: LiveCluster
     done = json.loads(empty.ok("ledger", "compact", "b", "-o", "json"))["compact"]
     assert done["after_bytes"] < done["before_bytes"] // 2
     assert (done["snapshots"], done["snapshot_index"] > 1) == (1, True)
+    which = ", ".join(f"`p2psched ledger compact {name}`" for name in "abc")
+    assert which in empty.run("ledger", "compact").stderr
     again = empty.ok("ledger", "compact", "b")  # most likely of the same entry
     assert "before" in again
     status = json.loads(empty.ok("status", "--peer", empty.peers["b"].address, "-o", "json"))

@@ -75,7 +75,8 @@ def test_faults_are_those_that_were_asked_for(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("sim", "run", "--fault", "nope=1"), "--fault 'nope=1' is no NAME=VALUE"),
+        (("sim", "run", "--fault", "nope=1"), "--fault 'nope=1' names no fault; names are drop"),
+        (("sim", "run", "--fault", "drop"), "--fault 'drop' is no NAME=VALUE"),
         (("sim", "replay"), "Missing argument 'SEED'"),
         (("sim", "shrink", "7", *SMALL), "seed 7 breaks no promise"),
     ],

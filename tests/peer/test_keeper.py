@@ -95,10 +95,10 @@ class FakeBlobs:
         return ref in self.here
 
     async def read(self, ref: BlobRef, offset: int, size: int) -> bytes:
-        raise NotImplementedError
+        raise AssertionError("a keeper reads nothing")
 
     async def adopt(self, files: Iterable[tuple[BlobRef, Path]]) -> None:
-        raise NotImplementedError
+        raise AssertionError("nor does it keep what is new")
 
     async def fetch(self, refs: Iterable[BlobRef]) -> None:
         for ref in refs:

@@ -210,6 +210,19 @@ def test_a_folder_that_is_none_or_in_use_is_refused(folder: Folder, tmp_path: Pa
         verify(folder.path)
 
 
+def test_a_log_without_entries_is_told_in_words(
+    folder: Folder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is right after `ledger compact`."""
+    found = verify(folder.path)
+    assert run(["ledger", "verify", str(folder.path)]) == 0
+    assert f" to {LAST}, the last may not be committed" in capsys.readouterr().out
+    bare = msgspec.structs.replace(found, first_index=13, last_index=12, snapshot_index=12)
+    monkeypatch.setattr("p2psched.peer.verify.verify", lambda _: bare)
+    assert run(["ledger", "verify", str(folder.path)]) == 0
+    assert "none behind the snapshot" in capsys.readouterr().out
+
+
 def test_the_command_tells_file_offset_and_an_exit_code(
     folder: Folder, capsys: pytest.CaptureFixture[str]
 ) -> None:
