@@ -264,8 +264,10 @@ class Session:
         """An open connection, to the first address that lets us in."""
         self._own_loop()
         async with self._connecting:
-            if self._calls is not None and self._calls.connection.state is State.OPEN:
-                return self._calls
+            if self._calls is not None:
+                if self._calls.connection.state is State.OPEN:
+                    return self._calls
+                self._turn_away()  # it goes, and those whose calls it takes along are yet to hear
             failure: Unavailable | Refused | None = None
             for _ in range(len(self._addresses)):
                 try:

@@ -60,13 +60,17 @@ class Patience:
     def _on_due(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        while self._waits:
-            wait, due = next(iter(self._waits.items()))
-            if due > now:
-                self._timer = loop.call_at(due, self._on_due, loop)
-                return
-            del self._waits[wait]
-            wait.expire()
+        try:
+            while self._waits and self._next_due() <= now:
+                wait = next(iter(self._waits))
+                del self._waits[wait]
+                wait.expire()
+        finally:  # whoever raises fails alone
+            if self._waits and self._timer is None:
+                self._timer = loop.call_at(self._next_due(), self._on_due, loop)
+
+    def _next_due(self) -> float:
+        return next(iter(self._waits.values()))
 
 
 class Limit:

@@ -108,6 +108,26 @@ def test_calls_that_fail_together_turn_to_the_next_peer_once() -> None:
     asyncio.run(main())
 
 
+def test_a_peer_that_says_goodbye_is_not_asked_again_and_the_next_one_is_asked_once() -> None:
+    """A call that it still has fails only after another one has begun to connect."""
+
+    async def main() -> None:
+        session = FakedSession("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
+        async with asyncio.TaskGroup() as group:
+            early = group.create_task(session.call(CancelJob(JOB), Done))
+            await turns()
+            session.peers[0].connection.state = State.CLOSING
+            late = group.create_task(session.call(CancelJob(JOB), Done))
+            await turns()
+            session.peers[0].answer.set_result(None)
+            await turns()
+            session.peers[1].answer.set_result(Done())
+        assert (early.result(), late.result()) == (Done(), Done())
+        assert [peer.address for peer in session.peers] == ["127.0.0.1:1", "127.0.0.1:2"]
+
+    asyncio.run(main())
+
+
 def test_another_peer_is_asked_at_once_and_only_when_all_have_been_the_call_waits() -> None:
     async def main() -> None:
         session = FakedSession("127.0.0.1:1", "127.0.0.1:2")

@@ -36,6 +36,31 @@ def test_every_wait_that_takes_too_long_is_ended_in_the_order_in_which_they_bega
     assert ended == list(range(200))
 
 
+def test_one_that_raises_when_its_time_is_over_holds_up_no_other(run: Run) -> None:
+    class Wait:
+        def __init__(self, ended: asyncio.Event, error: Exception | None = None) -> None:
+            self.ended, self.error = ended, error
+
+        def expire(self) -> None:
+            self.ended.set()
+            if self.error is not None:
+                raise self.error
+
+    async def main() -> None:
+        told: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+        patience, error = Patience(SHORT_S), ValueError("a waiter's own")
+        waits = [Wait(asyncio.Event(), error), Wait(asyncio.Event())]
+        for wait in waits:
+            patience.begin(wait)
+        for wait in waits:
+            await wait.ended.wait()
+        assert told == [error]
+
+    run(main())
+
+
 def test_a_wait_that_began_later_outlives_the_end_of_an_earlier_one(run: Run) -> None:
     async def main() -> None:
         patience = Patience(SHORT_S)
