@@ -85,9 +85,9 @@ class Keeper:
         log.warning("blob-missing", extra={"blob": str(ref)})
         self._suspect = True
 
-    def on_asked(self, ref: BlobRef) -> None:
-        """Somebody wanted a blob that is not here. If the ledger thinks that it is, it hears so at
-        once: whoever is told that a result is lost may have it computed again right away."""
+    def on_missed(self, ref: BlobRef) -> None:
+        """Somebody asked in vain for a blob. If the ledger thinks that it is here, it hears so
+        at once: whoever is told that a result is lost may have it computed again right away."""
         if self._wake is None or self._wake.is_set():
             return
         if any(blob.ref == ref for _, blob in held_by(self._state, self._me)):

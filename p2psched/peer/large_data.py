@@ -15,6 +15,7 @@ from p2psched.core.raft.core import Raft
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef
 from p2psched.model.blob_messages import BlobCall, ReadBlob, StatBlob
+from p2psched.model.errors import NotFound, ResultLost
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import AnswerBody
 from p2psched.peer.blob_api import BlobApi
@@ -80,10 +81,12 @@ class LargeData:
 
     async def answer(self, body: BlobCall) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
-        is_read = isinstance(body, (StatBlob, ReadBlob))
-        if is_read and self._keeper is not None and not self.blobs.is_here(body.ref):
-            self._keeper.on_asked(body.ref)
-        return await self._api.answer(body)
+        try:
+            return await self._api.answer(body)
+        except (NotFound, ResultLost):
+            if isinstance(body, (StatBlob, ReadBlob)) and self._keeper is not None:
+                self._keeper.on_missed(body.ref)
+            raise
 
     async def secure(self, refs: Sequence[BlobRef]) -> None:
         """Before a job is accepted: what it refers to is durable on a majority of the voters."""

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from p2psched.core.raft.effects import Persist
+from p2psched.model.errors import Unavailable
 from p2psched.model.limits import MIB
 from p2psched.model.raft import Room
 from p2psched.peer.errands import Errands
@@ -93,7 +94,7 @@ class LogWriter:
         self._thread_groups = self._recent_ms.maxlen or 0  # left before inline is thought of
 
     def write(self, persist: Persist, *, first: bool = False) -> None:
-        """`first`: before anything else that this turn leads to."""
+        """`first`: in the next turn already, unless one is scheduled."""
         self._queue.append(persist)
         if self._stalled:
             self._stalled_bytes += _size(persist)
@@ -110,6 +111,9 @@ class LogWriter:
         """Something about the store, in the thread, after what was written. Raises NoRoom if `work`
         does; what else it raises is a failure as that of a write."""
         done: asyncio.Future[_T] = self._loop.create_future()
+        if self._failed:
+            done.set_exception(Unavailable("this peer is stopping"))
+            return done
 
         def in_thread() -> None:
             try:

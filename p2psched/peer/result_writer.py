@@ -204,7 +204,9 @@ class ResultWriter:
             self._store_in_thread([])
 
     def make_durable(self, done: Callable[[], None]) -> None:
-        """Call `done` once all that was handed to `store` is durable."""
+        """Call `done` once all that was handed to `store` is durable; not after `close`."""
+        if self._closed:
+            return
         self._flush()
         storing = self._loop.run_in_executor(self._thread, self._checkpoint, self._index)
 
@@ -246,22 +248,39 @@ class ResultWriter:
             self._results.jump(index, jobs, upto)
             return self._results.gaps()
 
-        self._jump = self._loop.run_in_executor(self._thread, jump)
-        self._jump.add_done_callback(self._on_jumped)
+        before, self._jump = self._jump, self._loop.create_future()
+        if before is not None and not before.done():
+            before.set_result({})  # whoever waits for it waits for this one
+        self._try_jump(jump, self._jump)
 
-    def _on_jumped(self, done: asyncio.Future[dict[JobId, Gap]]) -> None:
-        error = None if done.cancelled() else done.exception()
-        if error is not None:
-            self._on_failed(error)
-        elif not done.cancelled() and done is self._jump:
-            self._jump, self._gaps = None, done.result()
-            self._has_gaps.set()
+    def _try_jump(
+        self, jump: Callable[[], dict[JobId, Gap]], jumped: asyncio.Future[dict[JobId, Gap]]
+    ) -> None:
+        """Until there is space for it."""
+        if self._closed or jumped.done():
+            return
+
+        def on_tried(tried: asyncio.Future[dict[JobId, Gap]]) -> None:
+            error = None if tried.cancelled() else tried.exception()
+            if tried.cancelled() or jumped.done():
+                return
+            if isinstance(error, NoSpace):
+                self._loop.call_later(SPACE_RETRY_S, self._try_jump, jump, jumped)
+            elif error is not None:
+                jumped.cancel()
+                self._on_failed(error)
+            else:
+                self._jump, self._gaps = None, tried.result()
+                jumped.set_result(self._gaps)
+                self._has_gaps.set()
+
+        self._loop.run_in_executor(self._thread, jump).add_done_callback(on_tried)
 
     async def gap_of(self, job: JobId) -> Gap | None:
         """What may be missing of a job here; None if it is whole."""
         while (jump := self._jump) is not None:
             await asyncio.wait([jump])
-            if jump.cancelled() or jump.exception() is not None:
+            if jump.cancelled():
                 raise Unavailable("this peer is stopping: ask another one")
             await asyncio.sleep(0)
         return self._gaps.get(job)
@@ -318,6 +337,8 @@ class ResultWriter:
         """Store what waits, then close."""
         self._flush()
         self._closed = True
+        if self._jump is not None:
+            self._jump.cancel()
         self._thread.shutdown(wait=True)
         self._results.close()
 

@@ -7,6 +7,7 @@ outcome waits here. It decides nothing.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -87,7 +88,8 @@ class SchedulerLoop:
         self._copy: Callable[[CopyBlobs], None] | None = None
         self._on_stored: Callable[[Sequence[Stamped]], None] | None = None
         self._ledger: Ledger | None = None
-        self._capture: Capture | None = None  # the newest; costs nothing once it is whole
+        # The newest, as long as somebody takes its pieces.
+        self._capture: weakref.ref[Capture] | None = None
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, Heard] = {}
         self._next_tag = 1
@@ -220,8 +222,8 @@ class SchedulerLoop:
     # --- LedgerListener ---------------------------------------------------------------------------
 
     def on_committed(self, batches: Sequence[Committed]) -> None:
-        if self._capture is not None:
-            self._capture.before(batches)
+        if self._capture is not None and (capture := self._capture()) is not None:
+            capture.before(batches)
         self._step(Applied(self._clock.now_ms(), tuple(batches)))
         if self.scheduler.owner.has_queue:
             self._on_round()  # a worker may wait, and the next turn is all that others sent away
@@ -238,8 +240,9 @@ class SchedulerLoop:
         # After a bug the last entry may be half applied.
         if self._stopped or self.scheduler.machine.applied_index != index:
             return None
-        self._capture = Capture(self.scheduler.machine)
-        return self._capture.pieces()
+        capture = Capture(self.scheduler.machine)
+        self._capture = weakref.ref(capture)
+        return capture.pieces()
 
     def _wake_appliers(self) -> None:
         index = self.scheduler.machine.applied_index

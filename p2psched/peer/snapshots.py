@@ -25,7 +25,8 @@ from p2psched.store.space import is_no_space
 
 log = logging.getLogger(__name__)
 
-# While a follower takes the last one a new one would make it begin anew: it may be late by this.
+# While a follower takes the last one only one more may be made, or it would have to begin anew: the
+# next one may be late by this.
 PATIENCE: Final = 4
 SPACE_RETRY_S: Final = 10.0
 
@@ -84,6 +85,8 @@ class SnapshotMaker:
     async def make(self) -> None:
         """One of all that is applied, if the newest doesn't stand for that already. Raises NoSpace,
         or Unavailable if the peer stops."""
+        if self._closed:
+            raise _stopping()
         while self._under_way:  # that one began earlier
             await self._ended()
         if self._begin():
@@ -119,10 +122,9 @@ class SnapshotMaker:
         def on_done(done: asyncio.Future[_T]) -> None:
             if done.cancelled() or self._closed:
                 return
-            error = done.exception()
-            if error is None:
+            try:
                 then(done.result())
-            elif isinstance(error, Exception):
+            except Exception as error:  # noqa: BLE001 (of the thread, or of what follows here)
                 self._on_error(error)
 
         if not self._closed:
@@ -156,5 +158,9 @@ class SnapshotMaker:
     def close(self) -> None:
         """Wait for what is being written; the next start removes what is half made."""
         self._closed = True
-        self._end(Unavailable("this peer is stopping"))
+        self._end(_stopping())
         self._thread.shutdown(wait=True)
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("this peer is stopping")

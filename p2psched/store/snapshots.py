@@ -35,7 +35,8 @@ from p2psched.store.space import NO_SPACE, no_room
 FORMAT: Final = 1
 KEPT: Final = 2
 INCOMING: Final = "snapshot.incoming"  # one of the leader's, on its way here
-MAKING: Final = "snapshot.making"  # one of our own
+ANEW: Final = "snapshot.anew"  # the same, written once more
+MAKING: Final = "snapshot.making"  # one of our own, which another thread may have open
 DIGEST_BYTES: Final = 16
 _READ_BYTES: Final = 256 * KIB  # at a time
 
@@ -290,7 +291,7 @@ class SnapshotFiles:
     def _write_incoming_anew(self) -> None:
         """After a sync that found no space its bytes are only in memory, and no second sync of that
         file would say more: they go to another file."""
-        new, at = self._disk.make(MAKING, 0), 0
+        new, at = self._disk.make(ANEW, 0), 0
         try:
             while part := self._disk.read_part(INCOMING, at, _READ_BYTES):
                 new.write(part)
@@ -298,9 +299,9 @@ class SnapshotFiles:
             new.finish(b"")
         except OSError:
             new.close()
-            self._disk.remove(MAKING)
+            self._disk.remove(ANEW)
             raise
-        self._disk.rename(MAKING, INCOMING)
+        self._disk.rename(ANEW, INCOMING)
 
     def end_install(self) -> None:
         """It stands in the place of the log."""
@@ -316,8 +317,8 @@ class SnapshotFiles:
     def drop_unfinished(self) -> None:
         """At start: what a crash has left."""
         self.drop_incoming()
-        if MAKING in self._disk.names():
-            self._disk.remove(MAKING)
+        for name in {MAKING, ANEW}.intersection(self._disk.names()):
+            self._disk.remove(name)
 
     def prune(self, kept: int) -> None:
         """Remove all but the newest ones."""

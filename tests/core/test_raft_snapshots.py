@@ -19,6 +19,7 @@ from p2psched.core.raft.effects import (
 )
 from p2psched.core.raft.pieces import PIECES_IN_FLIGHT_MAX
 from p2psched.core.raft.progress import Compaction
+from p2psched.core.raft.replication import NEWS_MS
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
     Append,
@@ -130,6 +131,27 @@ def test_a_live_follower_that_lags_keeps_entries_in_the_log_as_far_as_a_bound_al
     node.ack("c", match=3)
     node.save(8)
     assert node.raft.base_index == 3
+
+
+def test_news_for_a_follower_that_lacks_what_has_left_the_log_come_with_its_snapshot() -> None:
+    """c answers, and takes nothing; the log is cut while it is owed a commit that didn't concern
+    it."""
+    leader, _ = follower_and_leader()
+    leader.receive("c", AppendReply(2, leader.raft._s.round, True, 10))
+    progress = leader.raft._s.progress[C]
+    assert not progress.probing
+    leader.propose(b"x", "a")
+    leader.ack("b")
+    progress.next = 11
+    due_ms = leader.raft.due_ms
+    assert due_ms - leader.now_ms == NEWS_MS
+    leader.save(leader.raft.commit)
+    assert progress.next < leader.raft._s.log.first
+    assert [news.to for news in leader.time_out()] == ["b"]
+    assert leader.now_ms == due_ms
+    leader.others.clear()
+    leader.time_out()  # a heartbeat
+    assert {piece.snapshot.index for piece in leader.pieces} == {leader.raft.commit}
 
 
 def test_an_older_snapshot_than_the_newest_changes_nothing() -> None:

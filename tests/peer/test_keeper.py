@@ -34,7 +34,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment, SentFile
 from p2psched.model.taskset import TaskSet
 from p2psched.observe.clock import BootClock
-from p2psched.peer.keeper import COLLECT_EVERY, REPAIR_AFTER_S, Keeper
+from p2psched.peer.keeper import COLLECT_EVERY, PERIOD_S, REPAIR_AFTER_S, Keeper
 from p2psched.testing.virtual_time import run_virtually
 
 PEERS = [PeerId(f"{number:032x}") for number in range(1, 6)]
@@ -149,6 +149,17 @@ class Rig:
 
         run_virtually(life())
 
+    def miss(self, text: str) -> None:
+        """Somebody asks for it in vain, as soon as the keeper runs; much less than a period."""
+
+        async def life() -> None:
+            asyncio.get_running_loop().call_soon(self.keeper.on_missed, ref_of(text))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PERIOD_S / 10):
+                    await self.keeper.run()
+
+        run_virtually(life())
+
     def holders(self, index: int = 0) -> tuple[PeerId, ...]:
         return self.scheduling.machine.jobs[JOB].blobs[index, ""].holders
 
@@ -168,6 +179,21 @@ def test_a_copy_that_falls_to_this_peer_is_taken_and_the_ledger_hears_of_it() ->
     rig.run(REPAIR_AFTER_S + 3)
     assert rig.blobs.is_here(ref_of("x"))
     assert rig.holders() == (ME, PEERS[1])
+
+
+def test_the_ledger_hears_at_once_of_a_result_that_was_asked_for_and_is_gone() -> None:
+    rig = Rig(peers=1)
+    rig.finish(result("x", ME), copies=1)
+    rig.miss("x")
+    assert rig.holders() == ()
+
+
+def test_a_miss_of_what_others_have_is_no_news() -> None:
+    rig = Rig(peers=2)
+    rig.finish(result("x", PEERS[1]), copies=1)
+    rig.miss("x")
+    assert rig.scheduling.proposed == []
+    assert rig.holders() == (PEERS[1],)
 
 
 def test_a_copy_that_falls_to_another_peer_is_left_to_it() -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
+from p2psched.core.machine import Machine
 from p2psched.model import chunks
 from p2psched.model.commands import Recorded, Stamped
+from p2psched.model.errors import NoSpace, Unavailable
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
 from p2psched.peer import result_writer
 from p2psched.peer.result_writer import GROUP_BYTES_MAX, GROUP_EVENTS_MAX, ResultWriter
-from p2psched.ports.results import Results
+from p2psched.ports.results import KnownJob, Results
 from p2psched.testing.sim_results import MemoryResults
 
 JOB, PEER = JobId("a" * 32), PeerId("b" * 32)
@@ -89,5 +91,60 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch, events: int, siz
         async with asyncio.timeout(30):
             await stored.wait()
         writer.close()
+
+    asyncio.run(run())
+
+
+class Full(MemoryResults):
+    """A store that has no space for a jump, a few times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times_left = times
+
+    def jump(self, applied_index: int, jobs: Mapping[JobId, KnownJob], upto: int) -> None:
+        if self.times_left:
+            self.times_left -= 1
+            raise NoSpace("full")
+        super().jump(applied_index, jobs, upto)
+
+
+def restored(applied_index: int) -> Machine:
+    state = Machine()
+    state.applied_index = applied_index
+    return state
+
+
+def test_a_state_of_a_leader_waits_for_space_too_and_so_does_whoever_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(result_writer, "SPACE_RETRY_S", 0.001)
+
+    async def run() -> None:
+        results = Full(times=3)
+        writer = ResultWriter(results, on_failed=failed)
+        writer.on_restored(restored(5))
+        assert await writer.gap_of(JOB) is None
+        assert (results.times_left, results.applied_index) == (0, 5)
+        results.times_left = 2
+        writer.on_restored(restored(7))
+        writer.on_restored(restored(9))  # stands for the one that still waits
+        assert await writer.gap_of(JOB) is None
+        assert results.applied_index == 9
+        writer.close()
+
+    asyncio.run(run())
+
+
+def test_who_reads_hears_of_a_stop_while_a_state_waits_for_space() -> None:
+    async def run() -> None:
+        writer = ResultWriter(Full(times=1_000_000), on_failed=failed)
+        writer.on_restored(restored(5))
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(writer.gap_of(JOB))
+            await asyncio.sleep(0)
+            writer.close()
+            with pytest.raises(Unavailable):
+                await reading
 
     asyncio.run(run())

@@ -12,6 +12,7 @@ import pytest
 from p2psched.core.raft.effects import Persist, Propose, RoomChanged, Synced, Tick
 from p2psched.core.raft.engine import RaftEngine, Round, found_cluster
 from p2psched.core.raft.timing import Timing
+from p2psched.model.errors import Unavailable
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Member, Room, Snapshot
 from p2psched.peer.snapshots import OLD_S, OLD_SHARE, SnapshotMaker
@@ -40,6 +41,8 @@ class Rig:
         self.now_s = 0.0
         self.saved: list[Snapshot] = []
         self.captures = 0
+        self.breaks = False  # a piece
+        self.failures: list[Exception] = []
         self.pieces_taken = 0
         self.stopped = False  # whoever applies
         self.done = asyncio.Event()
@@ -63,6 +66,7 @@ class Rig:
     def _pieces(self) -> Iterator[bytes]:
         for number in range(PIECES):
             self.pieces_taken += 1
+            assert not self.breaks
             yield b"%d," % number
 
     def _on_saved(self, snapshot: Snapshot) -> None:
@@ -70,7 +74,8 @@ class Rig:
         self.done.set()
 
     def _on_failed(self, error: Exception) -> None:
-        raise AssertionError(error)
+        self.failures.append(error)
+        self.done.set()
 
     def _step(self, effects: list[object]) -> None:
         for effect in effects:
@@ -103,9 +108,25 @@ def test_between_two_pieces_of_a_state_the_loop_sees_to_others() -> None:
         rig.maker.close()
         steps = {b - a for a, b in pairwise(turns)}
         assert max(steps) == 1
+        assert rig.failures == []
         head, state = rig.store.snapshots.read(rig.saved[0].index)
         assert head == rig.saved[0]
         assert state == b"".join(b"%d," % number for number in range(PIECES))
+
+    asyncio.run(run())
+
+
+def test_a_state_that_cannot_be_taken_is_a_failure_of_the_peer() -> None:
+    async def run() -> None:
+        rig = Rig()
+        rig.commit(LOG_BYTES)
+        rig.breaks = True
+        rig.maker.look()
+        await rig.done.wait()
+        rig.maker.close()
+        assert [type(error) for error in rig.failures] == [AssertionError]
+        with pytest.raises(Unavailable):
+            await rig.maker.make()
 
     asyncio.run(run())
 

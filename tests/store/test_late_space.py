@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
+from pathlib import Path
 
 import pytest
 
 from p2psched.core.raft.effects import Persist, StorePiece
 from p2psched.model.raft import HardState
+from p2psched.store.disk import OsDisk
 from p2psched.store.log import LogStore
 from p2psched.store.persist import perform
+from p2psched.store.snapshots import SnapshotFiles
 from p2psched.store.space import NoRoom
 from p2psched.testing.sim_disk import SimDisk, _Inode
 from tests.store.test_snapshots import VOTE, append, entries, opened, snapshot_at, state_at
@@ -93,8 +97,11 @@ def test_what_was_synced_is_there_and_nothing_else_whenever_space_is_short(seed:
     assert opened(disk)[1].entries == entries(1, written)
 
 
-@pytest.mark.parametrize("full_for", range(1, 9))
-def test_a_snapshot_takes_the_place_of_the_log_when_there_is_space(full_for: int) -> None:
+@pytest.mark.parametrize("full_for", range(1, 6))
+@pytest.mark.parametrize("full_from", [1, 2])
+def test_a_snapshot_takes_the_place_of_the_log_when_there_is_space(
+    full_from: int, full_for: int
+) -> None:
     """So many syncs of new bytes find none; each piece and each step is repeated until it goes."""
     disk = LateDisk(random.Random(full_for))
     log, _ = opened(disk)
@@ -106,10 +113,9 @@ def test_a_snapshot_takes_the_place_of_the_log_when_there_is_space(full_for: int
         Persist(2, None, None, (), StorePiece(snapshot, half, state[half:]), snapshot),
     ]
     tries = 0
-    disk.full = True
     while persists:
-        tries += 1
-        disk.full = tries <= full_for
+        tries += persists[0].token >= full_from
+        disk.full = 0 < tries <= full_for
         try:
             perform(log, persists[0])
             log.sync()
@@ -123,6 +129,31 @@ def test_a_snapshot_takes_the_place_of_the_log_when_there_is_space(full_for: int
     _, found = opened(disk)
     assert (found.snapshot, found.state) == (snapshot, state)
     assert (found.entries, found.hard_state) == (entries(91, 92), HardState(9, None))
+
+
+def test_one_of_our_own_that_is_half_made_is_not_touched_by_one_that_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On real files: the simulated disk has a new file only when it is whole."""
+    disk = OsDisk(tmp_path)
+    files = SnapshotFiles(disk)
+    own = files.begin(snapshot_at(20))
+    own.write(state_at(20)[:5])
+    files.take_piece(snapshot_at(90), 0, state_at(90))
+    sync = os.fdatasync
+
+    def late(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fdatasync", sync)
+        raise OSError(errno.ENOSPC, "no space, told late")
+
+    monkeypatch.setattr(os, "fdatasync", late)
+    files.install(snapshot_at(90))
+    assert os.fdatasync is sync
+    own.write(state_at(20)[5:])
+    own.finish()
+    assert [files.read(index)[1] for index in (20, 90)] == [state_at(20), state_at(90)]
+    files.drop_unfinished()
+    assert len(disk.names()) == 2
 
 
 def test_another_error_of_a_sync_is_the_end() -> None:

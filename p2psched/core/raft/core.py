@@ -257,8 +257,8 @@ class Raft:
 
     @property
     def sends_snapshot(self) -> bool:
-        """On the leader: a live follower takes the newest snapshot just now; a newer one would
-        make it begin anew."""
+        """On the leader: a live follower takes a snapshot just now; with the second newer one it
+        would begin anew."""
         s = self._s
         heard_since = s.now_ms - s.timing.election_ms_max
         return any(

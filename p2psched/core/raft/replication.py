@@ -125,7 +125,9 @@ def tell_news(s: RaftState) -> None:
     s.news_due_ms = None
     for peer, progress in s.progress.items():
         waits = progress.told < s.commit and not progress.probing
-        if waits and not _is_silent(s, progress):
+        # Whoever lacks what has left the log gets a snapshot with the next append.
+        has_place = progress.next >= s.log.first
+        if waits and has_place and not _is_silent(s, progress):
             _tell_commit(s, peer, progress)
 
 
