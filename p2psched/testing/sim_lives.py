@@ -264,17 +264,20 @@ class Lives(ABC):
         return kind is not None
 
     def _may_lose(self, peer: SimPeer) -> bool:
-        """True if a majority of the voters would keep their disks."""
+        """True if a majority of the voters would keep their disks: of those that are committed, and
+        of those that a leader has begun to have instead, for it may take that along."""
         known: Sequence[SimPeer] = [p for p in self.peers if p.alive]
         newest = max(known, key=lambda p: p.engine.raft.commit, default=None)
         if newest is None:
             return False
-        voters = {member.peer for member in newest.engine.raft.membership.voters}
-        if len(voters) < VOTERS_MIN or not voters <= {*self._by_id, *self._lost}:
-            return False
-        rotten = {p.id for p in self.peers if p.is_rotten}
-        gone = voters & (self._lost | rotten | {peer.id})
-        return len(gone) <= (len(voters) - 1) // 2
+        lost = self._lost | {p.id for p in self.peers if p.is_rotten} | {peer.id}
+        for membership in (self.referees.members.newest, newest.engine.raft.membership):
+            voters = {member.peer for member in membership.voters}
+            if len(voters) < VOTERS_MIN or not voters <= {*self._by_id, *self._lost}:
+                return False
+            if len(voters & lost) > (len(voters) - 1) // 2:
+                return False
+        return True
 
     def heal_peers(self) -> None:
         """Every peer is up and finds room."""

@@ -137,14 +137,16 @@ def test_a_state_of_a_leader_waits_for_space_too_and_so_does_whoever_reads(
 
 
 def test_who_reads_hears_of_a_stop_while_a_state_waits_for_space() -> None:
+    async def read(writer: ResultWriter) -> None:
+        with pytest.raises(Unavailable):
+            await writer.gap_of(JOB)
+
     async def run() -> None:
         writer = ResultWriter(Full(times=1_000_000), on_failed=failed)
         writer.on_restored(restored(5))
         async with asyncio.TaskGroup() as group:
-            reading = group.create_task(writer.gap_of(JOB))
+            group.create_task(read(writer))
             await asyncio.sleep(0)
             writer.close()
-            with pytest.raises(Unavailable):
-                await reading
 
     asyncio.run(run())
