@@ -236,7 +236,7 @@ def _any_answer_confirms() -> Planted:
     return patch.object(replication, "on_append_reply", blind)
 
 
-def _reads_what_it_knows() -> Planted:
+def reads_what_it_knows() -> Planted:
     return patch.object(reads, "on_read", lambda s, read: s.emit(ReadReady(read, s.commit)))
 
 

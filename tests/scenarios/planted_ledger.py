@@ -13,8 +13,6 @@ from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner
 from p2psched.core.raft import engine as raft
-from p2psched.core.raft import reads
-from p2psched.core.raft.effects import ReadReady
 from p2psched.core.scheduler import Answered, RenewIncarnation, Scheduler
 from p2psched.core.snapshot import encode_machine
 from p2psched.core.state import LedgerState, PeerRow
@@ -35,7 +33,12 @@ from p2psched.model.job import JobState
 from p2psched.model.raft import Entry
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.script import ledger
-from tests.scenarios.planted import Bug, known, truncations_are_not_written
+from tests.scenarios.planted import (
+    Bug,
+    known,
+    reads_what_it_knows,
+    truncations_are_not_written,
+)
 from tests.sim.keep_mutants import KEEP_MUTANTS
 from tests.sim.mutants import Planted
 
@@ -234,10 +237,6 @@ def _lost_peers_cost_retries() -> Planted:
     return patch.object(LedgerState, "lose", charge)
 
 
-def _reads_what_it_knows() -> Planted:
-    return patch.object(reads, "on_read", lambda s, read: s.emit(ReadReady(read, s.commit)))
-
-
 def _places_only_what_waits() -> Planted:
     """What a dead peer owned is nobody's to place: it stays where it was."""
     return patch.object(Job, "placeable", property(lambda job: job.waiting))
@@ -279,8 +278,8 @@ LEDGER_BUGS: Final = (
         _answers_cancels_at_once,
         "!! what nobody asks",
     ),
-    Bug("ledger_leader_woken_after_ten_seconds", "own reads", _reads_what_it_knows, "!! a reads"),
-    Bug("ledger_read_on_a_follower", "own reads", _reads_what_it_knows, "!! c reads"),
+    Bug("ledger_leader_woken_after_ten_seconds", "own reads", reads_what_it_knows, "!! a reads"),
+    Bug("ledger_read_on_a_follower", "own reads", reads_what_it_knows, "!! c reads"),
     Bug(
         "ledger_submit_repeated_across_leaders",
         "the id of a forgotten job is free",

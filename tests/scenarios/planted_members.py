@@ -10,12 +10,8 @@ from p2psched.core.raft.effects import Commit
 from p2psched.core.raft.state import RaftState, Role
 from p2psched.model.ids import PeerId
 from tests.scenarios.planted import Bug, changes_members_at_once
-from tests.sim.member_mutants import takes_anybody_back
+from tests.sim.member_mutants import removed_never_campaign, takes_anybody_back
 from tests.sim.mutants import Planted
-
-
-def _removed_never_campaign() -> Planted:
-    return patch.object(election, "_has_a_say", lambda s: s.membership.is_voter(s.me))
 
 
 def _removed_always_campaign() -> Planted:
@@ -66,7 +62,7 @@ MEMBER_BUGS: Final = (
     Bug(
         "raft_removed_leader_must_still_campaign",
         "who is removed doesn't campaign",
-        _removed_never_campaign,
+        removed_never_campaign,
         "a: follower of nobody, term 2",
     ),
     Bug(

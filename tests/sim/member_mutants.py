@@ -15,7 +15,7 @@ from p2psched.testing.faults import Faults
 from tests.sim.mutants import Mutant, Planted
 
 
-def _removed_never_campaign() -> Planted:
+def removed_never_campaign() -> Planted:
     return patch.object(election, "_has_a_say", lambda s: s.membership.is_voter(s.me))
 
 
@@ -51,7 +51,7 @@ RESTIVE: Final = Faults(
 MEMBER_MUTANTS: Final = (
     Mutant(
         name="a leader that removes itself never campaigns again",
-        plant=_removed_never_campaign,
+        plant=removed_never_campaign,
         faults=RESTIVE,
         timing=Timing(heartbeat_ms=50, election_ms_min=200, election_ms_max=400),
         peers=2,

@@ -13,12 +13,19 @@ from typing import Final, Protocol
 
 import msgspec
 
-from p2psched.core.raft.effects import Persist
+from p2psched.core.raft.effects import Persist, SendPiece
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import Role
 from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
-from p2psched.model.raft import Entry, HardState, Member, Membership, Snapshot
+from p2psched.model.raft import (
+    Entry,
+    HardState,
+    Member,
+    Membership,
+    Snapshot,
+    SnapshotPiece,
+)
 from p2psched.store.log import LogStore
 from p2psched.store.persist import perform
 from p2psched.store.regain import open_or_regain
@@ -160,6 +167,12 @@ class Actor(ABC):
     def sync_if_quick(self) -> None:
         if not self.slow:
             self.sync()
+
+    def send_piece(self, effect: SendPiece) -> None:
+        data = self.log.snapshots.read_piece(effect.snapshot, effect.offset, effect.size)
+        if data is not None:
+            piece = SnapshotPiece(effect.term, effect.round, effect.snapshot, effect.offset, data)
+            self.scene.post(self.name, effect.to, piece)
 
     # --- of the kind of stage ---
 

@@ -42,7 +42,6 @@ from p2psched.model.raft import (
     RaftMessage,
     Room,
     Snapshot,
-    SnapshotPiece,
 )
 from p2psched.store.snapshots import described
 from p2psched.testing.script.actor import COMPACTION, TIMING, Actor, Standing
@@ -157,7 +156,7 @@ class Node(Actor):
             case Send(to=to, message=message):
                 self.scene.post(name, to, message)
             case SendPiece():
-                self._send_piece(effect)
+                self.send_piece(effect)
             case Commit():
                 self._apply()
             case ReadReady(read=read, index=index):
@@ -186,12 +185,6 @@ class Node(Actor):
         what = f"snapshot {snapshot_words(snapshot)}: {self._state()}"
         self.scene.say(f"{self.name} restores {what}")
         self._apply()
-
-    def _send_piece(self, effect: SendPiece) -> None:
-        data = self.log.snapshots.read_piece(effect.snapshot, effect.offset, effect.size)
-        if data is not None:
-            piece = SnapshotPiece(effect.term, effect.round, effect.snapshot, effect.offset, data)
-            self.scene.post(self.name, effect.to, piece)
 
     def _apply(self) -> None:
         raft = self.raft

@@ -35,7 +35,7 @@ from p2psched.model.execution import Batch, Committed, Ended, Progress
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
 from p2psched.model.messages import Forward
-from p2psched.model.raft import Entry, HardState, Member, RaftMessage, Snapshot, SnapshotPiece
+from p2psched.model.raft import Entry, HardState, Member, RaftMessage, Snapshot
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.store.snapshots import described
 from p2psched.testing.script.actor import COMPACTION, TIMING, Actor, Scene, Standing
@@ -256,7 +256,7 @@ class Peer(Actor):
                 case raft.SendForward(to=to, forward=forward):
                     self.scene.post(self.name, to, forward)
                 case SendPiece():
-                    self._send_piece(effect)
+                    self.send_piece(effect)
                 case MembershipChanged():
                     pass
                 case Regained():
@@ -301,12 +301,6 @@ class Peer(Actor):
         if entry.index <= core.base_index:
             return True
         return entry in core.entries(entry.index, entry.index + 1)
-
-    def _send_piece(self, effect: SendPiece) -> None:
-        data = self.log.snapshots.read_piece(effect.snapshot, effect.offset, effect.size)
-        if data is not None:
-            piece = SnapshotPiece(effect.term, effect.round, effect.snapshot, effect.offset, data)
-            self.scene.post(self.name, effect.to, piece)
 
     def _apply(self, batches: tuple[Committed, ...]) -> None:
         core = self.engine.raft
