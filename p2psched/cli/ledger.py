@@ -12,10 +12,9 @@ import msgspec
 import typer
 
 from p2psched.cli.complete import complete_peers
-from p2psched.cli.one_peer import choose_peer
+from p2psched.cli.one_peer import calls_to, choose_peer
 from p2psched.cli.options import OutputOption, Target, talks_to_peers
 from p2psched.cli.output import Output, note, print_json, print_sheet, size, write_line
-from p2psched.client.session import Session, find_peers
 from p2psched.model.errors import Damaged, TimedOut, UsageError
 from p2psched.model.ids import short
 from p2psched.model.messages import CompactLedger, LedgerCompacted
@@ -113,12 +112,8 @@ async def _compact(target: Target, name: str | None) -> LedgerCompacted:
         )
     records = [record for record in list_records(target.runtime_dir) if record.alive]
     address, _ = await choose_peer(target, name, records, command="ledger compact")
-    found, secret = find_peers(
-        address, secret_file=target.secret_file, runtime_dir=target.runtime_dir
-    )
-    calls = await Session(found[:1], secret=secret).connection()  # this one, and no other
     try:
-        async with asyncio.timeout(COMPACT_TIMEOUT_S):
+        async with calls_to(target, address) as calls, asyncio.timeout(COMPACT_TIMEOUT_S):
             answer = await calls.call(CompactLedger())
     except TimeoutError as error:
         raise TimedOut(

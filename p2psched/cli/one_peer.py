@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from p2psched.cli.connect import connected
 from p2psched.cli.options import Target
+from p2psched.client.session import Session, find_peers
 from p2psched.model.errors import NotFound, Unavailable, UsageError
 from p2psched.model.ids import PeerId, short
 from p2psched.net.address import parse
+from p2psched.net.calls import CallClient
 from p2psched.store.records import Record
 
 PREFIX_LEN_MIN: Final = 4  # of an id: shorter is a name
@@ -39,6 +42,19 @@ async def choose_peer(
     if len(records) > 1:
         raise UsageError(f"{len(records)} peers run here, say which: {_listed(records, command)}")
     return records[0].address, records[0]
+
+
+@contextlib.asynccontextmanager
+async def calls_to(target: Target, address: str) -> AsyncIterator[CallClient]:
+    """A connection to the peer at an address, and to no other that would answer in its place."""
+    found, secret = find_peers(
+        address, secret_file=target.secret_file, runtime_dir=target.runtime_dir
+    )
+    calls = await Session(found[:1], secret=secret).connection()
+    try:
+        yield calls
+    finally:
+        await calls.close()
 
 
 async def _address_elsewhere(target: Target, name: str) -> str:

@@ -15,10 +15,9 @@ from typing import Annotated, Final
 import typer
 
 from p2psched.cli.complete import complete_peers
-from p2psched.cli.one_peer import choose_peer
+from p2psched.cli.one_peer import calls_to, choose_peer
 from p2psched.cli.options import Target, talks_to_peers
 from p2psched.cli.output import Output, print_json, write_line
-from p2psched.client.session import Session, find_peers
 from p2psched.model.commands import PeerInfo
 from p2psched.model.errors import TimedOut, Unavailable
 from p2psched.model.ids import short
@@ -66,19 +65,15 @@ def stop(
 async def _stop(target: Target, name: str | None) -> PeerInfo:
     records = [record for record in list_records(target.runtime_dir) if record.alive]
     address, local = await choose_peer(target, name, records, command="stop")
-    found, secret = find_peers(
-        address, secret_file=target.secret_file, runtime_dir=target.runtime_dir
-    )
     process = _open_process(local)
     try:
-        session = Session(found[:1], secret=secret)  # this one, and no other that would answer
-        calls = await session.connection()
-        info = await _ask_to_stop(calls, local)
-        async with asyncio.timeout(GONE_S):
-            if process is not None:
-                await asyncio.to_thread(_wait_gone, process)
-            else:
-                await calls.connection.wait_closed()
+        async with calls_to(target, address) as calls:
+            info = await _ask_to_stop(calls, local)
+            async with asyncio.timeout(GONE_S):
+                if process is not None:
+                    await asyncio.to_thread(_wait_gone, process)
+                else:
+                    await calls.connection.wait_closed()
     except TimeoutError as error:
         raise TimedOut(
             f"the peer at {address} did not end within {GONE_S:.0f} s: look at its log"

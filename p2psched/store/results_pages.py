@@ -174,13 +174,12 @@ class JobPages:
 
     def is_whole(self, job: JobId, known: KnownJob) -> bool:
         """True if this is all that there is of a job that has ended."""
-        events = [stamped.event for stamped in self._story(job)]
-        ends = [s.wall_ms for s in self._story(job) if isinstance(s.event, JobEnded)]
-        return (
-            known.ended_wall_ms is not None
-            and ends[-1:] == [known.ended_wall_ms]
-            and sum(isinstance(event, Recorded) for event in events) == known.positions
-        )
+        ended, positions = None, 0
+        for stamped in self._story(job):
+            if isinstance(stamped.event, JobEnded):
+                ended = stamped.wall_ms
+            positions += isinstance(stamped.event, Recorded)
+        return ended is not None and (ended, positions) == (known.ended_wall_ms, known.positions)
 
     def segments(self, job: JobId, position: int, bytes_max: int, overhead_bytes: int) -> Page:
         """As port `Results`; each segment counts `overhead_bytes` more than its data."""

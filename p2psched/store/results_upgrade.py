@@ -1,5 +1,6 @@
-"""Brings a result store of schema 3 into today's: what the ledger no longer holds and nobody else
-has (on a cluster of one) must outlive an update.
+"""Brings a result store of schema 3 into today's (one of schema 4 becomes so where it is, in
+`results_file`): what the ledger no longer holds and nobody else has (on a cluster of one) must
+outlive an update.
 
 The new file is written aside and takes the old one's place when it is whole, so a crash on the way
 begins again at the next start. Each row's checksum is verified as it is taken over; a file with a
