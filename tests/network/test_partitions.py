@@ -134,7 +134,8 @@ def watched(client: Client) -> AbstractAsyncContextManager[Load]:
 @pytest.fixture(scope="module")
 def _shared_net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     folder = tmp_path_factory.mktemp("network")
-    with Switch(NAMES, seed=7) as switch, LiveCluster(folder) as cluster:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    with Switch(NAMES, subnet=99 + worker, seed=7) as switch, LiveCluster(folder) as cluster:
         for name in NAMES:
             cluster.before[name] = switch.inside(name)
             listen = f"{switch.address(name)}:7420"
