@@ -17,6 +17,7 @@ class MemberReferee:
 
     def __init__(self) -> None:
         self.newest = Membership()  # that is committed
+        self._newest_index = 0
         self.gone: dict[PeerId, None] = {}  # were members once
         self._seen: dict[PeerId, tuple[int, Membership]] = {}  # process, its membership
 
@@ -43,6 +44,7 @@ class MemberReferee:
     def on_committed(self, entry: Entry) -> None:
         """For the first time."""
         before, self.newest = self.newest, decode_membership(entry)
+        self._newest_index = entry.index
         voted, vote = _voters(before), _voters(self.newest)
         demand(
             not voted or len(voted ^ vote) <= 1,
@@ -60,6 +62,7 @@ class MemberReferee:
         demand(
             not raft.is_leader
             or raft.membership.is_voter(peer.id)
+            or raft.commit < self._newest_index  # those who are left have committed it
             or raft.membership != self.newest,
             "P12",
             f"peer {peer.number} leads term {raft.term}, and its removal is committed",

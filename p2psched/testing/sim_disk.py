@@ -305,8 +305,12 @@ class SimDisk:
             raise FileNotFoundError(errno.ENOENT, "no such file on the simulated disk", name)
         return inode
 
+    @property
+    def has_power(self) -> bool:
+        return self.steps_left != 0
+
     def _check_power(self, name: str) -> None:
-        if self.steps_left == 0:
+        if not self.has_power:
             raise OSError(errno.EIO, "the power is off: call crash()", name)
 
     def _check_read(self, name: str) -> None:

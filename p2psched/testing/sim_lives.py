@@ -255,7 +255,7 @@ class Lives(ABC):
     def rot(self, number: int) -> bool:
         """Damage durable bytes of a disk, if the cluster can bear it. Found when they are read."""
         peer = self.peers[number]
-        if not peer.is_rotten and not self._may_lose(peer):
+        if not peer.disk.has_power or (not peer.is_rotten and not self._may_lose(peer)):
             return False
         kind = damage(peer.disk, self.rng, spare=INCARNATION_FILE)
         if kind is not None:

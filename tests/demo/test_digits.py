@@ -187,6 +187,7 @@ def test_forked_workers_and_a_fresh_process_find_equal_scores() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_the_whole_grid_gives_equal_scores_in_a_worker_and_alone() -> None:
     pytest.importorskip("sklearn", reason="needs the extra: pip install 'p2psched[demo]'")
     points = digits.grid()

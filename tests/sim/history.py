@@ -32,12 +32,14 @@ from p2psched.model.commands import (
     Pin,
     Place,
     Placed,
+    Recorded,
     Rejected,
     Retry,
     SubmitJob,
 )
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId, new_id
+from p2psched.model.job import Cause
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.linearizable import History, Operation, Result, check
 from p2psched.testing.sim import SimCluster
@@ -47,6 +49,7 @@ from tests.sim.sequential import (
     FAILED,
     SUCCEEDED,
     WAITING,
+    Granting,
     JobModel,
     Look,
     Proposal,
@@ -81,7 +84,9 @@ class Recorder:
 
     def __init__(self) -> None:
         self.history = History()
-        self.grants: dict[Proposal, int] = {}
+        self.grants: dict[Proposal, Granting] = {}
+        self._suspicious = False
+        self.killers: dict[Proposal, dict[JobId, TaskSet]] = {}  # failed for deaths of their peers
         self.unanswered = 0  # as found by `check`
         self._asked: dict[int, tuple[Command, Operation]] = {}  # by identity of the command
         self._proposals: dict[int, Proposal] = {}  # operation -> what the peers call it
@@ -96,7 +101,7 @@ class Recorder:
                 op.answered = self._applied.get(self._proposals.get(op.number, NEVER))
                 if op.answered is None:
                     self.history.void(op)
-        return check(self.history.operations, JobModel(self.grants))
+        return check(self.history.operations, JobModel(self.grants, self.killers))
 
     def ask(self, client: str, command: SubmitJob | Cancel) -> tuple[SubmitJob | Cancel, Operation]:
         """A client asks; the command to send, which is recognised when a peer proposes it."""
@@ -152,15 +157,22 @@ class Recorder:
         self, replica: Replica, batch: Committed, before: int, brought: Outcomes
     ) -> None:
         outcomes = dict(brought.own)
+        jobs = replica.machine.jobs.values()
+        self._suspicious = self._suspicious or any(job.suspects for job in jobs)
         granted = {s.index: s.event.tasks for s in brought.events if isinstance(s.event, Granted)}
         for index, envelope in enumerate(batch.envelopes, start=before + 1):
             proposal = (envelope.proposer, envelope.request)
             outcome = outcomes.get(envelope.request)
             if isinstance(envelope.command, Place) and proposal not in self.grants:
-                self.grants[proposal] = index
+                tasks = granted.get(index, EMPTY)
+                self.grants[proposal] = Granting(index, tasks, self._suspicious)
                 if envelope.proposer == replica._me and outcome is None:
-                    outcome = Placed(index, granted.get(index, EMPTY))  # it rode with a submit
-            self._applied.setdefault(proposal, self.history.now)
+                    outcome = Placed(index, tasks)  # it rode with a submit
+            for event in [s.event for s in brought.events if s.index == index]:
+                if isinstance(event, Recorded) and event.segment.cause is Cause.PEER_LOST:
+                    failed = self.killers.setdefault(proposal, {})
+                    failed[event.job] = failed.get(event.job, EMPTY) | event.segment.tasks
+            self._applied.setdefault(proposal, self.history.now + 1)  # before the next call
             if envelope.proposer == replica._me and outcome is not None:
                 op = self._open.pop(proposal, None)
                 if op is not None:

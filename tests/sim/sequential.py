@@ -1,9 +1,11 @@
 """What each command means when commands come one after another: the model of one job.
 
-A third reading of the commands, for the linearizability checker: immutable, a number a task. The
-only thing that it takes from the ledger is the *name* of a grant whose proposer never learned it;
-order and effect of operations are the checker's to find. Operations that never happened are not in
-the history.
+A third reading of the commands, for the linearizability checker: immutable, a number a task. It
+takes three things from the ledger: the *name* of a grant whose proposer never learned it; once a
+task is suspected of killing its peers, which of the tasks that a placement might have granted it
+did; and which tasks have failed as killers: what else a peer owned counts for both, and is no part
+of one job. Order and effect of operations are the checker's to find. Operations that never happened
+are not in the history.
 """
 
 from __future__ import annotations
@@ -54,9 +56,21 @@ class Proposed(NamedTuple):
     proposal: Proposal | None = None
 
 
+class Granting(NamedTuple):
+    """What the ledger made of a placement when it was first committed."""
+
+    number: int
+    tasks: TaskSet
+    suspicious: bool  # some task was a suspect by then, of whichever job
+
+
+NO_GRANTING: Final = Granting(0, EMPTY, suspicious=False)
+
+
 class State(NamedTuple):
     """One job, and who is up."""
 
+    job: JobId | None = None
     known: bool = False
     first: int = 0  # the job's tasks are first, first + 1, ...
     retries: int = 0
@@ -89,8 +103,13 @@ class State(NamedTuple):
 class JobModel:
     """What is asked is `Proposed`; answers are outcomes, or a `Look` for a read."""
 
-    def __init__(self, grants: Mapping[Proposal, int]) -> None:
-        self._grants = grants  # of placements: the index at which they were first committed
+    def __init__(
+        self,
+        grants: Mapping[Proposal, Granting],
+        killers: Mapping[Proposal, Mapping[JobId, TaskSet]],
+    ) -> None:
+        self._grants = grants  # of placements
+        self._killers = killers  # of what takes tasks from a peer
 
     def initial(self) -> State:
         return State()
@@ -104,6 +123,9 @@ class JobModel:
         assert isinstance(asked, Proposed)
         if asked.command is None:
             return answer == state.look(), state
+        killers = self._killers.get(asked.proposal, {}) if asked.proposal is not None else {}
+        if killers and state.job is not None:
+            state = _fail(state, killers.get(state.job, EMPTY))
         outcome, after = self._apply(state, asked)
         return answer in (UNKNOWN, outcome), after
 
@@ -122,7 +144,7 @@ class JobModel:
                 return _cancel(state, job)
             case Place():
                 assert asked.proposal is not None
-                return _place(state, asked.command, self._grants.get(asked.proposal, 0))
+                return _place(state, asked.command, self._grants.get(asked.proposal, NO_GRANTING))
             case Complete():
                 return _complete(state, asked.command)
             case PeerUp():
@@ -145,9 +167,19 @@ def _submit(state: State, command: SubmitJob) -> tuple[Outcome, State]:
     first = spec.tasks.first
     fresh = (WAITING,) * size
     state = state._replace(
-        known=True, first=first, retries=spec.retries, owner=fresh, failures=fresh
+        job=command.job, known=True, first=first, retries=spec.retries, owner=fresh, failures=fresh
     )
     return Submitted(command.job, duplicate=False), state
+
+
+def _fail(state: State, tasks: TaskSet) -> State:
+    owner, said = list(state.owner), set(state.said)
+    for index in state.indices(tasks):
+        at = owner[index - state.first]
+        if at >= WAITING:
+            owner[index - state.first] = FAILED
+            said.add((at, index))
+    return state._replace(owner=tuple(owner), said=frozenset(said))
 
 
 def _cancel(state: State, job: JobId) -> tuple[Outcome, State]:
@@ -157,13 +189,16 @@ def _cancel(state: State, job: JobId) -> tuple[Outcome, State]:
     return Acknowledged(), state._replace(owner=owner, holders=frozenset())
 
 
-def _place(state: State, command: Place, grant: int) -> tuple[Outcome, State]:
+def _place(state: State, command: Place, granting: Granting) -> tuple[Outcome, State]:
+    grant = granting.number
     if not state.known or state.peer(command.peer) != (command.incarnation, True):
         return Placed(grant, EMPTY), state
     holders, owner = dict(state.holders), list(state.owner)
     taken = []
     for index in state.indices(command.tasks):
         at = owner[index - state.first]
+        if granting.suspicious and index not in granting.tasks:
+            continue
         if at == WAITING or (at > 0 and not state.peer(holders[at])[1]):
             owner[index - state.first] = grant
             taken.append(index)

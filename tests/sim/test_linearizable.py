@@ -128,7 +128,9 @@ def test_another_checker_says_the_same() -> None:
     for seed in range(5):
         recorder = run(seed)
         assert recorder.check().ok
-        assert second_opinion(recorder.history.operations, JobModel(recorder.grants))
+        assert second_opinion(
+            recorder.history.operations, JobModel(recorder.grants, recorder.killers)
+        )
 
 
 # --- it can see -----------------------------------------------------------------------------------
