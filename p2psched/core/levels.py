@@ -24,7 +24,10 @@ NEEDED: Final[dict[type[Command], int]] = {}
 
 def refusal(s: LedgerState, command: Command) -> Rejected | None:
     """Why a command may not be proposed yet."""
-    needed = NEEDED.get(type(command), 1)
+    return _refusal(s, NEEDED.get(type(command), 1))
+
+
+def _refusal(s: LedgerState, needed: int) -> Rejected | None:
     if needed <= s.level:
         return None
     older = ", ".join(_lacking(s, needed)) or "none"
@@ -33,6 +36,11 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
         f"this needs feature level {needed}, and the cluster uses {s.level} until all of its "
         f"peers know more; those that don't: {older}",
     )
+
+
+def group_refusal(s: LedgerState) -> Rejected | None:
+    """Why the group may not be looked after, nor changed by people, yet."""
+    return _refusal(s, GROUP_LEVEL)
 
 
 def to_raise(s: LedgerState) -> list[Command]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from p2psched.core.raft import (
     election,
+    group,
     membership,
     reads,
     regain,
@@ -301,10 +302,21 @@ class Raft:
         return self._s.membership
 
     @property
-    def is_removed(self) -> bool:
-        """This peer is no member any more, for good, and knows that this is committed."""
-        s = self._s
-        return s.me in s.membership.removed and s.membership_index <= s.commit
+    def is_settled(self) -> bool:
+        """The membership is committed."""
+        return self._s.membership_index <= self._s.commit
+
+    def knows_removed(self, peer: PeerId) -> bool:
+        """It is no member any more, for good, and this is committed."""
+        return peer in self._s.membership.removed and self.is_settled
+
+    def view(self, away_ms: int) -> group.View:
+        """On the leader: the group as it sees it."""
+        return membership.view_of(self._s, away_ms)
+
+    def matches(self) -> Mapping[PeerId, int]:
+        """On the leader: other members -> up to which entry they have the log on their disks."""
+        return {peer: p.match for peer, p in self._s.progress.items()}
 
     @property
     def may_change(self) -> bool:
