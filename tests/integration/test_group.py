@@ -3,6 +3,7 @@ and people say who votes."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,16 @@ def test_a_killed_voter_is_replaced_and_the_job_goes_on(four: LiveCluster) -> No
 
 def test_who_was_removed_stops_and_comes_back_as_somebody_else(four: LiveCluster) -> None:
     leader = next(name for name in "abcd" if role_of(four, name) == "leader")
+    other = next(name for name in "abcd" if name != leader)
     old = four.peers[leader].id
-    assert said(four, "peer", "remove", leader)["peer"]["role"] == "removed"
+
+    async def story(client: Client) -> None:
+        job = await client.map(work.square, range(TASKS))
+        done = await asyncio.to_thread(said, four, "peer", "remove", leader)
+        assert done["peer"]["role"] == "removed"
+        await judge(job, [number * number for number in range(TASKS)])
+
+    four.ask(story, through=other)
     assert four.peers[leader].process.wait(20) == 5
     assert "was removed from its cluster" in four.peers[leader].log
     again = said(four, "peer", "remove", leader)["peer"]
