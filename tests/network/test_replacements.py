@@ -32,7 +32,7 @@ _REASON: Final = why_not()
 pytestmark = [
     pytest.mark.process,
     pytest.mark.long,
-    pytest.mark.timeout(300 + 60 * TIMES),
+    pytest.mark.timeout(300 + 120 * TIMES),
     pytest.mark.skipif(bool(_REASON), reason=_REASON),
 ]
 

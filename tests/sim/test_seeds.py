@@ -94,6 +94,7 @@ def test_the_seeds_inject_every_fault_that_there_is() -> None:
         *("forget: Acknowledged", "retry: Acknowledged", "tasks reopened", "tasks lost"),
         *("hand-over asked", "vote asked by hand-over", "slow disk", "upgraded"),
         *("tasks large", "blobs copied", "killed by a task", "tasks blamed"),
+        *("voters made", "voters demoted"),
     ):
         assert happened[what], what
 
