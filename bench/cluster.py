@@ -101,7 +101,7 @@ class Cluster:
             return False
         voters = sum(peer.role != "learner" for peer in peers)
         alive = {peer.info.pid for peer in peers if peer.state == "alive"}
-        return alive == self.pids and len(alive) == count and (count < 3 or voters == 3)
+        return alive == self.pids and len(alive) == count and (count < 3 or voters >= 3)
 
     async def number_of(self, role: str) -> int:
         """Of the leader, or of the first other voter. Raises TimeoutError if there is none."""

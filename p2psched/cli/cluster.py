@@ -37,20 +37,24 @@ Examples:
 """
 _COLUMNS: Final = (
     Column(title="name", shrink_to=6),
-    Column(title="id", drop=2),
+    Column(title="id", drop=4),
     Column(title="role"),
     Column(title="state"),
-    Column(title="slots", right=True, drop=3),
+    Column(title="slots", right=True, drop=8),
     Column(title="tasks", right=True),
     Column(title="address"),
-    Column(title="pid", right=True, drop=1),
-    Column(title="heard", right=True, drop=4),
+    Column(title="pid", right=True, drop=5),
+    Column(title="heard", right=True, drop=7),
+    Column(title="zone", drop=6),
+    Column(title="term", right=True, drop=3),
+    Column(title="applied", right=True, drop=2),
+    Column(title="lag", right=True, drop=1),
 )
 
 
 @talks_to_peers
 def peers(target: Target) -> None:
-    """List the peers: role, state, address, tasks that they own."""
+    """List the peers: role, state, address, tasks that they own, and how far each has applied."""
 
     async def work(client: Client) -> list[PeerView]:
         return await client.peers()
@@ -79,6 +83,8 @@ def _row(view: PeerView) -> tuple[object, ...]:
         info.address,
         info.pid,
         heard,
+        view.zone or "-",
+        *("-" if number is None else number for number in (view.term, view.applied, view.lag)),
     )
 
 

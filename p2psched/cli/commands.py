@@ -61,6 +61,12 @@ GROUPS: Final = {
         "pin": Command("keep", "pin", "PIN_EXAMPLES"),
         "unpin": Command("keep", "unpin", "UNPIN_EXAMPLES"),
     },
+    "peer": {
+        "remove": Command("peer", "remove", "REMOVE_EXAMPLES"),
+        "promote": Command("peer", "promote", "PROMOTE_EXAMPLES"),
+        "demote": Command("peer", "demote", "DEMOTE_EXAMPLES"),
+        "voters": Command("peer", "voters", "VOTERS_EXAMPLES"),
+    },
     "ledger": {
         "verify": Command("ledger", "verify_ledger", "VERIFY_EXAMPLES"),
         "compact": Command("ledger", "compact_ledger", "COMPACT_EXAMPLES"),
@@ -141,6 +147,11 @@ def _job(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+def _peer(context: typer.Context) -> None:
+    """Say which peers belong to the cluster, and which of them vote."""
+    _help_if_alone(context)
+
+
 def _ledger(context: typer.Context) -> None:
     """Look at the ledger of one peer as files, or make it smaller."""
     _help_if_alone(context)
@@ -151,7 +162,7 @@ def _sim(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
-_ALONE: Final = {"job": _job, "ledger": _ledger, "sim": _sim}
+_ALONE: Final = {"job": _job, "peer": _peer, "ledger": _ledger, "sim": _sim}
 
 
 def _help_if_alone(context: typer.Context) -> None:

@@ -6,11 +6,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.ids import short
 from p2psched.store.records import Record, default_runtime_dir, list_records
+
+if TYPE_CHECKING:
+    from p2psched.client.client import Client
 
 PATIENCE_S: Final = 1.0
 JOBS_MAX: Final = 50
@@ -41,20 +44,43 @@ def complete_peers(incomplete: str) -> Iterator[tuple[str, str]]:
             yield record.name, record.address
 
 
+def complete_members(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Names of the peers of the cluster."""
+    import asyncio  # noqa: PLC0415
+
+    try:
+        found = asyncio.run(_members())
+    except (P2PSchedError, OSError, TimeoutError):
+        return
+    for name, what in found:
+        if name.startswith(incomplete):
+            yield name, what
+
+
+async def _members() -> list[tuple[str, str]]:
+    import asyncio  # noqa: PLC0415
+
+    async with asyncio.timeout(PATIENCE_S), _client() as client:
+        views = await client.peers()
+    return [(view.info.name, f"{view.role}, {view.state}") for view in views]
+
+
+def _client() -> Client:
+    from p2psched.client.client import Client  # noqa: PLC0415
+
+    return Client(
+        os.environ.get("P2PSCHED_PEER"),
+        secret_file=os.environ.get("P2PSCHED_SECRET_FILE"),
+        runtime_dir=_runtime_dir(),
+        patience_s=PATIENCE_S,
+    )
+
+
 async def _jobs() -> list[tuple[str, str]]:
     import asyncio  # noqa: PLC0415
 
-    from p2psched.client.client import Client  # noqa: PLC0415
-
-    async with asyncio.timeout(PATIENCE_S):
-        client = Client(
-            os.environ.get("P2PSCHED_PEER"),
-            secret_file=os.environ.get("P2PSCHED_SECRET_FILE"),
-            runtime_dir=_runtime_dir(),
-            patience_s=PATIENCE_S,
-        )
-        async with client:
-            views = await client.jobs(limit=JOBS_MAX)
+    async with asyncio.timeout(PATIENCE_S), _client() as client:
+        views = await client.jobs(limit=JOBS_MAX)
     return [(short(view.job), f"{view.name} ({view.state})") for view in views]
 
 

@@ -164,4 +164,8 @@ def peer_fields(view: PeerView) -> dict[str, object]:
         "state": view.state,
         "owned": view.owned,
         "heard_ms": view.heard_ms,
+        "zone": view.zone,
+        "term": view.term,
+        "applied": view.applied,
+        "lag": view.lag,
     }

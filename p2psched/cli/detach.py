@@ -96,7 +96,11 @@ def _arguments(config: Config) -> list[str]:
         given += ["--secret-file", str(Path(config.secret_file).expanduser().absolute())]
     given += ["--keep-results", f"{config.keep_ms}ms" if config.keep_ms else "0"]
     given += ["--keep-bytes", str(config.keep_bytes)]
-    given += ["--timing", config.timing]
+    given += ["--timing", config.timing, "--replace-after", f"{config.replace_ms}ms"]
+    if config.zone:
+        given += ["--zone", config.zone]
+    if config.anew:
+        given.append("--anew")
     if config.votes is False:
         given.append("--no-vote")
     if config.insecure:

@@ -61,6 +61,9 @@ PoisonOption = Annotated[
 HangingOption = Annotated[
     bool, typer.Option("--hanging/--no-hanging", help="Tasks that never end, in some runs.")
 ]
+HealingOption = Annotated[
+    bool, typer.Option("--healing/--no-healing", help="Leaders look after the group of voters.")
+]
 KeepingOption = Annotated[
     bool,
     typer.Option("--keeping/--no-keeping", help="Jobs are forgotten, pinned, retried; large data."),
@@ -88,6 +91,7 @@ def run(  # noqa: PLR0917 (typer passes options by name)
     calm: CalmOption = False,
     poison: PoisonOption = True,
     hanging: HangingOption = True,
+    healing: HealingOption = True,
     keeping: KeepingOption = True,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -98,9 +102,8 @@ def run(  # noqa: PLR0917 (typer passes options by name)
     """
     from p2psched.testing.run import Failure, Summary, run_again, run_seeds  # noqa: PLC0415
 
-    options = _options(
-        peers, events, submits, fault, calm=calm, poison=poison, hanging=hanging, keeping=keeping
-    )
+    kinds = {"poison": poison, "hanging": hanging, "healing": healing, "keeping": keeping}
+    options = _options(peers, events, submits, fault, calm=calm, **kinds)
     summary, began_s = Summary(), time.perf_counter()
     progress = Progress("simulated", seeds, _seeds)
     traces: dict[int, int] = {}
@@ -154,6 +157,7 @@ def replay(  # noqa: PLR0917 (typer passes options by name)
     calm: CalmOption = False,
     poison: PoisonOption = True,
     hanging: HangingOption = True,
+    healing: HealingOption = True,
     keeping: KeepingOption = True,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -171,6 +175,7 @@ def replay(  # noqa: PLR0917 (typer passes options by name)
         calm=calm,
         poison=poison,
         hanging=hanging,
+        healing=healing,
         keeping=keeping,
         last=last,
     )
@@ -205,6 +210,7 @@ def shrink(  # noqa: PLR0917 (typer passes options by name)
     calm: CalmOption = False,
     poison: PoisonOption = True,
     hanging: HangingOption = True,
+    healing: HealingOption = True,
     keeping: KeepingOption = True,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -217,9 +223,8 @@ def shrink(  # noqa: PLR0917 (typer passes options by name)
     from p2psched.testing.run import Failure, run_seed  # noqa: PLC0415
     from p2psched.testing.shrink import shrink as find_smaller  # noqa: PLC0415
 
-    options = _options(
-        peers, events, submits, fault, calm=calm, poison=poison, hanging=hanging, keeping=keeping
-    )
+    kinds = {"poison": poison, "hanging": hanging, "healing": healing, "keeping": keeping}
+    options = _options(peers, events, submits, fault, calm=calm, **kinds)
     failure = run_seed(seed, options)
     if not isinstance(failure, Failure):
         raise UsageError(f"seed {seed} breaks no promise: there is nothing to make smaller")
@@ -247,6 +252,7 @@ def _options(
     calm: bool,
     poison: bool,
     hanging: bool,
+    healing: bool,
     keeping: bool,
     last: int | None = None,
 ) -> Options:
@@ -267,6 +273,7 @@ def _options(
         changes=changes,
         poison=poison,
         hanging=hanging,
+        healing=healing,
         keeping=keeping,
         last=last or LAST_EVENTS,
     )

@@ -108,6 +108,28 @@ _Ballast = Annotated[
         help="A file that only keeps space for when there is none. Default: 16M, or less.",
     ),
 ]
+_Zone = Annotated[
+    str,
+    typer.Option(
+        "--zone",
+        help="What fails together with this peer: a rack, a site. Voters are spread over zones.",
+    ),
+]
+_ReplaceAfter = Annotated[
+    str,
+    typer.Option(
+        "--replace-after",
+        metavar="DURATION",
+        help="A voter that is away for so long is replaced by another peer, while this one leads.",
+    ),
+]
+_Anew = Annotated[
+    bool,
+    typer.Option(
+        "--anew",
+        help="If it was removed from its cluster: set its folder aside and join as a new peer.",
+    ),
+]
 _Insecure = Annotated[
     bool,
     typer.Option("--insecure", help="Allow to listen for other machines, unencrypted."),
@@ -159,6 +181,9 @@ def start(
     space_min: _SpaceMin = None,
     ballast: _Ballast = None,
     no_vote: _NoVote = False,
+    zone: _Zone = "",
+    replace_after: _ReplaceAfter = "5m",
+    anew: _Anew = False,
     timing: _Timing = "lan",
     detach: _Detach = False,
     patience: _Patience = "30s",
@@ -190,29 +215,35 @@ def start(
             space_min=None if space_min is None else byte_count(space_min, "--space-min"),
             ballast=None if ballast is None else byte_count(ballast, "--ballast"),
             votes=not no_vote,
+            zone=zone,
+            replace_ms=round(duration(replace_after, "--replace-after") * 1000),
+            anew=anew,
             snapshot_log_bytes=snapshot_log_bytes,
             runtime_dir=str(runtime_dir()),
         ).with_timing(timing)
     except ValueError as error:
         raise UsageError(f"{error}: see `p2psched start --help`") from error
+    serving = Serving(
+        config=config,
+        output=output,
+        log_level=log_level,
+        log_json=log_json,
+        detached=detached,
+    )
     if detach:
-        start_detached(
-            config,
-            log_level=log_level,
-            log_json=log_json,
-            output=output,
-            patience_s=duration(patience, "--patience"),
-        )
+        _detach(serving, duration(patience, "--patience"))
     else:
-        become_peer(
-            Serving(
-                config=config,
-                output=output,
-                log_level=log_level,
-                log_json=log_json,
-                detached=detached,
-            )
-        )
+        become_peer(serving)
+
+
+def _detach(serving: Serving, patience_s: float) -> None:
+    start_detached(
+        serving.config,
+        log_level=serving.log_level,
+        log_json=serving.log_json,
+        output=Output(serving.output),
+        patience_s=patience_s,
+    )
 
 
 def _host_name() -> str:

@@ -15,14 +15,19 @@ from p2psched.core.state import LedgerState
 from p2psched.model.commands import Acknowledged, Command, Outcome, RaiseLevel, Rejected
 from p2psched.model.errors import Refused
 
-KNOWN_LEVEL: Final = 1  # the highest that this version knows
+KNOWN_LEVEL: Final = 2  # the highest that this version knows
+# Members are removed, and voters made learners: an older version, as leader, would forget of it.
+GROUP_LEVEL: Final = 2
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {}
 
 
 def refusal(s: LedgerState, command: Command) -> Rejected | None:
     """Why a command may not be proposed yet."""
-    needed = NEEDED.get(type(command), 1)
+    return _refusal(s, NEEDED.get(type(command), 1))
+
+
+def _refusal(s: LedgerState, needed: int) -> Rejected | None:
     if needed <= s.level:
         return None
     older = ", ".join(_lacking(s, needed)) or "none"
@@ -31,6 +36,11 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
         f"this needs feature level {needed}, and the cluster uses {s.level} until all of its "
         f"peers know more; those that don't: {older}",
     )
+
+
+def group_refusal(s: LedgerState) -> Rejected | None:
+    """Why the group may not be looked after, nor changed by people, yet."""
+    return _refusal(s, GROUP_LEVEL)
 
 
 def to_raise(s: LedgerState) -> list[Command]:

@@ -31,6 +31,7 @@ class Config:
     join: Sequence[str] = ()  # peers of the cluster, host:port; none: found one, or a restart
     slots: int | None = None  # tasks at a time; None: as many as cores; 0 runs nothing
     votes: bool | None = None  # True: may become a voter; None: only as the founder, who has to
+    zone: str = ""  # what fails together with it: voters are spread over zones
     listen: str = "127.0.0.1:0"
     advertise: str | None = None  # where others reach this peer, if it is not `listen`
     secret_file: str | Path | None = None  # to join a cluster of another machine
@@ -61,6 +62,7 @@ class Config:
                 secret_file=None if self.secret_file is None else str(self.secret_file),
                 insecure=self.insecure,
                 votes=self.votes,
+                zone=self.zone,
                 embedded=True,
                 leave_ms=LEAVE_MS,
                 grace_ms=GRACE_MS,

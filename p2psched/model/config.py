@@ -28,6 +28,9 @@ TIMINGS: Final[dict[str, dict[str, int]]] = {
 }
 
 
+ZONE_LEN_MAX: Final = 64
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Times are milliseconds. Defaults suit a LAN or one machine."""
 
@@ -55,6 +58,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     grace_ms: int = 500  # between SIGTERM and SIGKILL of a task's process
     # Of entries; then a snapshot stands for them, and they leave the log.
     snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES
+    zone: str = ""  # the failure domain that it is in; empty: one of its own
+    replace_ms: int = 300_000  # while it leads: a voter that is away for so long is replaced
+    anew: bool = False  # if it was removed, set its folder aside and join as a new peer
     # Free on the disk of the data folder: with less the peer takes no jobs, tasks and data, and
     # doesn't lead. None: 64 MiB, or a sixteenth of a disk below 1 GiB.
     space_min: int | None = None
@@ -67,6 +73,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("results are kept for up to ten years, and for 0 bytes or more")
         if (self.space_min or 0) < 0 or (self.ballast or 0) < 0:
             raise ValueError("space to keep free, and ballast, are 0 bytes or more")
+        if self.replace_ms < 1 or len(self.zone) > ZONE_LEN_MAX or not _is_word(self.zone):
+            raise ValueError(
+                f"a zone has up to {ZONE_LEN_MAX} printable characters and no spaces, and a voter "
+                "is replaced after some time"
+            )
         if self.snapshot_log_bytes < KIB:
             raise ValueError("a snapshot is worth 1 KiB of the log at least")
         if self.detection_window_ms < 2 * self.election_ms_min:
@@ -77,3 +88,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         if timing not in TIMINGS:
             raise ValueError(f"timing is one of {', '.join(TIMINGS)}, not {timing!r}")
         return msgspec.structs.replace(self, timing=timing, **TIMINGS[timing])
+
+
+def _is_word(text: str) -> bool:
+    return text.isprintable() and " " not in text

@@ -4,7 +4,8 @@ P2PSchedError
 ├── UsageError      the caller's mistake; the same call fails again        exit 2
 │   └── NotFound    no such job, task or peer, or a prefix that fits several
 ├── Refused         understood and denied: wrong secret, other cluster,
-│                   folder in use, a limit of the cluster                  exit 5
+│   │               folder in use, a limit of the cluster                  exit 5
+│   └── Removed     this peer's identity is no member any more, for good   exit 5
 ├── Unavailable     no quorum, nobody answers, busy; retry after a while   exit 3
 │   └── NoSpace     the peer's disk is full; another peer, or free some
 ├── TimedOut        the caller's own deadline passed                       exit 4
@@ -44,6 +45,12 @@ class Refused(P2PSchedError):
 
     code = "refused"
     exit_code = 5
+
+
+class Removed(Refused):
+    """The peer was removed from its cluster. It may come back with an empty folder."""
+
+    code = "removed"
 
 
 class Unavailable(P2PSchedError):
@@ -132,6 +139,7 @@ _BY_CODE = {
         UsageError,
         NotFound,
         Refused,
+        Removed,
         Unavailable,
         NoSpace,
         TimedOut,

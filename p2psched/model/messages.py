@@ -15,6 +15,7 @@ from p2psched.model.blob_messages import BlobAnswer, BlobCall
 from p2psched.model.commands import Envelope, PeerInfo, Stamped
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
+from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
 from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.taskset import TaskSet
@@ -152,6 +153,7 @@ CallBody = (
     | RetryJob
     | CompactLedger
     | BlobCall
+    | MemberCall
 )
 
 
@@ -246,10 +248,15 @@ class History(msgspec.Struct, frozen=True, array_like=True, tag=8):
 
 class PeerView(msgspec.Struct, frozen=True, array_like=True):
     info: PeerInfo
-    role: str  # leader, voter, learner
+    role: str  # leader, voter, learner, removed
     state: str  # alive, suspect, dead
     owned: int  # tasks
     heard_ms: int | None  # since the leader heard it; None: not known here
+    zone: str = ""
+    # As it says itself; None: it doesn't answer. `lag`: entries that it has not applied yet.
+    term: int | None = None
+    applied: int | None = None
+    lag: int | None = None
 
 
 class PeerList(msgspec.Struct, frozen=True, array_like=True, tag=9):
@@ -341,6 +348,7 @@ AnswerBody = (
     | ContactList
     | LedgerCompacted
     | BlobAnswer
+    | MemberAnswer
 )
 
 

@@ -46,6 +46,7 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
     name: str
     address: str
     votes: bool = True  # may be made a voter; one that votes already goes on voting
+    zone: str = ""  # the failure domain that it is in, as whoever started it says
 
 
 class Membership(msgspec.Struct, frozen=True, array_like=True):
@@ -54,12 +55,18 @@ class Membership(msgspec.Struct, frozen=True, array_like=True):
     voters: tuple[Member, ...] = ()
     learners: tuple[Member, ...] = ()
     removed: tuple[PeerId, ...] = ()  # lately, oldest first: identities that are members no more
+    wanted: int = 0  # voters; 0: as many as is usual
+    # What people have said of members: it shall vote, or shall not. By peer.
+    wishes: tuple[tuple[PeerId, bool], ...] = ()
 
     def member(self, peer: PeerId) -> Member | None:
         return next((m for m in (*self.voters, *self.learners) if m.peer == peer), None)
 
     def is_voter(self, peer: PeerId) -> bool:
         return any(member.peer == peer for member in self.voters)
+
+    def wish(self, peer: PeerId) -> bool | None:
+        return dict(self.wishes).get(peer)
 
 
 class VoteRequest(msgspec.Struct, frozen=True, array_like=True, tag=20):

@@ -29,6 +29,7 @@ from p2psched.model.errors import NotFound, P2PSchedError, Unavailable, UsageErr
 from p2psched.model.ids import JobId, PeerId, short
 from p2psched.model.job import JobSpec, blobs_of
 from p2psched.model.limits import JOB_RANGES_MAX, KIB
+from p2psched.model.member_messages import MemberCall
 from p2psched.model.messages import (
     AnswerBody,
     CallBody,
@@ -63,6 +64,7 @@ from p2psched.model.messages import (
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Fetch, Source
 from p2psched.peer.large_data import LargeData
+from p2psched.peer.members import Members
 from p2psched.peer.others import Others
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
@@ -111,6 +113,7 @@ class Api:
         self._status = status
         self._stop = stop
         self._roster = Roster(me, self._machine, ledger, others, self._linearize)
+        self._members = Members(me, self._machine, ledger, others)
         self._patience = Patience(PATIENCE_S)
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
 
@@ -140,6 +143,8 @@ class Api:
             return await self._data.answer(body)
         if isinstance(body, CompactLedger):
             return await self._compact()
+        if isinstance(body, MemberCall):
+            return await self._members.answer(body)
         match body:
             case Submit():
                 return await self._submit(body)

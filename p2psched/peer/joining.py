@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from p2psched.model.config import Config
-from p2psched.model.errors import P2PSchedError
+from p2psched.model.errors import P2PSchedError, Removed
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Join
 from p2psched.model.raft import Member
 from p2psched.net.address import parse
 from p2psched.net.peers import PeerLinks
 from p2psched.peer.cluster import Belonging, meet
+from p2psched.peer.members import was_removed
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.ports.clock import Clock
 
@@ -40,6 +41,7 @@ class Joining:
         links: PeerLinks,
         addresses: Mapping[PeerId, tuple[str, str]],
         note_address: NoteAddress,
+        on_removed: Callable[[Removed], None],
     ) -> None:
         self._member = member
         self._config = config
@@ -49,22 +51,29 @@ class Joining:
         self._links = links
         self._addresses = addresses
         self._note_address = note_address
+        self._on_removed = on_removed
 
     async def keep_membership(self) -> None:
         """Ask those we know to make us a member, with our address of now, until we are one; and
-        again when nobody leads us: the entry that made us a member may have been dropped."""
+        again when nobody leads us: the entry that made us a member may have been dropped. Until we
+        learn, from our log or from them, that we were removed."""
         raft = self._ledger.engine.raft
         led_at = self._clock.now_ms()
         forgotten_ms = FORGOTTEN_ELECTIONS * self._config.election_ms_max
-        while True:
+        while not raft.knows_removed(self._member.peer):
             if raft.leader_is_live():
                 led_at = self._clock.now_ms()
             is_member = raft.membership.member(self._member.peer) == self._member
             if not is_member or self._clock.now_ms() - led_at > forgotten_ms:
-                await self._ask_to_join()
+                try:
+                    await self._ask_to_join()
+                except Removed:
+                    break
             await asyncio.sleep(JOIN_RETRY_S)
+        self._on_removed(was_removed(self._member.name, self._member.peer, self._config.data))
 
     async def _ask_to_join(self) -> None:
+        """Raises Removed."""
         if self._ledger.engine.raft.is_leader:
             self._ledger.add_member(self._member)
             return
@@ -72,6 +81,8 @@ class Joining:
             try:
                 async with asyncio.timeout(CALL_PATIENCE_S):
                     await self._links.call(peer, Join(self._member))
+            except Removed:
+                raise
             except (TimeoutError, P2PSchedError):
                 continue  # another may be there
             return

@@ -42,6 +42,7 @@ from p2psched.peer.failures import failure_of
 from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import open_log, write_failure
+from p2psched.peer.members import away_ms
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.regaining import await_regained
 from p2psched.peer.result_writer import ResultWriter
@@ -121,7 +122,7 @@ class Node:
         self._me = folder.identity.peer
         address = self._config.advertise or str(server.address)
         votes = belonging.founds or bool(self._config.votes)
-        self._member = Member(self._me, folder.identity.name, address, votes)
+        self._member = Member(self._me, folder.identity.name, address, votes, self._config.zone)
         began_ms = self._clock.wall_ms() if belonging.founds else None
         log_bytes = self._space.log_bytes(self._config.snapshot_log_bytes)
         store, recovered = await asyncio.to_thread(
@@ -221,6 +222,7 @@ class Node:
             make_durable=self._results.make_durable,
             snapshot_log_bytes=self._space.log_bytes(config.snapshot_log_bytes),
             late_ms=lambda: self._lateness.p99_ms,
+            away_ms=away_ms(config, scheduler.machine),
         )
         self._scheduling.attach(self._ledger)
         self._data.blobs.store.space_left_min = self._space.watch.least
@@ -262,6 +264,7 @@ class Node:
             links=self._links,
             addresses=self._addresses,
             note_address=self._note_address,
+            on_removed=self._fail,
         )
         self._answering = Answering(
             group, self._space.gate(self._api.answer), self._api.submissions

@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.util
+import logging
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
 
 from p2psched.model.config import Config
+from p2psched.model.errors import Removed
 from p2psched.peer.node import Node, Ready
+from p2psched.store.folder import AddressBook, set_aside
+
+log = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 0.0005  # a busy loop must not hold up the thread that syncs the log
 
@@ -39,8 +47,12 @@ def run_peer(config: Config, *, on_ready: Callable[[Ready], None]) -> None:
 
 
 async def _main(config: Config, on_ready: Callable[[Ready], None]) -> None:
+    was_ready = False
+
     def on_known(ready: Ready) -> None:
         """What is here by now, all code and what the ledger began with, stays: not looked at."""
+        nonlocal was_ready
+        was_ready = True
         gc.collect()
         gc.freeze()
         on_ready(ready)
@@ -61,4 +73,25 @@ async def _main(config: Config, on_ready: Callable[[Ready], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await node.run()
+    try:
+        await node.run()
+    except Removed:
+        # One that is removed while it works stops: it would be back as soon as it is gone.
+        if not config.anew or was_ready:
+            raise
+        node = Node(_anew(config), on_ready=on_known)
+        await node.run()
+
+
+def _anew(config: Config) -> Config:
+    """Of a new peer that knows where the old one found its cluster. Raises Refused."""
+    path = Path(config.data)
+    known = AddressBook(path / "peers.json").load().values()
+    aside = set_aside(path)
+    log.warning("removed-peer-set-aside", extra={"folder": str(aside)})
+    return msgspec.structs.replace(
+        config,
+        join=config.join or tuple(address for _, address in known),
+        secret_file=config.secret_file or str(aside / "secret"),
+        anew=False,
+    )

@@ -18,10 +18,12 @@ from p2psched.core.raft.effects import (
     HandOver,
     Installed,
     LoopLate,
+    MemberEvent,
     MembershipChanged,
     Persist,
     Receive,
     Regained,
+    Regulate,
     RoomChanged,
     Send,
     SendPiece,
@@ -90,9 +92,11 @@ class RaftLedger:
         make_durable: MakeDurable = lambda done: done(),
         snapshot_log_bytes: int = SNAPSHOT_LOG_BYTES,
         late_ms: Callable[[], float] = lambda: 0.0,
+        away_ms: Callable[[], int | None] = lambda: None,
     ) -> None:
         """`make_durable`: of what `listener` keeps elsewhere, before the log lets go of it.
-        `late_ms`: how late this loop is, over the last while; asked every `LATE_PERIOD_MS`."""
+        `late_ms`: how late this loop is, over the last while; asked every `LATE_PERIOD_MS`.
+        `away_ms`: see `Regulate`; None: not yet."""
         self._me = me
         self._clock = clock
         self._send = send
@@ -129,9 +133,8 @@ class RaftLedger:
             on_saved=self._on_saved,
             on_failed=on_disk_failed,
         )
-        self._late_ms = late_ms
-        self._late_asked_ms = clock.now_ms()
-        self._heartbeat_told_ms = 0
+        self._late_ms, self._away_ms = late_ms, away_ms
+        self._late_asked_ms, self._heartbeat_told_ms = clock.now_ms(), 0
         self._reads: dict[int, Callable[[int | None], None]] = {}
         self._next_read = 1
         self._other_leads: asyncio.Future[None] | None = None
@@ -203,7 +206,10 @@ class RaftLedger:
             self._step(Receive(now_ms, sender, message))
 
     def add_member(self, member: Member) -> None:
-        self._step(AddMember(self._clock.now_ms(), self._clock.wall_ms(), member))
+        self.change_members(lambda now_ms, wall_ms: AddMember(now_ms, wall_ms, member))
+
+    def change_members(self, event: Callable[[int, int], MemberEvent]) -> None:
+        self._step(event(self._clock.now_ms(), self._clock.wall_ms()))
 
     def set_room(self, room: Room) -> None:
         """What this peer's disk still takes."""
@@ -253,6 +259,8 @@ class RaftLedger:
             self._tell_timing()
         if now_ms >= self.engine.due_ms or self.engine.raft.is_leader:
             self._step(RaftTick(now_ms, self._clock.wall_ms()))
+        if (away_ms := self._away_ms()) is not None:
+            self.change_members(lambda now_ms, wall_ms: Regulate(now_ms, wall_ms, away_ms))
         self._arm()
 
     def _tell_timing(self) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from p2psched.core.machine import Machine
-from p2psched.model.errors import Unavailable
+from p2psched.model.errors import P2PSchedError, Unavailable
 from p2psched.model.ids import PeerId
+from p2psched.model.member_messages import GetStanding, Standing
 from p2psched.model.messages import ContactList, Contacts, Done, Join, PeerList
 from p2psched.model.raft import Member
+from p2psched.net.together import together
+from p2psched.peer.members import was_removed
 from p2psched.peer.others import Others
 from p2psched.peer.raft_loop import RaftLedger
-from p2psched.peer.views import peer_views
+from p2psched.peer.views import peer_views, with_standings
 
 PATIENCE_S: Final = 5.0  # for a leader to be there; then the caller is told to come back
 CONTACT_PATIENCE_S: Final = 0.5
+ASKED_AT_ONCE_MAX: Final = 64
 NO_QUORUM: Final = (
     "no quorum: no majority of the voters answers; `p2psched peers` shows who is there"
 )
@@ -50,7 +55,26 @@ class Roster:
         else:
             ages, reached = {}, self._others.connected() | {self._me}
         leader = self._ledger.coordinator()
-        return PeerList(tuple(peer_views(self._machine, raft.membership, leader, ages, reached)))
+        views = peer_views(self._machine, raft.membership, leader, ages, reached)
+        return PeerList(tuple(with_standings(views, await self._standings())))
+
+    async def _standings(self) -> dict[PeerId, Standing]:
+        """Of all that are alive and answer at once."""
+        raft = self._ledger.engine.raft
+        found = {self._me: Standing(raft.term, self._machine.applied_index)}
+
+        async def ask(peer: PeerId) -> None:
+            with contextlib.suppress(TimeoutError, P2PSchedError):
+                async with asyncio.timeout(CONTACT_PATIENCE_S):
+                    answer = await self._others.call(peer, GetStanding())
+                    assert isinstance(answer, Standing)
+                    found[peer] = answer
+
+        live = [peer for peer, row in self._machine.peers.items() if row.live and peer != self._me]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * CONTACT_PATIENCE_S):
+                await together(ask, live, at_most=ASKED_AT_ONCE_MAX)
+        return found
 
     async def _ages(self) -> dict[PeerId, int]:
         leader = self._ledger.coordinator()
@@ -67,7 +91,10 @@ class Roster:
         return dict(answer.ages_ms)
 
     async def join(self, member: Member) -> Done:
-        """Until the membership holds the new member. Only the leader can; others pass it on."""
+        """Until the membership holds the new member. Only the leader can; others pass it on.
+        Raises Removed."""
+        if self._ledger.engine.raft.knows_removed(member.peer):
+            raise was_removed(member.name, member.peer)
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while True:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 from p2psched.core.jobs import Job
 from p2psched.core.keeping import live_holders
@@ -11,6 +13,7 @@ from p2psched.core.machine import Machine
 from p2psched.model.commands import PeerInfo
 from p2psched.model.errors import NotFound
 from p2psched.model.ids import JobId, PeerId, is_id
+from p2psched.model.member_messages import Standing
 from p2psched.model.messages import JobView, PeerView
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
@@ -120,8 +123,9 @@ def peer_views(
     ages_ms: Mapping[PeerId, int],
     reached: frozenset[PeerId] | None = None,
 ) -> list[PeerView]:
-    """All peers that ever came up, by name. `ages_ms` is empty if the leader can't be asked;
-    without any leader, `reached` are those that answer this peer."""
+    """All peers that ever came up, by name, but for those that were removed and are gone.
+    `ages_ms` is empty if the leader can't be asked; without any leader, `reached` are those that
+    answer this peer."""
     known = {peer: (row.info, row.live, row.owned) for peer, row in machine.peers.items()}
     for member in (*membership.voters, *membership.learners):
         if member.peer not in known:  # in the log, and not applied yet
@@ -129,13 +133,35 @@ def peer_views(
             known[member.peer] = (info, True, 0)
     views = []
     for peer, (info, live, owned) in known.items():
+        if peer in membership.removed and not live:
+            continue
         heard_ms = ages_ms.get(peer)
         state = "alive" if live else "dead"
         silent = heard_ms is not None and heard_ms >= SUSPECT_AFTER_MS
         if live and (silent or (reached is not None and peer not in reached)):
             state = "suspect"
         role = "voter" if membership.is_voter(peer) else "learner"
-        if peer == leader and live:
+        if peer in membership.removed:
+            role = "removed"
+        elif peer == leader and live:
             role = "leader"
-        views.append(PeerView(info, role, state, owned, heard_ms))
+        found = membership.member(peer)
+        zone = found.zone if found is not None else ""
+        views.append(PeerView(info, role, state, owned, heard_ms, zone))
     return sorted(views, key=lambda view: (view.info.name, view.info.peer))
+
+
+def with_standings(
+    views: Sequence[PeerView], standings: Mapping[PeerId, Standing]
+) -> Iterator[PeerView]:
+    """The same, with how far each is that has said so; the others lag by what nobody knows."""
+    newest = max((standing.applied_index for standing in standings.values()), default=0)
+    for view in views:
+        found = standings.get(view.info.peer)
+        if found is not None:
+            lag = newest - found.applied_index
+            yield msgspec.structs.replace(
+                view, term=found.term, applied=found.applied_index, lag=lag
+            )
+        else:
+            yield view

@@ -210,6 +210,23 @@ class AddressBook:
             )
 
 
+def set_aside(path: Path) -> Path:
+    """Give a data folder that no process uses another name, so that a new one can take its place;
+    returns that name. Raises Refused."""
+    identity = read_identity(path)
+    aside = path.with_name(f"{path.name}.removed-{ids.short(identity.peer)}")
+    with refusing(f"set {path} aside"):
+        lock = _take_lock(path)
+        try:
+            if aside.exists():
+                raise Refused(f"{aside} is there already: move it away, or choose another --data")
+            path.rename(aside)
+            sync_folder(path.parent)
+        finally:
+            os.close(lock)
+    return aside
+
+
 def default_data_folder(name: str, environ: Mapping[str, str]) -> Path:
     """Where the peer `name` keeps its data unless told otherwise: `$XDG_STATE_HOME/p2psched/name`
     or `~/.local/state/p2psched/name`; for root without a home `/var/lib/p2psched/name`."""

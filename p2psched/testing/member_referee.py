@@ -5,6 +5,8 @@ no member again, and leads no longer than until that is committed.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from p2psched.core.raft.state import decode_membership
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Entry, EntryKind, Membership
@@ -19,6 +21,7 @@ class MemberReferee:
         self.newest = Membership()  # that is committed
         self._newest_index = 0
         self.gone: dict[PeerId, None] = {}  # were members once
+        self.changes: Counter[str] = Counter()  # that are committed
         self._seen: dict[PeerId, tuple[int, Membership]] = {}  # process, its membership
 
     def look_at(self, peer: SimPeer) -> None:
@@ -51,6 +54,8 @@ class MemberReferee:
             "P12",
             f"entry {entry.index} changes several voters at once",
         )
+        self.changes["voters made"] += len(vote - voted)
+        self.changes["voters demoted"] += len((voted - vote) & set(_members(self.newest)))
         members, now = _members(before), _members(self.newest)
         self.gone |= dict.fromkeys(peer for peer in members if peer not in now)
         back = [peer for peer in now if peer in self.gone]

@@ -89,6 +89,10 @@ def _plain_jobs(options: Options) -> Options | None:
     return replace(options, poison=False, hanging=False, keeping=False)
 
 
+def _no_healing(options: Options) -> Options | None:
+    return replace(options, healing=False)
+
+
 def _fewer_peers(options: Options) -> Options | None:
     peers = (options.peers or 1) - 1
     return replace(options, peers=peers) if peers else None
@@ -134,6 +138,7 @@ def _with(options: Options, name: str, value: Value) -> Options:
 
 REDUCTIONS: Final[tuple[Reduction, ...]] = (
     _plain_jobs,
+    _no_healing,
     *map(_without, DEFAULTS),
     _fewer_peers,
     _fewer_jobs,

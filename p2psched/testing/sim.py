@@ -79,16 +79,20 @@ class SimCluster(Lives):
         formed: bool = True,
         segment_bytes: int = 1 << 16,
         snapshots: Snapshots | None = None,
+        zones: int = 0,
+        away_ms: int | None = None,
         replay: str = "",
         last: int = LAST_EVENTS,
     ) -> None:
         """`formed`: all peers are voters from the start; else peer 0 founds the cluster and the
-        others join it. `slots` and `votes` (wants to be a voter) are dealt out in turn. `replay` is
-        shown when the run fails, and the `last` events."""
+        others join it. `slots`, `votes` (wants to be a voter) and `zones` (0: each peer is
+        one) are dealt out in turn. `away_ms`: after which a voter is replaced; None: nobody looks
+        after the group. `replay` is shown when the run fails, and the `last` events."""
         super().__init__()
         self.rng = random.Random(seed)
         self.seed = seed
         self.size = peers
+        self.away_ms = away_ms
         self.faults = self.faults_drawn = faults or Faults()
         self.snapshots = snapshots or Snapshots()
         self.now_us = 0
@@ -108,7 +112,10 @@ class SimCluster(Lives):
         self.callers = Callers(self)
         self._hurt = Hurt(random.Random(f"hurt {seed}"), all_vote=formed and all(votes))
         members = [
-            Member(PeerId(new_id(self.rng)), f"peer-{i}", f"10.0.0.{i}:1", votes[i % len(votes)])
+            Member(
+                *(PeerId(new_id(self.rng)), f"peer-{i}", f"10.0.0.{i}:1", votes[i % len(votes)]),
+                zone=f"zone-{i % zones}" if zones else "",
+            )
             for i in range(peers)
         ]
         self.peers = [
@@ -140,14 +147,21 @@ class SimCluster(Lives):
             self.step()
         self.now_us = until_us
 
-    def run_until(self, condition: Callable[[], bool], *, within_ms: int, every: int = 1) -> None:
+    def run_until(
+        self,
+        condition: Callable[[], bool],
+        *,
+        within_ms: int,
+        every: int = 1,
+        promise: str = "L5",
+    ) -> None:
         """Run until `condition` holds, looking after each `every` events. Raises SimulationError
-        if it doesn't within `within_ms` of virtual time."""
+        that `promise` is broken if it doesn't within `within_ms` of virtual time."""
         until_us = self.now_us + within_ms * 1000
         while not condition():
             for _ in range(every):
                 if not self._heap or self._heap[0][0] > until_us:
-                    raise self._failure(f"L5: not within {within_ms} ms")
+                    raise self._failure(f"{promise}: not within {within_ms} ms")
                 self.step()
 
     def step(self) -> None:

@@ -9,6 +9,7 @@ import random
 
 import msgspec
 
+from p2psched.core.raft.effects import MemberEvent, RemoveMember, WantVoters, Wish
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Command
 from p2psched.model.ids import PeerId
@@ -89,8 +90,34 @@ class RemoveHere(msgspec.Struct, frozen=True):
     peer: PeerId
 
 
+class WishHere(msgspec.Struct, frozen=True):
+    """Say that a member shall vote, or shall not, if this peer leads."""
+
+    peer: PeerId
+    votes: bool
+
+
+class WantHere(msgspec.Struct, frozen=True):
+    """Say how many voters there shall be, if this peer leads."""
+
+    count: int
+
+
 # From outside, at this peer.
-Caller = AskedHere | GivenUp | ReadHere | LeaveHere | HandOverHere | RemoveHere
+OfMembers = RemoveHere | WishHere | WantHere
+Caller = AskedHere | GivenUp | ReadHere | LeaveHere | HandOverHere | OfMembers
+
+
+def event_of(item: OfMembers, now_ms: int, wall_ms: int) -> MemberEvent:
+    match item:
+        case RemoveHere(peer=peer):
+            return RemoveMember(now_ms, wall_ms, peer)
+        case WishHere(peer=peer, votes=votes):
+            return Wish(now_ms, wall_ms, peer, votes)
+        case WantHere(count=count):
+            return WantVoters(now_ms, wall_ms, count)
+
+
 Item = (
     Arrived | TickDue | ClockDue | TurnEnds | SyncEnds | SaveEnds | Caller | TasksEnd | BatchStops
     | CopiesEnd

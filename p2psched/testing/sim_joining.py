@@ -1,9 +1,11 @@
-"""How a simulated peer becomes a member, and stays one."""
+"""How a simulated peer becomes a member and stays one, and how it looks after the group."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from p2psched.core.levels import GROUP_LEVEL
+from p2psched.core.raft.effects import AddMember, MemberEvent, Regulate
 from p2psched.model.ids import PeerId
 from p2psched.testing.sim_items import Join, encode_wire
 from p2psched.testing.sim_world import World
@@ -22,8 +24,17 @@ class Joining:
         self._world = world
         self._at_ms = 0
 
-    def look(self, now_ms: int) -> bool:
-        """Ask somebody if need be. True if this peer leads and may add itself."""
+    def look(self, now_ms: int, wall_ms: int) -> list[MemberEvent]:
+        """For our own engine, which leads if it matters; and ask somebody if need be."""
+        away_ms, level = self._world.away_ms, self._peer.scheduler.machine.level
+        events: list[MemberEvent] = []
+        if away_ms is not None and level >= GROUP_LEVEL:
+            events.append(Regulate(now_ms, wall_ms, away_ms))
+        if self._wants_to_join(now_ms):
+            events.append(AddMember(now_ms, wall_ms, self._peer.member))
+        return events
+
+    def _wants_to_join(self, now_ms: int) -> bool:
         if now_ms < self._at_ms:
             return False
         self._at_ms = now_ms + JOIN_MS

@@ -49,6 +49,7 @@ class Lives(ABC):
     network: SimNetwork
     peers: list[SimPeer]
     now_us: int
+    away_ms: int | None
     _hurt: Hurt
 
     def __init__(self) -> None:
@@ -265,7 +266,10 @@ class Lives(ABC):
 
     def _may_lose(self, peer: SimPeer) -> bool:
         """True if a majority of the voters would keep their disks: of those that are committed, and
-        of those that a leader has begun to have instead, for it may take that along."""
+        of those that a leader has begun to have instead, for it may take that along. Damage that
+        waits to be found is on one disk, where there may be fewer voters by then."""
+        if self.away_ms is not None and any(p.is_rotten for p in self.peers if p is not peer):
+            return False
         known: Sequence[SimPeer] = [p for p in self.peers if p.alive]
         newest = max(known, key=lambda p: p.engine.raft.commit, default=None)
         if newest is None:

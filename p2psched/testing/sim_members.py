@@ -67,7 +67,11 @@ class Replacing:
 
     def _remove(self, old: PeerId, number: int) -> None:
         cluster = self._cluster
-        if cluster.referees.members.newest.member(old) is None:
+        members = cluster.referees.members.newest
+        if members.is_voter(old) and len(members.voters) == 1 and self._lives(old):
+            self._old = None  # the last one by now: it stays
+            return
+        if members.member(old) is None:
             linger_ms = self._rng.random() ** 2 * LINGER_MS_MAX
             cluster.after(linger_ms, lambda: self._end(old, number))
             return
@@ -75,6 +79,9 @@ class Replacing:
             if peer.alive and peer.engine.raft.is_leader:
                 cluster.bring(1, peer.number, peer.process, RemoveHere(old))
         cluster.after(ASK_MS, lambda: self._remove(old, number))
+
+    def _lives(self, old: PeerId) -> bool:
+        return any(peer.id == old for peer in self._cluster.peers)
 
     def _end(self, old: PeerId, number: int) -> None:
         self._old = None

@@ -27,7 +27,6 @@ from p2psched.core.raft.effects import (
     Persist,
     Receive,
     Regained,
-    RemoveMember,
     Send,
     SendPiece,
     Tick,
@@ -53,7 +52,6 @@ from p2psched.testing.sim_items import (
     Join,
     LeaveHere,
     ReadHere,
-    RemoveHere,
     SaveEnds,
     SimClock,
     SyncEnds,
@@ -62,6 +60,7 @@ from p2psched.testing.sim_items import (
     WireMessage,
     decode_wire,
     encode_wire,
+    event_of,
 )
 from p2psched.testing.sim_joining import Joining
 from p2psched.testing.sim_keeper import KEEPER_TAG, SimKeeper
@@ -130,10 +129,9 @@ class SimPeer:
 
     def _reset(self) -> None:
         """A new process that knows nothing."""
-        world = self._world
+        world, me = self._world, self.member
         self._clock = SimClock(world.rng, world.faults.drift_ppm)
-        name, address = self.member.name, self.member.address
-        info = PeerInfo(self.id, 0, name, address, 0, self.slots, "0", "3", self.level)
+        info = PeerInfo(self.id, 0, me.name, me.address, 0, self.slots, "0", "3", self.level)
         self.scheduler = sched.Scheduler(info)
         self.engine = self._new_engine(NOTHING)
         self.executor = SimExecutor(
@@ -243,13 +241,13 @@ class SimPeer:
                 self._on_written(item)
             case ClockDue():
                 self._on_clock(now_ms)
-            case AskedHere() | GivenUp() | ReadHere() | LeaveHere() | HandOverHere() | RemoveHere():
-                self._on_caller(item, now_ms)
             case TasksEnd() | BatchStops() | CopiesEnd():
                 self._on_work(item, now_ms)
             case TurnEnds():
                 self._turn_is_due = False
                 self._rounds()
+            case _:
+                self._on_caller(item, now_ms)
         if not isinstance(item, TurnEnds):
             self._end_turn()
         self._arm_tick()
@@ -281,8 +279,8 @@ class SimPeer:
                 self.decide(sched.Leaving(now_ms, tag))
             case HandOverHere():
                 self._perform(self.engine.step(HandOver(now_ms)))
-            case RemoveHere(peer=gone):
-                self._perform(self.engine.step(RemoveMember(now_ms, self._wall_ms, gone)))
+            case _:
+                self._perform(self.engine.step(event_of(item, now_ms, self._wall_ms)))
 
     def _on_work(self, item: TasksEnd | BatchStops | CopiesEnd, now_ms: int) -> None:
         if isinstance(item, CopiesEnd):
@@ -315,8 +313,8 @@ class SimPeer:
         self._perform(self.space.look())
         self.decide(self.space.clocked(now_ms))
         self._keeper.look(now_ms)
-        if self._joining.look(now_ms):
-            self._perform(self.engine.step(AddMember(now_ms, self._wall_ms, self.member)))
+        for event in self._joining.look(now_ms, self._wall_ms):
+            self._perform(self.engine.step(event))
 
     # --- turns ---
 

@@ -60,6 +60,7 @@ class World(Protocol):
     rng: random.Random
     faults: Faults
     size: int  # peers, up or not
+    away_ms: int | None  # silence after which leaders replace a voter; None: they replace nobody
     snapshots: Snapshots
     happened: Counter[str]
     disks: DiskReferee

@@ -29,6 +29,7 @@ from p2psched.testing.sim_executor import (
     sim_job,
     with_hangs,
 )
+from p2psched.testing.sim_group import Group, Regrouping, await_group
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
 from p2psched.testing.sim_members import Replacing
@@ -70,6 +71,7 @@ class Options:
     jobs_max: int = JOBS_MAX
     poison: bool = True  # a few tasks kill their peers, in some seeds
     hanging: bool = True  # a few tasks never end by themselves, in some seeds
+    healing: bool = True  # leaders look after the group
     keeping: bool = True  # callers forget, pin and run again; some results are large
     last: int = LAST_EVENTS  # shown when it fails
 
@@ -84,7 +86,7 @@ def replay_line(seed: int, options: Options) -> str:
         words.append(f"--events {options.events}")
     if options.jobs_max != JOBS_MAX:
         words.append(f"--submits {options.jobs_max}")
-    for name in ("poison", "hanging", "keeping"):
+    for name in ("poison", "hanging", "healing", "keeping"):
         words += [f"--no-{name}"] * (not getattr(options, name))
     if options.faults is not None:
         words.append("--calm")
@@ -119,6 +121,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     Storm(cluster, rng)
     start_hand_overs(cluster)
     start_upgrades(cluster)
+    Regrouping(cluster)
     replacing = Replacing(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
@@ -145,8 +148,11 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
         faults = replace(faults, rot_every_ms=0)
     members = random.Random(f"members {seed}")
     faults = replace(faults, replace_every_ms=members.choice((0, 0, 0, 1_000, 4_000)))
+    group = Group.draw(seed)
     if faults.replace_every_ms:  # disks that are lost otherwise are more than the rest can bear
         faults = replace(faults, wipe_every_ms=0, rot_every_ms=0, hurt=0.0)
+    if not (faults.wipe_every_ms or faults.rot_every_ms or faults.hurt):  # else nobody asks for one
+        faults = replace(faults, regroup_every_ms=members.choice((0, 700)) * options.healing)
     return SimCluster(
         seed=seed,
         peers=options.peers or size,
@@ -156,6 +162,8 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
         formed=formed if options.formed is None else options.formed,
         segment_bytes=segment_bytes,
         snapshots=snapshots,
+        zones=group.zones,
+        away_ms=group.away_ms if options.healing else None,
         replay=replay_line(seed, options),
         last=options.last,
     )
@@ -178,6 +186,7 @@ def _await_end(cluster: SimCluster, replacing: Replacing, peace_ms: int) -> None
         return all_ended and referees.keeping.is_settled(peers)
 
     cluster.run_until(all_done, within_ms=peace_ms, every=25)
+    await_group(cluster)
     # An owner may still end what was taken from it, and learns of its last outcomes.
     cluster.run_for(CALM_MS)
     cluster.run_until(
@@ -189,7 +198,7 @@ def _await_end(cluster: SimCluster, replacing: Replacing, peace_ms: int) -> None
 
 
 def _report(cluster: SimCluster, healed_us: int) -> Report:
-    happened = cluster.happened
+    happened = cluster.happened + cluster.referees.members.changes
     happened["terms led"] = len(cluster.referees.leaders)
     happened["entries"] = len(cluster.referees.committed)
     happened["jobs"] = len(cluster.referees.accepted)
@@ -202,9 +211,8 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
     happened["tasks started"] = len(cluster.referees.starts)
     happened["results refused"] = cluster.peers[0].scheduler.machine.results_refused
     happened["syncs"] = sum(peer.disk.syncs for peer in cluster.peers)
-    drawn = cluster.faults_drawn
-    happened["clocks drifted"] = int(drawn.drift_ppm > 0)
-    happened["late turns"] = int(drawn.turn_us > 0)
+    happened["clocks drifted"] = int(cluster.faults_drawn.drift_ppm > 0)
+    happened["late turns"] = int(cluster.faults_drawn.turn_us > 0)
     return Report(
         seed=cluster.seed,
         peers=len(cluster.peers),

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from p2psched.core.machine import Machine
-from p2psched.model.commands import Command, Envelope, PeerInfo, PeerUp, SubmitJob
+from p2psched.model.commands import Command, Envelope, PeerDown, PeerInfo, PeerUp, SubmitJob
 from p2psched.model.errors import NotFound
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, ProgramWork
+from p2psched.model.member_messages import Standing
 from p2psched.model.raft import Member, Membership
 from p2psched.model.taskset import TaskSet
-from p2psched.peer.views import find_job, peer_views
+from p2psched.peer.views import find_job, peer_views, with_standings
 
 A, B, C = (PeerId(letter * 32) for letter in "abc")
 
@@ -70,4 +71,27 @@ def test_members_that_the_log_names_are_shown_before_anything_is_applied() -> No
     assert [(v.info.name, v.info.address, v.role, v.state) for v in views] == [
         ("a", "here:1", "voter", "alive"),
         ("c", "there:1", "learner", "suspect"),
+    ]
+
+
+def test_who_was_removed_is_shown_until_it_is_gone() -> None:
+    members = Membership((Member(A, "a", "here:1", zone="x"),), removed=(B,))
+    alive = machine_of(up(A, "a"), up(B, "b"))
+    views = peer_views(alive, members, A, {})
+    assert [(v.info.name, v.role, v.zone) for v in views] == [
+        ("a", "leader", "x"),
+        ("b", "removed", ""),
+    ]
+    gone = machine_of(up(A, "a"), up(B, "b"), PeerDown(B, 1, "silent"))
+    assert [v.info.name for v in peer_views(gone, members, A, {})] == ["a"]
+
+
+def test_lag_is_counted_from_whoever_has_applied_most() -> None:
+    members = Membership((Member(A, "a", "a:1"), Member(B, "b", "b:1"), Member(C, "c", "c:1")))
+    views = peer_views(machine_of(up(A, "a"), up(B, "b"), up(C, "c")), members, A, {})
+    shown = with_standings(views, {A: Standing(3, 40), B: Standing(2, 25)})
+    assert [(v.term, v.applied, v.lag) for v in shown] == [
+        (3, 40, 0),
+        (2, 25, 15),
+        (None, None, None),
     ]

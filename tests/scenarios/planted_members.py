@@ -10,7 +10,15 @@ from p2psched.core.raft.effects import Commit
 from p2psched.core.raft.state import RaftState, Role
 from p2psched.model.ids import PeerId
 from tests.scenarios.planted import Bug, changes_members_at_once
-from tests.sim.member_mutants import removed_never_campaign, takes_anybody_back
+from tests.sim.member_mutants import (
+    away_is_demoted_last,
+    changes_too_early,
+    even_stays,
+    nobody_is_away,
+    removed_lead_on,
+    removed_never_campaign,
+    takes_anybody_back,
+)
 from tests.sim.mutants import Planted
 
 
@@ -88,5 +96,35 @@ MEMBER_BUGS: Final = (
         "members are changed at once",
         changes_members_at_once,
         "a writes 3@2 voters a b\n",
+    ),
+    Bug(
+        "raft_voter_away_is_replaced",
+        "nobody is ever away",
+        nobody_is_away,
+        "a changes no member now",
+    ),
+    Bug(
+        "raft_voter_away_is_replaced",
+        "one that is there is demoted",
+        away_is_demoted_last,
+        "a counts voters a c d, learners b",
+    ),
+    Bug(
+        "raft_demoted_leader",
+        "it leads on",
+        removed_lead_on,
+        "a: leader, term 2, vote a, committed 3 of 3",
+    ),
+    Bug(
+        "raft_group_of_four",
+        "an even number stays",
+        even_stays,
+        "b changes no member now",
+    ),
+    Bug(
+        "raft_group_of_four",
+        "before a commit of the own term",
+        changes_too_early,
+        "b is leader in term 3\nb writes 4@3",
     ),
 )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Final
 from unittest.mock import patch
 
 import msgspec
 
-from p2psched.core.raft import election, membership, transfer
-from p2psched.core.raft.state import RaftState
+from p2psched.core.raft import election, group, membership, transfer
+from p2psched.core.raft.state import RaftState, Role
 from p2psched.core.raft.timing import Timing
 from p2psched.model.raft import Member
 from p2psched.testing.faults import Faults
@@ -19,7 +21,7 @@ def removed_never_campaign() -> Planted:
     return patch.object(election, "_has_a_say", lambda s: s.membership.is_voter(s.me))
 
 
-def _removed_lead_on() -> Planted:
+def removed_lead_on() -> Planted:
     return patch.object(transfer, "depart", lambda s: None)
 
 
@@ -36,6 +38,70 @@ def takes_anybody_back() -> Planted:
 
     return patch.object(membership, "on_add_member", forgetful)
 
+
+def _changes(rule: Callable[[group.View, Change], Change]) -> Planted:
+    """What the policy says goes through `rule` first."""
+    next_change = group.next_change
+    return patch.object(group, "next_change", lambda view: rule(view, next_change(view)))
+
+
+def even_stays() -> Planted:
+    def idle(view: group.View, change: Change) -> Change:
+        return change if sum(seat.votes for seat in view.seats) % 2 else None
+
+    return _changes(idle)
+
+
+def nobody_is_away() -> Planted:
+    """Whoever is silent counts as there."""
+    next_change = group.next_change
+    return patch.object(
+        group,
+        "next_change",
+        lambda view: next_change(msgspec.structs.replace(view, away_ms=10**9)),
+    )
+
+
+def away_is_demoted_last() -> Planted:
+    worst = group._worst_of
+
+    def awake(voters: Sequence[group.Seat], view: group.View) -> group.Seat:
+        return worst([seat for seat in voters if seat.silent_ms < view.away_ms] or voters, view)
+
+    return patch.object(group, "_worst_of", awake)
+
+
+def _zones_are_not_looked_at() -> Planted:
+    return patch.object(group, "_crowds", lambda _: Counter())
+
+
+def _wishes_are_not_looked_at() -> Planted:
+    seat_of = membership._seat
+
+    def deaf(*words: object, wish: bool | None, **more: object) -> group.Seat:
+        return seat_of(*words, wish=wish is not None or None, **more)  # type: ignore[arg-type]  # passed on
+
+    return patch.object(membership, "_seat", deaf)
+
+
+def changes_too_early() -> Planted:
+    """Before the leader has committed in its term."""
+
+    def hasty(s: RaftState) -> bool:
+        return s.role is Role.LEADER and s.membership_index <= s.commit and s.transfer is None
+
+    return patch.object(membership, "may_change", hasty)
+
+
+Change = group.Promote | group.Demote | None
+
+# Disks are lost for good, and peers are away for a while.
+LOSSES: Final = Faults(drop=0.05, wipe_every_ms=1_500, pause_every_ms=2_000, pause_ms_max=2_000)
+
+# People change their minds, and leaders are cut off.
+REGROUPED: Final = Faults(
+    drop=0.1, regroup_every_ms=200, cut_every_ms=700, cut_ms_max=500, leave_every_ms=1_000
+)
 
 # Members come and go; their leader is cut off and killed meanwhile.
 RESTIVE: Final = Faults(
@@ -59,7 +125,7 @@ MEMBER_MUTANTS: Final = (
     ),
     Mutant(
         name="a leader that is removed leads on",
-        plant=_removed_lead_on,
+        plant=removed_lead_on,
         faults=RESTIVE,
         broken="P12",
     ),
@@ -67,6 +133,51 @@ MEMBER_MUTANTS: Final = (
         name="who was removed comes back under its old identity",
         plant=takes_anybody_back,
         faults=RESTIVE,
+        broken="P12",
+    ),
+    Mutant(
+        name="an even number of voters stays",
+        plant=even_stays,
+        faults=LOSSES,
+        peers=4,
+        healing=True,
+        broken="P12",
+    ),
+    Mutant(
+        name="a voter that is gone keeps its place",
+        plant=nobody_is_away,
+        faults=LOSSES,
+        healing=True,
+        broken="P12",
+    ),
+    Mutant(
+        name="a voter that is there is demoted for one that is gone",
+        plant=away_is_demoted_last,
+        faults=LOSSES,
+        healing=True,
+        broken="P12",
+    ),
+    Mutant(
+        name="voters are not spread over zones",
+        plant=_zones_are_not_looked_at,
+        faults=LOSSES,
+        peers=7,
+        healing=True,
+        broken="P12",
+    ),
+    Mutant(
+        name="what people say of a member is not heard",
+        plant=_wishes_are_not_looked_at,
+        faults=REGROUPED,
+        peers=4,
+        healing=True,
+        broken="P12",
+    ),
+    Mutant(
+        name="the group is changed before its leader has committed",
+        plant=changes_too_early,
+        faults=REGROUPED,
+        healing=True,
         broken="P12",
     ),
 )

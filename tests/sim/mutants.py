@@ -78,6 +78,7 @@ class Mutant:
     keeping: bool = False
     poison: bool = False
     hanging: bool = False
+    healing: bool = False
     formed: bool = True
 
     def options(self) -> Options:
@@ -92,6 +93,7 @@ class Mutant:
             keeping=self.keeping,
             poison=self.poison,
             hanging=self.hanging,
+            healing=self.healing,
         )
 
 

@@ -37,6 +37,8 @@ def test_a_leader_that_is_removed_hands_over_and_comes_back_as_another() -> None
     assert cluster.referees.members.newest.member(old) is None
     cluster.retire(leader.number)
     cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=30_000)
+    members = cluster.referees.members
+    cluster.run_until(lambda: members.newest.is_voter(leader.id), within_ms=10_000)
     finish(cluster)
     membership = cluster.peers[0].engine.raft.membership
     assert leader.id != old

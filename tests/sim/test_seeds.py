@@ -63,6 +63,7 @@ SHOWN_BY: Final[dict[str, tuple[str, ...]]] = {
     "wipe_every_ms": ("disk wiped",),
     "rot_every_ms": (*KINDS, "damage found"),
     "replace_every_ms": ("members replaced", "leaders removed"),
+    "regroup_every_ms": ("asked of the group",),
     "hurt": ("logs damaged", "logs regained"),
     "full_every_ms": ("disks full", "writes without space"),
     "full_ms_max": ("tasks spaceless",),
@@ -93,6 +94,7 @@ def test_the_seeds_inject_every_fault_that_there_is() -> None:
         *("forget: Acknowledged", "retry: Acknowledged", "tasks reopened", "tasks lost"),
         *("hand-over asked", "vote asked by hand-over", "slow disk", "upgraded"),
         *("tasks large", "blobs copied", "killed by a task", "tasks blamed"),
+        *("voters made", "voters demoted"),
     ):
         assert happened[what], what
 

@@ -71,11 +71,11 @@ def test_a_failed_run_tells_what_is_needed_to_see_it_again(
 def test_the_line_of_a_run_says_all_that_was_chosen() -> None:
     faults = Faults(drop=0.25, in_order=False, cuts=("alone",), crashes_max=7)
     options = Options(peers=2, events=99, faults=faults, jobs_max=3, poison=False, keeping=False)
-    options = replace(options, hanging=False)
+    options = replace(options, hanging=False, healing=False)
     assert replay_line(5, options) == (
         "p2psched sim replay 5 --peers 2 --events 99 --submits 3 --no-poison --no-hanging "
-        "--no-keeping --calm --fault drop=0.25 --fault in_order=False --fault cuts=alone "
-        "--fault crashes_max=7"
+        "--no-healing --no-keeping --calm --fault drop=0.25 --fault in_order=False "
+        "--fault cuts=alone --fault crashes_max=7"
     )
     for name, value in changes_of(faults).items():
         assert parse_change(f"{name}={text_of(value)}") == (name, value)

@@ -15,7 +15,7 @@ from p2psched.model import ids
 from p2psched.model.errors import Damaged, NotFound, Refused, UsageError
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.store import files
-from p2psched.store.folder import ADDRESSES_MAX, DataFolder, default_data_folder
+from p2psched.store.folder import ADDRESSES_MAX, DataFolder, default_data_folder, set_aside
 
 CLUSTER = ClusterId("a" * 32)
 OTHER_CLUSTER = ClusterId("b" * 32)
@@ -293,3 +293,30 @@ def test_a_user_without_a_home_is_asked_for_a_folder(monkeypatch: pytest.MonkeyP
 def test_a_name_that_is_no_folder_name_is_the_callers_mistake(name: str) -> None:
     with pytest.raises(UsageError, match="can't name a folder"):
         default_data_folder(name, {"HOME": "/h"})
+
+
+def test_a_folder_is_set_aside_whole_and_a_new_identity_takes_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    with DataFolder.open(path, create=True, name="one") as folder:
+        old = folder.identity.peer
+        (path / "ledger" / "log").write_text("kept")
+        with pytest.raises(Refused, match="in use"):
+            set_aside(path)
+    aside = set_aside(path)
+    assert aside == tmp_path / f"data.removed-{old[:8]}"
+    assert (aside / "ledger" / "log").read_text() == "kept"
+    with DataFolder.open(path, create=True, name="one") as folder:
+        assert folder.is_new
+        assert folder.identity.peer != old
+    with DataFolder.open(aside, create=False) as folder:
+        assert folder.identity.peer == old
+
+
+def test_no_folder_is_set_aside_in_the_place_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    with DataFolder.open(path, create=True) as folder:
+        taken = tmp_path / f"data.removed-{folder.identity.peer[:8]}"
+    taken.mkdir()
+    with pytest.raises(Refused, match="is there already"):
+        set_aside(path)
+    assert (path / "identity").exists()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from p2psched.core.raft import (
     election,
+    group,
     membership,
     reads,
     regain,
@@ -19,16 +20,20 @@ from p2psched.core.raft.effects import (
     AddMember,
     HandOver,
     LoopLate,
+    MemberEvent,
     Propose,
     RaftEffect,
     RaftEvent,
     Read,
     Receive,
+    Regulate,
     RemoveMember,
     RoomChanged,
     SnapshotSaved,
     Synced,
     Tick,
+    WantVoters,
+    Wish,
 )
 from p2psched.core.raft.log import recovered_log
 from p2psched.core.raft.progress import Compaction
@@ -103,11 +108,11 @@ class Raft:
                 self._on_tick(event)
             case Read(read=read):
                 reads.on_read(s, read)
-            case AddMember() | RemoveMember():
+            case AddMember() | RemoveMember() | Wish() | WantVoters() | Regulate():
                 self._on_members(event)
             case SnapshotSaved() | RoomChanged() | HandOver() | LoopLate():
                 self._on_own(event)
-        if s.departing:
+        if s.care.departing:
             membership.end_removal(s)
         return s.flush()
 
@@ -121,13 +126,19 @@ class Raft:
             replication.tell_news(s)
         membership.promote_if_due(s)
 
-    def _on_members(self, event: AddMember | RemoveMember) -> None:
+    def _on_members(self, event: MemberEvent) -> None:
         self._s.wall_ms = event.wall_ms
         match event:
             case AddMember(member=member):
                 membership.on_add_member(self._s, member)
             case RemoveMember(peer=peer):
                 membership.on_remove_member(self._s, peer)
+            case Wish(peer=peer, votes=votes):
+                membership.on_wish(self._s, peer, votes=votes)
+            case WantVoters(count=count):
+                membership.on_want(self._s, count)
+            case Regulate(away_ms=away_ms):
+                membership.regulate(self._s, away_ms)
 
     def _on_own(self, event: SnapshotSaved | RoomChanged | HandOver | LoopLate) -> None:
         match event:
@@ -289,6 +300,28 @@ class Raft:
     @property
     def membership(self) -> Membership:
         return self._s.membership
+
+    @property
+    def is_settled(self) -> bool:
+        """The membership is committed."""
+        return self._s.membership_index <= self._s.commit
+
+    def knows_removed(self, peer: PeerId) -> bool:
+        """It is no member any more, for good, and this is committed."""
+        return peer in self._s.membership.removed and self.is_settled
+
+    def view(self, away_ms: int) -> group.View:
+        """On the leader: the group as it sees it."""
+        return membership.view_of(self._s, away_ms)
+
+    def matches(self) -> Mapping[PeerId, int]:
+        """On the leader: other members -> up to which entry they have the log on their disks."""
+        return {peer: p.match for peer, p in self._s.progress.items()}
+
+    @property
+    def may_change(self) -> bool:
+        """On the leader: members may be changed now, one at a time."""
+        return membership.may_change(self._s)
 
     def is_settled_member(self, member: Member) -> bool:
         """On the leader: the entry that made it a member, with just this address, is committed."""

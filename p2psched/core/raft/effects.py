@@ -76,6 +76,33 @@ class RemoveMember(msgspec.Struct, frozen=True):
     peer: PeerId
 
 
+class Wish(msgspec.Struct, frozen=True):
+    """Somebody says that a member shall vote, or shall not. Ignored unless leader; safe to
+    repeat."""
+
+    now_ms: int
+    wall_ms: int
+    peer: PeerId
+    votes: bool
+
+
+class WantVoters(msgspec.Struct, frozen=True):
+    """How many there shall be; 0: as is usual. Ignored unless leader; safe to repeat."""
+
+    now_ms: int
+    wall_ms: int
+    count: int
+
+
+class Regulate(msgspec.Struct, frozen=True):
+    """Look after the group (`group`): on the leader, from when all peers know what that may do.
+    Often. `away_ms`: silence after which a voter is replaced."""
+
+    now_ms: int
+    wall_ms: int
+    away_ms: int
+
+
 class SnapshotSaved(msgspec.Struct, frozen=True):
     """A snapshot of what this peer has applied is on disk: what it covers may leave the log."""
 
@@ -104,6 +131,7 @@ class LoopLate(msgspec.Struct, frozen=True):
     late_ms: float
 
 
+MemberEvent = AddMember | RemoveMember | Wish | WantVoters | Regulate
 RaftEvent = (
     RoomChanged
     | Tick
@@ -111,8 +139,7 @@ RaftEvent = (
     | Propose
     | Synced
     | Read
-    | AddMember
-    | RemoveMember
+    | MemberEvent
     | SnapshotSaved
     | HandOver
     | LoopLate

@@ -132,7 +132,7 @@ def _lead(s: RaftState) -> None:
     s.stamp_base_ms, s.clock_base_ms = s.log.last_stamp_ms, s.now_ms
     s.progress = {peer: Progress(s.log.last_index + 1, s.now_ms) for peer in s.others()}
     s.leading_from = s.log.last_index + 1
-    s.departing = 0 if s.membership.is_voter(s.me) else s.membership_index
+    s.care.departing = 0 if s.membership.is_voter(s.me) else s.membership_index
     s.concerned.clear()
     s.news_due_ms = None
     append_own(s, EntryKind.NOOP, b"")

@@ -17,13 +17,13 @@ import msgspec
 from p2psched.core.raft.concern import Concern
 from p2psched.core.raft.core import Raft
 from p2psched.core.raft.effects import (
-    AddMember,
     Commit,
     Compact,
     HandOver,
     Installed,
     LeaderChanged,
     LoopLate,
+    MemberEvent,
     MembershipChanged,
     Persist,
     Propose,
@@ -32,7 +32,6 @@ from p2psched.core.raft.effects import (
     ReadReady,
     Receive,
     Regained,
-    RemoveMember,
     RoomChanged,
     Send,
     SendPiece,
@@ -87,8 +86,7 @@ EngineEvent = (
     Tick
     | Receive
     | Synced
-    | AddMember
-    | RemoveMember
+    | MemberEvent
     | SnapshotSaved
     | RoomChanged
     | HandOver

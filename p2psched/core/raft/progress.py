@@ -77,6 +77,19 @@ class Transfer:
         self.for_room = for_room  # our disk is full: if it still is then, we don't
 
 
+class Care:
+    """What a member that leads remembers of looking after the group."""
+
+    __slots__ = ("departing", "due_ms", "index", "on", "since_ms")
+
+    def __init__(self) -> None:
+        self.departing = 0  # index of the change that removes somebody, until it ends
+        self.on = False  # all peers know what it may do
+        self.due_ms = 0
+        self.index = -1  # of the membership
+        self.since_ms = 0  # when we have seen it first
+
+
 class Regain:
     """How far a log that was damaged is filled again. All but `nonce` are of one term."""
 

@@ -29,6 +29,7 @@ from p2psched.core.raft.effects import (
 )
 from p2psched.core.raft.log import LogBase, RaftLog
 from p2psched.core.raft.progress import (
+    Care,
     Compaction,
     Incoming,
     OwnVote,
@@ -70,7 +71,6 @@ class WaitingRead(msgspec.Struct, frozen=True):
 
 Concerned = frozenset[PeerId] | None  # who waits for a commit; None: everybody
 Promised = Send | OwnVote | Installed | RegainEnds
-Promise = tuple[int, Promised]
 
 
 class RaftState:
@@ -116,7 +116,7 @@ class RaftState:
         self.transfer: Transfer | None = None  # of our lead to another
         self.transfer_again_ms = 0  # not by ourselves before
         self.leading_from = 0  # index of the no-op that opened our term as leader
-        self.departing = 0  # on a leader: index of the change that removes somebody, until it ends
+        self.care = Care()
         self.concerned: deque[tuple[int, Concerned]] = deque()  # of our entries, not committed yet
         self.news_due_ms: int | None = None  # somebody has not been told of a commit
         self.stamp_base_ms = 0
@@ -137,7 +137,7 @@ class RaftState:
         self._install: Snapshot | None = None
         self._regained = False
         self._promises: list[Promised] = []
-        self._waiting: deque[Promise] = deque()
+        self._waiting: deque[tuple[int, Promised]] = deque()
         # [token, last index, term] once it is synced, and when it began
         self._writes: deque[list[int]] = deque()
         self._token = 0

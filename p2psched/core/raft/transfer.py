@@ -51,7 +51,7 @@ def on_tick(s: RaftState) -> None:
 
 def is_stopping(s: RaftState) -> bool:
     """True if this leader appends nothing more: another is about to lead."""
-    return s.transfer is not None or bool(s.departing and not s.membership.is_voter(s.me))
+    return s.transfer is not None or bool(s.care.departing and not s.membership.is_voter(s.me))
 
 
 def depart(s: RaftState) -> None:

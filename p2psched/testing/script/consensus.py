@@ -15,6 +15,7 @@ from p2psched.core.raft.effects import (
     Compact,
     Installed,
     LeaderChanged,
+    MemberEvent,
     MembershipChanged,
     Persist,
     Propose,
@@ -24,6 +25,7 @@ from p2psched.core.raft.effects import (
     ReadReady,
     Receive,
     Regained,
+    Regulate,
     RemoveMember,
     RoomChanged,
     Send,
@@ -31,6 +33,8 @@ from p2psched.core.raft.effects import (
     SnapshotSaved,
     Synced,
     Tick,
+    WantVoters,
+    Wish,
 )
 from p2psched.core.raft.state import Role
 from p2psched.model.ids import PeerId
@@ -111,14 +115,14 @@ class Node(Actor):
         self.step(Propose(self.scene.now_ms, WALL_MS, text.encode()))
 
     def add(self, member: Member) -> None:
-        before = self.raft.last_index
-        self.step(AddMember(self.scene.now_ms, WALL_MS, member))
-        if self.raft.last_index == before:
-            self.scene.say(f"{self.name} changes no member now")
+        self.change(AddMember(self.scene.now_ms, WALL_MS, member))
 
     def remove(self, peer: PeerId) -> None:
+        self.change(RemoveMember(self.scene.now_ms, WALL_MS, peer))
+
+    def change(self, event: MemberEvent) -> None:
         before = self.raft.last_index
-        self.step(RemoveMember(self.scene.now_ms, WALL_MS, peer))
+        self.step(event)
         if self.raft.last_index == before:
             self.scene.say(f"{self.name} changes no member now")
 
@@ -275,6 +279,28 @@ class ConsensusStage(Commands[Node]):
         """room PEER enough|low|none: how much its disk takes."""
         actor, room = self.alive(words[0]), Room[words[1].upper()]
         self.act(actor, lambda: actor.step(RoomChanged(self.now_ms, room)))
+
+    def do_regulate(self, words: Words) -> None:
+        """regulate PEER MS: let it look after the group; away is who was silent for so long."""
+        actor, away_ms = self.alive(words[0]), int(words[1])
+        self.act(actor, lambda: actor.change(Regulate(self.now_ms, WALL_MS, away_ms)))
+
+    def do_want(self, words: Words) -> None:
+        """want LEADER NUMBER: so many voters."""
+        leader, number = self.alive(words[0]), int(words[1])
+        self.act(leader, lambda: leader.change(WantVoters(self.now_ms, WALL_MS, number)))
+
+    def do_promote(self, words: Words) -> None:
+        """promote LEADER PEER: somebody says that it shall vote."""
+        self._wish(words, votes=True)
+
+    def do_demote(self, words: Words) -> None:
+        """demote LEADER PEER: somebody says that it shall not vote."""
+        self._wish(words, votes=False)
+
+    def _wish(self, words: Words, *, votes: bool) -> None:
+        leader, peer = self.alive(words[0]), PeerId(words[1])
+        self.act(leader, lambda: leader.change(Wish(self.now_ms, WALL_MS, peer, votes)))
 
     def do_propose(self, words: Words) -> None:
         """propose PEER TEXT [BYTES]: with so many bytes of it."""
