@@ -61,6 +61,9 @@ GROUPS: Final = {
         "pin": Command("keep", "pin", "PIN_EXAMPLES"),
         "unpin": Command("keep", "unpin", "UNPIN_EXAMPLES"),
     },
+    "peer": {
+        "drain": Command("drain", "drain", "DRAIN_EXAMPLES"),
+    },
     "ledger": {
         "verify": Command("ledger", "verify_ledger", "VERIFY_EXAMPLES"),
         "compact": Command("ledger", "compact_ledger", "COMPACT_EXAMPLES"),
@@ -151,7 +154,12 @@ def _sim(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
-_ALONE: Final = {"job": _job, "ledger": _ledger, "sim": _sim}
+def _peer(context: typer.Context) -> None:
+    """Change what a peer does in its cluster."""
+    _help_if_alone(context)
+
+
+_ALONE: Final = {"job": _job, "peer": _peer, "ledger": _ledger, "sim": _sim}
 
 
 def _help_if_alone(context: typer.Context) -> None:

@@ -164,4 +164,6 @@ def peer_fields(view: PeerView) -> dict[str, object]:
         "state": view.state,
         "owned": view.owned,
         "heard_ms": view.heard_ms,
+        "drain": view.drain or None,
+        "copies_left": view.copies_left,
     }

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model.blob_messages import BlobAnswer, BlobCall
-from p2psched.model.commands import Envelope, PeerInfo, Stamped
+from p2psched.model.commands import DrainMode, Envelope, PeerInfo, Stamped
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.opening_messages import Opening
@@ -132,6 +132,13 @@ class CompactLedger(msgspec.Struct, frozen=True, array_like=True, tag=40):
     """Asked of the peer whose disk it is: make a snapshot now, and let go of the log behind it."""
 
 
+class DrainPeer(msgspec.Struct, frozen=True, array_like=True, tag=60):
+    """`peer drain`: grant the peer nothing more, or tasks again. Any peer may be asked."""
+
+    peer: PeerId
+    mode: DrainMode
+
+
 CallBody = (
     Submit
     | CancelJob
@@ -151,6 +158,7 @@ CallBody = (
     | PinJob
     | RetryJob
     | CompactLedger
+    | DrainPeer
     | BlobCall
 )
 
@@ -250,6 +258,8 @@ class PeerView(msgspec.Struct, frozen=True, array_like=True):
     state: str  # alive, suspect, dead
     owned: int  # tasks
     heard_ms: int | None  # since the leader heard it; None: not known here
+    drain: str = ""  # draining, drained, or nothing
+    copies_left: int = 0  # of a draining one: large results that others lack still
 
 
 class PeerList(msgspec.Struct, frozen=True, array_like=True, tag=9):
@@ -310,6 +320,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     level: int = 1  # of features that the cluster uses; `info.level` is what this peer knows
     syncs: int = 0  # groups of its log that this peer has made durable since it started
     leader_heartbeat_ms: int = 0  # of the peer that it follows: its own should be the same
+    drain: str = ""  # draining, drained, or nothing
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):

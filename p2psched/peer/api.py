@@ -19,6 +19,7 @@ from p2psched.core.jobs import Job
 from p2psched.model.blob_messages import BlobCall
 from p2psched.model.commands import (
     Cancel,
+    Drain,
     Forget,
     Outcome,
     Pin,
@@ -37,6 +38,7 @@ from p2psched.model.messages import (
     ContactList,
     Contacts,
     Done,
+    DrainPeer,
     FetchHistory,
     FetchItem,
     FetchResults,
@@ -146,7 +148,7 @@ class Api:
             case CancelJob(job=job):
                 _check(await self._propose(Cancel(job)))
                 return Done()
-            case ForgetJob() | PinJob() | RetryJob():
+            case ForgetJob() | PinJob() | RetryJob() | DrainPeer():
                 return await self._keep(body)
             case FindJob() | ShowJob() | ListJobs():
                 return await self._list(body)
@@ -168,9 +170,11 @@ class Api:
             case FetchHistory():
                 return await self._history(body)
 
-    async def _keep(self, body: ForgetJob | PinJob | RetryJob) -> Done:
-        command: Forget | Pin | Retry
+    async def _keep(self, body: ForgetJob | PinJob | RetryJob | DrainPeer) -> Done:
+        command: Forget | Pin | Retry | Drain
         match body:
+            case DrainPeer(peer=peer, mode=mode):
+                command = Drain(peer, mode)
             case ForgetJob(job=job):
                 command = Forget(job)
             case PinJob(job=job, pinned=pinned):
@@ -233,7 +237,7 @@ class Api:
 
     # --- jobs -------------------------------------------------------------------------------------
 
-    async def _propose(self, command: Cancel | Forget | Pin | Retry) -> Outcome:
+    async def _propose(self, command: Cancel | Forget | Pin | Retry | Drain) -> Outcome:
         try:
             async with self._patience.limit():
                 return await self._scheduling.propose(command)

@@ -183,6 +183,9 @@ class RaftLedger:
             self._other_leads = self._loop.create_future()
             await self._other_leads
 
+    def yield_lead(self, avoid: frozenset[PeerId]) -> None:
+        self._step(HandOver(self._clock.now_ms(), avoid))
+
     def coordinator(self) -> PeerId | None:
         return self.engine.raft.leader
 

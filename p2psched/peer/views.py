@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from p2psched.core.copies import staying_peers
+from p2psched.core.drain import standing
 from p2psched.core.jobs import Job
 from p2psched.core.keeping import live_holders
 from p2psched.core.machine import Machine
@@ -65,8 +67,13 @@ def short_count(job: Job, machine: Machine) -> int:
 def _why_waiting(job: Job, machine: Machine) -> str:
     if not job.waiting or job.grants:
         return ""
-    slots = [row.info.slots for row in machine.peers.values() if row.live]
+    slots = [row.info.slots for row in machine.peers.values() if row.takes_tasks]
     if max(slots, default=0) == 0:
+        if any(row.live and row.info.slots for row in machine.peers.values()):
+            return (
+                "all peers that run tasks are drained: start another, or take one back with "
+                "`p2psched peer drain NAME --undo`"
+            )
         return "no live peer runs tasks: start one with --slots 1 or more"
     if max(slots) < job.spec.cpus:
         return (
@@ -113,6 +120,12 @@ def find_job(machine: Machine, text: str) -> Job:
     raise NotFound(f"no job {text!r}: `p2psched jobs` lists them")
 
 
+def next_leaders(machine: Machine, membership: Membership, leader: PeerId) -> list[PeerId]:
+    """Who could lead instead of a leader that is drained."""
+    staying = staying_peers(machine)
+    return [m.peer for m in membership.voters if m.peer in staying and m.peer != leader]
+
+
 def peer_views(
     machine: Machine,
     membership: Membership,
@@ -137,5 +150,7 @@ def peer_views(
         role = "voter" if membership.is_voter(peer) else "learner"
         if peer == leader and live:
             role = "leader"
-        views.append(PeerView(info, role, state, owned, heard_ms))
+        leads = peer == leader and bool(next_leaders(machine, membership, peer))
+        drain, copies_left = standing(machine, peer, leads=leads)
+        views.append(PeerView(info, role, state, owned, heard_ms, drain, copies_left))
     return sorted(views, key=lambda view: (view.info.name, view.info.peer))

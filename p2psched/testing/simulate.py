@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -22,6 +22,7 @@ from p2psched.model.limits import KIB
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.faults import Changes, Faults, changed, changes_of, text_of
 from p2psched.testing.sim import LAST_EVENTS, SimCluster
+from p2psched.testing.sim_drains import Draining, with_drains
 from p2psched.testing.sim_executor import (
     kills_its_peer,
     kills_none,
@@ -35,6 +36,7 @@ from p2psched.testing.sim_members import Replacing
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
+Busy = Replacing | Draining
 HURT_ALONE: Final = 0.5  # of the seeds that damage logs: no other bytes rot
 EVENTS: Final = 5_000  # while faults last
 PEACE_MS: Final = 30_000
@@ -119,13 +121,14 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     Storm(cluster, rng)
     start_hand_overs(cluster)
     start_upgrades(cluster)
-    replacing = Replacing(cluster)
+    replacing, draining = Replacing(cluster), Draining(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()
     cluster.heal()
+    draining.end()
     healed_us = cluster.now_us
-    _await_end(cluster, replacing, PEACE_MS + KILLER_MS * workload.killer_count)
+    _await_end(cluster, (replacing, draining), PEACE_MS + KILLER_MS * workload.killer_count)
     return _report(cluster, healed_us)
 
 
@@ -147,6 +150,7 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
     faults = replace(faults, replace_every_ms=members.choice((0, 0, 0, 1_000, 4_000)))
     if faults.replace_every_ms:  # disks that are lost otherwise are more than the rest can bear
         faults = replace(faults, wipe_every_ms=0, rot_every_ms=0, hurt=0.0)
+    faults = with_drains(faults, seed)
     return SimCluster(
         seed=seed,
         peers=options.peers or size,
@@ -169,11 +173,11 @@ def _draw_snapshots(rng: random.Random) -> Snapshots:
     return Snapshots(every, Compaction(entries, size, most, piece))
 
 
-def _await_end(cluster: SimCluster, replacing: Replacing, peace_ms: int) -> None:
+def _await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) -> None:
     referees, peers = cluster.referees, cluster.peers
 
     def all_done() -> bool:
-        asked = cluster.callers.waiting or replacing.is_busy
+        asked = cluster.callers.waiting or any(what.is_busy for what in under_way)
         all_ended = not asked and referees.has_ended(peers)
         return all_ended and referees.keeping.is_settled(peers)
 
@@ -196,7 +200,7 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
     happened["jobs cancelled"] = len(cluster.referees.cancelled)
     happened["tasks blamed"] = len(cluster.referees.poison.blamed)
     happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
-    for what in ("reopened", "lost", "large", "spaceless", "timed out"):
+    for what in ("reopened", "lost", "large", "spaceless", "timed out", "given back"):
         happened[f"tasks {what}"] = cluster.referees.shadow.counts[what]
     happened["writes without space"] = sum(peer.disk.refused for peer in cluster.peers)
     happened["tasks started"] = len(cluster.referees.starts)

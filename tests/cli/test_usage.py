@@ -36,6 +36,7 @@ COMMANDS: Final = (
     "job unpin",
     "ledger verify",
     "ledger compact",
+    "peer drain",
     "sim run",
     "sim replay",
     "sim shrink",

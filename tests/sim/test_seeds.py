@@ -63,6 +63,7 @@ SHOWN_BY: Final[dict[str, tuple[str, ...]]] = {
     "wipe_every_ms": ("disk wiped",),
     "rot_every_ms": (*KINDS, "damage found"),
     "replace_every_ms": ("members replaced", "leaders removed"),
+    "drain_every_ms": ("drain on", "drain once", "drain off", "tasks given back"),
     "hurt": ("logs damaged", "logs regained"),
     "full_every_ms": ("disks full", "writes without space"),
     "full_ms_max": ("tasks spaceless",),
