@@ -17,6 +17,7 @@ from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.opening_messages import Opening
 from p2psched.model.raft import Member, RaftMessage
+from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.taskset import TaskSet
 
 # --- between peers, one way -----------------------------------------------------------------------
@@ -159,6 +160,7 @@ CallBody = (
     | RetryJob
     | CompactLedger
     | DrainPeer
+    | WhereAre
     | BlobCall
 )
 
@@ -351,6 +353,7 @@ AnswerBody = (
     | StatusAnswer
     | ContactList
     | LedgerCompacted
+    | Sightings
     | BlobAnswer
 )
 

@@ -1,8 +1,8 @@
 """What a peer answers: each call that a client or another peer may make.
 
 Reads are linearizable: what was acknowledged anywhere before the call is seen. Only `GetStatus`,
-`ListPeers`, `Contacts`, `TailOutput` and `StopPeer` are answered without a quorum. It refuses
-nothing that any other peer would answer: what only the leader can do is passed on to it.
+`ListPeers`, `Contacts`, `WhereAre`, `TailOutput` and `StopPeer` are answered without a quorum. It
+refuses nothing that any other peer would answer: what only the leader can do is passed on to it.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ from p2psched.model.messages import (
     Submit,
     TailOutput,
 )
+from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Fetch, Source
 from p2psched.peer.large_data import LargeData
@@ -98,6 +99,7 @@ class Api:
         tail: Tail,
         data: LargeData,
         status: Callable[[], StatusAnswer],
+        where: Callable[[WhereAre], Sightings],
         stop: Callable[[], None],
     ) -> None:
         self._me = me
@@ -111,6 +113,7 @@ class Api:
         self._tail = tail
         self._data = data
         self._status = status
+        self._where = where
         self._stop = stop
         self._roster = Roster(me, self._machine, ledger, others, self._linearize)
         self._patience = Patience(PATIENCE_S)
@@ -199,7 +202,7 @@ class Api:
         return spec
 
     async def _of_this_peer(
-        self, body: ListPeers | Join | GetStatus | Contacts | StopPeer
+        self, body: ListPeers | Join | GetStatus | Contacts | StopPeer | WhereAre
     ) -> AnswerBody:
         match body:
             case ListPeers():
@@ -208,6 +211,8 @@ class Api:
                 return await self._roster.join(member)
             case GetStatus():
                 return self._status()
+            case WhereAre():
+                return self._where(body)
             case Contacts():
                 return ContactList(tuple(sorted(self._ledger.contacts().items())))
             case StopPeer():
