@@ -77,7 +77,7 @@ def _row(view: PeerView) -> tuple[object, ...]:
         info.name,
         short(info.peer),
         view.role,
-        view.state,
+        _state(view),
         info.slots,
         view.owned,
         info.address,
@@ -86,6 +86,13 @@ def _row(view: PeerView) -> tuple[object, ...]:
         view.zone or "-",
         *("-" if number is None else number for number in (view.term, view.applied, view.lag)),
     )
+
+
+def _state(view: PeerView) -> str:
+    """One word for a peer that is there."""
+    if not view.drain:
+        return view.state
+    return view.drain if view.state == "alive" else f"{view.state}, {view.drain}"
 
 
 @talks_to_peers
@@ -173,9 +180,10 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     leader = "none known" if found.leader is None else short(found.leader)
     if found.leader == info.peer:
         leader = "this peer"
+    drain = f", {found.drain}" if found.drain else ""
     workers = f"workers Python {info.python}" if info.python else "no workers"
     return [
-        ("peer", f"{info.name} ({short(info.peer)}), {found.role}"),
+        ("peer", f"{info.name} ({short(info.peer)}), {found.role}{drain}"),
         ("address", info.address),
         ("process", f"{info.pid}, up for {span(found.uptime_s)}, incarnation {info.incarnation}"),
         ("software", f"p2psched {info.version}, {found.event_loop}, {workers}"),

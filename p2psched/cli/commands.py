@@ -66,6 +66,7 @@ GROUPS: Final = {
         "promote": Command("peer", "promote", "PROMOTE_EXAMPLES"),
         "demote": Command("peer", "demote", "DEMOTE_EXAMPLES"),
         "voters": Command("peer", "voters", "VOTERS_EXAMPLES"),
+        "drain": Command("drain", "drain", "DRAIN_EXAMPLES"),
     },
     "ledger": {
         "verify": Command("ledger", "verify_ledger", "VERIFY_EXAMPLES"),

@@ -168,4 +168,6 @@ def peer_fields(view: PeerView) -> dict[str, object]:
         "term": view.term,
         "applied": view.applied,
         "lag": view.lag,
+        "drain": view.drain or None,
+        "copies_left": view.copies_left,
     }

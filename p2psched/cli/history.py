@@ -14,6 +14,7 @@ from p2psched.cli.output import Column, Output, moment, note, print_json, print_
 from p2psched.client.client import Client, Job
 from p2psched.model.commands import (
     Event,
+    GivenBack,
     Granted,
     JobAdded,
     JobEnded,
@@ -101,6 +102,8 @@ def _event_row(event: Event, names: Names) -> tuple[str, TaskSet, str, str]:
             return "granted", tasks, name(peer), ""
         case Revoked(tasks=tasks, peer=peer, cause=cause):
             return "taken away", tasks, name(peer), cause
+        case GivenBack(tasks=tasks, peer=peer):
+            return "given back", tasks, name(peer), "the peer is drained"
         case Recorded(segment=segment, peer=peer):
             return "ended", segment.tasks, name(peer), segment.cause
         case Retried(segment=segment, peer=peer):

@@ -25,7 +25,7 @@ async def choose_peer(
     the one that runs on this machine (one of `records`), or that of --peer."""
     if name is not None:
         matches = [r for r in records if r.name == name] or [
-            r for r in records if _is_prefix(name, r.peer)
+            r for r in records if is_prefix(name, r.peer)
         ]
         if len(matches) > 1:
             raise UsageError(
@@ -61,7 +61,7 @@ async def _address_elsewhere(target: Target, name: str) -> str:
     async with connected(target) as client:
         live = [view.info for view in await client.peers() if view.state != "dead"]
         found = [info for info in live if info.name == name] or [
-            info for info in live if _is_prefix(name, info.peer)
+            info for info in live if is_prefix(name, info.peer)
         ]
     if len(found) != 1:
         what = f"fits {len(found)} live peers" if found else "is no live peer"
@@ -69,7 +69,7 @@ async def _address_elsewhere(target: Target, name: str) -> str:
     return found[0].address
 
 
-def _is_prefix(text: str, peer: PeerId) -> bool:
+def is_prefix(text: str, peer: PeerId) -> bool:
     """Digits enough that nobody means a name by them."""
     return len(text) >= PREFIX_LEN_MIN and peer.startswith(text.lower())
 

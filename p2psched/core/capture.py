@@ -17,7 +17,7 @@ from typing import Final
 
 from p2psched.core.machine import Machine
 from p2psched.core.snapshot import FORMAT, MachineImage, encode_part
-from p2psched.model.commands import PeerDown, PeerUp, RaiseLevel
+from p2psched.model.commands import Drain, PeerDown, PeerUp, RaiseLevel
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId
 from p2psched.model.limits import KIB
@@ -58,7 +58,7 @@ class Capture:
                     if isinstance(command, PeerUp | PeerDown):
                         for job in self._running:
                             self._encode_early(job)
-                    elif not isinstance(command, RaiseLevel):
+                    elif not isinstance(command, RaiseLevel | Drain):
                         self._encode_early(command.job)
 
     def _encode_early(self, name: JobId) -> None:

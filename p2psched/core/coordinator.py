@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from p2psched.core import levels, poison
+from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.placement import Candidate, has_room, share_out
@@ -33,6 +34,7 @@ from p2psched.model.job import Cause
 DETECTION_WINDOW_MS: Final = 2500  # silence after which a peer is declared down
 # After a task ended there because its disk was full, nothing is placed on a peer for so long.
 FULL_MS: Final = 10_000
+YIELD_RETRY_MS: Final = 3_000  # between two tries to hand over: nothing is appended meanwhile
 PLACEMENTS_MAX: Final = 256  # commands in one round; the next round goes on
 
 
@@ -50,6 +52,7 @@ class Coordinator:
         # its log again doesn't wait for what is long over. Whoever leads next has applied the same.
         self._full: dict[PeerId, int] = {}
         self._say_full: frozenset[PeerId] = frozenset()
+        self._yield_again_ms = 0
 
     def on_coordinator(self, now_ms: int, *, is_self: bool) -> None:
         self._since_ms = now_ms if is_self else None
@@ -95,6 +98,16 @@ class Coordinator:
                 commands.append(PeerDown(peer, row.info.incarnation, reason))
         return commands
 
+    def must_yield(self, now_ms: int) -> bool:
+        """True if it drains and shall let another lead; once in a while, as long as it leads."""
+        if not self.coordinates or not is_draining(self._machine, self._me):
+            self._yield_again_ms = now_ms
+            return False
+        is_due = now_ms >= self._yield_again_ms
+        if is_due:
+            self._yield_again_ms = now_ms + YIELD_RETRY_MS
+        return is_due
+
     def to_raise(self) -> list[Command]:
         """The next feature level, once all peers know it."""
         return levels.to_raise(self._machine) if self.coordinates else []
@@ -127,7 +140,8 @@ class Coordinator:
     def _oldest_fitting(self) -> list[Job]:
         """The oldest unplaced jobs that some live peer is large enough for; enough for a round."""
         machine = self._machine
-        largest = max((row.info.slots for row in machine.peers.values() if row.live), default=0)
+        rows = machine.peers.values()
+        largest = max((row.info.slots for row in rows if row.takes_tasks), default=0)
         fitting = (
             job
             for job in map(machine.jobs.__getitem__, machine.unplaced)
@@ -190,7 +204,10 @@ class Coordinator:
                 is_self=peer == self._me,
             )
             for peer, row in sorted(self._machine.peers.items())
-            if row.live and row.info.slots > 0 and not row.suspects and not self._is_full(peer)
+            if row.takes_tasks
+            and row.info.slots > 0
+            and not row.suspects
+            and not self._is_full(peer)
         ]
 
     def _is_full(self, peer: PeerId) -> bool:

@@ -42,18 +42,39 @@ def wanted(state: LedgerState, copies: int) -> int:
     return min(copies, sum(row.live for row in state.peers.values()))
 
 
+def staying_peers(state: LedgerState) -> list[PeerId]:
+    """Live peers whose disks count: who is drained may go at any time."""
+    return sorted(peer for peer, row in state.peers.items() if row.takes_tasks)
+
+
 def lacking(state: LedgerState) -> Iterator[Lack]:
     """Large results to copy once more. What no live peer has can't be; it is not named."""
-    live = live_peers(state)
+    staying = dict.fromkeys(staying_peers(state))
     for job_id in state.with_blobs:
         job = state.jobs[job_id]
-        want = min(job.spec.copies, len(live))
+        want = min(job.spec.copies, len(staying))
         for blob in job.blobs.values():
             here = live_holders(state, blob)
-            if 0 < len(here) < want:
-                others = (peer for peer in live if peer not in here)
-                takers = ranked(blob.ref.digest, others)[: want - len(here)]
+            count = sum(peer in staying for peer in here)
+            if here and count < want:
+                others = (peer for peer in staying if peer not in here)
+                takers = ranked(blob.ref.digest, others)[: want - count]
                 yield Lack(job_id, blob, tuple(takers))
+
+
+def only_on(state: LedgerState, peer: PeerId) -> int:
+    """Large results that would be short of copies without the disk of a peer that is drained; at
+    least one other has to have each."""
+    staying = frozenset(staying_peers(state))
+    assert peer not in staying
+    short = 0
+    for job_id in state.with_blobs:
+        job = state.jobs[job_id]
+        want = max(1, min(job.spec.copies, len(staying)))
+        for blob in job.blobs.values():
+            count = sum(holder in staying for holder in blob.holders)
+            short += peer in blob.holders and count < want
+    return short
 
 
 def held_by(state: LedgerState, peer: PeerId) -> Iterator[tuple[JobId, ResultBlob]]:

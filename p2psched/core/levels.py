@@ -12,14 +12,25 @@ from __future__ import annotations
 from typing import Final
 
 from p2psched.core.state import LedgerState
-from p2psched.model.commands import Acknowledged, Command, Outcome, RaiseLevel, Rejected
+from p2psched.model.commands import (
+    Acknowledged,
+    Command,
+    Drain,
+    GiveBack,
+    Outcome,
+    RaiseLevel,
+    Rejected,
+)
 from p2psched.model.errors import Refused
 
 KNOWN_LEVEL: Final = 2  # the highest that this version knows
 # Members are removed, and voters made learners: an older version, as leader, would forget of it.
 GROUP_LEVEL: Final = 2
 # Commands that came later, and with which level; all others may be used from the first on.
-NEEDED: Final[dict[type[Command], int]] = {}
+NEEDED: Final[dict[type[Command], int]] = {
+    Drain: 2,
+    GiveBack: 2,
+}
 
 
 def refusal(s: LedgerState, command: Command) -> Rejected | None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import keeping, levels, peering, poison
+from p2psched.core import drain, keeping, levels, peering, poison
 from p2psched.core.jobs import SPACELESS_MAX, HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
@@ -21,9 +21,11 @@ from p2psched.model.commands import (
     Cancel,
     Complete,
     Completed,
+    Drain,
     Envelope,
     Event,
     Forget,
+    GiveBack,
     Grant,
     Granted,
     Held,
@@ -56,6 +58,7 @@ ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run an
 # Commands that would act twice, whose repeats are known as such; beyond it the oldest is
 # forgotten. A proposer repeats after a second, and stops as soon as it has seen its proposal.
 REPEATS_KNOWN_MAX: Final = 8_192
+Decision = Cancel | Forget | Pin | Retry | Held | RaiseLevel | Drain | GiveBack
 _WITH_DATA: Final = (Recorded, Retried)
 _OK: Final = Cause.OK  # looking it up in its class takes ten times as long (Python 3.11)
 
@@ -124,8 +127,12 @@ class Machine(LedgerState):
                     self._taken[key] = outcome
                 return outcome
 
-    def _decide(self, command: Cancel | Forget | Pin | Retry | Held | RaiseLevel) -> Outcome:
+    def _decide(self, command: Decision) -> Outcome:
         match command:
+            case Drain():
+                return drain.drain(self, command)
+            case GiveBack():
+                return drain.give_back(self, command)
             case RaiseLevel():
                 return levels.raise_level(self, command, known_level=self.known_level)
             case Cancel():
@@ -176,7 +183,7 @@ class Machine(LedgerState):
         row = self.peers.get(command.peer)
         if job is None or row is None:
             return Placed(grant, EMPTY)
-        if not row.live or row.info.incarnation != command.incarnation:
+        if not row.takes_tasks or row.info.incarnation != command.incarnation:
             return Placed(grant, EMPTY)
         if job.orphaned.ranges:
             self._take_orphans(job, command.tasks)
@@ -349,7 +356,10 @@ class Machine(LedgerState):
                 for job in self.jobs.values()
             ],
             [
-                (row.info, row.live, row.owned, row.load_us, row.suspects, row.stopped, row.alone)
+                (
+                    (row.info, row.live, row.owned, row.load_us, row.suspects, row.stopped),
+                    (row.alone, row.drain),
+                )
                 for row in self.peers.values()
             ],
         ]

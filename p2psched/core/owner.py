@@ -1,9 +1,9 @@
 """What a peer does with the tasks it owns: queue, run in batches, bring the results back.
 
-Invariants: a task is in the queue, in one running batch, waits for copies of its result, or is in
-the outbox until the ledger has judged its result; nothing is started twice under one grant and
-attempt; what was revoked is never proposed again. One round of results is in flight at a time: what
-piles up leaves with the next.
+Invariants: a task is in the queue, on its way back, in one running batch, waits for copies of its
+result, or is in the outbox until the ledger has judged its result; nothing is started twice under
+one grant and attempt; what was revoked is never proposed again. One round of results is in flight
+at a time: what piles up leaves with the next. While its peer is drained, the queue is given back.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import msgspec
 from p2psched.core.expectations import Expectations
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
+from p2psched.core.owned import PROGRAM_BATCH_US, Queued, Running, Uncopied
 from p2psched.core.pieces import entry_size, split
 from p2psched.model.blob import BlobRef, ResultBlob
-from p2psched.model.commands import Complete, Completed, Grant, KeptGrant, Outcome
+from p2psched.model.commands import Complete, Completed, GiveBack, Grant, KeptGrant, Outcome
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
@@ -34,13 +35,12 @@ READY_MAX: Final = 32  # a slot: such batches
 # hundred times as long, the batch is as long as any.
 GUESSED_US: Final = BATCH_US // 100
 FUNCTION_BATCH_MAX: Final = 1024
-# A program costs more than a call, so more time of them makes a message worth while.
-PROGRAM_BATCH_US: Final = 100_000
 PROGRAM_BATCH_US_MIN: Final = 20_000
 PROGRAM_BATCH_MAX: Final = 256
 OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond it nothing starts
 UNCOPIED_BYTES_MAX: Final = GIB  # large results that wait for their copies; likewise
 _ROUND_BYTES_MAX: Final = ENTRY_BYTES_MAX // 2
+GIVEN_BACK_MAX: Final = 256  # grants whose tasks are given back in one round; the next goes on
 GENERATION: Final = 1  # rises with a restore from a backup, which doesn't exist yet
 
 
@@ -65,55 +65,22 @@ class CopyBlobs(msgspec.Struct, frozen=True):
 OwnerEffect = StartBatch | StopBatch | CopyBlobs
 
 
-class _Queued:
-    __slots__ = ("attempt", "grant", "job", "tasks")
-
-    def __init__(self, job: JobId, grant: Grant, attempt: int, tasks: TaskSet) -> None:
-        self.job = job
-        self.grant = grant
-        self.attempt = attempt
-        self.tasks = tasks
-
-
-class _Running:
-    __slots__ = ("batch", "left", "short_us", "slots", "stopped")
-
-    def __init__(self, batch: Batch, slots: int) -> None:
-        self.batch = batch
-        self.left = batch.tasks  # not known to have ended, and not revoked
-        self.slots = slots
-        expected_us = batch.expected_us or 0
-        self.short_us = expected_us if expected_us <= PROGRAM_BATCH_US else 0  # 0 if it is long
-        self.stopped = False
-
-
-class _Uncopied:
-    """Results that wait for copies of what is large in them."""
-
-    __slots__ = ("blob_bytes", "grant", "job", "segments")
-
-    def __init__(self, job: JobId, grant: Grant, segment: Segment) -> None:
-        self.job = job
-        self.grant = grant
-        self.segments = [segment]
-        self.blob_bytes = sum(blob.ref.size for blob in segment.blobs)
-
-
 class Owner:
     """Mutable; lives as long as the process, across the peer's incarnations."""
 
     def __init__(self, machine: Machine, *, slots: int) -> None:
         self._machine = machine
         self._slots = slots
-        self._queue: deque[_Queued] = deque()
-        self._running: dict[int, _Running] = {}
+        self._queue: deque[Queued] = deque()
+        self._running: dict[int, Running] = {}
         self._busy = 0  # slots that these take, one behind another
         self._short_us = 0  # what the short ones of these are expected to take
         self._outbox: deque[tuple[JobId, Grant, Segment]] = deque()
         self._outbox_bytes = 0
-        self._uncopied: dict[int, _Uncopied] = {}
+        self._uncopied: dict[int, Uncopied] = {}
         self._next_copy = 1
         self._in_flight: dict[int, Complete] = {}  # request -> what it proposes
+        self._returning: dict[int, GiveBack] = {}  # likewise; none of it starts any more
         self._expected = Expectations()
         self._next_batch = 1
         self.results_refused = 0
@@ -122,7 +89,7 @@ class Owner:
 
     def on_granted(self, job: Job, grant: Grant, tasks: TaskSet) -> None:
         for attempt, part in job.attempts(tasks):
-            self._queue.append(_Queued(job.id, grant, attempt, part))
+            self._queue.append(Queued(job.id, grant, attempt, part))
 
     def on_revoked(
         self, job: JobId, grant: Grant, tasks: TaskSet, cause: Cause
@@ -177,10 +144,10 @@ class Owner:
                     (batch.attempt + 1, run.left - unstarted),
                 ):
                     if tasks:
-                        self._queue.appendleft(_Queued(batch.job, batch.grant, attempt, tasks))
+                        self._queue.appendleft(Queued(batch.job, batch.grant, attempt, tasks))
         return effects
 
-    def _take_result(self, run: _Running, segment: Segment) -> list[OwnerEffect]:
+    def _take_result(self, run: Running, segment: Segment) -> list[OwnerEffect]:
         tasks = segment.tasks
         current = run.left & tasks
         run.left = run.left - tasks
@@ -205,7 +172,7 @@ class Owner:
 
     def _copy(self, batch: Batch, segment: Segment) -> CopyBlobs:
         number, self._next_copy = self._next_copy, self._next_copy + 1
-        self._uncopied[number] = _Uncopied(batch.job, batch.grant, segment)
+        self._uncopied[number] = Uncopied(batch.job, batch.grant, segment)
         return CopyBlobs(number, segment.blobs, batch.spec.copies)
 
     def on_copied(self, number: int, blobs: Iterable[ResultBlob]) -> None:
@@ -275,7 +242,7 @@ class Owner:
         return max(1, min(most, share, (GUESSED_US if is_guess else most_us) // task_us))
 
     def _start(
-        self, spec: JobSpec, queued: _Queued, tasks: TaskSet, cpus: int, expected_us: int | None
+        self, spec: JobSpec, queued: Queued, tasks: TaskSet, cpus: int, expected_us: int | None
     ) -> StartBatch:
         batch = Batch(
             id=self._next_batch,
@@ -288,7 +255,7 @@ class Owner:
             expected_us=expected_us,
         )
         self._next_batch += 1
-        run = self._running[batch.id] = _Running(batch, cpus)
+        run = self._running[batch.id] = Running(batch, cpus)
         self._busy += run.slots
         self._short_us += run.short_us
         return StartBatch(batch)
@@ -310,11 +277,26 @@ class Owner:
             self._outbox_bytes -= len(segment.data)
         return [Complete(job, grant, tuple(parts)) for (job, grant), parts in groups.items()]
 
-    def proposed(self, request: int, command: Complete) -> None:
-        self._in_flight[request] = command
+    def give_back(self) -> list[GiveBack]:
+        """What no batch was made of, while this peer is drained; otherwise as `next_round`."""
+        if self._returning or not self._queue:
+            return []
+        groups: dict[tuple[JobId, Grant], list[TaskSet]] = {}
+        while self._queue and len(groups) < GIVEN_BACK_MAX:
+            queued = self._queue.popleft()
+            groups.setdefault((queued.job, queued.grant), []).append(queued.tasks)
+        return [GiveBack(job, grant, TaskSet.union(of)) for (job, grant), of in groups.items()]
+
+    def proposed(self, request: int, command: Complete | GiveBack) -> None:
+        if isinstance(command, GiveBack):
+            self._returning[request] = command
+        else:
+            self._in_flight[request] = command
 
     def on_outcome(self, request: int, outcome: Outcome) -> bool:
         """True if it was one of ours."""
+        if self._returning.pop(request, None) is not None:
+            return True
         command = self._in_flight.pop(request, None)
         if command is None:
             return False
@@ -353,6 +335,8 @@ class Owner:
             yield queued.job, queued.grant, queued.tasks
         for run in self._running.values():
             yield run.batch.job, run.batch.grant, run.left
+        for returned in self._returning.values():
+            yield returned.job, returned.grant, returned.tasks
         for waiting in self._uncopied.values():
             for segment in waiting.segments:
                 yield waiting.job, waiting.grant, segment.tasks

@@ -7,6 +7,7 @@ from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.model.commands import (
     Acknowledged,
+    DrainMode,
     Outcome,
     PeerCameUp,
     PeerDown,
@@ -34,6 +35,8 @@ def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
     if not died:
         poison.note_back(s, row)
     row.info, row.live, row.down_reason = info, True, ""
+    if row.drain is DrainMode.ONCE and not command.continues:
+        row.drain = DrainMode.OFF
     s.events.append(PeerCameUp(info))
     for job in s.jobs_with_grants():
         for held in list(job.grants.values()):

@@ -14,6 +14,7 @@ import msgspec
 
 from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
+from p2psched.core.drain import draining, is_draining
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner
 from p2psched.core.replica import Replica
@@ -37,11 +38,14 @@ from p2psched.core.scheduler_events import (
     SchedulerEffect,
     SchedulerEvent,
     Store,
+    YieldLead,
 )
 from p2psched.core.snapshot import restore_machine
 from p2psched.model.commands import (
     Command,
+    Complete,
     Envelope,
+    GiveBack,
     Granted,
     JobEnded,
     Outcome,
@@ -77,6 +81,7 @@ __all__ = [
     "SchedulerEffect",
     "SchedulerEvent",
     "Store",
+    "YieldLead",
 ]
 
 PLACE_PATIENCE_MS: Final = 1000  # a round of placements that isn't seen by then is given up
@@ -269,6 +274,8 @@ class Scheduler:
         self._coordinator.forgive_full(self.ledger_ms(now_ms))
         for command in self._coordinator.find_dead(now_ms, contacts):
             self._deaths.add(self._propose(command, now_ms))
+        if self._coordinator.must_yield(now_ms):
+            self._out.append(YieldLead(draining(self.machine)))
         if self._coordinator.coordinates:
             self._append += map(self._replica.number, self._coordinator.to_raise())
             for forget in self.retention.to_forget(self.ledger_ms(now_ms)):
@@ -278,7 +285,10 @@ class Scheduler:
         """What this turn's events led to leaves together."""
         if self._farewell is not None:
             self._say_farewell(now_ms)
-        for command in self.owner.next_round():
+        commands: list[Complete | GiveBack] = [*self.owner.next_round()]
+        if is_draining(self.machine, self._info.peer):
+            commands += self.owner.give_back()
+        for command in commands:
             self.owner.proposed(self._propose(command, now_ms), command)
         if self._places and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS:
             for request in self._places:
@@ -288,7 +298,7 @@ class Scheduler:
             for place in self._coordinator.place():
                 self._places.add(self._propose(place, now_ms))
                 self._places_sent_ms = now_ms
-        if not self._leaving:
+        if not self.starts_nothing:
             self._out += self.owner.start_batches()
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
@@ -299,6 +309,11 @@ class Scheduler:
     def ledger_ms(self, now_ms: int) -> int:
         """Ledger time as this peer reckons it: the newest stamp and what has passed here since."""
         return self._stamp[0] + now_ms - self._stamp[1]
+
+    @property
+    def starts_nothing(self) -> bool:
+        """It is about to stop, or drained. What has begun goes on."""
+        return self._leaving or is_draining(self.machine, self._info.peer)
 
     @property
     def info(self) -> PeerInfo:

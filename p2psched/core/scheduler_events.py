@@ -137,4 +137,10 @@ class RenewIncarnation(msgspec.Struct, frozen=True):
     """We were declared down and are not: take the next number, durably, and say `Renewed`."""
 
 
-SchedulerEffect = OwnerEffect | AppendToLedger | Store | Answered | RenewIncarnation
+class YieldLead(msgspec.Struct, frozen=True):
+    """We lead and are drained: let another voter lead, but none of these."""
+
+    avoid: frozenset[PeerId]
+
+
+SchedulerEffect = OwnerEffect | AppendToLedger | Store | Answered | RenewIncarnation | YieldLead

@@ -23,7 +23,7 @@ from p2psched.core.levels import check_known
 from p2psched.core.machine import Machine
 from p2psched.core.state import PeerRow
 from p2psched.model.blob import ResultBlob
-from p2psched.model.commands import Grant, PeerInfo, Rejected
+from p2psched.model.commands import DrainMode, Grant, PeerInfo, Rejected
 from p2psched.model.errors import Refused
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobHead, JobSpec, JobState
@@ -88,6 +88,7 @@ class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):
     alone: tuple[JobId, int] | None = None
     blamed: tuple[JobId, int] | None = None
     suspects: int = 0
+    drain: DrainMode = DrainMode.OFF
 
 
 class GenerationImage(msgspec.Struct, frozen=True, array_like=True):

@@ -12,7 +12,7 @@ from typing import Final
 from p2psched.core.forgotten import Forgotten
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.model.blob import BlobRef
-from p2psched.model.commands import Event, JobEnded, PeerInfo, Recorded, Revoked
+from p2psched.model.commands import DrainMode, Event, JobEnded, PeerInfo, Recorded, Revoked
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.taskset import TaskSet
@@ -28,6 +28,7 @@ class PeerRow:
         "alone",
         "blamed",
         "down_reason",
+        "drain",
         "info",
         "live",
         "load_us",
@@ -46,6 +47,11 @@ class PeerRow:
         self.alone: tuple[JobId, int] | None = None  # the one task that it owned when it went down
         self.blamed: tuple[JobId, int] | None = None  # that task, once it was lost
         self.suspects = 0  # of those that it owns: none, or all
+        self.drain = DrainMode.OFF
+
+    @property
+    def takes_tasks(self) -> bool:
+        return self.live and self.drain is DrainMode.OFF
 
 
 class LedgerState:

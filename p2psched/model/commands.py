@@ -7,6 +7,8 @@ that index, so grants only rise and a grant is a fence.
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 from p2psched.model.blob import BlobRef
@@ -133,6 +135,30 @@ class RaiseLevel(msgspec.Struct, frozen=True, array_like=True, tag=11):
     level: int
 
 
+class DrainMode(enum.IntEnum):
+    """Whether a peer is given tasks."""
+
+    OFF = 0
+    ON = 1  # it is given nothing, until somebody takes it back
+    ONCE = 2  # nothing, until its next process comes up
+
+
+class Drain(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
+    """Grant a peer nothing more, or (OFF) tasks again. It stays what else it is."""
+
+    peer: PeerId
+    mode: DrainMode
+
+
+class GiveBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=31):
+    """Its owner has not started these tasks under this grant and won't: they wait again, at no
+    cost to their retries."""
+
+    job: JobId
+    grant: Grant
+    tasks: TaskSet
+
+
 Command = (
     SubmitJob
     | Place
@@ -145,6 +171,8 @@ Command = (
     | Retry
     | Held
     | RaiseLevel
+    | Drain
+    | GiveBack
 )
 
 
@@ -286,6 +314,22 @@ class ResultsLost(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=12
     tasks: TaskSet
 
 
+class PeerDrains(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
+    """A peer is given nothing more, or (OFF) tasks again."""
+
+    peer: PeerId
+    mode: DrainMode
+
+
+class GivenBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=31):
+    """`peer` did not start these tasks, and they wait again."""
+
+    job: JobId
+    grant: Grant
+    peer: PeerId
+    tasks: TaskSet
+
+
 Event = (
     JobAdded
     | Granted
@@ -299,6 +343,8 @@ Event = (
     | JobForgotten
     | JobReopened
     | ResultsLost
+    | PeerDrains
+    | GivenBack
 )
 
 

@@ -12,12 +12,13 @@ from typing import Final
 import msgspec
 
 from p2psched.model.blob_messages import BlobAnswer, BlobCall
-from p2psched.model.commands import Envelope, PeerInfo, Stamped
+from p2psched.model.commands import DrainMode, Envelope, PeerInfo, Stamped
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
 from p2psched.model.raft import Member, RaftMessage
+from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.taskset import TaskSet
 
 # --- between peers, one way -----------------------------------------------------------------------
@@ -133,6 +134,13 @@ class CompactLedger(msgspec.Struct, frozen=True, array_like=True, tag=40):
     """Asked of the peer whose disk it is: make a snapshot now, and let go of the log behind it."""
 
 
+class DrainPeer(msgspec.Struct, frozen=True, array_like=True, tag=60):
+    """`peer drain`: grant the peer nothing more, or tasks again. Any peer may be asked."""
+
+    peer: PeerId
+    mode: DrainMode
+
+
 CallBody = (
     Submit
     | CancelJob
@@ -152,6 +160,8 @@ CallBody = (
     | PinJob
     | RetryJob
     | CompactLedger
+    | DrainPeer
+    | WhereAre
     | BlobCall
     | MemberCall
 )
@@ -257,6 +267,8 @@ class PeerView(msgspec.Struct, frozen=True, array_like=True):
     term: int | None = None
     applied: int | None = None
     lag: int | None = None
+    drain: str = ""  # draining, drained, or nothing
+    copies_left: int = 0  # of a draining one: large results that others lack still
 
 
 class PeerList(msgspec.Struct, frozen=True, array_like=True, tag=9):
@@ -317,6 +329,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     level: int = 1  # of features that the cluster uses; `info.level` is what this peer knows
     syncs: int = 0  # groups of its log that this peer has made durable since it started
     leader_heartbeat_ms: int = 0  # of the peer that it follows: its own should be the same
+    drain: str = ""  # draining, drained, or nothing
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -347,6 +360,7 @@ AnswerBody = (
     | StatusAnswer
     | ContactList
     | LedgerCompacted
+    | Sightings
     | BlobAnswer
     | MemberAnswer
 )

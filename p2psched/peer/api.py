@@ -1,8 +1,8 @@
 """What a peer answers: each call that a client or another peer may make.
 
 Reads are linearizable: what was acknowledged anywhere before the call is seen. Only `GetStatus`,
-`ListPeers`, `Contacts`, `TailOutput` and `StopPeer` are answered without a quorum. It refuses
-nothing that any other peer would answer: what only the leader can do is passed on to it.
+`ListPeers`, `Contacts`, `WhereAre`, `TailOutput` and `StopPeer` are answered without a quorum. It
+refuses nothing that any other peer would answer: what only the leader can do is passed on to it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from p2psched.core.jobs import Job
 from p2psched.model.blob_messages import BlobCall
 from p2psched.model.commands import (
     Cancel,
+    Drain,
     Forget,
     Outcome,
     Pin,
@@ -38,6 +39,7 @@ from p2psched.model.messages import (
     ContactList,
     Contacts,
     Done,
+    DrainPeer,
     FetchHistory,
     FetchItem,
     FetchResults,
@@ -61,6 +63,7 @@ from p2psched.model.messages import (
     Submit,
     TailOutput,
 )
+from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Fetch, Source
 from p2psched.peer.large_data import LargeData
@@ -98,6 +101,7 @@ class Api:
         tail: Tail,
         data: LargeData,
         status: Callable[[], StatusAnswer],
+        where: Callable[[WhereAre], Sightings],
         stop: Callable[[], None],
     ) -> None:
         self._me = me
@@ -111,6 +115,7 @@ class Api:
         self._tail = tail
         self._data = data
         self._status = status
+        self._where = where
         self._stop = stop
         self._roster = Roster(me, self._machine, ledger, others, self._linearize)
         self._members = Members(me, self._machine, ledger, others)
@@ -151,7 +156,7 @@ class Api:
             case CancelJob(job=job):
                 _check(await self._propose(Cancel(job)))
                 return Done()
-            case ForgetJob() | PinJob() | RetryJob():
+            case ForgetJob() | PinJob() | RetryJob() | DrainPeer():
                 return await self._keep(body)
             case FindJob() | ShowJob() | ListJobs():
                 return await self._list(body)
@@ -173,9 +178,11 @@ class Api:
             case FetchHistory():
                 return await self._history(body)
 
-    async def _keep(self, body: ForgetJob | PinJob | RetryJob) -> Done:
-        command: Forget | Pin | Retry
+    async def _keep(self, body: ForgetJob | PinJob | RetryJob | DrainPeer) -> Done:
+        command: Forget | Pin | Retry | Drain
         match body:
+            case DrainPeer(peer=peer, mode=mode):
+                command = Drain(peer, mode)
             case ForgetJob(job=job):
                 command = Forget(job)
             case PinJob(job=job, pinned=pinned):
@@ -200,7 +207,7 @@ class Api:
         return spec
 
     async def _of_this_peer(
-        self, body: ListPeers | Join | GetStatus | Contacts | StopPeer
+        self, body: ListPeers | Join | GetStatus | Contacts | StopPeer | WhereAre
     ) -> AnswerBody:
         match body:
             case ListPeers():
@@ -209,6 +216,8 @@ class Api:
                 return await self._roster.join(member)
             case GetStatus():
                 return self._status()
+            case WhereAre():
+                return self._where(body)
             case Contacts():
                 return ContactList(tuple(sorted(self._ledger.contacts().items())))
             case StopPeer():
@@ -238,7 +247,7 @@ class Api:
 
     # --- jobs -------------------------------------------------------------------------------------
 
-    async def _propose(self, command: Cancel | Forget | Pin | Retry) -> Outcome:
+    async def _propose(self, command: Cancel | Forget | Pin | Retry | Drain) -> Outcome:
         try:
             async with self._patience.limit():
                 return await self._scheduling.propose(command)

@@ -54,6 +54,13 @@ def check_start(config: Config) -> Address:
     return address
 
 
+def advertised(config: Config, listening: Address) -> str:
+    """Where others reach this peer. A name stays a name: it is looked up at each dial. Without a
+    port it is that of `listening`. Raises UsageError."""
+    given = config.advertise
+    return str(listening if given is None else parse(given, default_port=listening.port))
+
+
 async def find_cluster(config: Config, folder: DataFolder, rng: random.Random) -> Belonging:
     """Raises Refused, Unavailable (nobody answers), UsageError (an address is none)."""
     identity = folder.identity

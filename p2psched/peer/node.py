@@ -26,7 +26,7 @@ from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, first_
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Call, Failure, PeerMessage, StatusAnswer
-from p2psched.model.raft import Member, Membership
+from p2psched.model.raft import Member
 from p2psched.model.version import VERSION
 from p2psched.net.auth import Identity
 from p2psched.net.link import Connection, Handlers
@@ -37,7 +37,7 @@ from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
 from p2psched.peer.backfill import BackFill, Source
-from p2psched.peer.cluster import Belonging, check_start, find_cluster, record_of
+from p2psched.peer.cluster import Belonging, advertised, check_start, find_cluster, record_of
 from p2psched.peer.failures import failure_of
 from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
@@ -50,6 +50,7 @@ from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.space import open_folder
 from p2psched.peer.status import status_of
 from p2psched.peer.submissions import Submissions
+from p2psched.peer.whereabouts import Whereabouts
 from p2psched.run.pool import WorkerPool
 from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder
@@ -120,7 +121,7 @@ class Node:
     ) -> None:
         self._folder, self._belonging, self._server = folder, belonging, server
         self._me = folder.identity.peer
-        address = self._config.advertise or str(server.address)
+        address = advertised(self._config, server.address)
         votes = belonging.founds or bool(self._config.votes)
         self._member = Member(self._me, folder.identity.name, address, votes, self._config.zone)
         began_ms = self._clock.wall_ms() if belonging.founds else None
@@ -138,8 +139,7 @@ class Node:
             handlers=handlers,
             rng=self._rng,
         )
-        self._addresses: dict[PeerId, tuple[str, str]] = {}
-        self._members: dict[PeerId, Member] = {}
+        self._where = Whereabouts(self._member, links=self._links, book=folder.address_book)
         self._results = ResultWriter(results, on_failed=self._on_bug)
         self._pool = WorkerPool(
             slots=self._config.slots,
@@ -215,7 +215,7 @@ class Node:
             rng=self._rng,
             send=self._send,
             listener=self._scheduling,
-            on_membership=self._on_membership,
+            on_membership=self._where.on_membership,
             on_disk_failed=self._on_disk_failed,
             on_bug=self._on_bug,
             space=self._space,
@@ -247,14 +247,14 @@ class Node:
             ),
             status=self.status,
             stop=self.stop,
+            where=self._where.answer,
         )
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
-        for peer, (name, address) in self._folder.address_book.load().items():
-            self._note_address(peer, name, address)
         self._ledger.start()  # notes the members of the log
+        self._where.read_book()
         for peer, address in self._belonging.known.items():
-            self._note_address(peer, "", address)  # newer than what the log says
+            self._where.meet(peer, address)  # newer than both
         joining = Joining(
             self._member,
             config=self._config,
@@ -262,8 +262,7 @@ class Node:
             clock=self._clock,
             ledger=self._ledger,
             links=self._links,
-            addresses=self._addresses,
-            note_address=self._note_address,
+            where=self._where,
             on_removed=self._fail,
         )
         self._answering = Answering(
@@ -278,7 +277,7 @@ class Node:
         group.create_task(self._scheduling.run())
         group.create_task(BackFill(self._results, self._source).run())
         group.create_task(joining.keep_membership())
-        group.create_task(joining.meet_joins())
+        group.create_task(joining.find_others())
         group.create_task(self._announce())
         if self._lost is not None:
             group.create_task(
@@ -321,21 +320,6 @@ class Node:
         belonging, secret = self._belonging, str(self._folder.secret_path)
         self._on_ready(Ready(self._info, belonging.cluster, secret, belonging.founds))
 
-    def _on_membership(self, membership: Membership) -> None:
-        """What a member's entry says counts when it is news: an address that we learned from the
-        peer itself since is newer than an old entry."""
-        for member in (*membership.voters, *membership.learners):
-            if self._members.get(member.peer) != member:
-                self._members[member.peer] = member
-                self._note_address(member.peer, member.name, member.address)
-
-    def _note_address(self, peer: PeerId, name: str, address: str) -> None:
-        if peer == self._me or self._addresses.get(peer) == (name, address):
-            return
-        self._addresses[peer] = (name, address)
-        self._links.set_address(peer, address)
-        self._folder.address_book.save(self._addresses)
-
     def _send(self, peer: PeerId, message: PeerMessage) -> None:
         try:
             self._links.send(peer, message)
@@ -355,11 +339,8 @@ class Node:
             self._ledger.on_message(connection.peer, message)
 
     def _on_opened(self, connection: Connection) -> None:
-        peer = connection.peer
-        if peer is not None and self._answering is not None and connection.remote.address:
-            name, _ = self._addresses.get(peer, ("", ""))
-            self._note_address(peer, name, connection.remote.address)
-            self._links.poke(peer)
+        if self._answering is not None:
+            self._where.on_opened(connection)
 
     def _on_closed(self, connection: Connection, error: P2PSchedError | None) -> None:
         del error  # logged where it arose

@@ -177,14 +177,16 @@ class RaftLedger:
         self._schedule_round()
 
     async def hand_over(self) -> None:
-        """Before a clean stop: if we lead and another voter can, wait until it does. It may not
-        come to that; the caller owns the deadline."""
+        """Before a clean stop: wait until another voter leads. The caller owns the deadline."""
         if not self.engine.raft.is_leader:
             return
         self._step(HandOver(self._clock.now_ms()))
         if self.engine.raft.is_handing_over:
             self._other_leads = self._loop.create_future()
             await self._other_leads
+
+    def yield_lead(self, avoid: frozenset[PeerId]) -> None:
+        self._step(HandOver(self._clock.now_ms(), avoid))
 
     def coordinator(self) -> PeerId | None:
         return self.engine.raft.leader

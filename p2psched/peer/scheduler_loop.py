@@ -33,6 +33,7 @@ from p2psched.core.scheduler import (
     SchedulerEffect,
     SchedulerEvent,
     Store,
+    YieldLead,
 )
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import (
@@ -305,8 +306,16 @@ class SchedulerLoop:
                     heard = self._waiting.pop(tag, None)
                     if heard is not None:
                         heard(outcome)
-                case RenewIncarnation():
-                    self._renew()
+                case RenewIncarnation() | YieldLead():
+                    self._change(effect)
+
+    def _change(self, effect: RenewIncarnation | YieldLead) -> None:
+        match effect:
+            case RenewIncarnation():
+                self._renew()
+            case YieldLead(avoid=avoid):
+                # Not from inside what the ledger calls.
+                self._loop.call_soon(self.ledger.yield_lead, avoid)
 
     def _renew(self) -> None:
         """Rare, and nothing of ours may go on before it is on disk; on a full one it waits."""

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from p2psched.core.drain import standing
 from p2psched.core.keeping import live_holders
+from p2psched.core.machine import Machine
 from p2psched.core.scheduler import Scheduler
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
@@ -18,6 +20,7 @@ from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
+from p2psched.peer.views import next_leaders
 from p2psched.store.blobs import BlobFiles
 
 # Of large results whose copies are counted for one status. A few milliseconds.
@@ -91,7 +94,12 @@ def status_of(
         election_ms_max=raft.timing.election_ms_max,
         syncs=ledger.syncs,
         leader_heartbeat_ms=raft.leader_heartbeat_ms,
+        drain=_drain(machine, scheduler.info.peer, raft.membership, leads=raft.is_leader),
     )
+
+
+def _drain(machine: Machine, me: PeerId, membership: Membership, *, leads: bool) -> str:
+    return standing(machine, me, leads=leads and bool(next_leaders(machine, membership, me)))[0]
 
 
 def short_of_copies(state: LedgerState) -> tuple[int, int]:

@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.copies import staying_peers
+from p2psched.core.drain import standing
 from p2psched.core.jobs import Job
 from p2psched.core.keeping import live_holders
 from p2psched.core.machine import Machine
@@ -68,8 +70,13 @@ def short_count(job: Job, machine: Machine) -> int:
 def _why_waiting(job: Job, machine: Machine) -> str:
     if not job.waiting or job.grants:
         return ""
-    slots = [row.info.slots for row in machine.peers.values() if row.live]
+    slots = [row.info.slots for row in machine.peers.values() if row.takes_tasks]
     if max(slots, default=0) == 0:
+        if any(row.live and row.info.slots for row in machine.peers.values()):
+            return (
+                "all peers that run tasks are drained: start another, or take one back with "
+                "`p2psched peer drain NAME --undo`"
+            )
         return "no live peer runs tasks: start one with --slots 1 or more"
     if max(slots) < job.spec.cpus:
         return (
@@ -116,6 +123,12 @@ def find_job(machine: Machine, text: str) -> Job:
     raise NotFound(f"no job {text!r}: `p2psched jobs` lists them")
 
 
+def next_leaders(machine: Machine, membership: Membership, leader: PeerId) -> list[PeerId]:
+    """Who could lead instead of a leader that is drained."""
+    staying = staying_peers(machine)
+    return [m.peer for m in membership.voters if m.peer in staying and m.peer != leader]
+
+
 def peer_views(
     machine: Machine,
     membership: Membership,
@@ -147,7 +160,10 @@ def peer_views(
             role = "leader"
         found = membership.member(peer)
         zone = found.zone if found is not None else ""
-        views.append(PeerView(info, role, state, owned, heard_ms, zone))
+        leads = peer == leader and bool(next_leaders(machine, membership, peer))
+        drain, copies_left = standing(machine, peer, leads=leads)
+        view = PeerView(info, role, state, owned, heard_ms, zone)
+        views.append(msgspec.structs.replace(view, drain=drain, copies_left=copies_left))
     return sorted(views, key=lambda view: (view.info.name, view.info.peer))
 
 

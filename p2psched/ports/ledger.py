@@ -57,6 +57,10 @@ class Ledger(Protocol):
         None if there is no quorum for now."""
         ...
 
+    def yield_lead(self, avoid: frozenset[PeerId]) -> None:
+        """On the coordinator: let another member coordinate, if one can that is none of these."""
+        ...
+
     def coordinator(self) -> PeerId | None: ...
 
     def contacts(self) -> Mapping[PeerId, int]:

@@ -34,8 +34,6 @@ from p2psched.model.commands import (
     JobEnded,
     JobForgotten,
     JobReopened,
-    PeerCameUp,
-    PeerWentDown,
     Recorded,
     Stamped,
 )
@@ -47,6 +45,7 @@ from p2psched.store.results_file import Unsound, give_back, mark
 from p2psched.store.results_jobs import PEERS, JobNumbers
 from p2psched.store.results_pages import JobPages, is_small
 from p2psched.store.results_rows import (
+    OF_PEERS,
     SEGMENT_COLUMNS,
     Mismatch,
     Row,
@@ -164,7 +163,7 @@ class SqliteResults:
 
     def _take(self, stamped: Stamped, pending: Pending) -> None:
         event = stamped.event
-        if isinstance(event, (PeerCameUp, PeerWentDown)):  # a tuple is tested sooner than a union
+        if isinstance(event, OF_PEERS):  # a tuple is tested sooner than a union
             pending.peers.append(stamped)
             return
         job = event.job
@@ -186,7 +185,7 @@ class SqliteResults:
 
     def _take_row(self, stamped: Stamped, pending: Pending) -> None:
         event = stamped.event
-        assert not isinstance(event, (PeerCameUp, PeerWentDown))
+        assert not isinstance(event, OF_PEERS)
         job = event.job
         pending.histories.setdefault(job, []).append(stamped)
         if isinstance(event, JobAdded):

@@ -20,6 +20,7 @@ from p2psched.model.commands import (
     Event,
     JobAdded,
     PeerCameUp,
+    PeerDrains,
     PeerWentDown,
     Recorded,
     Retried,
@@ -35,6 +36,8 @@ HISTORY_ROW_EVENTS: Final = 32
 VOID: Final = -1  # the start of a segment all of whose tasks were run again
 # Columns of a segment's row, after the number of its job. Functions below rely on the order.
 SEGMENT_COLUMNS: Final = 'position, start, stop, cause, busy_us, "grant", peer, crc, data, blobs'
+
+OF_PEERS: Final = (PeerCameUp, PeerWentDown, PeerDrains)  # events that are of no job
 
 Row = tuple[object, ...]
 
@@ -149,7 +152,7 @@ def event_without_data(event: Event) -> Event:
 
 def history_key(event: Event) -> JobId:
     """The job in whose history an event stands; empty for what happens to peers."""
-    return JobId("") if isinstance(event, (PeerCameUp, PeerWentDown)) else event.job
+    return JobId("") if isinstance(event, OF_PEERS) else event.job
 
 
 # --- jobs -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from p2psched.model.commands import (
     Event,
+    GivenBack,
     Granted,
     JobAdded,
     JobEnded,
@@ -39,6 +40,8 @@ def facts_of(events: list[Stamped]) -> list[Fact]:
                 facts += [("retried", job, index, str(grant)) for index in event.segment.tasks]
             case ResultRefused(job=job, grant=grant):
                 facts += [("refused", job, index, str(grant)) for index in event.tasks]
+            case GivenBack(job=job, grant=grant):
+                facts += [("given back", job, index, str(grant)) for index in event.tasks]
             case JobEnded(job=job, state=state):
                 facts.append(("ended", job, -1, str(state)))
             case _:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from p2psched.core.copies import held_by, lacking
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
-from p2psched.model.commands import Command, Forget, Recorded
+from p2psched.model.commands import Command, DrainMode, Forget, Recorded
 from p2psched.model.ids import JobId, PeerId
 from p2psched.testing.promises import demand
 from p2psched.testing.shadow import Shadow, ShadowJob
@@ -94,6 +94,7 @@ class KeepReferee:
         machine = peers[0].scheduler.machine
         for lack in lacking(machine):
             yield f"{lack.job}/{lack.blob.index} lacks copies"
+        yield from self._only_on_drained()
         for peer in peers:
             for job, blob in held_by(machine, peer.id):
                 if not peer.blobs.get(blob.ref.digest):
@@ -102,6 +103,16 @@ class KeepReferee:
             kept = machine.jobs[name]
             if kept.spec.keep_ms is not None and not kept.pinned:
                 yield f"job {name} is not forgotten"
+
+    def _only_on_drained(self) -> Iterator[str]:
+        shadow = self._shadow
+        up = {peer for peer, (_, is_up) in shadow.live.items() if is_up}
+        staying = {peer for peer in up if shadow.drains.get(peer, DrainMode.OFF) is DrainMode.OFF}
+        for name, job in shadow.jobs.items():
+            for (index, _), (_, holders) in job.blobs.items():
+                want = min(job.spec.copies, len(staying)) if holders & up else 0
+                if len(holders & staying) < want:
+                    yield f"{name}/{index} lacks copies on peers that are not drained"
 
 
 def _view(job: Job) -> object:

@@ -45,6 +45,7 @@ from p2psched.testing.member_referee import MemberReferee
 from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
 from p2psched.testing.shadow import ACTS_ONCE, Shadow
+from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_executor import hangs
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.snapshot_referee import SnapshotReferee
@@ -288,9 +289,9 @@ class Referees:
             f"peer {peer.number} starts {batch.job}/{index} without a grant",
         )
         demand(
-            not peer.leaving or batch.id <= peer.last_batch,
+            not (peer.leaving or is_drained(peer)) or batch.id <= peer.last_batch,
             "E5",
-            f"peer {peer.number} leaves and starts {batch.job}/{index}",
+            f"peer {peer.number} leaves or is drained, and starts {batch.job}/{index}",
         )
         key = (batch.job, index, batch.grant, batch.attempt)
         demand(

@@ -14,12 +14,16 @@ from p2psched.model.commands import (
     Cancel,
     Command,
     Complete,
+    Drain,
+    DrainMode,
     Forget,
+    GiveBack,
     Held,
     PeerDown,
     PeerUp,
     Pin,
     Place,
+    RaiseLevel,
     Retry,
     SubmitJob,
 )
@@ -32,9 +36,12 @@ ENDED: Final = -1
 SUSPECT: Final = 2  # deaths
 KILLS: Final = 3
 SPACELESS: Final = 12
+DRAINS: Final = 2  # the level that knows of it
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
-ACTS_ONCE: Final = Place | Cancel | Forget | Pin | Retry | Held  # whoever proposes it again
+ACTS_ONCE: Final = (
+    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack
+)  # whoever proposes it again
 
 BlobName = tuple[int, str]  # task, name
 
@@ -94,6 +101,9 @@ class Shadow:
         self.counts: Counter[str] = Counter()  # of facts, by what they say
         self.away: dict[PeerId, Away] = {}  # peers that are down
         self.blamed: dict[JobId, None] = {}  # jobs with tasks whose owners died alone with them
+        self.level = 1
+        self.levels: dict[PeerId, int] = {}  # that each peer knows
+        self.drains: dict[PeerId, DrainMode] = {}
         self._taken: set[tuple[PeerId, int]] = set()  # of `ACTS_ONCE`, applied before
 
     def apply(
@@ -130,16 +140,40 @@ class Shadow:
                 if self.live.get(peer) == (incarnation, True):
                     self.live[peer] = (incarnation, False)
                     self.away[peer] = Away(self.owned_by(peer), stopped=stopped)
-            case Cancel(job=job):
-                self._cancel(job)
-            case Forget() | Pin() | Retry() | Held():
+            case Cancel() | Forget() | Pin() | Retry() | Held():
                 self._keep(command)
+            case Drain() | GiveBack() | RaiseLevel():
+                self._on_later(command)
 
-    def _keep(self, command: Forget | Pin | Retry | Held) -> None:
+    def _on_later(self, command: Drain | GiveBack | RaiseLevel) -> None:
+        """What not all versions know: nothing before it is in use."""
+        match command:
+            case RaiseLevel(level=level):
+                if all(known >= level for known in self.levels.values()):
+                    self.level = max(self.level, level)
+            case Drain() | GiveBack():
+                if self.level >= DRAINS:
+                    self._drain(command)
+
+    def _drain(self, command: Drain | GiveBack) -> None:
+        match command:
+            case Drain(peer=peer, mode=mode):
+                if peer in self.live:
+                    self.drains[peer] = mode
+            case GiveBack(job=name, grant=grant):
+                job = self.jobs.get(name)
+                for index in command.tasks if job is not None else ():
+                    if job is not None and job.owner.get(index) == grant:
+                        job.owner[index] = WAITING
+                        self._say("given back", name, index, grant)
+
+    def _keep(self, command: Cancel | Forget | Pin | Retry | Held) -> None:
         job = self.jobs.get(command.job)
         if job is None:
             return
         match command:
+            case Cancel():
+                self._cancel(command.job)
             case Forget():
                 self._forget(job, command)
             case Pin(pinned=pinned):
@@ -170,6 +204,8 @@ class Shadow:
     def _place(self, command: Place) -> None:
         job, grant = self.jobs.get(command.job), self.index
         if job is None or self.live.get(command.peer) != (command.incarnation, True):
+            return
+        if self.drains.get(command.peer, DrainMode.OFF) is not DrainMode.OFF:
             return
         for index in command.tasks:
             owner = job.owner.get(index, ENDED)
@@ -245,6 +281,11 @@ class Shadow:
         known = self.live.get(peer)
         if known is not None and incarnation <= known[0]:
             return
+        if command.info.level < self.level:
+            return
+        self.levels[peer] = command.info.level
+        if self.drains.get(peer) is DrainMode.ONCE and not command.continues:
+            self.drains[peer] = DrainMode.OFF
         away = self.away.pop(peer, None) or Away(self.owned_by(peer), stopped=False)
         died = not away.stopped and (known is None or command.continues != known[0])
         if not died and away.blamed is not None:

@@ -81,7 +81,9 @@ class LeaveHere(msgspec.Struct, frozen=True):
 
 
 class HandOverHere(msgspec.Struct, frozen=True):
-    """Let another lead, if this peer does."""
+    """Let another lead, if this peer does, and none of these."""
+
+    avoid: frozenset[PeerId] = frozenset()
 
 
 class RemoveHere(msgspec.Struct, frozen=True):

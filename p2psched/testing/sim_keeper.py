@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from p2psched.core.copies import held_by, lacking, live_peers, ranked, referenced
 from p2psched.core.owner import CopyBlobs
-from p2psched.core.scheduler import Asked, Copied
+from p2psched.core.scheduler import Answered, Asked, Copied
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Held, JobForgotten, Stamped
@@ -22,7 +22,6 @@ from p2psched.testing.sim_world import World
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer
 
-KEEPER_TAG: Final = -1  # of its own proposals: callers count from 1
 COPY_US_MAX: Final = 1_000_000
 LOOK_MS: Final = 400
 REPAIR_AFTER_MS: Final = 1_000
@@ -33,6 +32,8 @@ Found = tuple[JobId, ResultBlob]
 class SimKeeper:
     """Of one process. `peer.blobs` outlives it: digest -> False once the blob is not there any
     more."""
+
+    TAG: Final = -1  # of its own proposals: callers count from 1
 
     def __init__(self, peer: SimPeer, world: World) -> None:
         self._peer = peer
@@ -48,7 +49,13 @@ class SimKeeper:
 
     # --- copies before the result ---
 
-    def copy(self, effect: CopyBlobs) -> None:
+    def perform(self, effect: CopyBlobs | Answered) -> None:
+        if isinstance(effect, CopyBlobs):
+            self._copy(effect)
+        else:
+            self._asked = False
+
+    def _copy(self, effect: CopyBlobs) -> None:
         """They are on this disk now; elsewhere after a while, if this process lives."""
         for blob in effect.blobs:
             self._peer.blobs.put(blob.ref.digest)
@@ -78,9 +85,6 @@ class SimKeeper:
             if isinstance(stamped.event, JobForgotten):
                 self._forgotten.update((ref.digest, None) for ref in stamped.event.blobs)
 
-    def on_answered(self) -> None:
-        self._asked = False
-
     def look(self, now_ms: int) -> None:
         if self._asked or self._peer.leaving or now_ms < self._look_at_ms:
             return
@@ -97,7 +101,7 @@ class SimKeeper:
         for job, names in by_job.items():
             self._asked = True
             command = Held(job, self._peer.id, tuple(names), is_held)
-            self._peer.decide(Asked(now_ms, KEEPER_TAG, command))
+            self._peer.decide(Asked(now_ms, self.TAG, command))
             return True
         return False
 

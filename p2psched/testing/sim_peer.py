@@ -39,6 +39,7 @@ from p2psched.model.raft import HardState, Member
 from p2psched.store.log import LogStore, Recovered
 from p2psched.testing.sim_blobs import SimBlobs
 from p2psched.testing.sim_disk import SimDisk
+from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
 from p2psched.testing.sim_items import (
     Arrived,
@@ -63,7 +64,7 @@ from p2psched.testing.sim_items import (
     event_of,
 )
 from p2psched.testing.sim_joining import Joining
-from p2psched.testing.sim_keeper import KEEPER_TAG, SimKeeper
+from p2psched.testing.sim_keeper import SimKeeper
 from p2psched.testing.sim_reads import Reads
 from p2psched.testing.sim_saves import Saves
 from p2psched.testing.sim_space import SimSpace
@@ -152,7 +153,7 @@ class SimPeer:
         self._keeper = SimKeeper(self, world)
         self.reads = Reads(self, world)
         self.leaving = False
-        self.last_batch = 0  # that it handed to its executor before it was leaving
+        self.last_batch = 0  # that it handed to its executor before it left or was drained
         self.commit_seen = 0  # how far the referees have looked at this process
         self.term_led = 0
 
@@ -183,9 +184,7 @@ class SimPeer:
             hard_state, entries = self._founding.hard_state, list(self._founding.entries)
             self.writes.found(hard_state, entries)
             recovered = replace(recovered, hard_state=hard_state, entries=entries)
-        info = msgspec.structs.replace(
-            self.scheduler.info, incarnation=incarnation, address=self.member.address
-        )
+        info = msgspec.structs.replace(self.scheduler.info, incarnation=incarnation)
         self.scheduler = sched.Scheduler(info)
         self.engine = self._new_engine(recovered)
         if recovered.snapshot is not None:
@@ -277,8 +276,8 @@ class SimPeer:
             case LeaveHere(tag=tag):
                 self.leaving = True
                 self.decide(sched.Leaving(now_ms, tag))
-            case HandOverHere():
-                self._perform(self.engine.step(HandOver(now_ms)))
+            case HandOverHere(avoid=avoid):
+                self._perform(self.engine.step(HandOver(now_ms, avoid)))
             case _:
                 self._perform(self.engine.step(event_of(item, now_ms, self._wall_ms)))
 
@@ -384,15 +383,16 @@ class SimPeer:
                     self._world.on_stored(self, events, applied_index)
                     self._keeper.on_stored(events)
                 case StartBatch(batch=batch):
-                    self.last_batch = self.last_batch if self.leaving else batch.id
+                    starts_nothing = self.leaving or is_drained(self)
+                    self.last_batch = self.last_batch if starts_nothing else batch.id
                     self.executor.start(batch)
                 case StopBatch(batch=batch):
                     self.executor.stop(batch)
-                case CopyBlobs():
-                    self._keeper.copy(effect)
-                case sched.Answered(tag=tag) if tag == KEEPER_TAG:
-                    self._keeper.on_answered()
+                case CopyBlobs() | sched.Answered(tag=SimKeeper.TAG):
+                    self._keeper.perform(effect)
                 case sched.Answered(tag=tag, outcome=outcome):
                     self._world.on_answered(self, tag, outcome)
                 case sched.RenewIncarnation():
                     self.space.renew()
+                case sched.YieldLead(avoid=avoid):
+                    self._world.later(1, self, HandOverHere(avoid))

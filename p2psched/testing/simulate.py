@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Cancel, Forget, Held, Outcome, Pin, Retry, SubmitJob
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.job import JobSpec
-from p2psched.model.limits import KIB
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.faults import Changes, Faults, changed, changes_of, text_of
 from p2psched.testing.sim import LAST_EVENTS, SimCluster
+from p2psched.testing.sim_drains import Draining
+from p2psched.testing.sim_draws import draw_snapshots, drawn_apart
 from p2psched.testing.sim_executor import (
     kills_its_peer,
     kills_none,
@@ -36,7 +36,7 @@ from p2psched.testing.sim_members import Replacing
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
-HURT_ALONE: Final = 0.5  # of the seeds that damage logs: no other bytes rot
+Busy = Replacing | Draining
 EVENTS: Final = 5_000  # while faults last
 PEACE_MS: Final = 30_000
 KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five die, or a few more
@@ -122,13 +122,14 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     start_hand_overs(cluster)
     start_upgrades(cluster)
     Regrouping(cluster)
-    replacing = Replacing(cluster)
+    replacing, draining = Replacing(cluster), Draining(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()
     cluster.heal()
+    draining.end()
     healed_us = cluster.now_us
-    _await_end(cluster, replacing, PEACE_MS + KILLER_MS * workload.killer_count)
+    _await_end(cluster, (replacing, draining), PEACE_MS + KILLER_MS * workload.killer_count)
     return _report(cluster, healed_us)
 
 
@@ -139,20 +140,11 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
     formed = rng.random() < 0.5
     segment_bytes = rng.choice((1 << 10, 1 << 13, 1 << 20))
     slots = [rng.randint(1, 4) for _ in range(max(SIZES))]
-    snapshots = options.snapshots or _draw_snapshots(rng)
+    snapshots = options.snapshots or draw_snapshots(rng)
     if options.keeping:  # what can be damaged is there only then
         faults = replace(faults, damage_every_ms=rng.choice((0, 500, 3_000)))
-    hurt = random.Random(f"hurts {seed}")  # drawn apart, and more often where it may be
-    faults = replace(faults, hurt=hurt.choice((0, 0.05, 0.3)))
-    if faults.hurt and hurt.random() < HURT_ALONE:
-        faults = replace(faults, rot_every_ms=0)
-    members = random.Random(f"members {seed}")
-    faults = replace(faults, replace_every_ms=members.choice((0, 0, 0, 1_000, 4_000)))
+    faults = drawn_apart(faults, seed, healing=options.healing)
     group = Group.draw(seed)
-    if faults.replace_every_ms:  # disks that are lost otherwise are more than the rest can bear
-        faults = replace(faults, wipe_every_ms=0, rot_every_ms=0, hurt=0.0)
-    if not (faults.wipe_every_ms or faults.rot_every_ms or faults.hurt):  # else nobody asks for one
-        faults = replace(faults, regroup_every_ms=members.choice((0, 700)) * options.healing)
     return SimCluster(
         seed=seed,
         peers=options.peers or size,
@@ -169,19 +161,11 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
     )
 
 
-def _draw_snapshots(rng: random.Random) -> Snapshots:
-    """From never to all the time, with tails and pieces from tiny to larger than all there is."""
-    every = rng.choice((0, 5, 5, 10, 20, 50))
-    entries, size, most = rng.choice(((0, 0, 0), (3, 1_000, 4_000), (20, 4_000, 16_000)))
-    piece = rng.choice((200, 2_000, 256 * KIB))
-    return Snapshots(every, Compaction(entries, size, most, piece))
-
-
-def _await_end(cluster: SimCluster, replacing: Replacing, peace_ms: int) -> None:
+def _await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) -> None:
     referees, peers = cluster.referees, cluster.peers
 
     def all_done() -> bool:
-        asked = cluster.callers.waiting or replacing.is_busy
+        asked = cluster.callers.waiting or any(what.is_busy for what in under_way)
         all_ended = not asked and referees.has_ended(peers)
         return all_ended and referees.keeping.is_settled(peers)
 
@@ -205,7 +189,7 @@ def _report(cluster: SimCluster, healed_us: int) -> Report:
     happened["jobs cancelled"] = len(cluster.referees.cancelled)
     happened["tasks blamed"] = len(cluster.referees.poison.blamed)
     happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
-    for what in ("reopened", "lost", "large", "spaceless", "timed out"):
+    for what in ("reopened", "lost", "large", "spaceless", "timed out", "given back"):
         happened[f"tasks {what}"] = cluster.referees.shadow.counts[what]
     happened["writes without space"] = sum(peer.disk.refused for peer in cluster.peers)
     happened["tasks started"] = len(cluster.referees.starts)

@@ -40,6 +40,7 @@ COMMANDS: Final = (
     "peer voters",
     "ledger verify",
     "ledger compact",
+    "peer drain",
     "sim run",
     "sim replay",
     "sim shrink",

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.machine import REPEATS_KNOWN_MAX, Machine
 from p2psched.core.snapshot import encode_machine, restore_machine
 from p2psched.model import chunks, digests
@@ -92,7 +93,7 @@ def spec(tasks: TaskSet = ALL, retries: int = 0) -> JobSpec:
 
 
 def up(peer: PeerId, incarnation: int = 1, kept: tuple[KeptGrant, ...] = ()) -> PeerUp:
-    return PeerUp(PeerInfo(peer, incarnation, peer, "", 0, 2, "", ""), kept)
+    return PeerUp(PeerInfo(peer, incarnation, peer, "", 0, 2, "", "", KNOWN_LEVEL), kept)
 
 
 def ended(start: int, stop: int, cause: Cause = Cause.OK, busy_us: int = 1000) -> Segment:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.machine import Machine
 from p2psched.core.snapshot import encode_machine
 from p2psched.model.blob import ResultBlob
@@ -16,7 +17,10 @@ from p2psched.model.commands import (
     Cancel,
     Command,
     Complete,
+    Drain,
+    DrainMode,
     Forget,
+    GiveBack,
     Granted,
     Held,
     JobForgotten,
@@ -25,6 +29,7 @@ from p2psched.model.commands import (
     PeerDown,
     Pin,
     Place,
+    RaiseLevel,
     Recorded,
     Retry,
     SubmitJob,
@@ -71,6 +76,7 @@ SETUP: tuple[Command, ...] = (
     up(Q),
     SubmitJob(JobId("one"), spec(retries=1)),
     SubmitJob(JobId("two"), spec(retries=1)),
+    RaiseLevel(KNOWN_LEVEL),
 )
 COMMANDS: st.SearchStrategy[Command] = st.one_of(
     st.builds(SubmitJob, JOBS, st.just(spec(retries=1))),
@@ -90,6 +96,8 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
     st.builds(Pin, JOBS, st.booleans()),
     st.builds(Retry, JOBS, st.just(spec(retries=1)), st.just(EMPTY) | SETS),
     st.builds(Held, JOBS, PEERS, st.lists(HELD, max_size=4).map(tuple), st.booleans()),
+    st.builds(Drain, PEERS, st.sampled_from(DrainMode)),
+    st.builds(GiveBack, JOBS, GRANTS, SETS),
 )
 
 
@@ -116,6 +124,7 @@ def test_any_commands_keep_each_task_in_one_place_and_each_result_single(
                 case JobForgotten(job=job):
                     recorded -= {task for task in recorded if task[0] == job}
                 case Granted(job=job, grant=grant):
+                    assert ledger.machine.peers[event.peer].drain is DrainMode.OFF
                     for index in event.tasks:
                         assert granted.get((job, index), 0) < grant
                         granted[job, index] = grant

@@ -309,3 +309,32 @@ def test_two_peers_link_up_in_both_directions_and_poke_each_other(run: Run) -> N
 
 
 NOTHING = Handlers(on_message=lambda _, __: None)
+
+
+def test_a_name_is_looked_up_anew_at_each_dial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine behind it has moved. On the loop whose resolver can be replaced."""
+    found = ["127.0.0.1"]
+    asked: list[str] = []
+    lookup = socket.getaddrinfo
+
+    def look_up(host: str, port: int, *rest: int) -> object:
+        asked.append(host)
+        return lookup(found[0] if host == "peer.example" else host, port, *rest)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+    async def story() -> None:
+        recorder = Recorder()
+        async with (
+            serving(recorder.handlers, host="127.0.0.2") as server,
+            links_of_b() as links,
+        ):
+            links.set_address(PEER_A, f"peer.example:{server.address.port}")
+            with pytest.raises(Unavailable):
+                await links.call(PEER_A, GetStatus())
+            found[0] = "127.0.0.2"
+            await sent_until(links, recorder, 1)
+            assert PEER_A in links.connected()
+
+    asyncio.run(story())
+    assert asked.count("peer.example") > 1

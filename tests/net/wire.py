@@ -70,9 +70,10 @@ async def serving(
     identity: Identity = A,
     secret: bytes = SECRET,
     port: int = 0,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[Server]:
     server = Server(
-        f"127.0.0.1:{port}",
+        f"{host}:{port}",
         identity=identity,
         secret=secret,
         handlers=handlers if handlers is not None else Recorder().handlers,

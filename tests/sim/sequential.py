@@ -19,7 +19,9 @@ from p2psched.model.commands import (
     Command,
     Complete,
     Completed,
+    Drain,
     Forget,
+    GiveBack,
     Held,
     Outcome,
     PeerDown,
@@ -154,7 +156,7 @@ class JobModel:
                 if state.peer(peer) == (incarnation, True):
                     state = state.with_peer(peer, incarnation, up=False)
                 return Acknowledged(), state
-            case Forget() | Pin() | Retry() | Held() | RaiseLevel():
+            case Forget() | Pin() | Retry() | Held() | RaiseLevel() | Drain() | GiveBack():
                 raise AssertionError("nobody asks for it in these histories")
             case None:
                 raise AssertionError("a read changes nothing")

@@ -133,7 +133,7 @@ def test_a_new_batch_of_a_peer_that_leaves_is_objected_to(granted: Referees) -> 
     peer.leaving, peer.last_batch = True, 1
     spec = sim_job(TWO, mean_us=1)
     granted.on_started(peer, Batch(1, JOB, spec, TWO, 4, 1, ""), 0)
-    with pytest.raises(BrokenPromiseError, match="E5: peer 0 leaves and starts job/1"):
+    with pytest.raises(BrokenPromiseError, match="E5: peer 0 leaves or is drained"):
         granted.on_started(peer, Batch(2, JOB, spec, TWO, 4, 1, ""), 1)
 
 

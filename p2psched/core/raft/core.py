@@ -146,8 +146,8 @@ class Raft:
                 snapshots.on_saved(self._s, snapshot)
             case RoomChanged(room=now):
                 self._s.room = now
-            case HandOver():
-                transfer.on_hand_over(self._s)
+            case HandOver(avoid=avoid):
+                transfer.on_hand_over(self._s, avoid)
             case LoopLate(late_ms=late_ms):
                 self._s.pace.on_late(late_ms)
 

@@ -122,6 +122,7 @@ class HandOver(msgspec.Struct, frozen=True):
     is proposed meanwhile, an election timeout at most."""
 
     now_ms: int
+    avoid: frozenset[PeerId] = frozenset()  # these shall not lead either
 
 
 class LoopLate(msgspec.Struct, frozen=True):

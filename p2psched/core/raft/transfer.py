@@ -24,9 +24,9 @@ RETRY_MS: Final = 3_000  # between two tries to get rid of the lead
 # --- leader ---------------------------------------------------------------------------------------
 
 
-def on_hand_over(s: RaftState) -> None:
-    """Begin, if somebody is there to take over."""
-    fit = _fit(s)
+def on_hand_over(s: RaftState, avoid: frozenset[PeerId]) -> None:
+    """Begin, if somebody is there to take over, and none of those to avoid."""
+    fit = {peer: p for peer, p in _fit(s).items() if peer not in avoid}
     if fit:
         _begin(s, fit)
 

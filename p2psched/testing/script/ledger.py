@@ -14,6 +14,7 @@ from p2psched.core.raft import engine as raft
 from p2psched.core.raft.effects import (
     AddMember,
     Compact,
+    HandOver,
     Installed,
     MembershipChanged,
     Persist,
@@ -75,10 +76,11 @@ class Peer(Actor):
     engine: raft.RaftEngine
     scheduler: sched.Scheduler
 
-    def __init__(self, scene: LedgerScene, name: str, slots: int) -> None:
+    def __init__(self, scene: LedgerScene, name: str, slots: int, level: int) -> None:
         super().__init__(scene, name)
         self._scene = scene
         self._slots = slots
+        self._level = level  # of features that it knows
 
     def begin(
         self,
@@ -91,7 +93,8 @@ class Peer(Actor):
         self._incarnation = int(self.disk.read(INCARNATION_FILE)) if known else 0
         self._next_incarnation()
         info = PeerInfo(
-            *(self.id, self._incarnation, self.name, self.address, 0, self._slots, "0", "3")
+            *(self.id, self._incarnation, self.name, self.address, 0, self._slots, "0", "3"),
+            level=self._level,
         )
         self.scheduler = sched.Scheduler(info)
         self.engine = raft.RaftEngine(
@@ -112,6 +115,7 @@ class Peer(Actor):
         self._floors: dict[int, int] = {}
         self._questions: dict[int, str] = {}
         self._next_tag = 1
+        self._yields: frozenset[PeerId] | None = None
         if snapshot is not None:
             self._decide(sched.Restored(self.scene.now_ms, state))
         self._decide(sched.Began(self.scene.now_ms))
@@ -241,7 +245,10 @@ class Peer(Actor):
             self._step(raft.Round(now_ms, WALL_MS))
             self._decide(sched.Round(now_ms))
             self.sync_if_quick()
-            if not self.engine.wants_round:
+            if self._yields is not None:
+                avoid, self._yields = self._yields, None
+                self._step(HandOver(now_ms, avoid))
+            elif not self.engine.wants_round:
                 return
         raise AssertionError("it never becomes quiet")
 
@@ -328,6 +335,9 @@ class Peer(Actor):
                 case sched.Answered(tag=tag, outcome=outcome):
                     question = self._questions.pop(tag, "!! what nobody asks any more")
                     say(f"{name} answers {question}: {scene.outcome_words(outcome)}")
+                case sched.YieldLead(avoid=avoid):
+                    say(f"{name} hands over its lead")
+                    self._yields = avoid
                 case sched.RenewIncarnation():
                     number = self._next_incarnation()
                     say(f"{name} lives on as {name}/{number}")

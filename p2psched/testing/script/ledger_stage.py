@@ -15,6 +15,8 @@ from p2psched.core.machine import Machine
 from p2psched.model.commands import (
     Cancel,
     Command,
+    Drain,
+    DrainMode,
     Envelope,
     Forget,
     Outcome,
@@ -48,13 +50,14 @@ class LedgerStage(Commands[Peer]):
         super().__init__()
         self.jobs = Jobs()
         self._slots = SLOTS
+        self._level = 1
         self._book = Machine()
         self._dumps: dict[int, str] = {}
 
     # --- for the peers ---
 
     def make(self, name: str) -> Peer:
-        return Peer(self, name, self._slots)
+        return Peer(self, name, self._slots, self._level)
 
     def payload(self, data: bytes) -> str:
         try:
@@ -110,11 +113,14 @@ class LedgerStage(Commands[Peer]):
     # --- commands ---
 
     def do_cluster(self, words: Words) -> None:
-        """cluster PEER ... [slots N]"""
-        at = words.index("slots") if "slots" in words else len(words)
-        if at < len(words):
-            self._slots = int(words[at + 1])
-        super().do_cluster(words[:at])
+        """cluster PEER ... [slots N] [level N]: of features that they know, 1 by default"""
+        names = list(words)
+        for option in ("slots", "level"):
+            if option in names:
+                at = names.index(option)
+                setattr(self, f"_{option}", int(names[at + 1]))
+                del names[at : at + 2]
+        super().do_cluster(names)
         self.do_timeout(words[:1])
         self.do_settle([])
 
@@ -150,6 +156,15 @@ class LedgerStage(Commands[Peer]):
         """retry JOB at PEER [TASKS]"""
         tasks = TaskSet.parse(words[3]) if len(words) > 3 else EMPTY
         self._ask(words[2], Retry(self.jobs.id(words[0]), self.jobs.specs[words[0]], tasks))
+
+    def do_drain(self, words: Words) -> None:
+        """drain PEER at PEER [once]: it is granted nothing more."""
+        mode = DrainMode.ONCE if "once" in words else DrainMode.ON
+        self._ask(words[2], Drain(self.actor(words[0]).id, mode))
+
+    def do_undrain(self, words: Words) -> None:
+        """undrain PEER at PEER"""
+        self._ask(words[2], Drain(self.actor(words[0]).id, DrainMode.OFF))
 
     def _ask(self, peer: str, command: Command) -> None:
         actor = self.alive(peer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from p2psched.core.machine import Decision
 from p2psched.model import chunks
 from p2psched.model.commands import (
     Acknowledged,
@@ -9,8 +10,12 @@ from p2psched.model.commands import (
     Command,
     Complete,
     Completed,
+    Drain,
+    DrainMode,
     Event,
     Forget,
+    GiveBack,
+    GivenBack,
     Granted,
     Held,
     JobAdded,
@@ -20,6 +25,7 @@ from p2psched.model.commands import (
     Outcome,
     PeerCameUp,
     PeerDown,
+    PeerDrains,
     PeerUp,
     PeerWentDown,
     Pin,
@@ -81,7 +87,7 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return _decision_words(command, jobs)
 
 
-def _decision_words(command: Cancel | Forget | Pin | Retry | Held | RaiseLevel, jobs: Jobs) -> str:
+def _decision_words(command: Decision, jobs: Jobs) -> str:
     match command:
         case Cancel(job=job) | Forget(job=job):
             return f"{type(command).__name__.lower()} {jobs.name(job)}"
@@ -93,6 +99,11 @@ def _decision_words(command: Cancel | Forget | Pin | Retry | Held | RaiseLevel, 
             return f"{peer} {'holds' if held else 'lacks'} results of {jobs.name(job)}"
         case RaiseLevel(level=level):
             return f"raise level to {level}"
+        case Drain(peer=peer, mode=mode):
+            once = " until it comes up again" if mode is DrainMode.ONCE else ""
+            return f"{'undrain' if mode is DrainMode.OFF else 'drain'} {peer}{once}"
+        case GiveBack(job=job, grant=grant, tasks=tasks):
+            return f"give back {jobs.name(job)} {tasks} of {grant}"
 
 
 def segment_words(segment: Segment) -> str:
@@ -147,8 +158,10 @@ def event_words(event: Event, jobs: Jobs) -> str:
             return f"{jobs.name(job)} {tasks} waits again; results before {position} are void"
         case JobEnded(job=job, state=state):
             return f"{jobs.name(job)} has {state}"
+        case GivenBack(job=job, tasks=tasks):
+            return f"{jobs.name(job)} {tasks} waits again"
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
-            | JobForgotten()
+            | JobForgotten() | PeerDrains()
         ):  # fmt: skip
             return ""

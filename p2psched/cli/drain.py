@@ -1,0 +1,140 @@
+"""`p2psched peer drain`, and what `p2psched stop --drain` does first."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Final
+
+import typer
+
+from p2psched.cli.complete import complete_peers
+from p2psched.cli.connect import talk
+from p2psched.cli.describe import peer_fields
+from p2psched.cli.one_peer import is_prefix
+from p2psched.cli.options import Target, duration, talks_to_peers
+from p2psched.cli.output import Output, count, note, print_json, write_line
+from p2psched.client.client import Client
+from p2psched.client.session import Session
+from p2psched.core.drain import DRAINED
+from p2psched.model.commands import DrainMode
+from p2psched.model.errors import NotFound, Refused, TimedOut
+from p2psched.model.ids import PeerId, short
+from p2psched.model.messages import Done, DrainPeer, ListPeers, PeerList, PeerView
+
+LOOK_S: Final = 0.25
+
+DRAIN_EXAMPLES: Final = """\b
+Examples:
+  p2psched peer drain b
+  p2psched peer drain b --timeout 10m && p2psched stop b
+  p2psched peer drain b --undo
+"""
+TimeoutOption = Annotated[
+    str | None,
+    typer.Option("--timeout", metavar="DURATION", help="Stop waiting then, exit 4."),
+]
+
+
+@talks_to_peers
+def drain(
+    target: Target,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", autocompletion=complete_peers, help="Name or id of the peer."
+        ),
+    ],
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until nothing rests on it alone.")
+    ] = True,
+    timeout: TimeoutOption = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Give it tasks again.")] = False,
+) -> None:
+    """Give a peer no more tasks, and wait until it is empty.
+
+    What it has not begun runs elsewhere, what it runs may end, and other peers get copies of large
+    results. It stays a member, goes on answering, and stays drained over restarts.
+    """
+    timeout_s = None if timeout is None else duration(timeout, "--timeout")
+    mode = DrainMode.OFF if undo else DrainMode.ON
+
+    async def work(client: Client) -> PeerView:
+        views = await client.peers()
+        peer = _chosen(views, name).info.peer
+        await client.session.call(DrainPeer(peer, mode), Done)
+        if undo or not wait:
+            return view_of(await client.peers(), peer)
+        return await wait_drained(client.session, peer, timeout_s=timeout_s)
+
+    view = talk(target, work)
+    match target.output:
+        case Output.JSON:
+            print_json(peer=peer_fields(view))
+        case Output.QUIET:
+            write_line(short(view.info.peer))
+        case Output.TABLE:
+            state = f"is {view.drain}" if view.drain else "takes tasks again"
+            write_line(f"peer {view.info.name} {state}{'' if undo or wait else _left(view)}")
+
+
+async def drain_and_wait(
+    session: Session, peer: PeerId, mode: DrainMode, *, timeout_s: float | None
+) -> PeerView:
+    """Raises TimedOut."""
+    await session.call(DrainPeer(peer, mode), Done)
+    return await wait_drained(session, peer, timeout_s=timeout_s)
+
+
+async def wait_drained(session: Session, peer: PeerId, *, timeout_s: float | None) -> PeerView:
+    """Say what is left whenever it is less. Raises TimedOut; Refused if somebody takes it back."""
+    said = ""
+    view: PeerView | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                views = list((await session.call(ListPeers(), PeerList)).peers)
+                view = view_of(views, peer)
+                if view.drain == DRAINED:
+                    return view
+                if not view.drain:
+                    raise Refused(f"somebody has taken peer {view.info.name} back meanwhile")
+                if not said and not _takers(views):
+                    note("no other peer takes tasks: what has not begun waits until one does")
+                now = f"peer {view.info.name} is {view.drain}{_left(view)}"
+                if now != said:
+                    note(said := now)
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError as error:
+        left = "" if view is None else f"{_left(view)}; it goes on"
+        raise TimedOut(
+            f"peer {short(peer)} is not drained after {timeout_s:g} s{left}: see `p2psched peers`"
+        ) from error
+
+
+def view_of(views: list[PeerView], peer: PeerId) -> PeerView:
+    return next(view for view in views if view.info.peer == peer)
+
+
+def _left(view: PeerView) -> str:
+    parts = [count(view.owned, "task")] if view.owned else []
+    if view.copies_left:
+        parts.append(f"{count(view.copies_left, 'large result')} to copy")
+    if view.role == "leader":
+        parts.append("it leads")
+    return f": {', '.join(parts)}" if parts else ""
+
+
+def _takers(views: list[PeerView]) -> list[PeerView]:
+    return [v for v in views if v.state != "dead" and not v.drain and v.info.slots > 0]
+
+
+def _chosen(views: list[PeerView], name: str) -> PeerView:
+    """By name, or by the digits of an id; of peers that share a name the one that is there."""
+    found = [view for view in views if view.info.name == name] or [
+        view for view in views if is_prefix(name, view.info.peer)
+    ]
+    found = [view for view in found if view.state != "dead"] or found
+    if len(found) != 1:
+        what = f"fits {len(found)} peers" if found else "is no peer"
+        raise NotFound(f"{name!r} {what}: `p2psched peers` lists them")
+    return found[0]

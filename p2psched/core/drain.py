@@ -1,0 +1,75 @@
+"""Peers that are drained: they are granted nothing more and give back what they have not started.
+
+What runs there may end. A drained peer stays a member, keeps its blobs and answers whoever asks; it
+may be stopped or removed once nothing rests on it alone, which `standing` says.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2psched.core.copies import only_on
+from p2psched.core.state import LedgerState
+from p2psched.model.commands import (
+    Acknowledged,
+    Drain,
+    DrainMode,
+    GiveBack,
+    GivenBack,
+    Outcome,
+    PeerDrains,
+    Rejected,
+)
+from p2psched.model.ids import PeerId
+
+DRAINING: Final = "draining"
+DRAINED: Final = "drained"
+
+# --- the fold -------------------------------------------------------------------------------------
+
+
+def drain(s: LedgerState, command: Drain) -> Outcome:
+    row = s.peers.get(command.peer)
+    if row is None:
+        return Rejected("not-found", f"no peer {command.peer}")
+    if row.drain is not command.mode:
+        row.drain = command.mode
+        s.events.append(PeerDrains(command.peer, command.mode))
+    return Acknowledged()
+
+
+def give_back(s: LedgerState, command: GiveBack) -> Outcome:
+    job = s.jobs.get(command.job)
+    held = job.grants.get(command.grant) if job is not None else None
+    if job is None or held is None:  # it has ended, or was placed anew
+        return Acknowledged()
+    tasks = held.tasks & command.tasks
+    if tasks:
+        s.release(job, held, tasks)
+        job.waiting = job.waiting | tasks
+        s.note_unplaced(job)
+        s.events.append(GivenBack(job.id, held.grant, held.peer, tasks))
+    return Acknowledged()
+
+
+# --- what follows from it -------------------------------------------------------------------------
+
+
+def is_draining(s: LedgerState, peer: PeerId) -> bool:
+    row = s.peers.get(peer)
+    return row is not None and row.drain is not DrainMode.OFF
+
+
+def draining(s: LedgerState) -> frozenset[PeerId]:
+    return frozenset(peer for peer, row in s.peers.items() if row.drain is not DrainMode.OFF)
+
+
+def standing(s: LedgerState, peer: PeerId, *, leads: bool) -> tuple[str, int]:
+    """`DRAINING`, `DRAINED` or nothing; and how many large results other peers lack still.
+
+    `leads`: it leads, and another could. Cost O(large results)."""
+    if not is_draining(s, peer):
+        return "", 0
+    left = only_on(s, peer)
+    is_empty = not s.peers[peer].owned and not left and not leads
+    return DRAINED if is_empty else DRAINING, left
