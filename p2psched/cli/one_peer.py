@@ -8,7 +8,8 @@ from typing import Final
 
 from p2psched.cli.connect import connected
 from p2psched.cli.options import Target
-from p2psched.client.session import Session, find_peers
+from p2psched.client.find import find_peers
+from p2psched.client.session import Session
 from p2psched.model.errors import NotFound, Unavailable, UsageError
 from p2psched.model.ids import PeerId, short
 from p2psched.net.address import parse

@@ -17,6 +17,7 @@ from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.opening_messages import Opening
 from p2psched.model.raft import Member, RaftMessage
+from p2psched.model.staleness import Staleness
 from p2psched.model.taskset import TaskSet
 
 # --- between peers, one way -----------------------------------------------------------------------
@@ -89,7 +90,7 @@ class FetchHistory(msgspec.Struct, frozen=True, array_like=True, tag=9):
 
 
 class ListPeers(msgspec.Struct, frozen=True, array_like=True, tag=10):
-    pass
+    here_only: bool = False  # whom the peer that receives it knows of; good enough for addresses
 
 
 class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -132,6 +133,15 @@ class CompactLedger(msgspec.Struct, frozen=True, array_like=True, tag=40):
     """Asked of the peer whose disk it is: make a snapshot now, and let go of the log behind it."""
 
 
+ReadBody = FindJob | ShowJob | ListJobs | FetchResults | FetchItem | FetchHistory | ListPeers
+
+
+class Stale(msgspec.Struct, frozen=True, array_like=True, tag=75):
+    """Answer this from what the peer that receives it has applied, whoever leads."""
+
+    body: ReadBody
+
+
 CallBody = (
     Submit
     | CancelJob
@@ -151,6 +161,7 @@ CallBody = (
     | PinJob
     | RetryJob
     | CompactLedger
+    | Stale
     | BlobCall
 )
 
@@ -326,6 +337,14 @@ class LedgerCompacted(msgspec.Struct, frozen=True, array_like=True, tag=40):
     snapshots: int  # files that are kept
 
 
+ReadAnswer = JobView | JobList | ResultPage | ItemAnswer | History | PeerList
+
+
+class StaleAnswer(msgspec.Struct, frozen=True, array_like=True, tag=75):
+    body: ReadAnswer
+    staleness: Staleness
+
+
 AnswerBody = (
     Done
     | JobAccepted
@@ -340,6 +359,7 @@ AnswerBody = (
     | StatusAnswer
     | ContactList
     | LedgerCompacted
+    | StaleAnswer
     | BlobAnswer
 )
 

@@ -190,6 +190,11 @@ class RaftLedger:
         now_ms = self._clock.now_ms()
         return {peer: now_ms - heard for peer, heard in self.engine.contacts().items()}
 
+    def word_age_ms(self) -> int | None:
+        """Since we last heard a leader, or as one a majority; None: not since our start."""
+        word_ms = self.engine.raft.word_ms
+        return None if word_ms is None else max(0, self._clock.now_ms() - word_ms)
+
     def full(self) -> frozenset[PeerId]:
         return self.engine.raft.full_members()
 
