@@ -14,7 +14,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.taskset import EMPTY, TaskSet
 
-Grant = int  # index of the command that made its peer the owner; the generation is 1 until restores
+Grant = int  # index of the command that made its peer the owner, the generation in its high bits
 
 
 class PeerInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -133,6 +133,14 @@ class RaiseLevel(msgspec.Struct, frozen=True, array_like=True, tag=11):
     level: int
 
 
+class NewGeneration(msgspec.Struct, frozen=True, array_like=True, tag=40):
+    """The ledger goes on from a copy of its state, as another cluster that begins with `peer`. All
+    grants and peers of before are over."""
+
+    generation: int
+    peer: PeerId
+
+
 Command = (
     SubmitJob
     | Place
@@ -145,6 +153,7 @@ Command = (
     | Retry
     | Held
     | RaiseLevel
+    | NewGeneration
 )
 
 

@@ -16,6 +16,7 @@ from p2psched.model.commands import (
     Complete,
     Forget,
     Held,
+    NewGeneration,
     PeerDown,
     PeerUp,
     Pin,
@@ -91,6 +92,7 @@ class Shadow:
         self.forgotten: dict[JobId, None] = {}  # for the length of a simulation: for ever
         self.replaced: list[tuple[JobId, BlobName, bytes]] = []  # large results that were voided
         self.stamp_ms = 0
+        self.generation = 1
         self.counts: Counter[str] = Counter()  # of facts, by what they say
         self.away: dict[PeerId, Away] = {}  # peers that are down
         self.blamed: dict[JobId, None] = {}  # jobs with tasks whose owners died alone with them
@@ -132,10 +134,29 @@ class Shadow:
                     self.away[peer] = Away(self.owned_by(peer), stopped=stopped)
             case Cancel(job=job):
                 self._cancel(job)
-            case Forget() | Pin() | Retry() | Held():
+            case Forget() | Pin() | Retry() | Held() | NewGeneration():
                 self._keep(command)
 
-    def _keep(self, command: Forget | Pin | Retry | Held) -> None:
+    def _begin_generation(self, command: NewGeneration) -> None:
+        if command.generation <= self.generation:
+            return
+        self.generation = command.generation
+        self.index = max(self.index, command.generation << 40)
+        for name, job in self.jobs.items():
+            for index, grant in job.owner.items():
+                if grant > 0:
+                    job.owner[index] = WAITING
+                    self._say("revoked", name, index, grant)
+            for _, holders in job.blobs.values():
+                holders.clear()
+                holders.add(command.peer)
+        self.live.clear()
+        self.away.clear()
+
+    def _keep(self, command: Forget | Pin | Retry | Held | NewGeneration) -> None:
+        if isinstance(command, NewGeneration):
+            self._begin_generation(command)
+            return
         job = self.jobs.get(command.job)
         if job is None:
             return

@@ -19,6 +19,7 @@ from p2psched.model.commands import (
     Completed,
     Forget,
     Held,
+    NewGeneration,
     Outcome,
     PeerDown,
     PeerUp,
@@ -132,7 +133,7 @@ class JobModel:
                 if state.peer(peer) == (incarnation, True):
                     state = state.with_peer(peer, incarnation, up=False)
                 return Acknowledged(), state
-            case Forget() | Pin() | Retry() | Held() | RaiseLevel():
+            case Forget() | Pin() | Retry() | Held() | RaiseLevel() | NewGeneration():
                 raise AssertionError("nobody asks for it in these histories")
             case None:
                 raise AssertionError("a read changes nothing")

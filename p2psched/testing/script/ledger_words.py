@@ -17,6 +17,7 @@ from p2psched.model.commands import (
     JobEnded,
     JobForgotten,
     JobReopened,
+    NewGeneration,
     Outcome,
     PeerCameUp,
     PeerDown,
@@ -81,7 +82,9 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return _decision_words(command, jobs)
 
 
-def _decision_words(command: Cancel | Forget | Pin | Retry | Held | RaiseLevel, jobs: Jobs) -> str:
+def _decision_words(
+    command: Cancel | Forget | Pin | Retry | Held | RaiseLevel | NewGeneration, jobs: Jobs
+) -> str:
     match command:
         case Cancel(job=job) | Forget(job=job):
             return f"{type(command).__name__.lower()} {jobs.name(job)}"
@@ -93,6 +96,8 @@ def _decision_words(command: Cancel | Forget | Pin | Retry | Held | RaiseLevel, 
             return f"{peer} {'holds' if held else 'lacks'} results of {jobs.name(job)}"
         case RaiseLevel(level=level):
             return f"raise level to {level}"
+        case NewGeneration(generation=generation, peer=peer):
+            return f"generation {generation} begins with {peer}"
 
 
 def segment_words(segment: Segment) -> str:
