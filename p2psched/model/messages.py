@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.model.backup_messages import BackupAnswer, BackupCall
 from p2psched.model.blob_messages import BlobAnswer, BlobCall
 from p2psched.model.commands import Envelope, PeerInfo, Stamped
 from p2psched.model.ids import ClusterId, JobId, PeerId
@@ -162,6 +163,7 @@ CallBody = (
     | RetryJob
     | CompactLedger
     | Stale
+    | BackupCall
     | BlobCall
 )
 
@@ -360,6 +362,7 @@ AnswerBody = (
     | ContactList
     | LedgerCompacted
     | StaleAnswer
+    | BackupAnswer
     | BlobAnswer
 )
 

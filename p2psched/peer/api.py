@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+from p2psched.model.backup_messages import BackupCall
 from p2psched.model.blob_messages import BlobCall
 from p2psched.model.commands import (
     Cancel,
@@ -22,7 +23,7 @@ from p2psched.model.commands import (
     Retry,
 )
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, from_wire
-from p2psched.model.ids import JobId, PeerId
+from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
 from p2psched.model.limits import JOB_RANGES_MAX
 from p2psched.model.messages import (
@@ -57,6 +58,7 @@ from p2psched.model.messages import (
 from p2psched.model.staleness import Staleness
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Source
+from p2psched.peer.backups import Backups
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.others import Others
 from p2psched.peer.raft_loop import RaftLedger
@@ -76,6 +78,8 @@ class Api:
         self,
         *,
         me: PeerId,
+        name: str,
+        cluster: ClusterId,
         scheduling: SchedulerLoop,
         ledger: RaftLedger,
         results: ResultWriter,
@@ -107,18 +111,24 @@ class Api:
             roster=self._roster,
             patience=self._patience,
         )
+        self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
 
     async def answer(self, body: CallBody) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
         try:
             # Take as long as their bytes do, and bound it themselves.
-            if isinstance(body, BlobCall | CompactLedger):
+            if isinstance(body, BlobCall | CompactLedger | BackupCall):
                 return await self._answer(body)
             async with self._patience_whole.limit():
                 return await self._answer(body)
         except TimeoutError as exc:
             raise Unavailable(NO_QUORUM) from exc
+
+    async def _of_the_disk(self, body: CompactLedger | BackupCall) -> AnswerBody:
+        if isinstance(body, CompactLedger):
+            return await self._compact()
+        return await self._backups.answer(body)
 
     async def _compact(self) -> AnswerBody:
         try:
@@ -133,8 +143,8 @@ class Api:
     async def _answer(self, body: CallBody) -> AnswerBody:
         if isinstance(body, BlobCall):
             return await self._data.answer(body)
-        if isinstance(body, CompactLedger):
-            return await self._compact()
+        if isinstance(body, CompactLedger | BackupCall):
+            return await self._of_the_disk(body)
         match body:
             case Submit():
                 return await self._submit(body)

@@ -378,6 +378,11 @@ class RaftLedger:
 
     # --- what others may look at ------------------------------------------------------------------
 
+    async def make_snapshot(self) -> Snapshot | None:
+        """Of all that is applied here. Raises NoSpace."""
+        await self._snapshots.make()
+        return self.engine.raft.snapshot
+
     @property
     def store(self) -> LogStore:
         return self._store

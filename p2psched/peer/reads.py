@@ -85,12 +85,12 @@ class Reads:
                 return await self._roster.peers(fresh=False)
             case _:
                 if fresh:
-                    await self._linearize()
+                    await self.linearize()
                 return await self._list(body, fresh=fresh)
 
     async def spec(self, job_id: JobId) -> JobSpec:
         """What a job was submitted as. Of one that has ended only the result store knows it."""
-        await self._linearize()
+        await self.linearize()
         job = self._job(job_id)
         spec = job.full or await self._results.read(lambda results: results.spec(job_id))
         if spec is None and await self._results.gap_of(job_id) is not None:
@@ -100,7 +100,8 @@ class Reads:
             raise Unavailable(f"what job {short(job_id)} ran is not known here: ask another peer")
         return spec
 
-    async def _linearize(self) -> None:
+    async def linearize(self) -> None:
+        """Until all that was acknowledged anywhere before is applied here. Raises Unavailable."""
         try:
             async with self._patience.limit():
                 while True:
@@ -168,7 +169,7 @@ class Reads:
         # Of a running job who waits asks for what comes; else an empty page says that there is
         # nothing, and of one that has ended a page may be of before it was run again.
         if fresh and (known is None or known.ended or body.wait_ms <= 0):
-            await self._linearize()
+            await self.linearize()
         await self._wait_results(body, fresh=fresh)
         gap = await self._results.gap_of(body.job)
         if gap is not None and (body.position < gap.positions or body.here_only):
@@ -201,7 +202,7 @@ class Reads:
 
     async def _fetch_item(self, body: FetchItem, *, fresh: bool) -> ReadAnswer:
         if fresh:
-            await self._linearize()
+            await self.linearize()
         job_id, index = body.job, body.index
         state, owner = task_state(self._job(job_id), index)
         if await self._results.gap_of(job_id) is not None:
@@ -214,7 +215,7 @@ class Reads:
 
     async def _history(self, body: FetchHistory, *, fresh: bool) -> ReadAnswer:
         if fresh:
-            await self._linearize()
+            await self.linearize()
         if body.job:
             self._job(body.job)
         if await self._results.gap_of(body.job) is not None:
