@@ -42,7 +42,6 @@ RESTORE_EXAMPLES: Final = """\b
 Examples:
   p2psched restore cluster.p2pbackup --dir /srv/p2psched/a
   p2psched start --name a --data /srv/p2psched/a
-  p2psched start --name b --join HOST:PORT --secret-file secret
 """
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="The file of the backup.")]
