@@ -12,6 +12,7 @@ from p2psched.client.find import find_peers
 from p2psched.client.session import Session
 from p2psched.model.errors import NotFound, Unavailable, UsageError
 from p2psched.model.ids import PeerId, short
+from p2psched.model.messages import ListPeers, PeerList
 from p2psched.net.address import parse
 from p2psched.net.calls import CallClient
 from p2psched.store.records import Record
@@ -60,7 +61,9 @@ async def calls_to(target: Target, address: str) -> AsyncIterator[CallClient]:
 
 async def _address_elsewhere(target: Target, name: str) -> str:
     async with connected(target) as client:
-        live = [view.info for view in await client.peers() if view.state != "dead"]
+        # Good enough for an address, and it needs no majority.
+        found_peers = (await client.session.call(ListPeers(here_only=True), PeerList)).peers
+        live = [view.info for view in found_peers if view.state != "dead"]
         found = [info for info in live if info.name == name] or [
             info for info in live if _is_prefix(name, info.peer)
         ]
