@@ -22,7 +22,8 @@ from typing import Final
 from bench.load import measure
 from bench.registry import OURS, Measure, Stage
 from bench.rivals.etcd import EtcdClient
-from p2psched.client.session import ASKS_MAX, Session, find_peers
+from p2psched.client.find import find_peers
+from p2psched.client.session import ASKS_MAX, Session
 from p2psched.model.ids import JobId
 from p2psched.model.messages import Done, JobView, PinJob, ShowJob
 

@@ -14,7 +14,7 @@ from bench.leader_loss import Losses, busy_cores
 from bench.registry import OURS, Found, Measure, Stage
 from bench.stats import at
 from p2psched import Client
-from p2psched.model.messages import PeerView
+from p2psched.model.peer_messages import PeerView
 from p2psched.model.taskset import TaskSet
 
 BUSY: Final = 2

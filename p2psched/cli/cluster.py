@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from p2psched.cli.connect import talk
+from p2psched.cli.connect import Label, label, talk
 from p2psched.cli.describe import info_fields, peer_fields
-from p2psched.cli.options import Target, talks_to_peers
+from p2psched.cli.options import Target, reads_from_peers, talks_to_peers
 from p2psched.cli.output import (
     Column,
     Output,
@@ -21,13 +21,16 @@ from p2psched.cli.output import (
     write_line,
 )
 from p2psched.client.client import Client
-from p2psched.client.session import Session, find_peers
+from p2psched.client.find import find_peers
+from p2psched.client.session import Session
 from p2psched.model.ids import short
-from p2psched.model.messages import BLOBS_SHORT_MAX, GetStatus, PeerView, StatusAnswer
+from p2psched.model.messages import BLOBS_SHORT_MAX, GetStatus, StatusAnswer
+from p2psched.model.peer_messages import PeerView
 
 PEERS_EXAMPLES: Final = """\b
 Examples:
   p2psched peers
+  p2psched peers --stale
   p2psched peers -o json | jq -r '.peers[].address'
 """
 STATUS_EXAMPLES: Final = """\b
@@ -52,17 +55,17 @@ _COLUMNS: Final = (
 )
 
 
-@talks_to_peers
+@reads_from_peers
 def peers(target: Target) -> None:
     """List the peers: role, state, address, tasks that they own, and how far each has applied."""
 
-    async def work(client: Client) -> list[PeerView]:
-        return await client.peers()
+    async def work(client: Client) -> tuple[list[PeerView], Label]:
+        return await client.peers(), label(client)
 
-    found = talk(target, work)
+    found, age = talk(target, work)
     match target.output:
         case Output.JSON:
-            print_json(peers=[peer_fields(view) for view in found])
+            print_json(peers=[peer_fields(view) for view in found], **age)
         case Output.QUIET:
             for view in found:
                 write_line(short(view.info.peer))

@@ -46,6 +46,8 @@ COMMANDS: Final = {
     "status": Command("cluster", "status", "STATUS_EXAMPLES"),
     "stop": Command("stop", "stop", "EXAMPLES"),
     "demo": Command("demo", "demo", None),
+    "backup": Command("backup", "backup", "BACKUP_EXAMPLES"),
+    "restore": Command("backup", "restore", "RESTORE_EXAMPLES"),
 }
 GROUPS: Final = {
     "job": {
@@ -71,6 +73,7 @@ GROUPS: Final = {
     "ledger": {
         "verify": Command("ledger", "verify_ledger", "VERIFY_EXAMPLES"),
         "compact": Command("ledger", "compact_ledger", "COMPACT_EXAMPLES"),
+        "recover": Command("recover", "recover_ledger", "RECOVER_EXAMPLES"),
     },
     "sim": {
         "run": Command("sim", "run", "RUN_EXAMPLES"),
@@ -154,7 +157,7 @@ def _peer(context: typer.Context) -> None:
 
 
 def _ledger(context: typer.Context) -> None:
-    """Look at the ledger of one peer as files, or make it smaller."""
+    """Look at the ledger of one peer as files, make it smaller, or go on with it alone."""
     _help_if_alone(context)
 
 

@@ -8,15 +8,34 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
 from p2psched.cli.options import Target
-from p2psched.cli.output import note
+from p2psched.cli.output import note, span
 from p2psched.client.client import Client
-from p2psched.client.session import find_peers
+from p2psched.client.find import find_peers
 from p2psched.model.errors import Unavailable
+from p2psched.model.staleness import Staleness
 
 T = TypeVar("T")
+Label = dict[str, object]
 
 RETRY_S: Final = 0.25
 SAY_AFTER_S: Final = 1.0  # a short wait is nobody's business
+
+
+def label(client: Client) -> Label:
+    """For the JSON of a command that was answered with stale reads: how old they may be."""
+    found = client.staleness
+    if found is None:
+        return {}
+    return {"stale": {"applied_index": found.applied_index, "age_ms": found.age_ms}}
+
+
+def _say_how_old(found: Staleness) -> None:
+    age = (
+        "with no word of a leader since that peer started"
+        if found.age_ms is None
+        else f"{span(found.age_ms / 1000)} after that peer's last word of a leader"
+    )
+    note(f"stale: as of entry {found.applied_index:,} of the ledger, {age}")
 
 
 def talk(target: Target, work: Callable[[Client], Awaitable[T]]) -> T:
@@ -25,7 +44,10 @@ def talk(target: Target, work: Callable[[Client], Awaitable[T]]) -> T:
 
     async def main() -> T:
         async with connected(target) as client:
-            return await work(client)
+            found = await work(client)
+            if client.staleness is not None:
+                _say_how_old(client.staleness)
+            return found
 
     with asyncio.Runner() as runner:
         return runner.run(main())
@@ -45,6 +67,7 @@ async def connected(target: Target) -> AsyncIterator[Client]:
                 secret_file=target.secret_file,
                 runtime_dir=target.runtime_dir,
                 patience_s=target.patience_s,
+                consistency="stale" if target.stale else "linearizable",
             )
             try:
                 await stack.enter_async_context(client)

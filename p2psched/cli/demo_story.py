@@ -27,7 +27,8 @@ from p2psched.model.commands import Stamped
 from p2psched.model.errors import TaskFailed, Unavailable
 from p2psched.model.ids import short
 from p2psched.model.job import JobState
-from p2psched.model.messages import JobView, PeerView
+from p2psched.model.messages import JobView
+from p2psched.model.peer_messages import PeerView
 
 NAMES: Final = "abcdefghi"
 VOTERS: Final = 3  # of a cluster of three or more peers

@@ -11,7 +11,8 @@ from p2psched.model import items
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import SHORT_LEN, JobId, PeerId, short
 from p2psched.model.job import Cause, JobState
-from p2psched.model.messages import JobView, PeerView
+from p2psched.model.messages import JobView
+from p2psched.model.peer_messages import PeerView
 
 Names = Mapping[PeerId, str]
 

@@ -19,7 +19,8 @@ from p2psched.core.drain import DRAINED
 from p2psched.model.commands import DrainMode
 from p2psched.model.errors import NotFound, Refused, TimedOut
 from p2psched.model.ids import PeerId, short
-from p2psched.model.messages import Done, DrainPeer, ListPeers, PeerList, PeerView
+from p2psched.model.messages import Done, DrainPeer, ListPeers
+from p2psched.model.peer_messages import PeerList, PeerView
 
 LOOK_S: Final = 0.25
 

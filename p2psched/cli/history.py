@@ -6,10 +6,10 @@ from typing import Annotated, Final
 
 import typer
 
-from p2psched.cli.connect import talk
+from p2psched.cli.connect import Label, label, talk
 from p2psched.cli.describe import Names
 from p2psched.cli.jobs import JobArgument
-from p2psched.cli.options import Target, talks_to_peers
+from p2psched.cli.options import Target, reads_from_peers
 from p2psched.cli.output import Column, Output, moment, note, print_json, print_table, write_line
 from p2psched.client.client import Client, Job
 from p2psched.model.commands import (
@@ -36,7 +36,7 @@ Example:
 """
 
 
-@talks_to_peers
+@reads_from_peers
 def history(
     target: Target,
     job: JobArgument,
@@ -46,17 +46,17 @@ def history(
 ) -> None:
     """List what happened to a job, in the order that all peers agreed on."""
 
-    async def work(client: Client) -> tuple[JobView, list[Stamped], Names]:
+    async def work(client: Client) -> tuple[JobView, list[Stamped], Names, Label]:
         found = await client.job(job)
         events = await _history(found, limit)
         names = {peer.info.peer: peer.info.name for peer in await client.peers()}
-        return await found.show(), events, names
+        return await found.show(), events, names, label(client)
 
-    view, events, names = talk(target, work)
+    view, events, names, age = talk(target, work)
     rows = [(stamped, *_event_row(stamped.event, names)) for stamped in events]
     match target.output:
         case Output.JSON:
-            print_json(job=view.job, events=[_event_fields(*row) for row in rows])
+            print_json(job=view.job, events=[_event_fields(*row) for row in rows], **age)
         case Output.QUIET:
             for stamped in events:
                 write_line(str(stamped.index))

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from p2psched.cli.complete import complete_jobs
-from p2psched.cli.connect import talk
+from p2psched.cli.connect import Label, label, talk
 from p2psched.cli.describe import (
     ended_tasks,
     failure,
@@ -20,7 +20,7 @@ from p2psched.cli.describe import (
 )
 from p2psched.cli.follow import conclude, follow_job
 from p2psched.cli.interrupt import detachable
-from p2psched.cli.options import Target, duration, talks_to_peers
+from p2psched.cli.options import Target, duration, reads_from_peers, talks_to_peers
 from p2psched.cli.output import (
     Column,
     Output,
@@ -73,7 +73,7 @@ Example:
 """
 
 
-@talks_to_peers
+@reads_from_peers
 def jobs(
     target: Target,
     limit: Annotated[
@@ -82,14 +82,14 @@ def jobs(
 ) -> None:
     """List jobs, newest first."""
 
-    async def work(client: Client) -> JobList:
-        return await client.session.call(ListJobs(limit), JobList)
+    async def work(client: Client) -> tuple[JobList, Label]:
+        return await client.session.call(ListJobs(limit), JobList), label(client)
 
-    found = talk(target, work)
+    found, age = talk(target, work)
     names = short_ids([view.job for view in found.jobs])
     match target.output:
         case Output.JSON:
-            print_json(jobs=[job_fields(view) for view in found.jobs], total=found.total)
+            print_json(jobs=[job_fields(view) for view in found.jobs], total=found.total, **age)
         case Output.QUIET:
             for identity in names.values():
                 write_line(identity)
@@ -119,20 +119,21 @@ def _row(view: JobView, name: str, now_ms: int) -> tuple[object, ...]:
     return name, view.name, view.state, done, view.failed or "-", age, view.command
 
 
-@talks_to_peers
+@reads_from_peers
 def show(target: Target, job: JobArgument) -> None:
     """Show all about a job: counts, peers, failures, and why it waits."""
 
-    async def work(client: Client) -> tuple[JobView, list[TaskEnd], dict[str, str]]:
+    async def work(client: Client) -> tuple[JobView, list[TaskEnd], dict[str, str], Label]:
         view = await (await client.job(job)).show()
         failures = await first_failures(client, view, limit=FAILURES_LISTED)
         names = {peer.info.peer: peer.info.name for peer in await client.peers()}
-        return view, failures, {str(peer): name for peer, name in names.items()}
+        return view, failures, {str(peer): name for peer, name in names.items()}, label(client)
 
-    view, failures, names = talk(target, work)
+    view, failures, names, age = talk(target, work)
     match target.output:
         case Output.JSON:
-            print_json(job=job_fields(view), failures=[task_fields(task) for task in failures])
+            tasks = [task_fields(task) for task in failures]
+            print_json(job=job_fields(view), failures=tasks, **age)
         case Output.QUIET:
             write_line(short(view.job))
         case Output.TABLE:

@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Concatenate, Final, ParamSpec
 
@@ -50,6 +50,12 @@ SecretOption = Annotated[
         help="The cluster's secret. Default: that of the local peer.",
     ),
 ]
+StaleOption = Annotated[
+    bool,
+    typer.Option(
+        "--stale", help="What the peer knows that answers, also without a majority; says how old."
+    ),
+]
 PatienceOption = Annotated[
     str,
     typer.Option(
@@ -66,6 +72,7 @@ class Target:
     secret_file: Path | None
     patience_s: float
     output: Output
+    stale: bool = False
 
     @property
     def runtime_dir(self) -> Path:
@@ -96,6 +103,21 @@ def talks_to_peers(function: Callable[Concatenate[Target, P], None]) -> Callable
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # PEP 362
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def reads_from_peers(function: Callable[Concatenate[Target, P], None]) -> Callable[..., None]:
+    """As `talks_to_peers`, of a command that only reads: with `--stale`."""
+
+    def command(target: Target, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        stale = bool(kwargs.pop("stale"))
+        function(replace(target, stale=stale), *args, **kwargs)
+
+    functools.update_wrapper(command, function)
+    signature = inspect.signature(function, eval_str=True)
+    stale = _option("stale", StaleOption, default=False)
+    parameters = [*signature.parameters.values(), stale]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # PEP 362
+    return talks_to_peers(command)
 
 
 def _option(name: str, annotation: object, default: object) -> inspect.Parameter:

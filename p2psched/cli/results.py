@@ -13,10 +13,10 @@ from typing import Annotated, Final
 import typer
 
 from p2psched.cli.batches import print_outcomes, print_outcomes_as_json
-from p2psched.cli.connect import talk
+from p2psched.cli.connect import label, talk
 from p2psched.cli.describe import ended_tasks, reason, task_fields, title
 from p2psched.cli.jobs import JobArgument
-from p2psched.cli.options import Target, talks_to_peers
+from p2psched.cli.options import Target, reads_from_peers
 from p2psched.cli.output import (
     Column,
     Output,
@@ -58,7 +58,7 @@ Examples:
 """
 
 
-@talks_to_peers
+@reads_from_peers
 def results(
     target: Target,
     job: JobArgument,
@@ -120,7 +120,7 @@ async def _print(
     match output:
         case Output.JSON:
             fields = [await _with_value(client, task, view, unpickle=unpickle) for task in found]
-            print_json(job=view.job, state=view.state, results=fields)
+            print_json(job=view.job, state=view.state, results=fields, **label(client))
         case Output.QUIET:
             for task in found:
                 write_line(task.name)

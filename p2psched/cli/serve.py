@@ -22,7 +22,7 @@ from p2psched.model.errors import P2PSchedError
 from p2psched.model.ids import short
 from p2psched.model.limits import MIB
 from p2psched.observe import logs
-from p2psched.store.folder import AddressBook
+from p2psched.store.address_book import AddressBook
 from p2psched.store.records import list_records
 
 if TYPE_CHECKING:

@@ -209,12 +209,12 @@ async def download(
             sink.write(chunk)  # noqa: ASYNC240 (memory)
         return
     if not isinstance(sink, Path):
-        await _pull(session, ref, sink.write, progress)
+        await pull(session, ref, sink.write, progress)
         return
     aside = sink.with_name(f".{sink.name[:200]}.{secrets.token_hex(4)}.part")
     try:
         with await asyncio.to_thread(aside.open, "xb") as file:
-            await _pull(session, ref, file.write, progress)
+            await pull(session, ref, file.write, progress)
         await asyncio.to_thread(aside.replace, sink)
     except OSError as error:
         raise UsageError(
@@ -230,15 +230,15 @@ async def read(session: Session, ref: BlobRef) -> Readable:
     """The bytes of a blob: in memory, or mapped from a file without a name if it is large."""
     if ref.size <= IN_MEMORY_BYTES_MAX:
         chunks: list[bytes] = []
-        await _pull(session, ref, chunks.append)
+        await pull(session, ref, chunks.append)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
     with tempfile.TemporaryFile() as file:
-        await _pull(session, ref, file.write)
+        await pull(session, ref, file.write)
         file.flush()
         return mmap.mmap(file.fileno(), ref.size, access=mmap.ACCESS_READ)
 
 
-async def _pull(
+async def pull(
     session: Session, ref: BlobRef, take: Callable[[bytes], object], progress: Progress = ignore
 ) -> None:
     """Hand over all chunks in order, verified, with WINDOW of them on their way."""

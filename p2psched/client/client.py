@@ -21,6 +21,7 @@ from typing import Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from p2psched.client import blobs, futures
 from p2psched.client.batching import Function, HasOptions, unwrap
+from p2psched.client.find import find_peers
 from p2psched.client.functions import (
     Calls,
     MapOptions,
@@ -32,8 +33,8 @@ from p2psched.client.functions import (
 )
 from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
 from p2psched.client.job import Job
-from p2psched.client.pipeline import Pipeline, Send
-from p2psched.client.session import PATIENCE_S, Asker, Session, find_peers
+from p2psched.client.pipeline import Pipeline, keep_house
+from p2psched.client.session import PATIENCE_S, Session
 from p2psched.client.spool import Upload
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError
 from p2psched.model.ids import JobId, new_id
@@ -45,17 +46,19 @@ from p2psched.model.messages import (
     JobView,
     ListJobs,
     ListPeers,
-    PeerList,
-    PeerView,
     StatusAnswer,
     Submit,
 )
+from p2psched.model.peer_messages import PeerList, PeerView
+from p2psched.model.staleness import Staleness
 from p2psched.model.taskset import TaskSet
 from p2psched.store.records import default_runtime_dir
 
 __all__ = ["Client", "Job", "who_am_i"]
 
 PACKED_HERE_MAX: Final = 5_000  # calls that are packed in the event loop: some 10 ms
+
+Consistency = Literal["linearizable", "stale"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,6 +72,10 @@ class Client:
     stand in for what is not given. Every call is repeated at another peer for up to `patience_s`
     seconds when one is gone or without a leader; then Unavailable is raised.
 
+    What is read is as of now: all that was acknowledged anywhere before is seen. With
+    `consistency="stale"` the peer that is asked answers from what it knows, also without a
+    majority; `staleness` tells how old that may be.
+
     A client belongs to the event loop in which it is opened. Leaving the block waits until what was
     submitted is accepted (not if it is left by an exception) and ends all that follows jobs here;
     the jobs go on. It can be opened again, also in another loop.
@@ -81,8 +88,10 @@ class Client:
         secret_file: str | Path | None = None,
         runtime_dir: str | Path | None = None,
         patience_s: float = PATIENCE_S,
+        consistency: Consistency = "linearizable",
     ) -> None:
         self._address = address
+        self._stale = consistency == "stale"
         self._secret_file = Path(secret_file) if secret_file is not None else None
         self._runtime_dir = Path(runtime_dir) if runtime_dir is not None else None
         self._patience_s = patience_s
@@ -94,13 +103,15 @@ class Client:
         if self._session is not None:
             raise UsageError("this client is open: open another one, or use this one")
         addresses, secret = await self._locate()
-        session = Session(addresses, secret=secret, patience_s=self._patience_s)
+        session = Session(addresses, secret=secret, patience_s=self._patience_s, stale=self._stale)
         await session.__aenter__()
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[Pipeline] = loop.create_future()
         # The children's group has a task of its own: a notebook, or a fixture, opens and closes a
         # client in different tasks, and a group belongs to one.
-        house = loop.create_task(keep_house(session, ready, partial(blobs.submit, session)))
+        house = loop.create_task(
+            keep_house(session, ready, partial(blobs.submit, session), submitter=who_am_i())
+        )
         try:
             self._pipeline = await ready
         except BaseException:
@@ -367,6 +378,11 @@ class Client:
     async def peers(self) -> list[PeerView]:
         return list((await self.session.call(ListPeers(), PeerList)).peers)
 
+    @property
+    def staleness(self) -> Staleness | None:
+        """Of the oldest stale answer since this client was opened; None if there was none."""
+        return self.session.staleness
+
     async def status(self) -> StatusAnswer:
         """The view of the peer that we talk to."""
         return await self.session.call(GetStatus(), StatusAnswer)
@@ -379,15 +395,3 @@ def who_am_i() -> str:
     except (KeyError, OSError):
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}"
-
-
-async def keep_house(session: Asker, ready: asyncio.Future[Pipeline], send: Send) -> None:
-    """Until it is cancelled; then all children have ended too. It ends with an exception only for
-    a fault of ours, and what waits hears of it."""
-    async with asyncio.TaskGroup() as group:
-        pipeline = Pipeline(session, group, send=send, submitter=who_am_i())
-        try:
-            ready.set_result(pipeline)
-            await asyncio.get_running_loop().create_future()
-        finally:
-            pipeline.close(Unavailable("client closed after a fault of its own: see its traceback"))

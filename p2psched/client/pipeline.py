@@ -334,3 +334,17 @@ def _cancelled(batch: Batch) -> TaskFailed:
         task=batch.job,
         cause=Cause.CANCELLED,
     )
+
+
+async def keep_house(
+    session: Asker, ready: asyncio.Future[Pipeline], send: Send, *, submitter: str
+) -> None:
+    """Until it is cancelled; then all children have ended too. It ends with an exception only for
+    a fault of ours, and what waits hears of it."""
+    async with asyncio.TaskGroup() as group:
+        pipeline = Pipeline(session, group, send=send, submitter=submitter)
+        try:
+            ready.set_result(pipeline)
+            await asyncio.get_running_loop().create_future()
+        finally:
+            pipeline.close(Unavailable("client closed after a fault of its own: see its traceback"))

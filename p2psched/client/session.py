@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -23,15 +22,23 @@ from p2psched.model.blob import BlobRef, wait_s
 from p2psched.model.blob_messages import BeginUpload, EndUpload, StatBlob
 from p2psched.model.errors import P2PSchedError, Refused, Unavailable, UsageError
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
-from p2psched.model.messages import AnswerBody, CallBody, FetchResults, ListPeers, PeerList
+from p2psched.model.messages import (
+    AnswerBody,
+    CallBody,
+    FetchResults,
+    ListPeers,
+    ReadBody,
+    Stale,
+    StaleAnswer,
+)
+from p2psched.model.peer_messages import PeerList
+from p2psched.model.staleness import Staleness
 from p2psched.net.address import parse
 from p2psched.net.auth import Identity
 from p2psched.net.calls import CallClient, Heard
 from p2psched.net.dial import connect
 from p2psched.net.link import Handlers, State
 from p2psched.net.patience import Limit, Patience
-from p2psched.store.folder import read_secret_file
-from p2psched.store.records import Record, list_records
 
 T = TypeVar("T")
 
@@ -89,8 +96,16 @@ class Session:
     """Not for several event loops at once. Use as an async context manager."""
 
     def __init__(
-        self, addresses: Sequence[str], *, secret: bytes, patience_s: float = PATIENCE_S
+        self,
+        addresses: Sequence[str],
+        *,
+        secret: bytes,
+        patience_s: float = PATIENCE_S,
+        stale: bool = False,
     ) -> None:
+        """`stale`: reads are answered by whichever peer is there, from what it knows."""
+        self._stale = stale
+        self.staleness: Staleness | None = None  # of the oldest such answer
         self._addresses = [str(parse(address)) for address in addresses]
         if not self._addresses:
             raise Unavailable("no address of a peer is known")
@@ -108,7 +123,9 @@ class Session:
 
     def twin(self) -> Session:
         """Another session with the same cluster, for another event loop. Not open yet."""
-        return Session(self._addresses, secret=self._secret, patience_s=self.patience_s)
+        return Session(
+            self._addresses, secret=self._secret, patience_s=self.patience_s, stale=self._stale
+        )
 
     async def __aenter__(self) -> Session:
         await self.connection()
@@ -129,7 +146,7 @@ class Session:
 
     async def learn_addresses(self) -> None:
         """Remember the other peers, for when this one is gone."""
-        answer = await (await self.connection()).call(ListPeers())
+        answer = await (await self.connection()).call(ListPeers(here_only=True))
         assert isinstance(answer, PeerList)
         for view in answer.peers:
             if view.state != "dead" and view.info.address not in self._addresses:
@@ -140,6 +157,8 @@ class Session:
         cluster answered if it is another error; UsageError in another event loop than before.
         `spent_s` of the patience are over already."""
         loop = self._own_loop()
+        if self._stale and isinstance(body, ReadBody):
+            return await self._call_stale(loop, body, expect, spent_s)
         if isinstance(body, FetchResults) and body.wait_ms:
             async with self._polls:
                 self._polls_open += 1
@@ -153,6 +172,15 @@ class Session:
                     self._polls_open -= 1
         async with self._asks:
             return await self._call(loop, body, expect, spent_s)
+
+    async def _call_stale(
+        self, loop: asyncio.AbstractEventLoop, body: ReadBody, expect: type[T], spent_s: float
+    ) -> T:
+        answer = await self._call(loop, Stale(body), StaleAnswer, spent_s)
+        self.staleness = answer.staleness.older(self.staleness)
+        if not isinstance(answer.body, expect):
+            raise _other_version(answer.body)
+        return answer.body
 
     def call_nowait(self, body: CallBody, heard: Heard) -> bool:
         """Ask the peer that we are connected to, once and without a task: `heard` gets the answer
@@ -220,7 +248,7 @@ class Session:
                     await asyncio.sleep(min(RETRY_S, error.retry_after_s))
             else:
                 if not isinstance(answer, expect):
-                    raise Refused(f"a peer of another version answered {type(answer).__name__}")
+                    raise _other_version(answer)
                 return answer
 
     async def _ask(
@@ -232,7 +260,7 @@ class Session:
             async with self._limit(loop, body, deadline):
                 return await calls.call(body)
         except TimeoutError as error:
-            silence = _silence(self.address)
+            silence = _silence(self.address, body)
             await self._turn(calls)
             raise silence from error
         except Unavailable:
@@ -316,63 +344,21 @@ class _QuickCall:
         self.on_answer(_silence(self._address))
 
 
-def _silence(address: str) -> Unavailable:
-    return Unavailable(f"{address} gives no answer: there is no quorum, or it is frozen")
+def _other_version(answer: AnswerBody) -> Refused:
+    return Refused(f"a peer of another version answered {type(answer).__name__}")
+
+
+def _silence(address: str, body: CallBody | None = None) -> Unavailable:
+    advice = "; a read with --stale needs no quorum" if isinstance(body, ReadBody) else ""
+    return Unavailable(f"{address} gives no answer: there is no quorum, or it is frozen{advice}")
 
 
 def _more_s(body: CallBody) -> float:
     """What a peer may wait besides: for results to come, for the bytes of a blob to move."""
     match body:
-        case FetchResults(wait_ms=wait_ms):
+        case FetchResults(wait_ms=wait_ms) | Stale(body=FetchResults(wait_ms=wait_ms)):
             return wait_ms / 1000
         case BeginUpload(ref=ref) | EndUpload(ref=ref) | StatBlob(ref=ref):
             return wait_s(ref.size)
         case _:
             return 0.0
-
-
-def find_peers(
-    address: str | None, *, secret_file: Path | None, runtime_dir: Path
-) -> tuple[list[str], bytes]:
-    """Where to connect and with which secret: a given address, or the local peers' records.
-
-    Blocks on the disk. Raises Unavailable if no peer is known, Refused if no secret is, UsageError
-    if it can't be told which cluster is meant.
-    """
-    records = list_records(runtime_dir)
-    if address is None:
-        alive = [record for record in records if record.alive]
-        if not alive:
-            raise Unavailable(
-                "no peer runs on this machine: start one with `p2psched start`, or name one "
-                "elsewhere with --peer HOST:PORT and --secret-file FILE"
-            )
-        chosen = alive[0]
-        same = [record.address for record in alive if record.cluster == chosen.cluster]
-        if len(same) < len(alive):
-            named = ", ".join(f"{record.name} at {record.address}" for record in alive[:6])
-            raise UsageError(
-                f"peers of several clusters run on this machine ({named}): say which with --peer, "
-                "or P2PSCHED_PEER"
-            )
-        secret = read_secret_file(secret_file or Path(chosen.secret_path))
-        return same, secret
-    wanted = str(parse(address))
-    if secret_file is not None:
-        return [wanted], read_secret_file(secret_file)
-    record = _record_of(records, wanted)
-    if record is None:
-        raise Refused(
-            f"the secret of the peer at {wanted} is not known here: copy the file `secret` from "
-            "its data folder and pass it with --secret-file"
-        )
-    same = [r.address for r in records if r.alive and r.cluster == record.cluster]
-    return [wanted, *(a for a in same if a != wanted)], read_secret_file(Path(record.secret_path))
-
-
-def _record_of(records: Sequence[Record], address: str) -> Record | None:
-    """Records of dead processes count too: their secret is still that of their cluster."""
-    for record in records:
-        if record.address == address and Path(record.secret_path).exists():
-            return record
-    return None

@@ -17,6 +17,7 @@ from p2psched.model.commands import (
     Command,
     Drain,
     GiveBack,
+    NewGeneration,
     Outcome,
     RaiseLevel,
     Rejected,
@@ -30,6 +31,7 @@ GROUP_LEVEL: Final = 2
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
     GiveBack: 2,
+    NewGeneration: 2,
 }
 
 

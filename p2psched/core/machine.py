@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import drain, keeping, levels, peering, poison
+from p2psched.core import drain, generation, keeping, levels, peering, poison
 from p2psched.core.jobs import SPACELESS_MAX, HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
@@ -30,6 +30,7 @@ from p2psched.model.commands import (
     Granted,
     Held,
     JobAdded,
+    NewGeneration,
     Outcome,
     PeerDown,
     PeerUp,
@@ -118,6 +119,8 @@ class Machine(LedgerState):
                 return peering.peer_up(self, command)
             case PeerDown():
                 return peering.peer_down(self, command)
+            case NewGeneration():
+                return generation.begin(self, command)
             case _:
                 key = (envelope.proposer, envelope.request)
                 if self._is_repeat(envelope):

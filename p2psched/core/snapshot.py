@@ -120,6 +120,7 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     _taken: dict[tuple[PeerId, int], Rejected | None]
     suspected: dict[JobId, None] = {}
     level: int = 1
+    generation: int = 1
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):

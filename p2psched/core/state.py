@@ -71,6 +71,7 @@ class LedgerState:
         self.sent: dict[BlobRef, int] = {}
         self.suspected: dict[JobId, None] = {}  # jobs with tasks that may kill their peers
         self.forgotten = Forgotten()
+        self.generation = 1  # rises when the ledger goes on from a copy: see `generation`
         self.level = 1  # of features in use: see `levels`
         self.applied_index = 0  # of entries
         self.command_index = 0

@@ -16,7 +16,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.taskset import EMPTY, TaskSet
 
-Grant = int  # index of the command that made its peer the owner; the generation is 1 until restores
+Grant = int  # index of the command that made its peer the owner, the generation in its high bits
 
 
 class PeerInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -159,6 +159,14 @@ class GiveBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=31):
     tasks: TaskSet
 
 
+class NewGeneration(msgspec.Struct, frozen=True, array_like=True, tag=40):
+    """The ledger goes on from a copy of its state, as another cluster that begins with `peer`. All
+    grants and peers of before are over."""
+
+    generation: int
+    peer: PeerId
+
+
 Command = (
     SubmitJob
     | Place
@@ -173,6 +181,7 @@ Command = (
     | RaiseLevel
     | Drain
     | GiveBack
+    | NewGeneration
 )
 
 

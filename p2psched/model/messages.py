@@ -11,14 +11,17 @@ from typing import Final
 
 import msgspec
 
+from p2psched.model.backup_messages import BackupAnswer, BackupCall
 from p2psched.model.blob_messages import BlobAnswer, BlobCall
 from p2psched.model.commands import DrainMode, Envelope, PeerInfo, Stamped
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
+from p2psched.model.peer_messages import PeerList
 from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.sighting_messages import Sightings, WhereAre
+from p2psched.model.staleness import Staleness
 from p2psched.model.taskset import TaskSet
 
 # --- between peers, one way -----------------------------------------------------------------------
@@ -91,7 +94,7 @@ class FetchHistory(msgspec.Struct, frozen=True, array_like=True, tag=9):
 
 
 class ListPeers(msgspec.Struct, frozen=True, array_like=True, tag=10):
-    pass
+    here_only: bool = False  # whom the peer that receives it knows of; good enough for addresses
 
 
 class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -141,6 +144,15 @@ class DrainPeer(msgspec.Struct, frozen=True, array_like=True, tag=60):
     mode: DrainMode
 
 
+ReadBody = FindJob | ShowJob | ListJobs | FetchResults | FetchItem | FetchHistory | ListPeers
+
+
+class Stale(msgspec.Struct, frozen=True, array_like=True, tag=75):
+    """Answer this from what the peer that receives it has applied, whoever leads."""
+
+    body: ReadBody
+
+
 CallBody = (
     Submit
     | CancelJob
@@ -162,6 +174,8 @@ CallBody = (
     | CompactLedger
     | DrainPeer
     | WhereAre
+    | Stale
+    | BackupCall
     | BlobCall
     | MemberCall
 )
@@ -256,25 +270,6 @@ class History(msgspec.Struct, frozen=True, array_like=True, tag=8):
     spec: JobSpec | None = None
 
 
-class PeerView(msgspec.Struct, frozen=True, array_like=True):
-    info: PeerInfo
-    role: str  # leader, voter, learner, removed
-    state: str  # alive, suspect, dead
-    owned: int  # tasks
-    heard_ms: int | None  # since the leader heard it; None: not known here
-    zone: str = ""
-    # As it says itself; None: it doesn't answer. `lag`: entries that it has not applied yet.
-    term: int | None = None
-    applied: int | None = None
-    lag: int | None = None
-    drain: str = ""  # draining, drained, or nothing
-    copies_left: int = 0  # of a draining one: large results that others lack still
-
-
-class PeerList(msgspec.Struct, frozen=True, array_like=True, tag=9):
-    peers: tuple[PeerView, ...]
-
-
 BLOBS_SHORT_MAX: Final = 1_000  # as far as a peer counts for its status
 
 
@@ -346,6 +341,14 @@ class LedgerCompacted(msgspec.Struct, frozen=True, array_like=True, tag=40):
     snapshots: int  # files that are kept
 
 
+ReadAnswer = JobView | JobList | ResultPage | ItemAnswer | History | PeerList
+
+
+class StaleAnswer(msgspec.Struct, frozen=True, array_like=True, tag=75):
+    body: ReadAnswer
+    staleness: Staleness
+
+
 AnswerBody = (
     Done
     | JobAccepted
@@ -361,6 +364,8 @@ AnswerBody = (
     | ContactList
     | LedgerCompacted
     | Sightings
+    | StaleAnswer
+    | BackupAnswer
     | BlobAnswer
     | MemberAnswer
 )

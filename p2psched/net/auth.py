@@ -274,7 +274,8 @@ def _other_cluster(theirs: ClusterId | None, ours: ClusterId) -> str:
     known = short(theirs) if theirs else "none"
     return (
         f"another cluster: {known} was reached, {short(ours)} was expected; "
-        "check the address, or use a new folder to join another cluster"
+        "check the address, or use a new folder to join another cluster; one that was restored or "
+        "recovered is another one"
     )
 
 

@@ -230,6 +230,8 @@ class Node:
         self._source = Source(self._links, self._ledger.coordinator)
         self._api = Api(
             me=self._me,
+            name=self._info.name,
+            cluster=self._belonging.cluster,
             scheduling=self._scheduling,
             ledger=self._ledger,
             results=self._results,

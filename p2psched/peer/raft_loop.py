@@ -45,25 +45,21 @@ from p2psched.core.raft.engine import (
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Envelope
-from p2psched.model.errors import NoSpace
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
 from p2psched.model.messages import Forward, LedgerCompacted, PeerMessage
 from p2psched.model.raft import Member, Membership, Room, Snapshot, SnapshotPiece
+from p2psched.peer.compacting import compact
 from p2psched.peer.log_writer import LogWriter, SpaceListener
 from p2psched.peer.snapshots import MakeDurable, SnapshotMaker
 from p2psched.ports.clock import Clock
 from p2psched.ports.ledger import LedgerListener
 from p2psched.store.log import LogStore, Recovered
-from p2psched.store.snapshots import KEPT
-from p2psched.store.space import NoRoom
 
 log = logging.getLogger(__name__)
 
 LATE_PERIOD_MS: Final = 1_000
 # For a compaction that is asked for: until all of the log is applied. Without a quorum it is not.
-APPLIED_WAITS_MAX: Final = 100
-APPLIED_WAIT_S: Final = 0.05
 # In one turn a follower syncs and says so, in the next one that is written to its socket; what it
 # applies comes after both.
 _TURNS_OF_SYNC: Final = 2
@@ -195,6 +191,11 @@ class RaftLedger:
         now_ms = self._clock.now_ms()
         return {peer: now_ms - heard for peer, heard in self.engine.contacts().items()}
 
+    def word_age_ms(self) -> int | None:
+        """Since we last heard a leader, or as one a majority; None: not since our start."""
+        word_ms = self.engine.raft.word_ms
+        return None if word_ms is None else max(0, self._clock.now_ms() - word_ms)
+
     def full(self) -> frozenset[PeerId]:
         return self.engine.raft.full_members()
 
@@ -217,33 +218,14 @@ class RaftLedger:
         """What this peer's disk still takes."""
         self._step(RoomChanged(self._clock.now_ms(), room))
 
+    async def make_snapshot(self) -> Snapshot | None:
+        """Of all that is applied here. Raises NoSpace."""
+        await self._snapshots.make()
+        return self.engine.raft.snapshot
+
     async def compact(self) -> LedgerCompacted:
-        """Make a snapshot of what is applied, and let go of the log behind it. Where a majority of
-        others could fill the log again, of the snapshot before, too. Raises NoSpace."""
-        store = self._store
-        try:
-            before, upto = await self._writer.run(
-                lambda: (store.disk_bytes(), store.begin_segment())
-            )
-            for _ in range(APPLIED_WAITS_MAX):  # else the segment before stays for now
-                if self.engine.delivered >= upto:
-                    break
-                await asyncio.sleep(APPLIED_WAIT_S)
-            await self._snapshots.make()
-            has_others = len(self.engine.raft.membership.voters) > 2
-            await self._writer.run(lambda: store.compact(1 if has_others else KEPT))
-        except NoRoom as error:
-            raise NoSpace(
-                "the ledger found no space for a new segment: free some, then try again"
-            ) from error
-        newest = self.engine.raft.snapshot
-        return LedgerCompacted(
-            before_bytes=before,
-            after_bytes=store.disk_bytes(),
-            snapshot_index=newest.index if newest is not None else 0,
-            log_bytes=store.size_bytes,
-            snapshots=len(store.snapshots.indices()),
-        )
+        """See `compacting`. Raises NoSpace."""
+        return await compact(self, self._writer)
 
     def _on_synced(self, token: int, took_ms: float) -> None:
         self._step(Synced(self._clock.now_ms(), token, took_ms))

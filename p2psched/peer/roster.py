@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from p2psched.core.machine import Machine
 from p2psched.model.errors import P2PSchedError, Unavailable
 from p2psched.model.ids import PeerId
 from p2psched.model.member_messages import GetStanding, Standing
-from p2psched.model.messages import ContactList, Contacts, Done, Join, PeerList
+from p2psched.model.messages import ContactList, Contacts, Done, Join
+from p2psched.model.peer_messages import PeerList
 from p2psched.model.raft import Member
 from p2psched.net.together import together
 from p2psched.peer.members import was_removed
@@ -23,7 +23,10 @@ PATIENCE_S: Final = 5.0  # for a leader to be there; then the caller is told to 
 CONTACT_PATIENCE_S: Final = 0.5
 ASKED_AT_ONCE_MAX: Final = 64
 NO_QUORUM: Final = (
-    "no quorum: no majority of the voters answers; `p2psched peers` shows who is there"
+    "no quorum: no majority of the voters answers; `p2psched peers --stale` shows who is there"
+)
+READ_NO_QUORUM: Final = (
+    f"{NO_QUORUM}, and --stale on other commands what this peer knew when it last heard of one"
 )
 
 
@@ -36,24 +39,22 @@ class Roster:
         machine: Machine,
         ledger: RaftLedger,
         others: Others,
-        linearize: Callable[[], Awaitable[None]],
     ) -> None:
         self._me = me
         self._machine = machine
         self._ledger = ledger
         self._others = others
-        self._linearize = linearize
 
-    async def peers(self) -> PeerList:
-        """With a leader, what it knows; without one, whom this peer reaches: people need to see
-        who is missing above all then."""
+    async def peers(self, *, fresh: bool) -> PeerList:
+        """As of now, with what the leader knows; not `fresh`: whom this peer reaches. People need
+        to see who is missing above all where there is no majority."""
         raft = self._ledger.engine.raft
-        if raft.leader_is_live():
-            await self._linearize()
+        ages: dict[PeerId, int] = {}
+        reached = None
+        if fresh:
             ages = await self._ages()
-            reached = None
         else:
-            ages, reached = {}, self._others.connected() | {self._me}
+            reached = self._others.connected() | {self._me}
         leader = self._ledger.coordinator()
         views = peer_views(self._machine, raft.membership, leader, ages, reached)
         return PeerList(tuple(with_standings(views, await self._standings())))

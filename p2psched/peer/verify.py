@@ -179,16 +179,9 @@ def _with_snapshots(disk: ReadOnlyDisk, found: Verified, faults: list[Fault]) ->
 
 
 def _with_log(found: Verified, log: Findings, standing: Standing, faults: list[Fault]) -> Verified:
-    snapshot = standing.snapshot
-    start = snapshot.index if snapshot is not None else 0
-    machine = Machine()
-    if snapshot is not None:
-        restore_machine(machine, standing.state)
+    start = standing.snapshot.index if standing.snapshot is not None else 0
+    machine = fold(log, standing)
     state_hash = ""
-    # A log that says something else than the snapshot holds what was never committed.
-    goes_on = log.first <= start + 1 <= log.last_index + 1
-    for entry in log.entries[start + 1 - log.first :] if goes_on else []:
-        machine.apply(open_entry(entry))
     if machine.applied_index == max(start, log.last_index):
         state_hash = machine.state_hash
     else:
@@ -208,6 +201,19 @@ def _with_log(found: Verified, log: Findings, standing: Standing, faults: list[F
         state_hash=state_hash,
         faults=_once(faults),
     )
+
+
+def fold(log: Findings, standing: Standing) -> Machine:
+    """The state at the last entry, which may not be committed."""
+    machine = Machine()
+    if standing.snapshot is not None:
+        restore_machine(machine, standing.state)
+    # A log that says something else than the snapshot holds what was never committed.
+    start = machine.applied_index
+    goes_on = log.first <= start + 1 <= log.last_index + 1
+    for entry in log.entries[start + 1 - log.first :] if goes_on else []:
+        machine.apply(open_entry(entry))
+    return machine
 
 
 def _fault(damage: Damaged, file: str) -> Fault:

@@ -16,7 +16,8 @@ from p2psched.model.commands import PeerInfo
 from p2psched.model.errors import NotFound
 from p2psched.model.ids import JobId, PeerId, is_id
 from p2psched.model.member_messages import Standing
-from p2psched.model.messages import JobView, PeerView
+from p2psched.model.messages import JobView
+from p2psched.model.peer_messages import PeerView
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
 

@@ -18,7 +18,8 @@ from p2psched.model.sighting_messages import Sighting, Sightings, WhereAre
 from p2psched.net.address import parse
 from p2psched.net.link import Connection
 from p2psched.net.peers import PeerLinks
-from p2psched.store.folder import ADDRESSES_MAX, NAME_LEN_MAX, AddressBook
+from p2psched.store.address_book import ADDRESSES_MAX, AddressBook
+from p2psched.store.folder import NAME_LEN_MAX
 
 HEARD_OF_MAX: Final = 256  # addresses; the oldest are forgotten
 SIGHTINGS_MAX: Final = 64  # that are told in one answer

@@ -2,6 +2,7 @@
 
     identity      peer id, cluster, name, incarnation; JSON with a checksum
     lock          held while a process uses the folder; names its pid
+    recovering    the identity that it is to have: half recovered, and nobody starts from it
     secret        the cluster's secret as hex digits, mode 0600
     peers.json    names and addresses of others; advice for finding them again
     ledger/ run/ blobs/ results.db    kept by others
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import pwd
 import random
@@ -32,16 +32,16 @@ import msgspec
 from p2psched.model import ids
 from p2psched.model.errors import Damaged, NotFound, Refused, UsageError
 from p2psched.model.ids import ClusterId, PeerId
+from p2psched.store.address_book import AddressBook
 from p2psched.store.files import aside_of, read_file, refusing, replace_file, sync_folder
 
 FORMAT: Final = 1
+RECOVERING: Final = "recovering"
 NAME_LEN_MAX: Final = 64
 SECRET_BYTES_MIN: Final = 16
 SECRET_BYTES_MAX: Final = 64
-ADDRESSES_MAX: Final = 1024  # further ones are left out of the address book
 
 _IDENTITY_BYTES_MAX: Final = 4096
-_ADDRESS_BOOK_BYTES_MAX: Final = 1024 * 1024
 _FOLDER_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_LEN_MAX - 1}}}")
 _RESERVED: Final = "run"  # records of local peers live beside the data folders: store.records
 
@@ -82,9 +82,12 @@ class DataFolder:
         self._identity = identity
 
     @classmethod
-    def open(cls, path: Path, *, create: bool, name: str | None = None) -> Self:
+    def open(
+        cls, path: Path, *, create: bool, name: str | None = None, to_recover: bool = False
+    ) -> Self:
         """Take a data folder into use. With `create` a missing or empty one becomes the folder of
-        a new peer called `name` (by default as the folder is); an existing one keeps its name.
+        a new peer called `name` (by default as the folder is); an existing one keeps its name. One
+        that is half recovered is only opened `to_recover`.
         Raises Refused, NotFound (nothing there and not `create`), UsageError, Damaged."""
         with refusing(f"use {path} as data folder"):
             _check_ours(path, create=create)
@@ -93,12 +96,17 @@ class DataFolder:
                 sync_folder(path.parent)
             lock = _take_lock(path)
             try:
+                if not to_recover and (path / RECOVERING).exists():
+                    raise Refused(
+                        f"a recovery of {path} was begun and not ended: end it first, with "
+                        f"`p2psched ledger recover {path}`"
+                    )
                 is_new = not (path / "identity").exists()
                 if not is_new:
                     identity = read_identity(path)
                 else:
                     identity = _new_identity(path.resolve().name if name is None else name)
-                    _save(path, identity)
+                    write_identity(path, identity)
                 for sub in ("ledger", "run"):
                     (path / sub).mkdir(mode=0o700, exist_ok=True)
                 sync_folder(path)
@@ -158,6 +166,27 @@ class DataFolder:
         with refusing(f"write {self.secret_path}"):
             replace_file(self.secret_path, f"{secret.hex()}\n".encode(), durable=True)
 
+    # --- another identity, in another cluster: see `peer.recovering` ---
+
+    def begin_recovery(self, identity: Identity) -> Identity:
+        """Until `end_recovery` nobody starts from this folder. Returns the identity that it is to
+        have: one that an earlier try began with, or this one."""
+        note = self.path / RECOVERING
+        with refusing(f"write {note}"):
+            if note.exists():
+                return _parse_identity(self.path, note)
+            replace_file(note, _identity_text(identity), durable=True)
+        return identity
+
+    def end_recovery(self, identity: Identity) -> None:
+        """The ledger is that of the new cluster. May be repeated."""
+        if self._identity.peer != identity.peer:
+            self._change(identity)
+        with refusing(f"write {self.path}"):
+            (self.path / "peers.json").unlink(missing_ok=True)  # nobody of before is one of ours
+            (self.path / RECOVERING).unlink(missing_ok=True)
+            sync_folder(self.path)
+
     def close(self) -> None:
         """Let another process use the folder. Idempotent."""
         if self._lock >= 0:
@@ -179,35 +208,8 @@ class DataFolder:
     def _change(self, identity: Identity) -> None:
         assert self._lock >= 0, "a closed folder may be another process's by now"
         with refusing(f"write {self.path / 'identity'}"):
-            _save(self.path, identity)
+            write_identity(self.path, identity)
         self._identity = identity
-
-
-class AddressBook:
-    """Names and addresses of other peers. Advice only: a damaged or missing one is an empty one,
-    and one that can't be written is a warning in the log."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def load(self) -> dict[PeerId, tuple[str, str]]:
-        """Peer -> (name, address); what is no valid entry is left out."""
-        try:
-            data, _ = read_file(self._path, _ADDRESS_BOOK_BYTES_MAX)
-            kept = msgspec.json.decode(data, type=dict[str, tuple[str, str]])
-        except (OSError, ValueError):
-            return {}
-        return {PeerId(peer): entry for peer, entry in kept.items() if ids.is_id(peer)}
-
-    def save(self, entries: Mapping[PeerId, tuple[str, str]]) -> None:
-        """Replace the book by `entries`, the first ADDRESSES_MAX of them by peer id."""
-        data = msgspec.json.encode(dict(sorted(entries.items())[:ADDRESSES_MAX]))
-        try:
-            replace_file(self._path, data, durable=False)
-        except OSError as fault:
-            logging.getLogger(__name__).warning(
-                "address-book-not-saved", extra={"file": str(self._path), "reason": str(fault)}
-            )
 
 
 def set_aside(path: Path) -> Path:
@@ -332,9 +334,13 @@ def _new_identity(name: str) -> Identity:
         raise UsageError(f"{name!r} can't name a peer: {fault}") from fault
 
 
-def _save(path: Path, identity: Identity) -> None:
-    fields = {**msgspec.structs.asdict(identity), "crc": _crc(identity)}
-    replace_file(path / "identity", _text_of(fields), durable=True)
+def write_identity(path: Path, identity: Identity) -> None:
+    """Of a data folder that nobody uses yet. Durable on return. Raises OSError."""
+    replace_file(path / "identity", _identity_text(identity), durable=True)
+
+
+def _identity_text(identity: Identity) -> bytes:
+    return _text_of({**msgspec.structs.asdict(identity), "crc": _crc(identity)})
 
 
 def _text_of(fields: object) -> bytes:
@@ -343,8 +349,12 @@ def _text_of(fields: object) -> bytes:
 
 def read_identity(path: Path) -> Identity:
     """Of a data folder, which is not locked for that. Raises Damaged, Refused, OSError."""
+    return _parse_identity(path, path / "identity")
+
+
+def _parse_identity(path: Path, file: Path) -> Identity:
     try:
-        data, _ = read_file(path / "identity", _IDENTITY_BYTES_MAX)
+        data, _ = read_file(file, _IDENTITY_BYTES_MAX)
         fields = json.loads(data)
         if isinstance(fields, dict) and isinstance(fields.get("format"), int):
             _check_format(path, fields["format"])

@@ -15,7 +15,8 @@ from p2psched.core.machine import Machine
 from p2psched.model.commands import Command, DrainMode, Forget, Recorded
 from p2psched.model.ids import JobId, PeerId
 from p2psched.testing.promises import demand
-from p2psched.testing.shadow import Shadow, ShadowJob
+from p2psched.testing.shadow import Shadow
+from p2psched.testing.shadow_job import ShadowJob
 
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer

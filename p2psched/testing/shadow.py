@@ -19,6 +19,7 @@ from p2psched.model.commands import (
     Forget,
     GiveBack,
     Held,
+    NewGeneration,
     PeerDown,
     PeerUp,
     Pin,
@@ -28,11 +29,10 @@ from p2psched.model.commands import (
     SubmitJob,
 )
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import Cause, JobSpec, Segment
+from p2psched.model.job import Cause, Segment
 from p2psched.testing.facts import Fact
+from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJob
 
-WAITING: Final = 0  # grants are 1 and more
-ENDED: Final = -1
 SUSPECT: Final = 2  # deaths
 KILLS: Final = 3
 SPACELESS: Final = 12
@@ -42,46 +42,6 @@ _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 ACTS_ONCE: Final = (
     Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack
 )  # whoever proposes it again
-
-BlobName = tuple[int, str]  # task, name
-
-
-class Away:
-    """A peer that is down: what it owned when it went, and whom its death was blamed on."""
-
-    def __init__(self, owned: list[tuple[JobId, int]], *, stopped: bool) -> None:
-        self.owned = owned
-        self.stopped = stopped
-        self.blamed: tuple[JobId, int] | None = None
-
-
-class ShadowJob:
-    """`owner`: task -> grant, `WAITING` or `ENDED`."""
-
-    def __init__(self, spec: JobSpec) -> None:
-        self.spec = spec
-        self.owner: dict[int, int] = dict.fromkeys(spec.tasks, WAITING)
-        self.left = len(self.owner)
-        self.failures: Counter[int] = Counter()
-        self.spaceless: Counter[int] = Counter()  # attempts that ended on a full disk
-        self.state = "running"
-        self.said: dict[int, set[int]] = {}  # grant -> tasks that it had its say about
-        self.causes: dict[int, Cause] = {}  # how tasks ended for good
-        self.blobs: dict[BlobName, tuple[bytes, set[PeerId]]] = {}  # digest, holders
-        self.pinned = False
-        self.ended_ms = -1
-        self.ran_again = False
-        self.deaths: Counter[int] = Counter()  # of owners of the task
-        self.killed: dict[int, list[PeerId]] = {}  # owners that died and owned nothing else
-
-    @property
-    def lost(self) -> set[int]:
-        """Tasks with a large result that nobody holds."""
-        return {index for (index, _), (_, holders) in self.blobs.items() if not holders}
-
-    @property
-    def failed(self) -> set[int]:
-        return {index for index, cause in self.causes.items() if cause is not Cause.OK}
 
 
 class Shadow:
@@ -98,6 +58,7 @@ class Shadow:
         self.forgotten: dict[JobId, None] = {}  # for the length of a simulation: for ever
         self.replaced: list[tuple[JobId, BlobName, bytes]] = []  # large results that were voided
         self.stamp_ms = 0
+        self.generation = 1
         self.counts: Counter[str] = Counter()  # of facts, by what they say
         self.away: dict[PeerId, Away] = {}  # peers that are down
         self.blamed: dict[JobId, None] = {}  # jobs with tasks whose owners died alone with them
@@ -140,10 +101,27 @@ class Shadow:
                 if self.live.get(peer) == (incarnation, True):
                     self.live[peer] = (incarnation, False)
                     self.away[peer] = Away(self.owned_by(peer), stopped=stopped)
-            case Cancel() | Forget() | Pin() | Retry() | Held():
+            case Cancel() | Forget() | Pin() | Retry() | Held() | NewGeneration():
                 self._keep(command)
             case Drain() | GiveBack() | RaiseLevel():
                 self._on_later(command)
+
+    def _begin_generation(self, command: NewGeneration) -> None:
+        if command.generation <= self.generation:
+            return
+        self.generation = command.generation
+        self.index = max(self.index, command.generation << 40)
+        for name, job in self.jobs.items():
+            for index, grant in job.owner.items():
+                if grant > 0:
+                    job.owner[index] = WAITING
+                    self._say("revoked", name, index, grant)
+            for _, holders in job.blobs.values():
+                holders.clear()
+                holders.add(command.peer)
+        self.live.clear()
+        self.drains.clear()
+        self.away.clear()
 
     def _on_later(self, command: Drain | GiveBack | RaiseLevel) -> None:
         """What not all versions know: nothing before it is in use."""
@@ -167,7 +145,10 @@ class Shadow:
                         job.owner[index] = WAITING
                         self._say("given back", name, index, grant)
 
-    def _keep(self, command: Cancel | Forget | Pin | Retry | Held) -> None:
+    def _keep(self, command: Cancel | Forget | Pin | Retry | Held | NewGeneration) -> None:
+        if isinstance(command, NewGeneration):
+            self._begin_generation(command)
+            return
         job = self.jobs.get(command.job)
         if job is None:
             return

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2psched.client.client import Client
-from p2psched.model.messages import PeerView
+from p2psched.model.peer_messages import PeerView
 from tests.cli.test_peers import voters
 from tests.cluster import LiveCluster, wait_until
 

@@ -207,7 +207,7 @@ def test_a_cluster_without_a_quorum_still_says_who_is_missing_and_keeps_its_word
     empty.kill("c")
 
     def states() -> dict[str, str]:
-        done = empty.run("peers", "-o", "json")
+        done = empty.run("peers", "--stale", "-o", "json")
         peers = json.loads(done.stdout)["peers"] if done.returncode == 0 else []
         return {peer["name"]: peer["state"] for peer in peers}
 

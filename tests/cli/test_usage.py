@@ -23,6 +23,8 @@ COMMANDS: Final = (
     "status",
     "stop",
     "demo",
+    "backup",
+    "restore",
     "job show",
     "job wait",
     "job results",
@@ -41,11 +43,15 @@ COMMANDS: Final = (
     "ledger verify",
     "ledger compact",
     "peer drain",
+    "ledger recover",
     "sim run",
     "sim replay",
     "sim shrink",
 )
-SILENT: Final = {"start", "demo", "ledger verify", "sim run", "sim replay", "sim shrink"}
+SILENT: Final = {
+    *("start", "demo", "restore", "ledger verify", "ledger recover"),
+    *("sim run", "sim replay", "sim shrink"),
+}
 TALKING: Final = tuple(name for name in COMMANDS if name not in SILENT)
 OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 

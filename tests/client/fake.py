@@ -11,9 +11,8 @@ from typing import TypeVar, cast
 import pytest
 
 from p2psched.client.batching import Function, Options
-from p2psched.client.client import keep_house
 from p2psched.client.futures import Task
-from p2psched.client.pipeline import Pipeline
+from p2psched.client.pipeline import Pipeline, keep_house
 from p2psched.client.spool import Upload
 from p2psched.model import chunks, items
 from p2psched.model.blob import BlobRef
@@ -197,7 +196,7 @@ async def opened(session: FakeSession) -> AsyncIterator[Pipeline]:
     """A pipeline as an open client has it."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[Pipeline] = loop.create_future()
-    house = loop.create_task(keep_house(session, ready, session.send))
+    house = loop.create_task(keep_house(session, ready, session.send, submitter=""))
     pipeline = await ready
     try:
         yield pipeline

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from p2psched.client.session import find_peers
+from p2psched.client.find import find_peers
 from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.store.records import Record, write_record

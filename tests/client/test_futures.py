@@ -11,9 +11,8 @@ from typing import cast
 import pytest
 
 from p2psched.client import futures
-from p2psched.client.client import keep_house
 from p2psched.client.futures import ReturnWhen, Task
-from p2psched.client.pipeline import Pipeline
+from p2psched.client.pipeline import Pipeline, keep_house
 from p2psched.client.results import RemoteTraceback
 from p2psched.model.errors import Refused, TaskFailed, Unavailable, UsageError
 from tests.client.fake import FakeSession, opened, submit, turns
@@ -235,7 +234,7 @@ def test_after_a_fault_of_the_client_nothing_waits_for_ever() -> None:
         session = FakeSession(runs=False)
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[Pipeline] = loop.create_future()
-        house = loop.create_task(keep_house(session, ready, session.send))
+        house = loop.create_task(keep_house(session, ready, session.send, submitter=""))
         pipeline = await ready
         waits = submit(pipeline, operator.neg, 1)
         await waits.accepted()

@@ -13,7 +13,7 @@ import pytest
 
 from p2psched import Client, Peer
 from p2psched.model.config import Config as WholeConfig
-from p2psched.model.messages import PeerView
+from p2psched.model.peer_messages import PeerView
 from tests.cluster import COMMAND_S, LiveCluster
 from tests.embed.rig import PATIENCE_S, config, double, until
 from tests.integration.rig import gone

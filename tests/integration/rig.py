@@ -19,7 +19,7 @@ from p2psched.cli.demo_watch import statuses, wait_agreement, wait_leader
 from p2psched.client.client import Client
 from p2psched.client.session import Session
 from p2psched.demo.cluster import START, LocalCluster
-from p2psched.model.messages import PeerView
+from p2psched.model.peer_messages import PeerView
 from p2psched.model.taskset import TaskSet
 from p2psched.store.folder import read_secret_file
 

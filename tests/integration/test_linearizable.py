@@ -1,4 +1,4 @@
-"""Submit, cancel and show of real clients are single steps, also while their leader is killed."""
+"""Submits, cancels and all reads of real clients are single steps, also while their leader dies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ from p2psched.client.session import Session
 from p2psched.model.errors import NotFound, Unavailable
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.job import JobSpec, JobState, ProgramWork
-from p2psched.model.messages import CancelJob, Done, JobAccepted, JobView, ShowJob, Submit
+from p2psched.model.messages import (
+    CancelJob,
+    Done,
+    FetchResults,
+    FindJob,
+    JobAccepted,
+    JobList,
+    JobView,
+    ListJobs,
+    ResultPage,
+    ShowJob,
+    Submit,
+)
 from p2psched.model.taskset import TaskSet
 from p2psched.store.folder import read_secret_file
 from p2psched.testing.linear_models import Tasks
@@ -71,12 +83,25 @@ class Caller:
                 else:
                     self._history.answer(operation, True)
             case "look":
-                try:
-                    view = await self._session.call(ShowJob(job), JobView)
-                except NotFound:
-                    self._history.answer(operation, None)
-                else:
-                    self._history.answer(operation, LOOKS[view.state])
+                state = await self._look(job)
+                self._history.answer(operation, None if state is None else LOOKS[state])
+
+    async def _look(self, job: JobId) -> JobState | None:
+        """By one of the reads that tell of a job."""
+        session = self._session
+        try:
+            match self._rng.randrange(4):
+                case 0:
+                    return (await session.call(ShowJob(job), JobView)).state
+                case 1:
+                    return (await session.call(FindJob(job), JobView)).state
+                case 2:
+                    return (await session.call(FetchResults(job, 0), ResultPage)).view.state
+                case _:
+                    found = await session.call(ListJobs(1000), JobList)
+                    return next((view.state for view in found.jobs if view.job == job), None)
+        except NotFound:
+            return None
 
 
 def _answered(history: History) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from p2psched.client.client import Client
-from p2psched.model.messages import PeerView
+from p2psched.model.peer_messages import PeerView
 from tests.cluster import LiveCluster
 from tests.integration.load import load
 from tests.integration.rig import until

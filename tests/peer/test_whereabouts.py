@@ -17,7 +17,7 @@ from p2psched.net.link import Handlers
 from p2psched.net.peers import PeerLinks
 from p2psched.peer import whereabouts
 from p2psched.peer.whereabouts import Whereabouts
-from p2psched.store.folder import AddressBook
+from p2psched.store.address_book import AddressBook
 
 ME, B, C, D = (PeerId(digit * 32) for digit in "abcd")
 

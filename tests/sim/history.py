@@ -26,12 +26,14 @@ from p2psched.model.commands import (
     Forget,
     Granted,
     Held,
+    NewGeneration,
     Outcome,
     PeerDown,
     PeerUp,
     Pin,
     Place,
     Placed,
+    RaiseLevel,
     Recorded,
     Rejected,
     Retry,
@@ -147,7 +149,9 @@ class Recorder:
                 _, op = self._asked[id(command)]
                 self._proposals[op.number] = proposal
                 return
-            case Forget() | Pin() | Retry() | Held():
+            case RaiseLevel():  # of no job and no peer: the others know nothing of it
+                return
+            case Forget() | Pin() | Retry() | Held() | NewGeneration():
                 raise AssertionError("nobody asks for it in these histories")
         op = self.history.call(envelope.proposer[:4], asked)
         self._open[proposal] = op

@@ -19,19 +19,12 @@ from p2psched.model.commands import (
     Command,
     Complete,
     Completed,
-    Drain,
-    Forget,
-    GiveBack,
-    Held,
     Outcome,
     PeerDown,
     PeerUp,
-    Pin,
     Place,
     Placed,
-    RaiseLevel,
     Rejected,
-    Retry,
     SubmitJob,
     Submitted,
 )
@@ -156,10 +149,8 @@ class JobModel:
                 if state.peer(peer) == (incarnation, True):
                     state = state.with_peer(peer, incarnation, up=False)
                 return Acknowledged(), state
-            case Forget() | Pin() | Retry() | Held() | RaiseLevel() | Drain() | GiveBack():
-                raise AssertionError("nobody asks for it in these histories")
-            case None:
-                raise AssertionError("a read changes nothing")
+            case _:
+                raise AssertionError(f"nobody asks for {asked.command} in these histories")
 
 
 def _submit(state: State, command: SubmitJob) -> tuple[Outcome, State]:

@@ -32,7 +32,8 @@ from p2psched.model.taskset import TaskSet
 from p2psched.testing.keep_referee import KeepReferee
 from p2psched.testing.promises import BrokenPromiseError
 from p2psched.testing.referees import Referees
-from p2psched.testing.shadow import WAITING, Shadow
+from p2psched.testing.shadow import Shadow
+from p2psched.testing.shadow_job import WAITING
 from p2psched.testing.sim_executor import sim_job
 
 JOB, P, Q = JobId("job"), PeerId("p"), PeerId("q")

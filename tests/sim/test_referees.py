@@ -21,7 +21,8 @@ from p2psched.model.job import Cause, Segment
 from p2psched.model.raft import VoteReply, VoteRequest
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.referees import BrokenPromiseError, Referees
-from p2psched.testing.shadow import ENDED, WAITING, Shadow
+from p2psched.testing.shadow import Shadow
+from p2psched.testing.shadow_job import ENDED, WAITING
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import sim_job
 

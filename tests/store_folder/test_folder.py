@@ -15,7 +15,8 @@ from p2psched.model import ids
 from p2psched.model.errors import Damaged, NotFound, Refused, UsageError
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.store import files
-from p2psched.store.folder import ADDRESSES_MAX, DataFolder, default_data_folder, set_aside
+from p2psched.store.address_book import ADDRESSES_MAX
+from p2psched.store.folder import DataFolder, default_data_folder, set_aside
 
 CLUSTER = ClusterId("a" * 32)
 OTHER_CLUSTER = ClusterId("b" * 32)

@@ -38,7 +38,7 @@ from p2psched.core.raft.effects import (
 from p2psched.core.raft.log import recovered_log
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import RaftState, Role
-from p2psched.core.raft.timing import Timing
+from p2psched.core.raft.timing import NEVER_MS, Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
     Append,
@@ -334,8 +334,16 @@ class Raft:
         """A leader is known and was heard within the longest election timeout."""
         s = self._s
         return self.is_ready_leader or (
-            s.leader is not None and s.now_ms - s.leader_heard_ms <= s.timing.election_ms_max
+            s.leader not in (None, s.me)
+            and s.now_ms - s.leader_heard_ms <= s.timing.election_ms_max
         )
+
+    @property
+    def word_ms(self) -> int | None:
+        """When it last had a word of a leader, or as one of a majority; None: not yet."""
+        s = self._s
+        word_ms = election.heard_majority_ms(s) if s.role is Role.LEADER else s.leader_heard_ms
+        return None if word_ms == NEVER_MS else word_ms
 
     def entries(self, start: int, stop: int) -> list[Entry]:
         """Entries `start` to `stop - 1`."""

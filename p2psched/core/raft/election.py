@@ -10,6 +10,7 @@ from __future__ import annotations
 from p2psched.core.raft.progress import Progress
 from p2psched.core.raft.replication import append_own, broadcast
 from p2psched.core.raft.state import RaftState, Role
+from p2psched.core.raft.timing import NEVER_MS
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import EntryKind, VoteReply, VoteRequest
 
@@ -23,7 +24,15 @@ def on_tick(s: RaftState) -> None:
         _campaign_if_wanted(s)
 
 
+def heard_majority_ms(s: RaftState) -> int:
+    """On a leader: since when it has heard of a majority, with itself."""
+    contacts = {peer: p.contact_ms for peer, p in s.progress.items()} | {s.me: s.now_ms}
+    heard = [contacts.get(member.peer, NEVER_MS) for member in s.membership.voters]
+    return sorted(heard, reverse=True)[len(heard) // 2]
+
+
 def _check_quorum(s: RaftState) -> None:
+    s.leader_heard_ms = heard_majority_ms(s)
     heard_since = s.now_ms - s.timing.election_ms_max
     heard = [peer for peer, p in s.progress.items() if p.contact_ms >= heard_since]
     if not s.is_majority([s.me, *heard]):

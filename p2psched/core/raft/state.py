@@ -38,7 +38,7 @@ from p2psched.core.raft.progress import (
     RegainEnds,
     Transfer,
 )
-from p2psched.core.raft.timing import Pace, Timing
+from p2psched.core.raft.timing import NEVER_MS, Pace, Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
     Entry,
@@ -105,7 +105,7 @@ class RaftState:
         self.incoming: Incoming | None = None
         self.regain = Regain(rng.getrandbits(48)) if lost else None
         self.commit = snapshot.index if snapshot else 0
-        self.leader_heard_ms = now_ms - timing.election_ms_max
+        self.leader_heard_ms = NEVER_MS  # on a leader: a majority, as of its last tick
         self.election_due_ms = 0
         self.heartbeat_due_ms = 0
         self.votes: set[PeerId] = set()

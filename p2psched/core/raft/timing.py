@@ -15,6 +15,7 @@ import msgspec
 ROUNDS_MIN: Final = 5  # that fit the shortest election timeout
 STRETCH_MAX: Final = 3
 APART_MAX: Final = 10  # heartbeats of two presets; what is further apart doesn't work together
+NEVER_MS: Final = -(10**15)  # of a time of what has not happened yet
 SYNC_WEIGHT: Final = 0.2  # of the newest in the moving average
 
 

@@ -22,6 +22,7 @@ from p2psched.model.commands import (
     JobEnded,
     JobForgotten,
     JobReopened,
+    NewGeneration,
     Outcome,
     PeerCameUp,
     PeerDown,
@@ -87,7 +88,7 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return _decision_words(command, jobs)
 
 
-def _decision_words(command: Decision, jobs: Jobs) -> str:
+def _decision_words(command: Decision | NewGeneration, jobs: Jobs) -> str:
     match command:
         case Cancel(job=job) | Forget(job=job):
             return f"{type(command).__name__.lower()} {jobs.name(job)}"
@@ -104,6 +105,8 @@ def _decision_words(command: Decision, jobs: Jobs) -> str:
             return f"{'undrain' if mode is DrainMode.OFF else 'drain'} {peer}{once}"
         case GiveBack(job=job, grant=grant, tasks=tasks):
             return f"give back {jobs.name(job)} {tasks} of {grant}"
+        case NewGeneration(generation=generation, peer=peer):
+            return f"generation {generation} begins with {peer}"
 
 
 def segment_words(segment: Segment) -> str:

@@ -1,0 +1,47 @@
+"""The part of the fold that ends everything that was going on: a new generation of the ledger.
+
+It is the first command behind a state that was carried over, from a backup or from the one disk
+that was left, into a cluster of one peer. Nobody of before belongs to that cluster: no grant of
+before is current any more, and none ever will be, since grants of a generation are higher than all
+of those before it, however far the other copies of the ledger have got meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2psched.core import poison
+from p2psched.core.state import LedgerState
+from p2psched.model.blob import ResultBlob
+from p2psched.model.commands import Acknowledged, NewGeneration, Outcome, PeerWentDown, Rejected
+from p2psched.model.taskset import EMPTY
+
+LEVEL: Final = 2  # the first whose versions know of generations
+# Command indices, and so grants, say in which generation they are.
+INDEX_BITS: Final = 40
+GENERATIONS_MAX: Final = 1 << 13  # what is higher is no whole number to all readers of JSON
+
+
+def begin(s: LedgerState, command: NewGeneration) -> Outcome:
+    if not s.generation < command.generation < GENERATIONS_MAX:
+        return Rejected("refused", f"generation {command.generation} follows {s.generation}")
+    s.generation = command.generation
+    s.level = max(s.level, LEVEL)
+    s.command_index = max(s.command_index, s.generation << INDEX_BITS)
+    for job in s.jobs_with_grants():
+        for held in list(job.grants.values()):
+            poison.lose(s, job, held, held.tasks, died=False)
+        assert job.orphaned == EMPTY
+        s.note_unplaced(job)
+    for peer, row in s.peers.items():
+        if row.live:
+            reason = "of the generation before"
+            s.events.append(PeerWentDown(peer, row.info.incarnation, reason))
+    s.peers.clear()
+    for name in s.with_blobs:
+        job = s.jobs[name]
+        for key, blob in job.blobs.items():
+            # Which of them are really there it tells by itself, as after each start.
+            job.blobs[key] = ResultBlob(blob.index, blob.name, blob.ref, (command.peer,))
+        job.lost = EMPTY
+    return Acknowledged()

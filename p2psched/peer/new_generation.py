@@ -1,0 +1,71 @@
+"""What is put behind a ledger that goes on as that of another cluster: a group of one, and the
+command that ends everything of before (`core.generation`)."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from p2psched.core.raft.state import encode_membership
+from p2psched.model.commands import Command, Envelope, NewGeneration
+from p2psched.model.limits import ENTRY_BYTES_MAX
+from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership
+from p2psched.store.log import LogStore, Recovered
+
+REMOVED_MAX: Final = 256  # identities of before that the group remembers: the oldest are let go
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+def begin(
+    store: LogStore,
+    found: Recovered,
+    *,
+    member: Member,
+    generation: int,
+    before: Membership,
+    after: Sequence[Command] = (),
+) -> None:
+    """Durable on return. `member` is the only one from then on; `after` are commands that are
+    applied first of all. Raises OSError."""
+    last = found.entries[-1] if found.entries else found.snapshot
+    assert last is not None, "a ledger without anything has no later generation"
+    term = max(found.hard_state.term, last.term) + 1  # a new log has had no term yet
+    known = [m.peer for m in (*before.voters, *before.learners) if m.peer != member.peer]
+    removed = (*before.removed, *known)[-REMOVED_MAX:]
+    payloads = [encode_membership(Membership((member,), removed=removed))]
+    payloads += _payloads(member, [NewGeneration(generation, member.peer), *after])
+    wall_ms = time.time_ns() // 1_000_000
+    entries = [
+        Entry(
+            last.index + number,
+            term,
+            EntryKind.MEMBERSHIP if number == 1 else EntryKind.COMMANDS,
+            last.stamp_ms,
+            wall_ms,
+            payload,
+        )
+        for number, payload in enumerate(payloads, start=1)
+    ]
+    store.write(hard_state=HardState(term, None), truncate_from=None, entries=entries)
+    store.sync()
+    store.mark_end()
+
+
+def _payloads(member: Member, commands: Sequence[Command]) -> Iterator[bytes]:
+    """Entries of commands, none longer than others are."""
+    first = random.SystemRandom().getrandbits(48)
+    batch: list[bytes] = []
+    size = 0
+    for number, command in enumerate(commands):
+        data = _encode(Envelope(member.peer, first + number, command))
+        if batch and size + len(data) > ENTRY_BYTES_MAX:
+            yield _encode([msgspec.Raw(part) for part in batch])
+            batch, size = [], 0
+        batch.append(data)
+        size += len(data)
+    yield _encode([msgspec.Raw(part) for part in batch])

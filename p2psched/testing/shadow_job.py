@@ -1,0 +1,52 @@
+"""What the shadow ledger keeps of one job, and of a peer that is down."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.job import Cause, JobSpec
+
+WAITING: Final = 0  # grants are 1 and more
+ENDED: Final = -1
+
+BlobName = tuple[int, str]  # task, name
+
+
+class Away:
+    """A peer that is down: what it owned when it went, and whom its death was blamed on."""
+
+    def __init__(self, owned: list[tuple[JobId, int]], *, stopped: bool) -> None:
+        self.owned = owned
+        self.stopped = stopped
+        self.blamed: tuple[JobId, int] | None = None
+
+
+class ShadowJob:
+    """`owner`: task -> grant, `WAITING` or `ENDED`."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.spec = spec
+        self.owner: dict[int, int] = dict.fromkeys(spec.tasks, WAITING)
+        self.left = len(self.owner)
+        self.failures: Counter[int] = Counter()
+        self.spaceless: Counter[int] = Counter()  # attempts that ended on a full disk
+        self.state = "running"
+        self.said: dict[int, set[int]] = {}  # grant -> tasks that it had its say about
+        self.causes: dict[int, Cause] = {}  # how tasks ended for good
+        self.blobs: dict[BlobName, tuple[bytes, set[PeerId]]] = {}  # digest, holders
+        self.pinned = False
+        self.ended_ms = -1
+        self.ran_again = False
+        self.deaths: Counter[int] = Counter()  # of owners of the task
+        self.killed: dict[int, list[PeerId]] = {}  # owners that died and owned nothing else
+
+    @property
+    def lost(self) -> set[int]:
+        """Tasks with a large result that nobody holds."""
+        return {index for (index, _), (_, holders) in self.blobs.items() if not holders}
+
+    @property
+    def failed(self) -> set[int]:
+        return {index for index, cause in self.causes.items() if cause is not Cause.OK}
