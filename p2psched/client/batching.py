@@ -15,13 +15,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MethodType
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, TypedDict, runtime_checkable
 
 from p2psched.client.functions import (
     PackedFunction,
     PackedJob,
     pack,
     pack_function,
+    pack_single,
     packed_calls,
 )
 from p2psched.client.results import TaskResult
@@ -103,6 +104,16 @@ class Waiter(Protocol):
         ...
 
 
+class _Same(TypedDict):
+    """What a job is told, of one call or of many."""
+
+    name: str | None
+    retries: int
+    timeout_s: float | None
+    cpus: int
+    submitter: str
+
+
 class Stage(enum.Enum):
     """The life of a batch; only forward."""
 
@@ -167,16 +178,16 @@ class Batch:
 
     def pack(self, submitter: str) -> PackedJob:
         """The job. Raises UsageError if it is over a limit."""
-        options = self._options
-        return pack(
-            self._packed,
-            packed_calls(self._calls),
+        packed, options, calls = self._packed, self._options, self._calls
+        same = _Same(
             name=options.name,
             retries=options.retries,
             timeout_s=options.timeout_s,
             cpus=options.cpus,
             submitter=submitter,
         )
+        single = pack_single(packed, calls[0], **same) if len(calls) == 1 else None
+        return single or pack(packed, packed_calls(calls), **same)
 
     def accepted(self) -> None:
         assert self.stage is Stage.LEFT

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from p2psched.core.counter import NOTHING
+import msgspec
+
+from p2psched.core.counter import NOTHING, RangeCounter
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Grant
 from p2psched.model.ids import JobId, PeerId
@@ -22,96 +24,59 @@ RUNNING: Final = JobState.RUNNING  # as `machine._OK`
 SUSPECT_DEATHS: Final = 2  # peers that died with a task before it is kept apart from others
 
 
-class HeldGrant:
+class HeldGrant(msgspec.Struct, array_like=True, eq=False, gc=False):
     """Tasks that one incarnation owns under one grant."""
 
-    __slots__ = ("estimate_us", "grant", "incarnation", "peer", "suspect", "tasks")
-
-    def __init__(
-        self,
-        grant: Grant,
-        peer: PeerId,
-        incarnation: int,
-        tasks: TaskSet,
-        estimate_us: int,
-        *,
-        suspect: bool = False,
-    ) -> None:
-        self.grant = grant
-        self.peer = peer
-        self.incarnation = incarnation
-        self.tasks = tasks
-        self.estimate_us = estimate_us  # of one task on all its slots, when it was granted
-        self.suspect = suspect  # all its tasks are: its peer owns nothing else
+    grant: Grant
+    peer: PeerId
+    incarnation: int
+    tasks: TaskSet
+    estimate_us: int  # of one task on all its slots, when it was granted
+    suspect: bool = False  # all its tasks are: its peer owns nothing else
 
 
-class Job:
-    """Mutable; owned by the machine. Others only look."""
+class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
+    """Mutable; owned by the machine. Others only look.
 
-    __slots__ = (
-        "attempts_failed",
-        "attempts_lost",
-        "blobs",
-        "cancelled",
-        "committed",
-        "deaths",
-        "ended_ms",
-        "ended_wall_ms",
-        "estimate_us",
-        "failed",
-        "failures",
-        "finished_by",
-        "full",
-        "grants",
-        "id",
-        "index",
-        "killed",
-        "losses",
-        "lost",
-        "orphaned",
-        "pinned",
-        "result_bytes",
-        "results_refused",
-        "segments",
-        "spaceless",
-        "spec",
-        "state",
-        "submitted_wall_ms",
-        "succeeded",
-        "waiting",
-    )
+    There may be very many, none in a cycle: the collector of cycles needn't look at them. A job
+    stands in snapshots as its fields in this order: they are only appended, with a default.
+    """
 
-    def __init__(self, job: JobId, spec: JobSpec, *, index: int, wall_ms: int) -> None:
-        self.id = job
-        self.spec: JobHead = head_of(spec)
-        self.full: JobSpec | None = spec  # until it ends: then it is in the result store only
-        self.index = index  # of the command that submitted it
-        self.submitted_wall_ms = wall_ms
-        self.ended_wall_ms: int | None = None
-        self.ended_ms = 0  # in ledger time; of use only once it has ended
-        self.state = RUNNING
-        self.waiting = spec.tasks
-        self.grants: dict[Grant, HeldGrant] = {}
-        self.orphaned = EMPTY  # tasks under grants of incarnations that are down
-        self.succeeded = EMPTY
-        self.failed = EMPTY
-        self.cancelled = EMPTY
-        self.committed: dict[Grant, TaskSet] = {}  # what each grant has had its say about
-        self.losses = NOTHING
-        self.failures = NOTHING
-        self.segments = 0
-        self.attempts_lost = 0
-        self.attempts_failed = 0
-        self.results_refused = 0
-        self.finished_by: dict[PeerId, int] = {}
-        self.estimate_us = 0  # of one task; 0 until one has ended
-        self.blobs: dict[BlobKey, ResultBlob] = {}  # large results, and who has them
-        self.lost = EMPTY  # of the succeeded: a large result has no copy left
-        self.result_bytes = 0  # of all that is in results, large ones counted once
-        self.pinned = False
-        self.deaths = NOTHING  # of peers that owned the task, whatever else they owned
-        self.killed: dict[int, list[PeerId]] = {}  # task -> peers that died while it was all there
-        self.spaceless = NOTHING  # attempts that ended on a full disk
+    id: JobId
+    spec: JobHead
+    full: JobSpec | None  # until it ends: then it is in the result store only
+    index: int  # of the command that submitted it
+    submitted_wall_ms: int
+    ended_wall_ms: int | None
+    ended_ms: int  # in ledger time; of use only once it has ended
+    state: JobState
+    waiting: TaskSet
+    grants: dict[Grant, HeldGrant] = {}
+    orphaned: TaskSet = EMPTY  # tasks under grants of incarnations that are down
+    succeeded: TaskSet = EMPTY
+    failed: TaskSet = EMPTY
+    cancelled: TaskSet = EMPTY
+    committed: dict[Grant, TaskSet] = {}  # what each grant has had its say about
+    losses: RangeCounter = NOTHING
+    failures: RangeCounter = NOTHING
+    segments: int = 0
+    attempts_lost: int = 0
+    attempts_failed: int = 0
+    results_refused: int = 0
+    finished_by: dict[PeerId, int] = {}
+    estimate_us: int = 0  # of one task; 0 until one has ended
+    blobs: dict[BlobKey, ResultBlob] = {}  # large results, and who has them
+    lost: TaskSet = EMPTY  # of the succeeded: a large result has no copy left
+    result_bytes: int = 0  # of all that is in results, large ones counted once
+    pinned: bool = False
+    deaths: RangeCounter = NOTHING  # of peers that owned the task, whatever else they owned
+    killed: dict[int, list[PeerId]] = {}  # task -> peers that died while it was all there
+    spaceless: RangeCounter = NOTHING  # attempts that ended on a full disk
+
+    @classmethod
+    def of(cls, job: JobId, spec: JobSpec, *, index: int, wall_ms: int) -> Job:
+        """As it is accepted."""
+        return cls(job, head_of(spec), spec, index, wall_ms, None, 0, RUNNING, spec.tasks)
 
     @property
     def suspects(self) -> TaskSet:

@@ -60,7 +60,7 @@ ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run an
 # forgotten. A proposer repeats after a second, and stops as soon as it has seen its proposal.
 REPEATS_KNOWN_MAX: Final = 8_192
 Decision = Cancel | Forget | Pin | Retry | Held | RaiseLevel | Drain | GiveBack
-_WITH_DATA: Final = (Recorded, Retried)
+_WITH_DATA: Final = frozenset({JobAdded, Recorded, Retried})
 _OK: Final = Cause.OK  # looking it up in its class takes ten times as long (Python 3.11)
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -92,15 +92,17 @@ class Machine(LedgerState):
         outcomes: list[Outcome] = []
         stamped: list[Stamped] = []
         said: list[object] = [self._hash]  # hashed in one piece: one call an entry
+        events, stamp_ms, wall_ms = self.events, self.stamp_ms, self.wall_ms
         for envelope in batch.envelopes:
-            self.command_index += 1
+            index = self.command_index = self.command_index + 1
             outcome = self._apply(envelope)
             outcomes.append(outcome)
             said.append(outcome)
-            for event in self.events:
-                said.append(_without_data(event))
-                stamped.append(Stamped(self.command_index, self.stamp_ms, batch.wall_ms, event))
-            self.events.clear()
+            for event in events:
+                is_bare = type(event) not in _WITH_DATA
+                said.append(event if is_bare else _without_data(event))
+                stamped.append(Stamped(index, stamp_ms, wall_ms, event))
+            events.clear()
         self._hash = hashlib.blake2b(_encode(said), digest_size=8).digest()
         return outcomes, stamped
 
@@ -172,7 +174,7 @@ class Machine(LedgerState):
             return Submitted(command.job, duplicate=True)
         if command.job in self.forgotten:
             return Submitted(command.job, duplicate=True)
-        job = Job(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
+        job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         self.jobs[job.id] = job
         self.running[job.id] = None
         self.note_sent(job)
@@ -370,7 +372,7 @@ class Machine(LedgerState):
 
 def _without_data(event: Event) -> object:
     """Results are the same bytes on all peers because the log is: the hash leaves them out."""
-    if isinstance(event, _WITH_DATA):
+    if isinstance(event, Recorded | Retried):
         s = event.segment
         return (type(event).__name__, event.job, event.grant, event.peer, s.start, s.stop, s.cause)
     if isinstance(event, JobAdded):

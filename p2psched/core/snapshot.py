@@ -2,9 +2,9 @@
 
 An image mirrors each class field by field, under the same names; a new attribute needs one line
 here (at the end, with a default, so that older snapshots can still be read), and a test fails
-until it is there. Equal machines give equal bytes on every peer: dictionaries keep their order,
-which is part of the state; nothing else that has an order may be held in it (no set, but of ids,
-which are sorted).
+until it is there. Jobs and their grants are their own images. Equal machines give equal bytes on
+every peer: dictionaries keep their order, which is part of the state; nothing else that has an
+order may be held in it (no set, but of ids, which are sorted).
 """
 
 from __future__ import annotations
@@ -16,66 +16,20 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core.counter import NOTHING, RangeCounter
 from p2psched.core.forgotten import Forgotten, Generation
-from p2psched.core.jobs import BlobKey, HeldGrant, Job
+from p2psched.core.jobs import Job
 from p2psched.core.levels import check_known
 from p2psched.core.machine import Machine
 from p2psched.core.state import PeerRow
-from p2psched.model.blob import ResultBlob
-from p2psched.model.commands import DrainMode, Grant, PeerInfo, Rejected
+from p2psched.model.commands import DrainMode, PeerInfo, Rejected
 from p2psched.model.errors import Refused
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import JobHead, JobSpec, JobState
-from p2psched.model.taskset import TaskSet
 
 FORMAT: Final = 1
 # Attributes of the machine that hold nothing between two entries, or that are its process's own.
 TRANSIENT: Final = frozenset({"events", "known_level"})
 # What follows from the jobs, and is counted anew.
 DERIVED: Final = frozenset({"sent"})
-
-
-class HeldGrantImage(msgspec.Struct, frozen=True, array_like=True):
-    grant: Grant
-    peer: PeerId
-    incarnation: int
-    tasks: TaskSet
-    estimate_us: int
-    suspect: bool = False
-
-
-class JobImage(msgspec.Struct, frozen=True, array_like=True):
-    id: JobId
-    spec: JobHead
-    full: JobSpec | None
-    index: int
-    submitted_wall_ms: int
-    ended_wall_ms: int | None
-    ended_ms: int
-    state: JobState
-    waiting: TaskSet
-    grants: dict[Grant, HeldGrantImage]
-    orphaned: TaskSet
-    succeeded: TaskSet
-    failed: TaskSet
-    cancelled: TaskSet
-    committed: dict[Grant, TaskSet]
-    losses: RangeCounter
-    failures: RangeCounter
-    segments: int
-    attempts_lost: int
-    attempts_failed: int
-    results_refused: int
-    finished_by: dict[PeerId, int]
-    estimate_us: int
-    blobs: dict[BlobKey, ResultBlob]
-    lost: TaskSet
-    result_bytes: int
-    pinned: bool
-    deaths: RangeCounter = NOTHING
-    killed: dict[int, list[PeerId]] = {}
-    spaceless: RangeCounter = NOTHING
 
 
 class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):
@@ -101,7 +55,7 @@ class ForgottenImage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class MachineImage(msgspec.Struct, frozen=True, array_like=True):
-    jobs: dict[JobId, msgspec.Raw]  # of `JobImage`: decoded one by one
+    jobs: dict[JobId, msgspec.Raw]  # decoded one by one
     peers: dict[PeerId, PeerRowImage]
     running: dict[JobId, None]
     ended: dict[JobId, None]
@@ -129,8 +83,6 @@ class _File(msgspec.Struct, frozen=True, array_like=True):
 
 
 IMAGES: Final[dict[type, type[msgspec.Struct]]] = {
-    HeldGrant: HeldGrantImage,
-    Job: JobImage,
     PeerRow: PeerRowImage,
     Generation: GenerationImage,
     Forgotten: ForgottenImage,
@@ -161,7 +113,7 @@ def _parts(value: object) -> object:
 encode_part: Final = msgspec.msgpack.Encoder(enc_hook=_parts).encode
 _decode_file: Final = msgspec.msgpack.Decoder(_File).decode
 _decode_image: Final = msgspec.msgpack.Decoder(MachineImage).decode
-_decode_job: Final = msgspec.msgpack.Decoder(JobImage).decode
+_decode_job: Final = msgspec.msgpack.Decoder(Job).decode
 
 
 def encode_machine(machine: Machine) -> bytes:
@@ -183,7 +135,7 @@ def restore_machine(machine: Machine, data: bytes | memoryview) -> None:
         image = _decode_image(file.image)
         check_known(image.level, machine.known_level)
         parts = [(name, _original(getattr(image, name))) for name in _FIELDS[1:]]
-        jobs = {name: _restored(Job, _decode_job(raw)) for name, raw in image.jobs.items()}
+        jobs = {name: _decode_job(raw) for name, raw in image.jobs.items()}
         parts.append((_FIELDS[0], jobs))
     except (msgspec.DecodeError, ValueError) as exc:
         raise Refused(

@@ -21,6 +21,8 @@ from p2psched.model.taskset import TaskSet
 _BUSY_US_MAX: Final = 2**53
 _encode: Final = msgspec.msgpack.Encoder().encode
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_FIRST_TASK: Final = ((0, 1),)
+_SMALL_BYTES: Final = limits.JOB_ARGUMENT_BYTES_MAX // 2
 _BLOBS_ALONE: Final = 3  # fields of `FunctionWork` that are one blob
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
@@ -155,10 +157,36 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def __post_init__(self) -> None:
         # At each decode on each peer, so what is in order is seen at a glance.
+        if self._is_single_call():
+            return
         self._check_tasks()
         self._check_words()
         self._check_numbers()
         self._check_size()
+
+    def _is_single_call(self) -> bool:
+        """True if it is one call with few options, and in order: the most usual job."""
+        work, name = self.work, self.name
+        if type(work) is not FunctionWork or self.tasks.ranges != _FIRST_TASK:
+            return False
+        code, modules, chunks = work.code, work.modules, work.chunks
+        return (
+            name.isidentifier()  # of a function, and so printable
+            and len(name) <= limits.JOB_NAME_LEN_MAX
+            and self.timeout_ms is None
+            and self.keep_ms is None
+            and type(self.retries) is type(self.cpus) is type(self.copies) is int
+            and 0 <= self.retries <= limits.RETRIES_MAX
+            and self.cpus == 1
+            and 1 <= self.copies <= limits.COPIES_MAX
+            and len(self.submitter) <= limits.SUBMITTER_LEN_MAX
+            and len(chunks) == 1 <= work.chunk_tasks
+            and work.arguments is None
+            and not work.blobs
+            and type(code) is bytes
+            and len(code) + len(chunks[0]) <= _SMALL_BYTES
+            and (type(modules) is not bytes or len(modules) <= _SMALL_BYTES)
+        )
 
     def _check_numbers(self) -> None:
         if (
@@ -261,11 +289,10 @@ def digest_of(spec: JobSpec) -> bytes:
 
 
 def _command(work: Work) -> str:
-    match work:
-        case ProgramWork(argv=argv):
-            text = shlex.join(argv)
-        case FunctionWork(path=path):
-            text = f"{path or 'a function'}()"
+    if isinstance(work, FunctionWork):
+        text = f"{work.path or 'a function'}()"
+    else:
+        text = shlex.join(work.argv)
     most = limits.COMMAND_LEN_MAX
     return text if len(text) <= most else text[: most - 1] + "…"
 

@@ -17,10 +17,14 @@ import pytest
 from p2psched.client.files import File
 from p2psched.client.functions import (
     CHUNK_TASKS,
+    PackedFunction,
     PackedJob,
     calls,
     one_call,
     pack,
+    pack_call,
+    pack_single,
+    packed_calls,
     star_calls,
 )
 from p2psched.client.task import task
@@ -231,6 +235,53 @@ def test_a_file_cannot_hide_in_a_function(tmp_path: Path) -> None:
     file = File(tmp_path / "x")
     with pytest.raises(UsageError, match="travels only in the arguments"):
         pack(lambda: file, one_call())
+
+
+_LARGE = b"x" * limits.JOB_ARGUMENT_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    ("function", "call", "is_single"),
+    [
+        (PackedFunction("math:sqrt", b"", "sqrt"), ((2,), {}), True),
+        (PackedFunction("", b"code", "<lambda>", b"zip"), ((), {"a": [1]}), True),
+        (PackedFunction("", _LARGE, "f", _LARGE), ((1,), {}), True),
+        (PackedFunction("", b"", "f"), ((_LARGE,), {}), False),
+        (PackedFunction("", b"c" * 60_000, "f", b"m" * 1_000), ((_LARGE[:60_000],), {}), True),
+    ],
+)
+@pytest.mark.parametrize(("name", "number"), [(None, 1), ("a job", 3)])
+def test_a_single_call_is_packed_as_one_of_many(
+    function: PackedFunction,
+    call: tuple[tuple[object, ...], dict[str, object]],
+    name: str | None,
+    number: int,
+    *,
+    is_single: bool,
+) -> None:
+    packed, timeout_s = pack_call(call), number / 2
+    single = pack_single(
+        function,
+        packed,
+        name=name,
+        retries=number,
+        timeout_s=timeout_s,
+        cpus=number,
+        submitter="me",
+    )
+    assert (single is not None) == is_single
+    if single is not None:
+        general = pack(
+            function,
+            packed_calls([packed]),
+            name=name,
+            retries=number,
+            timeout_s=timeout_s,
+            cpus=number,
+            submitter="me",
+        )
+        assert single.spec == general.spec
+        assert [up.ref for up in single.uploads] == [up.ref for up in general.uploads]
 
 
 def test_large_code_is_a_blob() -> None:

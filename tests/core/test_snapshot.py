@@ -78,11 +78,23 @@ def test_nothing_of_the_state_is_left_out() -> None:
         slots = set(cls.__slots__) - {"_packed"}  # type: ignore[attr-defined]  # derived from ids
         assert set(image.__struct_fields__) == slots, cls
     assert set(MachineImage.__struct_fields__) | TRANSIENT | DERIVED == set(vars(Machine()))
-    assert {HeldGrant, Job, PeerRow, Generation, Forgotten} == set(IMAGES)
+    assert {PeerRow, Generation, Forgotten} == set(IMAGES)
+
+
+def test_fields_of_jobs_and_grants_stay_where_older_snapshots_have_them() -> None:
+    first = (
+        "id spec full index submitted_wall_ms ended_wall_ms ended_ms state waiting grants orphaned "
+        "succeeded failed cancelled committed losses failures segments attempts_lost "
+        "attempts_failed results_refused finished_by estimate_us blobs lost result_bytes pinned "
+        "deaths killed spaceless "
+    )
+    assert f"{' '.join(Job.__struct_fields__)} ".startswith(first)
+    first = "grant peer incarnation tasks estimate_us suspect "
+    assert f"{' '.join(HeldGrant.__struct_fields__)} ".startswith(first)
 
 
 def test_nothing_in_the_state_has_an_order_of_its_own_but_forgotten_ids() -> None:
-    for image in (MachineImage, *IMAGES.values()):
+    for image in (MachineImage, Job, HeldGrant, *IMAGES.values()):
         for name, kind in typing.get_type_hints(image).items():
             assert "set[" not in str(kind), (image, name)
 

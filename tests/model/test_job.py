@@ -92,6 +92,46 @@ def test_numbers_are_taken_if_each_is_within_its_bounds(numbers: dict[str, int])
         assert msgspec.structs.asdict(made) == {**plain, **numbers}
 
 
+_LARGE = b"x" * (limits.JOB_ARGUMENT_BYTES_MAX - 7)
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_right"),
+    [
+        ({}, True),
+        ({"retries": limits.RETRIES_MAX + 1}, False),
+        ({"retries": -1}, False),
+        ({"cpus": 2}, True),
+        ({"cpus": 0}, False),
+        ({"copies": 0}, False),
+        ({"copies": limits.COPIES_MAX + 1}, False),
+        ({"timeout_ms": 0}, False),
+        ({"keep_ms": -1}, False),
+        ({"name": "n" * limits.JOB_NAME_LEN_MAX}, True),
+        ({"name": "n" * (limits.JOB_NAME_LEN_MAX + 1)}, False),
+        ({"name": "a/b"}, False),
+        ({"name": "a\n"}, False),
+        ({"submitter": "u" * (limits.SUBMITTER_LEN_MAX + 1)}, False),
+        ({"work": _function(b"7 bytes")}, True),
+        ({"work": _function(b"7 bytes", code=_LARGE)}, True),
+        ({"work": _function(b"8 bytes!", code=_LARGE)}, False),
+        ({"work": _function(_LARGE, code=b"8 bytes!")}, False),
+        ({"work": _function(b"", chunk_tasks=0)}, False),
+        ({"work": _function(b"", b"")}, False),
+        ({"work": _function()}, False),
+    ],
+)
+def test_the_bounds_of_a_single_call_are_those_of_all(
+    changed: dict[str, object], is_right: bool
+) -> None:
+    fields = {"name": "", "tasks": TaskSet.of(0, 1), "work": _function(b"7 bytes"), **changed}
+    if is_right:
+        assert msgspec.structs.asdict(JobSpec(**fields))["work"] == fields["work"]  # type: ignore[arg-type]  # drawn by name
+        return
+    with pytest.raises(ValueError, match=r"are|has|may|must|needs"):
+        JobSpec(**fields)  # type: ignore[arg-type]  # drawn by name
+
+
 @pytest.mark.parametrize("name", ["retries", "cpus", "copies"])
 def test_a_truth_is_no_number(name: str) -> None:
     plain = msgspec.structs.asdict(_spec())

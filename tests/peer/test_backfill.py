@@ -85,7 +85,7 @@ class Peers:
                 page = self.results.segments(job, position, 1)  # one a page
                 if position >= 4 - self.short_by:
                     page = type(page)(position)
-                view = job_view(Job(job, SPEC, index=1, wall_ms=0), machine)
+                view = job_view(Job.of(job, SPEC, index=1, wall_ms=0), machine)
                 segments, positions = tuple(page.segments), tuple(page.positions)
                 return ResultPage(segments, view, page.next_position, positions)
             case FetchHistory(job=job, after=after, here_only=True):

@@ -27,6 +27,7 @@ GOLDEN = Path(__file__).parent / "golden" / "snapshot_v1.hex"
 GOLDEN_MARKED = GOLDEN.with_name("snapshot_v1_marked.hex")  # since there is a marker
 GOLDEN_REMOVED = GOLDEN.with_name("snapshot_v1_removed.hex")  # since members can be removed
 GOLDEN_PIECES = GOLDEN.with_name("snapshot_v1_pieces.hex")  # since the head is written last
+GOLDEN_ZONES = GOLDEN.with_name("snapshot_v1_zones.hex")  # since members have zones
 SMALL = 700
 VOTE = HardState(term=7, vote=PeerId("ab" * 16))
 MEMBERSHIP = Membership((Member(PeerId("a"), "name", "host:1"),))
@@ -264,7 +265,9 @@ def stored_golden(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "path", [GOLDEN, GOLDEN_MARKED, GOLDEN_REMOVED, GOLDEN_PIECES], ids=lambda p: p.stem
+    "path",
+    [GOLDEN, GOLDEN_MARKED, GOLDEN_REMOVED, GOLDEN_PIECES, GOLDEN_ZONES],
+    ids=lambda p: p.stem,
 )
 def test_files_of_format_2_read_as_they_were_written(path: Path) -> None:
     disk = SimDisk(random.Random(0))
@@ -276,7 +279,7 @@ def test_files_of_format_2_read_as_they_were_written(path: Path) -> None:
 
 
 def test_todays_code_writes_format_2_byte_for_byte() -> None:
-    assert golden_files() == stored_golden(GOLDEN_PIECES)
+    assert golden_files() == stored_golden(GOLDEN_ZONES)
 
 
 # --- crashes --------------------------------------------------------------------------------------
