@@ -92,6 +92,8 @@ class Members:
     async def _as_leader(self, body: ChangeMember | SetVoters) -> MemberAnswer:
         """Until it is done. Asked again after a change of leaders, it is a repeat."""
         asked = leads = False
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         error: P2PSchedError = Unavailable("no leader is known just now", retry_after_s=0.3)
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -103,7 +105,8 @@ class Members:
                         if answer is not None:
                             return answer
                     if leads:
-                        if self._raft.may_change:
+                        waited_ms = 1000 * (loop.time() - began_s)
+                        if self._raft.may_change and self._is_safe(body, waited_ms):
                             self._ledger.change_members(self._event(body))
                             asked = True
                     elif leader not in (None, self._me):
@@ -191,6 +194,17 @@ class Members:
         raise NotFound(f"{text!r} is no peer of this cluster: `p2psched peers` lists them")
 
     # --- what is refused --------------------------------------------------------------------------
+
+    def _is_safe(self, body: ChangeMember | SetVoters, waited_ms: float) -> bool:
+        """Whoever died just now doesn't count as silent yet: a majority of those who stay has to
+        have been heard since we were asked."""
+        if isinstance(body, SetVoters) or body.change == "promote":
+            return True
+        peer, _ = self._find(body.peer)
+        if not self._raft.membership.is_voter(peer):
+            return True
+        left = [seat for seat in self._raft.view(0).seats if seat.votes and seat.peer != peer]
+        return 2 * sum(seat.silent_ms < waited_ms for seat in left) > len(left)
 
     def _refuse(self, change: str, peer: PeerId, name: str) -> None:
         members = self._raft.membership
