@@ -31,6 +31,8 @@ def start_detached(
     """Start the peer, wait until it is ready, print what it prints. Raises typer.Exit with its
     exit code if it fails, Unavailable if it is not ready in time (then it goes on)."""
     argv = [sys.executable, "-m", "p2psched", "start", "--detached", *_arguments(config)]
+    log = Path(config.data) / LOG_NAME
+    before_bytes = log.stat().st_size if log.exists() else 0
     argv += ["--log-level", log_level, "--output", output, *(["--log-json"] if log_json else [])]
     with tempfile.TemporaryFile() as notes:
         child = subprocess.Popen(
@@ -49,7 +51,6 @@ def start_detached(
             child.terminate()
             child.wait()
             raise
-        log = Path(config.data) / LOG_NAME
         if answer is None:
             raise Unavailable(
                 f"peer {config.name} (pid {child.pid}) is not ready after {patience_s:g} s and "
@@ -58,7 +59,7 @@ def start_detached(
             )
         if not answer:
             code = child.wait()
-            _pass_on(notes, log)
+            _pass_on(notes, log, before_bytes)
             import typer  # noqa: PLC0415 (not in the peer's own process)
 
             raise typer.Exit(code if code > 0 else 1)
@@ -72,11 +73,11 @@ def start_detached(
 
 def enter_background(folder: Path, *, is_ready: bool) -> None:
     """In the child: from here on stderr is the log in the data folder, and stdout too once it is
-    ready: before, whoever started it reads there. Safe to repeat."""
+    ready: before, whoever started it reads there. Safe to repeat, in another folder, too."""
     log = os.open(folder / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         sys.stderr.flush()
-        if not os.path.sameopenfile(2, log):
+        if os.fstat(2).st_nlink == 0:  # the nameless one, not a log already
             # The file was written at its end, and reading by position leaves it so.
             os.write(log, os.pread(2, NOTES_BYTES_MAX, 0))
         for descriptor in (1, 2) if is_ready else (2,):
@@ -124,13 +125,26 @@ def _read_until_closed(pipe: IO[bytes], patience_s: float) -> bytes | None:
     return found
 
 
-def _pass_on(notes: IO[bytes], log: Path) -> None:
-    """What the failed child said; if it had turned to its log by then, the end of that."""
+def _pass_on(notes: IO[bytes], log: Path, before_bytes: int) -> None:
+    """What the failed child said; if it had turned to its log by then, its error from there."""
     text = os.pread(notes.fileno(), NOTES_BYTES_MAX, 0).decode(errors="replace")
     sys.stderr.write(text)
     sys.stderr.flush()
     if "error" not in text:
-        note(f"error: the peer ended before it was ready: see {log}")
+        reason = _error_in(log, before_bytes)
+        note(reason or f"error: the peer ended before it was ready: see {log}")
+
+
+def _error_in(log: Path, before_bytes: int) -> str:
+    """The last error that a log tells behind its first bytes, which are of earlier starts."""
+    try:
+        with log.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(before_bytes if before_bytes <= size else 0, size - NOTES_BYTES_MAX))
+            lines = file.read(NOTES_BYTES_MAX).decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in reversed(lines) if line.startswith("error: ")), "")
 
 
 def _last_line(notes: IO[bytes]) -> str:

@@ -95,6 +95,9 @@ def test_who_was_removed_stops_and_comes_back_as_somebody_else(four: LiveCluster
     refused = four.restart_nowait(leader)
     assert refused.process.wait(30) == 5
     assert "--anew" in refused.log
+    data = str(four.peers[leader].data)
+    detached = four.run("start", "--data", data, "--listen", "127.0.0.1:0", "--detach")
+    assert (detached.returncode, "--anew" in detached.stderr) == (5, True), detached.stderr
     four.peers[leader].options = (*AWAY, "--anew")
     four.restart(leader)
     assert four.peers[leader].id != old
