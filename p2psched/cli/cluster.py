@@ -8,7 +8,7 @@ import msgspec
 
 from p2psched.cli.connect import talk
 from p2psched.cli.describe import info_fields, peer_fields
-from p2psched.cli.options import Target, talks_to_peers
+from p2psched.cli.options import AtOption, Target, talks_to_peers
 from p2psched.cli.output import (
     Column,
     Output,
@@ -21,9 +21,17 @@ from p2psched.cli.output import (
     write_line,
 )
 from p2psched.client.client import Client
+from p2psched.client.events import past
 from p2psched.client.session import Session, find_peers
 from p2psched.model.ids import short
-from p2psched.model.messages import BLOBS_SHORT_MAX, GetStatus, PeerView, StatusAnswer
+from p2psched.model.messages import (
+    BLOBS_SHORT_MAX,
+    GetStatus,
+    ListPeers,
+    PeerList,
+    PeerView,
+    StatusAnswer,
+)
 
 PEERS_EXAMPLES: Final = """\b
 Examples:
@@ -49,10 +57,12 @@ _COLUMNS: Final = (
 
 
 @talks_to_peers
-def peers(target: Target) -> None:
+def peers(target: Target, at: AtOption = None) -> None:
     """List the peers: role, state, address, tasks that they own."""
 
     async def work(client: Client) -> list[PeerView]:
+        if at is not None:
+            return list((await past(client.session, at, ListPeers(), PeerList)).peers)
         return await client.peers()
 
     found = talk(target, work)

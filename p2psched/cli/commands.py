@@ -65,6 +65,10 @@ GROUPS: Final = {
         "verify": Command("ledger", "verify_ledger", "VERIFY_EXAMPLES"),
         "compact": Command("ledger", "compact_ledger", "COMPACT_EXAMPLES"),
     },
+    "events": {
+        "tail": Command("events", "tail", "TAIL_EXAMPLES"),
+        "export": Command("events", "export", "EXPORT_EXAMPLES"),
+    },
     "sim": {
         "run": Command("sim", "run", "RUN_EXAMPLES"),
         "replay": Command("sim", "replay", "REPLAY_EXAMPLES"),
@@ -146,12 +150,17 @@ def _ledger(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+def _events(context: typer.Context) -> None:
+    """Follow what happens in the cluster, or write down what did."""
+    _help_if_alone(context)
+
+
 def _sim(context: typer.Context) -> None:
     """Simulate clusters under faults, and see a failure again."""
     _help_if_alone(context)
 
 
-_ALONE: Final = {"job": _job, "ledger": _ledger, "sim": _sim}
+_ALONE: Final = {"job": _job, "ledger": _ledger, "events": _events, "sim": _sim}
 
 
 def _help_if_alone(context: typer.Context) -> None:

@@ -58,6 +58,14 @@ PatienceOption = Annotated[
 ]
 
 
+AtOption = Annotated[
+    int | None,
+    typer.Option(
+        "--at", metavar="INDEX", min=1, help="As it was once this entry of the ledger was applied."
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """Whom to talk to, and how to answer."""

@@ -13,6 +13,7 @@ import msgspec
 
 from p2psched.model.blob_messages import BlobAnswer, BlobCall
 from p2psched.model.commands import Envelope, PeerInfo, Stamped
+from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.opening_messages import Opening
@@ -152,6 +153,7 @@ CallBody = (
     | RetryJob
     | CompactLedger
     | BlobCall
+    | EventCall
 )
 
 
@@ -341,6 +343,7 @@ AnswerBody = (
     | ContactList
     | LedgerCompacted
     | BlobAnswer
+    | EventAnswer
 )
 
 

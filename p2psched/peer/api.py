@@ -1,16 +1,16 @@
 """What a peer answers: each call that a client or another peer may make.
 
 Reads are linearizable: what was acknowledged anywhere before the call is seen. Only `GetStatus`,
-`ListPeers`, `Contacts`, `TailOutput` and `StopPeer` are answered without a quorum. It refuses
-nothing that any other peer would answer: what only the leader can do is passed on to it.
+`ListPeers`, `Contacts`, `TailOutput`, `StopPeer`, and `FetchEvents` from a place on, are answered
+without a quorum. It refuses nothing that any other peer would answer: what only the leader can do
+is passed on to it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
-from itertools import islice
 from typing import Final
 
 import msgspec
@@ -25,7 +25,8 @@ from p2psched.model.commands import (
     Rejected,
     Retry,
 )
-from p2psched.model.errors import NotFound, P2PSchedError, Unavailable, UsageError, from_wire
+from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, from_wire
+from p2psched.model.event_messages import EventCall
 from p2psched.model.ids import JobId, PeerId, short
 from p2psched.model.job import JobSpec, blobs_of
 from p2psched.model.limits import JOB_RANGES_MAX, KIB
@@ -62,6 +63,7 @@ from p2psched.model.messages import (
 )
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Fetch, Source
+from p2psched.peer.events_api import EventsApi
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.others import Others
 from p2psched.peer.raft_loop import RaftLedger
@@ -69,14 +71,13 @@ from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.submissions import Submissions, SubmitAnswer
-from p2psched.peer.views import find_job, job_view, task_state
+from p2psched.peer.views import find_job, job_of, job_view, newest_views, task_state
 from p2psched.ports.results import Page
 
 WAIT_MS_MAX: Final = 30_000  # longest wait for results in one call
 PAGE_BYTES_MAX: Final = 512 * KIB
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 HISTORY_MAX: Final = 1000
-JOBS_MAX: Final = 1000
 _INTEGER_MAX: Final = 2**63 - 1  # of the store; the wire takes more
 
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
@@ -111,6 +112,7 @@ class Api:
         self._status = status
         self._stop = stop
         self._roster = Roster(me, self._machine, ledger, others, self._linearize)
+        self._events = EventsApi(scheduling, ledger, source, self._linearize)
         self._patience = Patience(PATIENCE_S)
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
 
@@ -138,6 +140,8 @@ class Api:
     async def _answer(self, body: CallBody) -> AnswerBody:
         if isinstance(body, BlobCall):
             return await self._data.answer(body)
+        if isinstance(body, EventCall):
+            return await self._events.answer(body)
         if isinstance(body, CompactLedger):
             return await self._compact()
         match body:
@@ -219,17 +223,7 @@ class Api:
             case ShowJob(job=job):
                 return self._view(self._job(job), whole=True)
             case ListJobs(limit=limit):
-                return JobList(tuple(self._newest(limit)), len(machine.jobs))
-
-    def _newest(self, limit: int) -> Iterator[JobView]:
-        """As many as were asked for and fit one answer."""
-        size = 0
-        newest = islice(reversed(self._machine.jobs.values()), max(0, min(limit, JOBS_MAX)))
-        for view in map(self._view, newest):
-            size += len(msgspec.msgpack.encode(view))
-            if size > PAGE_BYTES_MAX:
-                return
-            yield view
+                return JobList(tuple(newest_views(machine, limit, self._view)), len(machine.jobs))
 
     # --- jobs -------------------------------------------------------------------------------------
 
@@ -266,12 +260,7 @@ class Api:
             raise Unavailable(NO_QUORUM) from exc
 
     def _job(self, job_id: JobId) -> Job:
-        job = self._machine.jobs.get(job_id)
-        if job is None and job_id in self._machine.forgotten:
-            raise NotFound(f"job {job_id} was forgotten, and its results with it")
-        if job is None:
-            raise NotFound(f"no job {job_id}: `p2psched jobs` lists them")
-        return job
+        return job_of(self._machine, job_id)
 
     async def _pass_on(self, body: Fetch) -> AnswerBody:
         """To a peer that has all of the job, which this one still fetches from others."""

@@ -382,9 +382,9 @@ class SimPeer:
             match effect:
                 case sched.AppendToLedger(envelopes=envelopes):
                     self.engine.append(envelopes)
-                case sched.Store(events=events, applied_index=applied_index):
-                    self._world.on_stored(self, events, applied_index)
-                    self._keeper.on_stored(events)
+                case sched.Store():
+                    self._world.on_stored(self, effect)
+                    self._keeper.on_stored(effect.events)
                 case StartBatch(batch=batch):
                     self.last_batch = self.last_batch if self.leaving else batch.id
                     self.executor.start(batch)
