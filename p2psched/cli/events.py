@@ -20,7 +20,7 @@ from p2psched.cli.options import Target, talks_to_peers
 from p2psched.cli.output import Output, clean, count, note, print_json, write_line
 from p2psched.client import events
 from p2psched.client.client import Client
-from p2psched.core.event_log import KINDS
+from p2psched.core.event_log import check_kinds
 from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.event_messages import EventFilter, EventPage, EventRecord, Place
 from p2psched.model.ids import JobId, PeerId, is_id, short
@@ -29,14 +29,14 @@ from p2psched.observe.event_json import event_fields, event_line
 TAIL_EXAMPLES: Final = """\b
 Examples:
   p2psched events tail
-  p2psched events tail --kind job.ended --kind peer. -o json
+  p2psched events tail --kind job.ended -o json
   p2psched events tail --job last --from beginning
   p2psched events tail --after 1204:3
 """
 EXPORT_EXAMPLES: Final = """\b
 Examples:
   p2psched events export | jq -r .kind | sort | uniq -c
-  p2psched events export --from 1200 --to 1300 --out events.jsonl
+  p2psched events export --from 12 --to 40 --out ev.jsonl
 """
 _SHOWN: Final = ("version", "index", "position", "command", "ledger_ms")  # not to people
 _FIELDS: Final = ("cursor", "time", "kind", "job", "peer", "tasks")  # have a column
@@ -192,12 +192,7 @@ async def _resolved(client: Client, place: Place | str) -> Place:
 
 
 async def _wanted(client: Client, job: str | None, kinds: list[str] | None) -> EventFilter:
-    for kind in kinds or ():
-        fits = any(
-            known == kind or (kind.endswith(".") and known.startswith(kind)) for known in KINDS
-        )
-        if not fits:
-            raise UsageError(f"there is no event {kind!r}: {', '.join(KINDS)}")
+    check_kinds(kinds or ())
     found: JobId | None = None
     if job is not None:
         # Also one that is forgotten by now: a whole id needs no look.

@@ -36,6 +36,7 @@ from p2psched.model.commands import (
     Revoked,
     Stamped,
 )
+from p2psched.model.errors import UsageError
 from p2psched.model.event_messages import EventRecord, Value
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId
@@ -67,6 +68,14 @@ KINDS: Final = (
     "members.changed",
     "level.raised",
 )
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raises UsageError for one that no event has."""
+    for kind in kinds:
+        group = kind.endswith(".")
+        if not any(known == kind or (group and known.startswith(kind)) for known in KINDS):
+            raise UsageError(f"there is no event {kind!r}: {', '.join(KINDS)}")
 
 
 class Happened(msgspec.Struct, frozen=True):

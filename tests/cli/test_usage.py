@@ -36,6 +36,8 @@ COMMANDS: Final = (
     "job unpin",
     "ledger verify",
     "ledger compact",
+    "events tail",
+    "events export",
     "sim run",
     "sim replay",
     "sim shrink",
