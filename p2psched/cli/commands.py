@@ -69,6 +69,11 @@ GROUPS: Final = {
         "tail": Command("events", "tail", "TAIL_EXAMPLES"),
         "export": Command("events", "export", "EXPORT_EXAMPLES"),
     },
+    "webhook": {
+        "add": Command("webhook", "add", "ADD_EXAMPLES"),
+        "list": Command("webhook", "list_hooks", "LIST_EXAMPLES"),
+        "remove": Command("webhook", "remove", "REMOVE_EXAMPLES"),
+    },
     "sim": {
         "run": Command("sim", "run", "RUN_EXAMPLES"),
         "replay": Command("sim", "replay", "REPLAY_EXAMPLES"),
@@ -155,12 +160,23 @@ def _events(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+def _webhook(context: typer.Context) -> None:
+    """Have events posted to an address."""
+    _help_if_alone(context)
+
+
 def _sim(context: typer.Context) -> None:
     """Simulate clusters under faults, and see a failure again."""
     _help_if_alone(context)
 
 
-_ALONE: Final = {"job": _job, "ledger": _ledger, "events": _events, "sim": _sim}
+_ALONE: Final = {
+    "job": _job,
+    "ledger": _ledger,
+    "events": _events,
+    "webhook": _webhook,
+    "sim": _sim,
+}
 
 
 def _help_if_alone(context: typer.Context) -> None:

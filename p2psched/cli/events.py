@@ -86,7 +86,7 @@ def tail(
     last: list[EventRecord] = []
 
     async def work(client: Client) -> None:
-        wanted = await _wanted(client, job, kind)
+        wanted = await wanted_of(client, job, kind)
         names = _Names(client)
         shown = 0
         async for page in _without_end(client, await _resolved(client, place), wanted):
@@ -167,6 +167,11 @@ def _word(value: object) -> str:
     return ",".join(short(str(one)) for one in value) if isinstance(value, list) else str(value)
 
 
+async def begin_of(client: Client, start: str) -> Place:
+    """What `--from` says. Raises UsageError."""
+    return await _resolved(client, _start(start, None))
+
+
 def _start(start: str, after: str | None) -> Place | str:
     """A place, or a word for one."""
     if after is not None:
@@ -191,7 +196,7 @@ async def _resolved(client: Client, place: Place | str) -> Place:
     return await events.oldest(client.session)
 
 
-async def _wanted(client: Client, job: str | None, kinds: list[str] | None) -> EventFilter:
+async def wanted_of(client: Client, job: str | None, kinds: list[str] | None) -> EventFilter:
     check_kinds(kinds or ())
     found: JobId | None = None
     if job is not None:
@@ -234,7 +239,7 @@ def export(
         raise Refused(f"{out} is there: name another file, or add --force")
 
     async def work(client: Client) -> tuple[int, Place]:
-        wanted = await _wanted(client, job, kind)
+        wanted = await wanted_of(client, job, kind)
         upto = await _end(client, to)
         begin = await _begin(client, place, upto)
         number = 0

@@ -14,6 +14,7 @@ import msgspec
 
 from p2psched.model.commands import (
     Acknowledged,
+    AddWebhook,
     Cancel,
     Command,
     Complete,
@@ -30,6 +31,7 @@ from p2psched.model.commands import (
     PeerWentDown,
     Pin,
     Recorded,
+    RemoveWebhook,
     ResultRefused,
     ResultsLost,
     Retried,
@@ -67,6 +69,8 @@ KINDS: Final = (
     "peer.down",
     "members.changed",
     "level.raised",
+    "webhook.added",
+    "webhook.removed",
 )
 
 
@@ -160,11 +164,21 @@ def _repeated(command: Command, outcome: Outcome, _: PeerId, __: Sequence[Stampe
     return "tasks.repeated", command.job, None, outcome.duplicate, data
 
 
+def _webhook(command: Command, outcome: Outcome, by: PeerId, _: Sequence[Stamped]) -> Said | None:
+    assert isinstance(command, AddWebhook | RemoveWebhook)
+    if not isinstance(outcome, Acknowledged):
+        return None
+    kind = "webhook.added" if isinstance(command, AddWebhook) else "webhook.removed"
+    return kind, None, by, EMPTY, {"name": command.name}
+
+
 _COMMANDS: Final[dict[type[Command], Look]] = {
     Cancel: _cancelled,
     Pin: _pinned,
     Forget: _forgotten,
     Complete: _repeated,
+    AddWebhook: _webhook,
+    RemoveWebhook: _webhook,
 }
 
 

@@ -13,11 +13,13 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import keeping, levels, peering, poison
+from p2psched.core import hooks, keeping, levels, peering, poison
 from p2psched.core.jobs import SPACELESS_MAX, HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
     Acknowledged,
+    AckWebhook,
+    AddWebhook,
     Cancel,
     Complete,
     Completed,
@@ -37,6 +39,7 @@ from p2psched.model.commands import (
     RaiseLevel,
     Recorded,
     Rejected,
+    RemoveWebhook,
     ResultRefused,
     Retried,
     Retry,
@@ -60,6 +63,10 @@ _WITH_DATA: Final = (Recorded, Retried)
 _OK: Final = Cause.OK  # looking it up in its class takes ten times as long (Python 3.11)
 
 _encode = msgspec.msgpack.Encoder().encode
+
+Decision = (
+    Cancel | Forget | Pin | Retry | Held | RaiseLevel | AddWebhook | RemoveWebhook | AckWebhook
+)
 
 
 class Machine(LedgerState):
@@ -124,8 +131,10 @@ class Machine(LedgerState):
                     self._taken[key] = outcome
                 return outcome
 
-    def _decide(self, command: Cancel | Forget | Pin | Retry | Held | RaiseLevel) -> Outcome:
+    def _decide(self, command: Decision) -> Outcome:
         match command:
+            case AddWebhook() | RemoveWebhook() | AckWebhook():
+                return hooks.decide(self, command)
             case RaiseLevel():
                 return levels.raise_level(self, command, known_level=self.known_level)
             case Cancel():
@@ -337,6 +346,7 @@ class Machine(LedgerState):
         return [
             (self.applied_index, self.command_index, self.stamp_ms, self.results_refused),
             (self.result_bytes, list(self.ended), len(self.forgotten)),
+            list(self.webhooks.values()),
             [
                 (
                     (job.id, job.state, job.waiting, job.orphaned, job.succeeded, job.failed),

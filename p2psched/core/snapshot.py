@@ -28,6 +28,7 @@ from p2psched.model.errors import Refused
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobHead, JobSpec, JobState
 from p2psched.model.taskset import TaskSet
+from p2psched.model.webhook import Webhook
 
 FORMAT: Final = 1
 # Attributes of the machine that hold nothing between two entries, or that are its process's own.
@@ -119,6 +120,7 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     _taken: dict[tuple[PeerId, int], Rejected | None]
     suspected: dict[JobId, None] = {}
     level: int = 1
+    webhooks: dict[str, Webhook] = {}
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from p2psched.model.blob import BlobRef
+from p2psched.model.event_messages import EventFilter
+from p2psched.model.event_messages import Place as EventPlace
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -133,6 +135,28 @@ class RaiseLevel(msgspec.Struct, frozen=True, array_like=True, tag=11):
     level: int
 
 
+class AddWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=45):
+    """Tell an address of events that fit, from `start` on, or from the next entry on."""
+
+    name: str
+    url: str
+    wanted: EventFilter = EventFilter()
+    start: EventPlace | None = None
+
+
+class RemoveWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=46):
+    name: str
+
+
+class AckWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=47):
+    """All that fits before `upto` has reached the address. `added`: the command that added the
+    webhook: a later one of that name is not meant."""
+
+    name: str
+    added: int
+    upto: EventPlace
+
+
 Command = (
     SubmitJob
     | Place
@@ -145,6 +169,9 @@ Command = (
     | Retry
     | Held
     | RaiseLevel
+    | AddWebhook
+    | RemoveWebhook
+    | AckWebhook
 )
 
 

@@ -104,7 +104,24 @@ class ReadPast(msgspec.Struct, frozen=True, array_like=True, tag=81):
     here_only: bool = False
 
 
-EventCall = FetchEvents | ReadPast
+class AddHook(msgspec.Struct, frozen=True, array_like=True, tag=82):
+    """Tell this address of events that fit, from `start` on, or from now on. Safe to repeat."""
+
+    name: str
+    url: str
+    wanted: EventFilter = EventFilter()
+    start: Place | None = None
+
+
+class RemoveHook(msgspec.Struct, frozen=True, array_like=True, tag=83):
+    name: str
+
+
+class ListHooks(msgspec.Struct, frozen=True, array_like=True, tag=84):
+    here_only: bool = False  # not passed on to whoever delivers
+
+
+EventCall = FetchEvents | ReadPast | AddHook | RemoveHook | ListHooks
 
 
 # --- answers --------------------------------------------------------------------------------------
@@ -120,4 +137,22 @@ class EventPage(msgspec.Struct, frozen=True, array_like=True, tag=80):
     oldest: Place | None = None
 
 
-EventAnswer = EventPage
+class HookAdded(msgspec.Struct, frozen=True, array_like=True, tag=81):
+    key: bytes  # what its calls are signed with
+
+
+class HookView(msgspec.Struct, frozen=True, array_like=True):
+    name: str
+    url: str
+    wanted: EventFilter
+    acked: Place  # all that fits before it has arrived
+    behind: int  # entries of the ledger since
+    tries: int = 0  # that failed since the last one that didn't, as far as the peer knows
+    error: str = ""  # of the last of those
+
+
+class HookList(msgspec.Struct, frozen=True, array_like=True, tag=82):
+    hooks: tuple[HookView, ...]
+
+
+EventAnswer = EventPage | HookAdded | HookList

@@ -98,6 +98,8 @@ class Api:
         data: LargeData,
         status: Callable[[], StatusAnswer],
         stop: Callable[[], None],
+        secret: bytes,
+        cluster: str,
     ) -> None:
         self._me = me
         self._scheduling = scheduling
@@ -112,7 +114,9 @@ class Api:
         self._status = status
         self._stop = stop
         self._roster = Roster(me, self._machine, ledger, others, self._linearize)
-        self._events = EventsApi(scheduling, ledger, source, self._linearize)
+        self.events: Final = EventsApi(
+            scheduling, ledger, source, self._linearize, me=me, secret=secret, cluster=cluster
+        )
         self._patience = Patience(PATIENCE_S)
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
 
@@ -141,7 +145,7 @@ class Api:
         if isinstance(body, BlobCall):
             return await self._data.answer(body)
         if isinstance(body, EventCall):
-            return await self._events.answer(body)
+            return await self.events.answer(body)
         if isinstance(body, CompactLedger):
             return await self._compact()
         match body:

@@ -7,6 +7,7 @@ and from another peer where this one never had them or has let go of them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -14,18 +15,26 @@ from typing import Final
 import msgspec
 
 from p2psched.core.machine import Machine
-from p2psched.model.errors import P2PSchedError, Refused, Unavailable, UsageError
+from p2psched.model.commands import AddWebhook, Rejected, RemoveWebhook
+from p2psched.model.errors import P2PSchedError, Refused, Unavailable, UsageError, from_wire
 from p2psched.model.event_messages import (
     EVENTS_MAX,
+    AddHook,
     EventCall,
     EventFilter,
     EventPage,
     FetchEvents,
+    HookAdded,
+    HookList,
+    ListHooks,
     Place,
     ReadPast,
+    RemoveHook,
 )
+from p2psched.model.ids import PeerId
 from p2psched.model.messages import (
     AnswerBody,
+    Done,
     FindJob,
     JobList,
     ListJobs,
@@ -34,12 +43,14 @@ from p2psched.model.messages import (
     ShowJob,
 )
 from p2psched.model.raft import Membership
+from p2psched.model.webhook import fault_of
 from p2psched.peer.backfill import Source
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.replay import HistoryGone, Replays
-from p2psched.peer.roster import NO_QUORUM
+from p2psched.peer.roster import NO_QUORUM, PATIENCE_S
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.views import find_job, job_of, job_view, newest_views, peer_views
+from p2psched.peer.webhooks import Webhooks
 
 WAIT_MS_MAX: Final = 30_000
 
@@ -54,13 +65,19 @@ class EventsApi:
         ledger: RaftLedger,
         source: Source,
         linearize: Callable[[], Awaitable[None]],
+        *,
+        me: PeerId,
+        secret: bytes,
+        cluster: str,
     ) -> None:
+        self._me = me
         self._scheduling = scheduling
         self._feed = scheduling.events
         self._ledger = ledger
         self._source = source
         self._linearize = linearize
         self._replays = Replays(ledger)
+        self.webhooks: Final = Webhooks(scheduling, self.read, secret=secret, cluster=cluster)
 
     async def answer(self, body: EventCall) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
@@ -69,13 +86,21 @@ class EventsApi:
                 await self._linearize()
                 return EventPage((), Place(self._feed.last + 1))
             case FetchEvents():
-                return await self._events(body)
+                return await self.read(body)
             case ReadPast():
                 return await self._past(body)
+            case AddHook():
+                return await self._add(body)
+            case RemoveHook(name=name):
+                await self._propose(RemoveWebhook(name))
+                return Done()
+            case ListHooks():
+                return await self._hooks(body)
 
     # --- events -----------------------------------------------------------------------------------
 
-    async def _events(self, body: FetchEvents) -> EventPage:
+    async def read(self, body: FetchEvents) -> EventPage:
+        """From its place on, here or from others."""
         assert body.start is not None
         place = body.start
         limit = max(1, min(body.limit, EVENTS_MAX))
@@ -123,6 +148,36 @@ class EventsApi:
                 return answer
             oldest = min(oldest, answer.oldest)
         return EventPage((), here.following, oldest=oldest)
+
+    # --- webhooks ---------------------------------------------------------------------------------
+
+    async def _add(self, body: AddHook) -> HookAdded:
+        fault = fault_of(body.name, body.url, body.wanted)
+        if fault:
+            raise UsageError(fault)
+        await self._propose(AddWebhook(body.name, body.url, body.wanted, body.start))
+        hook = self._scheduling.scheduler.machine.webhooks.get(body.name)
+        if hook is None:
+            raise Refused(f"webhook {body.name} was removed meanwhile")
+        return HookAdded(self.webhooks.key(hook))
+
+    async def _propose(self, command: AddWebhook | RemoveWebhook) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                outcome = await self._scheduling.propose(command)
+        except TimeoutError as exc:
+            raise Unavailable(NO_QUORUM) from exc
+        if isinstance(outcome, Rejected):
+            raise from_wire(outcome.code, outcome.message, 1000)
+
+    async def _hooks(self, body: ListHooks) -> AnswerBody:
+        """Of whoever delivers, if it can be asked: it knows what goes wrong."""
+        await self._linearize()
+        leader = self._ledger.coordinator()
+        if leader not in (None, self._me) and not body.here_only:
+            with contextlib.suppress(P2PSchedError, TimeoutError):
+                return await self._source.call(leader, ListHooks(here_only=True))
+        return HookList(tuple(self.webhooks.views()))
 
     # --- the state as of an entry -----------------------------------------------------------------
 

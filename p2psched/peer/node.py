@@ -245,6 +245,8 @@ class Node:
             ),
             status=self.status,
             stop=self.stop,
+            secret=self._belonging.secret,
+            cluster=self._belonging.cluster,
         )
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
@@ -273,6 +275,7 @@ class Node:
         group.create_task(self._lateness.run())
         group.create_task(self._space.run())
         group.create_task(self._scheduling.run())
+        group.create_task(self._api.events.webhooks.run())
         group.create_task(BackFill(self._results, self._source).run())
         group.create_task(joining.keep_membership())
         group.create_task(joining.meet_joins())

@@ -29,6 +29,7 @@ from p2psched.testing.sim_executor import (
     sim_job,
     with_hangs,
 )
+from p2psched.testing.sim_hooks import start_hooks
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
 from p2psched.testing.sim_members import Replacing
@@ -119,6 +120,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     Storm(cluster, rng)
     start_hand_overs(cluster)
     start_upgrades(cluster)
+    start_hooks(cluster)
     replacing = Replacing(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()

@@ -16,7 +16,7 @@ from p2psched.client.client import Client
 from p2psched.model.event_messages import EventRecord, Place
 from tests.cluster import LiveCluster
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 
 JOBS: Final = 7
 SNAPSHOT_LOG: Final = 128 * 1024

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 from p2psched.model.commands import (
     Acknowledged,
+    AckWebhook,
+    AddWebhook,
     Cancel,
     Command,
     Complete,
@@ -27,6 +29,7 @@ from p2psched.model.commands import (
     Placed,
     RaiseLevel,
     Rejected,
+    RemoveWebhook,
     Retry,
     SubmitJob,
     Submitted,
@@ -132,7 +135,16 @@ class JobModel:
                 if state.peer(peer) == (incarnation, True):
                     state = state.with_peer(peer, incarnation, up=False)
                 return Acknowledged(), state
-            case Forget() | Pin() | Retry() | Held() | RaiseLevel():
+            case (
+                Forget()
+                | Pin()
+                | Retry()
+                | Held()
+                | RaiseLevel()
+                | AddWebhook()
+                | RemoveWebhook()
+                | AckWebhook()
+            ):
                 raise AssertionError("nobody asks for it in these histories")
             case None:
                 raise AssertionError("a read changes nothing")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from p2psched.core.machine import Decision
 from p2psched.model import chunks
 from p2psched.model.commands import (
     Acknowledged,
+    AckWebhook,
+    AddWebhook,
     Cancel,
     Command,
     Complete,
@@ -28,6 +31,7 @@ from p2psched.model.commands import (
     RaiseLevel,
     Recorded,
     Rejected,
+    RemoveWebhook,
     ResultRefused,
     ResultsLost,
     Retried,
@@ -81,7 +85,7 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return _decision_words(command, jobs)
 
 
-def _decision_words(command: Cancel | Forget | Pin | Retry | Held | RaiseLevel, jobs: Jobs) -> str:
+def _decision_words(command: Decision, jobs: Jobs) -> str:
     match command:
         case Cancel(job=job) | Forget(job=job):
             return f"{type(command).__name__.lower()} {jobs.name(job)}"
@@ -93,6 +97,12 @@ def _decision_words(command: Cancel | Forget | Pin | Retry | Held | RaiseLevel, 
             return f"{peer} {'holds' if held else 'lacks'} results of {jobs.name(job)}"
         case RaiseLevel(level=level):
             return f"raise level to {level}"
+        case AddWebhook(name=name):
+            return f"add webhook {name}"
+        case RemoveWebhook(name=name):
+            return f"remove webhook {name}"
+        case AckWebhook(name=name, upto=upto):
+            return f"webhook {name} has all before {upto}"
 
 
 def segment_words(segment: Segment) -> str:
