@@ -1,8 +1,8 @@
 """What a peer answers: each call that a client or another peer may make.
 
-Reads are linearizable (`reads`). Only `Stale`, `GetStatus`, `Contacts`, `WhereAre`, `TailOutput`
-and `StopPeer` are answered without a quorum. It refuses nothing that any other peer would answer:
-what only the leader can do is passed on to it.
+Reads are linearizable (`reads`). Only `Stale`, `GetStatus`, `Contacts`, `WhereAre`, `TailOutput`,
+`StopPeer`, and `FetchEvents` from a place on, are answered without a quorum. It refuses nothing
+that any other peer would answer: what only the leader can do is passed on to it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from p2psched.model.commands import (
     Retry,
 )
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, from_wire
+from p2psched.model.event_messages import EventCall
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
 from p2psched.model.limits import JOB_RANGES_MAX
@@ -63,6 +64,7 @@ from p2psched.model.staleness import Staleness
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Source
 from p2psched.peer.backups import Backups
+from p2psched.peer.events_api import EventsApi
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
@@ -96,6 +98,7 @@ class Api:
         status: Callable[[], StatusAnswer],
         where: Callable[[WhereAre], Sightings],
         stop: Callable[[], None],
+        secret: bytes,
     ) -> None:
         self._me = me
         self._scheduling = scheduling
@@ -120,6 +123,9 @@ class Api:
             patience=self._patience,
         )
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
+        self.events: Final = EventsApi(
+            scheduling, ledger, source, self._reads.linearize, me=me, secret=secret, cluster=cluster
+        )
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
 
     async def answer(self, body: CallBody) -> AnswerBody:
@@ -133,7 +139,9 @@ class Api:
         except TimeoutError as exc:
             raise Unavailable(NO_QUORUM) from exc
 
-    async def _apart(self, body: BlobCall | CompactLedger | BackupCall | MemberCall) -> AnswerBody:
+    async def _apart(
+        self, body: BlobCall | CompactLedger | BackupCall | MemberCall | EventCall
+    ) -> AnswerBody:
         """What another part of the peer answers."""
         if isinstance(body, BlobCall):
             return await self._data.answer(body)
@@ -141,6 +149,8 @@ class Api:
             return await self._compact()
         if isinstance(body, MemberCall):
             return await self._members.answer(body)
+        if isinstance(body, EventCall):
+            return await self.events.answer(body)
         return await self._backups.answer(body)
 
     async def _compact(self) -> AnswerBody:
@@ -154,7 +164,7 @@ class Api:
             ) from exc
 
     async def _answer(self, body: CallBody) -> AnswerBody:
-        if isinstance(body, BlobCall | CompactLedger | BackupCall | MemberCall):
+        if isinstance(body, BlobCall | CompactLedger | BackupCall | MemberCall | EventCall):
             return await self._apart(body)
         match body:
             case Submit():

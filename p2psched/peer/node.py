@@ -250,6 +250,7 @@ class Node:
             status=self.status,
             stop=self.stop,
             where=self._where.answer,
+            secret=self._belonging.secret,
         )
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
@@ -277,6 +278,7 @@ class Node:
         group.create_task(self._lateness.run())
         group.create_task(self._space.run())
         group.create_task(self._scheduling.run())
+        group.create_task(self._api.events.webhooks.run())
         group.create_task(BackFill(self._results, self._source).run())
         group.create_task(joining.keep_membership())
         group.create_task(joining.find_others())
