@@ -97,6 +97,10 @@ def _arguments(config: Config) -> list[str]:
     given += ["--keep-results", f"{config.keep_ms}ms" if config.keep_ms else "0"]
     given += ["--keep-bytes", str(config.keep_bytes)]
     given += ["--timing", config.timing]
+    if config.ledger is not None:
+        given += ["--ledger", config.ledger]
+    for address in config.group:
+        given += ["--group", address]
     if config.votes is False:
         given.append("--no-vote")
     if config.insecure:

@@ -25,7 +25,7 @@ from p2psched.cli.options import (
 )
 from p2psched.cli.output import Output
 from p2psched.cli.serve import Serving, become_peer
-from p2psched.model.config import TIMINGS, Config
+from p2psched.model.config import LEDGERS, TIMINGS, Config
 from p2psched.model.errors import UsageError
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
 from p2psched.net.address import DEFAULT_PORT
@@ -126,6 +126,22 @@ _Timing = Annotated[
         help=f"Patience with disks and links: {', '.join(TIMINGS)}. The same on all peers.",
     ),
 ]
+_Ledger = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        help=f"Engine of the ledger: {' or '.join(LEDGERS)} (for labs: docs/engines.md). Default: "
+        "that of the data folder.",
+    ),
+]
+_Group = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--group",
+        metavar="HOST:PORT",
+        help="With --ledger raftos: each of its peers, itself too. A restart needs none.",
+    ),
+]
 _Detach = Annotated[
     bool,
     typer.Option("--detach", "-d", help="Go to the background once ready; logs to peer.log."),
@@ -160,6 +176,8 @@ def start(
     ballast: _Ballast = None,
     no_vote: _NoVote = False,
     timing: _Timing = "lan",
+    ledger: _Ledger = None,
+    group: _Group = None,
     detach: _Detach = False,
     patience: _Patience = "30s",
     log_level: _LogLevel = "warning",
@@ -190,29 +208,30 @@ def start(
             space_min=None if space_min is None else byte_count(space_min, "--space-min"),
             ballast=None if ballast is None else byte_count(ballast, "--ballast"),
             votes=not no_vote,
+            ledger=ledger,
+            group=tuple(group or ()),
             snapshot_log_bytes=snapshot_log_bytes,
             runtime_dir=str(runtime_dir()),
         ).with_timing(timing)
     except ValueError as error:
         raise UsageError(f"{error}: see `p2psched start --help`") from error
+    serving = Serving(
+        config=config, output=output, log_level=log_level, log_json=log_json, detached=detached
+    )
     if detach:
-        start_detached(
-            config,
-            log_level=log_level,
-            log_json=log_json,
-            output=output,
-            patience_s=duration(patience, "--patience"),
-        )
+        _detach(serving, patience)
     else:
-        become_peer(
-            Serving(
-                config=config,
-                output=output,
-                log_level=log_level,
-                log_json=log_json,
-                detached=detached,
-            )
-        )
+        become_peer(serving)
+
+
+def _detach(serving: Serving, patience: str) -> None:
+    start_detached(
+        serving.config,
+        log_level=serving.log_level,
+        log_json=serving.log_json,
+        output=Output(serving.output),
+        patience_s=duration(patience, "--patience"),
+    )
 
 
 def _host_name() -> str:

@@ -64,12 +64,12 @@ from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Fetch, Source
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.others import Others
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.submissions import Submissions, SubmitAnswer
 from p2psched.peer.views import find_job, job_view, task_state
+from p2psched.ports.engine import Engine
 from p2psched.ports.results import Page
 
 WAIT_MS_MAX: Final = 30_000  # longest wait for results in one call
@@ -88,7 +88,7 @@ class Api:
         *,
         me: PeerId,
         scheduling: SchedulerLoop,
-        ledger: RaftLedger,
+        ledger: Engine,
         results: ResultWriter,
         submissions: Submissions,
         others: Others,

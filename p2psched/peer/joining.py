@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from p2psched.model.config import Config
-from p2psched.model.errors import P2PSchedError
+from p2psched.model.errors import P2PSchedError, Refused
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Join
 from p2psched.model.raft import Member
 from p2psched.net.address import parse
 from p2psched.net.peers import PeerLinks
 from p2psched.peer.cluster import Belonging, meet
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.ports.clock import Clock
+from p2psched.ports.engine import Engine
 
 JOIN_RETRY_S: Final = 0.2
 MEET_RETRY_S: Final = 0.5
@@ -36,7 +36,7 @@ class Joining:
         config: Config,
         belonging: Belonging,
         clock: Clock,
-        ledger: RaftLedger,
+        ledger: Engine,
         links: PeerLinks,
         addresses: Mapping[PeerId, tuple[str, str]],
         note_address: NoteAddress,
@@ -49,6 +49,12 @@ class Joining:
         self._links = links
         self._addresses = addresses
         self._note_address = note_address
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Both of what follows; nothing where the group is static."""
+        if not self._belonging.group:
+            group.create_task(self.keep_membership())
+            group.create_task(self.meet_joins())
 
     async def keep_membership(self) -> None:
         """Ask those we know to make us a member, with our address of now, until we are one; and
@@ -72,6 +78,8 @@ class Joining:
             try:
                 async with asyncio.timeout(CALL_PATIENCE_S):
                     await self._links.call(peer, Join(self._member))
+            except Refused:  # nobody will have us
+                raise
             except (TimeoutError, P2PSchedError):
                 continue  # another may be there
             return

@@ -12,8 +12,8 @@ from p2psched.model.ids import PeerId
 from p2psched.model.messages import ContactList, Contacts, Done, Join, PeerList
 from p2psched.model.raft import Member
 from p2psched.peer.others import Others
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.views import peer_views
+from p2psched.ports.engine import Engine
 
 PATIENCE_S: Final = 5.0  # for a leader to be there; then the caller is told to come back
 CONTACT_PATIENCE_S: Final = 0.5
@@ -29,7 +29,7 @@ class Roster:
         self,
         me: PeerId,
         machine: Machine,
-        ledger: RaftLedger,
+        ledger: Engine,
         others: Others,
         linearize: Callable[[], Awaitable[None]],
     ) -> None:

@@ -1,0 +1,93 @@
+"""Port `Engine`: a `Ledger` with what a peer needs to run it, and what it shows of itself. The
+names are those of the embedded one; what an engine can't do it refuses in a sentence."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from p2psched.core.raft.timing import Timing
+from p2psched.model.ids import PeerId
+from p2psched.model.messages import LedgerCompacted, PeerMessage
+from p2psched.model.raft import Member, Membership, Snapshot
+from p2psched.ports.ledger import Ledger
+
+
+class Standing(Protocol):
+    """Of this member in its group; see `core.raft.core.Raft`."""
+
+    @property
+    def is_leader(self) -> bool: ...
+    @property
+    def is_regaining(self) -> bool: ...
+    @property
+    def term(self) -> int: ...
+    @property
+    def leader(self) -> PeerId | None: ...
+    @property
+    def commit(self) -> int: ...
+    @property
+    def last_index(self) -> int: ...
+    @property
+    def base_index(self) -> int: ...
+    @property
+    def snapshot(self) -> Snapshot | None: ...
+    @property
+    def membership(self) -> Membership: ...
+    @property
+    def timing(self) -> Timing: ...
+    @property
+    def leader_heartbeat_ms(self) -> int: ...
+    def leader_is_live(self) -> bool: ...
+    def is_settled_member(self, member: Member) -> bool: ...
+
+
+class Core(Protocol):
+    @property
+    def raft(self) -> Standing: ...
+
+
+class Written(Protocol):
+    @property
+    def written_bytes(self) -> int: ...
+
+
+class Files(Written, Protocol):
+    @property
+    def snapshots(self) -> Written: ...
+
+
+class Engine(Ledger, Protocol):
+    leaderless_ms_max: int
+
+    @property
+    def engine(self) -> Core: ...
+    @property
+    def store(self) -> Files: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def syncs(self) -> int: ...
+    @property
+    def sync_ms(self) -> float: ...
+
+    async def open(self) -> None:
+        """Before `start`: whatever has to be waited for. Raises a P2PSchedError."""
+        ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    async def hand_over(self) -> None:
+        """Before a clean stop: if we lead and another can, until it does."""
+        ...
+
+    def on_message(self, sender: PeerId, message: PeerMessage) -> None: ...
+
+    def add_member(self, member: Member) -> None:
+        """Raises Refused if the group is static."""
+        ...
+
+    async def compact(self) -> LedgerCompacted:
+        """Raises Refused without snapshots, NoSpace."""
+        ...
