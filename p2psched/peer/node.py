@@ -65,6 +65,7 @@ class Ready(msgspec.Struct, frozen=True):
     cluster: str
     secret_path: str
     founded: bool
+    group: tuple[str, ...] = ()  # of a raftos ledger
 
 
 class _Stopped(Exception):
@@ -316,7 +317,9 @@ class Node:
                 break
             await asyncio.sleep(0.02)
         belonging, secret = self._belonging, str(self._folder.secret_path)
-        self._on_ready(Ready(self._info, belonging.cluster, secret, belonging.founds))
+        self._on_ready(
+            Ready(self._info, belonging.cluster, secret, belonging.founds, belonging.group)
+        )
 
     def _on_membership(self, membership: Membership) -> None:
         """What a member's entry says counts when it is news: an address that we learned from the

@@ -108,6 +108,7 @@ def run(rig: Rig, *words: str) -> str:
 
 
 def test_what_this_engine_can_not_do_is_refused_in_a_sentence(rig: Rig, tmp_path: Path) -> None:
+    assert "raftos, for labs in a trusted network" in rig.cluster.peers["a"].log.read_text()
     said = run(rig, "ledger", "compact", "a")
     assert said == "error: a raftos ledger has no snapshots, and its log can't be compacted\n"
     address = rig.cluster.peers["a"].address

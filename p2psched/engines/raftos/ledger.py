@@ -310,7 +310,7 @@ class RaftosLedger:
         if isinstance(role, Leader) and self._delivered < role.first_index:
             return  # it speaks once all that came before is applied
         told = (self.coordinator(), self._standing.term)
-        if told == self._told or told[0] is None is self._told[0]:
+        if told == self._told or (told[0] is None and self._told[0] is None):
             return
         self._told = told
         now_ms = self._clock.now_ms()
