@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-raftos demo check fmt fmt-check lint types test test-fast test-process test-long sim \
+.PHONY: help setup setup-raftos demo check fmt fmt-check lint types test test-fast test-process test-long test-upgrade sim \
 	bench bench-peers docs clean
 
 help: ## Show the targets
@@ -67,6 +67,9 @@ test-process: $(DEV)
 test-long: $(DEV) ## Run the tests that take minutes, and the properties on new examples
 	$(PYTEST) -rs --durations=20 -m long
 	HYPOTHESIS_PROFILE=long $(PYTEST) -n $(JOBS) tests/model
+
+test-upgrade: $(DEV) ## Upgrade a cluster of an older version to this one, peer by peer
+	$(PYTEST) -rs -m long tests/upgrade
 
 sim: $(DEV) ## Simulate clusters under faults (SEEDS=1000)
 	$(VENV)/bin/p2psched sim run --seeds $(SEEDS) --jobs $(JOBS)
