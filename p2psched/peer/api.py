@@ -62,6 +62,7 @@ from p2psched.model.messages import (
 )
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Fetch, Source
+from p2psched.peer.engines import embedded
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.others import Others
 from p2psched.peer.result_writer import ResultWriter
@@ -126,9 +127,10 @@ class Api:
             raise Unavailable(NO_QUORUM) from exc
 
     async def _compact(self) -> AnswerBody:
+        ledger = embedded(self._ledger, "has no snapshots, and its log can't be compacted")
         try:
             async with asyncio.timeout(COMPACT_S):
-                return await self._ledger.compact()
+                return await ledger.compact()
         except TimeoutError as exc:
             raise Unavailable(
                 f"the snapshot is not made after {COMPACT_S:.0f} s, and goes on: `p2psched status` "

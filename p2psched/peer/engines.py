@@ -1,4 +1,4 @@
-"""Picks the engine that carries the ledger of a peer."""
+"""Picks the engine that carries the ledger of a peer, and knows what only the embedded one does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from p2psched.core.raft.timing import Timing
 from p2psched.model.config import Config
+from p2psched.model.errors import Refused
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import PeerMessage
 from p2psched.model.raft import Membership
@@ -18,6 +19,13 @@ from p2psched.ports.clock import Clock
 from p2psched.ports.engine import Engine
 from p2psched.ports.ledger import LedgerListener
 from p2psched.store.log import LogStore, Recovered
+
+
+def embedded(ledger: Engine, lacks: str) -> RaftLedger:
+    """For what only the embedded engine can do. Raises Refused with what another one `lacks`."""
+    if not isinstance(ledger, RaftLedger):
+        raise Refused(f"a raftos ledger {lacks}: see docs/engines.md")
+    return ledger
 
 
 def make_ledger(

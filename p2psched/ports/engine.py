@@ -1,5 +1,5 @@
-"""Port `Engine`: a `Ledger` with what a peer needs to run it, and what it shows of itself. The
-names are those of the embedded one; what an engine can't do it refuses in a sentence."""
+"""Port `Engine`: a `Ledger` with what every peer needs to run it, and what it shows of itself. The
+names are those of the embedded one, which can do more: see `peer.engines.embedded`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import LedgerCompacted, PeerMessage
+from p2psched.model.messages import PeerMessage
 from p2psched.model.raft import Member, Membership, Snapshot
 from p2psched.ports.ledger import Ledger
 
@@ -86,8 +86,4 @@ class Engine(Ledger, Protocol):
 
     def add_member(self, member: Member) -> None:
         """Raises Refused if the group is static."""
-        ...
-
-    async def compact(self) -> LedgerCompacted:
-        """Raises Refused without snapshots, NoSpace."""
         ...

@@ -108,9 +108,10 @@ def run(rig: Rig, *words: str) -> str:
 
 
 def test_what_this_engine_can_not_do_is_refused_in_a_sentence(rig: Rig, tmp_path: Path) -> None:
-    assert "raftos, for labs in a trusted network" in rig.cluster.peers["a"].log.read_text()
+    log = rig.cluster.peers["a"].log
+    asyncio.run(until(lambda: "raftos, for labs in a trusted network" in log.read_text()))
     said = run(rig, "ledger", "compact", "a")
-    assert said == "error: a raftos ledger has no snapshots, and its log can't be compacted\n"
+    assert "a raftos ledger has no snapshots, and its log can't be compacted" in said
     address = rig.cluster.peers["a"].address
     new = ("--name", "d", "--data", str(tmp_path / "d"), "--listen", "127.0.0.1:0")
     said = run(rig, "start", *new, "--join", address)

@@ -33,7 +33,7 @@ from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import ENTRY_BYTES_MAX, PENDING_PROPOSALS_MAX
-from p2psched.model.messages import Forward, LedgerCompacted, PeerMessage
+from p2psched.model.messages import Forward, PeerMessage
 from p2psched.model.raft import Entry, HardState, Member, Membership, ReadAsk
 from p2psched.ports.clock import Clock
 from p2psched.ports.ledger import LedgerListener
@@ -188,9 +188,6 @@ class RaftosLedger:
             f"{member.name or member.peer} can't join: the group of a raftos ledger is the one "
             "that all its peers were started with"
         )
-
-    async def compact(self) -> LedgerCompacted:
-        raise Refused("a raftos ledger has no snapshots, and its log can't be compacted")
 
     async def hand_over(self) -> None:
         """raftos knows no transfer: the others elect when they miss us."""
