@@ -64,16 +64,17 @@ from p2psched.model.staleness import Staleness
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Source
 from p2psched.peer.backups import Backups
+from p2psched.peer.engines import embedded
 from p2psched.peer.events_api import EventsApi
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.reads import WAIT_MS_MAX, Reads
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.submissions import Submissions, SubmitAnswer
+from p2psched.ports.engine import Engine
 
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
@@ -88,7 +89,7 @@ class Api:
         name: str,
         cluster: ClusterId,
         scheduling: SchedulerLoop,
-        ledger: RaftLedger,
+        ledger: Engine,
         results: ResultWriter,
         submissions: Submissions,
         others: Others,
@@ -154,9 +155,10 @@ class Api:
         return await self._backups.answer(body)
 
     async def _compact(self) -> AnswerBody:
+        ledger = embedded(self._ledger, "has no snapshots, and its log can't be compacted")
         try:
             async with asyncio.timeout(COMPACT_S):
-                return await self._ledger.compact()
+                return await ledger.compact()
         except TimeoutError as exc:
             raise Unavailable(
                 f"the snapshot is not made after {COMPACT_S:.0f} s, and goes on: `p2psched status` "

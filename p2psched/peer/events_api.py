@@ -45,12 +45,12 @@ from p2psched.model.peer_messages import PeerList
 from p2psched.model.raft import Membership
 from p2psched.model.webhook import fault_of
 from p2psched.peer.backfill import Source
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.replay import HistoryGone, Replays
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.views import find_job, job_of, job_view, newest_views, peer_views
 from p2psched.peer.webhooks import Webhooks
+from p2psched.ports.engine import Engine
 
 WAIT_MS_MAX: Final = 30_000
 
@@ -62,7 +62,7 @@ class EventsApi:
     def __init__(
         self,
         scheduling: SchedulerLoop,
-        ledger: RaftLedger,
+        ledger: Engine,
         source: Source,
         linearize: Callable[[], Awaitable[None]],
         *,

@@ -34,11 +34,11 @@ from p2psched.model.messages import (
 )
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Fetch, Source
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, READ_NO_QUORUM, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.views import PAGE_BYTES_MAX, find_job, job_of, job_view, newest_views, task_state
+from p2psched.ports.engine import Engine
 from p2psched.ports.results import Page
 
 WAIT_MS_MAX: Final = 30_000  # longest wait for results in one call
@@ -53,7 +53,7 @@ class Reads:
         self,
         *,
         scheduling: SchedulerLoop,
-        ledger: RaftLedger,
+        ledger: Engine,
         results: ResultWriter,
         source: Source,
         roster: Roster,

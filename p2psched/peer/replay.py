@@ -28,9 +28,11 @@ from p2psched.model.event_messages import EventFilter, EventPage, EventRecord, P
 from p2psched.model.execution import Committed
 from p2psched.model.limits import MIB
 from p2psched.model.raft import Entry, Membership
+from p2psched.peer.engines import embedded
 from p2psched.peer.event_feed import PageMaker
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.ports.disk import Disk
+from p2psched.ports.engine import Engine
 from p2psched.store.past import Scan, entries, scan
 from p2psched.store.snapshots import check_file, snapshot_indices
 
@@ -164,7 +166,7 @@ class Replay:
 class Replays:
     """Of one peer. Belongs to its loop."""
 
-    def __init__(self, ledger: RaftLedger) -> None:
+    def __init__(self, ledger: Engine) -> None:
         self._ledger = ledger
         self._idle: list[Replay] = []
         self._opening: dict[int, asyncio.Future[Replay]] = {}
@@ -202,8 +204,12 @@ class Replays:
         self._keep(replay)
         return found
 
+    @property
+    def _embedded(self) -> RaftLedger:
+        return embedded(self._ledger, "has no past that can be read")
+
     def _tail(self, first: int) -> Tail:
-        engine = self._ledger.engine
+        engine = self._embedded.engine
         base = engine.raft.base_index
         start = max(first, base + 1)
         stop = min(engine.delivered, start + ENTRIES_MAX - 1) + 1
@@ -217,7 +223,7 @@ class Replays:
             if len(self._opening) >= REPLAYS_MAX:
                 raise Unavailable("busy: others read the past of the ledger", retry_after_s=1.0)
             del self._idle[: max(0, len(self._idle) + len(self._opening) + 1 - REPLAYS_MAX)]
-            disk, tail = self._ledger.store.disk, self._tail(1)
+            disk, tail = self._embedded.store.disk, self._tail(1)
             tail = Tail(tail.base, tail.base_term, ())
             future = self._opening[behind] = self._start(partial(Replay, disk, tail, behind))
             future.add_done_callback(partial(self._expire, behind))
