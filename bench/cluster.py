@@ -62,8 +62,12 @@ class Cluster:
         command += ["--data", str(self.data(number)), "--slots", str(self._slots[number])]
         command += self._options
         command += ["--listen", self.addresses[number]]
-        command += ["--join", self.addresses[0]] if number and len(self.processes) == number else []
+        command += self._joining(number)
         return self._spawn(command, self.folder / f"{name}.log")
+
+    def _joining(self, number: int) -> list[str]:
+        """How a peer learns of the others, at its first start."""
+        return ["--join", self.addresses[0]] if number and len(self.processes) == number else []
 
     def kill(self, pid: int) -> int:
         """kill -9 of the peer alone. Returns its number."""

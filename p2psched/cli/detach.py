@@ -102,6 +102,10 @@ def _arguments(config: Config) -> list[str]:
         given += ["--zone", config.zone]
     if config.anew:
         given.append("--anew")
+    if config.ledger is not None:
+        given += ["--ledger", config.ledger]
+    for address in config.group:
+        given += ["--group", address]
     if config.votes is False:
         given.append("--no-vote")
     if config.insecure:

@@ -6,7 +6,8 @@ ended jobs); all other jobs are encoded a slice at a time, and before an entry i
 those first that it may change (`before`). Which these are:
 
 - what names a job changes that job, and ends it at most, which changes the youngest ended ones;
-- what is about a peer may change every job that has not ended, a new generation all of them.
+- what is about a peer may change every job that has not ended, a new generation all of them;
+- what is about webhooks changes those, which are encoded at the start.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from typing import Final
 
 from p2psched.core.machine import Machine
 from p2psched.core.snapshot import FORMAT, MachineImage, encode_part
-from p2psched.model.commands import Drain, NewGeneration, PeerDown, PeerUp, RaiseLevel
+from p2psched.model.commands import (
+    AckWebhook,
+    AddWebhook,
+    Drain,
+    NewGeneration,
+    PeerDown,
+    PeerUp,
+    RaiseLevel,
+    RemoveWebhook,
+)
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId
 from p2psched.model.limits import KIB
@@ -61,7 +71,9 @@ class Capture:
                     elif isinstance(command, NewGeneration):
                         for job in self._jobs:
                             self._encode_early(job)
-                    elif not isinstance(command, RaiseLevel | Drain):
+                    elif not isinstance(
+                        command, RaiseLevel | Drain | AddWebhook | RemoveWebhook | AckWebhook
+                    ):
                         self._encode_early(command.job)
 
     def _encode_early(self, name: JobId) -> None:

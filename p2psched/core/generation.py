@@ -22,12 +22,17 @@ INDEX_BITS: Final = 40
 GENERATIONS_MAX: Final = 1 << 13  # what is higher is no whole number to all readers of JSON
 
 
+def first_index(generation: int) -> int:
+    """Commands of this generation have higher ones."""
+    return generation << INDEX_BITS
+
+
 def begin(s: LedgerState, command: NewGeneration) -> Outcome:
     if not s.generation < command.generation < GENERATIONS_MAX:
         return Rejected("refused", f"generation {command.generation} follows {s.generation}")
     s.generation = command.generation
     s.level = max(s.level, LEVEL)
-    s.command_index = max(s.command_index, s.generation << INDEX_BITS)
+    s.command_index = max(s.command_index, first_index(s.generation))
     for job in s.jobs_with_grants():
         for held in list(job.grants.values()):
             poison.lose(s, job, held, held.tasks, died=False)

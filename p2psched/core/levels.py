@@ -14,6 +14,8 @@ from typing import Final
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
     Acknowledged,
+    AckWebhook,
+    AddWebhook,
     Command,
     Drain,
     GiveBack,
@@ -21,6 +23,7 @@ from p2psched.model.commands import (
     Outcome,
     RaiseLevel,
     Rejected,
+    RemoveWebhook,
 )
 from p2psched.model.errors import Refused
 
@@ -32,6 +35,9 @@ NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
     GiveBack: 2,
     NewGeneration: 2,
+    AddWebhook: 2,
+    RemoveWebhook: 2,
+    AckWebhook: 2,
 }
 
 

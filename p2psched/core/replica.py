@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from p2psched.core import levels
+from p2psched.core.event_log import Happened
 from p2psched.core.machine import Machine
 from p2psched.model.commands import (
     Command,
@@ -37,7 +38,11 @@ class Outcomes(msgspec.Struct, frozen=True):
     """What an entry brought."""
 
     own: list[tuple[int, Outcome]]  # request -> its first outcome
-    events: list[Stamped]
+    happened: Happened
+
+    @property
+    def events(self) -> list[Stamped]:
+        return self.happened.events
 
     def changes(self) -> list[Stamped]:
         """All but jobs that came and tasks that succeeded: these are most events by far, and change
@@ -93,13 +98,21 @@ class Replica:
         return due
 
     def apply(self, batch: Committed) -> Outcomes:
-        outcomes, events = self.machine.apply(batch)
+        happened = fold(self.machine, batch)
         own: list[tuple[int, Outcome]] = []
-        for envelope, outcome in zip(batch.envelopes, outcomes, strict=True):
+        for envelope, outcome in zip(batch.envelopes, happened.outcomes, strict=True):
             if envelope.proposer == self._me and envelope.request in self._pending:
                 del self._pending[envelope.request]
                 own.append((envelope.request, outcome))
-        return Outcomes(own, events)
+        return Outcomes(own, happened)
+
+
+def fold(machine: Machine, batch: Committed) -> Happened:
+    """Apply an entry."""
+    level, before = machine.level, machine.command_index
+    outcomes, events = machine.apply(batch)
+    raised_to = machine.level if machine.level != level else None
+    return Happened(batch, outcomes, events, before, raised_to)
 
 
 def _is_usual(event: Event) -> bool:

@@ -214,7 +214,8 @@ class Scheduler:
                 self._on_outcome(request, outcome)
             for stamped in brought.changes():
                 self._on_event(stamped)
-            self._out.append(Store(tuple(brought.events), batch.index))
+            stored = Store(tuple(brought.events), batch.index, brought.happened)
+            self._out.append(stored)
         self._stamp = (self.machine.stamp_ms, now_ms)
 
     def _on_restored(self, state: bytes | memoryview, now_ms: int) -> None:

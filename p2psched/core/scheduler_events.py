@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from p2psched.core.event_log import Happened
 from p2psched.core.owner import OwnerEffect
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Command, Envelope, Outcome, Stamped
@@ -126,6 +127,7 @@ class Store(msgspec.Struct, frozen=True):
 
     events: tuple[Stamped, ...]
     applied_index: int
+    happened: Happened
 
 
 class Answered(msgspec.Struct, frozen=True):

@@ -12,6 +12,8 @@ import enum
 import msgspec
 
 from p2psched.model.blob import BlobRef
+from p2psched.model.event_messages import EventFilter
+from p2psched.model.event_messages import Place as EventPlace
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -167,6 +169,28 @@ class NewGeneration(msgspec.Struct, frozen=True, array_like=True, tag=40):
     peer: PeerId
 
 
+class AddWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=45):
+    """Tell an address of events that fit, from `start` on, or from the next entry on."""
+
+    name: str
+    url: str
+    wanted: EventFilter = EventFilter()
+    start: EventPlace | None = None
+
+
+class RemoveWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=46):
+    name: str
+
+
+class AckWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=47):
+    """All that fits before `upto` has reached the address. `added`: the command that added the
+    webhook: a later one of that name is not meant."""
+
+    name: str
+    added: int
+    upto: EventPlace
+
+
 Command = (
     SubmitJob
     | Place
@@ -182,6 +206,9 @@ Command = (
     | Drain
     | GiveBack
     | NewGeneration
+    | AddWebhook
+    | RemoveWebhook
+    | AckWebhook
 )
 
 

@@ -14,6 +14,7 @@ import msgspec
 from p2psched.model.backup_messages import BackupAnswer, BackupCall
 from p2psched.model.blob_messages import BlobAnswer, BlobCall
 from p2psched.model.commands import DrainMode, Envelope, PeerInfo, Stamped
+from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.member_messages import MemberAnswer, MemberCall
@@ -178,6 +179,7 @@ CallBody = (
     | BackupCall
     | BlobCall
     | MemberCall
+    | EventCall
 )
 
 
@@ -368,6 +370,7 @@ AnswerBody = (
     | BackupAnswer
     | BlobAnswer
     | MemberAnswer
+    | EventAnswer
 )
 
 

@@ -1,8 +1,8 @@
 """What a peer answers: each call that a client or another peer may make.
 
-Reads are linearizable (`reads`). Only `Stale`, `GetStatus`, `Contacts`, `WhereAre`, `TailOutput`
-and `StopPeer` are answered without a quorum. It refuses nothing that any other peer would answer:
-what only the leader can do is passed on to it.
+Reads are linearizable (`reads`). Only `Stale`, `GetStatus`, `Contacts`, `WhereAre`, `TailOutput`,
+`StopPeer`, and `FetchEvents` from a place on, are answered without a quorum. It refuses nothing
+that any other peer would answer: what only the leader can do is passed on to it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from p2psched.model.commands import (
     Retry,
 )
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, from_wire
+from p2psched.model.event_messages import EventCall
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
 from p2psched.model.limits import JOB_RANGES_MAX
@@ -63,15 +64,17 @@ from p2psched.model.staleness import Staleness
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Source
 from p2psched.peer.backups import Backups
+from p2psched.peer.engines import embedded
+from p2psched.peer.events_api import EventsApi
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.reads import WAIT_MS_MAX, Reads
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.submissions import Submissions, SubmitAnswer
+from p2psched.ports.engine import Engine
 
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
@@ -86,7 +89,7 @@ class Api:
         name: str,
         cluster: ClusterId,
         scheduling: SchedulerLoop,
-        ledger: RaftLedger,
+        ledger: Engine,
         results: ResultWriter,
         submissions: Submissions,
         others: Others,
@@ -96,6 +99,7 @@ class Api:
         status: Callable[[], StatusAnswer],
         where: Callable[[WhereAre], Sightings],
         stop: Callable[[], None],
+        secret: bytes,
     ) -> None:
         self._me = me
         self._scheduling = scheduling
@@ -120,6 +124,9 @@ class Api:
             patience=self._patience,
         )
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
+        self.events: Final = EventsApi(
+            scheduling, ledger, source, self._reads.linearize, me=me, secret=secret, cluster=cluster
+        )
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
 
     async def answer(self, body: CallBody) -> AnswerBody:
@@ -133,7 +140,9 @@ class Api:
         except TimeoutError as exc:
             raise Unavailable(NO_QUORUM) from exc
 
-    async def _apart(self, body: BlobCall | CompactLedger | BackupCall | MemberCall) -> AnswerBody:
+    async def _apart(
+        self, body: BlobCall | CompactLedger | BackupCall | MemberCall | EventCall
+    ) -> AnswerBody:
         """What another part of the peer answers."""
         if isinstance(body, BlobCall):
             return await self._data.answer(body)
@@ -141,12 +150,15 @@ class Api:
             return await self._compact()
         if isinstance(body, MemberCall):
             return await self._members.answer(body)
+        if isinstance(body, EventCall):
+            return await self.events.answer(body)
         return await self._backups.answer(body)
 
     async def _compact(self) -> AnswerBody:
+        ledger = embedded(self._ledger, "has no snapshots, and its log can't be compacted")
         try:
             async with asyncio.timeout(COMPACT_S):
-                return await self._ledger.compact()
+                return await ledger.compact()
         except TimeoutError as exc:
             raise Unavailable(
                 f"the snapshot is not made after {COMPACT_S:.0f} s, and goes on: `p2psched status` "
@@ -154,7 +166,7 @@ class Api:
             ) from exc
 
     async def _answer(self, body: CallBody) -> AnswerBody:
-        if isinstance(body, BlobCall | CompactLedger | BackupCall | MemberCall):
+        if isinstance(body, BlobCall | CompactLedger | BackupCall | MemberCall | EventCall):
             return await self._apart(body)
         match body:
             case Submit():

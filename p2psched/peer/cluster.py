@@ -21,6 +21,7 @@ from p2psched.net.address import Address, is_loopback, parse
 from p2psched.net.auth import Identity, new_secret
 from p2psched.net.dial import connect
 from p2psched.net.link import Handlers
+from p2psched.peer.static_group import check_group, cluster_of, group_of
 from p2psched.store.folder import DataFolder, read_secret_file
 from p2psched.store.records import Record, list_records
 
@@ -33,6 +34,7 @@ class Belonging(msgspec.Struct, frozen=True):
     secret: bytes
     founds: bool  # this peer is the first of a new cluster
     known: dict[PeerId, str]  # peers that were met while joining -> address
+    group: tuple[str, ...] = ()  # addresses of all peers, if that is settled for ever
 
 
 def check_start(config: Config) -> Address:
@@ -45,6 +47,7 @@ def check_start(config: Config) -> Address:
             "the first peer of a cluster has to vote, for nobody else can: leave out --no-vote, or "
             "name a peer of the cluster to join with --join"
         )
+    check_group(config)
     address = parse(config.listen)
     if not config.insecure and not is_loopback(address.host):
         raise Refused(
@@ -64,6 +67,9 @@ def advertised(config: Config, listening: Address) -> str:
 async def find_cluster(config: Config, folder: DataFolder, rng: random.Random) -> Belonging:
     """Raises Refused, Unavailable (nobody answers), UsageError (an address is none)."""
     identity = folder.identity
+    group = group_of(config, folder)
+    if group:
+        return _in_group(group, config, folder)
     if config.join:
         return await _join(config, folder)
     if identity.cluster is not None:
@@ -90,6 +96,20 @@ async def find_cluster(config: Config, folder: DataFolder, rng: random.Random) -
     cluster = ClusterId(new_id(rng))
     folder.begin_founding(cluster)  # before anybody can hear of it: after a crash it is the same
     return Belonging(cluster, secret, True, {})
+
+
+def _in_group(group: tuple[str, ...], config: Config, folder: DataFolder) -> Belonging:
+    given = config.secret_file
+    secret = read_secret_file(Path(given)) if given else folder.read_secret()
+    if secret is None:
+        raise Refused(
+            "all peers of a raftos ledger need the same secret: make one, `openssl rand -hex 32 > "
+            "FILE`, and pass it to each with --secret-file"
+        )
+    folder.write_secret(secret)
+    cluster = cluster_of(group)
+    folder.set_cluster(cluster)
+    return Belonging(cluster, secret, False, {}, group)
 
 
 async def _join(config: Config, folder: DataFolder) -> Belonging:

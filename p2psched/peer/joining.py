@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from p2psched.model.config import Config
-from p2psched.model.errors import P2PSchedError, Removed
+from p2psched.model.errors import P2PSchedError, Refused, Removed
 from p2psched.model.messages import Join
 from p2psched.model.raft import Member
 from p2psched.model.sighting_messages import Sightings
@@ -21,9 +21,9 @@ from p2psched.net.link import Connection, Handlers
 from p2psched.net.peers import ATTEMPT_TIMEOUT_S, PeerLinks
 from p2psched.peer.cluster import Belonging
 from p2psched.peer.members import was_removed
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.whereabouts import Whereabouts
 from p2psched.ports.clock import Clock
+from p2psched.ports.engine import Engine
 
 JOIN_RETRY_S: Final = 0.2
 MEET_RETRY_S: Final = 0.5
@@ -42,7 +42,7 @@ class Joining:
         config: Config,
         belonging: Belonging,
         clock: Clock,
-        ledger: RaftLedger,
+        ledger: Engine,
         links: PeerLinks,
         where: Whereabouts,
         on_removed: Callable[[Removed], None],
@@ -56,6 +56,12 @@ class Joining:
         self._where = where
         self._on_removed = on_removed
         self._turn = 0  # of the addresses that are asked at
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Both of what follows; nothing where the group is static."""
+        if not self._belonging.group:
+            group.create_task(self.keep_membership())
+            group.create_task(self.find_others())
 
     async def keep_membership(self) -> None:
         """Ask those we know to make us a member, with our address of now, until we are one; and
@@ -85,7 +91,7 @@ class Joining:
             try:
                 async with asyncio.timeout(CALL_PATIENCE_S):
                     await self._links.call(peer, Join(self._member))
-            except Removed:
+            except Refused:  # nobody will have us
                 raise
             except (TimeoutError, P2PSchedError):
                 continue  # another may be there

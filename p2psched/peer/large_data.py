@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from p2psched.core.copies import holders_of
-from p2psched.core.raft.core import Raft
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef
 from p2psched.model.blob_messages import BlobCall, ReadBlob, StatBlob
@@ -25,6 +24,7 @@ from p2psched.peer.keeper import Keeper
 from p2psched.peer.others import Others
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.ports.clock import Clock
+from p2psched.ports.engine import Standing
 from p2psched.store.blobs import BlobFiles
 
 
@@ -44,7 +44,7 @@ class LargeData:
         self._others = others
         self._group = group
         self._state: LedgerState | None = None
-        self._raft: Raft | None = None
+        self._raft: Standing | None = None
         self._keeper: Keeper | None = None
         self.blobs: Final = PeerBlobs(
             files,
@@ -57,7 +57,7 @@ class LargeData:
         )
         self._api = BlobApi(self.blobs, me=me, others=others, voters=self._voters, group=group)
 
-    def start(self, scheduling: SchedulerLoop, raft: Raft, clock: Clock) -> None:
+    def start(self, scheduling: SchedulerLoop, raft: Standing, clock: Clock) -> None:
         """Copy and keep from now on."""
         self._state, self._raft = scheduling.scheduler.machine, raft
         copier = Copier(

@@ -10,6 +10,7 @@ from p2psched.core.raft.engine import found_cluster
 from p2psched.model.errors import Damaged, P2PSchedError, Refused
 from p2psched.model.limits import KIB, SNAPSHOT_LOG_BYTES
 from p2psched.model.raft import Member
+from p2psched.peer.static_group import is_static
 from p2psched.store.disk import OsDisk
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import SEGMENT_BYTES_MAX, LogStore, Recovered
@@ -44,7 +45,7 @@ def open_log(
     try:
         store, recovered = open_or_regain(
             disk,
-            has_others=bool(folder.address_book.load()),
+            has_others=bool(folder.address_book.load()) and not is_static(folder),
             segment_bytes_max=_segment_bytes(snapshot_log_bytes),
         )
         is_empty = not recovered.entries and recovered.snapshot is None and recovered.lost is None

@@ -39,8 +39,10 @@ from p2psched.model.member_messages import (
     Standing,
     VotersSet,
 )
+from p2psched.peer.engines import embedded
 from p2psched.peer.others import Others
 from p2psched.peer.raft_loop import RaftLedger
+from p2psched.ports.engine import Engine
 
 PATIENCE_S: Final = 5.0  # for a leader, and for what it was asked to be committed
 POLL_S: Final = 0.02
@@ -65,21 +67,26 @@ def was_removed(name: str, peer: PeerId, data: str = "") -> Removed:
 class Members:
     """A part of the API, see `peer.api`."""
 
-    def __init__(self, me: PeerId, machine: Machine, ledger: RaftLedger, others: Others) -> None:
+    def __init__(self, me: PeerId, machine: Machine, ledger: Engine, others: Others) -> None:
         self._me = me
         self._machine = machine
         self._ledger = ledger
         self._others = others
 
     @property
+    def _group(self) -> RaftLedger:
+        """Raises Refused if its members never change."""
+        return embedded(self._ledger, "has the members that all its peers were started with")
+
+    @property
     def _raft(self) -> Raft:
-        return self._ledger.engine.raft
+        return self._group.engine.raft
 
     async def answer(self, body: MemberCall) -> MemberAnswer:
         """Raises P2PSchedError for the caller."""
         match body:
             case GetStanding():
-                return Standing(self._raft.term, self._machine.applied_index)
+                return Standing(self._ledger.engine.raft.term, self._machine.applied_index)
             case ChangeMember(change=change) if change not in CHANGES:
                 raise UsageError(f"a change is one of {', '.join(CHANGES)}, not {change!r}")
             case SetVoters(count=count) if not 0 <= count <= VOTERS_MAX or (
@@ -107,7 +114,7 @@ class Members:
                     if leads:
                         waited_ms = 1000 * (loop.time() - began_s)
                         if self._raft.may_change and self._is_safe(body, waited_ms):
-                            self._ledger.change_members(self._event(body))
+                            self._group.change_members(self._event(body))
                             asked = True
                     elif leader not in (None, self._me):
                         assert leader is not None

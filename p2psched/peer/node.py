@@ -18,7 +18,6 @@ from pathlib import Path
 import msgspec
 
 from p2psched.core.levels import KNOWN_LEVEL
-from p2psched.core.raft.timing import Timing
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
@@ -38,12 +37,12 @@ from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
 from p2psched.peer.backfill import BackFill, Source
 from p2psched.peer.cluster import Belonging, advertised, check_start, find_cluster, record_of
+from p2psched.peer.engines import make_ledger
 from p2psched.peer.failures import failure_of
 from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import open_log, write_failure
 from p2psched.peer.members import away_ms
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.regaining import await_regained
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
@@ -68,6 +67,7 @@ class Ready(msgspec.Struct, frozen=True):
     cluster: str
     secret_path: str
     founded: bool
+    group: tuple[str, ...] = ()  # of a raftos ledger
 
 
 class _Stopped(Exception):
@@ -206,9 +206,11 @@ class Node:
             next_incarnation=lambda: self._space.patiently(self._folder.next_incarnation),
             on_bug=self._on_bug,
         )
-        self._ledger = RaftLedger(
+        self._ledger = make_ledger(
+            config,
+            self._belonging.group,
             me=self._me,
-            timing=Timing(config.heartbeat_ms, config.election_ms_min, config.election_ms_max),
+            secret=self._belonging.secret,
             store=store,
             recovered=recovered,
             clock=self._clock,
@@ -220,7 +222,6 @@ class Node:
             on_bug=self._on_bug,
             space=self._space,
             make_durable=self._results.make_durable,
-            snapshot_log_bytes=self._space.log_bytes(config.snapshot_log_bytes),
             late_ms=lambda: self._lateness.p99_ms,
             away_ms=away_ms(config, scheduler.machine),
         )
@@ -250,9 +251,11 @@ class Node:
             status=self.status,
             stop=self.stop,
             where=self._where.answer,
+            secret=self._belonging.secret,
         )
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
+        await self._ledger.open()
         self._ledger.start()  # notes the members of the log
         self._where.read_book()
         for peer, address in self._belonging.known.items():
@@ -277,9 +280,9 @@ class Node:
         group.create_task(self._lateness.run())
         group.create_task(self._space.run())
         group.create_task(self._scheduling.run())
+        group.create_task(self._api.events.webhooks.run())
         group.create_task(BackFill(self._results, self._source).run())
-        group.create_task(joining.keep_membership())
-        group.create_task(joining.find_others())
+        joining.start(group)
         group.create_task(self._announce())
         if self._lost is not None:
             group.create_task(
@@ -320,7 +323,9 @@ class Node:
                 break
             await asyncio.sleep(0.02)
         belonging, secret = self._belonging, str(self._folder.secret_path)
-        self._on_ready(Ready(self._info, belonging.cluster, secret, belonging.founds))
+        self._on_ready(
+            Ready(self._info, belonging.cluster, secret, belonging.founds, belonging.group)
+        )
 
     def _send(self, peer: PeerId, message: PeerMessage) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The embedded ledger: drives the Raft engine with clock, disk and links. Implements port `Ledger`.
+"""The embedded ledger: drives the Raft engine with clock, disk and links. Implements port `Engine`.
 
 Everything runs in one event loop, without locks. A turn is: messages and timers step the engine,
 then one `Round` makes entries of what piled up and delivers what is committed.
@@ -140,6 +140,9 @@ class RaftLedger:
         self._leaderless_since: int | None = clock.now_ms()
         self.leaderless_ms_max = 0
         self._stopped = False
+
+    async def open(self) -> None:
+        """Nothing to wait for: what members say comes with the links of the peers."""
 
     def start(self) -> None:
         """The listener is restored from the snapshot on the disk, if there is one."""

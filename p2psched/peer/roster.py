@@ -16,8 +16,8 @@ from p2psched.model.raft import Member
 from p2psched.net.together import together
 from p2psched.peer.members import was_removed
 from p2psched.peer.others import Others
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.views import peer_views, with_standings
+from p2psched.ports.engine import Engine
 
 PATIENCE_S: Final = 5.0  # for a leader to be there; then the caller is told to come back
 CONTACT_PATIENCE_S: Final = 0.5
@@ -37,7 +37,7 @@ class Roster:
         self,
         me: PeerId,
         machine: Machine,
-        ledger: RaftLedger,
+        ledger: Engine,
         others: Others,
     ) -> None:
         self._me = me

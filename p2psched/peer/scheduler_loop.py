@@ -49,6 +49,7 @@ from p2psched.model.commands import (
 from p2psched.model.errors import NoSpace, Unavailable
 from p2psched.model.execution import Committed, ExecutorEvent
 from p2psched.model.ids import JobId, PeerId
+from p2psched.peer.event_feed import EventFeed
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.ports.clock import Clock
 from p2psched.ports.executor import Executor
@@ -81,6 +82,7 @@ class SchedulerLoop:
         on_bug: Callable[[Exception], None],
     ) -> None:
         self.scheduler = scheduler
+        self.events: Final = EventFeed()
         self._clock = clock
         self._executor = executor
         self._results = results
@@ -234,6 +236,7 @@ class SchedulerLoop:
         """Whoever waits for something may have missed it, and looks again."""
         self._step(Restored(self._clock.now_ms(), state))
         self._results.on_restored(self.scheduler.machine)
+        self.events.restart(self.scheduler.machine.applied_index)
         self._wake(set(self._watchers))
         self._wake_appliers()
 
@@ -328,6 +331,7 @@ class SchedulerLoop:
 
     def _store(self, effect: Store) -> None:
         self._results.store(effect.events, effect.applied_index)
+        self.events.note(effect.happened)
         if self._on_stored is not None:
             self._on_stored(effect.events)
         self._wake({e.event.job for e in effect.events if isinstance(e.event, _CHANGES)})

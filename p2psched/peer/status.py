@@ -18,9 +18,9 @@ from p2psched.model.raft import Membership
 from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.views import next_leaders
+from p2psched.ports.engine import Engine
 from p2psched.store.blobs import BlobFiles
 
 # Of large results whose copies are counted for one status. A few milliseconds.
@@ -30,7 +30,7 @@ COUNTED_MAX: Final = 10_000
 def status_of(
     *,
     scheduler: Scheduler,
-    ledger: RaftLedger,
+    ledger: Engine,
     lateness: LoopLateness,
     links: PeerLinks,
     server: Server,

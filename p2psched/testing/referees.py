@@ -39,6 +39,7 @@ from p2psched.model.raft import (
     VoteRequest,
 )
 from p2psched.testing.disk_referee import DiskReferee
+from p2psched.testing.event_referee import EventReferee
 from p2psched.testing.facts import Fact, facts_of
 from p2psched.testing.keep_referee import KeepReferee
 from p2psched.testing.member_referee import MemberReferee
@@ -92,6 +93,7 @@ class Referees:
         self.disks = DiskReferee()
         self.members = MemberReferee()
         self.keeping = KeepReferee(self.shadow)
+        self.events = EventReferee()
         self.poison = PoisonReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 

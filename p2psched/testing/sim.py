@@ -24,7 +24,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from p2psched.core.raft.timing import Timing
-from p2psched.model.commands import Cancel, Command, Outcome, Stamped, SubmitJob
+from p2psched.core.scheduler import Store
+from p2psched.model.commands import Cancel, Command, Outcome, SubmitJob
 from p2psched.model.errors import Damaged, Refused
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
@@ -234,6 +235,8 @@ class SimCluster(Lives):
         """Demand what must hold when all is done: everybody knows the same, nothing is lost."""
         try:
             self.referees.check_end(self.peers)
+            rng = random.Random(f"past {self.seed}")
+            self.happened["states rebuilt"] = self.referees.events.check_end(self.peers, rng)
         except AssertionError as exc:
             raise self._failure(str(exc)) from exc
 
@@ -298,9 +301,10 @@ class SimCluster(Lives):
             other.blobs.put(digest)
         return carried
 
-    def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None:
+    def on_stored(self, peer: SimPeer, stored: Store) -> None:
         self.referees.look_at(peer)
-        self.referees.on_stored(peer, events, applied_index)
+        self.referees.on_stored(peer, stored.events, stored.applied_index)
+        self.referees.events.on_happened(peer, stored.happened)
 
     def on_saving(self, peer: SimPeer, snapshot: Snapshot) -> None:
         self.happened["snapshot made"] += 1

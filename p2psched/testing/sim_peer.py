@@ -379,9 +379,9 @@ class SimPeer:
             match effect:
                 case sched.AppendToLedger(envelopes=envelopes):
                     self.engine.append(envelopes)
-                case sched.Store(events=events, applied_index=applied_index):
-                    self._world.on_stored(self, events, applied_index)
-                    self._keeper.on_stored(events)
+                case sched.Store():
+                    self._world.on_stored(self, effect)
+                    self._keeper.on_stored(effect.events)
                 case StartBatch(batch=batch):
                     starts_nothing = self.leaving or is_drained(self)
                     self.last_batch = self.last_batch if starts_nothing else batch.id

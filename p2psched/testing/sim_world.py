@@ -11,7 +11,8 @@ import msgspec
 from p2psched.core.raft.engine import found_cluster
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import encode_membership
-from p2psched.model.commands import Outcome, Stamped
+from p2psched.core.scheduler import Store
+from p2psched.model.commands import Outcome
 from p2psched.model.execution import Batch
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
@@ -79,7 +80,7 @@ class World(Protocol):
 
     def crashes_here(self, share: float) -> bool: ...
 
-    def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None: ...
+    def on_stored(self, peer: SimPeer, stored: Store) -> None: ...
 
     def on_saving(self, peer: SimPeer, snapshot: Snapshot) -> None:
         """A peer begins to put a snapshot of its own on its disk."""

@@ -30,6 +30,7 @@ from p2psched.testing.sim_executor import (
     with_hangs,
 )
 from p2psched.testing.sim_group import Group, Regrouping, await_group
+from p2psched.testing.sim_hooks import start_hooks
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
 from p2psched.testing.sim_members import Replacing
@@ -123,6 +124,8 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     start_upgrades(cluster)
     Regrouping(cluster)
     replacing, draining = Replacing(cluster), Draining(cluster)
+    start_hooks(cluster)
+    replacing = Replacing(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()

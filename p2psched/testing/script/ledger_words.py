@@ -6,6 +6,8 @@ from p2psched.core.machine import Decision
 from p2psched.model import chunks
 from p2psched.model.commands import (
     Acknowledged,
+    AckWebhook,
+    AddWebhook,
     Cancel,
     Command,
     Complete,
@@ -35,6 +37,7 @@ from p2psched.model.commands import (
     RaiseLevel,
     Recorded,
     Rejected,
+    RemoveWebhook,
     ResultRefused,
     ResultsLost,
     Retried,
@@ -107,6 +110,18 @@ def _decision_words(command: Decision | NewGeneration, jobs: Jobs) -> str:
             return f"give back {jobs.name(job)} {tasks} of {grant}"
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
+        case _:
+            return _hook_words(command)
+
+
+def _hook_words(command: AddWebhook | RemoveWebhook | AckWebhook) -> str:
+    match command:
+        case AddWebhook(name=name):
+            return f"add webhook {name}"
+        case RemoveWebhook(name=name):
+            return f"remove webhook {name}"
+        case AckWebhook(name=name, upto=upto):
+            return f"webhook {name} has all before {upto}"
 
 
 def segment_words(segment: Segment) -> str:
