@@ -99,6 +99,8 @@ def _arguments(config: Config) -> list[str]:
     given += ["--timing", config.timing]
     if config.votes is False:
         given.append("--no-vote")
+    if config.follows is not None:
+        given.append("--follow" if config.follows else "--no-follow")
     if config.insecure:
         given.append("--insecure")
     return given

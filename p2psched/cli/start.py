@@ -119,6 +119,14 @@ _NoVote = Annotated[
         help="Run tasks and answer, but never become one of the voters of the cluster.",
     ),
 ]
+_Follow = Annotated[
+    bool | None,
+    typer.Option(
+        "--follow/--no-follow",
+        help="Hold no ledger: follow another peer. Default: once enough others hold it.",
+        show_default=False,
+    ),
+]
 _Timing = Annotated[
     str,
     typer.Option(
@@ -159,6 +167,7 @@ def start(
     space_min: _SpaceMin = None,
     ballast: _Ballast = None,
     no_vote: _NoVote = False,
+    follow: _Follow = None,
     timing: _Timing = "lan",
     detach: _Detach = False,
     patience: _Patience = "30s",
@@ -190,6 +199,7 @@ def start(
             space_min=None if space_min is None else byte_count(space_min, "--space-min"),
             ballast=None if ballast is None else byte_count(ballast, "--ballast"),
             votes=not no_vote,
+            follows=follow,
             snapshot_log_bytes=snapshot_log_bytes,
             runtime_dir=str(runtime_dir()),
         ).with_timing(timing)
@@ -204,15 +214,9 @@ def start(
             patience_s=duration(patience, "--patience"),
         )
     else:
-        become_peer(
-            Serving(
-                config=config,
-                output=output,
-                log_level=log_level,
-                log_json=log_json,
-                detached=detached,
-            )
-        )
+        logging = {"output": output, "log_level": log_level}
+        serving = Serving(config=config, **logging, log_json=log_json, detached=detached)
+        become_peer(serving)
 
 
 def _host_name() -> str:

@@ -7,7 +7,7 @@ its own part of a repair without asking, and few copies move when a peer comes o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import msgspec
 
@@ -42,16 +42,17 @@ def wanted(state: LedgerState, copies: int) -> int:
     return min(copies, sum(row.live for row in state.peers.values()))
 
 
-def lacking(state: LedgerState) -> Iterator[Lack]:
-    """Large results to copy once more. What no live peer has can't be; it is not named."""
-    live = live_peers(state)
+def lacking(state: LedgerState, among: Container[PeerId] | None = None) -> Iterator[Lack]:
+    """Large results to copy once more. What no live peer has can't be; it is not named. `among`:
+    who may be asked for that; a follower doesn't know what is lacking."""
+    live = [peer for peer in live_peers(state) if among is None or peer in among]
     for job_id in state.with_blobs:
         job = state.jobs[job_id]
-        want = min(job.spec.copies, len(live))
         for blob in job.blobs.values():
             here = live_holders(state, blob)
+            others = [peer for peer in live if peer not in here]
+            want = min(job.spec.copies, len(here) + len(others))
             if 0 < len(here) < want:
-                others = (peer for peer in live if peer not in here)
                 takers = ranked(blob.ref.digest, others)[: want - len(here)]
                 yield Lack(job_id, blob, tuple(takers))
 

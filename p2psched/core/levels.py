@@ -15,7 +15,7 @@ from p2psched.core.state import LedgerState
 from p2psched.model.commands import Acknowledged, Command, Outcome, RaiseLevel, Rejected
 from p2psched.model.errors import Refused
 
-KNOWN_LEVEL: Final = 1  # the highest that this version knows
+KNOWN_LEVEL: Final = 2  # the highest that this version knows
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {}
 

@@ -16,8 +16,8 @@ import msgspec
 
 from p2psched.core.expectations import Expectations
 from p2psched.core.jobs import Job
-from p2psched.core.machine import Machine
 from p2psched.core.pieces import entry_size, split
+from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.commands import Complete, Completed, Grant, KeptGrant, Outcome
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
@@ -102,7 +102,7 @@ class _Uncopied:
 class Owner:
     """Mutable; lives as long as the process, across the peer's incarnations."""
 
-    def __init__(self, machine: Machine, *, slots: int) -> None:
+    def __init__(self, machine: LedgerState, *, slots: int) -> None:
         self._machine = machine
         self._slots = slots
         self._queue: deque[_Queued] = deque()

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 import msgspec
 
+from p2psched.core.feed import Say
 from p2psched.core.owner import OwnerEffect
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Command, Envelope, Outcome, Stamped
 from p2psched.model.execution import Committed, ExecutorEvent
+from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
+from p2psched.model.raft import Membership
 
 # --- events ---------------------------------------------------------------------------------------
 
@@ -77,6 +80,16 @@ class Clocked(msgspec.Struct, frozen=True):
     now_ms: int
     contacts: Mapping[PeerId, int]
     full: frozenset[PeerId] = frozenset()  # on the coordinator: peers whose disks are full
+    group: Membership | None = None  # who holds the whole ledger; None: everybody
+    is_led: bool = False  # the coordinator was heard lately
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """A follower, or another feeder, says something."""
+
+    now_ms: int
+    sender: PeerId
+    message: Follow | FeedReport | FeedReported
 
 
 class Renewed(msgspec.Struct, frozen=True):
@@ -109,6 +122,7 @@ SchedulerEvent = (
     | Executed
     | Copied
     | Clocked
+    | Followed
     | Renewed
     | Leaving
     | Round
@@ -137,4 +151,4 @@ class RenewIncarnation(msgspec.Struct, frozen=True):
     """We were declared down and are not: take the next number, durably, and say `Renewed`."""
 
 
-SchedulerEffect = OwnerEffect | AppendToLedger | Store | Answered | RenewIncarnation
+SchedulerEffect = OwnerEffect | AppendToLedger | Store | Answered | RenewIncarnation | Say

@@ -13,6 +13,7 @@ import msgspec
 
 from p2psched.model.blob_messages import BlobAnswer, BlobCall
 from p2psched.model.commands import Envelope, PeerInfo, Stamped
+from p2psched.model.feed_messages import FeedMessage, Following, KeepBlobs, KeptBlobs
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.opening_messages import Opening
@@ -100,6 +101,9 @@ class Join(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """A new peer asks to be a learner. Safe to repeat. Answered by the leader (others forward)."""
 
     member: Member
+    # It has no ledger: if there are enough who do, `Following` is the answer.
+    may_follow: bool = False
+    would_rather: bool = False  # follow, however many hold the ledger
 
 
 class StopPeer(msgspec.Struct, frozen=True, array_like=True, tag=13):
@@ -152,6 +156,7 @@ CallBody = (
     | RetryJob
     | CompactLedger
     | BlobCall
+    | KeepBlobs
 )
 
 
@@ -246,7 +251,7 @@ class History(msgspec.Struct, frozen=True, array_like=True, tag=8):
 
 class PeerView(msgspec.Struct, frozen=True, array_like=True):
     info: PeerInfo
-    role: str  # leader, voter, learner
+    role: str  # leader, voter, learner, follower
     state: str  # alive, suspect, dead
     owned: int  # tasks
     heard_ms: int | None  # since the leader heard it; None: not known here
@@ -310,6 +315,8 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     level: int = 1  # of features that the cluster uses; `info.level` is what this peer knows
     syncs: int = 0  # groups of its log that this peer has made durable since it started
     leader_heartbeat_ms: int = 0  # of the peer that it follows: its own should be the same
+    feeder: PeerId | None = None  # of a follower: who feeds it
+    followers: int = 0  # that this peer feeds
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -341,6 +348,8 @@ AnswerBody = (
     | ContactList
     | LedgerCompacted
     | BlobAnswer
+    | Following
+    | KeptBlobs
 )
 
 
@@ -361,5 +370,5 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag=32):
     retry_after_ms: int = 0
 
 
-PeerMessage = RaftMessage | Forward  # one way, only between peers
+PeerMessage = RaftMessage | Forward | FeedMessage  # one way, only between peers
 Message = Opening | PeerMessage | Call | Answer | Failure

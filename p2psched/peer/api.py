@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.copies import referenced
 from p2psched.core.jobs import Job
 from p2psched.model.blob_messages import BlobCall
 from p2psched.model.commands import (
@@ -26,6 +27,7 @@ from p2psched.model.commands import (
     Retry,
 )
 from p2psched.model.errors import NotFound, P2PSchedError, Unavailable, UsageError, from_wire
+from p2psched.model.feed_messages import KeepBlobs, KeptBlobs
 from p2psched.model.ids import JobId, PeerId, short
 from p2psched.model.job import JobSpec, blobs_of
 from p2psched.model.limits import JOB_RANGES_MAX, KIB
@@ -110,7 +112,7 @@ class Api:
         self._data = data
         self._status = status
         self._stop = stop
-        self._roster = Roster(me, self._machine, ledger, others, self._linearize)
+        self._roster = Roster(me, scheduling.scheduler, ledger, others, self._linearize)
         self._patience = Patience(PATIENCE_S)
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
 
@@ -195,17 +197,21 @@ class Api:
         return spec
 
     async def _of_this_peer(
-        self, body: ListPeers | Join | GetStatus | Contacts | StopPeer
+        self, body: ListPeers | Join | GetStatus | Contacts | StopPeer | KeepBlobs
     ) -> AnswerBody:
         match body:
             case ListPeers():
                 return await self._roster.peers()
-            case Join(member=member):
-                return await self._roster.join(member)
+            case Join():
+                return await self._roster.join(body)
+            case KeepBlobs(peer=peer, digests=digests):
+                await self._linearize()
+                kept = referenced(self._machine, peer)
+                return KeptBlobs(tuple(digest for digest in digests if digest in kept))
             case GetStatus():
                 return self._status()
             case Contacts():
-                return ContactList(tuple(sorted(self._ledger.contacts().items())))
+                return ContactList(tuple(sorted(self._roster.contacts().items())))
             case StopPeer():
                 self._stop()
                 return Done()

@@ -10,38 +10,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.raft.timing import Timing
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
+from p2psched.model.feed_messages import Feed, FeedElsewhere, FeedMessage
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Call, Failure, PeerMessage, StatusAnswer
-from p2psched.model.raft import Member, Membership
-from p2psched.model.version import VERSION
+from p2psched.model.raft import Member
 from p2psched.net.auth import Identity
 from p2psched.net.link import Connection, Handlers
 from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.clock import BootClock
 from p2psched.observe.lateness import LoopLateness
+from p2psched.peer.addresses import Addresses
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
 from p2psched.peer.backfill import BackFill, Source
-from p2psched.peer.cluster import Belonging, check_start, find_cluster, record_of
+from p2psched.peer.cluster import Belonging, check_start, find_cluster, info_of, record_of
+from p2psched.peer.doors import Doors
 from p2psched.peer.failures import failure_of
+from p2psched.peer.feeding import begin_feeding
+from p2psched.peer.following import Life
 from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
-from p2psched.peer.ledger_files import open_log, write_failure
+from p2psched.peer.ledger_files import may_follow, open_log, write_failure
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.regaining import await_regained
 from p2psched.peer.result_writer import ResultWriter
@@ -83,6 +85,7 @@ class Node:
         self._stop = asyncio.Event()
         self._failure: P2PSchedError | None = None
         self._answering: Answering | None = None
+        self._follower: Life | None = None
         self._lateness = LoopLateness()
         self._started_ms = self._clock.now_ms()
 
@@ -101,18 +104,37 @@ class Node:
         folder, self._space = await asyncio.to_thread(open_folder, self._config)
         with folder, contextlib.ExitStack() as self._files:
             belonging = await find_cluster(self._config, folder, self._rng)
-            handlers = Handlers(
-                on_message=self._on_message, on_opened=self._on_opened, on_closed=self._on_closed
-            )
+            doors = Doors(self._on_message, self._on_opened, self._on_closed)
             identity = Identity(peer=folder.identity.peer, cluster=belonging.cluster)
-            server = Server(address, identity=identity, secret=belonging.secret, handlers=handlers)
+            secret, handlers = belonging.secret, doors.handlers
+            server = Server(address, identity=identity, secret=secret, handlers=handlers)
             await server.start()
             try:
-                await self._run_in(folder, belonging, server, handlers)
+                if await self._is_whole(folder, belonging, server, doors):
+                    await self._run_in(folder, belonging, server, handlers)
             finally:
                 await server.close()
         if self._failure is not None:
             raise self._failure
+
+    async def _is_whole(
+        self, folder: DataFolder, belonging: Belonging, server: Server, doors: Doors
+    ) -> bool:
+        """False after a life as a follower."""
+        if belonging.founds or not await asyncio.to_thread(may_follow, folder):
+            return True
+        self._belonging, self._folder = belonging, folder
+        life = Life(
+            *(self._config, folder, self._space, belonging, server),
+            clock=self._clock,
+            stop=self._stop,
+            on_failed=self._on_bug,
+            on_known=self._tell_ready,
+        )
+        before, doors.to, self._follower = doors.to, life.handlers, life
+        is_whole = await life.run(self._config.advertise or str(server.address))
+        doors.to, self._follower = before, None
+        return is_whole
 
     async def _run_in(
         self, folder: DataFolder, belonging: Belonging, server: Server, handlers: Handlers
@@ -137,8 +159,7 @@ class Node:
             handlers=handlers,
             rng=self._rng,
         )
-        self._addresses: dict[PeerId, tuple[str, str]] = {}
-        self._members: dict[PeerId, Member] = {}
+        self._addresses = Addresses(self._me, self._links, folder.address_book)
         self._results = ResultWriter(results, on_failed=self._on_bug)
         self._pool = WorkerPool(
             slots=self._config.slots,
@@ -154,13 +175,15 @@ class Node:
                 self._data = LargeData(
                     files,
                     me=self._me,
-                    others=self._links,
+                    others=self._addresses,
                     group=group,
                     on_disk_failed=self._on_disk_failed,
                 )
                 group.create_task(self._pool.run())
                 await self._pool.wait_ready()
-                self._info = self._info_of(self._member, incarnation)
+                self._info = info_of(
+                    self._config, self._member, incarnation, self._pool.python_version
+                )
                 self._wire(store, recovered)
                 del recovered  # as large as the log was, and not needed any more
                 await self._live(group)
@@ -175,19 +198,6 @@ class Node:
             self._results.close()
             if self._config.embedded:  # the process lives on, and would vouch for the record
                 remove_record(Path(self._config.runtime_dir), self._me)
-
-    def _info_of(self, member: Member, incarnation: int) -> PeerInfo:
-        return PeerInfo(
-            peer=member.peer,
-            incarnation=incarnation,
-            name=member.name,
-            address=member.address,
-            pid=os.getpid(),
-            slots=self._config.slots,
-            version=VERSION,
-            python=self._pool.python_version,
-            level=KNOWN_LEVEL,
-        )
 
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config, self._lost = self._config, recovered.lost
@@ -214,7 +224,7 @@ class Node:
             rng=self._rng,
             send=self._send,
             listener=self._scheduling,
-            on_membership=self._on_membership,
+            on_membership=self._addresses.on_membership,
             on_disk_failed=self._on_disk_failed,
             on_bug=self._on_bug,
             space=self._space,
@@ -223,9 +233,11 @@ class Node:
             late_ms=lambda: self._lateness.p99_ms,
         )
         self._scheduling.attach(self._ledger)
+        begin_feeding(self._scheduling, self._ledger, self._send)
         self._data.blobs.store.space_left_min = self._space.watch.least
         self._data.start(self._scheduling, self._ledger.engine.raft, self._clock)
-        self._source = Source(self._links, self._ledger.coordinator)
+        self._addresses.state = scheduler.machine
+        self._source = Source(self._addresses, self._ledger.coordinator)
         self._api = Api(
             me=self._me,
             scheduling=self._scheduling,
@@ -237,7 +249,7 @@ class Node:
                 refusal=self._space.refusal,
                 are_secure=self._data.are_secure,
             ),
-            others=self._links,
+            others=self._addresses,
             data=self._data,
             source=self._source,
             tail=lambda job, index, stderr, offset: self._pool.tail(
@@ -248,11 +260,10 @@ class Node:
         )
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
-        for peer, (name, address) in self._folder.address_book.load().items():
-            self._note_address(peer, name, address)
+        self._addresses.load()
         self._ledger.start()  # notes the members of the log
         for peer, address in self._belonging.known.items():
-            self._note_address(peer, "", address)  # newer than what the log says
+            self._addresses.note(peer, "", address)  # newer than what the log says
         joining = Joining(
             self._member,
             config=self._config,
@@ -260,8 +271,8 @@ class Node:
             clock=self._clock,
             ledger=self._ledger,
             links=self._links,
-            addresses=self._addresses,
-            note_address=self._note_address,
+            addresses=self._addresses.known,
+            note_address=self._addresses.note,
         )
         self._answering = Answering(
             group, self._space.gate(self._api.answer), self._api.submissions
@@ -315,23 +326,11 @@ class Node:
             if row is not None and row.live and row.info.incarnation >= self._info.incarnation:
                 break
             await asyncio.sleep(0.02)
+        self._tell_ready(self._info)
+
+    def _tell_ready(self, info: PeerInfo) -> None:
         belonging, secret = self._belonging, str(self._folder.secret_path)
-        self._on_ready(Ready(self._info, belonging.cluster, secret, belonging.founds))
-
-    def _on_membership(self, membership: Membership) -> None:
-        """What a member's entry says counts when it is news: an address that we learned from the
-        peer itself since is newer than an old entry."""
-        for member in (*membership.voters, *membership.learners):
-            if self._members.get(member.peer) != member:
-                self._members[member.peer] = member
-                self._note_address(member.peer, member.name, member.address)
-
-    def _note_address(self, peer: PeerId, name: str, address: str) -> None:
-        if peer == self._me or self._addresses.get(peer) == (name, address):
-            return
-        self._addresses[peer] = (name, address)
-        self._links.set_address(peer, address)
-        self._folder.address_book.save(self._addresses)
+        self._on_ready(Ready(info, belonging.cluster, secret, belonging.founds))
 
     def _send(self, peer: PeerId, message: PeerMessage) -> None:
         try:
@@ -349,14 +348,14 @@ class Node:
         elif isinstance(message, Call):
             self._answering.on_call(connection, message)
         elif connection.peer is not None:
-            self._ledger.on_message(connection.peer, message)
+            if not isinstance(message, FeedMessage):
+                self._ledger.on_message(connection.peer, message)
+            elif not isinstance(message, Feed | FeedElsewhere):  # of when this peer followed
+                self._scheduling.on_followed(connection.peer, message)
 
     def _on_opened(self, connection: Connection) -> None:
-        peer = connection.peer
-        if peer is not None and self._answering is not None and connection.remote.address:
-            name, _ = self._addresses.get(peer, ("", ""))
-            self._note_address(peer, name, connection.remote.address)
-            self._links.poke(peer)
+        if self._answering is not None:
+            self._addresses.on_opened(connection)
 
     def _on_closed(self, connection: Connection, error: P2PSchedError | None) -> None:
         del error  # logged where it arose
@@ -380,6 +379,8 @@ class Node:
 
     def status(self) -> StatusAnswer:
         """Once it is ready. From the loop of `run` only."""
+        if self._follower is not None:
+            return self._follower.status()
         return status_of(
             scheduler=self._scheduling.scheduler,
             ledger=self._ledger,

@@ -78,6 +78,7 @@ class DataFolder:
         self.secret_path: Final = path / "secret"
         self.address_book: Final = AddressBook(path / "peers.json")
         self._founding_path: Final = path / "founding"
+        self._following_path: Final = path / "following"
         self._lock = lock
         self._identity = identity
 
@@ -141,6 +142,22 @@ class DataFolder:
         with refusing(f"remove {self._founding_path}"):
             self._founding_path.unlink(missing_ok=True)
             sync_folder(self.path)
+
+    def begin_following(self) -> None:
+        """This peer holds no ledger and has promised nothing; true until `end_following`."""
+        with refusing(f"write {self._following_path}"):
+            replace_file(self._following_path, b"", durable=True)
+
+    @property
+    def is_following(self) -> bool:
+        return self._following_path.exists()
+
+    def end_following(self) -> None:
+        """There is a ledger on the disk now, and never again none without harm."""
+        if self.is_following:
+            with refusing(f"remove {self._following_path}"):
+                self._following_path.unlink(missing_ok=True)
+                sync_folder(self.path)
 
     def next_incarnation(self) -> int:
         """A number that no process on this folder had before, durable on return."""

@@ -92,7 +92,7 @@ class KeepReferee:
 
     def _unsettled(self, peers: Sequence[SimPeer]) -> Iterator[str]:
         machine = peers[0].scheduler.machine
-        for lack in lacking(machine):
+        for lack in lacking(machine, {peer.id for peer in peers}):
             yield f"{lack.job}/{lack.blob.index} lacks copies"
         for peer in peers:
             for job, blob in held_by(machine, peer.id):

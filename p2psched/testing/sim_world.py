@@ -53,6 +53,19 @@ class Snapshots(msgspec.Struct, frozen=True):
     compaction: Compaction = Compaction()
 
 
+class Process(Protocol):
+    """What runs tasks and says something: a peer, or a follower."""
+
+    number: int
+    process: int
+    alive: bool
+    leaving: bool
+    last_batch: int
+
+    @property
+    def id(self) -> PeerId: ...
+
+
 class World(Protocol):
     """The cluster, as one peer sees it."""
 
@@ -68,7 +81,7 @@ class World(Protocol):
         """Bring `item` to this process, unless it is gone by then."""
         ...
 
-    def send(self, sender: SimPeer, to: PeerId, data: bytes) -> None: ...
+    def send(self, sender: Process, to: PeerId, data: bytes) -> None: ...
 
     def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None: ...
 
@@ -98,7 +111,7 @@ class World(Protocol):
         """Everything up to `index` is applied on the peer that was asked; None: no quorum."""
         ...
 
-    def on_started(self, peer: SimPeer, batch: Batch, index: int) -> None: ...
+    def on_started(self, peer: Process, batch: Batch, index: int) -> None: ...
 
     def any_other(self, peer: SimPeer) -> PeerId: ...
 

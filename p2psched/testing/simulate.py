@@ -29,6 +29,7 @@ from p2psched.testing.sim_executor import (
     sim_job,
     with_hangs,
 )
+from p2psched.testing.sim_follower import Followers
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
 from p2psched.testing.sim_members import Replacing
@@ -61,6 +62,7 @@ class Options:
     """What is not drawn. None: drawn."""
 
     peers: int | None = None
+    followers: int | None = None
     events: int = EVENTS
     faults: Faults | None = None
     changes: Changes = ()  # of the faults, whether drawn or given
@@ -120,12 +122,14 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     start_hand_overs(cluster)
     start_upgrades(cluster)
     replacing = Replacing(cluster)
+    followers = Followers(cluster, options.followers)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()
     cluster.heal()
+    followers.heal()
     healed_us = cluster.now_us
-    _await_end(cluster, replacing, PEACE_MS + KILLER_MS * workload.killer_count)
+    _await_end(cluster, replacing, followers, PEACE_MS + KILLER_MS * workload.killer_count)
     return _report(cluster, healed_us)
 
 
@@ -169,13 +173,16 @@ def _draw_snapshots(rng: random.Random) -> Snapshots:
     return Snapshots(every, Compaction(entries, size, most, piece))
 
 
-def _await_end(cluster: SimCluster, replacing: Replacing, peace_ms: int) -> None:
+def _await_end(
+    cluster: SimCluster, replacing: Replacing, followers: Followers, peace_ms: int
+) -> None:
     referees, peers = cluster.referees, cluster.peers
 
     def all_done() -> bool:
         asked = cluster.callers.waiting or replacing.is_busy
         all_ended = not asked and referees.has_ended(peers)
-        return all_ended and referees.keeping.is_settled(peers)
+        settled = all_ended and referees.keeping.is_settled(peers)
+        return settled and followers.are_done()
 
     cluster.run_until(all_done, within_ms=peace_ms, every=25)
     # An owner may still end what was taken from it, and learns of its last outcomes.
@@ -186,6 +193,7 @@ def _await_end(cluster: SimCluster, replacing: Replacing, peace_ms: int) -> None
         every=25,
     )
     cluster.check_end()
+    followers.check_end()
 
 
 def _report(cluster: SimCluster, healed_us: int) -> Report:

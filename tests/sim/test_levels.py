@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from p2psched.core import levels
+from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.model.commands import Envelope, Outcome, Pin, RaiseLevel, Rejected
 from p2psched.model.ids import JobId
 from p2psched.model.raft import EntryKind
@@ -54,7 +55,11 @@ def ready_cluster() -> tuple[SimCluster, JobId]:
     run_until_led(cluster)
     job = cluster.submit(sim_job(TaskSet.of(0, 2), mean_us=1_000))
     cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=10_000)
-    cluster.run_until(lambda: all(is_up(p, cluster, 1) for p in cluster.peers), within_ms=10_000)
+    cluster.run_until(
+        lambda: all(is_up(peer, cluster, KNOWN_LEVEL) for peer in cluster.peers),
+        within_ms=10_000,
+    )
+    cluster.run_until(lambda: level_of(cluster) == {KNOWN_LEVEL}, within_ms=10_000)
     return cluster, job
 
 
@@ -65,7 +70,7 @@ def test_the_level_rises_with_the_last_peer_and_newer_commands_come_only_then() 
         for asked in range(3):
             cluster.callers.call(asked, Pin(job, pinned=True), answers.append)
         cluster.run_for(500)
-        assert level_of(cluster) == {1}
+        assert level_of(cluster) == {KNOWN_LEVEL}
         upgrade(cluster, peer)
         cluster.run_until(lambda p=peer: is_up(p, cluster, NEWER_LEVEL), within_ms=20_000)  # type: ignore[misc]
     assert len(answers) == 9
@@ -85,7 +90,7 @@ def test_a_peer_that_was_down_all_the_while_keeps_the_level_low() -> None:
     for peer in cluster.peers[:2]:
         upgrade(cluster, peer)
         cluster.run_for(6_000)
-    assert level_of(cluster) == {1}
+    assert level_of(cluster) == {KNOWN_LEVEL}
     cluster.peers[2].level = NEWER_LEVEL
     cluster.start(2)
     cluster.run_until(lambda: level_of(cluster) == {NEWER_LEVEL}, within_ms=20_000)
@@ -104,7 +109,7 @@ def test_an_older_version_stops_and_goes_on_once_it_is_upgraded(*, snapshot: boo
             lambda: cluster.peers[2].engine.raft.snapshot is not None, within_ms=10_000
         )
     cluster.kill(2)
-    cluster.peers[2].level = 1
+    cluster.peers[2].level = KNOWN_LEVEL
     cluster.start(2)
     cluster.run_until(lambda: cluster.happened["stopped by its level"] > 0, within_ms=20_000)
     job = cluster.submit(sim_job(TaskSet.of(0, 4), mean_us=1_000))

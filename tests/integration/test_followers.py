@@ -1,0 +1,198 @@
+"""Peers that hold no ledger, as real processes: they run, answer, and outlive whom they follow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.judge import judge_history
+from p2psched.client.client import Client
+from p2psched.model.errors import P2PSchedError
+from p2psched.model.job import JobState
+from p2psched.model.messages import StatusAnswer
+from tests.cluster import LiveCluster
+from tests.integration import work
+from tests.integration.rig import Side, gone, tasks, until
+
+pytestmark = pytest.mark.process
+
+VOTERS = ("a", "b", "c")
+RUN_ELSEWHERE_S = 8.0  # L2
+LARGE = 3 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
+    """Three voters that run nothing, and two followers that do."""
+    with LiveCluster(tmp_path_factory.mktemp("followers")) as cluster:
+        for name in VOTERS:
+            cluster.start(name, slots=0)
+        for name in ("f", "g"):
+            cluster.start(name, slots=2, options=["--follow"])
+        yield cluster
+
+
+@pytest.fixture
+def side(tmp_path: Path) -> Side:
+    return Side(tmp_path)
+
+
+async def status(cluster: LiveCluster, name: str) -> StatusAnswer:
+    async with cluster.client(name) as client:
+        return await client.status()
+
+
+async def roles(client: Client) -> dict[str, str]:
+    return {view.info.name: view.role for view in await client.peers() if view.state == "alive"}
+
+
+async def feeder_of(cluster: LiveCluster, name: str) -> str:
+    found = (await status(cluster, name)).feeder
+    return next(peer.name for peer in cluster.peers.values() if peer.id == found)
+
+
+async def heal(cluster: LiveCluster) -> None:
+    """All run, and the followers are fed."""
+    for name, peer in cluster.peers.items():
+        if peer.process.poll() is not None:
+            cluster.restart_nowait(name)
+            await asyncio.to_thread(cluster.wait_ready, peer)
+
+    async def healed() -> bool:
+        try:
+            async with cluster.client("f") as client:
+                found = sorted((await roles(client)).values())
+        except P2PSchedError:
+            return False
+        return found == ["follower", "follower", "leader", "voter", "voter"]
+
+    await until(healed)
+
+
+def test_a_follower_answers_and_runs_without_a_ledger(cluster: LiveCluster) -> None:
+    async def story() -> None:
+        await heal(cluster)
+        async with cluster.client("f") as client:
+            job = await client.map(work.square, range(200))
+            assert await job.results() == [number * number for number in range(200)]
+            view = await job.show()
+            assert view.state is JobState.SUCCEEDED
+            assert {peer for peer, _ in view.finished_by} <= {
+                cluster.peers["f"].id,
+                cluster.peers["g"].id,
+            }
+            await judge_history(job)
+            large = await client.map(work.noise, [1, 2], [LARGE, LARGE])
+            assert await large.results() == [work.noise(seed, LARGE) for seed in (1, 2)]
+        said = await status(cluster, "f")
+        assert (said.role, said.log_bytes, said.quorum) == ("follower", 0, True)
+        assert await feeder_of(cluster, "f") != await leader_of(cluster)
+
+    asyncio.run(story())
+    assert not list((cluster.peers["f"].data / "ledger").iterdir())
+    assert not (cluster.peers["f"].data / "results.db").exists()
+
+
+async def leader_of(cluster: LiveCluster) -> str:
+    async with cluster.client("f") as client:
+        return next(name for name, role in (await roles(client)).items() if role == "leader")
+
+
+@pytest.mark.parametrize("whom", ["feeder", "leader"])
+def test_work_goes_on_under_its_grant_when_a_holder_of_the_ledger_dies(
+    cluster: LiveCluster, side: Side, whom: str
+) -> None:
+    async def story() -> None:
+        await heal(cluster)
+        async with cluster.client("f") as client:
+            job = await client.submit_program(side.argv, tasks=tasks(4))
+            await until(lambda: len(side.starts()) == 4)
+            victim = await (feeder_of(cluster, "f") if whom == "feeder" else leader_of(cluster))
+            cluster.kill(victim)
+
+            async def fed_by_another() -> bool:
+                said = await status(cluster, "f")
+                return said.quorum and said.feeder != cluster.peers[victim].id
+
+            await until(fed_by_another)
+            side.let_go()
+            assert (await job.wait()).succeeded == 4
+            assert len(side.starts()) == 4, "a task began twice"
+            more = await client.map(work.square, range(20))
+            assert await more.results() == [number * number for number in range(20)]
+            await judge_history(job)
+
+    asyncio.run(story())
+
+
+def test_the_tasks_of_a_killed_follower_run_elsewhere(cluster: LiveCluster, side: Side) -> None:
+    async def story() -> None:
+        await heal(cluster)
+        async with cluster.client("g") as client:
+            job = await client.submit_program(side.argv, tasks=tasks(4))
+            await until(lambda: len(side.on("f")) == 2 and len(side.on("g")) == 2)
+            cluster.kill("f")
+            side.let_go(peer="g", index=side.on("g")[0].index)
+            side.let_go(peer="g", index=side.on("g")[1].index)
+            lost = {start.index for start in side.on("f")}
+
+            def elsewhere() -> bool:
+                return lost <= {start.index for start in side.on("g")}
+
+            await until(elsewhere, within_s=RUN_ELSEWHERE_S)
+            side.let_go()
+            assert (await job.wait()).succeeded == 4
+            await judge_history(job)
+        await heal(cluster)
+        assert (await status(cluster, "f")).role == "follower"
+
+    asyncio.run(story())
+
+
+def test_a_follower_that_stops_gives_its_tasks_back_at_once(
+    cluster: LiveCluster, side: Side
+) -> None:
+    async def story() -> None:
+        await heal(cluster)
+        async with cluster.client("g") as client:
+            job = await client.submit_program(side.argv, tasks=tasks(2))
+            await until(lambda: len(side.starts()) == 2)
+            assert await asyncio.to_thread(cluster.stop, "f") == 0
+            side.let_go()
+            assert (await job.wait()).succeeded == 2
+            assert (await job.show()).attempts_lost == len(side.on("f"))
+
+    asyncio.run(story())
+
+
+def test_cancelled_work_ends_on_a_follower(cluster: LiveCluster, side: Side) -> None:
+    async def story() -> None:
+        await heal(cluster)
+        async with cluster.client("a") as client:
+            job = await client.submit_program(side.argv, tasks=tasks(4))
+            await until(lambda: len(side.starts()) == 4)
+            await job.cancel()
+            await until(lambda: all(gone(start.pid) for start in side.starts()), within_s=5)
+            assert (await job.show()).state is JobState.CANCELLED
+
+    asyncio.run(story())
+
+
+def test_the_sixth_peer_follows_and_the_first_five_hold_the_ledger(tmp_path: Path) -> None:
+    with LiveCluster(tmp_path) as cluster:
+        for name in "abcdef":
+            cluster.start(name, slots=0)
+
+        async def story() -> None:
+            async with cluster.client("f") as client:
+
+                async def settled() -> bool:
+                    found = sorted((await roles(client)).values())
+                    return found == ["follower", "leader", "learner", "learner", "voter", "voter"]
+
+                await until(settled)
+
+        asyncio.run(story())
