@@ -86,6 +86,7 @@ class Node:
         self._failure: P2PSchedError | None = None
         self._answering: Answering | None = None
         self._follower: Life | None = None
+        self._is_ready = False
         self._lateness = LoopLateness()
         self._started_ms = self._clock.now_ms()
 
@@ -329,8 +330,11 @@ class Node:
         self._tell_ready(self._info)
 
     def _tell_ready(self, info: PeerInfo) -> None:
+        """Once, also of a peer that follows first and is a member later."""
         belonging, secret = self._belonging, str(self._folder.secret_path)
-        self._on_ready(Ready(info, belonging.cluster, secret, belonging.founds))
+        if not self._is_ready:
+            self._is_ready = True
+            self._on_ready(Ready(info, belonging.cluster, secret, belonging.founds))
 
     def _send(self, peer: PeerId, message: PeerMessage) -> None:
         try:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench.judge import judge_history
 from p2psched.client.client import Client
+from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.job import JobState
 from p2psched.model.messages import StatusAnswer
+from p2psched.peer.node import Node
 from tests.cluster import LiveCluster
 from tests.integration import work
 from tests.integration.rig import Side, gone, tasks, until
@@ -194,5 +198,50 @@ def test_the_sixth_peer_follows_and_the_first_five_hold_the_ledger(tmp_path: Pat
                     return found == ["follower", "leader", "learner", "learner", "voter", "voter"]
 
                 await until(settled)
+
+        asyncio.run(story())
+
+
+def test_a_follower_that_is_wanted_becomes_a_holder_of_the_ledger(tmp_path: Path) -> None:
+    """At its next start, and while it runs."""
+    with LiveCluster(tmp_path) as cluster:
+        cluster.start("a", slots=1)
+        cluster.start("f", slots=1, options=["--follow"])
+        assert cluster.stop("f") == 0
+        assert not list((cluster.peers["f"].data / "ledger").iterdir())
+        cluster.peers["f"].options = ("--slots", "1")
+        cluster.restart("f")
+        assert list((cluster.peers["f"].data / "ledger").iterdir())
+        assert not (cluster.peers["f"].data / "following").exists()
+
+        async def story() -> None:
+            ready = asyncio.Event()
+            config = Config(
+                name="g",
+                data=str(tmp_path / "g"),
+                listen="127.0.0.1:0",
+                slots=1,
+                python=sys.executable,
+                runtime_dir=str(cluster.runtime_dir),
+                join=(cluster.peers["a"].address,),
+                follows=True,
+                embedded=True,
+            )
+            node = Node(config, on_ready=lambda _: ready.set())
+            async with asyncio.TaskGroup() as group, cluster.client("a") as client:
+                group.create_task(node.run())
+                await ready.wait()
+                assert (await roles(client))["g"] == "follower"
+                life = node._follower
+                assert life is not None
+                life._config = msgspec.structs.replace(config, follows=None)
+
+                async def is_member() -> bool:
+                    return (await roles(client)).get("g") in ("learner", "voter")
+
+                await until(is_member)
+                job = await client.map(work.square, range(100))
+                assert await job.results() == [number * number for number in range(100)]
+                node.stop()
 
         asyncio.run(story())

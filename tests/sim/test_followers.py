@@ -1,4 +1,4 @@
-"""Followers in simulation: what they start is theirs, all ends, and the leader doesn't feel them."""
+"""Followers in simulation: what they start is theirs, all ends, and no leader feels them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import pytest
 from p2psched.core.feed import SPARES
 from p2psched.model.ids import PeerId
 from p2psched.model.taskset import TaskSet
-from p2psched.testing.sim import SimCluster
+from p2psched.testing.sim import SimCluster, SimulationError
 from p2psched.testing.sim_executor import sim_job
 from p2psched.testing.sim_follower import Followers
 from p2psched.testing.sim_world import Process
 from p2psched.testing.simulate import Options, simulate
+from tests.sim.feed_mutants import FEED_MUTANTS
 
 HOLDERS = 3 + SPARES
 JOBS = 100
 PAUSE_MS = 50
+SEEDS_MAX = 40  # until a planted bug shows
 GROWTH_MAX = 1.05  # from 10 followers to 1,000
 
 
@@ -49,8 +51,10 @@ def cost_of(followers: int) -> Cost:
     cluster = Counting(seed=5)
     crowd = Followers(cluster, followers)
     cluster.run_until(
-        lambda: len(cluster.newest_group().voters) == 3
-        and len(cluster.newest_group().learners) == SPARES,
+        lambda: (
+            len(cluster.newest_group().voters) == 3
+            and len(cluster.newest_group().learners) == SPARES
+        ),
         within_ms=20_000,
     )
     cluster.run_until(crowd.are_done, within_ms=20_000, every=100)
@@ -96,3 +100,16 @@ def test_followers_do_work_in_most_seeds_and_are_hurt_while_they_do() -> None:
     assert started > 50
     for what in ("killed", "paused", "cut off"):
         assert sum(report.happened[f"followers {what}"] for report in reports) > 5, what
+
+
+@pytest.mark.parametrize("name", FEED_MUTANTS)
+def test_a_planted_bug_of_following_is_noticed(name: str) -> None:
+    plant, broken = FEED_MUTANTS[name]
+    with plant(), pytest.raises(SimulationError) as noticed:
+        _simulate_many()
+    assert f"{broken}:" in noticed.value.why
+
+
+def _simulate_many() -> None:
+    for seed in range(7_300_000, 7_300_000 + SEEDS_MAX):
+        simulate(seed, Options(followers=3))
