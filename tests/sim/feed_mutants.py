@@ -51,20 +51,8 @@ def _outcomes_are_not_told() -> Planted:
     return patch.object(Feeder, "_tell", silent)
 
 
-def _gaps_are_passed_over() -> Planted:
-    on_told = Follower._on_told
-
-    def careless(self: Follower, now_ms: int, sender: PeerId, told: Feed | FeedElsewhere) -> None:
-        if isinstance(told, Feed) and self._turn and told.turn > self._turn:
-            self._turn = told.turn - 1
-        on_told(self, now_ms, sender, told)
-
-    return patch.object(Follower, "_on_told", careless)
-
-
 FEED_MUTANTS: Final[dict[str, tuple[Planting, str]]] = {
     "a follower takes what is older than what it has seen": (_takes_what_is_older, "P5"),
     "a follower begins all anew that it is told": (_begins_all_anew, "P5"),
     "a follower isn't told what came of its results": (_outcomes_are_not_told, "L5"),
-    "a follower passes over gaps in its feed": (_gaps_are_passed_over, "L5"),
 }
