@@ -25,8 +25,9 @@ from p2psched.client.events import past
 from p2psched.client.find import find_peers
 from p2psched.client.session import Session
 from p2psched.model.ids import short
-from p2psched.model.messages import BLOBS_SHORT_MAX, GetStatus, ListPeers, StatusAnswer
+from p2psched.model.messages import GetStatus, ListPeers
 from p2psched.model.peer_messages import PeerList, PeerView
+from p2psched.model.status_messages import BLOBS_SHORT_MAX, StatusAnswer
 
 PEERS_EXAMPLES: Final = """\b
 Examples:

@@ -26,7 +26,7 @@ from p2psched.store.address_book import AddressBook
 from p2psched.store.records import list_records
 
 if TYPE_CHECKING:
-    from p2psched.peer.node import Ready
+    from p2psched.peer.announcing import Ready
 
 NOTICE_S: Final = 3.0  # a start that takes longer says what it waits for
 ADDRESSES_SHOWN: Final = 3

@@ -141,6 +141,14 @@ _NoVote = Annotated[
         help="Run tasks and answer, but never become one of the voters of the cluster.",
     ),
 ]
+_Follow = Annotated[
+    bool | None,
+    typer.Option(
+        "--follow/--no-follow",
+        help="Hold no ledger: follow another peer. Default: once enough others hold it.",
+        show_default=False,
+    ),
+]
 _Timing = Annotated[
     str,
     typer.Option(
@@ -200,6 +208,7 @@ def start(
     zone: _Zone = "",
     replace_after: _ReplaceAfter = "5m",
     anew: _Anew = False,
+    follow: _Follow = None,
     timing: _Timing = "lan",
     ledger: _Ledger = None,
     group: _Group = None,
@@ -238,6 +247,7 @@ def start(
             anew=anew,
             ledger=ledger,
             group=tuple(group or ()),
+            follows=follow,
             snapshot_log_bytes=snapshot_log_bytes,
             runtime_dir=str(runtime_dir()),
         ).with_timing(timing)

@@ -27,7 +27,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.errors import Refused
 
-KNOWN_LEVEL: Final = 2  # the highest that this version knows
+KNOWN_LEVEL: Final = 3  # the highest that this version knows
 # Members are removed, and voters made learners: an older version, as leader, would forget of it.
 GROUP_LEVEL: Final = 2
 # Commands that came later, and with which level; all others may be used from the first on.
@@ -35,9 +35,9 @@ NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
     GiveBack: 2,
     NewGeneration: 2,
-    AddWebhook: 2,
-    RemoveWebhook: 2,
-    AckWebhook: 2,
+    AddWebhook: 3,
+    RemoveWebhook: 3,
+    AckWebhook: 3,
 }
 
 

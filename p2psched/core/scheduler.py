@@ -7,7 +7,6 @@ each turn in which something happened: what piled up in the turn leaves as one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -15,6 +14,7 @@ import msgspec
 from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
 from p2psched.core.drain import draining, is_draining
+from p2psched.core.feeding import Feeding
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner
 from p2psched.core.replica import Replica
@@ -29,6 +29,7 @@ from p2psched.core.scheduler_events import (
     CoordinatorChanged,
     Copied,
     Executed,
+    Followed,
     GaveUp,
     Leaving,
     Renewed,
@@ -58,7 +59,6 @@ from p2psched.model.commands import (
     Stamped,
 )
 from p2psched.model.execution import Committed
-from p2psched.model.ids import PeerId
 from p2psched.model.taskset import EMPTY
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "CoordinatorChanged",
     "Copied",
     "Executed",
+    "Followed",
     "GaveUp",
     "Leaving",
     "RenewIncarnation",
@@ -103,6 +104,7 @@ class Scheduler:
         self._info = info
         self._replica = Replica(info.peer, info.incarnation, self.machine)
         self._coordinator = Coordinator(info.peer, self.machine, window_ms=window_ms)
+        self.feeding = Feeding(info.peer, self.machine)
         self.owner = Owner(self.machine, slots=info.slots)
         self._out: list[SchedulerEffect] = []
         self._append: list[Envelope] = []
@@ -131,9 +133,11 @@ class Scheduler:
                 self._on_restored(state, now_ms)
             case Copied(number=number, blobs=blobs):
                 self.owner.on_copied(number, blobs)
-            case Clocked(contacts=contacts, full=full):
+            case Clocked(full=full):
                 self._coordinator.on_full(full)
-                self._on_clock(now_ms, contacts)
+                self._on_clock(event)
+            case Followed(sender=sender, message=message):
+                self.feeding.on_message(now_ms, sender, message)
             case GaveUp(tag=tag):
                 self._give_up(tag)
             case _:
@@ -156,6 +160,7 @@ class Scheduler:
         match event:
             case CoordinatorChanged(coordinator=coordinator, is_self=is_self):
                 self._coordinator.on_coordinator(now_ms, is_self=is_self)
+                self.feeding.on_coordinator(coordinator)
                 if is_self:
                     self.retention.begin()
                 else:
@@ -210,6 +215,7 @@ class Scheduler:
     def _on_applied(self, batches: tuple[Committed, ...], now_ms: int) -> None:
         for batch in batches:
             brought = self._replica.apply(batch)
+            self.feeding.feeder.on_applied(batch, brought.happened.outcomes, brought.events)
             for request, outcome in brought.own:
                 self._on_outcome(request, outcome)
             for stamped in brought.changes():
@@ -222,6 +228,7 @@ class Scheduler:
         """Proposals of ours that were committed meanwhile are repeated until their outcome is
         seen, and a repeat acts once: only work and lives must be brought up to date."""
         restore_machine(self.machine, state)
+        self.feeding.feeder.on_restored()
         self._stamp = (self.machine.stamp_ms, now_ms)
         self._out += catch_up(self.owner, self.machine, self._info)
         is_down = self.machine.is_down(self._info.peer, self._info.incarnation)
@@ -270,8 +277,10 @@ class Scheduler:
             case _:
                 pass
 
-    def _on_clock(self, now_ms: int, contacts: Mapping[PeerId, int]) -> None:
+    def _on_clock(self, clocked: Clocked) -> None:
+        now_ms = clocked.now_ms
         self._append += self._replica.repeat(now_ms)
+        contacts = self.feeding.on_clock(clocked)
         self._coordinator.forgive_full(self.ledger_ms(now_ms))
         for command in self._coordinator.find_dead(now_ms, contacts):
             self._deaths.add(self._propose(command, now_ms))
@@ -304,6 +313,7 @@ class Scheduler:
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()
+        self._out += self.feeding.on_round()
 
     # --- what others may look at ---
 

@@ -47,6 +47,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     secret_file: str | None = None
     insecure: bool = False  # allow to listen beyond loopback without transport security
     votes: bool | None = True  # False: never; None: only as the founder, who has to
+    # Hold no ledger: follow a feed. None: once enough others hold it. Never who holds it already.
+    follows: bool | None = None
     embedded: bool = False  # lives in another program's process
     timing: str = "lan"  # the preset that the next four came from: see `with_timing`
     heartbeat_ms: int = 100

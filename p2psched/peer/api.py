@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+from p2psched.core.copies import referenced
 from p2psched.model.backup_messages import BackupCall
 from p2psched.model.blob_messages import BlobCall
 from p2psched.model.commands import (
@@ -25,6 +26,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, from_wire
 from p2psched.model.event_messages import EventCall
+from p2psched.model.feed_messages import KeepBlobs, KeptBlobs
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
 from p2psched.model.limits import JOB_RANGES_MAX
@@ -54,13 +56,13 @@ from p2psched.model.messages import (
     ShowJob,
     Stale,
     StaleAnswer,
-    StatusAnswer,
     StopPeer,
     Submit,
     TailOutput,
 )
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
+from p2psched.model.status_messages import StatusAnswer
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Source
 from p2psched.peer.backups import Backups
@@ -114,7 +116,7 @@ class Api:
         self._stop = stop
         self._members = Members(me, self._machine, ledger, others)
         self._patience = Patience(PATIENCE_S)
-        self._roster = Roster(me, self._machine, ledger, others)
+        self._roster = Roster(me, scheduling.scheduler, ledger, others)
         self._reads = Reads(
             scheduling=scheduling,
             ledger=ledger,
@@ -204,17 +206,21 @@ class Api:
         return Done()
 
     async def _of_this_peer(
-        self, body: Join | GetStatus | Contacts | StopPeer | WhereAre
+        self, body: Join | GetStatus | Contacts | StopPeer | WhereAre | KeepBlobs
     ) -> AnswerBody:
         match body:
-            case Join(member=member):
-                return await self._roster.join(member)
+            case Join():
+                return await self._roster.join(body)
+            case KeepBlobs(peer=peer, digests=digests):
+                await self._reads.linearize()
+                kept = referenced(self._machine, peer)
+                return KeptBlobs(tuple(digest for digest in digests if digest in kept))
             case GetStatus():
                 return self._status()
             case WhereAre():
                 return self._where(body)
             case Contacts():
-                return ContactList(tuple(sorted(self._ledger.contacts().items())))
+                return ContactList(tuple(sorted(self._roster.contacts().items())))
             case StopPeer():
                 self._stop()
                 return Done()

@@ -7,16 +7,20 @@ user. It never comes from the command line or the environment.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
 from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.ids import ClusterId, PeerId, new_id
+from p2psched.model.raft import Member
+from p2psched.model.version import VERSION
 from p2psched.net.address import Address, is_loopback, parse
 from p2psched.net.auth import Identity, new_secret
 from p2psched.net.dial import connect
@@ -148,6 +152,21 @@ async def meet(address: str, secret: bytes, cluster: ClusterId | None) -> tuple[
     assert remote.peer is not None
     assert remote.cluster is not None
     return remote.peer, remote.cluster
+
+
+def info_of(config: Config, member: Member, incarnation: int, python: str) -> PeerInfo:
+    """What this process says of itself. `python`: of its workers."""
+    return PeerInfo(
+        peer=member.peer,
+        incarnation=incarnation,
+        name=member.name,
+        address=member.address,
+        pid=os.getpid(),
+        slots=config.slots,
+        version=VERSION,
+        python=python,
+        level=KNOWN_LEVEL,
+    )
 
 
 def record_of(

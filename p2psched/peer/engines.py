@@ -9,8 +9,8 @@ from p2psched.core.raft.timing import Timing
 from p2psched.model.config import Config
 from p2psched.model.errors import Refused
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import PeerMessage
-from p2psched.model.raft import Membership
+from p2psched.model.messages import Forward
+from p2psched.model.raft import Membership, RaftMessage
 from p2psched.peer.log_marker import LogMarker
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.snapshots import MakeDurable
@@ -38,7 +38,7 @@ def make_ledger(
     recovered: Recovered,
     clock: Clock,
     rng: random.Random,
-    send: Callable[[PeerId, PeerMessage], object],
+    send: Callable[[PeerId, RaftMessage | Forward], object],
     listener: LedgerListener,
     on_membership: Callable[[Membership], None],
     on_disk_failed: Callable[[Exception], None],

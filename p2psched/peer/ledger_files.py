@@ -36,7 +36,7 @@ def open_log(
     what is lost, or promises are lost too; else see `Recovered.lost`.
     """
     disk = OsDisk(folder.ledger_path)
-    if folder.identity.incarnation > 0 and not disk.names():
+    if folder.identity.incarnation > 0 and not disk.names() and not folder.following.is_set:
         # It may have voted and promised: with an empty log it would do both again.
         raise Damaged(
             f"the ledger of this peer is gone from {folder.ledger_path} and its identity is not: "
@@ -66,10 +66,18 @@ def open_log(
             f"the ledger in {folder.ledger_path} can't be opened: {error.strerror}"
         ) from error
     folder.end_founding()
+    folder.following.clear()  # before anything is promised
     _tell(recovered)
     for name in recovered.damaged:  # an older one and the log stood in for it
         log.critical("snapshot-damaged", extra={"file": name})
     return store, recovered
+
+
+def may_follow(folder: DataFolder) -> bool:
+    """True if this peer never had a ledger: who has one keeps it, and who has lost it is told so
+    by `open_log`."""
+    is_new = folder.identity.incarnation == 0 or folder.following.is_set
+    return is_new and not OsDisk(folder.ledger_path).names()
 
 
 def _tell(recovered: Recovered) -> None:

@@ -187,13 +187,18 @@ class Members:
         known = {m.peer: m.name for m in (*members.voters, *members.learners)}
         rows = self._machine.peers
         gone = {peer: rows[peer].info.name for peer in members.removed if peer in rows}
-        for names in (known, gone):
+        follow = {
+            peer: row.info.name
+            for peer, row in rows.items()
+            if peer not in known and peer not in members.removed
+        }
+        for names in (known, follow, gone):
             found = [peer for peer, name in names.items() if name == text] or [
                 peer
                 for peer in names
                 if len(text) >= PREFIX_LEN_MIN and peer.startswith(text.lower())
             ]
-            if len(found) > 1 and names is known:
+            if len(found) > 1 and names is not gone:
                 listed = ", ".join(sorted(map(short, found)))
                 raise UsageError(f"{text!r} fits {len(found)} peers: say which by its id: {listed}")
             if found:
@@ -215,6 +220,11 @@ class Members:
 
     def _refuse(self, change: str, peer: PeerId, name: str) -> None:
         members = self._raft.membership
+        if change != "remove" and members.member(peer) is None:
+            raise Refused(
+                f"{name} follows a feed and holds no ledger: start it with --no-follow first, and "
+                "it becomes a learner"
+            )
         view = self._raft.view(0)
         voters = [seat for seat in view.seats if seat.votes]
         if change == "promote":

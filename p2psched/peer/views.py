@@ -181,7 +181,9 @@ def peer_views(
         silent = heard_ms is not None and heard_ms >= SUSPECT_AFTER_MS
         if live and (silent or (reached is not None and peer not in reached)):
             state = "suspect"
-        role = "voter" if membership.is_voter(peer) else "learner"
+        role = "learner" if membership.member(peer) is not None else "follower"
+        if membership.is_voter(peer):
+            role = "voter"
         if peer in membership.removed:
             role = "removed"
         elif peer == leader and live:

@@ -68,6 +68,9 @@ class Whereabouts:
                 self._members[member.peer] = member
                 self.note(member.peer, member.name, member.address)
 
+    def is_member(self, peer: PeerId) -> bool:
+        return peer in self._members
+
     def note(self, peer: PeerId, name: str, address: str) -> None:
         """Somebody says that `peer` is there."""
         if peer == self._me.peer:

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from p2psched.core.raft.timing import Timing
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import PeerMessage
-from p2psched.model.raft import Member, Membership, Snapshot
+from p2psched.model.messages import Forward
+from p2psched.model.raft import Member, Membership, RaftMessage, Snapshot
 from p2psched.ports.ledger import Ledger
 
 
@@ -83,11 +83,14 @@ class Engine(Ledger, Protocol):
         """Before a clean stop: if we lead and another can, until it does."""
         ...
 
+    @property
+    def now_ms(self) -> int: ...
+
     def word_age_ms(self) -> int | None:
         """Since we last heard a leader, or as one a majority; None: not since our start."""
         ...
 
-    def on_message(self, sender: PeerId, message: PeerMessage) -> None: ...
+    def on_message(self, sender: PeerId, message: RaftMessage | Forward) -> None: ...
 
     def add_member(self, member: Member) -> None:
         """Raises Refused if the group is static."""

@@ -49,6 +49,7 @@ from p2psched.testing.shadow import ACTS_ONCE, Shadow
 from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_executor import hangs
 from p2psched.testing.sim_peer import SimPeer
+from p2psched.testing.sim_world import Process
 from p2psched.testing.snapshot_referee import SnapshotReferee
 
 __all__ = ["BrokenPromiseError", "Referees", "Start", "demand"]
@@ -283,7 +284,7 @@ class Referees:
     def on_read(self, index: int, floor: int) -> None:
         demand(index >= floor, "P8", f"a read at {index} when {floor} was committed before it")
 
-    def on_started(self, peer: SimPeer, batch: Batch, index: int) -> None:
+    def on_started(self, peer: Process, batch: Batch, index: int) -> None:
         job, tasks = self.shadow.granted_tasks.get(batch.grant, (None, frozenset()))
         demand(
             job == batch.job and index in tasks and self.shadow.holders[batch.grant][0] == peer.id,

@@ -27,7 +27,11 @@ class SimSpace:
 
     def clocked(self, now_ms: int) -> Clocked:
         engine = self._peer.engine
-        return Clocked(now_ms, engine.contacts(), engine.raft.full_members())
+        return Clocked(
+            *(now_ms, engine.contacts(), engine.raft.full_members()),
+            group=engine.raft.membership,
+            is_led=engine.raft.leader_is_live(),
+        )
 
     def renew(self) -> None:
         """Take the next incarnation, now or when there is space for it."""

@@ -33,7 +33,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.machine = Machine()
-        self.do(RaiseLevel(2))
+        self.do(RaiseLevel(3))
 
     def do(self, command: Command) -> Outcome:
         index = self.machine.applied_index + 1

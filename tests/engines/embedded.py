@@ -10,8 +10,8 @@ from typing import Final
 from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Envelope
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import PeerMessage
-from p2psched.model.raft import Member
+from p2psched.model.messages import Forward
+from p2psched.model.raft import Member, RaftMessage
 from p2psched.observe.clock import BootClock
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.store.log import LogStore
@@ -85,9 +85,9 @@ class EmbeddedGroup(Group):
                 assert not self._failures, self._failures
                 await asyncio.sleep(0.001)
 
-    def _send(self, sender: PeerId, to: PeerId, message: PeerMessage) -> None:
+    def _send(self, sender: PeerId, to: PeerId, message: RaftMessage | Forward) -> None:
         asyncio.get_running_loop().call_soon(self._arrive, sender, to, message)
 
-    def _arrive(self, sender: PeerId, to: PeerId, message: PeerMessage) -> None:
+    def _arrive(self, sender: PeerId, to: PeerId, message: RaftMessage | Forward) -> None:
         if not {sender, to} & self.cut and to in self._ledgers:
             self._ledgers[to].on_message(sender, message)

@@ -11,7 +11,8 @@ from p2psched.core.raft.timing import Timing
 from p2psched.demo.static import free_addresses
 from p2psched.model.commands import Envelope
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import PeerMessage
+from p2psched.model.messages import Forward
+from p2psched.model.raft import RaftMessage
 from p2psched.observe.clock import BootClock
 from p2psched.store.log import LogStore
 from p2psched.testing.sim_disk import SimDisk
@@ -102,9 +103,9 @@ class RaftosGroup(Group):
                 assert not self.failures, self.failures
                 await asyncio.sleep(0.001)
 
-    def _send(self, sender: PeerId, to: PeerId, message: PeerMessage) -> None:
+    def _send(self, sender: PeerId, to: PeerId, message: RaftMessage | Forward) -> None:
         asyncio.get_running_loop().call_soon(self._arrive, sender, to, message)
 
-    def _arrive(self, sender: PeerId, to: PeerId, message: PeerMessage) -> None:
+    def _arrive(self, sender: PeerId, to: PeerId, message: RaftMessage | Forward) -> None:
         if not {sender, to} & self.cut and to in self.ledgers:
             self.ledgers[to].on_message(sender, message)

@@ -37,7 +37,7 @@ def _up(group: RaftosGroup, peer: PeerId) -> Command:
 
 
 def test_the_secret_that_raftos_comes_with_is_refused() -> None:
-    from p2psched.engines.raftos.ledger import cryptor_of  # noqa: PLC0415 (needs raftos)
+    from p2psched.engines.raftos.secrecy import cryptor_of  # noqa: PLC0415 (needs raftos)
 
     with pytest.raises(Refused, match="everybody knows it"):
         cryptor_of(b"raftos sample secret key")

@@ -177,7 +177,7 @@ class RaftEngine:
         self._read_tags: list[int] = []  # asked in this turn
         self._reads: dict[int, tuple[int, list[int]]] = {}  # read -> (asked at, tags)
         self._next_read = rng.getrandbits(48)
-        self._concern = Concern()
+        self.concern = Concern()
         self._together = Together()
         self._out: list[EngineEffect] = []
 
@@ -293,7 +293,7 @@ class RaftEngine:
             proposals, encoded = self._take_proposals()
             decorated = self._decorate(proposals)
             encoded += as_fits(encoded, decorated[len(proposals) :])
-            concerned = self._concern.of(decorated[: len(encoded)])
+            concerned = self.concern.of(decorated[: len(encoded)])
             payload = _encode([msgspec.Raw(data) for data in encoded])
             self._take(self.raft.step(Propose(now_ms, wall_ms, payload, concerned=concerned)))
 

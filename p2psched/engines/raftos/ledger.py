@@ -13,12 +13,9 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Final
 
 import msgspec
-import raftos.conf
-import raftos.cryptors
 
 from p2psched.core.parts import Opener, cut
 from p2psched.core.raft.fitting import as_fits
@@ -27,14 +24,15 @@ from p2psched.engines.raftos.log import Marker, MemberLog, Store
 from p2psched.engines.raftos.member import Member as GroupMember
 from p2psched.engines.raftos.member import Node, split
 from p2psched.engines.raftos.roles import Leader
+from p2psched.engines.raftos.secrecy import cryptor_of
 from p2psched.engines.raftos.standing import Core, Standing
 from p2psched.model.commands import Envelope, PeerUp
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import ENTRY_BYTES_MAX, PENDING_PROPOSALS_MAX
-from p2psched.model.messages import Forward, PeerMessage
-from p2psched.model.raft import Entry, HardState, Member, Membership, ReadAsk
+from p2psched.model.messages import Forward
+from p2psched.model.raft import Entry, HardState, Member, Membership, RaftMessage, ReadAsk
 from p2psched.ports.clock import Clock
 from p2psched.ports.ledger import LedgerListener
 
@@ -43,21 +41,10 @@ log = logging.getLogger(__name__)
 PART_BYTES: Final = 32 * 1024  # of commands in one entry
 DELIVERY_MAX: Final = 64  # entries handed to the listener in one turn
 READ_PATIENCE_S: Final = 1.0
-SALT: Final = b"p2psched raftos"  # the secret is random, and no password
 
 _encode = msgspec.msgpack.Encoder().encode
 
 Done = Callable[[int | None], None]
-
-
-def cryptor_of(secret: bytes) -> raftos.cryptors.BaseCryptor:
-    """Raises Refused for the secret that comes with raftos, and if nothing could be encrypted."""
-    defaults = raftos.conf.Configuration.default_settings()
-    if secret == defaults["secret_key"]:
-        raise Refused("this secret is the one that raftos comes with: everybody knows it")
-    if not raftos.cryptors.crypto_enabled:
-        raise Refused("raftos would not encrypt: the package cryptography is missing")
-    return raftos.cryptors.Cryptor(SimpleNamespace(secret_key=secret, salt=SALT))
 
 
 class RaftosLedger:
@@ -76,7 +63,7 @@ class RaftosLedger:
         entries: list[Entry],
         clock: Clock,
         rng: random.Random,
-        send: Callable[[PeerId, PeerMessage], object],
+        send: Callable[[PeerId, RaftMessage | Forward], object],
         listener: LedgerListener,
         on_membership: Callable[[Membership], None],
         on_disk_failed: Callable[[Exception], None],
@@ -189,7 +176,7 @@ class RaftosLedger:
 
     # --- as the embedded engine -------------------------------------------------------------------
 
-    def on_message(self, sender: PeerId, message: PeerMessage) -> None:
+    def on_message(self, sender: PeerId, message: RaftMessage | Forward) -> None:
         """What comes over the links of peers: proposals only."""
         del sender
         if isinstance(message, Forward) and self._standing.is_leader:
@@ -207,6 +194,10 @@ class RaftosLedger:
     def _on_synced(self) -> None:
         if self._marker is not None:
             self._marker.on_synced()
+
+    @property
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
 
     @property
     def size_bytes(self) -> int:
