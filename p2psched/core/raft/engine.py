@@ -57,6 +57,7 @@ from p2psched.model.messages import Forward
 from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, Snapshot
 
 DELIVERY_MAX: Final = 64  # entries handed to the scheduler in one round
+MANY_MIN: Final = 8  # commands in an entry that tell of many callers
 READ_PATIENCE_MS: Final = 1000  # a read that nobody confirms by then is answered with None
 _COMMANDS: Final = EntryKind.COMMANDS  # as `machine._OK`
 
@@ -295,7 +296,9 @@ class RaftEngine:
             encoded += as_fits(encoded, decorated[len(proposals) :])
             concerned = self.concern.of(decorated[: len(encoded)])
             payload = _encode([msgspec.Raw(data) for data in encoded])
-            self._take(self.raft.step(Propose(now_ms, wall_ms, payload, concerned=concerned)))
+            many = len(encoded) >= MANY_MIN
+            propose = Propose(now_ms, wall_ms, payload, concerned=concerned, many=many)
+            self._take(self.raft.step(propose))
 
     def _may_append(self) -> bool:
         in_flight = self.raft.last_index - self.raft.commit
