@@ -170,6 +170,7 @@ class SimPeer:
             snapshot=found.snapshot,
             compaction=self._world.snapshots.compaction,
             lost=found.lost is not None,
+            many_min=ord(self.id[-1]) % 2 * raft.MANY_MIN,  # half of them spare always
         )
 
     def boot(self) -> None:

@@ -155,6 +155,7 @@ class RaftEngine:
         snapshot: Snapshot | None = None,
         compaction: Compaction | None = None,
         lost: bool = False,
+        many_min: int = MANY_MIN,
     ) -> None:
         """With a `snapshot` the listener must have restored its state before the first round."""
         self.raft = Raft(
@@ -168,6 +169,7 @@ class RaftEngine:
             compaction=compaction,
             lost=lost,
         )
+        self._many_min = many_min
         self._me = me
         self._decorate = decorate
         self._proposals: deque[Envelope] = deque()
@@ -296,7 +298,7 @@ class RaftEngine:
             encoded += as_fits(encoded, decorated[len(proposals) :])
             concerned = self.concern.of(decorated[: len(encoded)])
             payload = _encode([msgspec.Raw(data) for data in encoded])
-            many = len(encoded) >= MANY_MIN
+            many = len(encoded) >= self._many_min
             propose = Propose(now_ms, wall_ms, payload, concerned=concerned, many=many)
             self._take(self.raft.step(propose))
 
