@@ -49,15 +49,13 @@ from p2psched.model.commands import Envelope
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
-from p2psched.model.limits import (
-    ENTRY_BYTES_MAX,
-    PENDING_PROPOSALS_MAX,
-)
+from p2psched.model.limits import ENTRY_BYTES_MAX, PENDING_PROPOSALS_MAX
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, Snapshot
 
 DELIVERY_MAX: Final = 64  # entries handed to the scheduler in one round
-MANY_MIN: Final = 8  # commands in an entry that tell of many callers
+MANY_MIN: Final = 8  # commands in an entry that tell of many callers, for MANY_MS
+MANY_MS: Final = 50
 READ_PATIENCE_MS: Final = 1000  # a read that nobody confirms by then is answered with None
 _COMMANDS: Final = EntryKind.COMMANDS  # as `machine._OK`
 
@@ -169,7 +167,7 @@ class RaftEngine:
             compaction=compaction,
             lost=lost,
         )
-        self._many_min = many_min
+        self._many_min, self._many_until_ms = many_min, 0
         self._me = me
         self._decorate = decorate
         self._proposals: deque[Envelope] = deque()
@@ -298,7 +296,9 @@ class RaftEngine:
             encoded += as_fits(encoded, decorated[len(proposals) :])
             concerned = self.concern.of(decorated[: len(encoded)])
             payload = _encode([msgspec.Raw(data) for data in encoded])
-            many = len(encoded) >= self._many_min
+            if len(encoded) >= self._many_min:
+                self._many_until_ms = now_ms + MANY_MS
+            many = now_ms < self._many_until_ms
             propose = Propose(now_ms, wall_ms, payload, concerned=concerned, many=many)
             self._take(self.raft.step(propose))
 
