@@ -281,9 +281,8 @@ class RaftEngine:
             batches = tuple(map(open_entry, entries))
             if self._under_way:
                 for batch in batches:
-                    self._under_way.difference_update(
-                        (e.proposer, e.request) for e in batch.envelopes
-                    )
+                    for envelope in batch.envelopes:
+                        self._under_way.discard((envelope.proposer, envelope.request))
             self._out.append(Deliver(batches))
         if self._coordinator_after is not None and self._delivered >= self._coordinator_after[0]:
             self._out.append(self._coordinator_after[1])
