@@ -195,8 +195,7 @@ class Machine(LedgerState):
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         self.jobs[job.id] = job
         self.running[job.id] = self.unplaced[job.id] = None
-        if job.spec.blobs:
-            self.note_sent(job)
+        self.note_sent(job)
         self.events.append(JobAdded(job.id, command.spec))
         return Submitted(job.id, duplicate=False)
 
@@ -291,11 +290,9 @@ class Machine(LedgerState):
         self.load(held, -count)
         self._learn(job, segment, count)
         self.record(job, held, segment)
-        said = job.committed.get(command.grant)
-        job.committed[command.grant] = tasks if said is None else said | tasks
-        job.succeeded = job.succeeded | tasks if job.succeeded.ranges else tasks
-        if not job.waiting.ranges:
-            self.end_if_done(job)
+        job.committed[command.grant] = job.committed.get(command.grant, EMPTY) | tasks
+        job.succeeded = job.succeeded | tasks
+        self.end_if_done(job)
         return Completed(tasks)
 
     def _learn(self, job: Job, segment: Segment, count: int) -> None:

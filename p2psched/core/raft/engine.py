@@ -44,7 +44,7 @@ from p2psched.core.raft.log import size_of
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import decode_membership
 from p2psched.core.raft.timing import Timing
-from p2psched.core.raft.together import Together
+from p2psched.core.raft.together import MANY_MIN, MANY_MS, Together
 from p2psched.model.commands import Envelope
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
@@ -54,8 +54,6 @@ from p2psched.model.messages import Forward
 from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, Snapshot
 
 DELIVERY_MAX: Final = 64  # entries handed to the scheduler in one round
-MANY_MIN: Final = 8  # commands in an entry that tell of many callers, for MANY_MS
-MANY_MS: Final = 50
 READ_PATIENCE_MS: Final = 1000  # a read that nobody confirms by then is answered with None
 _COMMANDS: Final = EntryKind.COMMANDS  # as `machine._OK`
 
