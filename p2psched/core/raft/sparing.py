@@ -105,8 +105,9 @@ def takes_due(s: RaftState) -> bool:
 
 def due_ms(s: RaftState) -> int:
     """When to look."""
-    spare_ms, hedge_ms = s.sparing.due_ms, _hedge_due_ms(s)
-    return hedge_ms if spare_ms is None else min(spare_ms, hedge_ms)
+    sparing = s.sparing
+    spare_ms = -NEVER_MS if sparing.due_ms is None else sparing.due_ms
+    return min(spare_ms, _hedge_due_ms(s)) if sparing.many else spare_ms
 
 
 def _hedge_due_ms(s: RaftState) -> int:
