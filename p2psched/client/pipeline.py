@@ -26,7 +26,7 @@ from p2psched.client.downloads import results_with_values
 from p2psched.client.functions import PackedJob
 from p2psched.client.job import POLL_MS, after
 from p2psched.client.results import results_of
-from p2psched.client.session import Asker
+from p2psched.client.session import Asker, Session
 from p2psched.client.spool import Upload
 from p2psched.model.errors import P2PSchedError, Refused, ResultLost, TaskFailed, Unavailable
 from p2psched.model.ids import JobId, new_id
@@ -343,6 +343,8 @@ async def keep_house(
     a fault of ours, and what waits hears of it."""
     async with asyncio.TaskGroup() as group:
         pipeline = Pipeline(session, group, send=send, submitter=submitter)
+        if isinstance(session, Session):
+            group.create_task(session.leader.keep())
         try:
             ready.set_result(pipeline)
             await asyncio.get_running_loop().create_future()

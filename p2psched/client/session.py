@@ -18,6 +18,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
+from p2psched.client.leading import LeaderLink
 from p2psched.model.blob import BlobRef, wait_s
 from p2psched.model.blob_messages import BeginUpload, EndUpload, StatBlob
 from p2psched.model.errors import P2PSchedError, Refused, Unavailable, UsageError
@@ -120,6 +121,7 @@ class Session:
         self._answers = Patience(ANSWER_TIMEOUT_S)
         self._polls_open = self._quick_open = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.leader: Final = LeaderLink(self.connection, self._connect)
         self.sent: Final = Sent()
         self.chunk_calls: Final = asyncio.Semaphore(CHUNK_CALLS_MAX)
 
@@ -138,6 +140,7 @@ class Session:
 
     async def __aexit__(self, *_: object) -> None:
         self._answers.close()
+        await self.leader.close()
         if self._calls is not None:
             await self._calls.close()
 
@@ -185,11 +188,11 @@ class Session:
         return answer.body
 
     def call_nowait(self, body: CallBody, heard: Heard) -> bool:
-        """Ask the peer that we are connected to, once and without a task: `heard` gets the answer
-        or the error, which for Unavailable means to ask again with `call`. False if that can't be
-        done just now. Raises UsageError if the call fits no frame."""
+        """Ask the peer that we are connected to, or the leader, once and without a task: `heard`
+        gets the answer or the error, which for Unavailable means to ask again with `call`. False if
+        that can't be done just now. Raises UsageError if the call fits no frame."""
         self._own_loop()
-        calls = self._calls
+        calls = self.leader.choose(self._calls)
         if (
             calls is None
             or not calls.connection.has_room
@@ -213,8 +216,10 @@ class Session:
     def end_quick(self, quick: _QuickCall, *, failed: bool) -> None:
         self._answers.end(quick)
         self._quick_open -= 1
-        if failed and self._calls is quick.calls:
-            self._turn_away()
+        if failed:
+            self.leader.give_up(quick.calls)
+            if self._calls is quick.calls:
+                self._turn_away()
             quick.calls.connection.close()
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
@@ -332,7 +337,7 @@ class _QuickCall:
 
     def __init__(self, session: Session, calls: CallClient, heard: Heard) -> None:
         self._session = session
-        self._address = session.address
+        self._address = calls.connection.address
         self._heard = heard
         self.calls: Final = calls
         self.number = 0

@@ -194,9 +194,8 @@ class Machine(LedgerState):
             return Submitted(command.job, duplicate=True)
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         self.jobs[job.id] = job
-        self.running[job.id] = None
+        self.running[job.id] = self.unplaced[job.id] = None
         self.note_sent(job)
-        self.note_unplaced(job)
         self.events.append(JobAdded(job.id, command.spec))
         return Submitted(job.id, duplicate=False)
 
@@ -210,7 +209,9 @@ class Machine(LedgerState):
             return Placed(grant, EMPTY)
         if job.orphaned.ranges:
             self._take_orphans(job, command.tasks)
-        tasks = poison.grantable(job, row, job.waiting & command.tasks)
+        tasks = job.waiting & command.tasks
+        if row.suspects or job.deaths.levels:
+            tasks = poison.grantable(job, row, tasks)
         job.waiting = job.waiting - tasks
         self.note_unplaced(job)
         if tasks.ranges:
@@ -223,7 +224,8 @@ class Machine(LedgerState):
             job.grants[grant] = held
             self.load(held, len(tasks))
             self.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
-        self.end_if_done(job)
+        else:
+            self.end_if_done(job)
         return Placed(grant, tasks)
 
     def _take_orphans(self, job: Job, tasks: TaskSet) -> None:
@@ -290,7 +292,6 @@ class Machine(LedgerState):
         self.record(job, held, segment)
         job.committed[command.grant] = job.committed.get(command.grant, EMPTY) | tasks
         job.succeeded = job.succeeded | tasks
-        self.note_unplaced(job)
         self.end_if_done(job)
         return Completed(tasks)
 
@@ -391,9 +392,9 @@ class Machine(LedgerState):
 
 def _without_data(event: Event) -> object:
     """Results are the same bytes on all peers because the log is: the hash leaves them out."""
-    if isinstance(event, Recorded | Retried):
+    if isinstance(event, JobAdded):
+        return ("JobAdded", event.job)
+    if isinstance(event, (Recorded, Retried)):  # a union would be made anew each time
         s = event.segment
         return (type(event).__name__, event.job, event.grant, event.peer, s.start, s.stop, s.cause)
-    if isinstance(event, JobAdded):
-        return (type(event).__name__, event.job)
     return event

@@ -47,11 +47,12 @@ def share_out(
     give equal shares.
     """
     fitting = [c for c in candidates if c.slots >= cpus]
-    slots = sum(c.slots for c in fitting)
-    if not slots or not tasks:
-        return []
-    if len(tasks) == 1:
+    count = len(tasks)
+    if count == 1:
         return _share_of_one(tasks, fitting, estimate_us, cpus, owned_here)
+    slots = sum(c.slots for c in fitting)
+    if not slots or not count:
+        return []
     fair = -(-len(tasks) // slots)
     least = GRANT_US_MIN // estimate_us
     quota = max(-(-fair // SHARES_PER_SLOT), min(fair, least))
@@ -92,8 +93,14 @@ def _share_of_one(
     owned_here: Mapping[PeerId, int],
 ) -> list[tuple[Candidate, TaskSet]]:
     """As `share_out`, without its bookkeeping: very many jobs are one task."""
-    roomy = [c for c in fitting if _room(c, 1, owned_here.get(c.peer, 0), estimate_us, cpus) > 0]
-    return [(min(roomy, key=_busyness), task)] if roomy else []
+    chosen, least = None, None
+    for candidate in fitting:
+        busyness = _busyness(candidate)
+        if (least is None or busyness < least) and (
+            _room(candidate, 1, owned_here.get(candidate.peer, 0), estimate_us, cpus) > 0
+        ):
+            chosen, least = candidate, busyness
+    return [] if chosen is None else [(chosen, task)]
 
 
 def _busyness(candidate: Candidate) -> tuple[float, bool, PeerId]:

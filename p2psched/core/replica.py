@@ -17,7 +17,6 @@ from p2psched.core.machine import Machine
 from p2psched.model.commands import (
     Command,
     Envelope,
-    Event,
     JobAdded,
     Outcome,
     Recorded,
@@ -47,7 +46,15 @@ class Outcomes(msgspec.Struct, frozen=True):
     def changes(self) -> list[Stamped]:
         """All but jobs that came and tasks that succeeded: these are most events by far, and change
         nothing for those who run or decide."""
-        return [stamped for stamped in self.events if not _is_usual(stamped.event)]
+        changes: list[Stamped] = []
+        for stamped in self.events:
+            event = stamped.event
+            if isinstance(event, JobAdded) or (
+                isinstance(event, Recorded) and event.segment.cause is _OK
+            ):
+                continue
+            changes.append(stamped)
+        return changes
 
 
 class Proposals:
@@ -128,9 +135,3 @@ def fold(machine: Machine, batch: Committed) -> Happened:
     outcomes, events = machine.apply(batch)
     raised_to = machine.level if machine.level != level else None
     return Happened(batch, outcomes, events, before, raised_to)
-
-
-def _is_usual(event: Event) -> bool:
-    if isinstance(event, Recorded):
-        return event.segment.cause is _OK
-    return isinstance(event, JobAdded)

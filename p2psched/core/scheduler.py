@@ -49,12 +49,15 @@ from p2psched.model.commands import (
     GiveBack,
     Granted,
     JobEnded,
+    JobForgotten,
     Outcome,
     PeerDown,
     PeerInfo,
     PeerUp,
     PeerWentDown,
+    Recorded,
     Rejected,
+    Retried,
     Revoked,
     Stamped,
 )
@@ -258,24 +261,31 @@ class Scheduler:
 
     def _on_event(self, stamped: Stamped) -> None:
         event, info = stamped.event, self._info
-        self.retention.on_event(event)
-        self._coordinator.on_event(event)
         match event:
-            case Granted(peer=info.peer, incarnation=info.incarnation):
-                # Later commands of the same entry may have taken some away again, or all.
-                job = self.machine.jobs.get(event.job)
-                tasks = job.current_part(event.grant, event.tasks) if job is not None else EMPTY
-                if job is not None and tasks:
-                    self.owner.on_granted(job, event.grant, tasks)
+            case Granted():
+                if event.peer == info.peer and event.incarnation == info.incarnation:
+                    self._on_granted(event)
+            case JobEnded():
+                self.retention.on_event(event)
+                self.owner.on_job_ended(event.job)
+            case JobForgotten():
+                self.retention.on_event(event)
+            case Retried() | Recorded():
+                self._coordinator.on_event(event)
             case Revoked(peer=info.peer):
                 effects = self.owner.on_revoked(event.job, event.grant, event.tasks, event.cause)
                 self._out += effects
             case PeerWentDown(peer=info.peer, incarnation=info.incarnation) if not self._leaving:
                 self._out.append(RenewIncarnation())
-            case JobEnded():
-                self.owner.on_job_ended(event.job)
             case _:
                 pass
+
+    def _on_granted(self, event: Granted) -> None:
+        """Later commands of the same entry may have taken some away again, or all."""
+        job = self.machine.jobs.get(event.job)
+        tasks = job.current_part(event.grant, event.tasks) if job is not None else EMPTY
+        if job is not None and tasks.ranges:
+            self.owner.on_granted(job, event.grant, tasks)
 
     def _on_clock(self, clocked: Clocked) -> None:
         now_ms = clocked.now_ms

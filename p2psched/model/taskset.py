@@ -21,6 +21,7 @@ _USUAL: Final = 16  # ranges of both together: nothing beats walking them
 # With so many times fewer ranges than the other each is looked up there. Results come a few at a
 # time, and there are very many ranges where tasks end by turns in two ways.
 _FEW: Final = 4
+_FIRST: Final = ((0, 1),)  # the only task of most jobs
 Range = tuple[int, int]  # start (included), stop (excluded)
 Ranges = Sequence[Range]
 
@@ -43,6 +44,8 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @staticmethod
     def of(start: int, stop: int) -> TaskSet:
         """The indices `start` to `stop - 1`; empty if there are none."""
+        if stop == 1 and start == 0:
+            return FIRST
         return TaskSet(((start, stop),)) if start < stop else EMPTY
 
     @staticmethod
@@ -101,7 +104,7 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
         left, right = self.ranges, other.ranges
         if not right:
             return self
-        if not left:
+        if not left or left == right:
             return other
         mine, theirs = len(left), len(right)
         if mine == theirs == 1:
@@ -120,6 +123,8 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
         left, right = self.ranges, other.ranges
         if not left or not right:
             return EMPTY
+        if left == right:
+            return self
         mine, theirs = len(left), len(right)
         if mine == theirs == 1:
             (start, stop), (low, high) = left[0], right[0]
@@ -140,6 +145,8 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
         left, right = self.ranges, other.ranges
         if not left or not right:
             return self
+        if left == right:
+            return EMPTY
         mine, theirs = len(left), len(right)
         if mine == theirs == 1:
             (start, stop), (low, high) = left[0], right[0]
@@ -178,6 +185,7 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 EMPTY: Final = TaskSet()
+FIRST: Final = TaskSet(_FIRST)
 
 
 def _checked(ranges: Iterable[Range]) -> TaskSet:

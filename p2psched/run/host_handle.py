@@ -192,9 +192,10 @@ class HostHandle:
             return False
         if self.load_us + batch.expected_us > (2 * most_us if is_next else most_us):
             return False
-        # Whoever waits for more arguments takes the next frame for these.
-        is_fed = all(running.rest is None for running in self.batches.values())
-        return is_fed and len(self.batches) < AHEAD_MAX
+        for running in self.batches.values():
+            if running.rest is not None:  # it takes the next frame for more arguments
+                return False
+        return len(self.batches) < AHEAD_MAX
 
     def run(self, batch: Batch, *, part: Part, grace_s: float) -> Running:
         """Hand a batch over, or as much of it as `part` has."""

@@ -80,7 +80,11 @@ class Hosts:
 
     @property
     def slots_used(self) -> int:
-        return sum(host.cpus for host in self._hosts.values() if host.batches)
+        used = 0
+        for host in self._hosts.values():  # at each step of each batch
+            if host.batches:
+                used += host.cpus
+        return used
 
     def with_room(self, batch: Batch) -> HostHandle | None:
         """A busy host where a short batch may stand ready: the one that has least to do."""

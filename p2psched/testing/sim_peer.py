@@ -31,6 +31,7 @@ from p2psched.core.raft.effects import (
     Tick,
 )
 from p2psched.core.raft.timing import Timing
+from p2psched.core.raft.together import MANY_MIN
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import PeerId
@@ -170,6 +171,7 @@ class SimPeer:
             snapshot=found.snapshot,
             compaction=self._world.snapshots.compaction,
             lost=found.lost is not None,
+            many_min=ord(self.id[-1]) % 2 * MANY_MIN,  # half of them spare always
         )
 
     def boot(self) -> None:

@@ -41,6 +41,8 @@ def unheard(answer: object) -> None:
 
 @dataclass
 class FakeLink:
+    address: str
+    peer: str = ""
     state: State = State.OPEN
     has_room: bool = True
 
@@ -53,7 +55,7 @@ class FakePeer:
     """Stands for a connection: every call waits until `answer` is set, and fails if it is None."""
 
     address: str
-    connection: FakeLink = field(default_factory=FakeLink)
+    connection: FakeLink
     answer: asyncio.Future[AnswerBody | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -88,7 +90,7 @@ class FakedSession(Session):
         self.peers: list[FakePeer] = []
 
     async def _connect(self, address: str) -> CallClient:
-        self.peers.append(FakePeer(address))
+        self.peers.append(FakePeer(address, FakeLink(address)))
         return cast("CallClient", self.peers[-1])
 
 

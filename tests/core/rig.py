@@ -122,10 +122,10 @@ class Node:
         """Time passes, and nothing happens in it."""
         self.now_ms += duration_ms
 
-    def propose(self, payload: bytes, *concerned: str) -> None:
+    def propose(self, payload: bytes, *concerned: str, many: bool = False) -> None:
         """Without names it concerns everybody."""
         peers = frozenset(map(PeerId, concerned)) if concerned else None
-        self.step(Propose(self.now_ms, 0, payload, concerned=peers))
+        self.step(Propose(self.now_ms, 0, payload, concerned=peers, many=many))
 
     def hand_over(self) -> list[Send]:
         """What is sent because of it."""

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from p2psched.core.raft.effects import Commit, Send
-from p2psched.core.raft.replication import NEWS_MS
+from p2psched.core.raft.sparing import NEWS_MS
 from p2psched.core.raft.state import Role
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Append, AppendReply, EntryKind, Membership, ReadAsk, ReadReply

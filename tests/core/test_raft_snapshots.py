@@ -19,7 +19,7 @@ from p2psched.core.raft.effects import (
 )
 from p2psched.core.raft.pieces import PIECES_IN_FLIGHT_MAX
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.replication import NEWS_MS
+from p2psched.core.raft.sparing import NEWS_MS
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
     Append,

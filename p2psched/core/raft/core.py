@@ -14,6 +14,7 @@ from p2psched.core.raft import (
     replication,
     room,
     snapshots,
+    sparing,
     transfer,
 )
 from p2psched.core.raft.effects import (
@@ -102,7 +103,7 @@ class Raft:
             case Propose(wall_ms=wall_ms, payload=payload, kind=kind):
                 s.wall_ms = wall_ms
                 if s.role is Role.LEADER and not transfer.is_stopping(s):
-                    replication.append_own(s, kind, payload, event.concerned)
+                    replication.append_own(s, kind, payload, event.concerned, many=event.many)
                     replication.broadcast(s, heartbeat=False)
             case Tick():
                 self._on_tick(event)
@@ -123,7 +124,7 @@ class Raft:
         election.on_tick(s)
         transfer.on_tick(s)
         if s.role is Role.LEADER:
-            replication.tell_news(s)
+            replication.send_spared(s)
         membership.promote_if_due(s)
 
     def _on_members(self, event: MemberEvent) -> None:
@@ -371,5 +372,5 @@ class Raft:
         s = self._s
         if s.role is not Role.LEADER:
             return s.election_due_ms
-        dues = (s.heartbeat_due_ms, s.news_due_ms, s.transfer.due_ms if s.transfer else None)
-        return min(due for due in dues if due is not None)
+        due_ms = min(s.heartbeat_due_ms, sparing.due_ms(s))
+        return due_ms if s.transfer is None else min(due_ms, s.transfer.due_ms)

@@ -36,13 +36,15 @@ class Receive(msgspec.Struct, frozen=True):
 
 class Propose(msgspec.Struct, frozen=True):
     """Append to the log; only on the leader, otherwise nothing happens. `concerned` hear of its
-    commit at once (None: everybody), the others a little later."""
+    commit at once (None: everybody), the others a little later; if it is one of `many`, the others
+    may get it later, too."""
 
     now_ms: int
     wall_ms: int
     payload: bytes
     kind: EntryKind = EntryKind.COMMANDS
     concerned: frozenset[PeerId] | None = None
+    many: bool = False
 
 
 class Synced(msgspec.Struct, frozen=True):

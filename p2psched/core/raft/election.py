@@ -7,7 +7,7 @@ hears no majority for an election timeout steps down.
 
 from __future__ import annotations
 
-from p2psched.core.raft.progress import Progress
+from p2psched.core.raft.progress import Progress, Sparing
 from p2psched.core.raft.replication import append_own, broadcast
 from p2psched.core.raft.state import RaftState, Role
 from p2psched.core.raft.timing import NEVER_MS
@@ -142,7 +142,6 @@ def _lead(s: RaftState) -> None:
     s.progress = {peer: Progress(s.log.last_index + 1, s.now_ms) for peer in s.others()}
     s.leading_from = s.log.last_index + 1
     s.care.departing = 0 if s.membership.is_voter(s.me) else s.membership_index
-    s.concerned.clear()
-    s.news_due_ms = None
+    s.sparing = Sparing()
     append_own(s, EntryKind.NOOP, b"")
     broadcast(s, heartbeat=True)

@@ -44,15 +44,12 @@ from p2psched.core.raft.log import size_of
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import decode_membership
 from p2psched.core.raft.timing import Timing
-from p2psched.core.raft.together import Together
+from p2psched.core.raft.together import MANY_MIN, MANY_MS, Together
 from p2psched.model.commands import Envelope
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
-from p2psched.model.limits import (
-    ENTRY_BYTES_MAX,
-    PENDING_PROPOSALS_MAX,
-)
+from p2psched.model.limits import ENTRY_BYTES_MAX, PENDING_PROPOSALS_MAX
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, Snapshot
 
@@ -154,6 +151,7 @@ class RaftEngine:
         snapshot: Snapshot | None = None,
         compaction: Compaction | None = None,
         lost: bool = False,
+        many_min: int = MANY_MIN,
     ) -> None:
         """With a `snapshot` the listener must have restored its state before the first round."""
         self.raft = Raft(
@@ -167,6 +165,7 @@ class RaftEngine:
             compaction=compaction,
             lost=lost,
         )
+        self._many_min, self._many_until_ms = many_min, 0
         self._me = me
         self._decorate = decorate
         self._proposals: deque[Envelope] = deque()
@@ -280,9 +279,8 @@ class RaftEngine:
             batches = tuple(map(open_entry, entries))
             if self._under_way:
                 for batch in batches:
-                    self._under_way.difference_update(
-                        (e.proposer, e.request) for e in batch.envelopes
-                    )
+                    for envelope in batch.envelopes:
+                        self._under_way.discard((envelope.proposer, envelope.request))
             self._out.append(Deliver(batches))
         if self._coordinator_after is not None and self._delivered >= self._coordinator_after[0]:
             self._out.append(self._coordinator_after[1])
@@ -295,7 +293,11 @@ class RaftEngine:
             encoded += as_fits(encoded, decorated[len(proposals) :])
             concerned = self.concern.of(decorated[: len(encoded)])
             payload = _encode([msgspec.Raw(data) for data in encoded])
-            self._take(self.raft.step(Propose(now_ms, wall_ms, payload, concerned=concerned)))
+            if len(encoded) >= self._many_min:
+                self._many_until_ms = now_ms + MANY_MS
+            many = now_ms < self._many_until_ms
+            propose = Propose(now_ms, wall_ms, payload, concerned=concerned, many=many)
+            self._take(self.raft.step(propose))
 
     def _may_append(self) -> bool:
         in_flight = self.raft.last_index - self.raft.commit

@@ -19,6 +19,7 @@ DIGEST_BYTES: Final = 16
 # one that hangs costs the leader no more than this; it stays below the backlog of a link.
 IN_FLIGHT_APPENDS_MAX: Final = 4_096
 IN_FLIGHT_BYTES_MAX: Final = 2 * MIB
+ACK_WEIGHT: Final = 0.1  # of the newest in the moving average
 
 
 class Compaction(msgspec.Struct, frozen=True):
@@ -77,6 +78,23 @@ class Transfer:
         self.for_room = for_room  # our disk is full: if it still is then, we don't
 
 
+class Sparing:
+    """What a leader remembers of whom it lets wait: see `sparing`."""
+
+    __slots__ = ("chosen", "commit_ms", "due_ms", "first", "hedged", "many", "pending")
+
+    def __init__(self) -> None:
+        # Entries of ours that are not committed: index, whom its commit concerns (None: everybody),
+        # if it is one of many, and when it was appended.
+        self.pending: deque[tuple[int, frozenset[PeerId] | None, bool, int]] = deque()
+        self.many = False  # the newest was
+        self.chosen: list[PeerId] = []  # make a majority with us
+        self.commit_ms = 0.0  # what commits take: moving average
+        self.due_ms: int | None = None  # when those who wait get what they lack
+        self.first = 0  # what they lack from here on is young
+        self.hedged = 0  # up to here everybody has got all
+
+
 class Care:
     """What a member that leads remembers of looking after the group."""
 
@@ -120,6 +138,7 @@ class Progress:
     __slots__ = (
         "_flight",
         "able_ms",
+        "ack_ms",
         "bytes_in_flight",
         "contact_ms",
         "match",
@@ -139,13 +158,15 @@ class Progress:
         self.next = next_index
         self.probing = True
         self.probe_sent = False
-        self._flight: deque[tuple[int, int]] = deque()  # last index and bytes of each append
+        # Of each append: its last index, its bytes, and when it was sent.
+        self._flight: deque[tuple[int, int, int]] = deque()
         self.bytes_in_flight = 0
         self.contact_ms = now_ms
         self.able_ms = now_ms  # heard, and its disk takes what is written
         self.room: Room | None = None  # of its disk; None: it has not said
         self.round = 0  # newest heartbeat round that it answered
         self.round_trip_ms = 0.0  # moving average
+        self.ack_ms = 0.0  # likewise, of what it takes to have entries on its disk and say so
         self.told = 0  # the commit index that it was told last
         self.sending: Sending | None = None  # what it lacks is not in our log any more
         self.sync_ms = 0  # what a sync of its disk takes, as it says
@@ -158,23 +179,30 @@ class Progress:
         flight = self._flight
         return len(flight) >= IN_FLIGHT_APPENDS_MAX or self.bytes_in_flight >= IN_FLIGHT_BYTES_MAX
 
-    def took_off(self, entries: Sequence[Entry]) -> None:
+    def age_ms(self, now_ms: int) -> float:
+        """How long it takes to acknowledge entries, or has been taking now."""
+        hangs_ms = now_ms - self._flight[0][2] if self._flight else 0
+        return max(self.ack_ms, hangs_ms)
+
+    def took_off(self, entries: Sequence[Entry], now_ms: int) -> None:
         """These are on their way; those behind them are next, but for a probe."""
         if self.probing:
             self.probe_sent = True
         elif entries:
             size = sum(map(size_of, entries))
             self.next = entries[-1].index + 1
-            self._flight.append((entries[-1].index, size))
+            self._flight.append((entries[-1].index, size, now_ms))
             self.bytes_in_flight += size
 
-    def landed(self, match: int) -> None:
+    def landed(self, match: int, now_ms: int) -> None:
         """It agrees up to `match`, and has that much on disk."""
         self.match = max(self.match, match)
         self.next = max(self.next, self.match + 1)
         self.probing = self.probe_sent = False
         while self._flight and self._flight[0][0] <= self.match:
-            self.bytes_in_flight -= self._flight.popleft()[1]
+            _, size, sent_ms = self._flight.popleft()
+            self.bytes_in_flight -= size
+            self.ack_ms += ACK_WEIGHT * (now_ms - sent_ms - self.ack_ms)
         assert self.bytes_in_flight >= 0
 
     def probe(self, next_index: int) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core.raft import regain
+from p2psched.core.raft import regain, sparing
 from p2psched.core.raft.effects import Commit, LeaderChanged
 from p2psched.core.raft.pieces import send_pieces
 from p2psched.core.raft.progress import Progress
@@ -26,31 +26,39 @@ APPEND_BYTES_MAX: Final = 512 * KIB  # of entries in one message, unless one ent
 APPEND_ENTRIES_MAX: Final = 256
 ROUND_TRIP_WEIGHT: Final = 0.2  # of the newest in the moving average
 NO_ANSWER: Final = 0  # the round of an append that only tells the commit index; rounds start at 1
-# Whom a commit does not concern hears of it with the next append, or after this.
-NEWS_MS: Final = 5
 
 # --- leader ---------------------------------------------------------------------------------------
 
 
-def append_own(s: RaftState, kind: EntryKind, payload: bytes, concerned: Concerned = None) -> None:
-    """Append an entry of our term to our own log; `broadcast` sends it. `concerned`: see
+def append_own(
+    s: RaftState,
+    kind: EntryKind,
+    payload: bytes,
+    concerned: Concerned = None,
+    *,
+    many: bool = False,
+) -> None:
+    """Append an entry of our term to our own log; `broadcast` sends it. `concerned`, `many`: see
     `effects.Propose`."""
     assert s.role is Role.LEADER
-    s.concerned.append((s.log.last_index + 1, concerned))
+    sparing.note_appended(s, s.log.last_index + 1, concerned, many=many)
     s.append(Entry(s.log.last_index + 1, s.term, kind, s.stamp_ms(), s.wall_ms, payload))
 
 
 def broadcast(s: RaftState, *, heartbeat: bool) -> None:
-    """Send everybody what they lack; with `heartbeat` also to those that lack nothing."""
+    """Send what they lack to those that need it now; with `heartbeat` to everybody, also to those
+    that lack nothing."""
     if heartbeat:
         _begin_round(s)
+    waiting = sparing.NOBODY if heartbeat else sparing.spared(s)
     for peer in s.others():
         progress = s.progress.get(peer)
         if progress is None:  # added since we lead
             progress = s.progress[peer] = Progress(s.log.last_index + 1, s.now_ms)
         if heartbeat:
             progress.probe_sent = False  # what was lost is sent again
-        _send_append(s, peer, progress, even_empty=heartbeat)
+        if peer not in waiting or not sparing.may_wait(s, progress):
+            _send_append(s, peer, progress, even_empty=heartbeat)
 
 
 def _begin_round(s: RaftState) -> None:
@@ -96,7 +104,7 @@ def _send_append(s: RaftState, peer: PeerId, progress: Progress, *, even_empty: 
     progress.told = s.commit
     slack_ms, beat_ms = s.pace.slack_ms(progress.round_trip_ms), s.timing.heartbeat_ms
     s.send(peer, Append(s.term, prev, prev_term, s.commit, s.round, entries, slack_ms, beat_ms))
-    progress.took_off(entries)
+    progress.took_off(entries, s.now_ms)
 
 
 def _send_snapshot(s: RaftState, peer: PeerId, progress: Progress, *, heartbeat: bool) -> None:
@@ -118,16 +126,16 @@ def _tell_commit(s: RaftState, peer: PeerId, progress: Progress) -> None:
     s.send(peer, Append(s.term, prev, prev_term, s.commit, NO_ANSWER))
 
 
-def tell_news(s: RaftState) -> None:
+def send_spared(s: RaftState) -> None:
     """What was kept back from those whom it did not concern, once it is due."""
-    if s.news_due_ms is None or s.now_ms < s.news_due_ms:
+    if not sparing.takes_due(s):
         return
-    s.news_due_ms = None
     for peer, progress in s.progress.items():
-        waits = progress.told < s.commit and not progress.probing
-        # Whoever lacks what has left the log gets a snapshot with the next append.
-        has_place = progress.next >= s.log.first
-        if waits and has_place and not _is_silent(s, progress):
+        if progress.next < s.log.first:
+            continue  # a snapshot comes with the next append
+        if progress.next <= s.log.last_index:
+            _send_append(s, peer, progress, even_empty=False)
+        elif progress.told < s.commit and not progress.probing and not _is_silent(s, progress):
             _tell_commit(s, peer, progress)
 
 
@@ -147,9 +155,12 @@ def on_append_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
 def on_match(s: RaftState, sender: PeerId, progress: Progress, match: int) -> None:
     """The follower agrees up to `match`, and has that much on disk."""
     assert match <= s.log.last_index
-    progress.landed(match)
+    progress.landed(match, s.now_ms)
     advance_commit(s)
-    _send_append(s, sender, progress, even_empty=False)
+    if progress.next <= s.log.last_index and not (
+        sparing.may_wait(s, progress) and sender in sparing.spared(s)
+    ):
+        _send_append(s, sender, progress, even_empty=False)
 
 
 def _on_refusal(s: RaftState, sender: PeerId, progress: Progress, reply: AppendReply) -> None:
@@ -181,27 +192,19 @@ def advance_commit(s: RaftState) -> None:
     s.emit(Commit(index))
     if first_of_term:
         s.emit(LeaderChanged(s.me, s.term))
-    concerned = _concerned(s)
+    concerned = sparing.take_committed(s)
+    waiting = sparing.spared(s)
     for peer, progress in s.progress.items():
+        is_concerned = concerned is None or peer in concerned
         if progress.next <= s.log.last_index:
-            _send_append(s, peer, progress, even_empty=False)
+            if is_concerned or peer not in waiting or not sparing.may_wait(s, progress):
+                _send_append(s, peer, progress, even_empty=False)
         elif progress.probing or _is_silent(s, progress):
             continue
-        elif concerned is None or peer in concerned:
+        elif is_concerned:
             _tell_commit(s, peer, progress)
-        elif s.news_due_ms is None:
-            s.news_due_ms = s.now_ms + NEWS_MS
-
-
-def _concerned(s: RaftState) -> Concerned:
-    """By the entries that were committed just now."""
-    peers: set[PeerId] = set()
-    everybody = False
-    while s.concerned and s.concerned[0][0] <= s.commit:
-        _, concerned = s.concerned.popleft()
-        everybody |= concerned is None
-        peers.update(concerned or ())
-    return None if everybody else frozenset(peers)
+        else:
+            sparing.wait(s, index)
 
 
 def may_commit(s: RaftState, index: int) -> bool:

@@ -36,6 +36,7 @@ from p2psched.core.raft.progress import (
     Progress,
     Regain,
     RegainEnds,
+    Sparing,
     Transfer,
 )
 from p2psched.core.raft.timing import NEVER_MS, Pace, Timing
@@ -117,8 +118,7 @@ class RaftState:
         self.transfer_again_ms = 0  # not by ourselves before
         self.leading_from = 0  # index of the no-op that opened our term as leader
         self.care = Care()
-        self.concerned: deque[tuple[int, Concerned]] = deque()  # of our entries, not committed yet
-        self.news_due_ms: int | None = None  # somebody has not been told of a commit
+        self.sparing = Sparing()
         self.stamp_base_ms = 0
         self.clock_base_ms = 0
         self._memberships: list[tuple[int, Membership]] = []

@@ -11,6 +11,8 @@ from typing import Final
 
 ENTRIES_IN_FLIGHT_MAX: Final = 4  # appended and not committed; beyond it proposals pile up
 TOGETHER_MIN: Final = 64  # proposals that are worth an entry whatever is in flight
+MANY_MIN: Final = 8  # commands in an entry that tell of many callers, ...
+MANY_MS: Final = 50  # ... for so long
 TOGETHER_MS: Final = 10  # fewer wait so long at the most
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from p2psched.core.raft.election import campaign
 from p2psched.core.raft.progress import Progress, Transfer
+from p2psched.core.raft.sparing import may_wait
 from p2psched.core.raft.state import RaftState, Role
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Room, TimeoutNow
@@ -76,7 +77,7 @@ def _fit(s: RaftState) -> dict[PeerId, Progress]:
         and not p.probing
         and p.room in (None, Room.ENOUGH)
         and p.contact_ms >= heard_since
-        and p.match >= s.commit
+        and (p.match >= s.commit or may_wait(s, p))
     }
 
 
