@@ -17,7 +17,14 @@ from typing import Final
 
 from p2psched.core.machine import Machine
 from p2psched.core.snapshot import FORMAT, MachineImage, encode_part
-from p2psched.model.commands import Drain, NewGeneration, PeerDown, PeerUp, RaiseLevel
+from p2psched.model.commands import (
+    Drain,
+    ForgetPeer,
+    NewGeneration,
+    PeerDown,
+    PeerUp,
+    RaiseLevel,
+)
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId
 from p2psched.model.limits import KIB
@@ -61,7 +68,7 @@ class Capture:
                     elif isinstance(command, NewGeneration):
                         for job in self._jobs:
                             self._encode_early(job)
-                    elif not isinstance(command, RaiseLevel | Drain):
+                    elif not isinstance(command, RaiseLevel | Drain | ForgetPeer):
                         self._encode_early(command.job)
 
     def _encode_early(self, name: JobId) -> None:

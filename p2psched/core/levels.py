@@ -2,9 +2,10 @@
 
 A command that older versions don't know would stop them. So each peer tells with `PeerInfo` the
 highest level that it knows, the ledger holds the level that is in use, and that rises by a command
-of its own once every peer that the ledger knows, up or down, knows more. What needs a higher level
-is refused until then, by whoever is asked and, for equal states, by the fold. The level in use
-never falls; a version that doesn't know it can't follow the ledger any more, and stops.
+of its own once every peer that the ledger knows, up or down, knows more; who was removed from the
+group is forgotten (`peering.forget`), and counts no more. What needs a higher level is refused
+until then, by whoever is asked and, for equal states, by the fold. The level in use never falls; a
+version that doesn't know it can't follow the ledger any more, and stops.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from p2psched.model.commands import (
     Acknowledged,
     Command,
     Drain,
+    ForgetPeer,
     GiveBack,
     NewGeneration,
     Outcome,
@@ -32,6 +34,7 @@ NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
     GiveBack: 2,
     NewGeneration: 2,
+    ForgetPeer: 2,
 }
 
 

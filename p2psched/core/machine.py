@@ -25,6 +25,7 @@ from p2psched.model.commands import (
     Envelope,
     Event,
     Forget,
+    ForgetPeer,
     GiveBack,
     Grant,
     Granted,
@@ -59,7 +60,7 @@ ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run an
 # Commands that would act twice, whose repeats are known as such; beyond it the oldest is
 # forgotten. A proposer repeats after a second, and stops as soon as it has seen its proposal.
 REPEATS_KNOWN_MAX: Final = 8_192
-Decision = Cancel | Forget | Pin | Retry | Held | RaiseLevel | Drain | GiveBack
+Decision = Cancel | Forget | Pin | Retry | Held | RaiseLevel | Drain | GiveBack | ForgetPeer
 _WITH_DATA: Final = frozenset({JobAdded, Recorded, Retried})
 _OK: Final = Cause.OK  # looking it up in its class takes ten times as long (Python 3.11)
 
@@ -140,6 +141,8 @@ class Machine(LedgerState):
                 return drain.give_back(self, command)
             case RaiseLevel():
                 return levels.raise_level(self, command, known_level=self.known_level)
+            case ForgetPeer():
+                return peering.forget(self, command)
             case Cancel():
                 return self._cancel(command)
             case Forget():

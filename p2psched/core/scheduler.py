@@ -7,7 +7,6 @@ each turn in which something happened: what piled up in the turn leaves as one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -17,6 +16,7 @@ from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
 from p2psched.core.drain import draining, is_draining
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner
+from p2psched.core.peering import to_forget
 from p2psched.core.replica import Replica
 from p2psched.core.retention import KEEP_BYTES, KEEP_MS, Retention
 from p2psched.core.scheduler_events import (
@@ -58,7 +58,6 @@ from p2psched.model.commands import (
     Stamped,
 )
 from p2psched.model.execution import Committed
-from p2psched.model.ids import PeerId
 from p2psched.model.taskset import EMPTY
 
 __all__ = [
@@ -131,9 +130,9 @@ class Scheduler:
                 self._on_restored(state, now_ms)
             case Copied(number=number, blobs=blobs):
                 self.owner.on_copied(number, blobs)
-            case Clocked(contacts=contacts, full=full):
+            case Clocked(full=full):
                 self._coordinator.on_full(full)
-                self._on_clock(now_ms, contacts)
+                self._on_clock(event)
             case GaveUp(tag=tag):
                 self._give_up(tag)
             case _:
@@ -269,14 +268,16 @@ class Scheduler:
             case _:
                 pass
 
-    def _on_clock(self, now_ms: int, contacts: Mapping[PeerId, int]) -> None:
+    def _on_clock(self, event: Clocked) -> None:
+        now_ms = event.now_ms
         self._append += self._replica.repeat(now_ms)
         self._coordinator.forgive_full(self.ledger_ms(now_ms))
-        for command in self._coordinator.find_dead(now_ms, contacts):
+        for command in self._coordinator.find_dead(now_ms, event.contacts):
             self._deaths.add(self._propose(command, now_ms))
         if self._coordinator.must_yield(now_ms):
             self._out.append(YieldLead(draining(self.machine)))
         if self._coordinator.coordinates:
+            self._append += map(self._replica.number, to_forget(self.machine, event.removed))
             self._append += map(self._replica.number, self._coordinator.to_raise())
             for forget in self.retention.to_forget(self.ledger_ms(now_ms)):
                 self._append.append(self._replica.number(forget))

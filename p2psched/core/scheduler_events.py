@@ -77,6 +77,7 @@ class Clocked(msgspec.Struct, frozen=True):
     now_ms: int
     contacts: Mapping[PeerId, int]
     full: frozenset[PeerId] = frozenset()  # on the coordinator: peers whose disks are full
+    removed: tuple[PeerId, ...] = ()  # members no more, which is committed; lately, oldest first
 
 
 class Renewed(msgspec.Struct, frozen=True):

@@ -75,6 +75,7 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     suspected: dict[JobId, None] = {}
     level: int = 1
     generation: int = 1
+    gone: dict[PeerId, str] = {}
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):

@@ -167,6 +167,13 @@ class NewGeneration(msgspec.Struct, frozen=True, array_like=True, tag=40):
     peer: PeerId
 
 
+class ForgetPeer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=50):
+    """A peer was removed from the group, for good. Acts once it is down and owns nothing; it never
+    comes up again."""
+
+    peer: PeerId
+
+
 Command = (
     SubmitJob
     | Place
@@ -182,6 +189,7 @@ Command = (
     | Drain
     | GiveBack
     | NewGeneration
+    | ForgetPeer
 )
 
 

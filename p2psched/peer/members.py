@@ -143,7 +143,7 @@ class Members:
         is_voter, wish = members.is_voter(peer), members.wish(peer)
         match body.change:
             case "remove":
-                is_so = peer in members.removed
+                is_so = members.member(peer) is None  # `_find` finds nobody else
             case "demote":
                 is_so = wish is False and not is_voter
             case _:
@@ -156,7 +156,7 @@ class Members:
             return None
         if patient and voters % 2 == 0 and self._raft.is_leader:
             return None  # the group goes on to an odd number by itself
-        role = "removed" if peer in members.removed else "learner"
+        role = "learner" if members.member(peer) is not None else "removed"
         if is_voter:
             role = "leader" if peer == self._ledger.coordinator() else "voter"
         match = self._raft.matches().get(peer)
@@ -178,8 +178,8 @@ class Members:
         """A member, or one that was removed: asking twice is fine. Raises NotFound."""
         members = self._raft.membership
         known = {m.peer: m.name for m in (*members.voters, *members.learners)}
-        rows = self._machine.peers
-        gone = {peer: rows[peer].info.name for peer in members.removed if peer in rows}
+        rows, removed = self._machine.peers, members.removed
+        gone = self._machine.gone | {p: rows[p].info.name for p in removed if p in rows}
         for names in (known, gone):
             found = [peer for peer, name in names.items() if name == text] or [
                 peer

@@ -94,7 +94,8 @@ class Roster:
     async def join(self, member: Member) -> Done:
         """Until the membership holds the new member. Only the leader can; others pass it on.
         Raises Removed."""
-        if self._ledger.engine.raft.knows_removed(member.peer):
+        raft = self._ledger.engine.raft
+        if raft.knows_removed(member.peer) or member.peer in self._machine.gone:
             raise was_removed(member.name, member.peer)
         try:
             async with asyncio.timeout(PATIENCE_S):

@@ -118,7 +118,7 @@ class SchedulerLoop:
             await asyncio.sleep(CLOCK_PERIOD_S)
             now_ms = self._clock.now_ms()
             heard = {peer: now_ms - age for peer, age in self.ledger.contacts().items()}
-            self._step(Clocked(now_ms, heard, self.ledger.full()))
+            self._step(Clocked(now_ms, heard, self.ledger.full(), self.ledger.removed()))
 
     def stop(self) -> None:
         self._stopped = True

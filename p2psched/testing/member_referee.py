@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from p2psched.core.raft.state import decode_membership
+from p2psched.model.commands import Command, ForgetPeer
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Entry, EntryKind, Membership
 from p2psched.testing.promises import demand
@@ -60,6 +61,14 @@ class MemberReferee:
         self.gone |= dict.fromkeys(peer for peer in members if peer not in now)
         back = [peer for peer in now if peer in self.gone]
         demand(not back, "P12", f"entry {entry.index} makes {back} members again")
+
+    def on_command(self, command: Command) -> None:
+        """One that is committed."""
+        match command:
+            case ForgetPeer(peer=peer):
+                demand(peer in self.gone, "P13", f"{peer} is forgotten, and was never removed")
+            case _:
+                pass
 
     def on_commit(self, peer: SimPeer) -> None:
         """A peer has learned that more is committed."""

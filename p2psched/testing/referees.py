@@ -164,6 +164,7 @@ class Referees:
                 if isinstance(envelope.command, ACTS_ONCE):
                     self._once.append((entry.index, envelope))
                 proposal, stamp_ms = (envelope.proposer, envelope.request), entry.stamp_ms
+                self.members.on_command(envelope.command)
                 self.keeping.on_committed(envelope.command, stamp_ms)
                 self.poison.on_committed(envelope.command)
                 facts = self.shadow.apply(envelope.command, proposal, stamp_ms=stamp_ms)

@@ -17,6 +17,7 @@ from p2psched.model.commands import (
     Drain,
     DrainMode,
     Forget,
+    ForgetPeer,
     GiveBack,
     Held,
     NewGeneration,
@@ -36,11 +37,11 @@ from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJo
 SUSPECT: Final = 2  # deaths
 KILLS: Final = 3
 SPACELESS: Final = 12
-DRAINS: Final = 2  # the level that knows of it
+LATER: Final = 2  # the level that knows of what came later
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = (
-    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack
+    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack | ForgetPeer
 )  # whoever proposes it again
 
 
@@ -65,6 +66,7 @@ class Shadow:
         self.level = 1
         self.levels: dict[PeerId, int] = {}  # that each peer knows
         self.drains: dict[PeerId, DrainMode] = {}
+        self.gone: set[PeerId] = set()  # for the length of a simulation: for ever
         self._taken: set[tuple[PeerId, int]] = set()  # of `ACTS_ONCE`, applied before
 
     def apply(
@@ -103,7 +105,7 @@ class Shadow:
                     self.away[peer] = Away(self.owned_by(peer), stopped=stopped)
             case Cancel() | Forget() | Pin() | Retry() | Held() | NewGeneration():
                 self._keep(command)
-            case Drain() | GiveBack() | RaiseLevel():
+            case Drain() | GiveBack() | RaiseLevel() | ForgetPeer():
                 self._on_later(command)
 
     def _begin_generation(self, command: NewGeneration) -> None:
@@ -123,15 +125,24 @@ class Shadow:
         self.drains.clear()
         self.away.clear()
 
-    def _on_later(self, command: Drain | GiveBack | RaiseLevel) -> None:
+    def _on_later(self, command: Drain | GiveBack | RaiseLevel | ForgetPeer) -> None:
         """What not all versions know: nothing before it is in use."""
         match command:
             case RaiseLevel(level=level):
                 if all(known >= level for known in self.levels.values()):
                     self.level = max(self.level, level)
             case Drain() | GiveBack():
-                if self.level >= DRAINS:
+                if self.level >= LATER:
                     self._drain(command)
+            case ForgetPeer(peer=peer):
+                if self.level >= LATER and peer in self.live:
+                    self._forget_peer(peer)
+
+    def _forget_peer(self, peer: PeerId) -> None:
+        if not self.live[peer][1] and not self.owned_by(peer):
+            for known in (self.live, self.levels, self.drains, self.away):
+                known.pop(peer, None)
+            self.gone.add(peer)
 
     def _drain(self, command: Drain | GiveBack) -> None:
         match command:
@@ -262,7 +273,7 @@ class Shadow:
         known = self.live.get(peer)
         if known is not None and incarnation <= known[0]:
             return
-        if command.info.level < self.level:
+        if command.info.level < self.level or peer in self.gone:
             return
         self.levels[peer] = command.info.level
         if self.drains.get(peer) is DrainMode.ONCE and not command.continues:

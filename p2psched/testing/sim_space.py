@@ -26,8 +26,8 @@ class SimSpace:
         self._renews = False  # as soon as there is space
 
     def clocked(self, now_ms: int) -> Clocked:
-        engine = self._peer.engine
-        return Clocked(now_ms, engine.contacts(), engine.raft.full_members())
+        engine, raft = self._peer.engine, self._peer.engine.raft
+        return Clocked(now_ms, engine.contacts(), raft.full_members(), raft.removed)
 
     def renew(self) -> None:
         """Take the next incarnation, now or when there is space for it."""

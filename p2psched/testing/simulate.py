@@ -32,7 +32,7 @@ from p2psched.testing.sim_executor import (
 from p2psched.testing.sim_group import Group, Regrouping, await_group
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
-from p2psched.testing.sim_members import Replacing
+from p2psched.testing.sim_members import Replacing, await_forgotten
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
@@ -171,6 +171,7 @@ def _await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) ->
 
     cluster.run_until(all_done, within_ms=peace_ms, every=25)
     await_group(cluster)
+    await_forgotten(cluster)
     # An owner may still end what was taken from it, and learns of its last outcomes.
     cluster.run_for(CALM_MS)
     cluster.run_until(

@@ -14,6 +14,7 @@ from p2psched.model.commands import (
     DrainMode,
     Event,
     Forget,
+    ForgetPeer,
     GiveBack,
     GivenBack,
     Granted,
@@ -107,6 +108,8 @@ def _decision_words(command: Decision | NewGeneration, jobs: Jobs) -> str:
             return f"give back {jobs.name(job)} {tasks} of {grant}"
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
+        case ForgetPeer(peer=peer):
+            return f"forget peer {peer}"
 
 
 def segment_words(segment: Segment) -> str:
