@@ -165,6 +165,8 @@ class NewGeneration(msgspec.Struct, frozen=True, array_like=True, tag=40):
 
     generation: int
     peer: PeerId
+    # Of its commands, in their numbers: drawn, for others may go on from the same copy.
+    start: int = 0
 
 
 class ForgetPeer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=50):

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.generation import STARTS_MAX
 from p2psched.core.raft.state import encode_membership
 from p2psched.model.commands import Command, Envelope, NewGeneration
 from p2psched.model.limits import ENTRY_BYTES_MAX
@@ -38,7 +39,8 @@ def begin(
     known = [m.peer for m in (*before.voters, *before.learners) if m.peer != member.peer]
     removed = (*before.removed, *known)[-REMOVED_MAX:]
     payloads = [encode_membership(Membership((member,), removed=removed))]
-    payloads += _payloads(member, [NewGeneration(generation, member.peer), *after])
+    start = random.SystemRandom().randrange(STARTS_MAX)
+    payloads += _payloads(member, [NewGeneration(generation, member.peer, start), *after])
     wall_ms = time.time_ns() // 1_000_000
     entries = [
         Entry(

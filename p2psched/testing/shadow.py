@@ -112,7 +112,7 @@ class Shadow:
         if command.generation <= self.generation:
             return
         self.generation = command.generation
-        self.index = max(self.index, command.generation << 40)
+        self.index = max(self.index, (command.generation << 40) + command.start)
         for name, job in self.jobs.items():
             for index, grant in job.owner.items():
                 if grant > 0:
