@@ -21,6 +21,7 @@ class MemberReferee:
     def __init__(self) -> None:
         self.newest = Membership()  # that is committed
         self._newest_index = 0
+        self.begins_at = 0  # the entry that begins another cluster, with one member
         self.gone: dict[PeerId, None] = {}  # were members once
         self.changes: Counter[str] = Counter()  # that are committed
         self._seen: dict[PeerId, tuple[int, Membership]] = {}  # process, its membership
@@ -50,8 +51,9 @@ class MemberReferee:
         before, self.newest = self.newest, decode_membership(entry)
         self._newest_index = entry.index
         voted, vote = _voters(before), _voters(self.newest)
+        begins = not voted or entry.index == self.begins_at
         demand(
-            not voted or len(voted ^ vote) <= 1,
+            begins or len(voted ^ vote) <= 1,
             "P12",
             f"entry {entry.index} changes several voters at once",
         )

@@ -54,6 +54,7 @@ class Shadow:
         self.granted_tasks: dict[int, tuple[JobId, frozenset[int]]] = {}
         self.live: dict[PeerId, tuple[int, bool]] = {}  # newest incarnation, up?
         self.index = 0
+        self.command = 0  # the index of the last one itself, which may have lifted it
         self.facts: list[Fact] = []
         self.cancelled_by: dict[JobId, int] = {}  # job -> the command that ended it
         self.forgotten: dict[JobId, None] = {}  # for the length of a simulation: for ever
@@ -78,6 +79,7 @@ class Shadow:
     ) -> list[Fact]:
         """`proposal`: who proposed it under which number; a repeat changes nothing."""
         self.index += 1
+        self.command = self.index
         self.stamp_ms = max(self.stamp_ms, stamp_ms)
         self.facts = []
         if proposal is not None and isinstance(command, ACTS_ONCE):
@@ -122,6 +124,8 @@ class Shadow:
                 holders.clear()
                 holders.add(command.peer)
         self.live.clear()
+        self.level = max(self.level, LATER)
+        self.levels.clear()
         self.drains.clear()
         self.away.clear()
 

@@ -114,7 +114,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     """Run one seed. Raises `sim.SimulationError` if a promise is broken."""
     options = options or Options()
     rng = random.Random(seed)
-    cluster = _draw_cluster(seed, rng, options)
+    cluster = draw_cluster(seed, rng, options)
     cluster.referees.poison.strict = cluster.faults == Faults()
     workload = Workload(cluster, rng, options)
     workload.next()
@@ -129,11 +129,11 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     cluster.heal()
     draining.end()
     healed_us = cluster.now_us
-    _await_end(cluster, (replacing, draining), PEACE_MS + KILLER_MS * workload.killer_count)
-    return _report(cluster, healed_us)
+    await_end(cluster, (replacing, draining), PEACE_MS + KILLER_MS * workload.killer_count)
+    return report_of(cluster, healed_us)
 
 
-def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster:
+def draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster:
     faults = Faults.draw(rng)
     size = rng.choice(SIZES)
     timing = rng.choice((*TIMINGS, TIMINGS[0]))
@@ -161,7 +161,7 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
     )
 
 
-def _await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) -> None:
+def await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) -> None:
     referees, peers = cluster.referees, cluster.peers
 
     def all_done() -> bool:
@@ -182,7 +182,7 @@ def _await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) ->
     cluster.check_end()
 
 
-def _report(cluster: SimCluster, healed_us: int) -> Report:
+def report_of(cluster: SimCluster, healed_us: int) -> Report:
     happened = cluster.happened + cluster.referees.members.changes
     happened["terms led"] = len(cluster.referees.leaders)
     happened["entries"] = len(cluster.referees.committed)
