@@ -23,6 +23,8 @@ from p2psched.core.snapshot import encode_machine, restore_machine
 from p2psched.model.commands import (
     Acknowledged,
     Command,
+    Drain,
+    DrainMode,
     Envelope,
     ForgetPeer,
     Outcome,
@@ -178,6 +180,10 @@ def test_a_forgotten_peer_is_down_and_owns_nothing_for_good(*, again: bool) -> N
         assert "removed" in outcome.message
         assert B not in one.peers
         assert one.name_of(B) == "peer-b"
+        drained = one.apply(log.add(Drain(B, DrainMode.ON)))[0][0]
+        assert isinstance(drained, Rejected)
+        assert drained.code == "refused"
+        log.batches.pop()
         log.batches.pop()
 
 
