@@ -87,6 +87,8 @@ class Whereabouts:
     def note(self, peer: PeerId, name: str, address: str) -> None:
         """Somebody says that `peer` is there."""
         if peer == self._me.peer:
+            if address and address != self._me.address:
+                self._hear_of(address)  # we were; who is there now may know the others
             return
         if peer not in self._known and len(self._known) >= ADDRESSES_MAX:
             return
@@ -94,13 +96,16 @@ class Whereabouts:
         name = name or known_name
         if (name, address) == (known_name, known_address):
             return
+        self._hear_of(address)
+        self._known[peer] = (name, address)
+        self._links.set_address(peer, address)
+        self._book.save(self._known)
+
+    def _hear_of(self, address: str) -> None:
         self._heard_of.pop(address, None)
         self._heard_of[address] = None
         if len(self._heard_of) > HEARD_OF_MAX:
             del self._heard_of[next(iter(self._heard_of))]
-        self._known[peer] = (name, address)
-        self._links.set_address(peer, address)
-        self._book.save(self._known)
 
     def on_opened(self, connection: Connection) -> None:
         """A peer has connected to us, or we to it."""
