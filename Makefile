@@ -12,6 +12,7 @@ BENCH_ARGS ?=
 PY := $(VENV)/bin/python
 RUFF := $(VENV)/bin/ruff
 READY := $(VENV)/.python-ready
+RAFTOS := $(VENV)/.raftos-ready
 DEMO := $(VENV)/.demo-ready
 DEV := $(VENV)/.dev-ready
 PEERS := .peers/.ready
@@ -25,13 +26,16 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo check fmt fmt-check lint types test test-fast test-process test-long sim \
+.PHONY: help setup setup-raftos demo check fmt fmt-check lint types test test-fast test-process test-long test-upgrade sim \
 	bench bench-peers docs clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
 
 setup: $(DEV) ## Make the virtual environment with everything in it
+
+# Its pins are of 2016: it is installed without them, and with what stands in for them today.
+setup-raftos: $(RAFTOS) ## Add raftos, another engine for the ledger (docs/engines.md)
 
 demo: $(DEMO) ## Show it: peers, a job, a failure (DEMO_ARGS="--short")
 	$(VENV)/bin/p2psched demo $(DEMO_ARGS)
@@ -63,6 +67,9 @@ test-process: $(DEV)
 test-long: $(DEV) ## Run the tests that take minutes, and the properties on new examples
 	$(PYTEST) -rs --durations=20 -m long
 	HYPOTHESIS_PROFILE=long $(PYTEST) -n $(JOBS) tests/model
+
+test-upgrade: $(DEV) ## Upgrade a cluster of an older version to this one, peer by peer
+	$(PYTEST) -rs -m long tests/upgrade
 
 sim: $(DEV) ## Simulate clusters under faults (SEEDS=1000)
 	$(VENV)/bin/p2psched sim run --seeds $(SEEDS) --jobs $(JOBS)
@@ -102,6 +109,11 @@ $(DEMO): $(READY) pyproject.toml
 $(DEV): $(READY) pyproject.toml
 	$(PIP) -e '.[demo,dev]'
 	@touch $@ $(DEMO)
+
+$(RAFTOS): $(DEV)
+	$(PIP) 'cryptography>=42'
+	$(PIP) --no-deps raftos==0.2.6
+	@touch $@
 
 # A rival that can't be installed here is named in the report, and the others are measured.
 $(PEERS): $(READY)

@@ -20,7 +20,7 @@ import psutil
 from bench.memory import peak_mib
 from p2psched import Client
 from p2psched.model.errors import P2PSchedError
-from p2psched.model.messages import StatusAnswer
+from p2psched.model.status_messages import StatusAnswer
 
 READY_TIMEOUT_S = 90.0  # a machine with all cores busy is slow to start processes
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -56,14 +56,25 @@ class Cluster:
             self.processes.append(self._start_peer(number))
             await self.wait_whole(number + 1)
 
+    async def start_many(self, first: int, at_once: int) -> None:
+        """The first few one by one, the others without waiting for each, `at_once` at a time."""
+        for number in range(len(self._slots)):
+            self.processes.append(self._start_peer(number))
+            if number < first or number % at_once == 0 or number + 1 == len(self._slots):
+                await self.wait_whole(number + 1)
+
     def _start_peer(self, number: int) -> subprocess.Popen[bytes]:
         name = f"bench{number}"
         command = [sys.executable, "-m", "p2psched", "start", "--name", name]
         command += ["--data", str(self.data(number)), "--slots", str(self._slots[number])]
         command += self._options
         command += ["--listen", self.addresses[number]]
-        command += ["--join", self.addresses[0]] if number and len(self.processes) == number else []
+        command += self._joining(number)
         return self._spawn(command, self.folder / f"{name}.log")
+
+    def _joining(self, number: int) -> list[str]:
+        """How a peer learns of the others, at its first start."""
+        return ["--join", self.addresses[0]] if number and len(self.processes) == number else []
 
     def kill(self, pid: int) -> int:
         """kill -9 of the peer alone. Returns its number."""
@@ -99,7 +110,7 @@ class Cluster:
                 peers = await client.peers()
         except P2PSchedError:
             return False
-        voters = sum(peer.role != "learner" for peer in peers)
+        voters = sum(peer.role in ("leader", "voter") for peer in peers)
         alive = {peer.info.pid for peer in peers if peer.state == "alive"}
         return alive == self.pids and len(alive) == count and (count < 3 or voters >= 3)
 

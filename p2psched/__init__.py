@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from p2psched.client.files import File as File
     from p2psched.client.futures import Task as Task
     from p2psched.client.job import Job as Job
+    from p2psched.client.listeners import listen as listen
+    from p2psched.client.listeners import on as on
     from p2psched.client.results import TaskResult as TaskResult
     from p2psched.client.task import task as task
     from p2psched.embed.config import Config as Config
@@ -36,6 +38,8 @@ __all__ = [
     "Task",
     "TaskResult",
     "__version__",
+    "listen",
+    "on",
     "task",
 ]
 
@@ -49,6 +53,8 @@ _HOME = {
     "Peer": "p2psched.embed.peer",
     "Task": "p2psched.client.futures",
     "TaskResult": "p2psched.client.results",
+    "listen": "p2psched.client.listeners",
+    "on": "p2psched.client.listeners",
     "task": "p2psched.client.task",
 }
 

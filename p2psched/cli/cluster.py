@@ -8,7 +8,7 @@ import msgspec
 
 from p2psched.cli.connect import Label, label, talk
 from p2psched.cli.describe import info_fields, peer_fields
-from p2psched.cli.options import Target, reads_from_peers, talks_to_peers
+from p2psched.cli.options import AtOption, Target, one_time, reads_from_peers, talks_to_peers
 from p2psched.cli.output import (
     Column,
     Output,
@@ -21,11 +21,13 @@ from p2psched.cli.output import (
     write_line,
 )
 from p2psched.client.client import Client
+from p2psched.client.events import past
 from p2psched.client.find import find_peers
 from p2psched.client.session import Session
 from p2psched.model.ids import short
-from p2psched.model.messages import BLOBS_SHORT_MAX, GetStatus, StatusAnswer
-from p2psched.model.peer_messages import PeerView
+from p2psched.model.messages import GetStatus, ListPeers
+from p2psched.model.peer_messages import PeerList, PeerView
+from p2psched.model.status_messages import BLOBS_SHORT_MAX, StatusAnswer
 
 PEERS_EXAMPLES: Final = """\b
 Examples:
@@ -56,10 +58,14 @@ _COLUMNS: Final = (
 
 
 @reads_from_peers
-def peers(target: Target) -> None:
+def peers(target: Target, at: AtOption = None) -> None:
     """List the peers: role, state, address, tasks that they own, and how far each has applied."""
+    one_time(target, at)
 
     async def work(client: Client) -> tuple[list[PeerView], Label]:
+        if at is not None:
+            found = await past(client.session, at, ListPeers(), PeerList)
+            return list(found.peers), {}
         return await client.peers(), label(client)
 
     found, age = talk(target, work)

@@ -75,6 +75,15 @@ GROUPS: Final = {
         "compact": Command("ledger", "compact_ledger", "COMPACT_EXAMPLES"),
         "recover": Command("recover", "recover_ledger", "RECOVER_EXAMPLES"),
     },
+    "events": {
+        "tail": Command("events", "tail", "TAIL_EXAMPLES"),
+        "export": Command("events", "export", "EXPORT_EXAMPLES"),
+    },
+    "webhook": {
+        "add": Command("webhook", "add", "ADD_EXAMPLES"),
+        "list": Command("webhook", "list_hooks", "LIST_EXAMPLES"),
+        "remove": Command("webhook", "remove", "REMOVE_EXAMPLES"),
+    },
     "sim": {
         "run": Command("sim", "run", "RUN_EXAMPLES"),
         "replay": Command("sim", "replay", "REPLAY_EXAMPLES"),
@@ -161,12 +170,29 @@ def _ledger(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+def _events(context: typer.Context) -> None:
+    """Follow what happens in the cluster, or write down what did."""
+    _help_if_alone(context)
+
+
+def _webhook(context: typer.Context) -> None:
+    """Have events posted to an address."""
+    _help_if_alone(context)
+
+
 def _sim(context: typer.Context) -> None:
     """Simulate clusters under faults, and see a failure again."""
     _help_if_alone(context)
 
 
-_ALONE: Final = {"job": _job, "peer": _peer, "ledger": _ledger, "sim": _sim}
+_ALONE: Final = {
+    "job": _job,
+    "peer": _peer,
+    "ledger": _ledger,
+    "events": _events,
+    "webhook": _webhook,
+    "sim": _sim,
+}
 
 
 def _help_if_alone(context: typer.Context) -> None:

@@ -27,6 +27,8 @@ from p2psched.demo.cluster import RUNTIME_VARIABLE, LocalCluster
 from p2psched.demo.facts import Facts
 from p2psched.demo.progress import Stage
 from p2psched.demo.report import render
+from p2psched.demo.static import StaticCluster
+from p2psched.model.config import LEDGERS
 from p2psched.model.errors import P2PSchedError, UsageError
 
 NEEDED: Final = ("sklearn", "threadpoolctl")
@@ -49,6 +51,9 @@ def demo(  # noqa: PLR0917 (typer passes options by name)
     short: Annotated[
         bool, typer.Option("--short", help="60 tasks instead of 300, for a quick look.")
     ] = False,
+    ledger: Annotated[
+        str, typer.Option("--ledger", help=f"Engine of the ledger: {' or '.join(LEDGERS)}.")
+    ] = LEDGERS[0],
 ) -> None:
     """Watch a cluster lose its leader and no work.
 
@@ -57,11 +62,11 @@ def demo(  # noqa: PLR0917 (typer passes options by name)
 
     Exit code 0 only if every check at the end holds. Ctrl-C ends all processes.
     """
-    _check_possible(peers=peers, kill=kill)
+    _check_possible(peers=peers, kill=kill, ledger=ledger)
     plan = Plan(peers=peers, slots=_slots(peers), kill=kill, short=short)
     stage = Stage(Console(stderr=True))
     folder = Path(tempfile.mkdtemp(prefix="p2psched-demo-"))
-    cluster = LocalCluster(folder, environ=os.environ)
+    cluster = _cluster_in(folder, ledger, peers)
     kept = False
     try:
         facts = _run(plan, cluster, stage)
@@ -90,7 +95,15 @@ def _report(facts: Facts, output: Output, kept: Path | None) -> None:
             sys.stdout.write(f"{facts.job}\n{facts.reduce_job}\n")
 
 
-def _check_possible(*, peers: int, kill: bool) -> None:
+def _cluster_in(folder: Path, ledger: str, peers: int) -> LocalCluster:
+    if ledger == LEDGERS[0]:
+        return LocalCluster(folder, environ=os.environ)
+    return StaticCluster(folder, names=NAMES[:peers], environ=os.environ)
+
+
+def _check_possible(*, peers: int, kill: bool, ledger: str) -> None:
+    if ledger not in LEDGERS:
+        raise UsageError(f"--ledger is one of {', '.join(LEDGERS)}, not {ledger!r}")
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(

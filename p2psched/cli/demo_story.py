@@ -93,7 +93,7 @@ class Story:
 
         async def ready() -> bool:
             peers = await client.peers()
-            voters = sum(view.role != "learner" for view in peers)
+            voters = sum(view.role in ("leader", "voter") for view in peers)
             return len(peers) == wanted and (wanted < VOTERS or voters >= VOTERS)
 
         await _wait(ready, what="the peers to find each other")

@@ -10,7 +10,8 @@ from typing import Final
 from p2psched.client.session import Session
 from p2psched.demo.cluster import LocalCluster
 from p2psched.model.errors import Unavailable
-from p2psched.model.messages import GetStatus, StatusAnswer
+from p2psched.model.messages import GetStatus
+from p2psched.model.status_messages import StatusAnswer
 from p2psched.store.folder import read_secret_file
 
 POLL_S: Final = 0.02

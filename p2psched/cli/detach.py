@@ -100,13 +100,18 @@ def _arguments(config: Config) -> list[str]:
     given += ["--timing", config.timing, "--replace-after", f"{config.replace_ms}ms"]
     if config.zone:
         given += ["--zone", config.zone]
-    if config.anew:
-        given.append("--anew")
-    if config.votes is False:
-        given.append("--no-vote")
-    if config.insecure:
-        given.append("--insecure")
-    return given
+    if config.ledger is not None:
+        given += ["--ledger", config.ledger]
+    for address in config.group:
+        given += ["--group", address]
+    flags = {
+        "--no-vote": config.votes is False,
+        "--follow": config.follows is True,
+        "--no-follow": config.follows is False,
+        "--insecure": config.insecure,
+        "--anew": config.anew,
+    }
+    return given + [flag for flag, is_given in flags.items() if is_given]
 
 
 def _read_until_closed(pipe: IO[bytes], patience_s: float) -> bytes | None:

@@ -20,7 +20,14 @@ from p2psched.cli.describe import (
 )
 from p2psched.cli.follow import conclude, follow_job
 from p2psched.cli.interrupt import detachable
-from p2psched.cli.options import Target, duration, reads_from_peers, talks_to_peers
+from p2psched.cli.options import (
+    AtOption,
+    Target,
+    duration,
+    one_time,
+    reads_from_peers,
+    talks_to_peers,
+)
 from p2psched.cli.output import (
     Column,
     Output,
@@ -36,9 +43,10 @@ from p2psched.cli.output import (
 )
 from p2psched.cli.tasks import TaskEnd, first_failures
 from p2psched.client.client import Client
+from p2psched.client.events import past
 from p2psched.model.ids import short
 from p2psched.model.job import JobState
-from p2psched.model.messages import JobList, JobView, ListJobs
+from p2psched.model.messages import FindJob, JobList, JobView, ListJobs
 from p2psched.observe.clock import BootClock
 
 FAILURES_LISTED: Final = 20
@@ -56,6 +64,7 @@ JOBS_EXAMPLES: Final = """\b
 Examples:
   p2psched jobs
   p2psched jobs -o quiet | head -1
+  p2psched jobs --at 1200
 """
 SHOW_EXAMPLES: Final = """\b
 Examples:
@@ -79,10 +88,14 @@ def jobs(
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=1000, help="Show so many, the newest first.")
     ] = 20,
+    at: AtOption = None,
 ) -> None:
     """List jobs, newest first."""
+    one_time(target, at)
 
     async def work(client: Client) -> tuple[JobList, Label]:
+        if at is not None:
+            return await past(client.session, at, ListJobs(limit), JobList), {}
         return await client.session.call(ListJobs(limit), JobList), label(client)
 
     found, age = talk(target, work)
@@ -120,12 +133,17 @@ def _row(view: JobView, name: str, now_ms: int) -> tuple[object, ...]:
 
 
 @reads_from_peers
-def show(target: Target, job: JobArgument) -> None:
+def show(target: Target, job: JobArgument, at: AtOption = None) -> None:
     """Show all about a job: counts, peers, failures, and why it waits."""
+    one_time(target, at)
 
     async def work(client: Client) -> tuple[JobView, list[TaskEnd], dict[str, str], Label]:
-        view = await (await client.job(job)).show()
-        failures = await first_failures(client, view, limit=FAILURES_LISTED)
+        failures: list[TaskEnd] = []
+        if at is not None:
+            view = await past(client.session, at, FindJob(job), JobView)
+        else:
+            view = await (await client.job(job)).show()
+            failures = await first_failures(client, view, limit=FAILURES_LISTED)
         names = {peer.info.peer: peer.info.name for peer in await client.peers()}
         return view, failures, {str(peer): name for peer, name in names.items()}, label(client)
 
@@ -140,7 +158,7 @@ def show(target: Target, job: JobArgument) -> None:
             print_sheet(_sheet(view, names))
             for task in failures:
                 write_line(failure(task))
-            if view.failed > len(failures):
+            if view.failed > len(failures) and at is None:
                 write_line(f"and {view.failed - len(failures):,} more failed tasks")
 
 

@@ -64,6 +64,20 @@ PatienceOption = Annotated[
 ]
 
 
+AtOption = Annotated[
+    int | None,
+    typer.Option(
+        "--at", metavar="INDEX", min=1, help="As it was once this entry of the ledger was applied."
+    ),
+]
+
+
+def one_time(target: Target, at: int | None) -> None:
+    """Raises UsageError if a read is asked for as of two times."""
+    if at is not None and target.stale:
+        raise UsageError("--at tells of an entry, --stale of now: give one of them")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """Whom to talk to, and how to answer."""

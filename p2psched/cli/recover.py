@@ -24,7 +24,8 @@ from p2psched.cli.output import (
 from p2psched.client.session import Session
 from p2psched.model.errors import P2PSchedError, Refused
 from p2psched.model.ids import PeerId, short
-from p2psched.model.messages import GetStatus, StatusAnswer
+from p2psched.model.messages import GetStatus
+from p2psched.model.status_messages import StatusAnswer
 from p2psched.observe.clock import BootClock
 from p2psched.peer.recovering import Begun, Outlook, look, recover
 from p2psched.store.folder import DataFolder

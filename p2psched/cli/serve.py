@@ -26,7 +26,7 @@ from p2psched.store.address_book import AddressBook
 from p2psched.store.records import list_records
 
 if TYPE_CHECKING:
-    from p2psched.peer.node import Ready
+    from p2psched.peer.announcing import Ready
 
 NOTICE_S: Final = 3.0  # a start that takes longer says what it waits for
 ADDRESSES_SHOWN: Final = 3
@@ -132,11 +132,19 @@ def _say_ready(ready: Ready, config: Config, output: Output) -> None:
             write_line(
                 f"peer {info.name} is up at {info.address}: {what}, pid {info.pid}, {slots}\n"
                 f"data   {config.data}\n"
-                f"join   p2psched start --name NAME --listen 127.0.0.1:0 --join {info.address}\n"
-                f"       (from another machine add --secret-file with a copy of\n"
-                f"       {ready.secret_path})\n"
+                f"{_how_to_join(ready)}\n"
                 f"stop   Ctrl-C, or p2psched stop {info.name}"
             )
+
+
+def _how_to_join(ready: Ready) -> str:
+    if ready.group:
+        return "ledger raftos, for labs in a trusted network: a static group that nobody joins"
+    return (
+        f"join   p2psched start --name NAME --listen 127.0.0.1:0 --join {ready.info.address}\n"
+        f"       (from another machine add --secret-file with a copy of\n"
+        f"       {ready.secret_path})"
+    )
 
 
 def _waiting_for(config: Config) -> str:

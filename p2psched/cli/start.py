@@ -25,7 +25,7 @@ from p2psched.cli.options import (
 )
 from p2psched.cli.output import Output
 from p2psched.cli.serve import Serving, become_peer
-from p2psched.model.config import TIMINGS, Config
+from p2psched.model.config import LEDGERS, TIMINGS, Config
 from p2psched.model.errors import UsageError
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
 from p2psched.net.address import DEFAULT_PORT
@@ -141,11 +141,35 @@ _NoVote = Annotated[
         help="Run tasks and answer, but never become one of the voters of the cluster.",
     ),
 ]
+_Follow = Annotated[
+    bool | None,
+    typer.Option(
+        "--follow/--no-follow",
+        help="Hold no ledger: follow another peer. Default: once enough others hold it.",
+        show_default=False,
+    ),
+]
 _Timing = Annotated[
     str,
     typer.Option(
         "--timing",
         help=f"Patience with disks and links: {', '.join(TIMINGS)}. The same on all peers.",
+    ),
+]
+_Ledger = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        help=f"Engine of the ledger: {' or '.join(LEDGERS)} (for labs: docs/engines.md). Default: "
+        "that of the data folder.",
+    ),
+]
+_Group = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--group",
+        metavar="HOST:PORT",
+        help="With --ledger raftos: each of its peers, itself too. A restart needs none.",
     ),
 ]
 _Detach = Annotated[
@@ -184,7 +208,10 @@ def start(
     zone: _Zone = "",
     replace_after: _ReplaceAfter = "5m",
     anew: _Anew = False,
+    follow: _Follow = None,
     timing: _Timing = "lan",
+    ledger: _Ledger = None,
+    group: _Group = None,
     detach: _Detach = False,
     patience: _Patience = "30s",
     log_level: _LogLevel = "warning",
@@ -218,25 +245,24 @@ def start(
             zone=zone,
             replace_ms=round(duration(replace_after, "--replace-after") * 1000),
             anew=anew,
+            ledger=ledger,
+            group=tuple(group or ()),
+            follows=follow,
             snapshot_log_bytes=snapshot_log_bytes,
             runtime_dir=str(runtime_dir()),
         ).with_timing(timing)
     except ValueError as error:
         raise UsageError(f"{error}: see `p2psched start --help`") from error
     serving = Serving(
-        config=config,
-        output=output,
-        log_level=log_level,
-        log_json=log_json,
-        detached=detached,
+        config=config, output=output, log_level=log_level, log_json=log_json, detached=detached
     )
-    if detach:
-        _detach(serving, duration(patience, "--patience"))
-    else:
+    _serve(serving, duration(patience, "--patience") if detach else None)
+
+
+def _serve(serving: Serving, patience_s: float | None) -> None:
+    if patience_s is None:
         become_peer(serving)
-
-
-def _detach(serving: Serving, patience_s: float) -> None:
+        return
     start_detached(
         serving.config,
         log_level=serving.log_level,

@@ -24,7 +24,8 @@ from p2psched.cli.output import Output, print_json, write_line
 from p2psched.model.commands import DrainMode, PeerInfo
 from p2psched.model.errors import TimedOut, Unavailable, UsageError
 from p2psched.model.ids import short
-from p2psched.model.messages import GetStatus, StatusAnswer, StopPeer
+from p2psched.model.messages import GetStatus, StopPeer
+from p2psched.model.status_messages import StatusAnswer
 from p2psched.net.calls import CallClient
 from p2psched.store.records import Record, list_records
 

@@ -45,11 +45,11 @@ from p2psched.model.messages import (
     JobView,
     ListJobs,
     ListPeers,
-    StatusAnswer,
     Submit,
 )
 from p2psched.model.peer_messages import PeerList, PeerView
 from p2psched.model.staleness import Staleness
+from p2psched.model.status_messages import StatusAnswer
 from p2psched.model.taskset import TaskSet
 from p2psched.store.records import default_runtime_dir
 

@@ -21,6 +21,7 @@ import msgspec
 from p2psched.model.blob import BlobRef, wait_s
 from p2psched.model.blob_messages import BeginUpload, EndUpload, StatBlob
 from p2psched.model.errors import P2PSchedError, Refused, Unavailable, UsageError
+from p2psched.model.event_messages import FetchEvents, ReadPast
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
 from p2psched.model.messages import (
     AnswerBody,
@@ -47,6 +48,7 @@ CONNECT_TIMEOUT_S: Final = 3.0
 LEARN_TIMEOUT_S: Final = 0.5  # for the other addresses, at the start; without a quorum nobody knows
 ANSWER_TIMEOUT_S: Final = 8.0  # a peer waits up to 5 s for a quorum before it says that it has none
 RETRY_S: Final = 0.2
+PAST_S: Final = 25.0  # for a state of the past to be folded, besides
 # Open calls on one connection; what is over waits for its turn. The rest up to the connection's own
 # limit is for calls that were given up here and that the peer still answers.
 POLLS_MAX: Final = 160
@@ -159,7 +161,7 @@ class Session:
         loop = self._own_loop()
         if self._stale and isinstance(body, ReadBody):
             return await self._call_stale(loop, body, expect, spent_s)
-        if isinstance(body, FetchResults) and body.wait_ms:
+        if isinstance(body, FetchResults | FetchEvents) and body.wait_ms:
             async with self._polls:
                 self._polls_open += 1
                 try:
@@ -356,8 +358,14 @@ def _silence(address: str, body: CallBody | None = None) -> Unavailable:
 def _more_s(body: CallBody) -> float:
     """What a peer may wait besides: for results to come, for the bytes of a blob to move."""
     match body:
-        case FetchResults(wait_ms=wait_ms) | Stale(body=FetchResults(wait_ms=wait_ms)):
+        case (
+            FetchResults(wait_ms=wait_ms)
+            | Stale(body=FetchResults(wait_ms=wait_ms))
+            | FetchEvents(wait_ms=wait_ms)
+        ):
             return wait_ms / 1000
+        case ReadPast():
+            return PAST_S
         case BeginUpload(ref=ref) | EndUpload(ref=ref) | StatBlob(ref=ref):
             return wait_s(ref.size)
         case _:

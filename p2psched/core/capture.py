@@ -6,7 +6,8 @@ ended jobs); all other jobs are encoded a slice at a time, and before an entry i
 those first that it may change (`before`). Which these are:
 
 - what names a job changes that job, and ends it at most, which changes the youngest ended ones;
-- what is about a peer may change every job that has not ended, a new generation all of them.
+- what is about a peer may change every job that has not ended, a new generation all of them;
+- what is about webhooks changes those, which are encoded at the start.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from typing import Final
 from p2psched.core.machine import Machine
 from p2psched.core.snapshot import FORMAT, MachineImage, encode_part
 from p2psched.model.commands import (
+    AckWebhook,
+    AddWebhook,
     Drain,
     ForgetPeer,
     NewGeneration,
     PeerDown,
     PeerUp,
     RaiseLevel,
+    RemoveWebhook,
 )
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId
@@ -35,6 +39,7 @@ SLICE_BYTES: Final = 256 * KIB  # and no more than that, but for one job
 _FIELDS: Final = MachineImage.__struct_fields__
 # Of ids, which never change: a copy is enough, and takes a millisecond for 100,000 of them.
 _ORDERS: Final = frozenset({"running", "ended", "whole", "unplaced", "with_blobs", "suspected"})
+_OF_NO_JOB: Final = (RaiseLevel, Drain, AddWebhook, RemoveWebhook, AckWebhook, ForgetPeer)
 assert _FIELDS[0] == "jobs", "jobs come first, so that they can be told before all is known"
 
 
@@ -68,7 +73,7 @@ class Capture:
                     elif isinstance(command, NewGeneration):
                         for job in self._jobs:
                             self._encode_early(job)
-                    elif not isinstance(command, RaiseLevel | Drain | ForgetPeer):
+                    elif not isinstance(command, _OF_NO_JOB):
                         self._encode_early(command.job)
 
     def _encode_early(self, name: JobId) -> None:

@@ -6,30 +6,41 @@ left alone, for it will be judged there. Safe to repeat.
 
 from __future__ import annotations
 
-from p2psched.core.machine import Machine
+from collections.abc import Collection
+
 from p2psched.core.owner import Owner, OwnerEffect
+from p2psched.core.state import LedgerState
 from p2psched.model.commands import PeerInfo
+from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
 from p2psched.model.taskset import EMPTY
 
 
-def catch_up(owner: Owner, machine: Machine, info: PeerInfo) -> list[OwnerEffect]:
-    """What the missed `Granted`, `Revoked` and `JobEnded` would have led to."""
+def catch_up(
+    owner: Owner, state: LedgerState, info: PeerInfo, *, named: Collection[JobId] | None = None
+) -> list[OwnerEffect]:
+    """What the missed `Granted`, `Revoked` and `JobEnded` would have led to; only of the `named`
+    jobs, if there are any."""
     effects: list[OwnerEffect] = []
     held = owner.held()
     for (job_id, grant), tasks in held.items():
-        job = machine.jobs.get(job_id)
+        if named is not None and job_id not in named:
+            continue
+        job = state.jobs.get(job_id)
         gone = tasks if job is None else tasks - job.current_part(grant, tasks)
         if gone:
             runs_elsewhere = job is not None and not job.ended
             cause = Cause.PEER_LOST if runs_elsewhere else Cause.CANCELLED
             effects += owner.on_revoked(job_id, grant, gone, cause)
-    for job_id in machine.running:
-        job = machine.jobs[job_id]
+    for job_id in state.running if named is None else named:
+        job = state.jobs.get(job_id)
+        if job is None:
+            continue
         for grant, granted in job.grants.items():
             if (granted.peer, granted.incarnation) == (info.peer, info.incarnation):
                 unknown = granted.tasks - held.get((job_id, grant), EMPTY)
                 if unknown:
                     owner.on_granted(job, grant, unknown)
-    owner.forget_ended()
+    if named is None:
+        owner.forget_ended()
     return effects

@@ -7,7 +7,7 @@ its own part of a repair without asking, and few copies move when a peer comes o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 import msgspec
 
@@ -47,17 +47,20 @@ def staying_peers(state: LedgerState) -> list[PeerId]:
     return sorted(peer for peer, row in state.peers.items() if row.takes_tasks)
 
 
-def lacking(state: LedgerState) -> Iterator[Lack]:
-    """Large results to copy once more. What no live peer has can't be; it is not named."""
+def lacking(state: LedgerState, among: Container[PeerId] | None = None) -> Iterator[Lack]:
+    """Large results to copy once more. What no live peer has can't be; it is not named. `among`:
+    who may be asked for that; a follower doesn't know what is lacking."""
     staying = dict.fromkeys(staying_peers(state))
     for job_id in state.with_blobs:
         job = state.jobs[job_id]
-        want = min(job.spec.copies, len(staying))
         for blob in job.blobs.values():
             here = live_holders(state, blob)
             count = sum(peer in staying for peer in here)
+            others = [
+                peer for peer in staying if peer not in here and (among is None or peer in among)
+            ]
+            want = min(job.spec.copies, count + len(others))
             if here and count < want:
-                others = (peer for peer in staying if peer not in here)
                 takers = ranked(blob.ref.digest, others)[: want - count]
                 yield Lack(job_id, blob, tuple(takers))
 

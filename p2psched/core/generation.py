@@ -27,6 +27,11 @@ GENERATIONS_MAX: Final = 1 << 13  # what is higher is no whole number to all rea
 STARTS_MAX: Final = 1 << 38
 
 
+def first_index(generation: int) -> int:
+    """Commands of this generation have higher ones."""
+    return generation << INDEX_BITS
+
+
 def begin(s: LedgerState, command: NewGeneration) -> Outcome:
     if not s.generation < command.generation < GENERATIONS_MAX:
         return Rejected("refused", f"generation {command.generation} follows {s.generation}")
@@ -34,7 +39,7 @@ def begin(s: LedgerState, command: NewGeneration) -> Outcome:
         return Rejected("refused", f"no generation starts at {command.start}")
     s.generation = command.generation
     s.level = max(s.level, LEVEL)
-    s.command_index = max(s.command_index, (s.generation << INDEX_BITS) + command.start)
+    s.command_index = max(s.command_index, first_index(s.generation) + command.start)
     for job in s.jobs_with_grants():
         for held in list(job.grants.values()):
             poison.lose(s, job, held, held.tasks, died=False)

@@ -13,11 +13,13 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import drain, generation, keeping, levels, peering, poison
+from p2psched.core import drain, generation, hooks, keeping, levels, peering, poison
 from p2psched.core.jobs import SPACELESS_MAX, HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
     Acknowledged,
+    AckWebhook,
+    AddWebhook,
     Cancel,
     Complete,
     Completed,
@@ -41,6 +43,7 @@ from p2psched.model.commands import (
     RaiseLevel,
     Recorded,
     Rejected,
+    RemoveWebhook,
     ResultRefused,
     Retried,
     Retry,
@@ -60,11 +63,24 @@ ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run an
 # Commands that would act twice, whose repeats are known as such; beyond it the oldest is
 # forgotten. A proposer repeats after a second, and stops as soon as it has seen its proposal.
 REPEATS_KNOWN_MAX: Final = 8_192
-Decision = Cancel | Forget | Pin | Retry | Held | RaiseLevel | Drain | GiveBack | ForgetPeer
 _WITH_DATA: Final = frozenset({JobAdded, Recorded, Retried})
 _OK: Final = Cause.OK  # looking it up in its class takes ten times as long (Python 3.11)
 
 _encode = msgspec.msgpack.Encoder().encode
+
+Decision = (
+    Cancel
+    | Forget
+    | Pin
+    | Retry
+    | Held
+    | RaiseLevel
+    | Drain
+    | GiveBack
+    | AddWebhook
+    | RemoveWebhook
+    | AckWebhook
+)
 
 
 class Machine(LedgerState):
@@ -118,10 +134,8 @@ class Machine(LedgerState):
                 return self._place(command)
             case Complete():
                 return self._complete(command)
-            case PeerUp():
-                return peering.peer_up(self, command)
-            case PeerDown():
-                return peering.peer_down(self, command)
+            case PeerUp() | PeerDown() | ForgetPeer():
+                return peering.decide(self, command)
             case NewGeneration():
                 return generation.begin(self, command)
             case _:
@@ -139,10 +153,10 @@ class Machine(LedgerState):
                 return drain.drain(self, command)
             case GiveBack():
                 return drain.give_back(self, command)
+            case AddWebhook() | RemoveWebhook() | AckWebhook():
+                return hooks.decide(self, command)
             case RaiseLevel():
                 return levels.raise_level(self, command, known_level=self.known_level)
-            case ForgetPeer():
-                return peering.forget(self, command)
             case Cancel():
                 return self._cancel(command)
             case Forget():
@@ -352,6 +366,7 @@ class Machine(LedgerState):
         return [
             (self.applied_index, self.command_index, self.stamp_ms, self.results_refused),
             (self.result_bytes, list(self.ended), len(self.forgotten)),
+            list(self.webhooks.values()),
             [
                 (
                     (job.id, job.state, job.waiting, job.orphaned, job.succeeded, job.failed),

@@ -16,9 +16,9 @@ import msgspec
 
 from p2psched.core.expectations import Expectations
 from p2psched.core.jobs import Job
-from p2psched.core.machine import Machine
 from p2psched.core.owned import PROGRAM_BATCH_US, Queued, Running, Uncopied
 from p2psched.core.pieces import entry_size, split
+from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.commands import Complete, Completed, GiveBack, Grant, KeptGrant, Outcome
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
@@ -68,7 +68,7 @@ OwnerEffect = StartBatch | StopBatch | CopyBlobs
 class Owner:
     """Mutable; lives as long as the process, across the peer's incarnations."""
 
-    def __init__(self, machine: Machine, *, slots: int) -> None:
+    def __init__(self, machine: LedgerState, *, slots: int) -> None:
         self._machine = machine
         self._slots = slots
         self._queue: deque[Queued] = deque()

@@ -27,6 +27,16 @@ from p2psched.model.taskset import EMPTY
 GONE_MAX: Final = 10_000  # peers that are known to be removed; the oldest are forgotten
 
 
+def decide(s: LedgerState, command: PeerUp | PeerDown | ForgetPeer) -> Outcome:
+    match command:
+        case PeerUp():
+            return peer_up(s, command)
+        case PeerDown():
+            return peer_down(s, command)
+        case ForgetPeer():
+            return levels.refusal(s, command) or forget(s, command)
+
+
 def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
     info = command.info
     row = s.peers.get(info.peer)

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from p2psched.core import levels
+from p2psched.core.event_log import Happened
 from p2psched.core.machine import Machine
 from p2psched.model.commands import (
     Command,
@@ -37,7 +38,11 @@ class Outcomes(msgspec.Struct, frozen=True):
     """What an entry brought."""
 
     own: list[tuple[int, Outcome]]  # request -> its first outcome
-    events: list[Stamped]
+    happened: Happened
+
+    @property
+    def events(self) -> list[Stamped]:
+        return self.happened.events
 
     def changes(self) -> list[Stamped]:
         """All but jobs that came and tasks that succeeded: these are most events by far, and change
@@ -45,12 +50,11 @@ class Outcomes(msgspec.Struct, frozen=True):
         return [stamped for stamped in self.events if not _is_usual(stamped.event)]
 
 
-class Replica:
-    """Applies committed entries to the machine and matches outcomes with proposals."""
+class Proposals:
+    """What a peer has proposed and waits for."""
 
-    def __init__(self, me: PeerId, incarnation: int, machine: Machine) -> None:
+    def __init__(self, me: PeerId, incarnation: int) -> None:
         self._me = me
-        self.machine = machine
         self._next = (
             incarnation * _REQUESTS_PER_INCARNATION
         )  # never used before, also after a restart
@@ -60,11 +64,12 @@ class Replica:
     def pending_count(self) -> int:
         return len(self._pending)
 
-    def refusal(self, command: Command) -> Rejected | None:
+    @property
+    def busy(self) -> Rejected | None:
         """Why a caller must be told to come back later, if so."""
-        if len(self._pending) >= PENDING_PROPOSALS_MAX:
-            return Rejected("unavailable", "busy: too many proposals wait for the ledger")
-        return levels.refusal(self.machine, command)
+        if len(self._pending) < PENDING_PROPOSALS_MAX:
+            return None
+        return Rejected("unavailable", "busy: too many proposals wait for the ledger")
 
     def number(self, command: Command) -> Envelope:
         """Number a command whose outcome nobody waits for."""
@@ -92,14 +97,37 @@ class Replica:
             self._pending[envelope.request] = (envelope, now_ms)
         return due
 
+    def settle(self, request: int) -> bool:
+        """Its outcome is known. False if nobody waits for it: it was, or is not asked for."""
+        return self._pending.pop(request, None) is not None
+
+
+class Replica(Proposals):
+    """Applies committed entries to the machine and matches outcomes with proposals."""
+
+    def __init__(self, me: PeerId, incarnation: int, machine: Machine) -> None:
+        super().__init__(me, incarnation)
+        self.machine = machine
+
+    def refusal(self, command: Command) -> Rejected | None:
+        """Why a caller must be told to come back later, if so."""
+        return self.busy or levels.refusal(self.machine, command)
+
     def apply(self, batch: Committed) -> Outcomes:
-        outcomes, events = self.machine.apply(batch)
+        happened = fold(self.machine, batch)
         own: list[tuple[int, Outcome]] = []
-        for envelope, outcome in zip(batch.envelopes, outcomes, strict=True):
-            if envelope.proposer == self._me and envelope.request in self._pending:
-                del self._pending[envelope.request]
+        for envelope, outcome in zip(batch.envelopes, happened.outcomes, strict=True):
+            if envelope.proposer == self._me and self.settle(envelope.request):
                 own.append((envelope.request, outcome))
-        return Outcomes(own, events)
+        return Outcomes(own, happened)
+
+
+def fold(machine: Machine, batch: Committed) -> Happened:
+    """Apply an entry."""
+    level, before = machine.level, machine.command_index
+    outcomes, events = machine.apply(batch)
+    raised_to = machine.level if machine.level != level else None
+    return Happened(batch, outcomes, events, before, raised_to)
 
 
 def _is_usual(event: Event) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
 from p2psched.core.drain import draining, is_draining
+from p2psched.core.feeding import Feeding
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner
 from p2psched.core.peering import to_forget
@@ -29,6 +30,7 @@ from p2psched.core.scheduler_events import (
     CoordinatorChanged,
     Copied,
     Executed,
+    Followed,
     GaveUp,
     Leaving,
     Renewed,
@@ -70,6 +72,7 @@ __all__ = [
     "CoordinatorChanged",
     "Copied",
     "Executed",
+    "Followed",
     "GaveUp",
     "Leaving",
     "RenewIncarnation",
@@ -102,6 +105,7 @@ class Scheduler:
         self._info = info
         self._replica = Replica(info.peer, info.incarnation, self.machine)
         self._coordinator = Coordinator(info.peer, self.machine, window_ms=window_ms)
+        self.feeding = Feeding(info.peer, self.machine)
         self.owner = Owner(self.machine, slots=info.slots)
         self._out: list[SchedulerEffect] = []
         self._append: list[Envelope] = []
@@ -133,6 +137,8 @@ class Scheduler:
             case Clocked(full=full):
                 self._coordinator.on_full(full)
                 self._on_clock(event)
+            case Followed(sender=sender, message=message):
+                self.feeding.on_message(now_ms, sender, message)
             case GaveUp(tag=tag):
                 self._give_up(tag)
             case _:
@@ -155,6 +161,7 @@ class Scheduler:
         match event:
             case CoordinatorChanged(coordinator=coordinator, is_self=is_self):
                 self._coordinator.on_coordinator(now_ms, is_self=is_self)
+                self.feeding.on_coordinator(coordinator)
                 if is_self:
                     self.retention.begin()
                 else:
@@ -209,17 +216,20 @@ class Scheduler:
     def _on_applied(self, batches: tuple[Committed, ...], now_ms: int) -> None:
         for batch in batches:
             brought = self._replica.apply(batch)
+            self.feeding.feeder.on_applied(batch, brought.happened.outcomes, brought.events)
             for request, outcome in brought.own:
                 self._on_outcome(request, outcome)
             for stamped in brought.changes():
                 self._on_event(stamped)
-            self._out.append(Store(tuple(brought.events), batch.index))
+            stored = Store(tuple(brought.events), batch.index, brought.happened)
+            self._out.append(stored)
         self._stamp = (self.machine.stamp_ms, now_ms)
 
     def _on_restored(self, state: bytes | memoryview, now_ms: int) -> None:
         """Proposals of ours that were committed meanwhile are repeated until their outcome is
         seen, and a repeat acts once: only work and lives must be brought up to date."""
         restore_machine(self.machine, state)
+        self.feeding.feeder.on_restored()
         self._stamp = (self.machine.stamp_ms, now_ms)
         self._out += catch_up(self.owner, self.machine, self._info)
         is_down = self.machine.is_down(self._info.peer, self._info.incarnation)
@@ -268,17 +278,18 @@ class Scheduler:
             case _:
                 pass
 
-    def _on_clock(self, event: Clocked) -> None:
-        now_ms = event.now_ms
+    def _on_clock(self, clocked: Clocked) -> None:
+        now_ms = clocked.now_ms
         self._append += self._replica.repeat(now_ms)
+        contacts = self.feeding.on_clock(clocked)
         self._coordinator.forgive_full(self.ledger_ms(now_ms))
-        for command in self._coordinator.find_dead(now_ms, event.contacts):
+        for command in self._coordinator.find_dead(now_ms, contacts):
             self._deaths.add(self._propose(command, now_ms))
         if self._coordinator.must_yield(now_ms):
             self._out.append(YieldLead(draining(self.machine)))
         if self._coordinator.coordinates:
-            self._append += map(self._replica.number, to_forget(self.machine, event.removed))
-            self._append += map(self._replica.number, self._coordinator.to_raise())
+            self._append += map(self._replica.number, to_forget(self.machine, clocked.removed))
+            self._append += map(self._replica.number, self._coordinator.to_raise(clocked.removed))
             for forget in self.retention.to_forget(self.ledger_ms(now_ms)):
                 self._append.append(self._replica.number(forget))
 
@@ -304,6 +315,7 @@ class Scheduler:
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()
+        self._out += self.feeding.on_round()
 
     # --- what others may look at ---
 

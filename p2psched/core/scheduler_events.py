@@ -6,11 +6,15 @@ from collections.abc import Mapping
 
 import msgspec
 
+from p2psched.core.event_log import Happened
+from p2psched.core.feed import Say
 from p2psched.core.owner import OwnerEffect
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Command, Envelope, Outcome, Stamped
 from p2psched.model.execution import Committed, ExecutorEvent
+from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
+from p2psched.model.raft import Membership
 
 # --- events ---------------------------------------------------------------------------------------
 
@@ -77,7 +81,17 @@ class Clocked(msgspec.Struct, frozen=True):
     now_ms: int
     contacts: Mapping[PeerId, int]
     full: frozenset[PeerId] = frozenset()  # on the coordinator: peers whose disks are full
+    group: Membership | None = None  # who holds the whole ledger; None: everybody
+    is_led: bool = False  # the coordinator was heard lately
     removed: tuple[PeerId, ...] = ()  # members no more, which is committed; lately, oldest first
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """A follower, or another feeder, says something."""
+
+    now_ms: int
+    sender: PeerId
+    message: Follow | FeedReport | FeedReported
 
 
 class Renewed(msgspec.Struct, frozen=True):
@@ -110,6 +124,7 @@ SchedulerEvent = (
     | Executed
     | Copied
     | Clocked
+    | Followed
     | Renewed
     | Leaving
     | Round
@@ -127,6 +142,7 @@ class Store(msgspec.Struct, frozen=True):
 
     events: tuple[Stamped, ...]
     applied_index: int
+    happened: Happened
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -144,4 +160,6 @@ class YieldLead(msgspec.Struct, frozen=True):
     avoid: frozenset[PeerId]
 
 
-SchedulerEffect = OwnerEffect | AppendToLedger | Store | Answered | RenewIncarnation | YieldLead
+SchedulerEffect = (
+    OwnerEffect | AppendToLedger | Store | Answered | RenewIncarnation | YieldLead | Say
+)

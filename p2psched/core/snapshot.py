@@ -24,6 +24,7 @@ from p2psched.core.state import PeerRow
 from p2psched.model.commands import DrainMode, PeerInfo, Rejected
 from p2psched.model.errors import Refused
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.webhook import Webhook
 
 FORMAT: Final = 1
 # Attributes of the machine that hold nothing between two entries, or that are its process's own.
@@ -75,6 +76,7 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     suspected: dict[JobId, None] = {}
     level: int = 1
     generation: int = 1
+    webhooks: dict[str, Webhook] = {}
     gone: dict[PeerId, str] = {}
 
 

@@ -16,6 +16,7 @@ from p2psched.model.commands import DrainMode, Event, JobEnded, PeerInfo, Record
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.taskset import TaskSet
+from p2psched.model.webhook import Webhook
 
 _SUCCEEDED: Final = JobState.SUCCEEDED  # as `machine._OK`
 ENDED_WHOLE_MAX = 1_000  # ended jobs that still know what each grant has said
@@ -73,6 +74,7 @@ class LedgerState:
         self.forgotten = Forgotten()
         self.generation = 1  # rises when the ledger goes on from a copy: see `generation`
         self.level = 1  # of features in use: see `levels`
+        self.webhooks: dict[str, Webhook] = {}
         self.gone: dict[PeerId, str] = {}  # lately removed peers, oldest first -> their names
         self.applied_index = 0  # of entries
         self.command_index = 0

@@ -26,8 +26,8 @@ from p2psched.embed.config import Config
 from p2psched.embed.thread import PeerThread
 from p2psched.model.errors import P2PSchedError, UsageError
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import StatusAnswer
-from p2psched.peer.node import Ready
+from p2psched.model.status_messages import StatusAnswer
+from p2psched.peer.announcing import Ready
 from p2psched.store.folder import read_secret_file
 
 P = ParamSpec("P")

@@ -17,8 +17,9 @@ from concurrent.futures import Future
 
 from p2psched.model.config import Config
 from p2psched.model.errors import InternalError, P2PSchedError, Unavailable
-from p2psched.model.messages import StatusAnswer
-from p2psched.peer.node import Node, Ready
+from p2psched.model.status_messages import StatusAnswer
+from p2psched.peer.announcing import Ready
+from p2psched.peer.node import Node
 from p2psched.peer.process import loop_factory
 
 log = logging.getLogger(__name__)

@@ -12,6 +12,8 @@ import enum
 import msgspec
 
 from p2psched.model.blob import BlobRef
+from p2psched.model.event_messages import EventFilter
+from p2psched.model.event_messages import Place as EventPlace
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -133,6 +135,7 @@ class RaiseLevel(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """Use commands up to this feature level from here on. Acts only if all peers know it."""
 
     level: int
+    gone: tuple[PeerId, ...] = ()  # removed for good: if they are down they don't count
 
 
 class DrainMode(enum.IntEnum):
@@ -165,15 +168,35 @@ class NewGeneration(msgspec.Struct, frozen=True, array_like=True, tag=40):
 
     generation: int
     peer: PeerId
-    # Of its commands, in their numbers: drawn, for others may go on from the same copy.
-    start: int = 0
+    start: int = 0  # of its numbers: drawn, for others may go on from the same copy
 
 
 class ForgetPeer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=50):
-    """A peer was removed from the group, for good. Acts once it is down and owns nothing; it never
-    comes up again."""
+    """A removed peer goes, once it is down and owns nothing. It never comes up again."""
 
     peer: PeerId
+
+
+class AddWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=45):
+    """Tell an address of events that fit, from `start` on, or from the next entry on."""
+
+    name: str
+    url: str
+    wanted: EventFilter = EventFilter()
+    start: EventPlace | None = None
+
+
+class RemoveWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=46):
+    name: str
+
+
+class AckWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=47):
+    """All that fits before `upto` has reached the address. `added`: the command that added the
+    webhook: a later one of that name is not meant."""
+
+    name: str
+    added: int
+    upto: EventPlace
 
 
 Command = (
@@ -191,6 +214,9 @@ Command = (
     | Drain
     | GiveBack
     | NewGeneration
+    | AddWebhook
+    | RemoveWebhook
+    | AckWebhook
     | ForgetPeer
 )
 
@@ -310,16 +336,14 @@ class JobEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
 
 
 class JobForgotten(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
-    """Everything about the job may go from memory and disks. `blobs`: what it referred to, and
-    others may still."""
+    """All of it may go from memory and disks. `blobs`: it referred to them; others may still."""
 
     job: JobId
     blobs: tuple[BlobRef, ...] = ()
 
 
 class JobReopened(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=11):
-    """Tasks of an ended or running job wait again. Results of theirs at positions before
-    `position` are void."""
+    """Tasks of a job wait again. Results of theirs at positions before `position` are void."""
 
     job: JobId
     tasks: TaskSet
@@ -368,8 +392,7 @@ Event = (
 
 
 class Stamped(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An event with its place in history. `wall_ms` (Unix time of the leader that stamped the
-    entry) is for people to read; nothing is decided by it."""
+    """An event with its place in history. `wall_ms` is Unix time for people; it decides nothing."""
 
     index: int  # of the command
     at_ms: int  # ledger time

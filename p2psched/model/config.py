@@ -27,6 +27,8 @@ TIMINGS: Final[dict[str, dict[str, int]]] = {
     },
 }
 
+LEDGERS: Final = ("raft", "raftos")  # engines: the embedded one, and a lab engine (ADR 0038)
+
 
 ZONE_LEN_MAX: Final = 64
 
@@ -45,6 +47,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     secret_file: str | None = None
     insecure: bool = False  # allow to listen beyond loopback without transport security
     votes: bool | None = True  # False: never; None: only as the founder, who has to
+    # Hold no ledger: follow a feed. None: once enough others hold it. Never who holds it already.
+    follows: bool | None = None
     embedded: bool = False  # lives in another program's process
     timing: str = "lan"  # the preset that the next four came from: see `with_timing`
     heartbeat_ms: int = 100
@@ -64,9 +68,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     # Free on the disk of the data folder: with less the peer takes no jobs, tasks and data, and
     # doesn't lead. None: 64 MiB, or a sixteenth of a disk below 1 GiB.
     space_min: int | None = None
+    ledger: str | None = None  # engine, one of LEDGERS; None: what the folder has, or `raft`
+    group: tuple[str, ...] = ()  # of a raftos ledger: addresses of all its peers
     ballast: int | None = None  # kept for when there is none: 16 MiB, or a 32nd of a small disk
 
     def __post_init__(self) -> None:
+        if self.ledger not in (None, *LEDGERS):
+            raise ValueError(f"a ledger is one of {', '.join(LEDGERS)}, not {self.ledger!r}")
         if not 0 <= self.slots <= SLOTS_MAX:
             raise ValueError(f"slots are 0 to {SLOTS_MAX}, not {self.slots}")
         if not 0 <= self.keep_ms <= KEEP_MS_MAX or self.keep_bytes < 0:

@@ -7,6 +7,7 @@ import msgspec
 from p2psched.model.commands import Envelope
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec, Segment
+from p2psched.model.raft import Membership
 from p2psched.model.taskset import TaskSet
 
 
@@ -48,3 +49,5 @@ class Committed(msgspec.Struct, frozen=True, gc=False):
     stamp_ms: int  # ledger time: never runs backwards
     wall_ms: int  # Unix time of the stamping leader, for people only
     envelopes: tuple[Envelope, ...]
+    membership: Membership | None = None  # if the entry is about who belongs
+    size: int = 0  # bytes of the entry, about

@@ -7,14 +7,14 @@ appended, with defaults.
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from p2psched.model.backup_messages import BackupAnswer, BackupCall
 from p2psched.model.blob_messages import BlobAnswer, BlobCall
-from p2psched.model.commands import DrainMode, Envelope, PeerInfo, Stamped
-from p2psched.model.ids import ClusterId, JobId, PeerId
+from p2psched.model.commands import DrainMode, Envelope, Stamped
+from p2psched.model.event_messages import EventAnswer, EventCall
+from p2psched.model.feed_messages import FeedMessage, Following, KeepBlobs, KeptBlobs
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
@@ -22,6 +22,7 @@ from p2psched.model.peer_messages import PeerList
 from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
+from p2psched.model.status_messages import StatusAnswer
 from p2psched.model.taskset import TaskSet
 
 # --- between peers, one way -----------------------------------------------------------------------
@@ -105,6 +106,9 @@ class Join(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """A new peer asks to be a learner. Safe to repeat. Answered by the leader (others forward)."""
 
     member: Member
+    # It has no ledger: if there are enough who do, `Following` is the answer.
+    may_follow: bool = False
+    would_rather: bool = False  # follow, however many hold the ledger
 
 
 class StopPeer(msgspec.Struct, frozen=True, array_like=True, tag=13):
@@ -178,6 +182,8 @@ CallBody = (
     | BackupCall
     | BlobCall
     | MemberCall
+    | EventCall
+    | KeepBlobs
 )
 
 
@@ -270,63 +276,6 @@ class History(msgspec.Struct, frozen=True, array_like=True, tag=8):
     spec: JobSpec | None = None
 
 
-BLOBS_SHORT_MAX: Final = 1_000  # as far as a peer counts for its status
-
-
-class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
-    """One peer's view of itself and the cluster. Answered without a quorum too."""
-
-    info: PeerInfo
-    cluster: ClusterId
-    role: str
-    term: int
-    leader: PeerId | None
-    quorum: bool  # a leader is known and was heard within an election timeout
-    applied_index: int
-    commit_index: int
-    last_index: int
-    state_hash: str
-    jobs_running: int
-    jobs_total: int
-    tasks_running: int
-    tasks_queued: int
-    results_refused: int
-    loop_late_ms_p99: float
-    loop_late_ms_max: float
-    fsync_ms: float  # moving average
-    uptime_s: float
-    log_bytes: int
-    bytes_sent: int
-    bytes_received: int
-    event_loop: str  # uvloop or asyncio
-    leaderless_ms: int = 0  # the longest time without a leader that this peer has seen
-    events_dropped: int = 0
-    blob_bytes: int = 0  # of blobs on this peer's disk
-    blobs_short: int = (
-        0  # large results on fewer live disks than asked for, BLOBS_SHORT_MAX at most
-    )
-    forgotten_known: int = 0  # ids of forgotten jobs that are still taken
-    snapshot_index: int = 0  # the last entry that this peer's newest snapshot stands for
-    first_index: int = 1  # the first entry that its log in memory still holds
-    jobs_lacking: int = 0  # whose results or history it still fetches from other peers
-    frames_sent: int = 0  # to peers and clients, on the connections that are open
-    blobs_counted: int = 0  # large results that were looked at for `blobs_short`, not all if many
-    peers_live: int = 0
-    # Bytes that this process has written to its disk since it started.
-    written_log: int = 0
-    written_snapshots: int = 0
-    written_results: int = 0  # about
-    written_blobs: int = 0
-    timing: str = ""  # the preset that it was started with
-    heartbeat_ms: int = 0  # while it leads
-    election_ms_min: int = 0  # without a word of a leader, before it campaigns; as it is just now
-    election_ms_max: int = 0
-    level: int = 1  # of features that the cluster uses; `info.level` is what this peer knows
-    syncs: int = 0  # groups of its log that this peer has made durable since it started
-    leader_heartbeat_ms: int = 0  # of the peer that it follows: its own should be the same
-    drain: str = ""  # draining, drained, or nothing
-
-
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):
     ages_ms: tuple[tuple[PeerId, int], ...]
 
@@ -368,6 +317,9 @@ AnswerBody = (
     | BackupAnswer
     | BlobAnswer
     | MemberAnswer
+    | EventAnswer
+    | Following
+    | KeptBlobs
 )
 
 
@@ -388,5 +340,5 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag=32):
     retry_after_ms: int = 0
 
 
-PeerMessage = RaftMessage | Forward  # one way, only between peers
+PeerMessage = RaftMessage | Forward | FeedMessage  # one way, only between peers
 Message = Opening | PeerMessage | Call | Answer | Failure

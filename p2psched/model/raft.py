@@ -13,6 +13,7 @@ class EntryKind(enum.IntEnum):
     NOOP = 0  # the first entry of a leader's term
     COMMANDS = 1
     MEMBERSHIP = 2
+    PART = 3  # of commands that don't fit an entry of this engine: see `core.parts`
 
 
 class Room(enum.IntEnum):

@@ -1,8 +1,8 @@
 """What a peer answers: each call that a client or another peer may make.
 
-Reads are linearizable (`reads`). Only `Stale`, `GetStatus`, `Contacts`, `WhereAre`, `TailOutput`
-and `StopPeer` are answered without a quorum. It refuses nothing that any other peer would answer:
-what only the leader can do is passed on to it.
+Reads are linearizable (`reads`). Only `Stale`, `GetStatus`, `Contacts`, `WhereAre`, `TailOutput`,
+`StopPeer`, and `FetchEvents` from a place on, are answered without a quorum. It refuses nothing
+that any other peer would answer: what only the leader can do is passed on to it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+from p2psched.core.copies import referenced
 from p2psched.model.backup_messages import BackupCall
 from p2psched.model.blob_messages import BlobCall
 from p2psched.model.commands import (
@@ -24,6 +25,8 @@ from p2psched.model.commands import (
     Retry,
 )
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, from_wire
+from p2psched.model.event_messages import EventCall
+from p2psched.model.feed_messages import KeepBlobs, KeptBlobs
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
 from p2psched.model.limits import JOB_RANGES_MAX
@@ -53,25 +56,27 @@ from p2psched.model.messages import (
     ShowJob,
     Stale,
     StaleAnswer,
-    StatusAnswer,
     StopPeer,
     Submit,
     TailOutput,
 )
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
+from p2psched.model.status_messages import StatusAnswer
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Source
 from p2psched.peer.backups import Backups
+from p2psched.peer.engines import embedded
+from p2psched.peer.events_api import EventsApi
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.reads import WAIT_MS_MAX, Reads
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.submissions import Submissions, SubmitAnswer
+from p2psched.ports.engine import Engine
 
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
@@ -86,7 +91,7 @@ class Api:
         name: str,
         cluster: ClusterId,
         scheduling: SchedulerLoop,
-        ledger: RaftLedger,
+        ledger: Engine,
         results: ResultWriter,
         submissions: Submissions,
         others: Others,
@@ -96,6 +101,7 @@ class Api:
         status: Callable[[], StatusAnswer],
         where: Callable[[WhereAre], Sightings],
         stop: Callable[[], None],
+        secret: bytes,
     ) -> None:
         self._me = me
         self._scheduling = scheduling
@@ -110,7 +116,7 @@ class Api:
         self._stop = stop
         self._members = Members(me, self._machine, ledger, others)
         self._patience = Patience(PATIENCE_S)
-        self._roster = Roster(me, self._machine, ledger, others)
+        self._roster = Roster(me, scheduling.scheduler, ledger, others)
         self._reads = Reads(
             scheduling=scheduling,
             ledger=ledger,
@@ -120,6 +126,9 @@ class Api:
             patience=self._patience,
         )
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
+        self.events: Final = EventsApi(
+            scheduling, ledger, source, self._reads.linearize, me=me, secret=secret, cluster=cluster
+        )
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
 
     async def answer(self, body: CallBody) -> AnswerBody:
@@ -133,7 +142,9 @@ class Api:
         except TimeoutError as exc:
             raise Unavailable(NO_QUORUM) from exc
 
-    async def _apart(self, body: BlobCall | CompactLedger | BackupCall | MemberCall) -> AnswerBody:
+    async def _apart(
+        self, body: BlobCall | CompactLedger | BackupCall | MemberCall | EventCall
+    ) -> AnswerBody:
         """What another part of the peer answers."""
         if isinstance(body, BlobCall):
             return await self._data.answer(body)
@@ -141,12 +152,15 @@ class Api:
             return await self._compact()
         if isinstance(body, MemberCall):
             return await self._members.answer(body)
+        if isinstance(body, EventCall):
+            return await self.events.answer(body)
         return await self._backups.answer(body)
 
     async def _compact(self) -> AnswerBody:
+        ledger = embedded(self._ledger, "has no snapshots, and its log can't be compacted")
         try:
             async with asyncio.timeout(COMPACT_S):
-                return await self._ledger.compact()
+                return await ledger.compact()
         except TimeoutError as exc:
             raise Unavailable(
                 f"the snapshot is not made after {COMPACT_S:.0f} s, and goes on: `p2psched status` "
@@ -154,7 +168,7 @@ class Api:
             ) from exc
 
     async def _answer(self, body: CallBody) -> AnswerBody:
-        if isinstance(body, BlobCall | CompactLedger | BackupCall | MemberCall):
+        if isinstance(body, BlobCall | CompactLedger | BackupCall | MemberCall | EventCall):
             return await self._apart(body)
         match body:
             case Submit():
@@ -192,17 +206,21 @@ class Api:
         return Done()
 
     async def _of_this_peer(
-        self, body: Join | GetStatus | Contacts | StopPeer | WhereAre
+        self, body: Join | GetStatus | Contacts | StopPeer | WhereAre | KeepBlobs
     ) -> AnswerBody:
         match body:
-            case Join(member=member):
-                return await self._roster.join(member)
+            case Join():
+                return await self._roster.join(body)
+            case KeepBlobs(peer=peer, digests=digests):
+                await self._reads.linearize()
+                kept = referenced(self._machine, peer)
+                return KeptBlobs(tuple(digest for digest in digests if digest in kept))
             case GetStatus():
                 return self._status()
             case WhereAre():
                 return self._where(body)
             case Contacts():
-                return ContactList(tuple(sorted(self._ledger.contacts().items())))
+                return ContactList(tuple(sorted(self._roster.contacts().items())))
             case StopPeer():
                 self._stop()
                 return Done()

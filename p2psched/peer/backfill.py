@@ -15,6 +15,7 @@ from typing import Final
 
 from p2psched.model.commands import Recorded
 from p2psched.model.errors import NotFound, P2PSchedError, Unavailable
+from p2psched.model.event_messages import FetchEvents, ListHooks, ReadPast
 from p2psched.model.ids import JobId, PeerId, short
 from p2psched.model.messages import (
     AnswerBody,
@@ -63,7 +64,9 @@ class Source:
             retry_after_s=1.0,
         )
 
-    async def call(self, peer: PeerId, body: Fetch) -> AnswerBody:
+    async def call(
+        self, peer: PeerId, body: Fetch | FetchEvents | ReadPast | ListHooks
+    ) -> AnswerBody:
         assert body.here_only
         async with asyncio.timeout(CALL_PATIENCE_S):
             return await self._others.call(peer, body)

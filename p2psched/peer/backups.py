@@ -11,7 +11,9 @@ from p2psched.model.backup_messages import BackupBegun, BeginBackup, ReadState, 
 from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.ids import ClusterId
 from p2psched.model.limits import KIB
+from p2psched.peer.engines import embedded
 from p2psched.peer.raft_loop import RaftLedger
+from p2psched.ports.engine import Engine
 
 PART_BYTES_MAX: Final = 512 * KIB
 SNAPSHOT_S: Final = 300.0  # for a state of any size, on a slow disk
@@ -22,7 +24,7 @@ class Backups:
 
     def __init__(
         self,
-        ledger: RaftLedger,
+        ledger: Engine,
         linearize: Callable[[], Awaitable[None]],
         *,
         cluster: ClusterId,
@@ -32,6 +34,10 @@ class Backups:
         self._linearize = linearize
         self._cluster = cluster
         self._name = name
+
+    @property
+    def _embedded(self) -> RaftLedger:
+        return embedded(self._ledger, "makes no snapshots that a backup could begin with")
 
     async def answer(self, body: BeginBackup | ReadState) -> BackupBegun | StateRead:
         match body:
@@ -44,7 +50,7 @@ class Backups:
         await self._linearize()
         try:
             async with asyncio.timeout(SNAPSHOT_S):
-                snapshot = await self._ledger.make_snapshot()
+                snapshot = await self._embedded.make_snapshot()
         except TimeoutError as exc:
             raise Unavailable(
                 f"the snapshot is not made after {SNAPSHOT_S:.0f} s: try again, or another peer"
@@ -56,7 +62,7 @@ class Backups:
     async def _read(self, body: ReadState) -> StateRead:
         if not (body.offset >= 0 and 0 < body.size <= PART_BYTES_MAX):
             raise UsageError(f"a part of a state has 1 to {PART_BYTES_MAX:,} bytes")
-        files = self._ledger.store.snapshots
+        files = self._embedded.store.snapshots
         read = files.read_piece
         data = await asyncio.to_thread(read, body.snapshot, body.offset, body.size)
         return StateRead(data)

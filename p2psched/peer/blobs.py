@@ -159,6 +159,16 @@ class PeerBlobs:
             log.info("blobs-collected", extra={"blobs": len(garbage), "bytes": freed})
         return freed
 
+    async def old(self) -> list[bytes]:
+        """What nobody touched lately: `drop` what of it nobody refers to."""
+        return list(await self.threads.slow(self.store.untouched, GARBAGE_AGE_MS))
+
+    async def drop(self, digests: Sequence[bytes]) -> None:
+        """Delete these, unless somebody has touched them meanwhile."""
+        for start in range(0, len(digests), GARBAGE_SLICE):
+            part = digests[start : start + GARBAGE_SLICE]
+            await self.threads.slow(self._delete, part, GARBAGE_AGE_MS)
+
     def _delete(self, digests: Sequence[bytes], age_ms: int) -> int:
         return sum(self.store.delete(digest, age_ms=age_ms) for digest in digests)
 

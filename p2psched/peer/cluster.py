@@ -7,20 +7,25 @@ user. It never comes from the command line or the environment.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
 from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.ids import ClusterId, PeerId, new_id
+from p2psched.model.raft import Member
+from p2psched.model.version import VERSION
 from p2psched.net.address import Address, is_loopback, parse
 from p2psched.net.auth import Identity, new_secret
 from p2psched.net.dial import connect
 from p2psched.net.link import Handlers
+from p2psched.peer.static_group import check_group, cluster_of, group_of
 from p2psched.store.folder import DataFolder, read_secret_file
 from p2psched.store.records import Record, list_records
 
@@ -33,6 +38,7 @@ class Belonging(msgspec.Struct, frozen=True):
     secret: bytes
     founds: bool  # this peer is the first of a new cluster
     known: dict[PeerId, str]  # peers that were met while joining -> address
+    group: tuple[str, ...] = ()  # addresses of all peers, if that is settled for ever
 
 
 def check_start(config: Config) -> Address:
@@ -45,6 +51,7 @@ def check_start(config: Config) -> Address:
             "the first peer of a cluster has to vote, for nobody else can: leave out --no-vote, or "
             "name a peer of the cluster to join with --join"
         )
+    check_group(config)
     address = parse(config.listen)
     if not config.insecure and not is_loopback(address.host):
         raise Refused(
@@ -64,6 +71,9 @@ def advertised(config: Config, listening: Address) -> str:
 async def find_cluster(config: Config, folder: DataFolder, rng: random.Random) -> Belonging:
     """Raises Refused, Unavailable (nobody answers), UsageError (an address is none)."""
     identity = folder.identity
+    group = group_of(config, folder)
+    if group:
+        return _in_group(group, config, folder)
     if config.join:
         return await _join(config, folder)
     if identity.cluster is not None:
@@ -90,6 +100,20 @@ async def find_cluster(config: Config, folder: DataFolder, rng: random.Random) -
     cluster = ClusterId(new_id(rng))
     folder.begin_founding(cluster)  # before anybody can hear of it: after a crash it is the same
     return Belonging(cluster, secret, True, {})
+
+
+def _in_group(group: tuple[str, ...], config: Config, folder: DataFolder) -> Belonging:
+    given = config.secret_file
+    secret = read_secret_file(Path(given)) if given else folder.read_secret()
+    if secret is None:
+        raise Refused(
+            "all peers of a raftos ledger need the same secret: make one, `openssl rand -hex 32 > "
+            "FILE`, and pass it to each with --secret-file"
+        )
+    folder.write_secret(secret)
+    cluster = cluster_of(group)
+    folder.set_cluster(cluster)
+    return Belonging(cluster, secret, False, {}, group)
 
 
 async def _join(config: Config, folder: DataFolder) -> Belonging:
@@ -128,6 +152,21 @@ async def meet(address: str, secret: bytes, cluster: ClusterId | None) -> tuple[
     assert remote.peer is not None
     assert remote.cluster is not None
     return remote.peer, remote.cluster
+
+
+def info_of(config: Config, member: Member, incarnation: int, python: str) -> PeerInfo:
+    """What this process says of itself. `python`: of its workers."""
+    return PeerInfo(
+        peer=member.peer,
+        incarnation=incarnation,
+        name=member.name,
+        address=member.address,
+        pid=os.getpid(),
+        slots=config.slots,
+        version=VERSION,
+        python=python,
+        level=KNOWN_LEVEL,
+    )
 
 
 def record_of(

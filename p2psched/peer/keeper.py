@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
@@ -59,12 +59,15 @@ class Keeper:
         blobs: KeptBlobs,
         is_voter: Callable[[], bool],
         clock: Clock,
+        takers: Callable[[], Container[PeerId] | None] = lambda: None,
     ) -> None:
+        """`takers`: who makes up for lost copies; None: every peer."""
         self._me = me
         self._scheduling = scheduling
         self._blobs = blobs
         self._is_voter = is_voter
         self._clock = clock
+        self._takers = takers
         self._since: dict[tuple[JobId, int, str], float] = {}  # short of copies, seen since
         self._forgotten: dict[BlobRef, None] = {}  # may go, if nobody else refers to them
         self._pinned: dict[BlobRef, None] = {}  # forgotten, and kept for a while: see `remove`
@@ -165,7 +168,7 @@ class Keeper:
         mine: list[Lack] = []
         size = 0
         since, self._since = self._since, {}
-        for lack in lacking(self._state):
+        for lack in lacking(self._state, self._takers()):
             key = (lack.job, lack.blob.index, lack.blob.name)
             began = self._since[key] = since.get(key, now)
             if self._me not in lack.takers or now - began < REPAIR_AFTER_S:

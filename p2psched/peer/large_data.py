@@ -7,24 +7,26 @@ blobs and knows nobody who has others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from p2psched.core.copies import holders_of
-from p2psched.core.raft.core import Raft
+from p2psched.core.feed import members_of
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef
 from p2psched.model.blob_messages import BlobCall, ReadBlob, StatBlob
 from p2psched.model.errors import NotFound, ResultLost
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import AnswerBody
+from p2psched.model.raft import Membership
 from p2psched.peer.blob_api import BlobApi
 from p2psched.peer.blobs import PeerBlobs
-from p2psched.peer.copier import Copier
+from p2psched.peer.copier import Copier, OnCopied
 from p2psched.peer.keeper import Keeper
 from p2psched.peer.others import Others
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.ports.clock import Clock
+from p2psched.ports.engine import Standing
 from p2psched.store.blobs import BlobFiles
 
 
@@ -42,9 +44,9 @@ class LargeData:
     ) -> None:
         self._me = me
         self._others = others
-        self._group = group
+        self._tasks = group
         self._state: LedgerState | None = None
-        self._raft: Raft | None = None
+        self._group: Callable[[], Membership] = Membership
         self._keeper: Keeper | None = None
         self.blobs: Final = PeerBlobs(
             files,
@@ -57,27 +59,43 @@ class LargeData:
         )
         self._api = BlobApi(self.blobs, me=me, others=others, voters=self._voters, group=group)
 
-    def start(self, scheduling: SchedulerLoop, raft: Raft, clock: Clock) -> None:
+    def start(self, scheduling: SchedulerLoop, raft: Standing, clock: Clock) -> None:
         """Copy and keep from now on."""
-        self._state, self._raft = scheduling.scheduler.machine, raft
-        copier = Copier(
-            me=self._me,
-            state=self._state,
-            others=self._others,
-            on_copied=scheduling.on_copied,
-        )
+        self._state, self._group = scheduling.scheduler.machine, lambda: raft.membership
+        copier = self._copier(scheduling.on_copied)
         keeper = self._keeper = Keeper(
             me=self._me,
             scheduling=scheduling,
             blobs=self.blobs,
             is_voter=lambda: raft.membership.is_voter(self._me),
             clock=clock,
+            takers=lambda: {member.peer for member in members_of(raft.membership)},
         )
         self.blobs.store.on_damaged = keeper.on_damaged
         self.blobs.places.catch_up = scheduling.wait_linearizable
         scheduling.attach_blobs(copy=copier.start, on_stored=keeper.on_stored)
-        self._group.create_task(copier.run())
-        self._group.create_task(keeper.run())
+        self._tasks.create_task(copier.run())
+        self._tasks.create_task(keeper.run())
+
+    def follow(
+        self,
+        state: LedgerState,
+        group: Callable[[], Membership],
+        *,
+        on_copied: OnCopied,
+        catch_up: Callable[[], Awaitable[None]],
+    ) -> Copier:
+        """As `start`, on a peer that holds no ledger: it copies, and others keep. `state` knows who
+        holds the ledger, which has what jobs were submitted with."""
+        self._state, self._group = state, group
+        self.blobs.places.catch_up = catch_up
+        copier = self._copier(on_copied)
+        self._tasks.create_task(copier.run())
+        return copier
+
+    def _copier(self, on_copied: OnCopied) -> Copier:
+        assert self._state is not None
+        return Copier(me=self._me, state=self._state, others=self._others, on_copied=on_copied)
 
     async def answer(self, body: BlobCall) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
@@ -108,5 +126,4 @@ class LargeData:
         return () if self._state is None else holders_of(self._state, ref)
 
     def _voters(self) -> tuple[PeerId, ...]:
-        members = () if self._raft is None else self._raft.membership.voters
-        return tuple(member.peer for member in members)
+        return tuple(member.peer for member in self._group().voters)

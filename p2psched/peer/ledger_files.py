@@ -10,6 +10,7 @@ from p2psched.core.raft.engine import found_cluster
 from p2psched.model.errors import Damaged, P2PSchedError, Refused
 from p2psched.model.limits import KIB, SNAPSHOT_LOG_BYTES
 from p2psched.model.raft import Member
+from p2psched.peer.static_group import is_static
 from p2psched.store.disk import OsDisk
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import SEGMENT_BYTES_MAX, LogStore, Recovered
@@ -35,7 +36,7 @@ def open_log(
     what is lost, or promises are lost too; else see `Recovered.lost`.
     """
     disk = OsDisk(folder.ledger_path)
-    if folder.identity.incarnation > 0 and not disk.names():
+    if folder.identity.incarnation > 0 and not disk.names() and not folder.following.is_set:
         # It may have voted and promised: with an empty log it would do both again.
         raise Damaged(
             f"the ledger of this peer is gone from {folder.ledger_path} and its identity is not: "
@@ -44,7 +45,7 @@ def open_log(
     try:
         store, recovered = open_or_regain(
             disk,
-            has_others=bool(folder.address_book.load()),
+            has_others=bool(folder.address_book.load()) and not is_static(folder),
             segment_bytes_max=_segment_bytes(snapshot_log_bytes),
         )
         is_empty = not recovered.entries and recovered.snapshot is None and recovered.lost is None
@@ -65,10 +66,18 @@ def open_log(
             f"the ledger in {folder.ledger_path} can't be opened: {error.strerror}"
         ) from error
     folder.end_founding()
+    folder.following.clear()  # before anything is promised
     _tell(recovered)
     for name in recovered.damaged:  # an older one and the log stood in for it
         log.critical("snapshot-damaged", extra={"file": name})
     return store, recovered
+
+
+def may_follow(folder: DataFolder) -> bool:
+    """True if this peer never had a ledger: who has one keeps it, and who has lost it is told so
+    by `open_log`."""
+    is_new = folder.identity.incarnation == 0 or folder.following.is_set
+    return is_new and not OsDisk(folder.ledger_path).names()
 
 
 def _tell(recovered: Recovered) -> None:

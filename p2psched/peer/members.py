@@ -39,8 +39,10 @@ from p2psched.model.member_messages import (
     Standing,
     VotersSet,
 )
+from p2psched.peer.engines import embedded
 from p2psched.peer.others import Others
 from p2psched.peer.raft_loop import RaftLedger
+from p2psched.ports.engine import Engine
 
 PATIENCE_S: Final = 5.0  # for a leader, and for what it was asked to be committed
 POLL_S: Final = 0.02
@@ -65,21 +67,26 @@ def was_removed(name: str, peer: PeerId, data: str = "") -> Removed:
 class Members:
     """A part of the API, see `peer.api`."""
 
-    def __init__(self, me: PeerId, machine: Machine, ledger: RaftLedger, others: Others) -> None:
+    def __init__(self, me: PeerId, machine: Machine, ledger: Engine, others: Others) -> None:
         self._me = me
         self._machine = machine
         self._ledger = ledger
         self._others = others
 
     @property
+    def _group(self) -> RaftLedger:
+        """Raises Refused if its members never change."""
+        return embedded(self._ledger, "has the members that all its peers were started with")
+
+    @property
     def _raft(self) -> Raft:
-        return self._ledger.engine.raft
+        return self._group.engine.raft
 
     async def answer(self, body: MemberCall) -> MemberAnswer:
         """Raises P2PSchedError for the caller."""
         match body:
             case GetStanding():
-                return Standing(self._raft.term, self._machine.applied_index)
+                return Standing(self._ledger.engine.raft.term, self._machine.applied_index)
             case ChangeMember(change=change) if change not in CHANGES:
                 raise UsageError(f"a change is one of {', '.join(CHANGES)}, not {change!r}")
             case SetVoters(count=count) if not 0 <= count <= VOTERS_MAX or (
@@ -107,7 +114,7 @@ class Members:
                     if leads:
                         waited_ms = 1000 * (loop.time() - began_s)
                         if self._raft.may_change and self._is_safe(body, waited_ms):
-                            self._ledger.change_members(self._event(body))
+                            self._group.change_members(self._event(body))
                             asked = True
                     elif leader not in (None, self._me):
                         assert leader is not None
@@ -141,9 +148,10 @@ class Members:
             return VotersSet(asked, wanted, voters) if done else None
         peer, name = self._find(body.peer)
         is_voter, wish = members.is_voter(peer), members.wish(peer)
+        is_gone = peer in members.removed or peer in self._machine.gone
         match body.change:
             case "remove":
-                is_so = members.member(peer) is None  # `_find` finds nobody else
+                is_so = is_gone
             case "demote":
                 is_so = wish is False and not is_voter
             case _:
@@ -156,7 +164,7 @@ class Members:
             return None
         if patient and voters % 2 == 0 and self._raft.is_leader:
             return None  # the group goes on to an odd number by itself
-        role = "learner" if members.member(peer) is not None else "removed"
+        role = "removed" if is_gone else "learner"
         if is_voter:
             role = "leader" if peer == self._ledger.coordinator() else "voter"
         match = self._raft.matches().get(peer)
@@ -178,15 +186,22 @@ class Members:
         """A member, or one that was removed: asking twice is fine. Raises NotFound."""
         members = self._raft.membership
         known = {m.peer: m.name for m in (*members.voters, *members.learners)}
-        rows, removed = self._machine.peers, members.removed
-        gone = self._machine.gone | {p: rows[p].info.name for p in removed if p in rows}
-        for names in (known, gone):
+        rows = self._machine.peers
+        gone = self._machine.gone | {
+            peer: rows[peer].info.name for peer in members.removed if peer in rows
+        }
+        follow = {
+            peer: row.info.name
+            for peer, row in rows.items()
+            if peer not in known and peer not in members.removed
+        }
+        for names in (known, follow, gone):
             found = [peer for peer, name in names.items() if name == text] or [
                 peer
                 for peer in names
                 if len(text) >= PREFIX_LEN_MIN and peer.startswith(text.lower())
             ]
-            if len(found) > 1 and names is known:
+            if len(found) > 1 and names is not gone:
                 listed = ", ".join(sorted(map(short, found)))
                 raise UsageError(f"{text!r} fits {len(found)} peers: say which by its id: {listed}")
             if found:
@@ -208,6 +223,11 @@ class Members:
 
     def _refuse(self, change: str, peer: PeerId, name: str) -> None:
         members = self._raft.membership
+        if change != "remove" and members.member(peer) is None:
+            raise Refused(
+                f"{name} follows a feed and holds no ledger: start it with --no-follow first, and "
+                "it becomes a learner"
+            )
         view = self._raft.view(0)
         voters = [seat for seat in view.seats if seat.votes]
         if change == "promote":

@@ -10,38 +10,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 from collections.abc import Callable
-from pathlib import Path
 
-import msgspec
-
-from p2psched.core.levels import KNOWN_LEVEL
-from p2psched.core.raft.timing import Timing
 from p2psched.core.scheduler import Scheduler
-from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
+from p2psched.model.feed_messages import Feed, FeedElsewhere, FeedMessage
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import Call, Failure, PeerMessage, StatusAnswer
+from p2psched.model.messages import Call, Failure, PeerMessage
 from p2psched.model.raft import Member
-from p2psched.model.version import VERSION
+from p2psched.model.status_messages import StatusAnswer
 from p2psched.net.auth import Identity
 from p2psched.net.link import Connection, Handlers
 from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.clock import BootClock
 from p2psched.observe.lateness import LoopLateness
+from p2psched.peer.addresses import Addresses
+from p2psched.peer.announcing import Announcing, Ready
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
 from p2psched.peer.backfill import BackFill, Source
-from p2psched.peer.cluster import Belonging, advertised, check_start, find_cluster, record_of
+from p2psched.peer.cluster import (
+    Belonging,
+    advertised,
+    check_start,
+    find_cluster,
+    info_of,
+)
+from p2psched.peer.doors import Doors
+from p2psched.peer.engines import make_ledger
 from p2psched.peer.failures import failure_of
+from p2psched.peer.feeding import begin_feeding
+from p2psched.peer.following import Life
 from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
-from p2psched.peer.ledger_files import open_log, write_failure
+from p2psched.peer.ledger_files import may_follow, open_log, write_failure
 from p2psched.peer.members import away_ms
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.regaining import await_regained
@@ -55,19 +61,9 @@ from p2psched.run.pool import WorkerPool
 from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import LogStore, Recovered
-from p2psched.store.records import remove_record, write_record
 from p2psched.store.results_gaps import SqliteGapResults
 
 log = logging.getLogger(__name__)
-
-
-class Ready(msgspec.Struct, frozen=True):
-    """What `start` prints once the ledger knows of us."""
-
-    info: PeerInfo
-    cluster: str
-    secret_path: str
-    founded: bool
 
 
 class _Stopped(Exception):
@@ -85,6 +81,7 @@ class Node:
         self._stop = asyncio.Event()
         self._failure: P2PSchedError | None = None
         self._answering: Answering | None = None
+        self._follower: Life | None = None
         self._lateness = LoopLateness()
         self._started_ms = self._clock.now_ms()
 
@@ -103,18 +100,39 @@ class Node:
         folder, self._space = await asyncio.to_thread(open_folder, self._config)
         with folder, contextlib.ExitStack() as self._files:
             belonging = await find_cluster(self._config, folder, self._rng)
-            handlers = Handlers(
-                on_message=self._on_message, on_opened=self._on_opened, on_closed=self._on_closed
+            self._announcing = Announcing(
+                self._config, folder, belonging, clock=self._clock, on_ready=self._on_ready
             )
+            doors = Doors(self._on_message, self._on_opened, self._on_closed)
             identity = Identity(peer=folder.identity.peer, cluster=belonging.cluster)
-            server = Server(address, identity=identity, secret=belonging.secret, handlers=handlers)
+            secret, handlers = belonging.secret, doors.handlers
+            server = Server(address, identity=identity, secret=secret, handlers=handlers)
             await server.start()
             try:
-                await self._run_in(folder, belonging, server, handlers)
+                if await self._is_whole(folder, belonging, server, doors):
+                    await self._run_in(folder, belonging, server, handlers)
             finally:
                 await server.close()
         if self._failure is not None:
             raise self._failure
+
+    async def _is_whole(
+        self, folder: DataFolder, belonging: Belonging, server: Server, doors: Doors
+    ) -> bool:
+        """False after a life as a follower."""
+        if belonging.founds or belonging.group or not await asyncio.to_thread(may_follow, folder):
+            return True
+        life = Life(
+            *(self._config, folder, self._space, belonging, server),
+            clock=self._clock,
+            stop=self._stop,
+            on_failed=self._on_bug,
+            announcing=self._announcing,
+        )
+        before, doors.to, self._follower = doors.to, life.handlers, life
+        is_whole = await life.run(self._config.advertise or str(server.address))
+        doors.to, self._follower = before, None
+        return is_whole
 
     async def _run_in(
         self, folder: DataFolder, belonging: Belonging, server: Server, handlers: Handlers
@@ -140,6 +158,7 @@ class Node:
             rng=self._rng,
         )
         self._where = Whereabouts(self._member, links=self._links, book=folder.address_book)
+        self._addresses = Addresses(self._where, self._links)
         self._results = ResultWriter(results, on_failed=self._on_bug)
         self._pool = WorkerPool(
             slots=self._config.slots,
@@ -155,13 +174,15 @@ class Node:
                 self._data = LargeData(
                     files,
                     me=self._me,
-                    others=self._links,
+                    others=self._addresses,
                     group=group,
                     on_disk_failed=self._on_disk_failed,
                 )
                 group.create_task(self._pool.run())
                 await self._pool.wait_ready()
-                self._info = self._info_of(self._member, incarnation)
+                self._info = info_of(
+                    self._config, self._member, incarnation, self._pool.python_version
+                )
                 self._wire(store, recovered)
                 del recovered  # as large as the log was, and not needed any more
                 await self._live(group)
@@ -175,20 +196,7 @@ class Node:
             self._data.close()
             self._results.close()
             if self._config.embedded:  # the process lives on, and would vouch for the record
-                remove_record(Path(self._config.runtime_dir), self._me)
-
-    def _info_of(self, member: Member, incarnation: int) -> PeerInfo:
-        return PeerInfo(
-            peer=member.peer,
-            incarnation=incarnation,
-            name=member.name,
-            address=member.address,
-            pid=os.getpid(),
-            slots=self._config.slots,
-            version=VERSION,
-            python=self._pool.python_version,
-            level=KNOWN_LEVEL,
-        )
+                self._announcing.remove_record()
 
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config, self._lost = self._config, recovered.lost
@@ -206,9 +214,11 @@ class Node:
             next_incarnation=lambda: self._space.patiently(self._folder.next_incarnation),
             on_bug=self._on_bug,
         )
-        self._ledger = RaftLedger(
+        self._ledger = make_ledger(
+            config,
+            self._belonging.group,
             me=self._me,
-            timing=Timing(config.heartbeat_ms, config.election_ms_min, config.election_ms_max),
+            secret=self._belonging.secret,
             store=store,
             recovered=recovered,
             clock=self._clock,
@@ -220,14 +230,16 @@ class Node:
             on_bug=self._on_bug,
             space=self._space,
             make_durable=self._results.make_durable,
-            snapshot_log_bytes=self._space.log_bytes(config.snapshot_log_bytes),
             late_ms=lambda: self._lateness.p99_ms,
             away_ms=away_ms(config, scheduler.machine),
         )
         self._scheduling.attach(self._ledger)
+        if isinstance(self._ledger, RaftLedger):
+            begin_feeding(self._scheduling, self._ledger, self._send)
         self._data.blobs.store.space_left_min = self._space.watch.least
         self._data.start(self._scheduling, self._ledger.engine.raft, self._clock)
-        self._source = Source(self._links, self._ledger.coordinator)
+        self._addresses.state = scheduler.machine
+        self._source = Source(self._addresses, self._ledger.coordinator)
         self._api = Api(
             me=self._me,
             name=self._info.name,
@@ -241,7 +253,7 @@ class Node:
                 refusal=self._space.refusal,
                 are_secure=self._data.are_secure,
             ),
-            others=self._links,
+            others=self._addresses,
             data=self._data,
             source=self._source,
             tail=lambda job, index, stderr, offset: self._pool.tail(
@@ -250,9 +262,11 @@ class Node:
             status=self.status,
             stop=self.stop,
             where=self._where.answer,
+            secret=self._belonging.secret,
         )
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
+        await self._ledger.open()
         self._ledger.start()  # notes the members of the log
         self._where.read_book()
         for peer, address in self._belonging.known.items():
@@ -277,9 +291,9 @@ class Node:
         group.create_task(self._lateness.run())
         group.create_task(self._space.run())
         group.create_task(self._scheduling.run())
+        group.create_task(self._api.events.webhooks.run())
         group.create_task(BackFill(self._results, self._source).run())
-        group.create_task(joining.keep_membership())
-        group.create_task(joining.find_others())
+        joining.start(group)
         group.create_task(self._announce())
         if self._lost is not None:
             group.create_task(
@@ -299,7 +313,7 @@ class Node:
                 async with asyncio.timeout(self._config.leave_ms / 1000):
                     await self._ledger.hand_over()
             self._server.say_goodbye()  # nobody shall wait until our workers have ended
-            remove_record(Path(self._config.runtime_dir), self._me)
+            self._announcing.remove_record()
         # Together: what is delivered to a scheduler that has stopped is applied nowhere.
         self._scheduling.stop()
         self._ledger.stop()
@@ -309,18 +323,14 @@ class Node:
 
     async def _announce(self) -> None:
         """Leave a record for local commands, and say when the ledger knows of us."""
-        record = record_of(
-            self._info, self._folder, self._config, self._belonging, self._clock.wall_ms()
-        )
-        await asyncio.to_thread(write_record, Path(self._config.runtime_dir), record)
+        await self._announcing.leave_record(self._info)
         machine = self._scheduling.scheduler.machine
         while True:
             row = machine.peers.get(self._me)
             if row is not None and row.live and row.info.incarnation >= self._info.incarnation:
                 break
             await asyncio.sleep(0.02)
-        belonging, secret = self._belonging, str(self._folder.secret_path)
-        self._on_ready(Ready(self._info, belonging.cluster, secret, belonging.founds))
+        self._announcing.ready(self._info)
 
     def _send(self, peer: PeerId, message: PeerMessage) -> None:
         try:
@@ -338,7 +348,10 @@ class Node:
         elif isinstance(message, Call):
             self._answering.on_call(connection, message)
         elif connection.peer is not None:
-            self._ledger.on_message(connection.peer, message)
+            if not isinstance(message, FeedMessage):
+                self._ledger.on_message(connection.peer, message)
+            elif not isinstance(message, Feed | FeedElsewhere):  # of when this peer followed
+                self._scheduling.on_followed(connection.peer, message)
 
     def _on_opened(self, connection: Connection) -> None:
         if self._answering is not None:
@@ -366,6 +379,8 @@ class Node:
 
     def status(self) -> StatusAnswer:
         """Once it is ready. From the loop of `run` only."""
+        if self._follower is not None:
+            return self._follower.status()
         return status_of(
             scheduler=self._scheduling.scheduler,
             ledger=self._ledger,

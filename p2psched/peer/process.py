@@ -15,7 +15,8 @@ import msgspec
 
 from p2psched.model.config import Config
 from p2psched.model.errors import Removed
-from p2psched.peer.node import Node, Ready
+from p2psched.peer.announcing import Ready
+from p2psched.peer.node import Node
 from p2psched.store.address_book import AddressBook
 from p2psched.store.folder import set_aside
 

@@ -1,4 +1,4 @@
-"""The embedded ledger: drives the Raft engine with clock, disk and links. Implements port `Ledger`.
+"""The embedded ledger: drives the Raft engine with clock, disk and links. Implements port `Engine`.
 
 Everything runs in one event loop, without locks. A turn is: messages and timers step the engine,
 then one `Round` makes entries of what piled up and delivers what is committed.
@@ -47,8 +47,8 @@ from p2psched.core.raft.timing import Timing
 from p2psched.model.commands import Envelope
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
-from p2psched.model.messages import Forward, LedgerCompacted, PeerMessage
-from p2psched.model.raft import Member, Membership, Room, Snapshot, SnapshotPiece
+from p2psched.model.messages import Forward, LedgerCompacted
+from p2psched.model.raft import Member, Membership, RaftMessage, Room, Snapshot, SnapshotPiece
 from p2psched.peer.compacting import compact
 from p2psched.peer.log_writer import LogWriter, SpaceListener
 from p2psched.peer.snapshots import MakeDurable, SnapshotMaker
@@ -64,7 +64,7 @@ LATE_PERIOD_MS: Final = 1_000
 # applies comes after both.
 _TURNS_OF_SYNC: Final = 2
 
-SendToPeer = Callable[[PeerId, PeerMessage], object]
+SendToPeer = Callable[[PeerId, RaftMessage | Forward], object]
 
 
 class RaftLedger:
@@ -141,6 +141,9 @@ class RaftLedger:
         self.leaderless_ms_max = 0
         self._stopped = False
 
+    async def open(self) -> None:
+        """Nothing to wait for: what members say comes with the links of the peers."""
+
     def start(self) -> None:
         """The listener is restored from the snapshot on the disk, if there is one."""
         state, self._state = self._state, None
@@ -204,10 +207,13 @@ class RaftLedger:
 
     # --- what comes in ----------------------------------------------------------------------------
 
-    def on_message(self, sender: PeerId, message: PeerMessage) -> None:
-        now_ms = self._clock.now_ms()
+    def on_message(self, sender: PeerId, message: RaftMessage | Forward) -> None:
+        now_ms, raft = self._clock.now_ms(), self.engine.raft
         if isinstance(message, Forward):
-            self._step(Forwarded(now_ms, message))
+            if raft.is_leader or raft.membership.member(sender) is not None:
+                self._step(Forwarded(now_ms, message))
+            else:  # a follower's: whoever feeds it passes them on
+                self.append(message.envelopes)
         else:
             self._step(Receive(now_ms, sender, message))
 
@@ -371,6 +377,10 @@ class RaftLedger:
     @property
     def store(self) -> LogStore:
         return self._store
+
+    @property
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
 
     @property
     def sync_ms(self) -> float:

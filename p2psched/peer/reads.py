@@ -8,17 +8,14 @@ asks goes on from there. A stale read is answered from what is applied here, who
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from itertools import islice
 from typing import Final
 
 import msgspec
 
 from p2psched.core.jobs import Job
-from p2psched.model.errors import NotFound, Unavailable, UsageError
+from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.ids import JobId, short
 from p2psched.model.job import JobSpec
-from p2psched.model.limits import KIB
 from p2psched.model.messages import (
     FetchHistory,
     FetchItem,
@@ -37,17 +34,15 @@ from p2psched.model.messages import (
 )
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Fetch, Source
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, READ_NO_QUORUM, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
-from p2psched.peer.views import find_job, job_view, task_state
+from p2psched.peer.views import PAGE_BYTES_MAX, find_job, job_of, job_view, newest_views, task_state
+from p2psched.ports.engine import Engine
 from p2psched.ports.results import Page
 
 WAIT_MS_MAX: Final = 30_000  # longest wait for results in one call
-PAGE_BYTES_MAX: Final = 512 * KIB
 HISTORY_MAX: Final = 1000
-JOBS_MAX: Final = 1000
 _INTEGER_MAX: Final = 2**63 - 1  # of the store; the wire takes more
 
 
@@ -58,7 +53,7 @@ class Reads:
         self,
         *,
         scheduling: SchedulerLoop,
-        ledger: RaftLedger,
+        ledger: Engine,
         results: ResultWriter,
         source: Source,
         roster: Roster,
@@ -126,25 +121,10 @@ class Reads:
             case ShowJob(job=job):
                 return self._view(self._job(job), whole=True)
             case ListJobs(limit=limit):
-                return JobList(tuple(self._newest(limit)), len(machine.jobs))
-
-    def _newest(self, limit: int) -> Iterator[JobView]:
-        """As many as were asked for and fit one answer."""
-        size = 0
-        newest = islice(reversed(self._machine.jobs.values()), max(0, min(limit, JOBS_MAX)))
-        for view in map(self._view, newest):
-            size += len(msgspec.msgpack.encode(view))
-            if size > PAGE_BYTES_MAX:
-                return
-            yield view
+                return JobList(tuple(newest_views(machine, limit, self._view)), len(machine.jobs))
 
     def _job(self, job_id: JobId) -> Job:
-        job = self._machine.jobs.get(job_id)
-        if job is None and job_id in self._machine.forgotten:
-            raise NotFound(f"job {job_id} was forgotten, and its results with it")
-        if job is None:
-            raise NotFound(f"no job {job_id}: `p2psched jobs` lists them")
-        return job
+        return job_of(self._machine, job_id)
 
     def _view(self, job: Job, *, whole: bool = False) -> JobView:
         return job_view(

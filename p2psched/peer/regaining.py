@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from p2psched.core.raft.core import Raft
 from p2psched.model.errors import Damaged
 from p2psched.ports.clock import Clock
+from p2psched.ports.engine import Standing
 
 PATIENCE_ELECTIONS: Final = 60  # as long as these may take without anybody to follow
 LOOK_S: Final = 0.5
 
 
-async def await_regained(raft: Raft, lost: Damaged, *, clock: Clock, election_ms_max: int) -> None:
+async def await_regained(
+    raft: Standing, lost: Damaged, *, clock: Clock, election_ms_max: int
+) -> None:
     """Returns when the log is whole again. Raises Damaged, with the file and the offset of the
     first damage, if no leader is heard for `PATIENCE_ELECTIONS` election timeouts."""
     patience_ms = PATIENCE_ELECTIONS * election_ms_max

@@ -6,18 +6,19 @@ import asyncio
 import contextlib
 from typing import Final
 
-from p2psched.core.machine import Machine
+from p2psched.core.feed import LEVEL, holders, holders_wanted
+from p2psched.core.scheduler import Scheduler
 from p2psched.model.errors import P2PSchedError, Unavailable
+from p2psched.model.feed_messages import Following
 from p2psched.model.ids import PeerId
 from p2psched.model.member_messages import GetStanding, Standing
 from p2psched.model.messages import ContactList, Contacts, Done, Join
 from p2psched.model.peer_messages import PeerList
-from p2psched.model.raft import Member
 from p2psched.net.together import together
 from p2psched.peer.members import was_removed
 from p2psched.peer.others import Others
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.views import peer_views, with_standings
+from p2psched.ports.engine import Engine
 
 PATIENCE_S: Final = 5.0  # for a leader to be there; then the caller is told to come back
 CONTACT_PATIENCE_S: Final = 0.5
@@ -36,12 +37,13 @@ class Roster:
     def __init__(
         self,
         me: PeerId,
-        machine: Machine,
-        ledger: RaftLedger,
+        scheduler: Scheduler,
+        ledger: Engine,
         others: Others,
     ) -> None:
         self._me = me
-        self._machine = machine
+        self._machine = scheduler.machine
+        self._feeding = scheduler.feeding
         self._ledger = ledger
         self._others = others
 
@@ -80,7 +82,7 @@ class Roster:
     async def _ages(self) -> dict[PeerId, int]:
         leader = self._ledger.coordinator()
         if leader == self._me:
-            return dict(self._ledger.contacts())
+            return dict(self.contacts())
         if leader is None:
             return {}
         try:
@@ -91,9 +93,27 @@ class Roster:
         assert isinstance(answer, ContactList)
         return dict(answer.ages_ms)
 
-    async def join(self, member: Member) -> Done:
-        """Until the membership holds the new member. Only the leader can; others pass it on.
-        Raises Removed."""
+    def contacts(self) -> dict[PeerId, int]:
+        """On the leader: how long ago each peer was heard, followers too."""
+        if self._ledger.coordinator() != self._me:
+            return {}
+        now_ms = self._ledger.now_ms
+        heard = self._feeding.contacts(now_ms, self._ledger.engine.raft.membership)
+        ages = {peer: now_ms - heard_ms for peer, heard_ms in heard.items()}
+        return {**ages, **self._ledger.contacts()}
+
+    def _should_follow(self, join: Join) -> bool:
+        group = self._ledger.engine.raft.membership
+        if not join.may_follow or group.member(join.member.peer) is not None:
+            return False
+        return join.would_rather or (
+            self._machine.level >= LEVEL and holders(group, self._machine) >= holders_wanted(group)
+        )
+
+    async def join(self, join: Join) -> Done | Following:
+        """Until the membership holds the new member, or it is one too many and follows. Only the
+        leader can; others pass it on. Raises Removed."""
+        member = join.member
         raft = self._ledger.engine.raft
         if raft.knows_removed(member.peer) or member.peer in self._machine.gone:
             raise was_removed(member.name, member.peer)
@@ -102,12 +122,17 @@ class Roster:
                 while True:
                     leader = self._ledger.coordinator()
                     if leader == self._me:
-                        if self._ledger.engine.raft.is_settled_member(member):
+                        if self._should_follow(join):
+                            if self._machine.level >= LEVEL:  # else soon
+                                return Following(self._ledger.engine.raft.membership, leader)
+                        elif self._ledger.engine.raft.is_settled_member(join.member):
                             return Done()
-                        self._ledger.add_member(member)
+                        else:
+                            self._ledger.add_member(join.member)
                     elif leader is not None:
-                        await self._others.call(leader, Join(member))
-                        return Done()
+                        answer = await self._others.call(leader, join)
+                        assert isinstance(answer, Done | Following)
+                        return answer
                     await asyncio.sleep(0.05)
         except TimeoutError as exc:
             raise Unavailable(NO_QUORUM) from exc

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from p2psched.core.capture import Capture
+from p2psched.core.feed import Say
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
 from p2psched.core.scheduler import (
     Answered,
@@ -23,6 +24,7 @@ from p2psched.core.scheduler import (
     CoordinatorChanged,
     Copied,
     Executed,
+    Followed,
     GaveUp,
     Leaving,
     Renewed,
@@ -48,7 +50,11 @@ from p2psched.model.commands import (
 )
 from p2psched.model.errors import NoSpace, Unavailable
 from p2psched.model.execution import Committed, ExecutorEvent
+from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.messages import PeerMessage
+from p2psched.model.raft import Membership
+from p2psched.peer.event_feed import EventFeed
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.ports.clock import Clock
 from p2psched.ports.executor import Executor
@@ -67,6 +73,10 @@ _CHANGES: Final = (
 Heard = Callable[[Outcome | Unavailable], None]  # must not raise, nor propose
 
 
+def _nobody(_outcome: Outcome | Unavailable) -> None:
+    """Whoever asked has given up."""
+
+
 class SchedulerLoop:
     """Implements `LedgerListener`. `attach` the ledger before anything else."""
 
@@ -81,6 +91,7 @@ class SchedulerLoop:
         on_bug: Callable[[Exception], None],
     ) -> None:
         self.scheduler = scheduler
+        self.events: Final = EventFeed()
         self._clock = clock
         self._executor = executor
         self._results = results
@@ -88,6 +99,8 @@ class SchedulerLoop:
         self._on_bug = on_bug
         self._copy: Callable[[CopyBlobs], None] | None = None
         self._on_stored: Callable[[Sequence[Stamped]], None] | None = None
+        self._send: Callable[[PeerId, PeerMessage], object] = lambda _to, _message: None
+        self._group: Callable[[], tuple[Membership | None, bool]] = lambda: (None, False)
         self._ledger: Ledger | None = None
         # The newest, as long as somebody takes its pieces.
         self._capture: weakref.ref[Capture] | None = None
@@ -101,6 +114,15 @@ class SchedulerLoop:
 
     def attach(self, ledger: Ledger) -> None:
         self._ledger = ledger
+
+    def attach_feeding(
+        self,
+        *,
+        send: Callable[[PeerId, PeerMessage], object],
+        group: Callable[[], tuple[Membership, bool]],
+    ) -> None:
+        """How followers are reached, and who holds the whole ledger, and is led."""
+        self._send, self._group = send, group
 
     def attach_blobs(
         self,
@@ -118,7 +140,9 @@ class SchedulerLoop:
             await asyncio.sleep(CLOCK_PERIOD_S)
             now_ms = self._clock.now_ms()
             heard = {peer: now_ms - age for peer, age in self.ledger.contacts().items()}
-            self._step(Clocked(now_ms, heard, self.ledger.full(), self.ledger.removed()))
+            removed = self.ledger.removed()
+            full, group = self.ledger.full(), self._group()
+            self._step(Clocked(now_ms, heard, full, *group, removed))
 
     def stop(self) -> None:
         self._stopped = True
@@ -234,6 +258,7 @@ class SchedulerLoop:
         """Whoever waits for something may have missed it, and looks again."""
         self._step(Restored(self._clock.now_ms(), state))
         self._results.on_restored(self.scheduler.machine)
+        self.events.restart(self.scheduler.machine.applied_index)
         self._wake(set(self._watchers))
         self._wake_appliers()
 
@@ -259,6 +284,9 @@ class SchedulerLoop:
 
     def decorate(self, envelopes: tuple[Envelope, ...]) -> tuple[Envelope, ...]:
         return self.scheduler.decorate(envelopes)
+
+    def on_followed(self, sender: PeerId, message: Follow | FeedReport | FeedReported) -> None:
+        self._step(Followed(self._clock.now_ms(), sender, message))
 
     # --- executor ---------------------------------------------------------------------------------
 
@@ -303,19 +331,19 @@ class SchedulerLoop:
                 case Store():
                     self._store(effect)
                 case Answered(tag=tag, outcome=outcome):
-                    heard = self._waiting.pop(tag, None)
-                    if heard is not None:
-                        heard(outcome)
-                case RenewIncarnation() | YieldLead():
+                    self._waiting.pop(tag, _nobody)(outcome)
+                case RenewIncarnation() | YieldLead() | Say():
                     self._change(effect)
 
-    def _change(self, effect: RenewIncarnation | YieldLead) -> None:
+    def _change(self, effect: RenewIncarnation | YieldLead | Say) -> None:
         match effect:
             case RenewIncarnation():
                 self._renew()
             case YieldLead(avoid=avoid):
                 # Not from inside what the ledger calls.
                 self._loop.call_soon(self.ledger.yield_lead, avoid)
+            case Say(to=to, message=message):
+                self._send(to, message)
 
     def _renew(self) -> None:
         """Rare, and nothing of ours may go on before it is on disk; on a full one it waits."""
@@ -328,6 +356,7 @@ class SchedulerLoop:
 
     def _store(self, effect: Store) -> None:
         self._results.store(effect.events, effect.applied_index)
+        self.events.note(effect.happened)
         if self._on_stored is not None:
             self._on_stored(effect.events)
         self._wake({e.event.job for e in effect.events if isinstance(e.event, _CHANGES)})

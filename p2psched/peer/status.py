@@ -7,20 +7,21 @@ from itertools import islice
 from typing import Final
 
 from p2psched.core.drain import standing
+from p2psched.core.follower import Follower
 from p2psched.core.keeping import live_holders
 from p2psched.core.machine import Machine
 from p2psched.core.scheduler import Scheduler
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
 from p2psched.model.ids import ClusterId, PeerId
-from p2psched.model.messages import BLOBS_SHORT_MAX, StatusAnswer
 from p2psched.model.raft import Membership
+from p2psched.model.status_messages import BLOBS_SHORT_MAX, StatusAnswer
 from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
-from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.views import next_leaders
+from p2psched.ports.engine import Engine
 from p2psched.store.blobs import BlobFiles
 
 # Of large results whose copies are counted for one status. A few milliseconds.
@@ -30,7 +31,7 @@ COUNTED_MAX: Final = 10_000
 def status_of(
     *,
     scheduler: Scheduler,
-    ledger: RaftLedger,
+    ledger: Engine,
     lateness: LoopLateness,
     links: PeerLinks,
     server: Server,
@@ -95,6 +96,57 @@ def status_of(
         syncs=ledger.syncs,
         leader_heartbeat_ms=raft.leader_heartbeat_ms,
         drain=_drain(machine, scheduler.info.peer, raft.membership, leads=raft.is_leader),
+        followers=scheduler.feeding.feeder.followers,
+    )
+
+
+def follower_status(
+    *,
+    follower: Follower,
+    lateness: LoopLateness,
+    links: PeerLinks,
+    server: Server,
+    cluster: ClusterId,
+    timing: str,
+    uptime_ms: int,
+    event_loop: str,
+    blobs: BlobFiles,
+) -> StatusAnswer:
+    """Of a peer that holds no ledger: how far its feed is, and what it owns."""
+    outgoing = links.statistics().values()
+    incoming = server.connections
+    return StatusAnswer(
+        info=follower.info,
+        cluster=cluster,
+        role="follower",
+        term=0,
+        leader=follower.leader,
+        quorum=follower.is_fed and follower.leader is not None,
+        applied_index=follower.cursor,
+        commit_index=follower.cursor,
+        last_index=follower.cursor,
+        state_hash="",
+        jobs_running=len(follower.machine.running),
+        jobs_total=len(follower.machine.jobs),
+        tasks_running=follower.owner.running_count,
+        tasks_queued=follower.owner.queued_count,
+        results_refused=follower.owner.results_refused,
+        loop_late_ms_p99=round(lateness.p99_ms, 3),
+        loop_late_ms_max=round(lateness.max_ms, 3),
+        fsync_ms=0.0,
+        uptime_s=uptime_ms / 1000,
+        log_bytes=0,
+        bytes_sent=sum(s.sent_bytes for s in outgoing) + sum(c.sent_bytes for c in incoming),
+        bytes_received=sum(s.received_bytes for s in outgoing)
+        + sum(c.received_bytes for c in incoming),
+        event_loop=event_loop,
+        blob_bytes=blobs.total_bytes,
+        frames_sent=sum(s.sent for s in outgoing) + sum(c.sent_count for c in incoming),
+        written_blobs=blobs.written_bytes,
+        peers_live=len(follower.machine.peers),
+        timing=timing,
+        level=follower.info.level,
+        feeder=follower.feeder,
     )
 
 

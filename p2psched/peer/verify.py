@@ -18,7 +18,7 @@ from typing import NoReturn
 import msgspec
 
 from p2psched.core.machine import Machine
-from p2psched.core.raft.engine import open_entry
+from p2psched.core.parts import Opener
 from p2psched.core.snapshot import restore_machine
 from p2psched.model.errors import Damaged, NotFound, Refused
 from p2psched.store.files import refusing
@@ -205,14 +205,14 @@ def _with_log(found: Verified, log: Findings, standing: Standing, faults: list[F
 
 def fold(log: Findings, standing: Standing) -> Machine:
     """The state at the last entry, which may not be committed."""
-    machine = Machine()
+    machine, opener = Machine(), Opener()
     if standing.snapshot is not None:
         restore_machine(machine, standing.state)
     # A log that says something else than the snapshot holds what was never committed.
     start = machine.applied_index
     goes_on = log.first <= start + 1 <= log.last_index + 1
     for entry in log.entries[start + 1 - log.first :] if goes_on else []:
-        machine.apply(open_entry(entry))
+        machine.apply(opener.open(entry))
     return machine
 
 

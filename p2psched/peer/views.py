@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -15,12 +16,15 @@ from p2psched.core.machine import Machine
 from p2psched.model.commands import PeerInfo
 from p2psched.model.errors import NotFound
 from p2psched.model.ids import JobId, PeerId, is_id
+from p2psched.model.limits import KIB
 from p2psched.model.member_messages import Standing
 from p2psched.model.messages import JobView
 from p2psched.model.peer_messages import PeerView
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
 
+JOBS_MAX: Final = 1000
+PAGE_BYTES_MAX: Final = 512 * KIB
 SUSPECT_AFTER_MS: Final = 1000  # silence after which a peer is shown as suspect
 
 
@@ -103,6 +107,29 @@ def task_state(job: Job, index: int) -> tuple[str, PeerId | None]:
     raise NotFound(f"job {job.id[:8]} has no task {index}: its tasks are {job.spec.tasks}")
 
 
+def job_of(machine: Machine, job_id: JobId) -> Job:
+    """Raises NotFound."""
+    job = machine.jobs.get(job_id)
+    if job is None and job_id in machine.forgotten:
+        raise NotFound(f"job {job_id} was forgotten, and its results with it")
+    if job is None:
+        raise NotFound(f"no job {job_id}: `p2psched jobs` lists them")
+    return job
+
+
+def newest_views(
+    machine: Machine, limit: int, view_of: Callable[[Job], JobView]
+) -> Iterator[JobView]:
+    """As many as were asked for and fit one answer."""
+    size = 0
+    newest = islice(reversed(machine.jobs.values()), max(0, min(limit, JOBS_MAX)))
+    for view in map(view_of, newest):
+        size += len(msgspec.msgpack.encode(view))
+        if size > PAGE_BYTES_MAX:
+            return
+        yield view
+
+
 def find_job(machine: Machine, text: str) -> Job:
     """By whole id, prefix of an id, name (the newest of that name), or `last`."""
     jobs = machine.jobs
@@ -154,7 +181,9 @@ def peer_views(
         silent = heard_ms is not None and heard_ms >= SUSPECT_AFTER_MS
         if live and (silent or (reached is not None and peer not in reached)):
             state = "suspect"
-        role = "voter" if membership.is_voter(peer) else "learner"
+        role = "learner" if membership.member(peer) is not None else "follower"
+        if membership.is_voter(peer):
+            role = "voter"
         if peer in membership.removed:
             role = "removed"
         elif peer == leader and live:

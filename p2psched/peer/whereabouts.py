@@ -84,6 +84,9 @@ class Whereabouts:
             self._links.remove(peer)
             self._book.save(self._known)
 
+    def is_member(self, peer: PeerId) -> bool:
+        return peer in self._members
+
     def note(self, peer: PeerId, name: str, address: str) -> None:
         """Somebody says that `peer` is there."""
         if peer == self._me.peer:

@@ -135,6 +135,7 @@ class HostHandle:
         self.functions = functions
         self.cpus = cpus
         self.batches: dict[int, Running] = {}  # in the order of their tickets
+        self.idle_at_s = time.monotonic()  # since when, if there are none
         self.load_us = 0  # what they may take
         self.settled: set[int] = set()  # that its notes ended; its word for that still comes
         self.retired = False  # it is ending and gets no more batches
@@ -222,6 +223,8 @@ class HostHandle:
         """It has this batch no more."""
         del self.batches[running.batch.id]
         self.load_us -= running.load_us
+        if not self.batches:
+            self.idle_at_s = time.monotonic()
 
     def look_later(self, delay_s: float | None, look: Callable[[], None]) -> None:
         """Have `look` called once this much later, or not at all; forget what was wanted before.

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from p2psched.model.execution import Batch
 from p2psched.model.job import ProgramWork
 from p2psched.run.host import frames
 from p2psched.run.host_handle import HostHandle
 from p2psched.run.starter_link import StarterLink
+
+# After so long without a batch a host ends. A worker may keep what tasks have loaded, a model
+# perhaps; a spawner keeps nothing.
+WORKER_IDLE_S: Final = 600.0
+SPAWNER_IDLE_S: Final = 5.0
 
 
 class Hosts:
@@ -96,6 +102,13 @@ class Hosts:
         """SIGTERM to its group, after `grace_s` SIGKILL. The starter says when it is dead."""
         host.ended_by_us = True
         self._end(host, grace_s)
+
+    def end_idle(self, now_s: float) -> None:
+        """By the monotonic clock. Often enough."""
+        for host in self:
+            limit_s = WORKER_IDLE_S if host.functions else SPAWNER_IDLE_S
+            if not host.batches and not host.retired and now_s - host.idle_at_s >= limit_s:
+                self.kill(host, 0.0)
 
     def watch(self, host: HostHandle) -> None:
         """Have the starter empty its output until its task is over."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,7 @@ from p2psched.run.starter_link import StarterLink
 
 HELLO_TIMEOUT_S: Final = 20.0
 RESTART_S_MAX: Final = 5.0
+RETIRE_S: Final = 2.5  # between two looks for idle hosts
 QUIT_MARGIN_S: Final = 0.6
 
 
@@ -91,7 +93,11 @@ class WorkerPool:
             if not self._slots:  # nothing will ever run: no process is kept for it
                 self._ready.set()
                 await self._loop.create_future()
-            await self._serve()
+            retiring = self._loop.create_task(self._retire())
+            try:
+                await self._serve()
+            finally:
+                retiring.cancel()
         finally:
             self._ending = True
             self._dispatcher.end()
@@ -116,6 +122,12 @@ class WorkerPool:
                 pause_s = min(2 * pause_s, RESTART_S_MAX)
         except P2PSchedError as error:
             self._failure = error
+
+    async def _retire(self) -> None:
+        """Give back the memory of hosts that have nothing to do."""
+        while True:
+            await asyncio.sleep(RETIRE_S)
+            self._hosts.end_idle(time.monotonic())
 
     async def wait_ready(self) -> None:
         """Returns once the first starter is up. Raises what `run` raises."""

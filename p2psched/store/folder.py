@@ -34,6 +34,7 @@ from p2psched.model.errors import Damaged, NotFound, Refused, UsageError
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.store.address_book import AddressBook
 from p2psched.store.files import aside_of, read_file, refusing, replace_file, sync_folder
+from p2psched.store.marks import Mark
 
 FORMAT: Final = 1
 RECOVERING: Final = "recovering"
@@ -77,7 +78,9 @@ class DataFolder:
         self.blobs_path: Final = path / "blobs"
         self.secret_path: Final = path / "secret"
         self.address_book: Final = AddressBook(path / "peers.json")
-        self._founding_path: Final = path / "founding"
+        self._founding: Final = Mark(path / "founding")
+        # This peer holds no ledger and has promised nothing; clear once there is one on the disk.
+        self.following: Final = Mark(path / "following")
         self._lock = lock
         self._identity = identity
 
@@ -136,19 +139,16 @@ class DataFolder:
 
     def begin_founding(self, cluster: ClusterId) -> None:
         """This peer is the first of a new cluster; true until `end_founding`, over any crash."""
-        with refusing(f"write {self._founding_path}"):
-            replace_file(self._founding_path, b"", durable=True)
+        self._founding.set()
         self.set_cluster(cluster)
 
     @property
     def is_founding(self) -> bool:
-        return self._founding_path.exists()
+        return self._founding.is_set
 
     def end_founding(self) -> None:
         """The ledger of the new cluster is on disk."""
-        with refusing(f"remove {self._founding_path}"):
-            self._founding_path.unlink(missing_ok=True)
-            sync_folder(self.path)
+        self._founding.clear()
 
     def next_incarnation(self) -> int:
         """A number that no process on this folder had before, durable on return."""

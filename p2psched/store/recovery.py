@@ -88,7 +88,7 @@ class Findings:
 
 def read_segments(disk: Disk) -> Findings:
     """Raises Damaged or Refused. Cost: reads every segment, at most two at a time in memory."""
-    numbers = _segment_numbers(disk)
+    numbers = segment_numbers(disk)
     marked, marker = read_marked(disk)
     found = Findings(marked=marked, marker=marker)
     if not numbers:
@@ -138,7 +138,7 @@ def _judge_marker(numbers: list[int], found: Findings) -> None:
         raise _damaged(name, offset, f"a torn end, and {MARKER} is {found.marker}")
 
 
-def _segment_numbers(disk: Disk) -> list[int]:
+def segment_numbers(disk: Disk) -> list[int]:
     numbers = sorted(int(match[1]) for name in disk.names() if (match := _NAME.fullmatch(name)))
     for position, number in enumerate(numbers, start=numbers[0] if numbers else 1):
         if number != position:

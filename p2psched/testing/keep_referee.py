@@ -6,7 +6,7 @@ said to hold a large result was given it (P1), and what lacks copies gets them (
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
 from p2psched.core.copies import held_by, lacking
@@ -93,9 +93,9 @@ class KeepReferee:
 
     def _unsettled(self, peers: Sequence[SimPeer]) -> Iterator[str]:
         machine = peers[0].scheduler.machine
-        for lack in lacking(machine):
+        for lack in lacking(machine, {peer.id for peer in peers}):
             yield f"{lack.job}/{lack.blob.index} lacks copies"
-        yield from self._only_on_drained()
+        yield from self._only_on_drained({peer.id for peer in peers})
         for peer in peers:
             for job, blob in held_by(machine, peer.id):
                 if not peer.blobs.get(blob.ref.digest):
@@ -105,13 +105,15 @@ class KeepReferee:
             if kept.spec.keep_ms is not None and not kept.pinned:
                 yield f"job {name} is not forgotten"
 
-    def _only_on_drained(self) -> Iterator[str]:
+    def _only_on_drained(self, takers: Set[PeerId]) -> Iterator[str]:
+        """`takers` make up for lost copies."""
         shadow = self._shadow
         up = {peer for peer, (_, is_up) in shadow.live.items() if is_up}
         staying = {peer for peer in up if shadow.drains.get(peer, DrainMode.OFF) is DrainMode.OFF}
         for name, job in shadow.jobs.items():
             for (index, _), (_, holders) in job.blobs.items():
-                want = min(job.spec.copies, len(staying)) if holders & up else 0
+                could = len(staying & (holders | takers))
+                want = min(job.spec.copies, could) if holders & up else 0
                 if len(holders & staying) < want:
                     yield f"{name}/{index} lacks copies on peers that are not drained"
 

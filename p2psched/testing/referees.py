@@ -39,6 +39,7 @@ from p2psched.model.raft import (
     VoteRequest,
 )
 from p2psched.testing.disk_referee import DiskReferee
+from p2psched.testing.event_referee import EventReferee
 from p2psched.testing.facts import Fact, facts_of
 from p2psched.testing.keep_referee import KeepReferee
 from p2psched.testing.member_referee import MemberReferee
@@ -48,6 +49,7 @@ from p2psched.testing.shadow import ACTS_ONCE, Shadow
 from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_executor import hangs
 from p2psched.testing.sim_peer import SimPeer
+from p2psched.testing.sim_world import Process
 from p2psched.testing.snapshot_referee import SnapshotReferee
 
 __all__ = ["BrokenPromiseError", "Referees", "Start", "demand"]
@@ -93,6 +95,7 @@ class Referees:
         self.disks = DiskReferee()
         self.members = MemberReferee()
         self.keeping = KeepReferee(self.shadow)
+        self.events = EventReferee()
         self.poison = PoisonReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
@@ -287,7 +290,7 @@ class Referees:
     def on_read(self, index: int, floor: int) -> None:
         demand(index >= floor, "P8", f"a read at {index} when {floor} was committed before it")
 
-    def on_started(self, peer: SimPeer, batch: Batch, index: int) -> None:
+    def on_started(self, peer: Process, batch: Batch, index: int) -> None:
         job, tasks = self.shadow.granted_tasks.get(batch.grant, (None, frozenset()))
         demand(
             job == batch.job and index in tasks and self.shadow.holders[batch.grant][0] == peer.id,

@@ -38,10 +38,11 @@ SUSPECT: Final = 2  # deaths
 KILLS: Final = 3
 SPACELESS: Final = 12
 LATER: Final = 2  # the level that knows of what came later
+FORGETS: Final = 3  # and of removed peers that are forgotten
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = (
-    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack | ForgetPeer
+    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack
 )  # whoever proposes it again
 
 
@@ -132,14 +133,15 @@ class Shadow:
     def _on_later(self, command: Drain | GiveBack | RaiseLevel | ForgetPeer) -> None:
         """What not all versions know: nothing before it is in use."""
         match command:
-            case RaiseLevel(level=level):
-                if all(known >= level for known in self.levels.values()):
+            case RaiseLevel(level=level, gone=gone):
+                down = {peer for peer in gone if not self.live.get(peer, (0, True))[1]}
+                if all(known >= level for peer, known in self.levels.items() if peer not in down):
                     self.level = max(self.level, level)
             case Drain() | GiveBack():
                 if self.level >= LATER:
                     self._drain(command)
             case ForgetPeer(peer=peer):
-                if self.level >= LATER and peer in self.live:
+                if self.level >= FORGETS and peer in self.live:
                     self._forget_peer(peer)
 
     def _forget_peer(self, peer: PeerId) -> None:

@@ -21,26 +21,29 @@ import struct
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from p2psched.core.raft.timing import Timing
-from p2psched.model.commands import Cancel, Command, Outcome, Stamped, SubmitJob
+from p2psched.core.scheduler import Store
+from p2psched.model.commands import Cancel, Command, Outcome, SubmitJob
 from p2psched.model.errors import Damaged, Refused
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.job import JobSpec
-from p2psched.model.raft import Member, RaftMessage, Snapshot
+from p2psched.model.raft import Member, Membership, RaftMessage, Snapshot
 from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
 from p2psched.testing.sim_executor import KilledByTaskError, hangs
+from p2psched.testing.sim_follower import SimFollower
 from p2psched.testing.sim_hurt import Hurt
 from p2psched.testing.sim_items import Arrived, Item
 from p2psched.testing.sim_leading import says_hand_over
 from p2psched.testing.sim_lives import Act, Lives
 from p2psched.testing.sim_net import SimNetwork
 from p2psched.testing.sim_peer import SimPeer
-from p2psched.testing.sim_world import Damage, PowerLostError, Snapshots, founding_of
+from p2psched.testing.sim_world import Damage, PowerLostError, Process, Snapshots, founding_of
 
 LAST_EVENTS: Final = 30  # shown when something fails
 EVENT_CHARS_MAX: Final = 300
@@ -132,6 +135,7 @@ class SimCluster(Lives):
             for number, member in enumerate(members)
         ]
         self._by_id |= {peer.id: peer for peer in self.peers}
+        self.guests: dict[PeerId, SimFollower] = {}  # followers, numbered on from the peers
         self.referees.keeping.disks = {peer.id: peer.blobs for peer in self.peers}
         for peer in self.peers:
             self.after(self.rng.randrange(1, 50), self._starter(peer))
@@ -235,6 +239,8 @@ class SimCluster(Lives):
         """Demand what must hold when all is done: everybody knows the same, nothing is lost."""
         try:
             self.referees.check_end(self.peers)
+            rng = random.Random(f"past {self.seed}")
+            self.happened["states rebuilt"] = self.referees.events.check_end(self.peers, rng)
         except AssertionError as exc:
             raise self._failure(str(exc)) from exc
 
@@ -271,16 +277,20 @@ class SimCluster(Lives):
     def later(self, delay_us: int, peer: SimPeer, item: Item) -> None:
         self._push(delay_us, peer.number, peer.process, item)
 
-    def send(self, sender: SimPeer, to: PeerId, data: bytes) -> None:
-        taker = self._by_id.get(to)
+    def send(self, sender: Process, to: PeerId, data: bytes) -> None:
+        taker = self._by_id.get(to) or self.guests.get(to)
         if taker is not None:  # else its disk is gone, and nobody answers to that id
             self.network.send(sender.number, taker.number, Arrived(sender.id, data, to))
         if self.beyond is not None:
             self.beyond(sender.id, to, data)
 
     def _carry(self, sender: int, to: int, arrived: Arrived) -> None:
+        guest = self.guests.get(arrived.to)
         for delay_us in self.network.delays_us(sender, to, self.now_us, self.faults):
-            self._push(delay_us, to, ANY_PROCESS, arrived)
+            if guest is not None:
+                self._push(delay_us, CLUSTER, 0, partial(guest.arrive, arrived))
+            else:
+                self._push(delay_us, to, ANY_PROCESS, arrived)
 
     def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None:
         self.happened["vote asked by hand-over"] += says_hand_over(message)
@@ -290,7 +300,8 @@ class SimCluster(Lives):
         return self.rng.choice([other.id for other in self.peers if other is not peer])
 
     def carry_blob(self, giver: PeerId, taker: PeerId, digest: bytes) -> bool:
-        one, other = self._by_id.get(giver), self._by_id.get(taker)
+        one = self._by_id.get(giver) or self.guests.get(giver)
+        other = self._by_id.get(taker) or self.guests.get(taker)
         if one is None or other is None:
             return False
         there = all(peer.alive and not peer.paused for peer in (one, other))
@@ -301,9 +312,10 @@ class SimCluster(Lives):
             other.blobs.put(digest)
         return carried
 
-    def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None:
+    def on_stored(self, peer: SimPeer, stored: Store) -> None:
         self.referees.look_at(peer)
-        self.referees.on_stored(peer, events, applied_index)
+        self.referees.on_stored(peer, stored.events, stored.applied_index)
+        self.referees.events.on_happened(peer, stored.happened)
 
     def on_saving(self, peer: SimPeer, snapshot: Snapshot) -> None:
         self.happened["snapshot made"] += 1
@@ -332,7 +344,12 @@ class SimCluster(Lives):
             self.referees.on_read(index, floor)
         done(index)
 
-    def on_started(self, peer: SimPeer, batch: Batch, index: int) -> None:
+    def newest_group(self) -> Membership:
+        """Who holds the ledger, as anybody would be told who asks."""
+        newest = self.referees.members.newest
+        return newest if newest.voters else Membership(tuple(peer.member for peer in self.peers))
+
+    def on_started(self, peer: Process, batch: Batch, index: int) -> None:
         self.happened["tasks hung"] += hangs(batch.spec.name, batch.job, index, batch.grant)
         self.referees.on_started(peer, batch, index)
 

@@ -18,6 +18,7 @@ from p2psched.testing.faults import Faults
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster
     from p2psched.testing.sim_peer import SimPeer
+    from p2psched.testing.sim_world import Process
 
 MODES: Final = (DrainMode.ON, DrainMode.ON, DrainMode.ONCE, DrainMode.OFF, DrainMode.OFF)
 LOOK_MS: Final = 2_000  # between two looks whether somebody takes tasks
@@ -44,7 +45,8 @@ class Draining:
 
     def _again(self) -> None:
         if self._cluster.faults is self._faults:  # healed otherwise
-            self._ask(self._rng.choice(self._cluster.peers).id, self._rng.choice(MODES))
+            all_peers: list[Process] = [*self._cluster.peers, *self._cluster.guests.values()]
+            self._ask(self._rng.choice(all_peers).id, self._rng.choice(MODES))
             self._later()
 
     def _ask(self, peer: PeerId, mode: DrainMode) -> None:
@@ -84,5 +86,5 @@ class Draining:
         )
 
 
-def is_drained(peer: SimPeer) -> bool:
-    return is_draining(peer.scheduler.machine, peer.id)
+def is_drained(process: Process) -> bool:
+    return is_draining(process.state, process.id)

@@ -12,6 +12,7 @@ import msgspec
 from p2psched.core.raft.effects import MemberEvent, RemoveMember, WantVoters, Wish
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Command
+from p2psched.model.feed_messages import FeedMessage
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Member, RaftMessage, Snapshot
@@ -125,7 +126,7 @@ Item = (
     | CopiesEnd
 )  # fmt: skip
 
-WireMessage = RaftMessage | Forward | Join
+WireMessage = RaftMessage | Forward | FeedMessage | Join
 encode_wire = msgspec.msgpack.Encoder().encode
 decode_wire = msgspec.msgpack.Decoder(WireMessage).decode
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from p2psched.core.levels import GROUP_LEVEL
-from p2psched.core.raft.effects import AddMember, MemberEvent, Regulate
+from p2psched.core.raft.effects import AddMember, MemberEvent, Receive, Regulate
+from p2psched.core.raft.engine import Forwarded
+from p2psched.core.scheduler import Followed
+from p2psched.model.feed_messages import Feed, FeedElsewhere, FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
-from p2psched.testing.sim_items import Join, encode_wire
+from p2psched.model.messages import Forward
+from p2psched.testing.sim_items import Join, WireMessage, encode_wire
 from p2psched.testing.sim_world import World
 
 if TYPE_CHECKING:
@@ -46,6 +50,25 @@ class Joining:
         if not raft.is_leader and self._world.size > 1:
             self._world.send(peer, self._whom(raft.leader), encode_wire(Join(peer.member)))
         return raft.is_leader
+
+    def receive(self, sender: PeerId, message: WireMessage, now_ms: int) -> None:
+        """A message of whoever wants to join, follows, or is a member."""
+        peer, engine = self._peer, self._peer.engine
+        match message:
+            case Join(member=member):
+                if engine.raft.is_leader:
+                    peer.step(AddMember(now_ms, peer.wall_ms, member))
+            case Forward():
+                if engine.raft.is_leader or engine.raft.membership.member(sender) is not None:
+                    peer.step(Forwarded(now_ms, message))
+                else:  # a follower's
+                    engine.append(message.envelopes)
+            case Follow() | FeedReport() | FeedReported():
+                peer.decide(Followed(now_ms, sender, message))
+            case Feed() | FeedElsewhere():
+                pass  # for a follower
+            case _:
+                peer.step(Receive(now_ms, sender, message))
 
     def _whom(self, leader: PeerId | None) -> PeerId:
         if leader in (None, self._peer.id):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from p2psched.core.copies import held_by, lacking, live_peers, ranked, referenced
+from p2psched.core.feed import members_of
 from p2psched.core.owner import CopyBlobs
 from p2psched.core.scheduler import Answered, Asked, Copied
 from p2psched.core.state import LedgerState
@@ -115,7 +116,9 @@ class SimKeeper:
         """What has been short of copies for a while, falls to us, and came now."""
         since, self._short_since = self._short_since, {}
         me = self._peer.id
-        for lack in lacking(self._state):
+        for lack in lacking(
+            self._state, {m.peer for m in members_of(self._peer.engine.raft.membership)}
+        ):
             key = (lack.job, lack.blob.index, lack.blob.name)
             began_ms = self._short_since[key] = since.get(key, now_ms)
             digest = lack.blob.ref.digest

@@ -267,7 +267,8 @@ class Lives(ABC):
     def _may_lose(self, peer: SimPeer) -> bool:
         """True if a majority of the voters would keep their disks: of those that are committed, and
         of those that a leader has begun to have instead, for it may take that along. Damage that
-        waits to be found is on one disk, where there may be fewer voters by then."""
+        waits to be found is on one disk, where there may be fewer voters by then. A learner counts:
+        a leader that hasn't missed it yet may make it a voter."""
         if self.away_ms is not None and any(p.is_rotten for p in self.peers if p is not peer):
             return False
         known: Sequence[SimPeer] = [p for p in self.peers if p.alive]
@@ -279,7 +280,8 @@ class Lives(ABC):
             voters = {member.peer for member in membership.voters}
             if len(voters) < VOTERS_MIN or not voters <= {*self._by_id, *self._lost}:
                 return False
-            if len(voters & lost) > (len(voters) - 1) // 2:
+            learners = {member.peer for member in membership.learners}
+            if len((voters | learners) & lost) > (len(voters) - 1) // 2:
                 return False
         return True
 

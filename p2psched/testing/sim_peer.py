@@ -14,27 +14,26 @@ from typing import Final
 import msgspec
 
 from p2psched.core import scheduler as sched
+from p2psched.core.feed import Say
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
 from p2psched.core.raft import engine as raft
 from p2psched.core.raft.effects import (
-    AddMember,
     Compact,
     HandOver,
     Installed,
     LoopLate,
     MembershipChanged,
     Persist,
-    Receive,
     Regained,
     Send,
     SendPiece,
     Tick,
 )
 from p2psched.core.raft.timing import Timing
+from p2psched.core.state import LedgerState
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import Forward
 from p2psched.model.raft import HardState, Member
 from p2psched.store.log import LogStore, Recovered
 from p2psched.testing.sim_blobs import SimBlobs
@@ -50,7 +49,6 @@ from p2psched.testing.sim_items import (
     GivenUp,
     HandOverHere,
     Item,
-    Join,
     LeaveHere,
     ReadHere,
     SaveEnds,
@@ -58,7 +56,6 @@ from p2psched.testing.sim_items import (
     SyncEnds,
     TickDue,
     TurnEnds,
-    WireMessage,
     decode_wire,
     encode_wire,
     event_of,
@@ -117,6 +114,10 @@ class SimPeer:
     @property
     def id(self) -> PeerId:
         return self.member.peer
+
+    @property
+    def state(self) -> LedgerState:
+        return self.scheduler.machine
 
     @property
     def log(self) -> LogStore:
@@ -187,6 +188,7 @@ class SimPeer:
         info = msgspec.structs.replace(self.scheduler.info, incarnation=incarnation)
         self.scheduler = sched.Scheduler(info)
         self.engine = self._new_engine(recovered)
+        self.engine.concern.through = self.scheduler.feeding.roll.through
         if recovered.snapshot is not None:
             self.saves.restore(recovered.snapshot, recovered.state, recovered.damaged)
         self.decide(sched.Began(self.now_ms))
@@ -233,7 +235,7 @@ class SimPeer:
         match item:
             case Arrived(sender=sender, data=data, to=to):
                 if to == self.id:  # else it was meant for who was here before
-                    self._receive(sender, decode_wire(data), now_ms)
+                    self._joining.receive(sender, decode_wire(data), now_ms)
             case TickDue(at_us=at_us):
                 self._on_tick(at_us, now_ms)
             case SyncEnds() | SaveEnds():
@@ -252,18 +254,12 @@ class SimPeer:
         self._arm_tick()
 
     @property
-    def _wall_ms(self) -> int:
+    def wall_ms(self) -> int:
         return self._clock.wall_ms(self._world.now_us)
 
-    def _receive(self, sender: PeerId, message: WireMessage, now_ms: int) -> None:
-        match message:
-            case Forward():
-                self._perform(self.engine.step(raft.Forwarded(now_ms, message)))
-            case Join(member=member):
-                if self.engine.raft.is_leader:
-                    self._perform(self.engine.step(AddMember(now_ms, self._wall_ms, member)))
-            case _:
-                self._perform(self.engine.step(Receive(now_ms, sender, message)))
+    def step(self, event: raft.EngineEvent) -> None:
+        """One step of the engine, with what follows from it."""
+        self._perform(self.engine.step(event))
 
     def _on_caller(self, item: Caller, now_ms: int) -> None:
         match item:
@@ -277,9 +273,9 @@ class SimPeer:
                 self.leaving = True
                 self.decide(sched.Leaving(now_ms, tag))
             case HandOverHere(avoid=avoid):
-                self._perform(self.engine.step(HandOver(now_ms, avoid)))
+                self.step(HandOver(now_ms, avoid))
             case _:
-                self._perform(self.engine.step(event_of(item, now_ms, self._wall_ms)))
+                self.step(event_of(item, now_ms, self.wall_ms))
 
     def _on_work(self, item: TasksEnd | BatchStops | CopiesEnd, now_ms: int) -> None:
         if isinstance(item, CopiesEnd):
@@ -291,29 +287,29 @@ class SimPeer:
     def _on_written(self, item: SyncEnds | SaveEnds) -> None:
         if isinstance(item, SaveEnds):
             self._perform(self.saves.end(item.snapshot, item.state))
-        else:
-            self._perform(self.writes.end_sync())
-            self.writes.go_on()
+            return
+        self._perform(self.writes.end_sync())
+        self.writes.go_on()
 
     def _on_tick(self, at_us: int, now_ms: int) -> None:
         if at_us != self._tick_at_us:
             return  # a timer that was moved forward
         self._tick_at_us = 0
         if now_ms >= self.engine.due_ms:
-            self._perform(self.engine.step(Tick(now_ms, self._wall_ms)))
+            self.step(Tick(now_ms, self.wall_ms))
 
     def _on_clock(self, now_ms: int) -> None:
         self._world.later(CLOCK_US, self, ClockDue())
         late_ms = now_ms - self._looked_ms - CLOCK_US / 1000 if self._looked_ms else 0
         self._looked_ms, self._late_ms = now_ms, max(late_ms, self._late_ms * LATE_FADES)
-        self._perform(self.engine.step(LoopLate(now_ms, self._late_ms)))
+        self.step(LoopLate(now_ms, self._late_ms))
         self.writes.go_on()
         self.writes.mark()
         self._perform(self.space.look())
         self.decide(self.space.clocked(now_ms))
         self._keeper.look(now_ms)
-        for event in self._joining.look(now_ms, self._wall_ms):
-            self._perform(self.engine.step(event))
+        for event in self._joining.look(now_ms, self.wall_ms):
+            self.step(event)
 
     # --- turns ---
 
@@ -328,7 +324,7 @@ class SimPeer:
     def _rounds(self) -> None:
         for _ in range(ROUNDS_MAX):
             now_ms = self.now_ms
-            self._perform(self.engine.step(raft.Round(now_ms, self._wall_ms)))
+            self.step(raft.Round(now_ms, self.wall_ms))
             self.decide(sched.Round(now_ms))
             self.saves.begin_if_due()
             if not self.engine.wants_round:
@@ -372,16 +368,15 @@ class SimPeer:
 
     def decide(self, event: sched.SchedulerEvent) -> None:
         """One step of the scheduler, with what follows from it."""
-        self._decide(self.scheduler.step(event))
-
-    def _decide(self, effects: list[sched.SchedulerEffect]) -> None:
-        for effect in effects:
+        for effect in self.scheduler.step(event):
             match effect:
                 case sched.AppendToLedger(envelopes=envelopes):
                     self.engine.append(envelopes)
-                case sched.Store(events=events, applied_index=applied_index):
-                    self._world.on_stored(self, events, applied_index)
-                    self._keeper.on_stored(events)
+                case sched.Store():
+                    self._world.on_stored(self, effect)
+                    self._keeper.on_stored(effect.events)
+                case Say(to=to, message=message):
+                    self._world.send(self, to, encode_wire(message))
                 case StartBatch(batch=batch):
                     starts_nothing = self.leaving or is_drained(self)
                     self.last_batch = self.last_batch if starts_nothing else batch.id
@@ -392,7 +387,12 @@ class SimPeer:
                     self._keeper.perform(effect)
                 case sched.Answered(tag=tag, outcome=outcome):
                     self._world.on_answered(self, tag, outcome)
-                case sched.RenewIncarnation():
-                    self.space.renew()
-                case sched.YieldLead(avoid=avoid):
-                    self._world.later(1, self, HandOverHere(avoid))
+                case sched.RenewIncarnation() | sched.YieldLead():
+                    self._change(effect)
+
+    def _change(self, effect: sched.RenewIncarnation | sched.YieldLead) -> None:
+        match effect:
+            case sched.RenewIncarnation():
+                self.space.renew()
+            case sched.YieldLead(avoid=avoid):
+                self._world.later(1, self, HandOverHere(avoid))

@@ -26,8 +26,13 @@ class SimSpace:
         self._renews = False  # as soon as there is space
 
     def clocked(self, now_ms: int) -> Clocked:
-        engine, raft = self._peer.engine, self._peer.engine.raft
-        return Clocked(now_ms, engine.contacts(), raft.full_members(), raft.removed)
+        engine = self._peer.engine
+        return Clocked(
+            *(now_ms, engine.contacts(), engine.raft.full_members()),
+            group=engine.raft.membership,
+            is_led=engine.raft.leader_is_live(),
+            removed=engine.raft.removed,
+        )
 
     def renew(self) -> None:
         """Take the next incarnation, now or when there is space for it."""

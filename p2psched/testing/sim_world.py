@@ -11,7 +11,9 @@ import msgspec
 from p2psched.core.raft.engine import found_cluster
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import encode_membership
-from p2psched.model.commands import Outcome, Stamped
+from p2psched.core.scheduler import Store
+from p2psched.core.state import LedgerState
+from p2psched.model.commands import Outcome
 from p2psched.model.execution import Batch
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
@@ -53,6 +55,23 @@ class Snapshots(msgspec.Struct, frozen=True):
     compaction: Compaction = Compaction()
 
 
+class Process(Protocol):
+    """What runs tasks and says something: a peer, or a follower."""
+
+    number: int
+    process: int
+    alive: bool
+    leaving: bool
+    last_batch: int
+
+    @property
+    def id(self) -> PeerId: ...
+    @property
+    def state(self) -> LedgerState:
+        """As far as it knows the ledger."""
+        ...
+
+
 class World(Protocol):
     """The cluster, as one peer sees it."""
 
@@ -69,7 +88,7 @@ class World(Protocol):
         """Bring `item` to this process, unless it is gone by then."""
         ...
 
-    def send(self, sender: SimPeer, to: PeerId, data: bytes) -> None: ...
+    def send(self, sender: Process, to: PeerId, data: bytes) -> None: ...
 
     def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None: ...
 
@@ -79,7 +98,7 @@ class World(Protocol):
 
     def crashes_here(self, share: float) -> bool: ...
 
-    def on_stored(self, peer: SimPeer, events: tuple[Stamped, ...], applied_index: int) -> None: ...
+    def on_stored(self, peer: SimPeer, stored: Store) -> None: ...
 
     def on_saving(self, peer: SimPeer, snapshot: Snapshot) -> None:
         """A peer begins to put a snapshot of its own on its disk."""
@@ -99,7 +118,7 @@ class World(Protocol):
         """Everything up to `index` is applied on the peer that was asked; None: no quorum."""
         ...
 
-    def on_started(self, peer: SimPeer, batch: Batch, index: int) -> None: ...
+    def on_started(self, peer: Process, batch: Batch, index: int) -> None: ...
 
     def any_other(self, peer: SimPeer) -> PeerId: ...
 

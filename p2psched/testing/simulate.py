@@ -29,14 +29,16 @@ from p2psched.testing.sim_executor import (
     sim_job,
     with_hangs,
 )
+from p2psched.testing.sim_follower import Followers
 from p2psched.testing.sim_group import Group, Regrouping, await_group
+from p2psched.testing.sim_hooks import start_hooks
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
 from p2psched.testing.sim_members import Replacing, await_forgotten
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
-Busy = Replacing | Draining
+Busy = Replacing | Draining | Followers
 EVENTS: Final = 5_000  # while faults last
 PEACE_MS: Final = 30_000
 KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five die, or a few more
@@ -62,6 +64,7 @@ class Options:
     """What is not drawn. None: drawn."""
 
     peers: int | None = None
+    followers: int | None = None
     events: int = EVENTS
     faults: Faults | None = None
     changes: Changes = ()  # of the faults, whether drawn or given
@@ -123,13 +126,18 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     start_upgrades(cluster)
     Regrouping(cluster)
     replacing, draining = Replacing(cluster), Draining(cluster)
+    start_hooks(cluster)
+    followers = Followers(cluster, options.followers)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()
     cluster.heal()
+    followers.heal()
     draining.end()
     healed_us = cluster.now_us
-    await_end(cluster, (replacing, draining), PEACE_MS + KILLER_MS * workload.killer_count)
+    under_way = (replacing, draining, followers)
+    await_end(cluster, under_way, PEACE_MS + KILLER_MS * workload.killer_count)
+    followers.check_end()
     return report_of(cluster, healed_us)
 
 

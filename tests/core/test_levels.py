@@ -142,28 +142,45 @@ def test_an_older_peer_does_not_come_up_any_more() -> None:
 # --- who counts -----------------------------------------------------------------------------------
 
 
-def three_at_level_2(**levels_known: int) -> tuple[Machine, Log]:
-    """A, B and C of the newest versions but for those named; the ledger uses level 2."""
-    known = {"a": 3, "b": 3, "c": 3} | levels_known
+NEW_LEVEL = levels.NEEDED[ForgetPeer]
+
+
+def three(level: int = NEW_LEVEL, **levels_known: int) -> tuple[Machine, Log]:
+    """A, B and C of the newest versions but for those named; the ledger uses `level`."""
+    known = {"a": NEW_LEVEL, "b": NEW_LEVEL, "c": NEW_LEVEL} | levels_known
     log = Log()
-    log.add(*(PeerUp(info(PeerId(peer), level)) for peer, level in known.items()), RaiseLevel(2))
-    return machine(3, log), log
+    ups = [PeerUp(info(PeerId(peer), knows)) for peer, knows in known.items()]
+    log.add(*ups, RaiseLevel(level))
+    return machine(NEW_LEVEL, log), log
 
 
 def test_a_peer_that_is_away_counts_and_one_that_was_removed_does_not() -> None:
-    m, log = three_at_level_2(b=2)
+    """Else the level in which it can be forgotten would never come."""
+    m, log = three(level=2, b=2)
+    assert levels.to_raise(m, [B]) == [], "it is up still"
     do(m, log, PeerDown(B, 1, "not heard"))
     assert levels.to_raise(m) == []
+    assert levels.to_raise(m, [A]) == []
+    (command,) = levels.to_raise(m, [A, B])
+    assert command == RaiseLevel(NEW_LEVEL, (B,))
+    assert isinstance(do(m, log, RaiseLevel(NEW_LEVEL)), Rejected)
+    assert do(m, log, command) == Acknowledged()
+    assert m.level == NEW_LEVEL
     assert peering.to_forget(m, [B, A]) == [ForgetPeer(B)], "A is up, whatever was decided"
     assert do(m, log, ForgetPeer(B)) == Acknowledged()
-    assert levels.to_raise(m) == [RaiseLevel(3)]
-    assert do(m, log, RaiseLevel(3)) == Acknowledged()
+    assert list(m.peers) == [A, "c"]
+
+
+def test_a_removed_peer_that_is_up_again_counts() -> None:
+    m, log = three(level=2, b=2)
+    assert isinstance(do(m, log, RaiseLevel(NEW_LEVEL, (B,))), Rejected)
+    assert m.level == 2
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_forgotten_peer_is_down_and_owns_nothing_for_good(*, again: bool) -> None:
     """Over snapshots, and whatever it says of itself."""
-    m, log = three_at_level_2()
+    m, log = three()
     place = SubmitJob(JobId("j"), spec()), Place(JobId("j"), TaskSet.of(0, 2), B, 1)
     m.apply(log.add(*place, PeerDown(B, 1, "not heard")))
     assert isinstance(do(m, log, ForgetPeer(B)), Rejected), "its tasks may still be its own"
@@ -172,10 +189,10 @@ def test_a_forgotten_peer_is_down_and_owns_nothing_for_good(*, again: bool) -> N
     m.apply(log.add(Place(JobId("j"), TaskSet.of(0, 2), A, 1)))
     assert [do(m, log, ForgetPeer(B)) for _ in range(1 + again)][-1] == Acknowledged()
     assert list(m.peers) == [A, "c"]
-    restored = Machine(3)
+    restored = Machine(NEW_LEVEL)
     restore_machine(restored, encode_machine(m))
     for one in (m, restored):
-        outcome = one.apply(log.add(PeerUp(info(B, 3, incarnation=9))))[0][0]
+        outcome = one.apply(log.add(PeerUp(info(B, NEW_LEVEL, incarnation=9))))[0][0]
         assert isinstance(outcome, Rejected)
         assert "removed" in outcome.message
         assert B not in one.peers
@@ -200,7 +217,7 @@ def test_who_was_removed_is_remembered_but_not_without_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(peering, "GONE_MAX", 1)
-    m, log = three_at_level_2()
+    m, log = three()
     for peer in (B, PeerId("c")):
         do(m, log, PeerDown(peer, 1, "not heard"))
         do(m, log, ForgetPeer(peer))
@@ -276,10 +293,10 @@ def test_the_coordinator_raises_the_level_once_all_peers_know_more() -> None:
 
 
 def test_the_coordinator_proposes_to_forget_who_was_removed_once_it_is_down() -> None:
-    scheduler = scheduler_with(2, 2)
+    scheduler = scheduler_with(NEW_LEVEL, NEW_LEVEL)
     log = Log()
-    log.add(PeerUp(info(A, 2)), PeerUp(info(B, 2)))
-    scheduler.step(Applied(50, (log.add(RaiseLevel(2), proposer=B),)))
+    log.add(PeerUp(info(A, NEW_LEVEL)), PeerUp(info(B, NEW_LEVEL)))
+    scheduler.step(Applied(50, (log.add(RaiseLevel(NEW_LEVEL), proposer=B),)))
 
     def proposals(now_ms: int) -> list[Command]:
         scheduler.step(Clocked(now_ms, {B: now_ms}, removed=(B,)))

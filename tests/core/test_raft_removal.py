@@ -31,13 +31,17 @@ def test_removed_identities_are_remembered_and_not_too_many() -> None:
     assert [m.peer for m in node.raft.membership.learners] == ["x0"]
 
 
-def test_who_is_no_member_is_not_removed_and_the_last_voter_stays() -> None:
+def test_who_is_no_member_may_be_removed_once_and_the_last_voter_stays() -> None:
     node = Node("a", voters="a")
     node.time_out()
     last = node.raft.last_index
-    node.remove("x")
     node.remove("a")
     assert node.raft.last_index == last
+    node.remove("x")
+    assert node.raft.membership.removed == ("x",)
+    node.remove("x")
+    node.add("x")
+    assert node.raft.last_index == last + 1
 
 
 def test_a_leader_that_removes_itself_hands_over_to_who_has_all_of_its_log() -> None:

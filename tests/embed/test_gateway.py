@@ -62,6 +62,16 @@ def read_until(process: subprocess.Popen[str], is_last: Callable[[str], bool]) -
     raise AssertionError(f"it ended after {lines}: {process.stderr.read()}")
 
 
+def end_of(process: subprocess.Popen[str]) -> tuple[list[str], str]:
+    """What it says until it ends: the other lines of its output, and its errors. `communicate`
+    would leave out what `read_until` has in its buffer."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    lines, errors = process.stdout.read().splitlines(), process.stderr.read()
+    process.wait(COMMAND_S)
+    return lines, errors
+
+
 def piled_up(line: str) -> bool:
     words = line.split()
     return line.startswith("the cluster is gone") and int(words[4]) >= PILE
@@ -83,11 +93,11 @@ def test_a_gateway_goes_on_when_its_cluster_is_gone_says_so_and_loses_no_window(
             lines += read_until(gateway, lambda line: line.startswith(last))
         children = psutil.Process(gateway.pid).children(recursive=True)
         gateway.send_signal(signal.SIGINT)
-        out, err = gateway.communicate(timeout=COMMAND_S)
+        rest, err = end_of(gateway)
         assert gateway.returncode == 0, err
-        assert out.splitlines()[-1].startswith("stopped: ")
+        assert rest[-1].startswith("stopped: ")
         assert psutil.wait_procs(children, timeout=COMMAND_S)[1] == []
-    scores = _scores([*lines, *out.splitlines()])
+    scores = _scores([*lines, *rest])
     assert scores == _expected(len(scores))
 
 
@@ -110,9 +120,9 @@ def test_sigterm_ends_a_gateway_that_is_a_cluster_of_its_own(live: LiveCluster) 
     with start(live) as gateway:
         read_until(gateway, lambda line: line.startswith("window 1 scores"))
         gateway.terminate()
-        out, err = gateway.communicate(timeout=COMMAND_S)
+        rest, err = end_of(gateway)
         assert (gateway.returncode, err) == (0, "")
-        assert out.splitlines()[-1].startswith("stopped: ")
+        assert rest[-1].startswith("stopped: ")
 
 
 def _expected(count: int) -> list[str]:

@@ -16,14 +16,8 @@ from p2psched.model.errors import TaskFailed, Unavailable, UsageError
 from p2psched.model.ids import JobId
 from p2psched.model.job import FunctionWork, JobSpec, JobState
 from p2psched.model.limits import JOB_ARGUMENT_BYTES_MAX, JOB_RANGES_MAX
-from p2psched.model.messages import (
-    FetchResults,
-    GetStatus,
-    JobAccepted,
-    ResultPage,
-    StatusAnswer,
-    Submit,
-)
+from p2psched.model.messages import FetchResults, GetStatus, JobAccepted, ResultPage, Submit
+from p2psched.model.status_messages import StatusAnswer
 from p2psched.model.taskset import TaskSet
 from tests.cluster import LiveCluster
 from tests.integration import work

@@ -19,7 +19,8 @@ from p2psched.model.errors import NoSpace
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.job import Cause, JobSpec, JobState, ProgramWork
 from p2psched.model.limits import KIB, MIB
-from p2psched.model.messages import GetStatus, JobAccepted, StatusAnswer, Submit
+from p2psched.model.messages import GetStatus, JobAccepted, Submit
+from p2psched.model.status_messages import StatusAnswer
 from p2psched.model.taskset import TaskSet
 from p2psched.store.folder import read_secret_file
 from tests.cluster import LiveCluster

@@ -24,8 +24,8 @@ from p2psched.model.messages import (
     History,
     ItemAnswer,
     ResultPage,
-    StatusAnswer,
 )
+from p2psched.model.status_messages import StatusAnswer
 from p2psched.store.folder import read_secret_file
 from tests.cluster import LiveCluster, wait_until
 

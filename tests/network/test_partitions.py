@@ -17,7 +17,8 @@ from p2psched.client.functions import calls, pack
 from p2psched.client.session import Session
 from p2psched.model.errors import Unavailable
 from p2psched.model.ids import JobId, new_id
-from p2psched.model.messages import GetStatus, JobAccepted, StatusAnswer, Submit
+from p2psched.model.messages import GetStatus, JobAccepted, Submit
+from p2psched.model.status_messages import StatusAnswer
 from p2psched.store.folder import read_secret_file
 from tests.cluster import LiveCluster
 from tests.integration import work

@@ -19,8 +19,8 @@ from p2psched.model.commands import Envelope, SubmitJob
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.limits import KIB, MIB
-from p2psched.model.messages import PeerMessage
-from p2psched.model.raft import Entry, EntryKind, Member
+from p2psched.model.messages import Forward
+from p2psched.model.raft import Entry, EntryKind, Member, RaftMessage
 from p2psched.model.taskset import TaskSet
 from p2psched.observe.clock import BootClock
 from p2psched.peer.raft_loop import RaftLedger
@@ -129,8 +129,8 @@ class Two:
             on_bug=self.failures.append,
         )
 
-    def _send_from(self, peer: PeerId) -> Callable[[PeerId, PeerMessage], None]:
-        def send(to: PeerId, message: PeerMessage) -> None:
+    def _send_from(self, peer: PeerId) -> Callable[[PeerId, RaftMessage | Forward], None]:
+        def send(to: PeerId, message: RaftMessage | Forward) -> None:
             asyncio.get_running_loop().call_soon(self.ledgers[to].on_message, peer, message)
 
         return send

@@ -34,6 +34,19 @@ def test_a_capture_keeps_the_first_and_the_last_bytes(sizes: list[int]) -> None:
         assert kept.header("x") == {"x_total": len(written), "x_head": capture.HALF}
 
 
+@given(st.lists(st.integers(0, 3 * capture.HALF), max_size=4), st.integers(0, 4))
+def test_what_two_have_taken_one_behind_the_other_is_as_if_one_had(
+    sizes: list[int], cut: int
+) -> None:
+    whole, first, second = capture.Capture(), capture.Capture(), capture.Capture()
+    for number, size in enumerate(sizes):
+        data = bytes([65 + number]) * size
+        whole.add(data)
+        (first if number < cut else second).add(data)
+    first.append(second)
+    assert (first.body(), first.header("x")) == (whole.body(), whole.header("x"))
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), st.binary(max_size=5))))
 def test_pieces_are_contiguous_ranges_of_one_cause(
     records: list[tuple[int, int, bytes]],
@@ -117,9 +130,9 @@ def test_a_new_batch_leaves_the_starters_flag_alone(monkeypatch: pytest.MonkeyPa
     os.close(memory)
     starter.set_watched(1)
     with monkeypatch.context() as stale:
-        stale.setattr(Shared, "watched", 0)
+        stale.setattr(Shared, "is_watched", lambda _: False)
         host.open_batch(7)
-    assert starter.watched == 1
+    assert starter.is_watched()
     host.close()
     starter.close()
 

@@ -181,6 +181,25 @@ def test_output_goes_with_the_task_that_wrote_it(tmp_path: Path) -> None:
     with_pool(tmp_path, scenario)
 
 
+def test_output_stays_with_its_task_whenever_the_starter_takes_over(tmp_path: Path) -> None:
+    """The starter may begin to empty a pipe at the very moment when the worker does."""
+
+    async def scenario(rig: Rig) -> None:
+        batch = rig.start(functions("say", [(str(number),) for number in range(3_000)]))
+        outcome = rig.outcomes[batch]
+        while outcome.unstarted is None:
+            rig.watch()
+            await asyncio.sleep(0)
+        wrong = {
+            index: (end.stdout, end.stderr)
+            for index, end in outcome.tasks.items()
+            if end.stdout != f"{index}\n".encode() or end.stderr != f"err {index}\n".encode()
+        }
+        assert (len(outcome.tasks), wrong) == (3_000, {})
+
+    with_pool(tmp_path, scenario)
+
+
 def test_a_hundred_megabytes_of_output_leave_only_their_ends(tmp_path: Path) -> None:
     total = 100 * limits.MIB
 

@@ -18,7 +18,8 @@ import pytest
 from p2psched.model.errors import UsageError
 from p2psched.model.job import Cause
 from p2psched.model.taskset import TaskSet
-from p2psched.run import starter_link
+from p2psched.run import hosts, starter_link
+from p2psched.run import pool as pool_module
 from p2psched.run.pool import WorkerPool
 from tests.run.rig import ROOT, Rig, alive, functions, parent_of, pids_in, program, with_pool
 
@@ -197,3 +198,25 @@ def test_a_pool_without_slots_is_ready_without_a_process(tmp_path: Path) -> None
             running.cancel()
 
     asyncio.run(main())
+
+
+def test_hosts_that_have_nothing_to_do_end_and_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "RETIRE_S", 0.02)
+    monkeypatch.setattr(hosts, "SPAWNER_IDLE_S", 0.1)
+
+    async def story(rig: Rig) -> None:
+        for _ in range(2):
+            outcome = await rig.run(program("sh", "-c", "echo a; echo b >&2", tasks=3))
+            assert [end.cause for end in outcome.tasks.values()] == [Cause.OK] * 3
+            await rig.run(functions("double", [(2,)]))
+            await rig.until(lambda: rig.pool.statistics()["spawners"] == 0)
+            assert rig.pool.statistics()["workers"] == 1  # it keeps what tasks have loaded
+        monkeypatch.setattr(hosts, "WORKER_IDLE_S", 0.1)
+        await rig.until(lambda: rig.pool.statistics()["workers"] == 0)
+        stays = rig.start(program("sleep", "1"))
+        await rig.ended(stays)
+        assert rig.pool.statistics()["hosts_lost"] == 0
+
+    with_pool(tmp_path, story)

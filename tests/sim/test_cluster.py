@@ -145,6 +145,7 @@ def test_a_peer_that_the_leader_forgot_asks_again_to_join() -> None:
     for name in founder.disk.names():
         founder.disk.remove(name)
     cluster.referees.disks.forget(founder.id)
+    cluster.referees.events.said.clear()  # it says them at other times
     cluster.run_until(
         lambda: founder.alive and founder.engine.raft.membership.member(joiner.id) is not None,
         within_ms=10_000,

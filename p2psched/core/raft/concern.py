@@ -8,7 +8,7 @@ learn of a commit along with the next append. What is not known to concern few c
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from p2psched.model.commands import Complete, Envelope, Place, SubmitJob
@@ -23,6 +23,7 @@ class Concern:
 
     def __init__(self) -> None:
         self._came_through: OrderedDict[JobId, PeerId] = OrderedDict()
+        self.through: Mapping[PeerId, PeerId] = {}  # follower -> who feeds it, and must hear
 
     def of(self, envelopes: Iterable[Envelope]) -> frozenset[PeerId] | None:
         """None: everybody."""
@@ -38,7 +39,7 @@ class Concern:
                     peers.add(self._came_through[job])
                 case _:
                     return None
-        return frozenset(peers)
+        return frozenset(self.through.get(peer, peer) for peer in peers)
 
     def _note(self, job: JobId, peer: PeerId) -> None:
         self._came_through[job] = peer

@@ -42,6 +42,7 @@ from p2psched.core.raft.effects import (
 from p2psched.core.raft.fitting import as_fits
 from p2psched.core.raft.log import size_of
 from p2psched.core.raft.progress import Compaction
+from p2psched.core.raft.state import decode_membership
 from p2psched.core.raft.timing import Timing
 from p2psched.core.raft.together import Together
 from p2psched.model.commands import Envelope
@@ -176,7 +177,7 @@ class RaftEngine:
         self._read_tags: list[int] = []  # asked in this turn
         self._reads: dict[int, tuple[int, list[int]]] = {}  # read -> (asked at, tags)
         self._next_read = rng.getrandbits(48)
-        self._concern = Concern()
+        self.concern = Concern()
         self._together = Together()
         self._out: list[EngineEffect] = []
 
@@ -292,7 +293,7 @@ class RaftEngine:
             proposals, encoded = self._take_proposals()
             decorated = self._decorate(proposals)
             encoded += as_fits(encoded, decorated[len(proposals) :])
-            concerned = self._concern.of(decorated[: len(encoded)])
+            concerned = self.concern.of(decorated[: len(encoded)])
             payload = _encode([msgspec.Raw(data) for data in encoded])
             self._take(self.raft.step(Propose(now_ms, wall_ms, payload, concerned=concerned)))
 
@@ -384,6 +385,7 @@ def found_cluster(member: Member, stamp_ms: int, wall_ms: int) -> tuple[HardStat
 
 def open_entry(entry: Entry) -> Committed:
     envelopes: tuple[Envelope, ...] = ()
+    members = decode_membership(entry) if entry.kind is EntryKind.MEMBERSHIP else None
     if entry.kind is _COMMANDS:
         try:
             envelopes = _decode(entry.payload)
@@ -392,4 +394,5 @@ def open_entry(entry: Entry) -> Committed:
                 f"ledger entry {entry.index} holds a command that this version does not know "
                 f"({exc}): run the same version of p2psched as the other peers"
             ) from exc
-    return Committed(entry.index, entry.stamp_ms, entry.wall_ms, envelopes)
+    size = size_of(entry)
+    return Committed(entry.index, entry.stamp_ms, entry.wall_ms, envelopes, members, size)

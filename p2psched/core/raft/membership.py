@@ -46,9 +46,10 @@ def on_add_member(s: RaftState, member: Member) -> None:
 
 
 def on_remove_member(s: RaftState, peer: PeerId) -> None:
-    """Leave a member out; never the last voter."""
+    """Leave a member out; never the last voter. Whoever is none, as a follower, can't become one
+    any more."""
     now = s.membership
-    if not may_change(s) or now.member(peer) is None:
+    if not may_change(s) or peer in now.removed:
         return
     voters = tuple(m for m in now.voters if m.peer != peer)
     learners = tuple(m for m in now.learners if m.peer != peer)

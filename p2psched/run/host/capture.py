@@ -37,6 +37,12 @@ class Capture:
             if len(self._tail) > 2 * HALF:
                 del self._tail[:-HALF]
 
+    def append(self, later: Capture) -> None:
+        """What another has taken of the same stream behind this."""
+        body = later.body()
+        self.add(body)
+        self.total += later.total - len(body)
+
     def header(self, name: str) -> dict[str, int]:
         """The fields of an item's header for this stream; none if nothing was written."""
         if not self.total:
@@ -59,6 +65,10 @@ class Output:
 
     def __bool__(self) -> bool:
         return bool(self.stdout.total or self.stderr.total)
+
+    def append(self, later: Output) -> None:
+        self.stdout.append(later.stdout)
+        self.stderr.append(later.stderr)
 
     def header(self) -> dict[str, int | str]:
         return {**self.stdout.header("stdout"), **self.stderr.header("stderr")}

@@ -237,7 +237,7 @@ class Starter:
     def _watch(self, number: int) -> None:
         """From now on, and until the worker asks, empty its pipes for it."""
         host = self._hosts.get(number)
-        if host is None or not host.pipes or host.shared.watched:
+        if host is None or not host.pipes or host.shared.is_watched():
             return
         host.shared.set_watched(1)
         for descriptor, stream in zip(
@@ -247,7 +247,7 @@ class Starter:
             self._selector.register(descriptor, selectors.EVENT_READ, handler)
 
     def _unwatch(self, host: Host) -> None:
-        if host.pipes and host.shared.watched:
+        if host.pipes and host.shared.is_watched():
             for descriptor in host.pipes:
                 self._selector.unregister(descriptor)
             host.shared.set_watched(0)

@@ -2,7 +2,7 @@
 
 A host notes there which task it runs and keeps the results that it has not sent yet. So no message
 is needed to say "started", and a crash at any instant loses neither finished results nor the name
-of the task that was running. Only the host writes (the flag `watched` is the starter's).
+of the task that was running. Only the host writes (that it is watched is for the starter to say).
 
 The peer trusts nothing it reads here: a user's code runs in the same process as the writer.
 """
@@ -105,10 +105,9 @@ class Shared:
         """Process group of the program that a spawner runs, or 0."""
         return int(struct.unpack_from("<Q", self._map, _GROUP_AT)[0])
 
-    @property
-    def watched(self) -> int:
-        """1 while the starter drains the output of this host."""
-        return int(_WATCHED.unpack_from(self._map, _WATCHED_AT)[0])
+    def is_watched(self) -> bool:
+        """True while the starter drains the output of this host."""
+        return bool(_WATCHED.unpack_from(self._map, _WATCHED_AT)[0])
 
     def set_watched(self, value: int) -> None:
         _WATCHED.pack_into(self._map, _WATCHED_AT, value)

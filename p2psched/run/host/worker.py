@@ -234,16 +234,25 @@ class Worker:
             stderr.flush()
         except (ValueError, OSError):
             pass  # the task has closed one, so it is flushed
-        if self._shared.watched:
-            self._starter.sendall(b"?")
-            output = capture.receive_output(self._starter)
-            return output or None
-        if not self._poll.poll(0):
+        # The starter sets its flag before it reads, and may begin at any moment. So the flag is
+        # looked at behind each look into the pipes: what is not in them is with the starter.
+        written = self._poll.poll(0)
+        if self._shared.is_watched():
+            return self._ask() or None
+        if not written:
             return None
         output = capture.Output()
         capture.drain(self._pipes[0], output.stdout)
         capture.drain(self._pipes[1], output.stderr)
+        if self._shared.is_watched():
+            rest, output = output, self._ask()
+            output.append(rest)
         return output or None
+
+    def _ask(self) -> capture.Output:
+        """What the starter has taken of this task; it takes no more."""
+        self._starter.sendall(b"?")
+        return capture.receive_output(self._starter)
 
 
 def _foreign(python: str, cause: int, header: items.Header, value: bytes) -> items.Header:

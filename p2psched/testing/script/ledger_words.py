@@ -6,6 +6,8 @@ from p2psched.core.machine import Decision
 from p2psched.model import chunks
 from p2psched.model.commands import (
     Acknowledged,
+    AckWebhook,
+    AddWebhook,
     Cancel,
     Command,
     Complete,
@@ -36,6 +38,7 @@ from p2psched.model.commands import (
     RaiseLevel,
     Recorded,
     Rejected,
+    RemoveWebhook,
     ResultRefused,
     ResultsLost,
     Retried,
@@ -89,7 +92,7 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return _decision_words(command, jobs)
 
 
-def _decision_words(command: Decision | NewGeneration, jobs: Jobs) -> str:
+def _decision_words(command: Decision | NewGeneration | ForgetPeer, jobs: Jobs) -> str:
     match command:
         case Cancel(job=job) | Forget(job=job):
             return f"{type(command).__name__.lower()} {jobs.name(job)}"
@@ -110,6 +113,18 @@ def _decision_words(command: Decision | NewGeneration, jobs: Jobs) -> str:
             return f"generation {generation} begins with {peer}"
         case ForgetPeer(peer=peer):
             return f"forget peer {peer}"
+        case _:
+            return _hook_words(command)
+
+
+def _hook_words(command: AddWebhook | RemoveWebhook | AckWebhook) -> str:
+    match command:
+        case AddWebhook(name=name):
+            return f"add webhook {name}"
+        case RemoveWebhook(name=name):
+            return f"remove webhook {name}"
+        case AckWebhook(name=name, upto=upto):
+            return f"webhook {name} has all before {upto}"
 
 
 def segment_words(segment: Segment) -> str:

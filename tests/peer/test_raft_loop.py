@@ -18,8 +18,8 @@ from p2psched.model.commands import Cancel, Envelope
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
-from p2psched.model.messages import PeerMessage
-from p2psched.model.raft import Member
+from p2psched.model.messages import Forward
+from p2psched.model.raft import Member, RaftMessage
 from p2psched.observe.clock import BootClock
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.store.log import LogStore
@@ -105,7 +105,7 @@ class Group:
         self.durable[peer] = self.listeners[peer].batches[-1].index
         asyncio.get_running_loop().call_soon(done)
 
-    def _send(self, sender: PeerId, to: PeerId, message: PeerMessage) -> None:
+    def _send(self, sender: PeerId, to: PeerId, message: RaftMessage | Forward) -> None:
         if not {sender, to} & self.cut and to in self.ledgers:
             asyncio.get_running_loop().call_soon(self.ledgers[to].on_message, sender, message)
 

@@ -1,0 +1,47 @@
+"""What a follower's core takes and gives, besides what a scheduler's does."""
+
+from __future__ import annotations
+
+import msgspec
+
+from p2psched.core.feed import Say
+from p2psched.core.scheduler_events import (
+    Asked,
+    Began,
+    Copied,
+    Executed,
+    GaveUp,
+    Leaving,
+    Renewed,
+    Round,
+    SchedulerEffect,
+)
+from p2psched.model.feed_messages import Feed, FeedElsewhere
+from p2psched.model.ids import PeerId
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A message of a feeder."""
+
+    now_ms: int
+    sender: PeerId
+    message: Feed | FeedElsewhere
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """The connection to a peer broke."""
+
+    now_ms: int
+    peer: PeerId
+
+
+class Passed(msgspec.Struct, frozen=True):
+    """Time went on."""
+
+    now_ms: int
+
+
+FollowerEvent = (
+    Began | Asked | GaveUp | Executed | Copied | Renewed | Leaving | Round | Told | Lost | Passed
+)
+FollowerEffect = SchedulerEffect | Say

@@ -1,0 +1,2 @@
+"""Ledgers that others have written, behind the port `Ledger`. Nothing here is loaded unless it is
+asked for."""

@@ -1,0 +1,68 @@
+"""What a peer tells of itself: the answer to `GetStatus`. Fields are appended, with defaults."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from p2psched.model.commands import PeerInfo
+from p2psched.model.ids import ClusterId, PeerId
+
+BLOBS_SHORT_MAX: Final = 1_000  # as far as a peer counts for its status
+
+
+class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """One peer's view of itself and the cluster. Answered without a quorum too."""
+
+    info: PeerInfo
+    cluster: ClusterId
+    role: str
+    term: int
+    leader: PeerId | None
+    quorum: bool  # a leader is known and was heard within an election timeout
+    applied_index: int
+    commit_index: int
+    last_index: int
+    state_hash: str
+    jobs_running: int
+    jobs_total: int
+    tasks_running: int
+    tasks_queued: int
+    results_refused: int
+    loop_late_ms_p99: float
+    loop_late_ms_max: float
+    fsync_ms: float  # moving average
+    uptime_s: float
+    log_bytes: int
+    bytes_sent: int
+    bytes_received: int
+    event_loop: str  # uvloop or asyncio
+    leaderless_ms: int = 0  # the longest time without a leader that this peer has seen
+    events_dropped: int = 0
+    blob_bytes: int = 0  # of blobs on this peer's disk
+    blobs_short: int = (
+        0  # large results on fewer live disks than asked for, BLOBS_SHORT_MAX at most
+    )
+    forgotten_known: int = 0  # ids of forgotten jobs that are still taken
+    snapshot_index: int = 0  # the last entry that this peer's newest snapshot stands for
+    first_index: int = 1  # the first entry that its log in memory still holds
+    jobs_lacking: int = 0  # whose results or history it still fetches from other peers
+    frames_sent: int = 0  # to peers and clients, on the connections that are open
+    blobs_counted: int = 0  # large results that were looked at for `blobs_short`, not all if many
+    peers_live: int = 0
+    # Bytes that this process has written to its disk since it started.
+    written_log: int = 0
+    written_snapshots: int = 0
+    written_results: int = 0  # about
+    written_blobs: int = 0
+    timing: str = ""  # the preset that it was started with
+    heartbeat_ms: int = 0  # while it leads
+    election_ms_min: int = 0  # without a word of a leader, before it campaigns; as it is just now
+    election_ms_max: int = 0
+    level: int = 1  # of features that the cluster uses; `info.level` is what this peer knows
+    syncs: int = 0  # groups of its log that this peer has made durable since it started
+    leader_heartbeat_ms: int = 0  # of the peer that it follows: its own should be the same
+    drain: str = ""  # draining, drained, or nothing
+    feeder: PeerId | None = None  # of a follower: who feeds it
+    followers: int = 0  # that this peer feeds

@@ -1,0 +1,26 @@
+"""Ties what a holder of the whole ledger does for followers (`core.feeding`) to its loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from p2psched.model.ids import PeerId
+from p2psched.model.messages import PeerMessage
+from p2psched.model.raft import Membership
+from p2psched.peer.raft_loop import RaftLedger
+from p2psched.peer.scheduler_loop import SchedulerLoop
+
+
+def begin_feeding(
+    scheduling: SchedulerLoop,
+    ledger: RaftLedger,
+    send: Callable[[PeerId, PeerMessage], object],
+) -> None:
+    engine = ledger.engine
+    # What is committed for a follower concerns whoever feeds it.
+    engine.concern.through = scheduling.scheduler.feeding.roll.through
+
+    def group() -> tuple[Membership, bool]:
+        return engine.raft.membership, engine.raft.leader_is_live()
+
+    scheduling.attach_feeding(send=send, group=group)

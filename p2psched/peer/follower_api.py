@@ -1,0 +1,115 @@
+"""What a follower answers: of what is on its disk and in its workers by itself, all else as one of
+those who hold the ledger does. It passes a call on to its feeder, then to the others.
+
+A call of a peer is never passed on: who holds the ledger may have passed it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from p2psched.core.follower import Follower
+from p2psched.model.blob_messages import BlobCall, ReadBlob, StatBlob
+from p2psched.model.errors import Unavailable, UsageError
+from p2psched.model.ids import JobId
+from p2psched.model.member_messages import GetStanding, Standing
+from p2psched.model.messages import (
+    AnswerBody,
+    CallBody,
+    CompactLedger,
+    ContactList,
+    Contacts,
+    Done,
+    GetStatus,
+    OutputPiece,
+    StopPeer,
+    TailOutput,
+)
+from p2psched.model.sighting_messages import Sightings, WhereAre
+from p2psched.model.status_messages import StatusAnswer
+from p2psched.peer.large_data import LargeData
+from p2psched.peer.others import Others
+
+Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
+_NOWHERE: Final = (
+    "this peer follows a feed, and reaches nobody who holds the ledger: `p2psched status` tells "
+    "whom it tries"
+)
+
+
+class FollowerApi:
+    def __init__(
+        self,
+        follower: Follower,
+        *,
+        others: Others,
+        data: LargeData,
+        tail: Tail,
+        status: Callable[[], StatusAnswer],
+        stop: Callable[[], None],
+        where: Callable[[WhereAre], Sightings],
+    ) -> None:
+        self._follower = follower
+        self._others = others
+        self._data = data
+        self._tail = tail
+        self._status = status
+        self._stop = stop
+        self._where = where
+
+    async def answer(self, body: CallBody) -> AnswerBody:
+        """To a client. Raises a P2PSchedError for it."""
+        answer = await self._answer_here(body)
+        return answer if answer is not None else await self.ask(body)
+
+    async def answer_peer(self, body: CallBody) -> AnswerBody:
+        """Raises a P2PSchedError for the caller."""
+        if isinstance(body, BlobCall):
+            return await self._data.answer(body)
+        answer = await self._answer_here(body)
+        if answer is not None:
+            return answer
+        if isinstance(body, TailOutput):
+            return OutputPiece(False, body.offset, b"")
+        raise Unavailable("this peer holds no ledger: ask another")
+
+    async def _answer_here(self, body: CallBody) -> AnswerBody | None:
+        """None: others know."""
+        match body:
+            case GetStatus():
+                return self._status()
+            case StopPeer():
+                self._stop()
+                return Done()
+            case GetStanding():
+                return Standing(0, self._follower.cursor)
+            case WhereAre():
+                return self._where(body)
+            case Contacts():
+                return ContactList(())
+            case CompactLedger():
+                raise UsageError("this peer follows a feed and holds no ledger to compact")
+            case TailOutput():
+                piece = await self._tail(body.job, body.index, body.stderr, body.offset)
+                return OutputPiece(True, *piece) if piece is not None else None
+            case StatBlob() | ReadBlob():
+                is_here = body.here or self._data.blobs.is_here(body.ref)
+                return await self._data.answer(body) if is_here else None
+            case _ if isinstance(body, BlobCall):
+                return await self._data.answer(body)
+            case _:
+                return None
+
+    async def ask(self, body: CallBody) -> AnswerBody:
+        """The answer of a peer that holds the ledger. Raises what that one raises; Unavailable if
+        none is within reach."""
+        ranked = self._follower.feeders()
+        feeder = self._follower.feeder
+        last = Unavailable(_NOWHERE, retry_after_s=0.5)
+        for peer in sorted(ranked, key=lambda peer: peer != feeder):
+            try:
+                return await self._others.call(peer, body)
+            except Unavailable as error:
+                last = error
+        raise last

@@ -1,0 +1,348 @@
+"""The life of a peer that holds no ledger, from the question whether it should to its end.
+
+A peer without a ledger on its disk asks to join. It becomes a member, and is whole from then on, or
+a follower: then it lives here, until it stops or the group needs one more that holds the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+from collections.abc import Callable
+from typing import Final
+
+from p2psched.core.follower import Follower
+from p2psched.model.config import Config
+from p2psched.model.errors import P2PSchedError, Refused, Unavailable, first_of
+from p2psched.model.execution import ExecutorEvent
+from p2psched.model.feed_messages import Feed, FeedElsewhere, Following, KeepBlobs, KeptBlobs
+from p2psched.model.ids import PeerId
+from p2psched.model.messages import AnswerBody, Call, Done, Failure, Join, PeerMessage
+from p2psched.model.raft import Member
+from p2psched.model.status_messages import StatusAnswer
+from p2psched.net.auth import Identity
+from p2psched.net.link import Connection, Handlers
+from p2psched.net.peers import PeerLinks
+from p2psched.net.server import Server
+from p2psched.observe.lateness import LoopLateness
+from p2psched.peer.announcing import Announcing
+from p2psched.peer.answering import Answering
+from p2psched.peer.asking import AskingAround
+from p2psched.peer.cluster import Belonging, info_of
+from p2psched.peer.follower_api import FollowerApi
+from p2psched.peer.follower_loop import FollowerLoop
+from p2psched.peer.joining import CALL_PATIENCE_S, JOIN_RETRY_S
+from p2psched.peer.large_data import LargeData
+from p2psched.peer.ledger_files import write_failure
+from p2psched.peer.members import was_removed
+from p2psched.peer.space import SpaceKeeper
+from p2psched.peer.status import follower_status
+from p2psched.peer.whereabouts import Whereabouts
+from p2psched.ports.clock import Clock
+from p2psched.run.pool import WorkerPool
+from p2psched.store.blobs import BlobFiles
+from p2psched.store.folder import DataFolder
+
+log = logging.getLogger(__name__)
+
+WANTED_LOOK_S: Final = 2.0  # between two looks whether too few hold the ledger
+COLLECT_S: Final = 60.0  # between two looks for blobs that nobody needs
+DIGESTS_PAGE: Final = 4_096
+
+
+class _Ended(Exception):
+    """Ends the task group; nobody else sees it."""
+
+
+class Life:
+    """Make one, `run` it once. `handlers` get what comes meanwhile."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: DataFolder,
+        space: SpaceKeeper,
+        belonging: Belonging,
+        server: Server,
+        *,
+        clock: Clock,
+        stop: asyncio.Event,
+        on_failed: Callable[[BaseException], None],
+        announcing: Announcing,
+    ) -> None:
+        """`stop` ends it; `on_failed` is told of what the peer must not survive, and sets it."""
+        self._config, self._folder, self._space = config, folder, space
+        self._belonging, self._server = belonging, server
+        self._clock, self._stop = clock, stop
+        self._on_failed, self._announcing = on_failed, announcing
+        self._me = folder.identity.peer
+        self._started_ms = clock.now_ms()
+        self._lateness = LoopLateness()
+        self._loop: FollowerLoop | None = None
+        self._callers: Answering | None = None
+        self._peers: Answering | None = None
+        self._is_whole = False
+        self.handlers = Handlers(
+            on_message=self._on_message, on_opened=self._on_opened, on_closed=self._on_closed
+        )
+
+    async def run(self, address: str) -> bool:
+        """True once this peer is a member, and shall begin its life as one; False when it has
+        stopped. `address` is its own."""
+        votes = bool(self._config.votes)
+        name, zone = self._folder.identity.name, self._config.zone
+        self._member = Member(self._me, name, address, votes, zone)
+        self._links = PeerLinks(
+            identity=Identity(peer=self._me, address=address, cluster=self._belonging.cluster),
+            secret=self._belonging.secret,
+            handlers=self.handlers,
+            rng=random.SystemRandom(),
+        )
+        self._where = Whereabouts(self._member, links=self._links, book=self._folder.address_book)
+        self._where.read_book()
+        for peer, known in self._belonging.known.items():
+            self._where.meet(peer, known)
+        asking_around = AskingAround(
+            self._member,
+            config=self._config,
+            belonging=self._belonging,
+            clock=self._clock,
+            where=self._where,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._links.run())
+                group.create_task(asking_around.run(self._is_fed))
+                stopping = group.create_task(self._stop.wait())
+                asking = group.create_task(self._ask())
+                await asyncio.wait([asking, stopping], return_when=asyncio.FIRST_COMPLETED)
+                if asking.done():
+                    await self._follow(group, asking.result())
+                raise _Ended
+        except* _Ended:
+            pass
+        except* P2PSchedError as errors:
+            self._on_failed(first_of(errors))
+        return self._is_whole and not self._stop.is_set()
+
+    # --- which part this peer plays ---
+
+    async def _ask(self) -> Following | None:
+        """Until somebody answers. None: it is a member now."""
+        while True:
+            answer = await self._ask_once()
+            if answer is not None:
+                return answer if isinstance(answer, Following) else None
+            await asyncio.sleep(JOIN_RETRY_S)
+
+    async def _ask_once(self, *, would_rather: bool | None = None) -> AnswerBody | None:
+        rather = self._config.follows is True if would_rather is None else would_rather
+        join = Join(self._member, self._config.follows is not False, rather)
+        for peer in sorted(self._where.known):
+            try:
+                async with asyncio.timeout(CALL_PATIENCE_S):
+                    return await self._links.call(peer, join)
+            except Refused:  # nobody will have us
+                raise
+            except (TimeoutError, P2PSchedError):
+                continue  # another may be there
+        return None
+
+    def _is_fed(self) -> bool:
+        return self._loop is not None and self._loop.follower.is_fed
+
+    async def _watch_group(self) -> None:
+        """Be whole as soon as too few are, or too many of those are away; not all at once."""
+        short_at: int | None = None
+        patience_ms = self._config.replace_ms
+        assert self._loop is not None
+        follower = self._loop.follower
+        turn = hashlib.blake2b(self._me.encode(), digest_size=1).digest()[0] / 256
+        while True:
+            await asyncio.sleep(WANTED_LOOK_S * (1 + turn))
+            is_short = follower.is_fed and follower.is_short
+            short_at = (short_at or self._clock.now_ms()) if is_short else None
+            has_lasted = short_at is not None and self._clock.now_ms() - short_at >= patience_ms
+            is_wanted = follower.is_wanted or has_lasted
+            if follower.is_fed and is_wanted and self._config.follows is None:
+                answer = await self._ask_once()
+                if isinstance(answer, Done):
+                    log.info("joins-the-group")
+                    self._is_whole = True
+                    raise _Ended
+
+    # --- as a follower ---
+
+    async def _follow(self, group: asyncio.TaskGroup, told: Following | None) -> None:
+        if told is None:
+            self._is_whole = True
+            return
+        folder, config = self._folder, self._config
+        await asyncio.to_thread(folder.following.set)
+        incarnation = await asyncio.to_thread(self._space.patiently, folder.next_incarnation)
+        files = await asyncio.to_thread(BlobFiles, folder.blobs_path, now_ms=self._clock.now_ms)
+        self._pool = WorkerPool(
+            slots=config.slots,
+            folder=folder.run_path,
+            on_event=self._on_executed,
+            peer_name=folder.identity.name,
+            python=config.python,
+            grace_s=config.grace_ms / 1000,
+            blobs_folder=files.folder,
+        )
+        self._data = LargeData(
+            files,
+            me=self._me,
+            others=self._links,
+            group=group,
+            on_disk_failed=lambda error: self._on_failed(write_failure(self._folder, error)),
+        )
+        try:
+            group.create_task(self._pool.run())
+            await self._pool.wait_ready()
+            self._wire(told, incarnation)
+            await self._live(group)
+        finally:
+            self._data.close()
+            if config.embedded:
+                self._announcing.remove_record()
+
+    def _wire(self, told: Following, incarnation: int) -> None:
+        info = info_of(self._config, self._member, incarnation, self._pool.python_version)
+        follower = Follower(info, told.group, told.leader)
+        loop = self._loop = FollowerLoop(
+            follower,
+            clock=self._clock,
+            executor=self._pool,
+            send=self._send,
+            next_incarnation=lambda: self._space.patiently(self._folder.next_incarnation),
+            on_bug=self._on_failed,
+        )
+        self._data.blobs.store.space_left_min = self._space.watch.least
+        copier = self._data.follow(
+            follower.machine,
+            lambda: follower.group,
+            on_copied=loop.on_copied,
+            catch_up=loop.wait_told,
+        )
+        loop.copy = copier.start
+        self._where.on_membership(follower.group)
+        self._api = FollowerApi(
+            follower,
+            others=self._links,
+            data=self._data,
+            tail=lambda job, index, stderr, offset: self._pool.tail(
+                job, index, stderr=stderr, offset=offset
+            ),
+            status=self.status,
+            stop=self._stop.set,
+            where=self._where.answer,
+        )
+
+    async def _live(self, group: asyncio.TaskGroup) -> None:
+        assert self._loop is not None
+        loop = self._loop
+        self._callers = Answering(group, self._space.gate(self._api.answer))
+        self._peers = Answering(group, self._space.gate(self._api.answer_peer))
+        for connection in self._server.connections:
+            self._on_opened(connection)
+        for task in (
+            self._pool.keep(self._data.blobs),
+            self._lateness.run(),
+            self._space.run(),
+            loop.run(),
+            self._announce(),
+            self._collect(),
+        ):
+            group.create_task(task)
+        watching = group.create_task(self._until_whole())
+        stopping = group.create_task(self._stop.wait())
+        await asyncio.wait([watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.leave_ms / 1000):
+                await loop.leave()
+        if not self._is_whole:
+            self._server.say_goodbye()
+            self._announcing.remove_record()
+        loop.stop()
+
+    async def _until_whole(self) -> None:
+        with contextlib.suppress(_Ended):
+            await self._watch_group()
+
+    async def _announce(self) -> None:
+        """Leave a record for local commands, and say when the ledger knows of us."""
+        assert self._loop is not None
+        follower = self._loop.follower
+        await self._announcing.leave_record(follower.info)
+        await self._loop.wait(lambda: follower.is_known)
+        self._announcing.ready(follower.info)
+
+    async def _collect(self) -> None:
+        """Remove blobs that nobody touched for long and that the ledger has no use for here."""
+        assert self._loop is not None
+        owner, blobs = self._loop.follower.owner, self._data.blobs
+        while True:
+            await asyncio.sleep(COLLECT_S)
+            old = await blobs.old()
+            for start in range(0, len(old), DIGESTS_PAGE):
+                page = tuple(old[start : start + DIGESTS_PAGE])
+                with contextlib.suppress(P2PSchedError):
+                    answer = await self._api.ask(KeepBlobs(self._me, page))
+                    assert isinstance(answer, KeptBlobs)
+                    kept = {*answer.digests, *(ref.digest for ref in owner.blobs())}
+                    await blobs.drop([digest for digest in page if digest not in kept])
+
+    # --- connections ---
+
+    def _send(self, peer: PeerId, message: PeerMessage) -> None:
+        self._links.send(peer, message)
+
+    def _on_message(self, connection: Connection, message: PeerMessage | Call) -> None:
+        if isinstance(message, Call):
+            answering = self._callers if connection.peer is None else self._peers
+            if answering is None:
+                starting = Failure(message.id, Unavailable.code, "this peer is starting", 200)
+                connection.send_nowait(starting)
+            else:
+                answering.on_call(connection, message)
+        elif self._loop is not None and isinstance(message, Feed | FeedElsewhere):
+            assert connection.peer is not None, "clients say nothing one way"
+            self._loop.on_told(connection.peer, message)
+            self._where.on_membership(self._loop.follower.group)
+            if self._loop.follower.is_removed:
+                self._on_failed(was_removed(self._member.name, self._me, self._config.data))
+
+    def _on_opened(self, connection: Connection) -> None:
+        if self._loop is not None or hasattr(self, "_where"):
+            self._where.on_opened(connection)
+
+    def _on_closed(self, connection: Connection, error: P2PSchedError | None) -> None:
+        del error  # logged where it arose
+        for answering in (self._callers, self._peers):
+            if answering is not None:
+                answering.on_closed(connection)
+        if self._loop is not None and connection.peer is not None:
+            self._loop.on_lost(connection.peer)
+
+    def _on_executed(self, event: ExecutorEvent) -> None:
+        if self._loop is not None:
+            self._loop.on_executed(event)
+
+    def status(self) -> StatusAnswer:
+        """Once it follows. From the loop of `run` only."""
+        assert self._loop is not None
+        return follower_status(
+            follower=self._loop.follower,
+            lateness=self._lateness,
+            links=self._links,
+            server=self._server,
+            cluster=self._belonging.cluster,
+            timing=self._config.timing,
+            uptime_ms=self._clock.now_ms() - self._started_ms,
+            event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
+            blobs=self._data.blobs.store,
+        )

@@ -1,0 +1,115 @@
+"""Followers in simulation: what they start is theirs, all ends, and no leader feels them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from p2psched.core.feed import SPARES
+from p2psched.model.ids import PeerId
+from p2psched.model.taskset import TaskSet
+from p2psched.testing.sim import SimCluster, SimulationError
+from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_follower import Followers
+from p2psched.testing.sim_world import Process
+from p2psched.testing.simulate import Options, simulate
+from tests.sim.feed_mutants import FEED_MUTANTS
+
+HOLDERS = 3 + SPARES
+JOBS = 100
+PAUSE_MS = 50
+SEEDS_MAX = 40  # until a planted bug shows
+GROWTH_MAX = 1.05  # from 10 followers to 1,000
+
+
+class Counting(SimCluster):
+    """Counts what each peer says and hears."""
+
+    def __init__(self, *, seed: int) -> None:
+        self.said: dict[PeerId, tuple[int, int]] = {}
+        super().__init__(seed=seed, peers=HOLDERS, slots=(0,), formed=False)
+
+    def send(self, sender: Process, to: PeerId, data: bytes) -> None:
+        for peer in (sender.id, to):
+            count, size = self.said.get(peer, (0, 0))
+            self.said[peer] = count + 1, size + len(data)
+        super().send(sender, to, data)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of the leader, for each entry that was committed meanwhile."""
+
+    messages: float
+    size: float
+    fed: int  # followers that it feeds itself
+
+
+def cost_of(followers: int) -> Cost:
+    """The same jobs at the same pace, run by followers alone."""
+    cluster = Counting(seed=5)
+    crowd = Followers(cluster, followers)
+    cluster.run_until(
+        lambda: (
+            len(cluster.newest_group().voters) == 3
+            and len(cluster.newest_group().learners) == SPARES
+        ),
+        within_ms=20_000,
+    )
+    cluster.run_until(lambda: not crowd.is_busy, within_ms=20_000, every=100)
+    cluster.run_for(5_000)  # whoever was fed by the leader at first has gone elsewhere
+    leader = next(peer for peer in cluster.peers if peer.engine.raft.is_leader)
+    entries, (messages, size) = len(cluster.referees.committed), cluster.said[leader.id]
+    jobs = []
+    for _ in range(JOBS):
+        jobs.append(cluster.submit(sim_job(TaskSet.of(0, 2), mean_us=10_000)))
+        cluster.run_for(PAUSE_MS)
+    cluster.run_until(
+        lambda: all(cluster.state_of(job) == "succeeded" for job in jobs), within_ms=20_000
+    )
+    entries = len(cluster.referees.committed) - entries
+    assert entries >= 2 * JOBS
+    assert leader.engine.raft.is_leader
+    after = cluster.said[leader.id]
+    return Cost(
+        (after[0] - messages) / entries,
+        (after[1] - size) / entries,
+        leader.scheduler.feeding.feeder.followers,
+    )
+
+
+def test_a_leader_pays_no_more_for_a_thousand_followers_than_for_ten() -> None:
+    few, more, most = map(cost_of, (10, 100, 1_000))
+    print(few, more, most)
+    assert (few.fed, more.fed, most.fed) == (0, 0, 0)
+    for many in (more, most):
+        assert many.messages <= few.messages * GROWTH_MAX, (few, more, most)
+        assert many.size <= few.size * GROWTH_MAX, (few, more, most)
+
+
+@pytest.mark.parametrize("seed", range(7_100_000, 7_100_012))
+def test_followers_start_only_what_is_theirs_and_all_ends(seed: int) -> None:
+    report = simulate(seed, Options(followers=3))
+    assert report.happened["followers"] == 3
+
+
+def test_followers_do_work_in_most_seeds_and_are_hurt_while_they_do() -> None:
+    reports = [simulate(seed, Options(followers=3)) for seed in range(7_100_020, 7_100_028)]
+    started = sum(report.happened["started by followers"] for report in reports)
+    assert started > 50
+    for what in ("killed", "paused", "cut off"):
+        assert sum(report.happened[f"followers {what}"] for report in reports) > 5, what
+
+
+@pytest.mark.parametrize("name", FEED_MUTANTS)
+def test_a_planted_bug_of_following_is_noticed(name: str) -> None:
+    plant, broken = FEED_MUTANTS[name]
+    with plant(), pytest.raises(SimulationError) as noticed:
+        _simulate_many()
+    assert f"{broken}:" in noticed.value.why
+
+
+def _simulate_many() -> None:
+    for seed in range(7_300_000, 7_300_000 + SEEDS_MAX):
+        simulate(seed, Options(followers=3))
