@@ -22,6 +22,8 @@ def inherit(referees: Referees, before: Referees, upto: int) -> None:
     referees._expected.clear()
     referees._said = referees.shadow.index
     referees._hashes |= {at: state for at, state in before._hashes.items() if at <= upto}
+    said = before.events.said
+    referees.events.said |= {at: records for at, records in said.items() if at <= upto}
     made = before.snapshots.made
     referees.snapshots.made |= {at: snapshot for at, snapshot in made.items() if at <= upto}
 
