@@ -5,7 +5,8 @@ P2PSchedError
 │   └── NotFound    no such job, task or peer, or a prefix that fits several
 ├── Refused         understood and denied: wrong secret, other cluster,
 │   │               folder in use, a limit of the cluster                  exit 5
-│   └── Removed     this peer's identity is no member any more, for good   exit 5
+│   ├── Removed     this peer's identity is no member any more, for good   exit 5
+│   └── Static      the group of the ledger takes no members               exit 5
 ├── Unavailable     no quorum, nobody answers, busy; retry after a while   exit 3
 │   └── NoSpace     the peer's disk is full; another peer, or free some
 ├── TimedOut        the caller's own deadline passed                       exit 4
@@ -51,6 +52,12 @@ class Removed(Refused):
     """The peer was removed from its cluster. It may come back with an empty folder."""
 
     code = "removed"
+
+
+class Static(Refused):
+    """The members of the ledger's group are those that its peers were started with."""
+
+    code = "static"
 
 
 class Unavailable(P2PSchedError):
@@ -140,6 +147,7 @@ _BY_CODE = {
         NotFound,
         Refused,
         Removed,
+        Static,
         Unavailable,
         NoSpace,
         TimedOut,

@@ -16,7 +16,7 @@ from typing import Final
 
 from p2psched.core.follower import Follower
 from p2psched.model.config import Config
-from p2psched.model.errors import P2PSchedError, Refused, Unavailable, first_of
+from p2psched.model.errors import P2PSchedError, Removed, Static, Unavailable, first_of
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.feed_messages import Feed, FeedElsewhere, Following, KeepBlobs, KeptBlobs
 from p2psched.model.ids import PeerId
@@ -145,7 +145,7 @@ class Life:
             try:
                 async with asyncio.timeout(CALL_PATIENCE_S):
                     return await self._links.call(peer, join)
-            except Refused:  # nobody will have us
+            except (Removed, Static):
                 raise
             except (TimeoutError, P2PSchedError):
                 continue  # another may be there

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from p2psched.model.config import Config
-from p2psched.model.errors import P2PSchedError, Refused, Removed
+from p2psched.model.errors import P2PSchedError, Removed, Static
 from p2psched.model.messages import Join
 from p2psched.model.raft import Member
 from p2psched.net.peers import PeerLinks
@@ -75,7 +75,7 @@ class Joining:
         self._on_removed(was_removed(self._member.name, self._member.peer, self._config.data))
 
     async def _ask_to_join(self) -> None:
-        """Raises Removed."""
+        """Raises Removed, Static."""
         if self._ledger.engine.raft.is_leader:
             self._ledger.add_member(self._member)
             return
@@ -83,7 +83,7 @@ class Joining:
             try:
                 async with asyncio.timeout(CALL_PATIENCE_S):
                     await self._links.call(peer, Join(self._member))
-            except Refused:  # nobody will have us
+            except (Removed, Static):
                 raise
             except (TimeoutError, P2PSchedError):
                 continue  # another may be there

@@ -93,5 +93,5 @@ class Engine(Ledger, Protocol):
     def on_message(self, sender: PeerId, message: RaftMessage | Forward) -> None: ...
 
     def add_member(self, member: Member) -> None:
-        """Raises Refused if the group is static."""
+        """Raises Static if nobody is added."""
         ...

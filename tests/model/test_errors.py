@@ -22,7 +22,7 @@ KINDS = tuple(_tree())
 
 def test_no_two_classes_share_a_code() -> None:
     codes = [kind.code for kind in KINDS]
-    assert len(set(codes)) == len(codes) == 13
+    assert len(set(codes)) == len(codes) == 14
 
 
 def test_exit_codes_tell_whose_fault_it_is() -> None:
@@ -32,6 +32,7 @@ def test_exit_codes_tell_whose_fault_it_is() -> None:
         "NotFound": 2,
         "Refused": 5,
         "Removed": 5,
+        "Static": 5,
         "Unavailable": 3,
         "NoSpace": 3,
         "TimedOut": 4,

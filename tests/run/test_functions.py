@@ -269,13 +269,15 @@ def test_stopping_a_function_ends_its_children_too(tmp_path: Path) -> None:
 
 def test_a_function_over_its_time_is_ended_alone(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
+        # Loading counts as time of the first task, and a busy machine may take long over it.
+        await rig.run(functions("quick_then_stay", [(0, str(tmp_path))]))
         arguments = [(0, str(tmp_path))] * 3 + [(1, str(tmp_path))] + [(0, str(tmp_path))] * 3
-        outcome = await rig.run(functions("quick_then_stay", arguments, timeout_ms=100))
+        outcome = await rig.run(functions("quick_then_stay", arguments, timeout_ms=500))
         assert [outcome.tasks[index].cause for index in range(4)] == [Cause.OK] * 3 + [
             Cause.TIMEOUT
         ]
-        assert "100 ms" in str(outcome.tasks[3].header["message"])
-        assert outcome.tasks[3].busy_us >= 100_000
+        assert "500 ms" in str(outcome.tasks[3].header["message"])
+        assert outcome.tasks[3].busy_us >= 500_000
         assert outcome.unstarted == TaskSet.of(4, 7)
 
     with_pool(tmp_path, scenario)

@@ -20,6 +20,8 @@ from p2psched.model.job import Cause
 from p2psched.model.taskset import TaskSet
 from p2psched.run import hosts, starter_link
 from p2psched.run import pool as pool_module
+from p2psched.run.host.forker import Host
+from p2psched.run.host.shared import BYTES, STARTING, Shared
 from p2psched.run.pool import WorkerPool
 from tests.run.rig import ROOT, Rig, alive, functions, parent_of, pids_in, program, with_pool
 
@@ -72,6 +74,34 @@ def test_a_killed_peer_takes_all_its_tasks_along(tmp_path: Path) -> None:
         peer.kill()
         peer.wait()
     while any(map(alive, pids)):  # the test's own time limit is the bound
+        pass
+
+
+@pytest.mark.process
+def test_a_program_that_is_being_started_ends_with_its_host() -> None:
+    """Before its number is noted, in the moment when the host is killed."""
+    code = (
+        "import subprocess, time\n"
+        "print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    memory = os.memfd_create("test")
+    os.ftruncate(memory, BYTES)
+    notes = Shared(memory)
+    os.close(memory)
+    host = Host(number=1, pid=process.pid, shared=notes, scratch="")
+    try:
+        pid = int(process.stdout.readline())
+        notes.note_group(STARTING)
+        host.signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        host.close()
+    while alive(pid):  # the test's own time limit is the bound
         pass
 
 

@@ -27,7 +27,7 @@ from p2psched.engines.raftos.roles import Leader
 from p2psched.engines.raftos.secrecy import cryptor_of
 from p2psched.engines.raftos.standing import Core, Standing
 from p2psched.model.commands import Envelope, PeerUp
-from p2psched.model.errors import Refused
+from p2psched.model.errors import Refused, Static
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import ENTRY_BYTES_MAX, PENDING_PROPOSALS_MAX
@@ -187,7 +187,7 @@ class RaftosLedger:
             self.append(message.envelopes)
 
     def add_member(self, member: Member) -> None:
-        raise Refused(
+        raise Static(
             f"{member.name or member.peer} can't join: the group of a raftos ledger is the one "
             "that all its peers were started with"
         )

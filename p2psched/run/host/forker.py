@@ -26,7 +26,7 @@ from typing import Final, NoReturn
 from ...model import items  # noqa: TID252 - see shared.py
 from . import capture, frames, large
 from .orders import Tickets
-from .shared import Shared
+from .shared import STARTING, Shared
 from .spawner import Spawner
 from .worker import MODULES_SUFFIX, Worker
 
@@ -40,6 +40,7 @@ THREADS_VARIABLES: Final = (
 PIPE_BYTES: Final = 256 * 1024
 F_SETPIPE_SZ: Final = 1031
 PR_SET_PDEATHSIG: Final = 1
+STOPS_MAX: Final = 50  # looks, a millisecond apart, whether a host has stopped
 
 
 class Host:
@@ -58,6 +59,8 @@ class Host:
 
     def signal(self, number: int) -> None:
         """To its whole group, and to that of the program that it runs."""
+        if self.shared.group == STARTING:
+            self._end_unknown()
         # The leader may not have made its group yet, or not be in it alone.
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
@@ -65,6 +68,22 @@ class Host:
             with contextlib.suppress(ProcessLookupError, PermissionError, OverflowError):
                 if group > 1:
                     os.killpg(group, number)
+
+    def _end_unknown(self) -> None:
+        """A program is there, or is coming, whose number the host has not noted yet."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGSTOP)
+        for _ in range(STOPS_MAX):
+            state, children = _children_of(self.pid)
+            for child in children:
+                for end in (os.killpg, os.kill):
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        end(child, signal.SIGKILL)
+            if children or state in "TZX":
+                break
+            time.sleep(0.001)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
 
     def close(self) -> None:
         os.close(self.pidfd)
@@ -303,6 +322,22 @@ class Starter:
             shutil.rmtree(folder, ignore_errors=True)
         if self._blobs:
             large.forget(self._folder, f"host-{host.number}")
+
+
+def _children_of(parent: int) -> tuple[str, list[int]]:
+    """The state of a process, X if it is gone, and its children. Nothing without /proc."""
+    state, children = "X", []
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is not worth its import time
+            if not name.isdecimal():
+                continue
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
+                fields = file.read().rpartition(b")")[2].split()
+                if int(name) == parent:
+                    state = fields[0].decode()
+                elif int(fields[1]) == parent:
+                    children.append(int(name))
+    return state, children
 
 
 def _pipe() -> tuple[int, int]:

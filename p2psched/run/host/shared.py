@@ -27,6 +27,7 @@ _RECORD = struct.Struct("<QQBQI")  # batch, index, cause, busy_us, bytes of the 
 _USED_AT = 12
 _INDEX_AT = 16
 _GROUP_AT = 40
+STARTING: Final = 1  # instead of the group of a program that is being started
 _WATCHED_AT = 48
 _BASE = 64
 
@@ -77,7 +78,8 @@ class Shared:
         _INDEX_RUNNING_STARTED.pack_into(self._map, _INDEX_AT, 0, 0, 0, 0)
 
     def note_group(self, group: int) -> None:
-        """The process group of the program that runs now; 0 for none."""
+        """The process group of the program that runs now; 0 for none, STARTING for one that nobody
+        knows the number of yet."""
         struct.pack_into("<Q", self._map, _GROUP_AT, group)
 
     def finish(self, index: int, cause: int, busy_us: int, item: bytes) -> bool:
@@ -102,7 +104,7 @@ class Shared:
 
     @property
     def group(self) -> int:
-        """Process group of the program that a spawner runs, or 0."""
+        """Process group of the program that a spawner runs, or what `note_group` says."""
         return int(struct.unpack_from("<Q", self._map, _GROUP_AT)[0])
 
     def is_watched(self) -> bool:

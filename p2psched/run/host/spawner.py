@@ -22,7 +22,7 @@ from ...model import items  # noqa: TID252 - see shared.py
 from . import folders, frames, large, outputs
 from .orders import Tickets
 from .report import PROGRAMS_FLUSH_NS, Reporter
-from .shared import Shared
+from .shared import STARTING, Shared
 from .streams import Streams
 
 RECEIVE_BYTES: Final = 64 * 1024
@@ -108,19 +108,24 @@ class Child:
 
     def spawn(self, order: Order, shared: Shared, output: Streams) -> None:
         """Raises OSError or NotStartable; then nothing is left behind but `close`."""
-        self.pid = os.posix_spawn(
-            order.program(),
-            order.argv,
-            order.environment,
-            file_actions=(
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, output.stdout.writer, 1),
-                (os.POSIX_SPAWN_DUP2, output.stderr.writer, 2),
-            ),
-            setsid=True,
-            setsigmask=(),
-            setsigdef=_DEFAULT_SIGNALS,
-        )
+        shared.note_group(STARTING)
+        try:
+            self.pid = os.posix_spawn(
+                order.program(),
+                order.argv,
+                order.environment,
+                file_actions=(
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, output.stdout.writer, 1),
+                    (os.POSIX_SPAWN_DUP2, output.stderr.writer, 2),
+                ),
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_DEFAULT_SIGNALS,
+            )
+        except BaseException:
+            shared.note_group(0)
+            raise
         shared.note_group(self.pid)  # at once: from here on the starter can end it
         try:
             self.pidfd = os.pidfd_open(self.pid)
