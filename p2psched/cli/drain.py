@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import typer
@@ -10,17 +11,14 @@ import typer
 from p2psched.cli.complete import complete_peers
 from p2psched.cli.connect import talk
 from p2psched.cli.describe import peer_fields
-from p2psched.cli.one_peer import is_prefix
 from p2psched.cli.options import Target, duration, talks_to_peers
 from p2psched.cli.output import Output, count, note, print_json, write_line
 from p2psched.client.client import Client
-from p2psched.client.session import Session
-from p2psched.core.drain import DRAINED
 from p2psched.model.commands import DrainMode
-from p2psched.model.errors import NotFound, Refused, TimedOut
+from p2psched.model.errors import TimedOut
 from p2psched.model.ids import PeerId, short
-from p2psched.model.messages import Done, DrainPeer, ListPeers
-from p2psched.model.peer_messages import PeerList, PeerView
+from p2psched.model.messages import Done, DrainPeer
+from p2psched.model.peer_messages import PeerView
 
 LOOK_S: Final = 0.25
 
@@ -57,15 +55,12 @@ def drain(
     results. It stays a member, goes on answering, and stays drained over restarts.
     """
     timeout_s = None if timeout is None else duration(timeout, "--timeout")
-    mode = DrainMode.OFF if undo else DrainMode.ON
 
     async def work(client: Client) -> PeerView:
-        views = await client.peers()
-        peer = _chosen(views, name).info.peer
-        await client.session.call(DrainPeer(peer, mode), Done)
+        view = await client.peer.drain(name, wait=False, undo=undo)
         if undo or not wait:
-            return view_of(await client.peers(), peer)
-        return await wait_drained(client.session, peer, timeout_s=timeout_s)
+            return view
+        return await _wait_drained(client, view.info.peer, timeout_s=timeout_s)
 
     view = talk(target, work)
     match target.output:
@@ -79,41 +74,35 @@ def drain(
 
 
 async def drain_and_wait(
-    session: Session, peer: PeerId, mode: DrainMode, *, timeout_s: float | None
+    client: Client, peer: PeerId, mode: DrainMode, *, timeout_s: float | None
 ) -> PeerView:
     """Raises TimedOut."""
-    await session.call(DrainPeer(peer, mode), Done)
-    return await wait_drained(session, peer, timeout_s=timeout_s)
+    await client.session.call(DrainPeer(peer, mode), Done)
+    return await _wait_drained(client, peer, timeout_s=timeout_s)
 
 
-async def wait_drained(session: Session, peer: PeerId, *, timeout_s: float | None) -> PeerView:
+async def _wait_drained(client: Client, peer: PeerId, *, timeout_s: float | None) -> PeerView:
     """Say what is left whenever it is less. Raises TimedOut; Refused if somebody takes it back."""
-    said = ""
-    view: PeerView | None = None
+    said: list[str] = []
+
+    def look(view: PeerView, views: Sequence[PeerView]) -> None:
+        if not said and not _takers(views):
+            note("no other peer takes tasks: what has not begun waits until one does")
+        now = f"peer {view.info.name} is {view.drain}{_left(view)}"
+        if said[-1:] != [now]:
+            note(now)
+        said[:] = [now]
+        left[:] = [_left(view)]
+
+    left: list[str] = []
     try:
         async with asyncio.timeout(timeout_s):
-            while True:
-                views = list((await session.call(ListPeers(), PeerList)).peers)
-                view = view_of(views, peer)
-                if view.drain == DRAINED:
-                    return view
-                if not view.drain:
-                    raise Refused(f"somebody has taken peer {view.info.name} back meanwhile")
-                if not said and not _takers(views):
-                    note("no other peer takes tasks: what has not begun waits until one does")
-                now = f"peer {view.info.name} is {view.drain}{_left(view)}"
-                if now != said:
-                    note(said := now)
-                await asyncio.sleep(LOOK_S)
+            return await client.peer.wait_drained(peer, look)
     except TimeoutError as error:
-        left = "" if view is None else f"{_left(view)}; it goes on"
+        rest = f"{left[0]}; it goes on" if left else ""
         raise TimedOut(
-            f"peer {short(peer)} is not drained after {timeout_s:g} s{left}: see `p2psched peers`"
+            f"peer {short(peer)} is not drained after {timeout_s:g} s{rest}: see `p2psched peers`"
         ) from error
-
-
-def view_of(views: list[PeerView], peer: PeerId) -> PeerView:
-    return next(view for view in views if view.info.peer == peer)
 
 
 def _left(view: PeerView) -> str:
@@ -125,17 +114,5 @@ def _left(view: PeerView) -> str:
     return f": {', '.join(parts)}" if parts else ""
 
 
-def _takers(views: list[PeerView]) -> list[PeerView]:
+def _takers(views: Sequence[PeerView]) -> list[PeerView]:
     return [v for v in views if v.state != "dead" and not v.drain and v.info.slots > 0]
-
-
-def _chosen(views: list[PeerView], name: str) -> PeerView:
-    """By name, or by the digits of an id; of peers that share a name the one that is there."""
-    found = [view for view in views if view.info.name == name] or [
-        view for view in views if is_prefix(name, view.info.peer)
-    ]
-    found = [view for view in found if view.state != "dead"] or found
-    if len(found) != 1:
-        what = f"fits {len(found)} peers" if found else "is no peer"
-        raise NotFound(f"{name!r} {what}: `p2psched peers` lists them")
-    return found[0]

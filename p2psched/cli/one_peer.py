@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
 
 from p2psched.cli.connect import connected
 from p2psched.cli.options import Target
 from p2psched.client.find import find_peers
+from p2psched.client.members import is_prefix
 from p2psched.client.session import Session
 from p2psched.model.errors import NotFound, Unavailable, UsageError
-from p2psched.model.ids import PeerId, short
+from p2psched.model.ids import short
 from p2psched.model.messages import ListPeers
 from p2psched.model.peer_messages import PeerList
 from p2psched.net.address import parse
 from p2psched.net.calls import CallClient
 from p2psched.store.records import Record
-
-PREFIX_LEN_MIN: Final = 4  # of an id: shorter is a name
 
 
 async def choose_peer(
@@ -72,11 +70,6 @@ async def _address_elsewhere(target: Target, name: str) -> str:
         what = f"fits {len(found)} live peers" if found else "is no live peer"
         raise NotFound(f"{name!r} {what}: `p2psched peers` lists them")
     return found[0].address
-
-
-def is_prefix(text: str, peer: PeerId) -> bool:
-    """Digits enough that nobody means a name by them."""
-    return len(text) >= PREFIX_LEN_MIN and peer.startswith(text.lower())
 
 
 def _listed(records: Sequence[Record], command: str) -> str:

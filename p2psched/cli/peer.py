@@ -14,7 +14,7 @@ from p2psched.cli.output import Output, count, print_json, write_line
 from p2psched.client.client import Client
 from p2psched.model.errors import TimedOut
 from p2psched.model.ids import short
-from p2psched.model.member_messages import ChangeMember, MemberChanged, SetVoters, VotersSet
+from p2psched.model.member_messages import MemberChanged, VotersSet
 
 REMOVE_EXAMPLES: Final = """\b
 Examples:
@@ -34,7 +34,6 @@ Examples:
   p2psched peer voters 7
   p2psched peer voters 0         # as is usual
 """
-ASK_S: Final = 0.2  # between two looks whether a peer votes by now
 
 PeerArgument = Annotated[
     str,
@@ -49,7 +48,7 @@ def remove(target: Target, name: PeerArgument) -> None:
     Its tasks run elsewhere, and if it runs, it stops. It may come back as a new peer: with an
     empty folder, or with `start --anew`.
     """
-    done = talk(target, lambda client: _change(client, name, "remove"))
+    done = talk(target, lambda client: client.peer.remove(name))
     _tell(target, done, "removed", f"{count(done.voters, 'voter')} left")
 
 
@@ -64,19 +63,22 @@ def promote(target: Target, name: PeerArgument) -> None:
 
 
 async def _promote(target: Target, client: Client, name: str) -> MemberChanged:
-    done = await _change(client, name, "promote")
-    changed = done.changed
+    tries: list[MemberChanged] = []
     try:
-        async with asyncio.timeout(target.patience_s):
-            while done.role == "learner":
-                await asyncio.sleep(ASK_S)
-                done = await _change(client, done.peer, "promote")
+        async with asyncio.timeout(None) as deadline:
+
+            def look(done: MemberChanged) -> None:
+                if not tries:  # the first answer has a patience of its own
+                    deadline.reschedule(asyncio.get_running_loop().time() + target.patience_s)
+                tries[:] = [done]
+
+            return await client.peer.promote(name, look=look)
     except TimeoutError:
+        (last,) = tries
         raise TimedOut(
-            f"peer {done.name} does not vote yet (it lacks {done.lag:,} entries): "
+            f"peer {last.name} does not vote yet (it lacks {last.lag:,} entries): "
             "it will once it has caught up, `p2psched peers` shows it"
         ) from None
-    return MemberChanged(done.peer, done.name, changed, done.role, done.voters)
 
 
 @talks_to_peers
@@ -85,7 +87,7 @@ def demote(target: Target, name: PeerArgument) -> None:
 
     Another peer takes its vote. A leader hands over first.
     """
-    done = talk(target, lambda client: _change(client, name, "demote"))
+    done = talk(target, lambda client: client.peer.demote(name))
     _tell(target, done, "a learner", f"{count(done.voters, 'voter')} just now")
 
 
@@ -97,7 +99,7 @@ def voters(
     ],
 ) -> None:
     """Say how many peers shall vote. Fewer do as long as there are fewer peers."""
-    done: VotersSet = talk(target, lambda client: client.session.call(SetVoters(number), VotersSet))
+    done: VotersSet = talk(target, lambda client: client.peer.voters(number))
     match target.output:
         case Output.JSON:
             print_json(
@@ -108,10 +110,6 @@ def voters(
         case Output.TABLE:
             already = "" if done.changed else " already"
             write_line(f"{done.wanted} voters are wanted{already}; {done.voters} just now")
-
-
-async def _change(client: Client, name: str, change: str) -> MemberChanged:
-    return await client.session.call(ChangeMember(name, change), MemberChanged)
 
 
 def _tell(target: Target, done: MemberChanged, what: str, more: str) -> None:

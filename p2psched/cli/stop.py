@@ -107,7 +107,7 @@ async def _drain(target: Target, calls: CallClient, *, timeout_s: float | None) 
     assert isinstance(answer, StatusAnswer)
     async with connected(target) as client:  # any peer tells how far it is
         peer = answer.info.peer
-        await drain_and_wait(client.session, peer, DrainMode.ONCE, timeout_s=timeout_s)
+        await drain_and_wait(client, peer, DrainMode.ONCE, timeout_s=timeout_s)
 
 
 async def _ask_to_stop(calls: CallClient, local: Record | None) -> PeerInfo:

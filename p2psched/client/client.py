@@ -10,10 +10,8 @@ async with Client("127.0.0.1:7420") as client:
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import random
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from p2psched.client import blobs, futures
 from p2psched.client.batching import Function, HasOptions, unwrap
-from p2psched.client.find import find_peers
+from p2psched.client.find import find_peers, who_am_i
 from p2psched.client.functions import (
     Calls,
     MapOptions,
@@ -33,6 +31,7 @@ from p2psched.client.functions import (
 )
 from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
 from p2psched.client.job import Job
+from p2psched.client.members import Members
 from p2psched.client.pipeline import Pipeline, keep_house
 from p2psched.client.session import PATIENCE_S, Session
 from p2psched.client.spool import Upload
@@ -376,7 +375,13 @@ class Client:
         return list((await self.session.call(ListJobs(limit), JobList)).jobs)
 
     async def peers(self) -> list[PeerView]:
+        """By name: role, zone, state, and how far each is."""
         return list((await self.session.call(ListPeers(), PeerList)).peers)
+
+    @property
+    def peer(self) -> Members:
+        """To remove, promote, demote and drain peers, and to say how many vote."""
+        return Members(self.session)
 
     @property
     def staleness(self) -> Staleness | None:
@@ -386,12 +391,3 @@ class Client:
     async def status(self) -> StatusAnswer:
         """The view of the peer that we talk to."""
         return await self.session.call(GetStatus(), StatusAnswer)
-
-
-def who_am_i() -> str:
-    """user@host, for people who look at the list of jobs."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,3 +59,12 @@ def _record_of(records: Sequence[Record], address: str) -> Record | None:
         if record.address == address and Path(record.secret_path).exists():
             return record
     return None
+
+
+def who_am_i() -> str:
+    """user@host, for people who look at the list of jobs."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -22,6 +22,7 @@ from p2psched.model.commands import (
     AckWebhook,
     AddWebhook,
     Drain,
+    ForgetPeer,
     NewGeneration,
     PeerDown,
     PeerUp,
@@ -38,6 +39,7 @@ SLICE_BYTES: Final = 256 * KIB  # and no more than that, but for one job
 _FIELDS: Final = MachineImage.__struct_fields__
 # Of ids, which never change: a copy is enough, and takes a millisecond for 100,000 of them.
 _ORDERS: Final = frozenset({"running", "ended", "whole", "unplaced", "with_blobs", "suspected"})
+_OF_NO_JOB: Final = (RaiseLevel, Drain, AddWebhook, RemoveWebhook, AckWebhook, ForgetPeer)
 assert _FIELDS[0] == "jobs", "jobs come first, so that they can be told before all is known"
 
 
@@ -71,9 +73,7 @@ class Capture:
                     elif isinstance(command, NewGeneration):
                         for job in self._jobs:
                             self._encode_early(job)
-                    elif not isinstance(
-                        command, RaiseLevel | Drain | AddWebhook | RemoveWebhook | AckWebhook
-                    ):
+                    elif not isinstance(command, _OF_NO_JOB):
                         self._encode_early(command.job)
 
     def _encode_early(self, name: JobId) -> None:

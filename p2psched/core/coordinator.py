@@ -108,9 +108,9 @@ class Coordinator:
             self._yield_again_ms = now_ms + YIELD_RETRY_MS
         return is_due
 
-    def to_raise(self) -> list[Command]:
-        """The next feature level, once all peers know it."""
-        return levels.to_raise(self._machine) if self.coordinates else []
+    def to_raise(self, removed: Iterable[PeerId]) -> list[Command]:
+        """The next feature level, once all peers know it but those that were removed."""
+        return levels.to_raise(self._machine, removed) if self.coordinates else []
 
     def place(self) -> list[Command]:
         """Placements for tasks that nobody live owns: suspects, then oldest job first. A job that

@@ -30,6 +30,8 @@ DRAINED: Final = "drained"
 
 def drain(s: LedgerState, command: Drain) -> Outcome:
     row = s.peers.get(command.peer)
+    if row is None and command.peer in s.gone:
+        return Rejected("refused", f"peer {s.gone[command.peer]} was removed")
     if row is None:
         return Rejected("not-found", f"no peer {command.peer}")
     if row.drain is not command.mode:

@@ -2,13 +2,15 @@
 
 A command that older versions don't know would stop them. So each peer tells with `PeerInfo` the
 highest level that it knows, the ledger holds the level that is in use, and that rises by a command
-of its own once every peer that the ledger knows, up or down, knows more. What needs a higher level
-is refused until then, by whoever is asked and, for equal states, by the fold. The level in use
-never falls; a version that doesn't know it can't follow the ledger any more, and stops.
+of its own once every peer that the ledger knows, up or down, knows more; who was removed from the
+group is forgotten (`peering.forget`), and counts no more. What needs a higher level is refused
+until then, by whoever is asked and, for equal states, by the fold. The level in use never falls; a
+version that doesn't know it can't follow the ledger any more, and stops.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from p2psched.core.state import LedgerState
@@ -18,6 +20,7 @@ from p2psched.model.commands import (
     AddWebhook,
     Command,
     Drain,
+    ForgetPeer,
     GiveBack,
     NewGeneration,
     Outcome,
@@ -26,6 +29,7 @@ from p2psched.model.commands import (
     RemoveWebhook,
 )
 from p2psched.model.errors import Refused
+from p2psched.model.ids import PeerId
 
 KNOWN_LEVEL: Final = 3  # the highest that this version knows
 # Members are removed, and voters made learners: an older version, as leader, would forget of it.
@@ -38,6 +42,7 @@ NEEDED: Final[dict[type[Command], int]] = {
     AddWebhook: 3,
     RemoveWebhook: 3,
     AckWebhook: 3,
+    ForgetPeer: 3,
 }
 
 
@@ -62,17 +67,23 @@ def group_refusal(s: LedgerState) -> Rejected | None:
     return _refusal(s, GROUP_LEVEL)
 
 
-def to_raise(s: LedgerState) -> list[Command]:
-    """What the coordinator should propose: nothing, or the next level."""
-    common = min((row.info.level for row in s.peers.values()), default=1)
-    return [RaiseLevel(common)] if common > s.level else []
+def to_raise(s: LedgerState, removed: Iterable[PeerId] = ()) -> list[Command]:
+    """What the coordinator should propose: nothing, or the next level. `removed`: from the group,
+    for good; once they are down nobody has to wait for them."""
+    gone = [peer for peer in removed if _is_down(s, peer)]
+    known = {peer: row.info.level for peer, row in s.peers.items()}
+    common = min((level for peer, level in known.items() if peer not in gone), default=1)
+    if common <= s.level:
+        return []
+    return [RaiseLevel(common, tuple(peer for peer in gone if known[peer] < common))]
 
 
 def raise_level(s: LedgerState, command: RaiseLevel, *, known_level: int) -> Outcome:
     """Raises Refused if this version doesn't know the level that all others use from here on."""
     if command.level <= s.level:
         return Acknowledged()
-    older = _lacking(s, command.level)
+    gone = {peer for peer in command.gone if _is_down(s, peer)}
+    older = _lacking(s, command.level, gone)
     if older:
         return Rejected(
             "refused", f"feature level {command.level} is unknown to {', '.join(older)}"
@@ -80,6 +91,10 @@ def raise_level(s: LedgerState, command: RaiseLevel, *, known_level: int) -> Out
     check_known(command.level, known_level)
     s.level = command.level
     return Acknowledged()
+
+
+def _is_down(s: LedgerState, peer: PeerId) -> bool:
+    return peer in s.peers and not s.peers[peer].live
 
 
 def check_known(level: int, known_level: int) -> None:
@@ -91,5 +106,6 @@ def check_known(level: int, known_level: int) -> None:
         )
 
 
-def _lacking(s: LedgerState, level: int) -> list[str]:
-    return sorted(row.info.name for row in s.peers.values() if row.info.level < level)
+def _lacking(s: LedgerState, level: int, gone: Collection[PeerId] = ()) -> list[str]:
+    rows = ((peer, row.info) for peer, row in s.peers.items())
+    return sorted(info.name for peer, info in rows if info.level < level and peer not in gone)

@@ -27,6 +27,7 @@ from p2psched.model.commands import (
     Envelope,
     Event,
     Forget,
+    ForgetPeer,
     GiveBack,
     Grant,
     Granted,
@@ -133,10 +134,8 @@ class Machine(LedgerState):
                 return self._place(command)
             case Complete():
                 return self._complete(command)
-            case PeerUp():
-                return peering.peer_up(self, command)
-            case PeerDown():
-                return peering.peer_down(self, command)
+            case PeerUp() | PeerDown() | ForgetPeer():
+                return peering.decide(self, command)
             case NewGeneration():
                 return generation.begin(self, command)
             case _:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from p2psched.core import poison
+from collections.abc import Iterable
+from typing import Final
+
+from p2psched.core import levels, poison
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.model.commands import (
     Acknowledged,
+    Command,
     DrainMode,
+    ForgetPeer,
     Outcome,
     PeerCameUp,
     PeerDown,
@@ -16,7 +21,20 @@ from p2psched.model.commands import (
     PeerWentDown,
     Rejected,
 )
+from p2psched.model.ids import PeerId
 from p2psched.model.taskset import EMPTY
+
+GONE_MAX: Final = 10_000  # peers that are known to be removed; the oldest are forgotten
+
+
+def decide(s: LedgerState, command: PeerUp | PeerDown | ForgetPeer) -> Outcome:
+    match command:
+        case PeerUp():
+            return peer_up(s, command)
+        case PeerDown():
+            return peer_down(s, command)
+        case ForgetPeer():
+            return levels.refusal(s, command) or forget(s, command)
 
 
 def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
@@ -50,6 +68,8 @@ def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
 
 
 def _refusal(s: LedgerState, row: PeerRow | None, info: PeerInfo) -> Rejected | None:
+    if info.peer in s.gone:
+        return Rejected("refused", f"peer {info.name} was removed, and is nobody's any more")
     known = row.info.incarnation if row is not None else -1
     if info.incarnation <= known:
         state = "down" if info.incarnation == known else "over"
@@ -84,3 +104,23 @@ def peer_down(s: LedgerState, command: PeerDown) -> Outcome:
                 job.orphaned = job.orphaned | held.tasks
         s.note_unplaced(job)
     return Acknowledged()
+
+
+def forget(s: LedgerState, command: ForgetPeer) -> Outcome:
+    row = s.peers.get(command.peer)
+    if row is None:
+        return Acknowledged()
+    if row.live or row.owned:
+        return Rejected("refused", f"{row.info.name} is not down, or owns tasks still")
+    del s.peers[command.peer]
+    s.gone[command.peer] = row.info.name
+    if len(s.gone) > GONE_MAX:
+        del s.gone[next(iter(s.gone))]
+    return Acknowledged()
+
+
+def to_forget(s: LedgerState, removed: Iterable[PeerId]) -> list[Command]:
+    """What the coordinator should propose for those who are members no more, for good."""
+    rows = [(peer, s.peers.get(peer)) for peer in removed]
+    done = [ForgetPeer(p) for p, row in rows if row is not None and not row.live and not row.owned]
+    return [command for command in done if levels.refusal(s, command) is None]

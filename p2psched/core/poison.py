@@ -77,7 +77,7 @@ def _fail(s: LedgerState, job: Job, held: HeldGrant, index: int) -> None:
 
 
 def _story(s: LedgerState, killed: list[PeerId]) -> str:
-    names = [s.peers[peer].info.name or peer for peer in killed]
+    names = [s.name_of(peer) for peer in killed]
     return (
         f"its peer died {len(killed)} times while it ran nothing else ({', '.join(names)}): see "
         "what the task does to a machine (memory, devices, signals) before you run it again"

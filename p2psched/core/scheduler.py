@@ -17,6 +17,7 @@ from p2psched.core.drain import draining, is_draining
 from p2psched.core.feeding import Feeding
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner
+from p2psched.core.peering import to_forget
 from p2psched.core.replica import Replica
 from p2psched.core.retention import KEEP_BYTES, KEEP_MS, Retention
 from p2psched.core.scheduler_events import (
@@ -297,7 +298,8 @@ class Scheduler:
         if self._coordinator.must_yield(now_ms):
             self._out.append(YieldLead(draining(self.machine)))
         if self._coordinator.coordinates:
-            self._append += map(self._replica.number, self._coordinator.to_raise())
+            self._append += map(self._replica.number, to_forget(self.machine, clocked.removed))
+            self._append += map(self._replica.number, self._coordinator.to_raise(clocked.removed))
             for forget in self.retention.to_forget(self.ledger_ms(now_ms)):
                 self._append.append(self._replica.number(forget))
 

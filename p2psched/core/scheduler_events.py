@@ -83,6 +83,7 @@ class Clocked(msgspec.Struct, frozen=True):
     full: frozenset[PeerId] = frozenset()  # on the coordinator: peers whose disks are full
     group: Membership | None = None  # who holds the whole ledger; None: everybody
     is_led: bool = False  # the coordinator was heard lately
+    removed: tuple[PeerId, ...] = ()  # members no more, which is committed; lately, oldest first
 
 
 class Followed(msgspec.Struct, frozen=True):

@@ -77,6 +77,7 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     level: int = 1
     generation: int = 1
     webhooks: dict[str, Webhook] = {}
+    gone: dict[PeerId, str] = {}
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):

@@ -75,6 +75,7 @@ class LedgerState:
         self.generation = 1  # rises when the ledger goes on from a copy: see `generation`
         self.level = 1  # of features in use: see `levels`
         self.webhooks: dict[str, Webhook] = {}
+        self.gone: dict[PeerId, str] = {}  # lately removed peers, oldest first -> their names
         self.applied_index = 0  # of entries
         self.command_index = 0
         self.stamp_ms = 0
@@ -98,6 +99,11 @@ class LedgerState:
         """True if some incarnation of the peer is live."""
         row = self.peers.get(peer)
         return row is not None and row.live
+
+    def name_of(self, peer: PeerId) -> str:
+        """For people."""
+        row = self.peers.get(peer)
+        return (row.info.name if row is not None else self.gone.get(peer)) or peer
 
     def jobs_with_grants(self) -> list[Job]:
         return [self.jobs[job] for job in self.running if self.jobs[job].grants]

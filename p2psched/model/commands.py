@@ -135,6 +135,7 @@ class RaiseLevel(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """Use commands up to this feature level from here on. Acts only if all peers know it."""
 
     level: int
+    gone: tuple[PeerId, ...] = ()  # removed for good: if they are down they don't count
 
 
 class DrainMode(enum.IntEnum):
@@ -166,6 +167,13 @@ class NewGeneration(msgspec.Struct, frozen=True, array_like=True, tag=40):
     grants and peers of before are over."""
 
     generation: int
+    peer: PeerId
+    start: int = 0  # of its numbers: drawn, for others may go on from the same copy
+
+
+class ForgetPeer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=50):
+    """A removed peer goes, once it is down and owns nothing. It never comes up again."""
+
     peer: PeerId
 
 
@@ -209,6 +217,7 @@ Command = (
     | AddWebhook
     | RemoveWebhook
     | AckWebhook
+    | ForgetPeer
 )
 
 
@@ -327,16 +336,14 @@ class JobEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=9):
 
 
 class JobForgotten(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
-    """Everything about the job may go from memory and disks. `blobs`: what it referred to, and
-    others may still."""
+    """All of it may go from memory and disks. `blobs`: it referred to them; others may still."""
 
     job: JobId
     blobs: tuple[BlobRef, ...] = ()
 
 
 class JobReopened(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=11):
-    """Tasks of an ended or running job wait again. Results of theirs at positions before
-    `position` are void."""
+    """Tasks of a job wait again. Results of theirs at positions before `position` are void."""
 
     job: JobId
     tasks: TaskSet
@@ -385,8 +392,7 @@ Event = (
 
 
 class Stamped(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An event with its place in history. `wall_ms` (Unix time of the leader that stamped the
-    entry) is for people to read; nothing is decided by it."""
+    """An event with its place in history. `wall_ms` is Unix time for people; it decides nothing."""
 
     index: int  # of the command
     at_ms: int  # ledger time

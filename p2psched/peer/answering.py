@@ -34,6 +34,8 @@ CHUNKS_OUT_MAX: Final = 16
 
 _BUSY: Final = f"busy: {CALLS_IN_FLIGHT_MAX} calls are open on this connection"
 
+_STOPPING: Final = "this peer is stopping"
+
 
 class _Open(Protocol):
     """A call that has no answer yet."""
@@ -65,8 +67,14 @@ class Answering:
         if submissions is not None and isinstance(body, Submit) and submissions.takes(body):
             self._submit(submissions, open_calls, connection, call.id, body)
             return
-        serve = self._serve_chunk if isinstance(body, ReadBlob) else self._serve
-        task = self._group.create_task(serve(connection, call))
+        serving = self._serve_chunk if isinstance(body, ReadBlob) else self._serve
+        serve = serving(connection, call)
+        try:
+            task = self._group.create_task(serve)
+        except RuntimeError:  # the group ends, and takes nobody in any more
+            serve.close()
+            connection.send_nowait(Failure(call.id, Unavailable.code, _STOPPING, 1000))
+            return
         open_calls.add(task)
         task.add_done_callback(open_calls.discard)
 

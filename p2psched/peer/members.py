@@ -148,9 +148,10 @@ class Members:
             return VotersSet(asked, wanted, voters) if done else None
         peer, name = self._find(body.peer)
         is_voter, wish = members.is_voter(peer), members.wish(peer)
+        is_gone = peer in members.removed or peer in self._machine.gone
         match body.change:
             case "remove":
-                is_so = peer in members.removed
+                is_so = is_gone
             case "demote":
                 is_so = wish is False and not is_voter
             case _:
@@ -163,7 +164,7 @@ class Members:
             return None
         if patient and voters % 2 == 0 and self._raft.is_leader:
             return None  # the group goes on to an odd number by itself
-        role = "removed" if peer in members.removed else "learner"
+        role = "removed" if is_gone else "learner"
         if is_voter:
             role = "leader" if peer == self._ledger.coordinator() else "voter"
         match = self._raft.matches().get(peer)
@@ -186,7 +187,9 @@ class Members:
         members = self._raft.membership
         known = {m.peer: m.name for m in (*members.voters, *members.learners)}
         rows = self._machine.peers
-        gone = {peer: rows[peer].info.name for peer in members.removed if peer in rows}
+        gone = self._machine.gone | {
+            peer: rows[peer].info.name for peer in members.removed if peer in rows
+        }
         follow = {
             peer: row.info.name
             for peer, row in rows.items()

@@ -202,6 +202,9 @@ class RaftLedger:
     def full(self) -> frozenset[PeerId]:
         return self.engine.raft.full_members()
 
+    def removed(self) -> tuple[PeerId, ...]:
+        return self.engine.raft.removed
+
     # --- what comes in ----------------------------------------------------------------------------
 
     def on_message(self, sender: PeerId, message: RaftMessage | Forward) -> None:

@@ -13,6 +13,7 @@ begun again it goes on with the same identity.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -27,6 +28,7 @@ from p2psched.model.ids import ClusterId, JobId, PeerId, new_id
 from p2psched.model.raft import Entry, EntryKind, Member, Membership, Snapshot
 from p2psched.peer import new_generation
 from p2psched.peer.verify import ReadOnlyDisk, fold
+from p2psched.ports.disk import Disk
 from p2psched.store.disk import OsDisk
 from p2psched.store.folder import RECOVERING, DataFolder, Identity
 from p2psched.store.log import LogStore
@@ -133,7 +135,7 @@ def _membership(entries: Sequence[Entry], snapshot: Snapshot | None) -> Membersh
 
 def recover(folder: DataFolder) -> Begun:
     """What is lost is lost: ask before. Durable on return. Raises Damaged, Refused."""
-    outlook = look(folder)
+    look(folder)
     rng = random.SystemRandom()
     identity = folder.begin_recovery(
         Identity(
@@ -141,12 +143,26 @@ def recover(folder: DataFolder) -> Begun:
         )
     )
     assert identity.cluster is not None
-    member = Member(identity.peer, identity.name, "")
-    disk = OsDisk(folder.ledger_path)
-    generation = outlook.generation
+    generation = go_on(
+        OsDisk(folder.ledger_path),
+        Member(identity.peer, identity.name, ""),
+        rng=rng,
+        wall_ms=time.time_ns() // 1_000_000,
+    )
+    folder.end_recovery(identity)
+    return Begun(
+        peer=identity.peer, name=identity.name, cluster=identity.cluster, generation=generation
+    )
+
+
+def go_on(disk: Disk, member: Member, *, rng: random.Random, wall_ms: int) -> int:
+    """Put the next generation, of this one member, behind the ledger on a disk; returns which it
+    is. Durable on return; after a crash it is asked again. Raises Damaged, OSError."""
+    log = read_segments(disk)
+    generation = fold(log, find_standing(disk, log)).generation
     store, found = LogStore.open(disk)
     try:
-        if not _has_begun(found, identity.peer):
+        if not _has_begun(found, member.peer):
             generation += 1
             new_generation.begin(
                 store,
@@ -154,14 +170,13 @@ def recover(folder: DataFolder) -> Begun:
                 member=member,
                 generation=generation,
                 before=_membership(found.entries, found.snapshot),
+                rng=rng,
+                wall_ms=wall_ms,
             )
     finally:
         store.close()
     disk.remove(NOTE)  # there is nobody any more who could have what it lacks
-    folder.end_recovery(identity)
-    return Begun(
-        peer=identity.peer, name=identity.name, cluster=identity.cluster, generation=generation
-    )
+    return generation
 
 
 def _has_begun(found: Recovered, peer: PeerId) -> bool:

@@ -26,7 +26,7 @@ from p2psched.core.snapshot import restore_machine
 from p2psched.model.blob import BlobRef
 from p2psched.model.commands import Forget
 from p2psched.model.digests import Hasher
-from p2psched.model.errors import Damaged, NoSpace, Refused
+from p2psched.model.errors import NoSpace, Refused
 from p2psched.model.ids import ClusterId, JobId, PeerId, new_id
 from p2psched.model.raft import Member
 from p2psched.peer import new_generation
@@ -44,9 +44,7 @@ from p2psched.store.blobs import BlobFiles
 from p2psched.store.disk import OsDisk
 from p2psched.store.files import refusing, replace_file, sync_folder
 from p2psched.store.folder import Identity, write_identity
-from p2psched.store.log import LogStore
 from p2psched.store.results_gaps import SqliteGapResults
-from p2psched.store.segments import encode_header, segment_name
 from p2psched.store.snapshots import NewSnapshot, SnapshotFiles
 from p2psched.store.space import is_no_space
 
@@ -335,18 +333,12 @@ class _Making:
             self._whole.clear()
 
     def _begin_generation(self, rest: Rest) -> None:
-        self._disk.replace(segment_name(1), encode_header(1, 0))  # a snapshot has a log beside it
-        store, found = LogStore.open(self._disk)
-        try:
-            if found.snapshot != self._head.snapshot:
-                raise Damaged(f"the state can't be read back from {self._folder}")
-            new_generation.begin(
-                store,
-                found,
-                member=Member(self._peer, self._identity.name, ""),
-                generation=self._machine.generation + 1,
-                before=self._head.snapshot.membership,
-                after=rest.after,
-            )
-        finally:
-            store.close()
+        new_generation.begin_with(
+            self._disk,
+            self._head.snapshot,
+            member=Member(self._peer, self._identity.name, ""),
+            generation=self._machine.generation + 1,
+            after=rest.after,
+            rng=random.SystemRandom(),
+            wall_ms=time.time_ns() // 1_000_000,
+        )

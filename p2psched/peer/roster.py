@@ -114,7 +114,8 @@ class Roster:
         """Until the membership holds the new member, or it is one too many and follows. Only the
         leader can; others pass it on. Raises Removed."""
         member = join.member
-        if self._ledger.engine.raft.knows_removed(member.peer):
+        raft = self._ledger.engine.raft
+        if raft.knows_removed(member.peer) or member.peer in self._machine.gone:
             raise was_removed(member.name, member.peer)
         try:
             async with asyncio.timeout(PATIENCE_S):

@@ -140,7 +140,9 @@ class SchedulerLoop:
             await asyncio.sleep(CLOCK_PERIOD_S)
             now_ms = self._clock.now_ms()
             heard = {peer: now_ms - age for peer, age in self.ledger.contacts().items()}
-            self._step(Clocked(now_ms, heard, self.ledger.full(), *self._group()))
+            removed = self.ledger.removed()
+            full, group = self.ledger.full(), self._group()
+            self._step(Clocked(now_ms, heard, full, *group, removed))
 
     def stop(self) -> None:
         self._stopped = True

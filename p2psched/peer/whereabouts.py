@@ -2,8 +2,9 @@
 
 Who somebody is stands on their disk; where they are is learned, from the ledger, from the address
 book of an earlier start, from each connection, and, while nobody leads, by asking around
-(`peer.joining`). An address is only ever a guess: a link checks who answers there. It forgets
-nothing within a start but the oldest of many, for an old address may be somebody's again.
+(`peer.joining`). An address is only ever a guess: a link checks who answers there. Within a start
+it forgets peers that were removed, and of addresses the oldest of many: an old one may be
+somebody's again.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Whereabouts:
         self._members: dict[PeerId, Member] = {}
         self._seen: dict[PeerId, str] = {}  # from each itself, in this run: no hearsay
         self._heard_of: dict[str, None] = {}  # addresses, whosoever they were
+        self._removed: frozenset[PeerId] = frozenset()  # as of the newest membership
 
     @property
     def known(self) -> Mapping[PeerId, tuple[str, str]]:
@@ -58,15 +60,29 @@ class Whereabouts:
     def read_book(self) -> None:
         """What the last process of this peer knew: at least as new as its log."""
         for peer, (name, address) in self._kept.items():
-            self.note(peer, name, address)
+            if peer not in self._removed:
+                self.note(peer, name, address)
 
     def on_membership(self, membership: Membership) -> None:
         """What a member's entry says counts when it is news: an address that we learned from the
-        peer itself since is newer than an old entry."""
+        peer itself since is newer than an old entry. Who was removed is forgotten with the next
+        change: then it has been told, or won't be."""
+        removed = frozenset(membership.removed)
+        for peer in sorted(removed & self._removed):
+            self._forget(peer)
+        self._removed = removed
         for member in (*membership.voters, *membership.learners):
             if self._members.get(member.peer) != member:
                 self._members[member.peer] = member
                 self.note(member.peer, member.name, member.address)
+
+    def _forget(self, peer: PeerId) -> None:
+        """But for its address, which may be another's by now."""
+        self._members.pop(peer, None)
+        self._seen.pop(peer, None)
+        if self._known.pop(peer, None) is not None:
+            self._links.remove(peer)
+            self._book.save(self._known)
 
     def is_member(self, peer: PeerId) -> bool:
         return peer in self._members
@@ -74,6 +90,8 @@ class Whereabouts:
     def note(self, peer: PeerId, name: str, address: str) -> None:
         """Somebody says that `peer` is there."""
         if peer == self._me.peer:
+            if address and address != self._me.address:
+                self._hear_of(address)  # we were; who is there now may know the others
             return
         if peer not in self._known and len(self._known) >= ADDRESSES_MAX:
             return
@@ -81,13 +99,16 @@ class Whereabouts:
         name = name or known_name
         if (name, address) == (known_name, known_address):
             return
+        self._hear_of(address)
+        self._known[peer] = (name, address)
+        self._links.set_address(peer, address)
+        self._book.save(self._known)
+
+    def _hear_of(self, address: str) -> None:
         self._heard_of.pop(address, None)
         self._heard_of[address] = None
         if len(self._heard_of) > HEARD_OF_MAX:
             del self._heard_of[next(iter(self._heard_of))]
-        self._known[peer] = (name, address)
-        self._links.set_address(peer, address)
-        self._book.save(self._known)
 
     def on_opened(self, connection: Connection) -> None:
         """A peer has connected to us, or we to it."""

@@ -70,3 +70,8 @@ class Ledger(Protocol):
     def full(self) -> frozenset[PeerId]:
         """On the coordinator: peers whose disks are full, as far as they said so."""
         ...
+
+    def removed(self) -> tuple[PeerId, ...]:
+        """Peers that don't belong to the group any more, for good, which is committed; the newest
+        of them, oldest first."""
+        ...

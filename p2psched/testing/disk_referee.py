@@ -82,6 +82,22 @@ class DiskReferee:
         self._books.pop(peer, None)
         self._payloads.clear()
 
+    def on_prepared(self, peer: PeerId, found: Recovered) -> None:
+        """This is what somebody has put on the disk, before the peer first starts from it."""
+        self._books[peer] = Book()
+        self._books[peer].hards = [found.hard_state]
+        for entry in found.entries:
+            self._payloads[entry.index, entry.term] = _checksum(entry)
+
+    def durable_upto(self, peer: PeerId) -> int:
+        """The last entry that is on this disk for sure."""
+        return self._books[peer].floor if peer in self._books else 0
+
+    def is_durable(self, peer: PeerId, index: int, term: int) -> bool:
+        """That entry, and not only one with its index."""
+        book = self._books.get(peer)
+        return book is not None and index <= book.floor and book.terms.get(index, term) == term
+
     def on_synced(self, peer: PeerId) -> None:
         book = self._books[peer]
         book.floor = book.last

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from p2psched.core.raft.state import decode_membership
+from p2psched.model.commands import Command, ForgetPeer
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Entry, EntryKind, Membership
 from p2psched.testing.promises import demand
@@ -20,6 +21,7 @@ class MemberReferee:
     def __init__(self) -> None:
         self.newest = Membership()  # that is committed
         self._newest_index = 0
+        self.begins_at = 0  # the entry that begins another cluster, with one member
         self.gone: dict[PeerId, None] = {}  # were members once
         self.changes: Counter[str] = Counter()  # that are committed
         self._seen: dict[PeerId, tuple[int, Membership]] = {}  # process, its membership
@@ -49,8 +51,9 @@ class MemberReferee:
         before, self.newest = self.newest, decode_membership(entry)
         self._newest_index = entry.index
         voted, vote = _voters(before), _voters(self.newest)
+        begins = not voted or entry.index == self.begins_at
         demand(
-            not voted or len(voted ^ vote) <= 1,
+            begins or len(voted ^ vote) <= 1,
             "P12",
             f"entry {entry.index} changes several voters at once",
         )
@@ -60,6 +63,14 @@ class MemberReferee:
         self.gone |= dict.fromkeys(peer for peer in members if peer not in now)
         back = [peer for peer in now if peer in self.gone]
         demand(not back, "P12", f"entry {entry.index} makes {back} members again")
+
+    def on_command(self, command: Command) -> None:
+        """One that is committed."""
+        match command:
+            case ForgetPeer(peer=peer):
+                demand(peer in self.gone, "P13", f"{peer} is forgotten, and was never removed")
+            case _:
+                pass
 
     def on_commit(self, peer: SimPeer) -> None:
         """A peer has learned that more is committed."""

@@ -75,6 +75,7 @@ class Referees:
     def __init__(self) -> None:
         self.shadow = Shadow()
         self.committed: list[tuple[int, int]] = []  # term and checksum, from index 1
+        self.entries: list[Entry] = []  # the same
         self.leaders: dict[int, PeerId] = {}  # term -> who led
         self.starts: list[Start] = []
         self.accepted: dict[JobId, None] = {}  # acknowledged to a caller
@@ -158,8 +159,12 @@ class Referees:
             )
             return
         demand(entry.index == len(self.committed) + 1, "P4", "a commit skips entries")
+        self.on_first_committed(entry, seen, peer.engine.raft.term)
+
+    def on_first_committed(self, entry: Entry, seen: tuple[int, int], term: int) -> None:
         self.committed.append(seen)
-        self._committed_in.append(peer.engine.raft.term)
+        self.entries.append(entry)
+        self._committed_in.append(term)
         if entry.kind is EntryKind.MEMBERSHIP:
             self.members.on_committed(entry)
         if entry.kind is EntryKind.COMMANDS:
@@ -167,10 +172,11 @@ class Referees:
                 if isinstance(envelope.command, ACTS_ONCE):
                     self._once.append((entry.index, envelope))
                 proposal, stamp_ms = (envelope.proposer, envelope.request), entry.stamp_ms
+                self.members.on_command(envelope.command)
                 self.keeping.on_committed(envelope.command, stamp_ms)
                 self.poison.on_committed(envelope.command)
                 facts = self.shadow.apply(envelope.command, proposal, stamp_ms=stamp_ms)
-                self._expected[self.shadow.index] = facts
+                self._expected[self.shadow.command] = facts
                 self._note_regrants(facts)
         self._last_command.append(self.shadow.index)
 
@@ -209,7 +215,7 @@ class Referees:
             if command > self._said:
                 self._on_first_said(peer, command, list(group))
         last = self._last_command[applied_index - 1]
-        for command in range(self._said + 1, last + 1):
+        while self._expected and (command := next(iter(self._expected))) <= last:
             expected = self._expected.pop(command)
             demand(not expected, "P6", f"command {command} left out {expected[:3]}")
         self._said = max(self._said, last)

@@ -17,6 +17,7 @@ from p2psched.model.commands import (
     Drain,
     DrainMode,
     Forget,
+    ForgetPeer,
     GiveBack,
     Held,
     NewGeneration,
@@ -36,7 +37,8 @@ from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJo
 SUSPECT: Final = 2  # deaths
 KILLS: Final = 3
 SPACELESS: Final = 12
-DRAINS: Final = 2  # the level that knows of it
+LATER: Final = 2  # the level that knows of what came later
+FORGETS: Final = 3  # and of removed peers that are forgotten
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = (
@@ -53,6 +55,7 @@ class Shadow:
         self.granted_tasks: dict[int, tuple[JobId, frozenset[int]]] = {}
         self.live: dict[PeerId, tuple[int, bool]] = {}  # newest incarnation, up?
         self.index = 0
+        self.command = 0  # the index of the last one itself, which may have lifted it
         self.facts: list[Fact] = []
         self.cancelled_by: dict[JobId, int] = {}  # job -> the command that ended it
         self.forgotten: dict[JobId, None] = {}  # for the length of a simulation: for ever
@@ -65,6 +68,7 @@ class Shadow:
         self.level = 1
         self.levels: dict[PeerId, int] = {}  # that each peer knows
         self.drains: dict[PeerId, DrainMode] = {}
+        self.gone: set[PeerId] = set()  # for the length of a simulation: for ever
         self._taken: set[tuple[PeerId, int]] = set()  # of `ACTS_ONCE`, applied before
 
     def apply(
@@ -76,6 +80,7 @@ class Shadow:
     ) -> list[Fact]:
         """`proposal`: who proposed it under which number; a repeat changes nothing."""
         self.index += 1
+        self.command = self.index
         self.stamp_ms = max(self.stamp_ms, stamp_ms)
         self.facts = []
         if proposal is not None and isinstance(command, ACTS_ONCE):
@@ -103,14 +108,14 @@ class Shadow:
                     self.away[peer] = Away(self.owned_by(peer), stopped=stopped)
             case Cancel() | Forget() | Pin() | Retry() | Held() | NewGeneration():
                 self._keep(command)
-            case Drain() | GiveBack() | RaiseLevel():
+            case Drain() | GiveBack() | RaiseLevel() | ForgetPeer():
                 self._on_later(command)
 
     def _begin_generation(self, command: NewGeneration) -> None:
         if command.generation <= self.generation:
             return
         self.generation = command.generation
-        self.index = max(self.index, command.generation << 40)
+        self.index = max(self.index, (command.generation << 40) + command.start)
         for name, job in self.jobs.items():
             for index, grant in job.owner.items():
                 if grant > 0:
@@ -120,18 +125,30 @@ class Shadow:
                 holders.clear()
                 holders.add(command.peer)
         self.live.clear()
+        self.level = max(self.level, LATER)
+        self.levels.clear()
         self.drains.clear()
         self.away.clear()
 
-    def _on_later(self, command: Drain | GiveBack | RaiseLevel) -> None:
+    def _on_later(self, command: Drain | GiveBack | RaiseLevel | ForgetPeer) -> None:
         """What not all versions know: nothing before it is in use."""
         match command:
-            case RaiseLevel(level=level):
-                if all(known >= level for known in self.levels.values()):
+            case RaiseLevel(level=level, gone=gone):
+                down = {peer for peer in gone if not self.live.get(peer, (0, True))[1]}
+                if all(known >= level for peer, known in self.levels.items() if peer not in down):
                     self.level = max(self.level, level)
             case Drain() | GiveBack():
-                if self.level >= DRAINS:
+                if self.level >= LATER:
                     self._drain(command)
+            case ForgetPeer(peer=peer):
+                if self.level >= FORGETS and peer in self.live:
+                    self._forget_peer(peer)
+
+    def _forget_peer(self, peer: PeerId) -> None:
+        if not self.live[peer][1] and not self.owned_by(peer):
+            for known in (self.live, self.levels, self.drains, self.away):
+                known.pop(peer, None)
+            self.gone.add(peer)
 
     def _drain(self, command: Drain | GiveBack) -> None:
         match command:
@@ -262,7 +279,7 @@ class Shadow:
         known = self.live.get(peer)
         if known is not None and incarnation <= known[0]:
             return
-        if command.info.level < self.level:
+        if command.info.level < self.level or peer in self.gone:
             return
         self.levels[peer] = command.info.level
         if self.drains.get(peer) is DrainMode.ONCE and not command.continues:

@@ -108,7 +108,8 @@ class SimCluster(Lives):
             peers, random.Random(self.rng.getrandbits(64)), self.happened, self._carry
         )
         self.network.stale = self.faults.stale
-        self._replay = replay
+        self.beyond: Callable[[PeerId, PeerId, bytes], None] | None = None  # who is there
+        self.replay = replay
         self._heap: list[Event] = []
         self._order = 0
         self._last: deque[Event] = deque(maxlen=last)
@@ -216,8 +217,8 @@ class SimCluster(Lives):
             f"the last {len(self._last)} events:",
             *self.last_events(),
         ]
-        if self._replay:
-            lines.append(f"again: {self._replay}")
+        if self.replay:
+            lines.append(f"again: {self.replay}")
         return SimulationError(why, "\n".join(lines), self)
 
     def last_events(self) -> list[str]:
@@ -280,6 +281,8 @@ class SimCluster(Lives):
         taker = self._by_id.get(to) or self.guests.get(to)
         if taker is not None:  # else its disk is gone, and nobody answers to that id
             self.network.send(sender.number, taker.number, Arrived(sender.id, data, to))
+        if self.beyond is not None:
+            self.beyond(sender.id, to, data)
 
     def _carry(self, sender: int, to: int, arrived: Arrived) -> None:
         guest = self.guests.get(arrived.to)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
+from p2psched.core.levels import NEEDED
+from p2psched.model.commands import ForgetPeer
 from p2psched.model.ids import PeerId
 from p2psched.testing.sim_items import RemoveHere
 
@@ -20,6 +22,7 @@ DEAD_FIRST: Final = 0.4  # of the replacements
 LEADER: Final = 0.4  # of the others: whoever leads
 ASK_MS: Final = 50  # between two tries to remove it
 LINGER_MS_MAX: Final = 3_000  # with the old identity, after it was removed
+FORGOTTEN_MS: Final = 10_000  # until nobody who was removed is in the ledger any more
 VOTERS_MIN: Final = 2  # of which one may be removed
 
 
@@ -87,3 +90,18 @@ class Replacing:
         self._old = None
         if self._cluster.peers[number].id == old:
             self._cluster.retire(number)
+
+
+def await_forgotten(cluster: SimCluster) -> None:
+    """Until the ledger knows of removed peers only that they were removed. Raises
+    SimulationError."""
+    gone = cluster.referees.members.gone.keys()
+    machines = [peer.scheduler.machine for peer in cluster.peers]
+    if gone and min(machine.level for machine in machines) >= NEEDED[ForgetPeer]:
+        cluster.run_until(
+            lambda: not any(gone & p.scheduler.machine.peers.keys() for p in cluster.peers),
+            within_ms=FORGOTTEN_MS,
+            every=25,
+            promise="P13",
+        )
+        cluster.happened["removed peers forgotten"] += len(cluster.referees.shadow.gone)

@@ -31,6 +31,7 @@ class SimSpace:
             *(now_ms, engine.contacts(), engine.raft.full_members()),
             group=engine.raft.membership,
             is_led=engine.raft.leader_is_live(),
+            removed=engine.raft.removed,
         )
 
     def renew(self) -> None:

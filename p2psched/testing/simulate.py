@@ -34,7 +34,7 @@ from p2psched.testing.sim_group import Group, Regrouping, await_group
 from p2psched.testing.sim_hooks import start_hooks
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
-from p2psched.testing.sim_members import Replacing
+from p2psched.testing.sim_members import Replacing, await_forgotten
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
@@ -117,7 +117,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     """Run one seed. Raises `sim.SimulationError` if a promise is broken."""
     options = options or Options()
     rng = random.Random(seed)
-    cluster = _draw_cluster(seed, rng, options)
+    cluster = draw_cluster(seed, rng, options)
     cluster.referees.poison.strict = cluster.faults == Faults()
     workload = Workload(cluster, rng, options)
     workload.next()
@@ -136,12 +136,12 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     draining.end()
     healed_us = cluster.now_us
     under_way = (replacing, draining, followers)
-    _await_end(cluster, under_way, PEACE_MS + KILLER_MS * workload.killer_count)
+    await_end(cluster, under_way, PEACE_MS + KILLER_MS * workload.killer_count)
     followers.check_end()
-    return _report(cluster, healed_us)
+    return report_of(cluster, healed_us)
 
 
-def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster:
+def draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster:
     faults = Faults.draw(rng)
     size = rng.choice(SIZES)
     timing = rng.choice((*TIMINGS, TIMINGS[0]))
@@ -169,7 +169,7 @@ def _draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster
     )
 
 
-def _await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) -> None:
+def await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) -> None:
     referees, peers = cluster.referees, cluster.peers
 
     def all_done() -> bool:
@@ -179,6 +179,7 @@ def _await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) ->
 
     cluster.run_until(all_done, within_ms=peace_ms, every=25)
     await_group(cluster)
+    await_forgotten(cluster)
     # An owner may still end what was taken from it, and learns of its last outcomes.
     cluster.run_for(CALM_MS)
     cluster.run_until(
@@ -189,7 +190,7 @@ def _await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) ->
     cluster.check_end()
 
 
-def _report(cluster: SimCluster, healed_us: int) -> Report:
+def report_of(cluster: SimCluster, healed_us: int) -> Report:
     happened = cluster.happened + cluster.referees.members.changes
     happened["terms led"] = len(cluster.referees.leaders)
     happened["entries"] = len(cluster.referees.committed)

@@ -34,7 +34,7 @@ class SnapshotReferee:
         self._committed = committed
         self._hashes = hashes
         self._once = once
-        self._made: dict[int, Snapshot] = {}  # by index
+        self.made: dict[int, Snapshot] = {}  # by index
 
     def on_saving(self, peer: SimPeer, snapshot: Snapshot) -> None:
         demand(
@@ -43,7 +43,7 @@ class SnapshotReferee:
             "P4",
             f"peer {peer.number} makes a snapshot of entry {snapshot.index}, which isn't committed",
         )
-        known = self._made.setdefault(snapshot.index, snapshot)
+        known = self.made.setdefault(snapshot.index, snapshot)
         demand(known == snapshot, "P14", f"snapshots of entry {snapshot.index} differ")
 
     def on_restored(self, peer: SimPeer, snapshot: Snapshot, damaged: tuple[str, ...]) -> None:
@@ -54,7 +54,7 @@ class SnapshotReferee:
             f"a snapshot newer than that {where} did not reach the disk",
         )
         demand(
-            self._made.get(snapshot.index) == snapshot, "P14", f"nobody made the snapshot {where}"
+            self.made.get(snapshot.index) == snapshot, "P14", f"nobody made the snapshot {where}"
         )
         machine = peer.scheduler.machine
         known = self._hashes.get(snapshot.index)

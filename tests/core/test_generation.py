@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2psched.core.capture import Capture
-from p2psched.core.generation import GENERATIONS_MAX, INDEX_BITS
+from p2psched.core.generation import GENERATIONS_MAX, INDEX_BITS, STARTS_MAX
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.machine import Machine
 from p2psched.core.snapshot import encode_machine, restore_machine
@@ -117,7 +117,36 @@ def test_a_generation_follows_a_lower_one_only(led: tuple[Ledger, int]) -> None:
     ledger.do(NEW_UP)
     for wrong in (1, 2, 3, GENERATIONS_MAX):
         assert isinstance(ledger.do(NewGeneration(wrong, Q)), Rejected)
+    for start in (-1, STARTS_MAX):
+        assert isinstance(ledger.do(NewGeneration(4, Q, start)), Rejected)
     assert list(ledger.machine.peers) == [NEW]
+
+
+STARTS = st.lists(
+    st.integers(0, (STARTS_MAX - 1) // 1000).map(lambda n: 1000 * n), min_size=2, unique=True
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(STARTS, st.lists(COMMANDS, max_size=30))
+def test_two_that_go_on_from_one_copy_never_take_a_result_under_the_other_ones_grant(
+    starts: list[int], commands: list[Command]
+) -> None:
+    """Even if all else that happens in them is the same."""
+    one, other = Ledger(), Ledger()
+    for ledger, start in ((one, starts[0]), (other, starts[1])):
+        for command in (*SETUP, NewGeneration(2, NEW, start), up(P), up(Q), *commands):
+            ledger.do(command)
+        for row in list(ledger.machine.peers.values()):
+            for name in list(ledger.machine.jobs):
+                ledger.do(Place(name, ALL, row.info.peer, row.info.incarnation))
+    assert one.machine.jobs.keys() == other.machine.jobs.keys()
+    for name, job in one.machine.jobs.items():
+        for grant, held in job.grants.items():
+            assert grant >> INDEX_BITS == 2
+            tasks = held.tasks.first
+            said = other.do(Complete(name, grant, (ended(tasks, tasks + 1),)))
+            assert said == Completed(stale=TaskSet.of(tasks, tasks + 1))
 
 
 def test_large_results_are_with_the_one_peer_until_it_says_otherwise() -> None:

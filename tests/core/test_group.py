@@ -8,19 +8,27 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2psched.core.raft.group import VOTERS_MAX, Demote, Promote, Seat, View, next_change
+from p2psched.core.raft.group import (
+    HEIR_SHARE,
+    VOTERS_MAX,
+    Demote,
+    Promote,
+    Seat,
+    View,
+    next_change,
+)
 from p2psched.model.ids import PeerId
 
 AWAY_MS = 60_000
 SILENT_MS = 1_000
 
 
-def voter(name: str, **what: object) -> Seat:
-    return msgspec.convert({"peer": name, "votes": True, **what}, Seat)
+def voter(peer: str, **what: object) -> Seat:
+    return msgspec.convert({"peer": peer, "votes": True, **what}, Seat)
 
 
-def learner(name: str, **what: object) -> Seat:
-    return msgspec.convert({"peer": name, "votes": False, **what}, Seat)
+def learner(peer: str, **what: object) -> Seat:
+    return msgspec.convert({"peer": peer, "votes": False, **what}, Seat)
 
 
 def view(*seats: Seat, wanted: int = 5, unchanged_ms: int = 0) -> View:
@@ -111,6 +119,23 @@ def test_a_voter_that_is_silent_for_a_while_is_not() -> None:
     assert next_change(view(voter("a"), voter("b"), silent, learner("d"))) is None
 
 
+def test_a_voter_makes_way_sooner_for_one_of_its_own_name() -> None:
+    """Whoever lost its disk is started again under its old name."""
+    silent_ms = AWAY_MS // HEIR_SHARE
+    old = voter("c", name="worker", silent_ms=silent_ms, ready=False)
+    group = view(voter("a"), voter("b"), old, learner("d", name="worker"))
+    change = next_change(group)
+    assert change == Promote(PeerId("d"))
+    assert next_change(after(group, change)) == Demote(PeerId("c"))
+    for seats in (
+        (old, learner("d", name="worker", ready=False)),
+        (old, learner("d", name="another")),
+        (voter("c", silent_ms=silent_ms), learner("d")),  # no names
+        (voter("c", name="worker", silent_ms=silent_ms - 1), learner("d", name="worker")),
+    ):
+        assert next_change(view(voter("a"), voter("b"), *seats)) is None
+
+
 def test_without_a_learner_a_voter_that_is_away_keeps_its_vote() -> None:
     assert next_change(view(voter("a"), voter("b"), away(voter("c")))) is None
     late = learner("d", ready=False, silent_ms=10)
@@ -162,13 +187,16 @@ def test_a_crowded_zone_makes_way_once_nothing_has_changed_for_a_while() -> None
 # --- what holds of any group ------------------------------------------------------------------
 
 
+SILENCES_MS = (0, SILENT_MS, AWAY_MS // HEIR_SHARE, AWAY_MS)
+
+
 @st.composite
 def views(draw: st.DrawFn) -> View:
     count = draw(st.integers(1, 9))
     votes = draw(st.lists(st.booleans(), min_size=count, max_size=count))
     seats = []
     for number in range(count):
-        silent_ms = 0 if number == 0 else draw(st.sampled_from((0, SILENT_MS, AWAY_MS)))
+        silent_ms = 0 if number == 0 else draw(st.sampled_from(SILENCES_MS))
         seats.append(
             Seat(
                 peer=PeerId(f"p{number}"),
@@ -179,6 +207,7 @@ def views(draw: st.DrawFn) -> View:
                 silent_ms=silent_ms,
                 ready=silent_ms == 0 and draw(st.booleans()),
                 leads=number == 0,
+                name=draw(st.sampled_from(("", "n", "m"))),
             )
         )
     wanted = draw(st.sampled_from((1, 3, 5, VOTERS_MAX)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from p2psched.core import levels
+from p2psched.core import levels, peering
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.machine import Machine
 from p2psched.core.scheduler import (
@@ -23,17 +23,25 @@ from p2psched.core.snapshot import encode_machine, restore_machine
 from p2psched.model.commands import (
     Acknowledged,
     Command,
+    Drain,
+    DrainMode,
     Envelope,
+    ForgetPeer,
     Outcome,
+    PeerDown,
     PeerInfo,
     PeerUp,
     Pin,
+    Place,
     RaiseLevel,
     Rejected,
+    SubmitJob,
 )
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.taskset import TaskSet
+from tests.core.test_machine import spec
 
 A, B = PeerId("a"), PeerId("b")
 NEW = Pin(JobId("j"), pinned=True)  # a command that came with level 2
@@ -131,6 +139,94 @@ def test_an_older_peer_does_not_come_up_any_more() -> None:
     assert m.peers[B].info.level == 2
 
 
+# --- who counts -----------------------------------------------------------------------------------
+
+
+NEW_LEVEL = levels.NEEDED[ForgetPeer]
+
+
+def three(level: int = NEW_LEVEL, **levels_known: int) -> tuple[Machine, Log]:
+    """A, B and C of the newest versions but for those named; the ledger uses `level`."""
+    known = {"a": NEW_LEVEL, "b": NEW_LEVEL, "c": NEW_LEVEL} | levels_known
+    log = Log()
+    ups = [PeerUp(info(PeerId(peer), knows)) for peer, knows in known.items()]
+    log.add(*ups, RaiseLevel(level))
+    return machine(NEW_LEVEL, log), log
+
+
+def test_a_peer_that_is_away_counts_and_one_that_was_removed_does_not() -> None:
+    """Else the level in which it can be forgotten would never come."""
+    m, log = three(level=2, b=2)
+    assert levels.to_raise(m, [B]) == [], "it is up still"
+    do(m, log, PeerDown(B, 1, "not heard"))
+    assert levels.to_raise(m) == []
+    assert levels.to_raise(m, [A]) == []
+    (command,) = levels.to_raise(m, [A, B])
+    assert command == RaiseLevel(NEW_LEVEL, (B,))
+    assert isinstance(do(m, log, RaiseLevel(NEW_LEVEL)), Rejected)
+    assert do(m, log, command) == Acknowledged()
+    assert m.level == NEW_LEVEL
+    assert peering.to_forget(m, [B, A]) == [ForgetPeer(B)], "A is up, whatever was decided"
+    assert do(m, log, ForgetPeer(B)) == Acknowledged()
+    assert list(m.peers) == [A, "c"]
+
+
+def test_a_removed_peer_that_is_up_again_counts() -> None:
+    m, log = three(level=2, b=2)
+    assert isinstance(do(m, log, RaiseLevel(NEW_LEVEL, (B,))), Rejected)
+    assert m.level == 2
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_forgotten_peer_is_down_and_owns_nothing_for_good(*, again: bool) -> None:
+    """Over snapshots, and whatever it says of itself."""
+    m, log = three()
+    place = SubmitJob(JobId("j"), spec()), Place(JobId("j"), TaskSet.of(0, 2), B, 1)
+    m.apply(log.add(*place, PeerDown(B, 1, "not heard")))
+    assert isinstance(do(m, log, ForgetPeer(B)), Rejected), "its tasks may still be its own"
+    assert peering.to_forget(m, [B]) == []
+    assert m.peers[B].owned == 2
+    m.apply(log.add(Place(JobId("j"), TaskSet.of(0, 2), A, 1)))
+    assert [do(m, log, ForgetPeer(B)) for _ in range(1 + again)][-1] == Acknowledged()
+    assert list(m.peers) == [A, "c"]
+    restored = Machine(NEW_LEVEL)
+    restore_machine(restored, encode_machine(m))
+    for one in (m, restored):
+        outcome = one.apply(log.add(PeerUp(info(B, NEW_LEVEL, incarnation=9))))[0][0]
+        assert isinstance(outcome, Rejected)
+        assert "removed" in outcome.message
+        assert B not in one.peers
+        assert one.name_of(B) == "peer-b"
+        drained = one.apply(log.add(Drain(B, DrainMode.ON)))[0][0]
+        assert isinstance(drained, Rejected)
+        assert drained.code == "refused"
+        log.batches.pop()
+        log.batches.pop()
+
+
+def test_nobody_is_forgotten_before_all_know_the_command() -> None:
+    m, log = two_peers(2, 1)
+    do(m, log, PeerDown(B, 1, "not heard"))
+    assert peering.to_forget(m, [B]) == []
+    refused = do(m, log, ForgetPeer(B))
+    assert isinstance(refused, Rejected)
+    assert refused.code == "unavailable"
+
+
+def test_who_was_removed_is_remembered_but_not_without_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peering, "GONE_MAX", 1)
+    m, log = three()
+    for peer in (B, PeerId("c")):
+        do(m, log, PeerDown(peer, 1, "not heard"))
+        do(m, log, ForgetPeer(peer))
+    assert m.gone == {"c": "peer-c"}
+
+
+# --- versions that know less ----------------------------------------------------------------------
+
+
 def test_a_version_that_does_not_know_the_level_stops_and_says_what_to_do() -> None:
     _, log = two_peers(2, 2)
     log.add(RaiseLevel(2))
@@ -194,6 +290,25 @@ def test_the_coordinator_raises_the_level_once_all_peers_know_more() -> None:
     log.add(PeerUp(info(A, 2)), PeerUp(info(B, 2)))
     scheduler.step(Applied(150, (log.add(RaiseLevel(2), proposer=B),)))
     assert on_clock(scheduler, 200) == []
+
+
+def test_the_coordinator_proposes_to_forget_who_was_removed_once_it_is_down() -> None:
+    scheduler = scheduler_with(NEW_LEVEL, NEW_LEVEL)
+    log = Log()
+    log.add(PeerUp(info(A, NEW_LEVEL)), PeerUp(info(B, NEW_LEVEL)))
+    scheduler.step(Applied(50, (log.add(RaiseLevel(NEW_LEVEL), proposer=B),)))
+
+    def proposals(now_ms: int) -> list[Command]:
+        scheduler.step(Clocked(now_ms, {B: now_ms}, removed=(B,)))
+        return proposed(scheduler.step(Round(now_ms)))
+
+    assert proposals(100) == []
+    scheduler.step(Applied(150, (log.add(PeerDown(B, 1, "removed"), proposer=B),)))
+    assert proposals(200) == [ForgetPeer(B)]
+    scheduler.step(Applied(250, (log.add(ForgetPeer(B), proposer=B),)))
+    assert proposals(300) == []
+    scheduler.step(CoordinatorChanged(300, B, is_self=False))
+    assert proposals(400) == []
 
 
 def test_nobody_else_raises_it() -> None:

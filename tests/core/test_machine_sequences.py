@@ -20,6 +20,7 @@ from p2psched.model.commands import (
     Drain,
     DrainMode,
     Forget,
+    ForgetPeer,
     GiveBack,
     Granted,
     Held,
@@ -98,6 +99,7 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
     st.builds(Held, JOBS, PEERS, st.lists(HELD, max_size=4).map(tuple), st.booleans()),
     st.builds(Drain, PEERS, st.sampled_from(DrainMode)),
     st.builds(GiveBack, JOBS, GRANTS, SETS),
+    st.builds(ForgetPeer, PEERS),
 )
 
 

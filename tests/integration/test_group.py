@@ -13,6 +13,10 @@ import pytest
 from bench.judge import judge
 from p2psched.cli.complete import complete_members
 from p2psched.client.client import Client
+from p2psched.core.machine import Machine
+from p2psched.peer.verify import ReadOnlyDisk, fold
+from p2psched.store.recovery import read_segments
+from p2psched.store.snapshots import find_standing
 from tests.cluster import LiveCluster, wait_until
 from tests.integration import work
 
@@ -42,6 +46,13 @@ def role_of(cluster: LiveCluster, name: str) -> str:
 def said(cluster: LiveCluster, *words: str) -> dict[str, Any]:
     done: dict[str, Any] = json.loads(cluster.ok(*words, "-o", "json"))
     return done
+
+
+def folded(cluster: LiveCluster, name: str) -> Machine:
+    """What the ledger of a stopped peer says."""
+    disk = ReadOnlyDisk(cluster.peers[name].data / "ledger")
+    log = read_segments(disk)
+    return fold(log, find_standing(disk, log))
 
 
 @pytest.fixture
@@ -95,6 +106,7 @@ def test_who_was_removed_stops_and_comes_back_as_somebody_else(four: LiveCluster
     refused = four.restart_nowait(leader)
     assert refused.process.wait(30) == 5
     assert "--anew" in refused.log
+    assert said(four, "peer", "remove", leader)["peer"]["id"] == old
     data = str(four.peers[leader].data)
     detached = four.run("start", "--data", data, "--listen", "127.0.0.1:0", "--detach")
     assert (detached.returncode, "--anew" in detached.stderr) == (5, True), detached.stderr
@@ -106,6 +118,8 @@ def test_who_was_removed_stops_and_comes_back_as_somebody_else(four: LiveCluster
     wait_until(lambda: role_of(four, leader) == "learner", "it follows")
     # From here on the flag changes nothing.
     four.stop(leader)
+    machine = folded(four, leader)
+    assert (old in machine.peers, machine.gone) == (False, {old: leader})
     new = four.peers[leader].id
     assert four.restart(leader).id == new
 

@@ -7,7 +7,7 @@ from typing import cast
 
 from p2psched.model.blob import BlobRef
 from p2psched.model.blob_messages import ReadBlob
-from p2psched.model.messages import Answer, AnswerBody, Call, CallBody, Done, GetStatus
+from p2psched.model.messages import Answer, AnswerBody, Call, CallBody, Done, Failure, GetStatus
 from p2psched.net.link import Connection
 from p2psched.peer.answering import CHUNKS_OUT_MAX, Answering
 from tests.peer.blob_rig import until
@@ -20,7 +20,10 @@ class SlowReader:
 
     def __init__(self) -> None:
         self.takes = asyncio.Event()
-        self.sent: list[Answer] = []
+        self.sent: list[Answer | Failure] = []
+
+    def send_nowait(self, message: Failure) -> None:
+        self.sent.append(message)
 
     async def send(self, message: Answer) -> None:
         if message.id < 1000:
@@ -79,3 +82,30 @@ def test_what_a_lost_connection_asked_for_is_not_read_any_more() -> None:
         assert reader.sent == []
 
     asyncio.run(story())
+
+
+def test_a_call_that_comes_while_the_peer_stops_is_refused() -> None:
+    async def answer(body: CallBody) -> AnswerBody:
+        raise AssertionError
+
+    async def story() -> list[Answer | Failure]:
+        reader = SlowReader()
+
+        async def ends_late(answering: Answering) -> None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                answering.on_call(cast("Connection", reader), Call(1, GetStatus()))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(ends_late(Answering(group, answer)))
+                await _until_idle()
+                raise InterruptedError
+        except* InterruptedError:
+            pass
+        return reader.sent
+
+    (said,) = asyncio.run(story())
+    assert isinstance(said, Failure)
+    assert said.code == "unavailable"

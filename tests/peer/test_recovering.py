@@ -146,7 +146,7 @@ def test_a_torn_write_of_the_generation_is_made_good(
 ) -> None:
     """The group of one is on the disk, and the command behind it is not."""
 
-    def only_group(member: Member, commands: object) -> list[bytes]:
+    def only_group(member: Member, commands: object, first: int) -> list[bytes]:
         return []
 
     with monkeypatch.context() as patch:

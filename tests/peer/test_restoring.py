@@ -193,11 +193,26 @@ def test_a_folder_in_use_is_left_alone(source: Source, tmp_path: Path) -> None:
         make(file, target)
 
 
-def test_two_restores_of_one_backup_are_two_clusters(source: Source, tmp_path: Path) -> None:
+def test_two_restores_of_one_backup_are_two_clusters_with_grants_of_their_own(
+    source: Source, tmp_path: Path
+) -> None:
     file = source.write(tmp_path / "b")
-    one, two = make(file, tmp_path / "1"), make(file, tmp_path / "2")
-    assert one.cluster != two.cluster
-    assert one.peer != two.peer
+    made = [make(file, tmp_path / name) for name in "12"]
+    assert made[0].cluster != made[1].cluster
+    assert made[0].peer != made[1].peer
+    machines = [state_of(tmp_path / name) for name in "12"]
+    grants = []
+    for machine in machines:
+        place = Place(RUNNING, SPEC.tasks, NEW_UP.info.peer, 1)
+        batch = (Envelope(OLD, 1, NEW_UP), Envelope(OLD, 2, place))
+        _, placed = machine.apply(Committed(machine.applied_index + 1, 0, 0, batch))[0]
+        assert isinstance(placed, Placed)
+        grants.append(placed.grant)
+    assert [grant >> INDEX_BITS for grant in grants] == [2, 2]
+    for machine, grant in zip(machines, reversed(grants), strict=True):
+        late = Envelope(OLD, 3, Complete(RUNNING, grant, (ended(0, 2),)))
+        outcomes, _ = machine.apply(Committed(machine.applied_index + 1, 0, 0, (late,)))
+        assert outcomes == [Completed(stale=SPEC.tasks)]
 
 
 @pytest.mark.parametrize("records", [1, 4, 8, 11])

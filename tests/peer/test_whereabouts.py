@@ -119,3 +119,24 @@ def test_what_no_peer_would_say_is_left_out(tmp_path: Path, said: Sighting) -> N
         assert links.address(C) == "c:1"
 
     with_where(tmp_path, story)
+
+
+def test_who_was_removed_is_forgotten_with_the_next_change_and_not_its_address(
+    tmp_path: Path,
+) -> None:
+    """At once it would not be told of it any more."""
+    AddressBook(tmp_path / "peers.json").save({C: ("c", "c:1")})
+
+    def story(where: Whereabouts, links: Links) -> None:
+        left = tuple(member(peer, f"{peer[0]}:1") for peer in (ME, B))
+        where.on_membership(Membership(left, removed=(C,)))
+        assert links.address(C) == "c:1"
+        where.on_membership(Membership(left, (member(D, "d:1"),), removed=(C,)))
+        assert links.address(C) is None
+        assert where.missing == (B, D)
+        assert "c:1" in where.addresses
+        assert set(AddressBook(tmp_path / "peers.json").load()) == {B, D}
+        where.read_book()  # of an earlier start, which knew C still
+        assert links.address(C) is None
+
+    with_where(tmp_path, story)

@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import msgspec
 
+from p2psched.core import peering, scheduler
 from p2psched.core.raft import election, group, membership, transfer
 from p2psched.core.raft.state import RaftState, Role
 from p2psched.core.raft.timing import Timing
@@ -91,6 +92,15 @@ def changes_too_early() -> Planted:
         return s.role is Role.LEADER and s.membership_index <= s.commit and s.transfer is None
 
     return patch.object(membership, "may_change", hasty)
+
+
+def removed_peers_stay() -> Planted:
+    return patch.object(scheduler, "to_forget", lambda s, removed: [])
+
+
+def who_is_down_is_forgotten() -> Planted:
+    to_forget = peering.to_forget
+    return patch.object(scheduler, "to_forget", lambda s, removed: to_forget(s, list(s.peers)))
 
 
 Change = group.Promote | group.Demote | None
@@ -179,5 +189,17 @@ MEMBER_MUTANTS: Final = (
         faults=REGROUPED,
         healing=True,
         broken="P12",
+    ),
+    Mutant(
+        name="removed peers stay in the ledger",
+        plant=removed_peers_stay,
+        faults=RESTIVE,
+        broken="P13",
+    ),
+    Mutant(
+        name="a peer that is down is taken for a removed one",
+        plant=who_is_down_is_forgotten,
+        faults=RESTIVE,
+        broken="P13",
     ),
 )

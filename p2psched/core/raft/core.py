@@ -309,7 +309,12 @@ class Raft:
 
     def knows_removed(self, peer: PeerId) -> bool:
         """It is no member any more, for good, and this is committed."""
-        return peer in self._s.membership.removed and self.is_settled
+        return peer in self.removed
+
+    @property
+    def removed(self) -> tuple[PeerId, ...]:
+        """Of the members that were removed the newest, once this is committed."""
+        return self._s.membership.removed if self.is_settled else ()
 
     def view(self, away_ms: int) -> group.View:
         """On the leader: the group as it sees it."""

@@ -9,7 +9,7 @@ The group has an odd number of voters: what is wanted, or the next lower that th
 3. Too many: the worst voter. Two that are away without a learner for either count as too many,
    for the rest bears more without them; one that is away doesn't.
 4. A voter is away, heard by nobody for `away_ms`, or its disk full for so long: a learner takes its
-   place.
+   place. One of its own name does so sooner: somebody has started it for that.
 5. A learner that somebody chose takes the place of a voter that nobody chose.
 6. Voters of one domain make way for a learner of a domain that has two fewer.
 
@@ -30,6 +30,7 @@ from p2psched.model.ids import PeerId
 
 VOTERS_WANTED: Final = 5  # unless the membership says otherwise
 VOTERS_MAX: Final = 7
+HEIR_SHARE: Final = 10  # of the usual time, until a voter makes way for one of its own name
 
 
 class Seat(msgspec.Struct, frozen=True):
@@ -43,6 +44,7 @@ class Seat(msgspec.Struct, frozen=True):
     silent_ms: int = 0  # since it was heard, and could write
     ready: bool = True  # it has what is committed, or nearly
     leads: bool = False
+    name: str = ""
 
     @property
     def domain(self) -> str:
@@ -70,8 +72,9 @@ class Demote(msgspec.Struct, frozen=True):
 def next_change(view: View) -> Promote | Demote | None:
     voters = [seat for seat in view.seats if seat.votes]
     learners = [seat for seat in view.seats if not seat.votes and seat.may_vote]
-    here = [seat for seat in voters if seat.silent_ms < view.away_ms]
     ready = [seat for seat in learners if seat.ready]
+    heirs = {seat.name for seat in ready if seat.name}
+    here = [seat for seat in voters if seat.silent_ms < _patience_ms(seat, heirs, view)]
     coming = [seat for seat in learners if seat.silent_ms < view.away_ms]
     count, eligible = len(voters), len(voters) + len(learners)
     most = _odd(min(view.wanted, len(here) + len(ready)))
@@ -88,6 +91,13 @@ def next_change(view: View) -> Promote | Demote | None:
     if len(here) < count and ready:
         return _best(ready, here)
     return _chosen(voters, ready, here) or _spread(voters, ready, view)
+
+
+def _patience_ms(seat: Seat, heirs: set[str], view: View) -> int:
+    """How long a voter may be silent: not so long if another peer has come under its name."""
+    if seat.name not in heirs:
+        return view.away_ms
+    return max(view.silent_ms, view.away_ms // HEIR_SHARE)
 
 
 def _odd(count: int) -> int:

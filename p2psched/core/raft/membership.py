@@ -141,6 +141,7 @@ def _seat(s: RaftState, member: Member, *, votes: bool, wish: bool | None) -> gr
         silent_ms=s.now_ms - heard_ms,
         ready=_is_caught_up(s, member),
         leads=member.peer == s.me,
+        name=member.name,
     )
 
 

@@ -174,6 +174,10 @@ class RaftosLedger:
         """Nobody tells: a member whose disk is full stops."""
         return frozenset()
 
+    def removed(self) -> tuple[PeerId, ...]:
+        """The group is static."""
+        return ()
+
     # --- as the embedded engine -------------------------------------------------------------------
 
     def on_message(self, sender: PeerId, message: RaftMessage | Forward) -> None:

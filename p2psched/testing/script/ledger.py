@@ -152,7 +152,9 @@ class Peer(Actor):
         """The scheduler looks at the time: who is silent, what must be proposed again."""
         now_ms = self.scene.now_ms
         self._clock_ms = now_ms + CLOCK_MS
-        self._decide(sched.Clocked(now_ms, self.engine.contacts()))
+        self._decide(
+            sched.Clocked(now_ms, self.engine.contacts(), removed=self.engine.raft.removed)
+        )
         self._rounds()
 
     def on_synced(self, token: int) -> None:

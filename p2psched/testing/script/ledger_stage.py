@@ -19,6 +19,7 @@ from p2psched.model.commands import (
     DrainMode,
     Envelope,
     Forget,
+    NewGeneration,
     Outcome,
     Pin,
     Retry,
@@ -165,6 +166,12 @@ class LedgerStage(Commands[Peer]):
     def do_undrain(self, words: Words) -> None:
         """undrain PEER at PEER"""
         self._ask(words[2], Drain(self.actor(words[0]).id, DrainMode.OFF))
+
+    def do_generation(self, words: Words) -> None:
+        """generation NUMBER at PEER: all that was granted before is over. No cluster that works
+        proposes it; what goes on from its disks begins so."""
+        actor = self.actor(words[2])
+        self._ask(words[2], NewGeneration(int(words[0]), actor.id))
 
     def _ask(self, peer: str, command: Command) -> None:
         actor = self.alive(peer)

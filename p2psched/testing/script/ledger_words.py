@@ -16,6 +16,7 @@ from p2psched.model.commands import (
     DrainMode,
     Event,
     Forget,
+    ForgetPeer,
     GiveBack,
     GivenBack,
     Granted,
@@ -91,7 +92,7 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return _decision_words(command, jobs)
 
 
-def _decision_words(command: Decision | NewGeneration, jobs: Jobs) -> str:
+def _decision_words(command: Decision | NewGeneration | ForgetPeer, jobs: Jobs) -> str:
     match command:
         case Cancel(job=job) | Forget(job=job):
             return f"{type(command).__name__.lower()} {jobs.name(job)}"
@@ -110,6 +111,8 @@ def _decision_words(command: Decision | NewGeneration, jobs: Jobs) -> str:
             return f"give back {jobs.name(job)} {tasks} of {grant}"
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
+        case ForgetPeer(peer=peer):
+            return f"forget peer {peer}"
         case _:
             return _hook_words(command)
 
