@@ -35,6 +35,7 @@ from p2psched.testing.sim_hooks import start_hooks
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
 from p2psched.testing.sim_members import Replacing, await_forgotten
+from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
@@ -182,12 +183,18 @@ def await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) -> 
     await_forgotten(cluster)
     # An owner may still end what was taken from it, and learns of its last outcomes.
     cluster.run_for(CALM_MS)
+    # And one may have applied what a majority has, and be about to write it.
     cluster.run_until(
-        lambda: all_done() and not any(peer.scheduler.owner.kept() for peer in peers),
+        lambda: all_done() and not any(map(_has_more_to_do, peers)),
         within_ms=PEACE_MS,
         every=25,
     )
     cluster.check_end()
+
+
+def _has_more_to_do(peer: SimPeer) -> bool:
+    is_written = peer.engine.raft.stable_index >= peer.engine.delivered
+    return bool(peer.scheduler.owner.kept()) or not is_written
 
 
 def report_of(cluster: SimCluster, healed_us: int) -> Report:
