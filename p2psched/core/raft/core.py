@@ -115,6 +115,8 @@ class Raft:
                 self._on_own(event)
         if s.care.departing:
             membership.end_removal(s)
+        if s.care.halfway:
+            membership.go_on(s)
         return s.flush()
 
     def _on_tick(self, tick: Tick) -> None:

@@ -96,7 +96,7 @@ def end_removal(s: RaftState) -> None:
 def regulate(s: RaftState, away_ms: int) -> None:
     """Make the next change that the group needs, if there is one and it may be made now."""
     care = s.care
-    care.on = True
+    care.on, care.away_ms = True, away_ms
     if s.now_ms < care.due_ms or not may_change(s):
         return
     care.due_ms = s.now_ms + LOOK_MS + len(s.progress)
@@ -109,6 +109,18 @@ def regulate(s: RaftState, away_ms: int) -> None:
             _demote(s, peer)
         case None:
             pass
+
+
+def go_on(s: RaftState) -> None:
+    """At once, once a change to an even number of voters is committed: of two voters neither may be
+    gone."""
+    care = s.care
+    if s.role is Role.LEADER and s.commit < care.halfway:
+        return
+    care.halfway = 0
+    if care.on:
+        care.due_ms = 0
+        regulate(s, care.away_ms)
 
 
 def view_of(s: RaftState, away_ms: int) -> group.View:
@@ -205,4 +217,5 @@ def _without_wish(now: Membership, peer: PeerId) -> Membership:
 
 def _change(s: RaftState, membership: Membership) -> None:
     append_own(s, EntryKind.MEMBERSHIP, encode_membership(membership))
+    s.care.halfway = 0 if len(membership.voters) % 2 else s.membership_index
     broadcast(s, heartbeat=False)

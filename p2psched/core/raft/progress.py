@@ -98,10 +98,12 @@ class Sparing:
 class Care:
     """What a member that leads remembers of looking after the group."""
 
-    __slots__ = ("departing", "due_ms", "index", "on", "since_ms")
+    __slots__ = ("away_ms", "departing", "due_ms", "halfway", "index", "on", "since_ms")
 
     def __init__(self) -> None:
         self.departing = 0  # index of the change that removes somebody, until it ends
+        self.halfway = 0  # index of our change to an even number of voters, until it is committed
+        self.away_ms = 0  # as we were asked last
         self.on = False  # all peers know what it may do
         self.due_ms = 0
         self.index = -1  # of the membership
