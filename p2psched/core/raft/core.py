@@ -113,10 +113,8 @@ class Raft:
                 self._on_members(event)
             case SnapshotSaved() | RoomChanged() | HandOver() | LoopLate():
                 self._on_own(event)
-        if s.care.departing:
-            membership.end_removal(s)
-        if s.care.halfway:
-            membership.go_on(s)
+        if s.care.departing or s.care.halfway:
+            membership.follow_up(s)
         return s.flush()
 
     def _on_tick(self, tick: Tick) -> None:

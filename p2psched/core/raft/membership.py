@@ -79,7 +79,15 @@ def on_want(s: RaftState, count: int) -> None:
         _change(s, msgspec.structs.replace(s.membership, wanted=count))
 
 
-def end_removal(s: RaftState) -> None:
+def follow_up(s: RaftState) -> None:
+    """What a change leads to once it is committed."""
+    if s.care.departing:
+        _end_removal(s)
+    if s.care.halfway:
+        _go_on(s)
+
+
+def _end_removal(s: RaftState) -> None:
     """On a leader: who is left out has been told with the commit."""
     if s.role is not Role.LEADER or s.commit < s.care.departing:
         return
@@ -111,7 +119,7 @@ def regulate(s: RaftState, away_ms: int) -> None:
             pass
 
 
-def go_on(s: RaftState) -> None:
+def _go_on(s: RaftState) -> None:
     """At once, once a change to an even number of voters is committed: of two voters neither may be
     gone."""
     care = s.care
