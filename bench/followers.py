@@ -84,6 +84,8 @@ async def _measure(cluster: Cluster, peers: int) -> dict[str, float]:
         assert (await job.wait()).succeeded == peers
         found["programs_peers"] = len((await job.show()).finished_by)
         found["programs_pss_mib"] = sum(pss_mib(cluster))
+        await asyncio.sleep(LOOK_S)  # then processes that run programs have ended
+        found["settled_pss_mib"] = sum(pss_mib(cluster))
     fed = [status.followers for status in await cluster.statuses()]
     leader = await cluster.number_of("leader")
     found["fed_by_leader"], found["fed_most"] = fed[leader], max(fed)
