@@ -18,6 +18,8 @@ from tests.sim.feed_mutants import FEED_MUTANTS
 
 HOLDERS = 3 + SPARES
 JOBS = 100
+TASKS_A_SLOT = 20
+MEAN_US = 500_000
 PAUSE_MS = 50
 SEEDS_MAX = 40  # until a planted bug shows
 GROWTH_MAX = 1.05  # from 10 followers to 1,000
@@ -86,6 +88,22 @@ def test_a_leader_pays_no_more_for_a_thousand_followers_than_for_ten() -> None:
     for many in (more, most):
         assert many.messages <= few.messages * GROWTH_MAX, (few, more, most)
         assert many.size <= few.size * GROWTH_MAX, (few, more, most)
+
+
+@pytest.mark.parametrize("count", [1, 3, 10, 50])
+def test_a_job_takes_little_longer_than_its_tasks_on_all_slots(count: int) -> None:
+    """The same settings whatever the size: the group of voters stays small, all slots are busy."""
+    cluster = Counting(seed=5)
+    crowd = Followers(cluster, count)
+    cluster.run_until(lambda: len(cluster.newest_group().learners) > 0, within_ms=20_000)
+    cluster.run_until(lambda: not crowd.is_busy, within_ms=20_000, every=100)
+    slots = sum(follower.slots for follower in crowd.all)
+    began_us = cluster.now_us
+    job = cluster.submit(sim_job(TaskSet.of(0, TASKS_A_SLOT * slots), mean_us=MEAN_US))
+    cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=60_000)
+    ideal_us = TASKS_A_SLOT * MEAN_US
+    assert cluster.now_us - began_us <= ideal_us / 0.8
+    assert len(cluster.newest_group().voters) <= 5
 
 
 @pytest.mark.parametrize("seed", range(7_100_000, 7_100_012))
