@@ -294,6 +294,7 @@ class Feeder:
                 leader=self._leader,
                 drain=row.drain if row is not None else DrainMode.OFF,
                 short=holders(self._group, self._machine) < holders_wanted(self._group),
+                level=self._machine.level,
             )
             self._out.append(Say(peer, feed))
         for job in jobs:

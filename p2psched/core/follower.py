@@ -11,17 +11,15 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-import msgspec
-
 from p2psched.core.catch_up import catch_up
 from p2psched.core.drain import is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
 from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core.life import Life
 from p2psched.core.owner import Owner
 from p2psched.core.replica import Proposals
 from p2psched.core.scheduler_events import (
-    Answered,
     Asked,
     Began,
     Copied,
@@ -29,20 +27,14 @@ from p2psched.core.scheduler_events import (
     GaveUp,
     Leaving,
     Renewed,
-    RenewIncarnation,
     Round,
 )
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.model.commands import (
-    Command,
     Complete,
-    Envelope,
     GiveBack,
     Outcome,
-    PeerDown,
     PeerInfo,
-    PeerUp,
-    Rejected,
 )
 from p2psched.model.feed_messages import FedJob, Feed, FeedElsewhere, Follow
 from p2psched.model.ids import JobId, PeerId
@@ -77,14 +69,8 @@ class Follower:
     def __init__(self, info: PeerInfo, group: Membership, leader: PeerId | None) -> None:
         self.machine = LedgerState()  # only this peer's part, and who holds the whole ledger
         self.owner = Owner(self.machine, slots=info.slots)
-        self._info = info
         self._proposals = Proposals(info.peer, info.incarnation)
-        self._append: list[Envelope] = []
-        self._tags: dict[int, int] = {}  # request -> tag of the caller
-        self._arrivals: set[int] = set()  # requests that tell the ledger of us
-        self._leaving = False
-        self._farewell: int | None = None
-        self._is_renewing = False
+        self._life = Life(info, self._proposals, self.owner.kept)
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
         self._known = 0  # the newest incarnation of ours that the ledger knows
         self.group = Membership()
@@ -129,69 +115,20 @@ class Follower:
         now_ms = event.now_ms
         match event:
             case Began():
-                self._come_up(now_ms)
+                self._life.begin(now_ms)
                 self._seek(now_ms)
             case Asked(tag=tag, command=command):
-                self._ask(tag, command, now_ms)
+                self._out += self._life.ask(tag, command, now_ms, self._proposals.busy)
             case GaveUp(tag=tag):
-                self._give_up(tag)
+                self._life.give_up(tag)
             case Renewed(incarnation=incarnation):
-                self._is_renewing = False
-                if not self._leaving:
-                    before = self._info.incarnation
-                    self._info = msgspec.structs.replace(self._info, incarnation=incarnation)
-                    self._come_up(now_ms, continues=before)
+                self._life.renewed(incarnation, now_ms)
             case Leaving(tag=tag):
-                self._leaving, self._farewell = True, tag
-
-    def _propose(self, command: Command, now_ms: int) -> int:
-        envelope = self._proposals.propose(command, now_ms)
-        self._append.append(envelope)
-        return envelope.request
-
-    def _ask(self, tag: int, command: Command, now_ms: int) -> None:
-        busy = self._proposals.busy
-        if busy is not None:
-            self._out.append(Answered(tag, busy))
-            return
-        self._tags[self._propose(command, now_ms)] = tag
-
-    def _give_up(self, tag: int) -> None:
-        if tag == self._farewell:
-            self._farewell = None
-        for request in [request for request, asked in self._tags.items() if asked == tag]:
-            del self._tags[request]
-            self._proposals.forget(request)
-
-    def _come_up(self, now_ms: int, *, continues: int = 0) -> None:
-        for request in self._arrivals:
-            self._proposals.forget(request)
-        self._arrivals = {self._propose(PeerUp(self._info, self.owner.kept(), continues), now_ms)}
-
-    def _say_farewell(self, now_ms: int) -> None:
-        """Not before the ledger knows this incarnation, as in `Scheduler`."""
-        if self._known < self._info.incarnation or self._farewell is None:
-            return
-        tag, self._farewell = self._farewell, None
-        down = PeerDown(self._info.peer, self._info.incarnation, "stopped", stopped=True)
-        self._ask(tag, down, now_ms)
+                self._life.leave(tag)
 
     def _on_outcome(self, request: int, outcome: Outcome) -> None:
-        if request in self._arrivals:
-            self._arrivals.clear()
-            if isinstance(outcome, Rejected):
-                self._renew()
-            return
-        if self.owner.on_outcome(request, outcome):
-            return
-        tag = self._tags.pop(request, None)
-        if tag is not None:
-            self._out.append(Answered(tag, outcome))
-
-    def _renew(self) -> None:
-        if not self._leaving and not self._is_renewing:
-            self._is_renewing = True
-            self._out.append(RenewIncarnation())
+        if not self.owner.on_outcome(request, outcome):
+            self._out += self._life.on_outcome(request, outcome)
 
     # --- whom to follow ---
 
@@ -199,8 +136,12 @@ class Follower:
         """Who may feed this peer, best first: followers spread evenly, and again if one goes. Not
         the leader, if there are others."""
         ranked = sorted(
-            (member.peer for member in members_of(self.group) if member.peer != self._info.peer),
-            key=lambda peer: hashlib.blake2b((self._info.peer + peer).encode()).digest(),
+            (
+                member.peer
+                for member in members_of(self.group)
+                if member.peer != self._life.info.peer
+            ),
+            key=lambda peer: hashlib.blake2b((self._life.info.peer + peer).encode()).digest(),
         )
         return [p for p in ranked if p != self.leader] + [p for p in ranked if p == self.leader]
 
@@ -231,7 +172,7 @@ class Follower:
             self._out.append(Say(self.feeder, follow))
 
     def _on_passed(self, now_ms: int) -> None:
-        self._append += self._proposals.repeat(now_ms)
+        self._life.repeat(now_ms)
         if now_ms - self._heard_ms >= FEED_PATIENCE_MS:
             self._seek(now_ms)
         elif now_ms - self._beat_ms >= BEAT_MS:
@@ -257,7 +198,7 @@ class Follower:
             return
         if message.turn == 1:
             self._tried.clear()
-            self._append += self._proposals.repeat(now_ms, all_of_them=True)
+            self._life.repeat(now_ms, all_of_them=True)
         self._turn, self.cursor, self._heard_ms = message.turn, message.index, now_ms
         self._stamp = (message.stamp_ms, now_ms)
         self.leader = message.leader
@@ -287,7 +228,7 @@ class Follower:
                     named[job] = None
                 named.update((job, None) for job, _ in self.owner.held())
                 self._told = None
-        self._out += catch_up(self.owner, self.machine, self._info, named=named)
+        self._out += catch_up(self.owner, self.machine, self._life.info, named=named)
         return True
 
     def _take_job(self, fed: FedJob) -> bool:
@@ -305,7 +246,7 @@ class Follower:
         job.grants = {
             held.grant: HeldGrant(
                 held.grant,
-                self._info.peer,
+                self._life.info.peer,
                 held.incarnation,
                 TaskSet.union([tasks for _, tasks in held.parts]),
                 0,
@@ -321,17 +262,18 @@ class Follower:
 
     def _take_life(self, feed: Feed) -> None:
         self._known, self.is_short = feed.incarnation, feed.short
-        self.machine.peers[self._info.peer].drain = feed.drain
-        is_down = feed.incarnation == self._info.incarnation and not feed.live
-        if is_down and not self._arrivals:  # whose outcome would say so
-            self._renew()
+        self.machine.level = feed.level
+        self.machine.peers[self._life.info.peer].drain = feed.drain
+        is_down = feed.incarnation == self._life.info.incarnation and not feed.live
+        if is_down and not self._life.arrives:
+            self._out += self._life.renew()
 
     def _take_group(self, group: Membership) -> None:
         if not group.voters:  # of a peer that has just started and knows nobody yet
             return
         self.group = group
-        me = self._info.peer
-        rows = {me: self.machine.peers.get(me) or PeerRow(self._info)}
+        me = self._life.info.peer
+        rows = {me: self.machine.peers.get(me) or PeerRow(self._life.info)}
         for member in members_of(group):
             info = PeerInfo(member.peer, 0, member.name, member.address, 0, 0, "", "")
             rows[member.peer] = PeerRow(info)
@@ -340,19 +282,20 @@ class Follower:
     # --- rounds ---
 
     def _on_round(self, now_ms: int) -> None:
-        if self._farewell is not None:
-            self._say_farewell(now_ms)
+        self._out += self._life.say_farewell(
+            now_ms, known=self._known, refusal=self._proposals.busy
+        )
         commands: list[Complete | GiveBack] = [*self.owner.next_round()]
-        is_drained = is_draining(self.machine, self._info.peer)
+        is_drained = is_draining(self.machine, self._life.info.peer)
         if is_drained:
             commands += self.owner.give_back()
         for command in commands:
-            self.owner.proposed(self._propose(command, now_ms), command)
-        if not (self._leaving or is_drained):
+            self.owner.proposed(self._life.propose(command, now_ms), command)
+        if not (self._life.leaving or is_drained):
             self._out += self.owner.start_batches()
-        if self._append and self.feeder is not None:
-            self._out.append(Say(self.feeder, Forward(tuple(self._append))))
-        self._append.clear()
+        if self._life.append and self.feeder is not None:
+            self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
+        self._life.append.clear()
 
     # --- what others may look at ---
 
@@ -362,12 +305,12 @@ class Follower:
 
     @property
     def info(self) -> PeerInfo:
-        return self._info
+        return self._life.info
 
     @property
     def is_known(self) -> bool:
         """The ledger knows this life of ours."""
-        return self._known >= self._info.incarnation
+        return self._known >= self._life.info.incarnation
 
     @property
     def told(self) -> tuple[int, int]:
@@ -380,7 +323,7 @@ class Follower:
 
     @property
     def is_removed(self) -> bool:
-        return self._info.peer in self.group.removed
+        return self._life.info.peer in self.group.removed
 
     @property
     def is_wanted(self) -> bool:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
 from p2psched.core.drain import draining, is_draining
 from p2psched.core.feeding import Feeding
+from p2psched.core.life import Life
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner
 from p2psched.core.peering import to_forget
@@ -44,7 +43,6 @@ from p2psched.core.scheduler_events import (
 )
 from p2psched.core.snapshot import restore_machine
 from p2psched.model.commands import (
-    Command,
     Complete,
     Envelope,
     GiveBack,
@@ -52,12 +50,9 @@ from p2psched.model.commands import (
     JobEnded,
     JobForgotten,
     Outcome,
-    PeerDown,
     PeerInfo,
-    PeerUp,
     PeerWentDown,
     Recorded,
-    Rejected,
     Retried,
     Revoked,
     Stamped,
@@ -105,21 +100,17 @@ class Scheduler:
     ) -> None:
         self.machine = Machine(info.level)
         self.retention = Retention(self.machine, keep_ms=keep_ms, keep_bytes=keep_bytes)
-        self._info = info
         self._replica = Replica(info.peer, info.incarnation, self.machine)
         self._coordinator = Coordinator(info.peer, self.machine, window_ms=window_ms)
         self.feeding = Feeding(info.peer, self.machine)
         self.owner = Owner(self.machine, slots=info.slots)
         self._out: list[SchedulerEffect] = []
-        self._append: list[Envelope] = []
-        self._tags: dict[int, int] = {}  # request -> tag of the caller
+        self._life = Life(info, self._replica, self.owner.kept)
+        self._append = self._life.append
         self._places: set[int] = set()  # requests of the round of placements in flight
         self._places_sent_ms = 0
         self._deaths: set[int] = set()  # requests of the peers that we want declared down
         self._stamp = (0, 0)  # the newest stamp of the ledger, and our time when it came
-        self._arrivals: set[int] = set()  # requests that tell the ledger of us
-        self._leaving = False
-        self._farewell: int | None = None  # tag of a `Leaving` that waits until we are known
 
     def step(self, event: SchedulerEvent) -> list[SchedulerEffect]:
         """Take one event; perform the effects in order."""
@@ -132,7 +123,8 @@ class Scheduler:
             case Executed(event=executed):
                 self._out += self.owner.on_executed(executed)
             case Asked(tag=tag, command=command):
-                self._ask(tag, command, now_ms)
+                refusal = self._replica.refusal(command)
+                self._out += self._life.ask(tag, command, now_ms, refusal)
             case Restored(state=state):
                 self._on_restored(state, now_ms)
             case Copied(number=number, blobs=blobs):
@@ -143,7 +135,7 @@ class Scheduler:
             case Followed(sender=sender, message=message):
                 self.feeding.on_message(now_ms, sender, message)
             case GaveUp(tag=tag):
-                self._give_up(tag)
+                self._life.give_up(tag)
             case _:
                 self._on_change(event)
         out, self._out = self._out, []
@@ -171,50 +163,19 @@ class Scheduler:
                     self.retention.end()
                 self._forget_decisions()
                 if coordinator is not None:
-                    self._append += self._replica.repeat(now_ms, all_of_them=True)
+                    self._life.repeat(now_ms, all_of_them=True)
             case Began():
-                self._come_up(now_ms)
+                self._life.begin(now_ms)
             case Renewed(incarnation=incarnation):
-                if not self._leaving:
-                    before = self._info.incarnation
-                    self._info = msgspec.structs.replace(self._info, incarnation=incarnation)
-                    self._come_up(now_ms, continues=before)
+                self._life.renewed(incarnation, now_ms)
             case Leaving(tag=tag):
-                self._leaving, self._farewell = True, tag
-
-    def _propose(self, command: Command, now_ms: int) -> int:
-        envelope = self._replica.propose(command, now_ms)
-        self._append.append(envelope)
-        return envelope.request
-
-    def _ask(self, tag: int, command: Command, now_ms: int) -> None:
-        refusal = self._replica.refusal(command)
-        if refusal is not None:
-            self._out.append(Answered(tag, refusal))
-            return
-        self._tags[self._propose(command, now_ms)] = tag
-
-    def _give_up(self, tag: int) -> None:
-        if tag == self._farewell:
-            self._farewell = None
-        for request in [request for request, asked in self._tags.items() if asked == tag]:
-            del self._tags[request]
-            self._replica.forget(request)
-
-    def _come_up(self, now_ms: int, *, continues: int = 0) -> None:
-        up = PeerUp(self._info, self.owner.kept(), continues)
-        self._arrivals = {self._propose(up, now_ms)}
+                self._life.leave(tag)
 
     def _say_farewell(self, now_ms: int) -> None:
-        """Not before the ledger knows this incarnation: a `PeerUp` of ours that came after our
-        `PeerDown` would bring it back, and somebody would have to miss it."""
-        row = self.machine.peers.get(self._info.peer)
-        if row is None or row.info.incarnation < self._info.incarnation:
-            return
-        assert self._farewell is not None
-        tag, self._farewell = self._farewell, None
-        down = PeerDown(self._info.peer, self._info.incarnation, "stopped", stopped=True)
-        self._ask(tag, down, now_ms)
+        row = self.machine.peers.get(self.info.peer)
+        known = row.info.incarnation if row is not None else 0
+        refusal = self._replica.busy
+        self._out += self._life.say_farewell(now_ms, known=known, refusal=refusal)
 
     def _on_applied(self, batches: tuple[Committed, ...], now_ms: int) -> None:
         for batch in batches:
@@ -234,10 +195,10 @@ class Scheduler:
         restore_machine(self.machine, state)
         self.feeding.feeder.on_restored()
         self._stamp = (self.machine.stamp_ms, now_ms)
-        self._out += catch_up(self.owner, self.machine, self._info)
-        is_down = self.machine.is_down(self._info.peer, self._info.incarnation)
-        if is_down and not self._leaving and not self._arrivals:  # whose outcome would say so
-            self._out.append(RenewIncarnation())
+        self._out += catch_up(self.owner, self.machine, self._life.info)
+        is_down = self.machine.is_down(self.info.peer, self.info.incarnation)
+        if is_down and not self._life.arrives:
+            self._out += self._life.renew()
 
     def _forget_decisions(self) -> None:
         """Placements and deaths are decided anew by whoever coordinates now."""
@@ -249,19 +210,11 @@ class Scheduler:
     def _on_outcome(self, request: int, outcome: Outcome) -> None:
         self._places.discard(request)
         self._deaths.discard(request)
-        if request in self._arrivals:
-            self._arrivals.clear()
-            if isinstance(outcome, Rejected) and not self._leaving:  # it knows a later life of ours
-                self._out.append(RenewIncarnation())
-            return
-        if self.owner.on_outcome(request, outcome):
-            return
-        tag = self._tags.pop(request, None)
-        if tag is not None:
-            self._out.append(Answered(tag, outcome))
+        if not self.owner.on_outcome(request, outcome):
+            self._out += self._life.on_outcome(request, outcome)
 
     def _on_event(self, stamped: Stamped) -> None:
-        event, info = stamped.event, self._info
+        event, info = stamped.event, self._life.info
         match event:
             case Granted():
                 if event.peer == info.peer and event.incarnation == info.incarnation:
@@ -276,8 +229,8 @@ class Scheduler:
             case Revoked(peer=info.peer):
                 effects = self.owner.on_revoked(event.job, event.grant, event.tasks, event.cause)
                 self._out += effects
-            case PeerWentDown(peer=info.peer, incarnation=info.incarnation) if not self._leaving:
-                self._out.append(RenewIncarnation())
+            case PeerWentDown(peer=info.peer, incarnation=info.incarnation):
+                self._out += self._life.renew()
             case _:
                 pass
 
@@ -290,11 +243,11 @@ class Scheduler:
 
     def _on_clock(self, clocked: Clocked) -> None:
         now_ms = clocked.now_ms
-        self._append += self._replica.repeat(now_ms)
+        self._life.repeat(now_ms)
         contacts = self.feeding.on_clock(clocked)
         self._coordinator.forgive_full(self.ledger_ms(now_ms))
         for command in self._coordinator.find_dead(now_ms, contacts):
-            self._deaths.add(self._propose(command, now_ms))
+            self._deaths.add(self._life.propose(command, now_ms))
         if self._coordinator.must_yield(now_ms):
             self._out.append(YieldLead(draining(self.machine)))
         if self._coordinator.coordinates:
@@ -305,20 +258,20 @@ class Scheduler:
 
     def _on_round(self, now_ms: int) -> None:
         """What this turn's events led to leaves together."""
-        if self._farewell is not None:
+        if self._life.leaving:
             self._say_farewell(now_ms)
         commands: list[Complete | GiveBack] = [*self.owner.next_round()]
-        if is_draining(self.machine, self._info.peer):
+        if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         for command in commands:
-            self.owner.proposed(self._propose(command, now_ms), command)
+            self.owner.proposed(self._life.propose(command, now_ms), command)
         if self._places and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS:
             for request in self._places:
                 self._replica.forget(request)
             self._places.clear()
         if not self._places and self._coordinator.coordinates:
             for place in self._coordinator.place():
-                self._places.add(self._propose(place, now_ms))
+                self._places.add(self._life.propose(place, now_ms))
                 self._places_sent_ms = now_ms
         if not self.starts_nothing:
             self._out += self.owner.start_batches()
@@ -336,11 +289,11 @@ class Scheduler:
     @property
     def starts_nothing(self) -> bool:
         """It is about to stop, or drained. What has begun goes on."""
-        return self._leaving or is_draining(self.machine, self._info.peer)
+        return self._life.leaving or is_draining(self.machine, self._life.info.peer)
 
     @property
     def info(self) -> PeerInfo:
-        return self._info
+        return self._life.info
 
     @property
     def coordinates(self) -> bool:

@@ -59,6 +59,7 @@ class Feed(msgspec.Struct, frozen=True, array_like=True, tag=66):
     leader: PeerId | None = None
     drain: DrainMode = DrainMode.OFF  # of the follower
     short: bool = False  # too few of those that hold the whole ledger are up
+    level: int = 0  # of features that the cluster uses
 
 
 class FeedElsewhere(msgspec.Struct, frozen=True, array_like=True, tag=67):

@@ -14,30 +14,22 @@ from p2psched.core.scheduler_events import (
     Answered,
     AppendToLedger,
     Began,
-    Copied,
-    Executed,
     Leaving,
-    Renewed,
     RenewIncarnation,
-    Round,
     Store,
 )
-from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Outcome
-from p2psched.model.errors import NoSpace
-from p2psched.model.execution import ExecutorEvent
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import PeerMessage
+from p2psched.peer.core_loop import CLOCK_PERIOD_S, CoreLoop
 from p2psched.ports.clock import Clock
 from p2psched.ports.executor import Executor
 
-CLOCK_PERIOD_S: Final = 0.1
-RENEW_RETRY_S: Final = 0.5
 _FAREWELL_TAG: Final = 1
 
 
-class FollowerLoop:
+class FollowerLoop(CoreLoop[FollowerEvent]):
     def __init__(
         self,
         follower: Follower,
@@ -48,18 +40,13 @@ class FollowerLoop:
         next_incarnation: Callable[[], int],
         on_bug: Callable[[Exception], None],
     ) -> None:
+        super().__init__(clock=clock, next_incarnation=next_incarnation, on_bug=on_bug)
         self.follower = follower
         self.copy: Callable[[CopyBlobs], None] | None = None
-        self._clock = clock
         self._executor = executor
         self._send = send
-        self._next_incarnation = next_incarnation
-        self._on_bug = on_bug
-        self._loop = asyncio.get_running_loop()
-        self._round: asyncio.Handle | None = None
         self._left: asyncio.Future[Outcome] = self._loop.create_future()
         self._changed = asyncio.Event()  # something was told
-        self._stopped = False
 
     async def run(self) -> None:
         """Tell the ledger that we are here, then keep time until cancelled."""
@@ -67,9 +54,6 @@ class FollowerLoop:
         while True:
             await asyncio.sleep(CLOCK_PERIOD_S)
             self._step(Passed(self._clock.now_ms()))
-
-    def stop(self) -> None:
-        self._stopped = True
 
     async def leave(self) -> None:
         """Give everything back before a clean stop; the caller owns the deadline."""
@@ -97,29 +81,10 @@ class FollowerLoop:
         """The connection to a peer broke."""
         self._step(Lost(self._clock.now_ms(), peer))
 
-    def on_executed(self, event: ExecutorEvent) -> None:
-        self._step(Executed(self._clock.now_ms(), event))
-
-    def on_copied(self, number: int, blobs: tuple[ResultBlob, ...]) -> None:
-        self._step(Copied(self._clock.now_ms(), number, blobs))
-
     # --- the core ---
 
-    def _step(self, event: FollowerEvent) -> None:
-        if self._stopped:
-            return
-        try:
-            self._perform(self.follower.step(event))
-        except Exception as error:  # noqa: BLE001 (whatever it is, this peer must not go on)
-            self.stop()
-            self._on_bug(error)
-            return
-        if self._round is None and not isinstance(event, Round):
-            self._round = self._loop.call_soon(self._on_round)
-
-    def _on_round(self) -> None:
-        self._round = None
-        self._step(Round(self._clock.now_ms()))
+    def _take(self, event: FollowerEvent) -> None:
+        self._perform(self.follower.step(event))
 
     def _perform(self, effects: list[FollowerEffect]) -> None:
         for effect in effects:
@@ -140,12 +105,3 @@ class FollowerLoop:
                     self._renew()
                 case AppendToLedger() | Store():
                     raise AssertionError("a follower has no ledger and keeps no results")
-
-    def _renew(self) -> None:
-        """As `SchedulerLoop`."""
-        try:
-            number = self._next_incarnation()
-        except NoSpace:
-            self._loop.call_later(RENEW_RETRY_S, self._renew)
-        else:
-            self._loop.call_soon(self._step, Renewed(self._clock.now_ms(), number))

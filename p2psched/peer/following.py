@@ -39,7 +39,7 @@ from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import write_failure
 from p2psched.peer.members import was_removed
 from p2psched.peer.space import SpaceKeeper
-from p2psched.peer.status import follower_status
+from p2psched.peer.status import Process, follower_status
 from p2psched.peer.whereabouts import Whereabouts
 from p2psched.ports.clock import Clock
 from p2psched.run.pool import WorkerPool
@@ -335,14 +335,14 @@ class Life:
     def status(self) -> StatusAnswer:
         """Once it follows. From the loop of `run` only."""
         assert self._loop is not None
-        return follower_status(
-            follower=self._loop.follower,
+        process = Process(
             lateness=self._lateness,
             links=self._links,
             server=self._server,
+            blobs=self._data.blobs.store,
             cluster=self._belonging.cluster,
             timing=self._config.timing,
-            uptime_ms=self._clock.now_ms() - self._started_ms,
-            event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
-            blobs=self._data.blobs.store,
+            clock=self._clock,
+            started_ms=self._started_ms,
         )
+        return follower_status(process, self._loop.follower)

@@ -54,7 +54,7 @@ from p2psched.peer.regaining import await_regained
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.space import open_folder
-from p2psched.peer.status import status_of
+from p2psched.peer.status import Process, status_of
 from p2psched.peer.submissions import Submissions
 from p2psched.peer.whereabouts import Whereabouts
 from p2psched.run.pool import WorkerPool
@@ -381,16 +381,14 @@ class Node:
         """Once it is ready. From the loop of `run` only."""
         if self._follower is not None:
             return self._follower.status()
-        return status_of(
-            scheduler=self._scheduling.scheduler,
-            ledger=self._ledger,
+        process = Process(
             lateness=self._lateness,
             links=self._links,
             server=self._server,
+            blobs=self._data.blobs.store,
             cluster=self._belonging.cluster,
             timing=self._config.timing,
-            uptime_ms=self._clock.now_ms() - self._started_ms,
-            results=self._results,
-            event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
-            blobs=self._data.blobs.store,
+            clock=self._clock,
+            started_ms=self._started_ms,
         )
+        return status_of(process, self._scheduling.scheduler, self._ledger, self._results)

@@ -22,22 +22,17 @@ from p2psched.core.scheduler import (
     Began,
     Clocked,
     CoordinatorChanged,
-    Copied,
-    Executed,
     Followed,
     GaveUp,
     Leaving,
-    Renewed,
     RenewIncarnation,
     Restored,
-    Round,
     Scheduler,
     SchedulerEffect,
     SchedulerEvent,
     Store,
     YieldLead,
 )
-from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import (
     Command,
     Envelope,
@@ -48,20 +43,19 @@ from p2psched.model.commands import (
     Recorded,
     Stamped,
 )
-from p2psched.model.errors import NoSpace, Unavailable
-from p2psched.model.execution import Committed, ExecutorEvent
+from p2psched.model.errors import Unavailable
+from p2psched.model.execution import Committed
 from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.messages import PeerMessage
 from p2psched.model.raft import Membership
+from p2psched.peer.core_loop import CLOCK_PERIOD_S, CoreLoop
 from p2psched.peer.event_feed import EventFeed
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.ports.clock import Clock
 from p2psched.ports.executor import Executor
 from p2psched.ports.ledger import Ledger
 
-CLOCK_PERIOD_S: Final = 0.1
-RENEW_RETRY_S: Final = 0.5
 _CHANGES: Final = (
     Recorded,
     JobEnded,
@@ -77,7 +71,7 @@ def _nobody(_outcome: Outcome | Unavailable) -> None:
     """Whoever asked has given up."""
 
 
-class SchedulerLoop:
+class SchedulerLoop(CoreLoop[SchedulerEvent]):
     """Implements `LedgerListener`. `attach` the ledger before anything else."""
 
     def __init__(
@@ -90,13 +84,11 @@ class SchedulerLoop:
         next_incarnation: Callable[[], int],
         on_bug: Callable[[Exception], None],
     ) -> None:
+        super().__init__(clock=clock, next_incarnation=next_incarnation, on_bug=on_bug)
         self.scheduler = scheduler
         self.events: Final = EventFeed()
-        self._clock = clock
         self._executor = executor
         self._results = results
-        self._next_incarnation = next_incarnation
-        self._on_bug = on_bug
         self._copy: Callable[[CopyBlobs], None] | None = None
         self._on_stored: Callable[[Sequence[Stamped]], None] | None = None
         self._send: Callable[[PeerId, PeerMessage], object] = lambda _to, _message: None
@@ -104,13 +96,10 @@ class SchedulerLoop:
         self._ledger: Ledger | None = None
         # The newest, as long as somebody takes its pieces.
         self._capture: weakref.ref[Capture] | None = None
-        self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, Heard] = {}
         self._next_tag = 1
-        self._round: asyncio.Handle | None = None  # that is on its way
         self._watchers: dict[JobId, list[Callable[[], None]]] = {}
         self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._stopped = False
 
     def attach(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -145,7 +134,7 @@ class SchedulerLoop:
             self._step(Clocked(now_ms, heard, full, *group, removed))
 
     def stop(self) -> None:
-        self._stopped = True
+        super().stop()
         waiting, self._waiting = self._waiting, {}
         for heard in waiting.values():
             heard(Unavailable("this peer is stopping"))
@@ -288,33 +277,10 @@ class SchedulerLoop:
     def on_followed(self, sender: PeerId, message: Follow | FeedReport | FeedReported) -> None:
         self._step(Followed(self._clock.now_ms(), sender, message))
 
-    # --- executor ---------------------------------------------------------------------------------
-
-    def on_executed(self, event: ExecutorEvent) -> None:
-        self._step(Executed(self._clock.now_ms(), event))
-
-    def on_copied(self, number: int, blobs: tuple[ResultBlob, ...]) -> None:
-        self._step(Copied(self._clock.now_ms(), number, blobs))
-
     # --- the core ---------------------------------------------------------------------------------
 
-    def _step(self, event: SchedulerEvent) -> None:
-        if self._stopped:
-            return
-        try:
-            self._perform(self.scheduler.step(event))
-        except Exception as error:  # noqa: BLE001 (whatever it is, this peer must not go on)
-            self.stop()
-            self._on_bug(error)
-            return
-        if self._round is None and not isinstance(event, Round):
-            self._round = self._loop.call_soon(self._on_round)
-
-    def _on_round(self) -> None:
-        if self._round is not None:
-            self._round.cancel()
-            self._round = None
-        self._step(Round(self._clock.now_ms()))
+    def _take(self, event: SchedulerEvent) -> None:
+        self._perform(self.scheduler.step(event))
 
     def _perform(self, effects: list[SchedulerEffect]) -> None:
         for effect in effects:
@@ -344,15 +310,6 @@ class SchedulerLoop:
                 self._loop.call_soon(self.ledger.yield_lead, avoid)
             case Say(to=to, message=message):
                 self._send(to, message)
-
-    def _renew(self) -> None:
-        """Rare, and nothing of ours may go on before it is on disk; on a full one it waits."""
-        try:
-            number = self._next_incarnation()
-        except NoSpace:
-            self._loop.call_later(RENEW_RETRY_S, self._renew)
-        else:
-            self._loop.call_soon(self._step, Renewed(self._clock.now_ms(), number))
 
     def _store(self, effect: Store) -> None:
         self._results.store(effect.events, effect.applied_index)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from p2psched.core.drain import standing
+import msgspec
+
+from p2psched.core.drain import DRAINING, is_draining, standing
 from p2psched.core.follower import Follower
 from p2psched.core.keeping import live_holders
 from p2psched.core.machine import Machine
+from p2psched.core.owner import Owner
 from p2psched.core.scheduler import Scheduler
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
+from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.model.raft import Membership
 from p2psched.model.status_messages import BLOBS_SHORT_MAX, StatusAnswer
@@ -21,6 +27,7 @@ from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.views import next_leaders
+from p2psched.ports.clock import Clock
 from p2psched.ports.engine import Engine
 from p2psched.store.blobs import BlobFiles
 
@@ -28,124 +35,111 @@ from p2psched.store.blobs import BlobFiles
 COUNTED_MAX: Final = 10_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """What every peer tells of itself, whatever it knows of the ledger."""
+
+    lateness: LoopLateness
+    links: PeerLinks
+    server: Server
+    blobs: BlobFiles
+    cluster: ClusterId
+    timing: str
+    clock: Clock
+    started_ms: int
+
+    def status(
+        self, info: PeerInfo, role: str, state: LedgerState, owner: Owner, *, applied_index: int
+    ) -> StatusAnswer:
+        """As of one that knows of no leader. `state`: as far as it knows the ledger."""
+        outgoing, incoming = self.links.statistics().values(), self.server.connections
+        return StatusAnswer(
+            info=info,
+            cluster=self.cluster,
+            role=role,
+            term=0,
+            leader=None,
+            quorum=False,
+            applied_index=applied_index,
+            commit_index=applied_index,
+            last_index=applied_index,
+            state_hash="",
+            jobs_running=len(state.running),
+            jobs_total=len(state.jobs),
+            tasks_running=owner.running_count,
+            tasks_queued=owner.queued_count,
+            results_refused=owner.results_refused,
+            loop_late_ms_p99=round(self.lateness.p99_ms, 3),
+            loop_late_ms_max=round(self.lateness.max_ms, 3),
+            fsync_ms=0.0,
+            uptime_s=(self.clock.now_ms() - self.started_ms) / 1000,
+            log_bytes=0,
+            bytes_sent=sum(s.sent_bytes for s in outgoing) + sum(c.sent_bytes for c in incoming),
+            bytes_received=sum(s.received_bytes for s in outgoing)
+            + sum(c.received_bytes for c in incoming),
+            event_loop=type(asyncio.get_running_loop()).__module__.split(".")[0],
+            blob_bytes=self.blobs.total_bytes,
+            frames_sent=sum(s.sent for s in outgoing) + sum(c.sent_count for c in incoming),
+            written_blobs=self.blobs.written_bytes,
+            peers_live=sum(row.live for row in state.peers.values()),
+            timing=self.timing,
+            level=state.level,
+        )
+
+
 def status_of(
-    *,
-    scheduler: Scheduler,
-    ledger: Engine,
-    lateness: LoopLateness,
-    links: PeerLinks,
-    server: Server,
-    cluster: ClusterId,
-    timing: str,
-    uptime_ms: int,
-    event_loop: str,
-    blobs: BlobFiles,
-    results: ResultWriter,
+    process: Process, scheduler: Scheduler, ledger: Engine, results: ResultWriter
 ) -> StatusAnswer:
     """One peer's view, without asking anybody."""
-    raft, machine = ledger.engine.raft, scheduler.machine
+    raft, machine, me = ledger.engine.raft, scheduler.machine, scheduler.info.peer
+    role = _role(me, raft.membership, is_leader=raft.is_leader)
     blobs_short, blobs_counted = short_of_copies(machine)
-    outgoing = links.statistics().values()
-    incoming = server.connections
-    return StatusAnswer(
-        info=scheduler.info,
-        cluster=cluster,
-        role="regaining"
-        if raft.is_regaining
-        else _role(scheduler.info.peer, raft.membership, is_leader=raft.is_leader),
+    return msgspec.structs.replace(
+        process.status(
+            scheduler.info,
+            "regaining" if raft.is_regaining else role,
+            machine,
+            scheduler.owner,
+            applied_index=machine.applied_index,
+        ),
         term=raft.term,
         leader=raft.leader,
         quorum=raft.leader_is_live(),
-        applied_index=machine.applied_index,
         commit_index=raft.commit,
         last_index=raft.last_index,
         state_hash=machine.state_hash,
-        jobs_running=len(machine.running),
-        jobs_total=len(machine.jobs),
-        tasks_running=scheduler.owner.running_count,
-        tasks_queued=scheduler.owner.queued_count,
         results_refused=machine.results_refused,
-        loop_late_ms_p99=round(lateness.p99_ms, 3),
-        loop_late_ms_max=round(lateness.max_ms, 3),
         fsync_ms=round(ledger.sync_ms, 3),
-        uptime_s=uptime_ms / 1000,
         log_bytes=ledger.size_bytes,
-        bytes_sent=sum(s.sent_bytes for s in outgoing) + sum(c.sent_bytes for c in incoming),
-        bytes_received=sum(s.received_bytes for s in outgoing)
-        + sum(c.received_bytes for c in incoming),
-        event_loop=event_loop,
         leaderless_ms=ledger.leaderless_ms_max,
-        blob_bytes=blobs.total_bytes,
         snapshot_index=raft.snapshot.index if raft.snapshot is not None else 0,
         first_index=raft.base_index + 1,
         jobs_lacking=results.gap_count,
-        frames_sent=sum(s.sent for s in outgoing) + sum(c.sent_count for c in incoming),
         blobs_short=blobs_short,
         blobs_counted=blobs_counted,
         forgotten_known=len(machine.forgotten),
         written_log=ledger.store.written_bytes,
         written_snapshots=ledger.store.snapshots.written_bytes,
         written_results=results.written_bytes,
-        written_blobs=blobs.written_bytes,
-        peers_live=sum(row.live for row in machine.peers.values()),
-        timing=timing,
-        level=machine.level,
         heartbeat_ms=raft.timing.heartbeat_ms,
         election_ms_min=raft.timing.election_ms_min,
         election_ms_max=raft.timing.election_ms_max,
         syncs=ledger.syncs,
         leader_heartbeat_ms=raft.leader_heartbeat_ms,
-        drain=_drain(machine, scheduler.info.peer, raft.membership, leads=raft.is_leader),
+        drain=_drain(machine, me, raft.membership, leads=raft.is_leader),
         followers=scheduler.feeding.feeder.followers,
     )
 
 
-def follower_status(
-    *,
-    follower: Follower,
-    lateness: LoopLateness,
-    links: PeerLinks,
-    server: Server,
-    cluster: ClusterId,
-    timing: str,
-    uptime_ms: int,
-    event_loop: str,
-    blobs: BlobFiles,
-) -> StatusAnswer:
-    """Of a peer that holds no ledger: how far its feed is, and what it owns."""
-    outgoing = links.statistics().values()
-    incoming = server.connections
-    return StatusAnswer(
-        info=follower.info,
-        cluster=cluster,
-        role="follower",
-        term=0,
+def follower_status(process: Process, follower: Follower) -> StatusAnswer:
+    """Of a peer that holds no ledger: how far its feed is, and what it owns. Whether others have
+    copies of its large results it doesn't know: drained it is for `peers` only."""
+    machine, info = follower.machine, follower.info
+    return msgspec.structs.replace(
+        process.status(info, "follower", machine, follower.owner, applied_index=follower.cursor),
         leader=follower.leader,
         quorum=follower.is_fed and follower.leader is not None,
-        applied_index=follower.cursor,
-        commit_index=follower.cursor,
-        last_index=follower.cursor,
-        state_hash="",
-        jobs_running=len(follower.machine.running),
-        jobs_total=len(follower.machine.jobs),
-        tasks_running=follower.owner.running_count,
-        tasks_queued=follower.owner.queued_count,
-        results_refused=follower.owner.results_refused,
-        loop_late_ms_p99=round(lateness.p99_ms, 3),
-        loop_late_ms_max=round(lateness.max_ms, 3),
-        fsync_ms=0.0,
-        uptime_s=uptime_ms / 1000,
-        log_bytes=0,
-        bytes_sent=sum(s.sent_bytes for s in outgoing) + sum(c.sent_bytes for c in incoming),
-        bytes_received=sum(s.received_bytes for s in outgoing)
-        + sum(c.received_bytes for c in incoming),
-        event_loop=event_loop,
-        blob_bytes=blobs.total_bytes,
-        frames_sent=sum(s.sent for s in outgoing) + sum(c.sent_count for c in incoming),
-        written_blobs=blobs.written_bytes,
-        peers_live=len(follower.machine.peers),
-        timing=timing,
-        level=follower.info.level,
+        drain=DRAINING if is_draining(machine, info.peer) else "",
         feeder=follower.feeder,
     )
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from bench.judge import judge_history
+from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.client.client import Client
 from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError
@@ -196,6 +197,8 @@ def test_a_drained_follower_runs_nothing_until_it_is_taken_back(
             await until(lambda: len(side.on("g")) == 2)
             view = next(view for view in await client.peers() if view.info.name == "f")
             assert (view.drain, view.owned) == ("drained", 0)
+            said = await status(cluster, "f")
+            assert (said.drain, said.level) == ("draining", KNOWN_LEVEL)
             await asyncio.to_thread(cluster.ok, "peer", "drain", "f", "--undo")
             await until(lambda: len(side.on("f")) == 2)
             side.let_go()

@@ -13,13 +13,13 @@ from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner
 from p2psched.core.raft import engine as raft
-from p2psched.core.scheduler import Answered, RenewIncarnation, Scheduler
+from p2psched.core.scheduler import Answered, Asked, RenewIncarnation, Scheduler
+from p2psched.core.scheduler_events import SchedulerEffect, SchedulerEvent
 from p2psched.core.snapshot import encode_machine
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.model.commands import (
     Acknowledged,
     Cancel,
-    Command,
     Complete,
     Outcome,
     PeerUp,
@@ -85,14 +85,15 @@ def _cancelled_runs_again() -> Planted:
 
 
 def _answers_cancels_at_once() -> Planted:
-    ask = Scheduler._ask
+    step = Scheduler.step
 
-    def hasty(scheduler: Scheduler, tag: int, command: Command, now_ms: int) -> None:
-        ask(scheduler, tag, command, now_ms)
-        if isinstance(command, Cancel):
-            scheduler._out.append(Answered(tag, Acknowledged()))
+    def hasty(scheduler: Scheduler, event: SchedulerEvent) -> list[SchedulerEffect]:
+        effects = step(scheduler, event)
+        if isinstance(event, Asked) and isinstance(event.command, Cancel):
+            effects.append(Answered(event.tag, Acknowledged()))
+        return effects
 
-    return patch.object(Scheduler, "_ask", hasty)
+    return patch.object(Scheduler, "step", hasty)
 
 
 def _submits_again() -> Planted:

@@ -19,7 +19,8 @@ from p2psched.core.raft import reads
 from p2psched.core.raft.effects import ReadReady
 from p2psched.core.raft.state import RaftState, WaitingRead
 from p2psched.core.raft.timing import Timing
-from p2psched.core.scheduler import Answered, Scheduler
+from p2psched.core.scheduler import Answered, Asked, Scheduler
+from p2psched.core.scheduler_events import SchedulerEffect, SchedulerEvent
 from p2psched.model.commands import (
     Acknowledged,
     Cancel,
@@ -160,14 +161,17 @@ def _leaders_ask_nobody() -> Iterator[None]:
 
 @contextmanager
 def _cancels_are_answered_at_once() -> Iterator[None]:
-    ask = Scheduler._ask
+    step = Scheduler.step
 
-    def hasty(scheduler: Scheduler, tag: int, command: Command, now_ms: int) -> None:
-        ask(scheduler, tag, command, now_ms)
+    def hasty(scheduler: Scheduler, event: SchedulerEvent) -> list[SchedulerEffect]:
+        effects = step(scheduler, event)
+        command = event.command if isinstance(event, Asked) else None
         if isinstance(command, Cancel) and command.job in scheduler.machine.jobs:
-            scheduler._out.append(Answered(tag, Acknowledged()))
+            assert isinstance(event, Asked)
+            effects.append(Answered(event.tag, Acknowledged()))
+        return effects
 
-    with patch.object(Scheduler, "_ask", hasty):
+    with patch.object(Scheduler, "step", hasty):
         yield
 
 

@@ -4,6 +4,7 @@ nothing is answered before it is on disk."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -32,7 +33,7 @@ HEAD_BYTES: Final = 40
 APPEND_ENTRIES_MAX: Final = APPEND_BYTES_MAX // HEAD_BYTES
 
 
-class Role(stock.BaseState):
+class Role(stock.BaseState, ABC):
     """What is the same in all of them."""
 
     log: MemberLog
@@ -76,8 +77,9 @@ class Role(stock.BaseState):
     def on_vote_reply(self, sender: str, message: VoteReply) -> None:
         """Too late."""
 
+    @abstractmethod
     def on_append(self, sender: str, message: Append) -> None:
-        raise NotImplementedError
+        """Of a leader, or of one that was."""
 
     def on_append_reply(self, sender: str, message: AppendReply) -> None:
         """Too late."""

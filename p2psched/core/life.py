@@ -1,0 +1,119 @@
+"""What a peer tells the ledger of its own life, and what its callers want of the ledger: proposals
+that are waited for. The same for who holds the ledger (`scheduler`) and who follows (`follower`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from p2psched.core.replica import Proposals
+from p2psched.core.scheduler_events import Answered, RenewIncarnation
+from p2psched.model.commands import (
+    Command,
+    Envelope,
+    KeptGrant,
+    Outcome,
+    PeerDown,
+    PeerInfo,
+    PeerUp,
+    Rejected,
+)
+
+
+class Life:
+    """Of one process, over its incarnations. Whoever uses it empties `append` and sends that."""
+
+    def __init__(
+        self, info: PeerInfo, proposals: Proposals, kept: Callable[[], tuple[KeptGrant, ...]]
+    ) -> None:
+        """`kept`: the grants that it still works on."""
+        self.info = info
+        self.leaving = False
+        self.append: list[Envelope] = []
+        self._proposals = proposals
+        self._kept = kept
+        self._tags: dict[int, int] = {}  # request -> tag of the caller
+        self._arrivals: set[int] = set()  # requests that tell the ledger of us
+        self._farewell: int | None = None  # tag of a `Leaving` that waits until we are known
+        self._is_renewing = False
+
+    # --- proposals ---
+
+    def propose(self, command: Command, now_ms: int) -> int:
+        """Its request."""
+        envelope = self._proposals.propose(command, now_ms)
+        self.append.append(envelope)
+        return envelope.request
+
+    def repeat(self, now_ms: int, *, all_of_them: bool = False) -> None:
+        self.append += self._proposals.repeat(now_ms, all_of_them=all_of_them)
+
+    def ask(
+        self, tag: int, command: Command, now_ms: int, refusal: Rejected | None
+    ) -> list[Answered]:
+        """For a caller, which is told at once if there is a `refusal`."""
+        if refusal is not None:
+            return [Answered(tag, refusal)]
+        self._tags[self.propose(command, now_ms)] = tag
+        return []
+
+    def give_up(self, tag: int) -> None:
+        if tag == self._farewell:
+            self._farewell = None
+        for request in [request for request, asked in self._tags.items() if asked == tag]:
+            del self._tags[request]
+            self._proposals.forget(request)
+
+    def on_outcome(self, request: int, outcome: Outcome) -> list[Answered | RenewIncarnation]:
+        """Of a proposal that was made here and is nobody else's."""
+        if request in self._arrivals:
+            self._arrivals.clear()
+            # Rejected: the ledger knows a later life of ours.
+            return [*self.renew()] if isinstance(outcome, Rejected) else []
+        tag = self._tags.pop(request, None)
+        return [] if tag is None else [Answered(tag, outcome)]
+
+    # --- lives ---
+
+    def begin(self, now_ms: int) -> None:
+        self._come_up(now_ms)
+
+    def renew(self) -> list[RenewIncarnation]:
+        """The ledger has declared this incarnation down."""
+        if self.leaving or self._is_renewing:
+            return []
+        self._is_renewing = True
+        return [RenewIncarnation()]
+
+    def renewed(self, incarnation: int, now_ms: int) -> None:
+        self._is_renewing = False
+        if not self.leaving:
+            before = self.info.incarnation
+            self.info = msgspec.structs.replace(self.info, incarnation=incarnation)
+            self._come_up(now_ms, continues=before)
+
+    def _come_up(self, now_ms: int, *, continues: int = 0) -> None:
+        for request in self._arrivals:
+            self._proposals.forget(request)
+        self._arrivals = {self.propose(PeerUp(self.info, self._kept(), continues), now_ms)}
+
+    @property
+    def arrives(self) -> bool:
+        """The outcome of our `PeerUp` is still to come, and would say if we are down."""
+        return bool(self._arrivals)
+
+    def leave(self, tag: int) -> None:
+        """Say so as soon as `say_farewell` may."""
+        self.leaving, self._farewell = True, tag
+
+    def say_farewell(self, now_ms: int, *, known: int, refusal: Rejected | None) -> list[Answered]:
+        """`known`: the newest incarnation of ours in the ledger. Not before that is this one: a
+        `PeerUp` of ours that came after our `PeerDown` would bring us back, and somebody would have
+        to miss us."""
+        if self._farewell is None or known < self.info.incarnation:
+            return []
+        tag, self._farewell = self._farewell, None
+        down = PeerDown(self.info.peer, self.info.incarnation, "stopped", stopped=True)
+        return self.ask(tag, down, now_ms, refusal)

@@ -1,0 +1,81 @@
+"""How a pure core is driven: one step for each event, and one round for each turn of the event loop
+in which there was one. The loops of a scheduler and of a follower are such.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from p2psched.core.scheduler_events import Copied, Executed, Renewed, Round
+from p2psched.model.blob import ResultBlob
+from p2psched.model.errors import NoSpace
+from p2psched.model.execution import ExecutorEvent
+from p2psched.ports.clock import Clock
+
+CLOCK_PERIOD_S: Final = 0.1
+RENEW_RETRY_S: Final = 0.5
+
+E = TypeVar("E")
+Common = Executed | Copied | Renewed | Round
+
+
+class CoreLoop(ABC, Generic[E]):
+    """Made inside a running loop."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        next_incarnation: Callable[[], int],
+        on_bug: Callable[[Exception], None],
+    ) -> None:
+        self._clock = clock
+        self._next_incarnation = next_incarnation
+        self._on_bug = on_bug
+        self._loop = asyncio.get_running_loop()
+        self._round: asyncio.Handle | None = None  # that is on its way
+        self._stopped = False
+
+    @abstractmethod
+    def _take(self, event: E | Common) -> None:
+        """A step of the core, with what follows from it."""
+
+    def stop(self) -> None:
+        """No more steps."""
+        self._stopped = True
+
+    def on_executed(self, event: ExecutorEvent) -> None:
+        self._step(Executed(self._clock.now_ms(), event))
+
+    def on_copied(self, number: int, blobs: tuple[ResultBlob, ...]) -> None:
+        self._step(Copied(self._clock.now_ms(), number, blobs))
+
+    def _step(self, event: E | Common) -> None:
+        if self._stopped:
+            return
+        try:
+            self._take(event)
+        except Exception as error:  # noqa: BLE001 (whatever it is, this peer must not go on)
+            self.stop()
+            self._on_bug(error)
+            return
+        if self._round is None and not isinstance(event, Round):
+            self._round = self._loop.call_soon(self._on_round)
+
+    def _on_round(self) -> None:
+        if self._round is not None:
+            self._round.cancel()
+            self._round = None
+        self._step(Round(self._clock.now_ms()))
+
+    def _renew(self) -> None:
+        """Rare, and nothing of ours may go on before it is on disk; on a full one it waits."""
+        try:
+            number = self._next_incarnation()
+        except NoSpace:
+            self._loop.call_later(RENEW_RETRY_S, self._renew)
+        else:
+            self._loop.call_soon(self._step, Renewed(self._clock.now_ms(), number))
