@@ -149,6 +149,12 @@ def _timing(found: StatusAnswer) -> str:
     )
 
 
+def _ledger(found: StatusAnswer) -> str:
+    if found.role == "follower":
+        return f"told up to entry {found.applied_index}, none on this disk"
+    return f"applied {found.applied_index} of {found.last_index}, {size(found.log_bytes)} on disk"
+
+
 def _snapshot(found: StatusAnswer) -> str:
     lacking = found.jobs_lacking
     more = f"; still fetches the results of {lacking} jobs from others" if lacking else ""
@@ -184,6 +190,19 @@ def _written(found: StatusAnswer) -> str:
     return f"{size(total)} since its start, {size(a_day)} a day" + (f" ({named})" if named else "")
 
 
+# Of a peer that holds the ledger, and of one that follows.
+_OF_LEDGERS: Final = (
+    "longest without leader",
+    "snapshot",
+    "state hash",
+    "forgotten jobs",
+    "disk sync",
+    "timing",
+    "followers",
+)
+_OF_FOLLOWERS: Final = ("followed",)
+
+
 def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     info = found.info
     leader = "none known" if found.leader is None else short(found.leader)
@@ -191,7 +210,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         leader = "this peer"
     drain = f", {found.drain}" if found.drain else ""
     workers = f"workers Python {info.python}" if info.python else "no workers"
-    return [
+    rows: list[tuple[str, object]] = [
         ("peer", f"{info.name} ({short(info.peer)}), {found.role}{drain}"),
         ("address", info.address),
         ("process", f"{info.pid}, up for {span(found.uptime_s)}, incarnation {info.incarnation}"),
@@ -200,12 +219,11 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("slots", str(info.slots)),
         ("cluster", found.cluster),
         ("quorum", "yes" if found.quorum else "no: a majority of the voters does not answer"),
-        ("leader", f"{leader}, term {found.term}"),
+        ("leader", leader if found.role == "follower" else f"{leader}, term {found.term}"),
+        ("followed", short(found.feeder) if found.feeder else "nobody yet"),
+        ("followers", str(found.followers)),
         ("longest without leader", f"{found.leaderless_ms} ms"),
-        (
-            "ledger",
-            f"applied {found.applied_index} of {found.last_index}, {size(found.log_bytes)} on disk",
-        ),
+        ("ledger", _ledger(found)),
         ("snapshot", _snapshot(found)),
         ("large data", _large_data(found)),
         ("state hash", found.state_hash),
@@ -223,3 +241,5 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("network", f"{size(found.bytes_sent)} sent, {size(found.bytes_received)} received"),
         ("events dropped", str(found.events_dropped)),
     ]
+    absent = _OF_LEDGERS if found.role == "follower" else _OF_FOLLOWERS
+    return [row for row in rows if row[0] not in absent]

@@ -207,7 +207,7 @@ def with_standings(
         if found is not None:
             lag = newest - found.applied_index
             yield msgspec.structs.replace(
-                view, term=found.term, applied=found.applied_index, lag=lag
+                view, term=found.term or None, applied=found.applied_index, lag=lag
             )
         else:
             yield view

@@ -214,6 +214,10 @@ def test_a_follower_passes_on_what_it_does_not_know(cluster: LiveCluster) -> Non
     assert cluster.run("peers", "--at", "5", *through).returncode == 0
     told = cluster.ok("events", "export", "--from", "1", "--kind", "peer.up", *through)
     assert len(told.splitlines()) >= 5
+    said = cluster.ok("status", *through)
+    assert "none on this disk" in said
+    assert "followed" in said
+    assert "heartbeat" not in said  # it leads nobody and elects nobody
     refused = cluster.run("peer", "promote", "f", *through)
     assert refused.returncode != 0
     assert "--no-follow" in refused.stderr
