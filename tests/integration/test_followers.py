@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from bench.judge import judge_history
-from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.client.client import Client
+from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.job import JobState

@@ -39,7 +39,7 @@ from p2psched.core.raft.effects import (
     Synced,
     Tick,
 )
-from p2psched.core.raft.fitting import as_fits
+from p2psched.core.raft.fitting import as_fits, take_proposals
 from p2psched.core.raft.log import size_of
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import decode_membership
@@ -49,7 +49,7 @@ from p2psched.model.commands import Envelope
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
-from p2psched.model.limits import ENTRY_BYTES_MAX, PENDING_PROPOSALS_MAX
+from p2psched.model.limits import PENDING_PROPOSALS_MAX
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, Snapshot
 
@@ -288,7 +288,7 @@ class RaftEngine:
 
     def _make_entries(self, now_ms: int, wall_ms: int) -> None:
         while self._proposals and self._may_append():
-            proposals, encoded = self._take_proposals()
+            proposals, encoded = take_proposals(self._proposals)
             decorated = self._decorate(proposals)
             encoded += as_fits(encoded, decorated[len(proposals) :])
             concerned = self.concern.of(decorated[: len(encoded)])
@@ -307,25 +307,11 @@ class RaftEngine:
     def _forward(self) -> None:
         leader = self.raft.leader
         while self._proposals:
-            proposals, _ = self._take_proposals()
+            proposals, _ = take_proposals(self._proposals)
             for envelope in proposals:
                 self._under_way.discard((envelope.proposer, envelope.request))
             if leader is not None:  # else they are dropped: proposers repeat on a new leader
                 self._out.append(SendForward(leader, Forward(proposals)))
-
-    def _take_proposals(self) -> tuple[tuple[Envelope, ...], list[bytes]]:
-        """As many as fit one entry, oldest first, and each as it will stand in there."""
-        taken: list[Envelope] = []
-        encoded: list[bytes] = []
-        size = 0
-        while self._proposals:
-            data = _encode(self._proposals[0])
-            size += len(data)
-            if taken and size > ENTRY_BYTES_MAX:
-                break
-            taken.append(self._proposals.popleft())
-            encoded.append(data)
-        return tuple(taken), encoded
 
     def _forget_under_way(self) -> None:
         """What we appended as leader may be lost: a repeat must get through."""

@@ -1,15 +1,31 @@
-"""What still fits an entry that proposals opened."""
+"""What fits an entry: proposals, and what is added to them."""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 import msgspec
 
 from p2psched.model.commands import Envelope
-from p2psched.model.limits import ENTRY_BYTES_WITH_PLACES_MAX
+from p2psched.model.limits import ENTRY_BYTES_MAX, ENTRY_BYTES_WITH_PLACES_MAX
 
 _encode: Final = msgspec.msgpack.Encoder().encode
+
+
+def take_proposals(waiting: deque[Envelope]) -> tuple[tuple[Envelope, ...], list[bytes]]:
+    """Of what waits as many as fit one entry, oldest first, and each as it will stand in there."""
+    taken: list[Envelope] = []
+    encoded: list[bytes] = []
+    size = 0
+    while waiting:
+        data = _encode(waiting[0])
+        size += len(data)
+        if taken and size > ENTRY_BYTES_MAX:
+            break
+        taken.append(waiting.popleft())
+        encoded.append(data)
+    return tuple(taken), encoded
 
 
 def as_fits(proposals: list[bytes], added: tuple[Envelope, ...]) -> list[bytes]:

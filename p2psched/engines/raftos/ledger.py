@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from p2psched.core.parts import Opener, cut
-from p2psched.core.raft.fitting import as_fits
+from p2psched.core.raft.fitting import as_fits, take_proposals
 from p2psched.core.raft.timing import Timing
 from p2psched.engines.raftos.log import Marker, MemberLog, Store
 from p2psched.engines.raftos.member import Member as GroupMember
@@ -30,7 +30,7 @@ from p2psched.model.commands import Envelope, PeerUp
 from p2psched.model.errors import Refused, Static
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
-from p2psched.model.limits import ENTRY_BYTES_MAX, PENDING_PROPOSALS_MAX
+from p2psched.model.limits import PENDING_PROPOSALS_MAX
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Entry, HardState, Member, Membership, RaftMessage, ReadAsk
 from p2psched.ports.clock import Clock
@@ -361,7 +361,7 @@ class RaftosLedger:
         leader = self.member.state
         assert isinstance(leader, Leader)
         while self._proposals:
-            proposals, encoded = self._take_proposals()
+            proposals, encoded = take_proposals(self._proposals)
             decorated = self._listener.decorate(proposals)
             encoded += as_fits(encoded, decorated[len(proposals) :])
             payload = _encode([msgspec.Raw(data) for data in encoded])
@@ -370,23 +370,9 @@ class RaftosLedger:
     def _forward(self) -> None:
         leader = self.coordinator()
         while self._proposals and self.member.leader != self.member.id:
-            proposals, _ = self._take_proposals()
+            proposals, _ = take_proposals(self._proposals)
             if leader is not None:  # else they are dropped: proposers repeat on a new leader
                 self._send(leader, Forward(proposals))
-
-    def _take_proposals(self) -> tuple[tuple[Envelope, ...], list[bytes]]:
-        """As many as fit one entry of the embedded engine, oldest first."""
-        taken: list[Envelope] = []
-        encoded: list[bytes] = []
-        size = 0
-        while self._proposals:
-            data = _encode(self._proposals[0])
-            size += len(data)
-            if taken and size > ENTRY_BYTES_MAX:
-                break
-            taken.append(self._proposals.popleft())
-            encoded.append(data)
-        return tuple(taken), encoded
 
 
 def _stand_in(address: str) -> PeerId:
