@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Claims. What takes more is not looked for, and the circle, if it is one, lasts until somebody
 # gives up or a lease ends.
-LOOKED_AT_MAX: Final = 4_096
+LOOKED_AT_MAX: Final = 1_024
 TOLD_MAX: Final = 8  # links of a circle
 
 Circle = list[tuple["Claim", "Claim"]]  # who waits, and for whom; which waits in the next one

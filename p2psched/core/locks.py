@@ -11,7 +11,7 @@ after a snapshot. A claim is over when it is released or when its lease ends, ne
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -26,6 +26,7 @@ from p2psched.model.lock_actions import (
     ClaimId,
     LockBusy,
     LockEnded,
+    LockEvent,
     LockGranted,
     LockHeld,
     LockReleased,
@@ -39,15 +40,13 @@ WRITER_UNITS: Final = 1 << 20
 assert WRITER_UNITS > CLAIMS_MAX, "readers are never short of units"
 HOLDERS_TOLD_MAX: Final = 3
 
-LockEvent = LockGranted | LockEnded
-
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A wish for a lock. `token` is 0 while it waits."""
 
     id: ClaimId
     name: str
-    lease: bytes
+    lease: str
     owner: OwnerId
     capacity: int
     units: int
@@ -75,23 +74,27 @@ class Locks:
 
     __slots__ = ("by_lease", "by_name", "by_owner", "claims", "last_token")
 
-    def __init__(self, claims: Iterable[Claim] = (), last_token: int = 0) -> None:
-        self.claims: dict[ClaimId, Claim] = {}
+    def __init__(self, claims: dict[ClaimId, Claim] | None = None, last_token: int = 0) -> None:
+        """As they are after these claims. The mapping is this one's from now on."""
+        self.claims: dict[ClaimId, Claim] = {} if claims is None else claims
         self.last_token = last_token
         self.by_name: dict[str, Lock] = {}
         self.by_owner: dict[OwnerId, dict[ClaimId, None]] = {}
-        self.by_lease: dict[bytes, dict[ClaimId, None]] = {}
-        for claim in claims:
-            self.add(claim)
+        self.by_lease: dict[str, dict[ClaimId, None]] = {}
+        for claim in self.claims.values():
+            self._index(claim)
 
     def lock_of(self, claim: Claim) -> Lock:
         return self.by_name[claim.name]
 
     def add(self, claim: Claim) -> None:
+        self.claims[claim.id] = claim
+        self._index(claim)
+
+    def _index(self, claim: Claim) -> None:
         lock = self.by_name.get(claim.name)
         if lock is None:
             lock = self.by_name[claim.name] = Lock(claim.name, claim.capacity)
-        self.claims[claim.id] = claim
         if claim.lease:
             self.by_lease.setdefault(claim.lease, {})[claim.id] = None
         if claim.owner:
@@ -134,7 +137,7 @@ class Locks:
         return LockGranted(held.name, held.id, held.token, held.label, held.shared)
 
 
-def _drop(index: dict[bytes, dict[ClaimId, None]], key: bytes, claim: ClaimId) -> None:
+def _drop(index: dict[str, dict[ClaimId, None]], key: str, claim: ClaimId) -> None:
     del index[key][claim]
     if not index[key]:
         del index[key]
@@ -183,7 +186,7 @@ def release(s: Locks, action: ReleaseLock, *, index: int, events: list[LockEvent
     return LockReleased(was_there=True)
 
 
-def on_lease_ended(s: Locks, lease: bytes, *, index: int, events: list[LockEvent]) -> None:
+def on_lease_ended(s: Locks, lease: str, *, index: int, events: list[LockEvent]) -> None:
     ended = [s.claims[claim] for claim in s.by_lease.get(lease, ())]
     _end(s, ended, index=index, events=events, lease_over=True)
 
@@ -263,7 +266,7 @@ def _claim_of(action: AcquireLock) -> Claim:
 
 def _refusal(s: Locks, action: AcquireLock) -> Rejected | None:
     fault = fault_of(action)
-    if fault is not None:
+    if fault:
         return Rejected("usage", fault)
     lock = s.by_name.get(action.name)
     if lock is not None and lock.capacity != action.capacity:

@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from p2psched.model.ids import is_id
+
 # Beyond each of these a claim is refused with a message that names the limit.
 LOCKS_MAX: Final = 16_384  # that somebody holds or waits for; others take no room
 CLAIMS_MAX: Final = 65_536
@@ -18,11 +20,10 @@ WAITERS_MAX: Final = 4_096  # for one lock
 LOCK_NAME_BYTES_MAX: Final = 256
 LOCK_CAPACITY_MAX: Final = 65_536
 LABEL_LEN_MAX: Final = 128
-CLAIM_BYTES: Final = 16
-OWNER_BYTES_MAX: Final = 16
+OWNER_LEN_MAX: Final = 32
 
-ClaimId = bytes
-OwnerId = bytes
+ClaimId = str  # 32 hex digits that its holder has drawn
+OwnerId = str
 
 
 class AcquireLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20):
@@ -33,8 +34,8 @@ class AcquireLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20
 
     name: str
     claim: ClaimId
-    lease: bytes
-    owner: OwnerId = b""
+    lease: str
+    owner: OwnerId = ""
     capacity: int = 1
     permits: int = 1  # of the capacity
     shared: bool = False  # with others that share; only of a lock with capacity 1
@@ -46,8 +47,11 @@ class ReleaseLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21
     """Let go, or don't wait any more. Without a claim the one with this token is meant."""
 
     name: str
-    claim: ClaimId = b""
+    claim: ClaimId = ""
     token: int = 0
+
+
+LockAction = AcquireLock | ReleaseLock
 
 
 class LockHeld(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20):
@@ -69,6 +73,9 @@ class LockReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2
     was_there: bool  # it held, or waited, until now
 
 
+LockAnswer = LockHeld | LockWaiting | LockBusy | LockReleased
+
+
 class LockGranted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=65):
     name: str
     claim: ClaimId
@@ -87,15 +94,20 @@ class LockEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=66):
     lease_over: bool  # nobody released it
 
 
-def fault_of(action: AcquireLock) -> str | None:
-    """What is wrong with the wish itself, for the caller to mend."""
+LockEvent = LockGranted | LockEnded
+
+
+def fault_of(action: LockAction) -> str:
+    """Why nobody should propose it; empty if it is well."""
+    if isinstance(action, ReleaseLock):
+        return ""
     if not action.name or len(action.name.encode()) > LOCK_NAME_BYTES_MAX:
         return f"the name of a lock has 1 to {LOCK_NAME_BYTES_MAX} bytes"
     # Not `isprintable`: peers whose interpreters know different editions of Unicode must agree.
     if any(mark < " " or mark == "\x7f" for mark in action.name + action.label):
         return f"the name of a lock has no control characters: {action.name!r}"
-    if len(action.claim) != CLAIM_BYTES or len(action.owner) > OWNER_BYTES_MAX:
-        return f"a claim has {CLAIM_BYTES} bytes, an owner at most {OWNER_BYTES_MAX}"
+    if not is_id(action.claim) or len(action.owner) > OWNER_LEN_MAX:
+        return f"a claim is 32 hex digits, and its owner up to {OWNER_LEN_MAX} characters"
     if not 1 <= action.capacity <= LOCK_CAPACITY_MAX:
         return f"the capacity of a lock is 1 to {LOCK_CAPACITY_MAX}, not {action.capacity}"
     if not 1 <= action.permits <= action.capacity:
@@ -104,4 +116,4 @@ def fault_of(action: AcquireLock) -> str | None:
         return f"lock {action.name} is counted ({action.capacity}): it can't be shared as well"
     if len(action.label) > LABEL_LEN_MAX:
         return f"who takes a lock is told with at most {LABEL_LEN_MAX} characters"
-    return None
+    return ""

@@ -8,13 +8,14 @@ from typing import Final
 import pytest
 
 from p2psched.core import locks
-from p2psched.core.locks import Lock, LockEvent, Locks
+from p2psched.core.locks import Lock, Locks
 from p2psched.model import lock_actions
 from p2psched.model.commands import Rejected
 from p2psched.model.lock_actions import (
     AcquireLock,
     LockBusy,
     LockEnded,
+    LockEvent,
     LockGranted,
     LockHeld,
     LockReleased,
@@ -22,7 +23,7 @@ from p2psched.model.lock_actions import (
     ReleaseLock,
 )
 
-LEASE: Final = b"lease of all"
+LEASE: Final = "lease of all"
 
 
 class Table:
@@ -43,14 +44,14 @@ class Table:
         permits: int = 1,
         shared: bool = False,
         wait: bool = True,
-        lease: bytes = LEASE,
+        lease: str = LEASE,
     ) -> LockHeld | LockWaiting | LockBusy | Rejected:
         self.index += 1
         action = AcquireLock(
             name,
-            claim.to_bytes(16),
+            f"{claim:032x}",
             lease,
-            owner.to_bytes(8) if owner else b"",
+            f"{owner}" if owner else "",
             capacity,
             permits,
             shared=shared,
@@ -61,10 +62,10 @@ class Table:
 
     def release(self, claim: int, name: str = "a", *, token: int = 0) -> LockReleased:
         self.index += 1
-        action = ReleaseLock(name, claim.to_bytes(16) if claim else b"", token)
+        action = ReleaseLock(name, f"{claim:032x}" if claim else "", token)
         return locks.release(self.state, action, index=self.index, events=self.events)
 
-    def end(self, lease: bytes) -> None:
+    def end(self, lease: str) -> None:
         self.index += 1
         locks.on_lease_ended(self.state, lease, index=self.index, events=self.events)
 
@@ -74,13 +75,13 @@ class Table:
     def waiters(self, name: str = "a") -> list[int]:
         return self._claims(name, lambda lock: lock.waiters)
 
-    def _claims(self, name: str, part: Callable[[Lock], Iterable[bytes]]) -> list[int]:
+    def _claims(self, name: str, part: Callable[[Lock], Iterable[str]]) -> list[int]:
         lock = self.state.by_name.get(name)
-        return [] if lock is None else [int.from_bytes(claim) for claim in part(lock)]
+        return [] if lock is None else [int(claim, 16) for claim in part(lock)]
 
     def woken(self) -> list[int]:
         """Who was granted something since the last call."""
-        woken = [int.from_bytes(e.claim) for e in self.events if isinstance(e, LockGranted)]
+        woken = [int(e.claim, 16) for e in self.events if isinstance(e, LockGranted)]
         self.events.clear()
         return woken
 
@@ -164,23 +165,23 @@ def test_who_does_not_want_to_wait_leaves_nothing_behind(table: Table) -> None:
     table.take(1)
     table.take(2)
     assert table.take(3, wait=False) == LockBusy(("claim-1",), 1)
-    assert set(table.state.claims) == {(1).to_bytes(16), (2).to_bytes(16)}
+    assert set(table.state.claims) == {f"{1:032x}", f"{2:032x}"}
 
 
 def test_the_end_of_a_lease_passes_on_all_it_held_and_wakes_only_the_next(table: Table) -> None:
-    table.take(1, "a", lease=b"one")
-    table.take(2, "b", lease=b"one")
-    table.take(3, "b", lease=b"one")
+    table.take(1, "a", lease="one")
+    table.take(2, "b", lease="one")
+    table.take(3, "b", lease="one")
     table.take(4, "a")
     table.take(5, "b")
     table.take(6, "b")
     table.woken()
-    table.end(b"one")
+    table.end("one")
     ended = [event for event in table.events if isinstance(event, LockEnded)]
     assert [(event.token, event.lease_over) for event in ended] == [(1, True), (2, True), (0, True)]
     assert table.woken() == [4, 5], "not 3, whose lease has ended as well"
     assert table.waiters("b") == [6]
-    table.end(b"one")
+    table.end("one")
     assert table.woken() == []
 
 

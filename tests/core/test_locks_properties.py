@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2psched.core import deadlocks, locks
-from p2psched.core.locks import WRITER_UNITS, Claim, LockEvent, Locks
+from p2psched.core.locks import WRITER_UNITS, Claim, Locks
 from p2psched.model.commands import Rejected
 from p2psched.model.lock_actions import (
     AcquireLock,
     LockEnded,
+    LockEvent,
     LockGranted,
     LockHeld,
     ReleaseLock,
@@ -42,9 +43,9 @@ def wish(step: Step) -> AcquireLock:
     capacity = CAPACITY_OF[name]
     return AcquireLock(
         name,
-        claim.to_bytes(16),
-        bytes([claim % 4 + 1]),
-        bytes([claim % OWNERS + 1]),
+        f"{claim:032x}",
+        f"lease-{claim % 4}",
+        f"owner-{claim % OWNERS}",
         capacity,
         min(permits, capacity),
         shared=shared and capacity == 1,
@@ -58,10 +59,10 @@ def apply(s: Locks, step: Step, index: int) -> list[LockEvent]:
     if what in ("take", "try"):
         locks.acquire(s, wish(step), index=index, events=events)
     elif what == "release":
-        action = ReleaseLock(NAMES[lock], claim.to_bytes(16))
+        action = ReleaseLock(NAMES[lock], f"{claim:032x}")
         locks.release(s, action, index=index, events=events)
     else:
-        locks.on_lease_ended(s, bytes([claim % 4 + 1]), index=index, events=events)
+        locks.on_lease_ended(s, f"lease-{claim % 4}", index=index, events=events)
     return events
 
 
@@ -84,7 +85,7 @@ def check(s: Locks) -> None:
 @settings(max_examples=300)
 def test_exclusion_turns_and_tokens(sequence: list[Step]) -> None:
     s = Locks()
-    order: dict[str, list[bytes]] = {name: [] for name in NAMES}  # who waits, as it was asked
+    order: dict[str, list[str]] = {name: [] for name in NAMES}  # who waits, as it was asked
     last_token = 0
     for index, step in enumerate(sequence, 1):
         before = dict(s.claims)
@@ -115,7 +116,7 @@ def test_what_is_kept_is_all_that_decides(sequence: list[Step]) -> None:
     """A state that was built anew from its claims goes on like the one that never was."""
     s = Locks()
     for index, step in enumerate(sequence, 1):
-        anew = Locks(list(s.claims.values()), s.last_token)
+        anew = Locks(dict(s.claims), s.last_token)
         events = apply(s, step, index)
         assert apply(anew, step, index) == events
         assert list(anew.claims.items()) == list(s.claims.items())
@@ -150,7 +151,7 @@ def test_a_deadlock_is_told_if_and_only_if_it_is_one(sequence: list[Step]) -> No
             if action.claim in s.claims or not all(claim.token for claim in mine):
                 continue
             answer = locks.acquire(s, action, index=index, events=[])
-            trial = Locks(list(s.claims.values()), s.last_token)
+            trial = Locks(dict(s.claims), s.last_token)
             if isinstance(answer, Rejected):
                 assert answer.code == "deadlock"
                 trial.add(waiting(action))
@@ -194,8 +195,7 @@ def test_a_circle_of_any_size_is_told_link_by_link(count: int) -> None:
 
 
 def action_of(owner: int, lock: int) -> AcquireLock:
-    claim = bytes([owner, lock]).rjust(16, b"\0")
-    return AcquireLock(f"lock-{lock}", claim, b"lease", bytes([owner + 1]))
+    return AcquireLock(f"lock-{lock}", f"{owner:016x}{lock:016x}", "lease", f"owner-{owner}")
 
 
 def take(s: Locks, owner: int, lock: int) -> None:
