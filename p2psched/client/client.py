@@ -34,6 +34,7 @@ from p2psched.client.job import Job
 from p2psched.client.members import Members
 from p2psched.client.pipeline import Pipeline, keep_house
 from p2psched.client.session import PATIENCE_S, Session
+from p2psched.client.shared import Shared
 from p2psched.client.spool import Upload
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError
 from p2psched.model.ids import JobId, new_id
@@ -63,7 +64,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Client:
+class Client(Shared):
     """A connection to a cluster through any of its peers; see the module for the shortest use.
 
     Without an address the peers on this machine are found by their records, and so is the secret;

@@ -345,6 +345,7 @@ async def keep_house(
         pipeline = Pipeline(session, group, send=send, submitter=submitter)
         if isinstance(session, Session):
             group.create_task(session.leader.keep())
+            group.create_task(session.leases.keep())
         try:
             ready.set_result(pipeline)
             await asyncio.get_running_loop().create_future()

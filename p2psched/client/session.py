@@ -18,7 +18,9 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
+from p2psched.client.acting import Acting
 from p2psched.client.leading import LeaderLink
+from p2psched.client.leases import Leases
 from p2psched.model.blob import BlobRef, wait_s
 from p2psched.model.blob_messages import BeginUpload, EndUpload, StatBlob
 from p2psched.model.errors import P2PSchedError, Refused, Unavailable, UsageError
@@ -122,6 +124,8 @@ class Session:
         self._polls_open = self._quick_open = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self.leader: Final = LeaderLink(self.connection, self._connect)
+        self.acting: Final = Acting(self)
+        self.leases: Final = Leases(self.acting)
         self.sent: Final = Sent()
         self.chunk_calls: Final = asyncio.Semaphore(CHUNK_CALLS_MAX)
 

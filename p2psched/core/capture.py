@@ -7,7 +7,9 @@ those first that it may change (`before`). Which these are:
 
 - what names a job changes that job, and ends it at most, which changes the youngest ended ones;
 - what is about a peer may change every job that has not ended, a new generation all of them;
-- what is about webhooks changes those, which are encoded at the start.
+- what is about webhooks changes those, which are encoded at the start;
+- what clients do to leases, and to what hangs on them, replaces
+  values that never change themselves.
 """
 
 from __future__ import annotations
@@ -18,20 +20,12 @@ from typing import Final
 
 from p2psched.core.machine import Machine
 from p2psched.core.snapshot import FORMAT, MachineImage, encode_part
-from p2psched.model.commands import (
-    AckWebhook,
-    AddWebhook,
-    Drain,
-    ForgetPeer,
-    NewGeneration,
-    PeerDown,
-    PeerUp,
-    RaiseLevel,
-    RemoveWebhook,
-)
+from p2psched.model.actions import Act, Elapsed
+from p2psched.model.commands import Drain, ForgetPeer, NewGeneration, PeerDown, PeerUp, RaiseLevel
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId
 from p2psched.model.limits import KIB
+from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 SLICE_JOBS: Final = 500  # encoded in one go: about a millisecond
 SLICE_BYTES: Final = 256 * KIB  # and no more than that, but for one job
@@ -39,7 +33,12 @@ SLICE_BYTES: Final = 256 * KIB  # and no more than that, but for one job
 _FIELDS: Final = MachineImage.__struct_fields__
 # Of ids, which never change: a copy is enough, and takes a millisecond for 100,000 of them.
 _ORDERS: Final = frozenset({"running", "ended", "whole", "unplaced", "with_blobs", "suspected"})
-_OF_NO_JOB: Final = (RaiseLevel, Drain, AddWebhook, RemoveWebhook, AckWebhook, ForgetPeer)
+# Of values that never change: a copy is enough, and is encoded a slice at a time.
+_VALUES: Final = frozenset({"callers", "acted", "leases"})
+_OF_NO_JOB: Final = (
+    *(RaiseLevel, Drain, AddWebhook, RemoveWebhook, AckWebhook, ForgetPeer),
+    *(Act, Elapsed),
+)
 assert _FIELDS[0] == "jobs", "jobs come first, so that they can be told before all is known"
 
 
@@ -54,7 +53,7 @@ class Capture:
         self._running = list(machine.running)
         self._early: dict[JobId, bytes] = {}  # encoded out of turn
         self._rest = [
-            dict(value) if name in _ORDERS else encode_part(value)
+            (name, dict(value) if name in _ORDERS or name in _VALUES else encode_part(value))
             for name in _FIELDS[1:]
             for value in (getattr(machine, name),)
         ]
@@ -94,12 +93,28 @@ class Capture:
                 parts.clear()
                 size = 0
         yield b"".join(parts)
-        for rest in self._rest:
-            yield rest if isinstance(rest, bytes) else encode_part(rest)
+        for field, rest in self._rest:
+            if field in _VALUES and isinstance(rest, dict):
+                yield from _slices(rest)
+            else:
+                yield rest if isinstance(rest, bytes) else encode_part(rest)
 
     def _encoded(self, name: JobId) -> bytes:
         early = self._early.pop(name, None)
         return encode_part(name) + (early or encode_part(self._left.pop(name)))
+
+
+def _slices(values: dict[object, object]) -> Iterator[bytes]:
+    parts = [_map_head(len(values))]
+    size = 0
+    for key, value in values.items():
+        parts.append(encode_part(key) + encode_part(value))
+        size += len(parts[-1])
+        if len(parts) >= SLICE_JOBS or size >= SLICE_BYTES:
+            yield b"".join(parts)
+            parts.clear()
+            size = 0
+    yield b"".join(parts)
 
 
 def _array_head(count: int) -> bytes:

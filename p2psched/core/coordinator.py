@@ -13,11 +13,12 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import levels, poison
+from p2psched.core import acts, levels, poison
 from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.placement import Candidate, has_room, share_out
+from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
     Command,
     Envelope,
@@ -35,6 +36,7 @@ DETECTION_WINDOW_MS: Final = 2500  # silence after which a peer is declared down
 # After a task ended there because its disk was full, nothing is placed on a peer for so long.
 FULL_MS: Final = 10_000
 YIELD_RETRY_MS: Final = 3_000  # between two tries to hand over: nothing is appended meanwhile
+ELAPSE_RETRY_MS: Final = 1_000  # a proposal that is not applied by then is made again
 PLACEMENTS_MAX: Final = 256  # commands in one round; the next round goes on
 
 
@@ -53,11 +55,13 @@ class Coordinator:
         self._full: dict[PeerId, int] = {}
         self._say_full: frozenset[PeerId] = frozenset()
         self._yield_again_ms = 0
+        self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
 
     def on_coordinator(self, now_ms: int, *, is_self: bool) -> None:
         self._since_ms = now_ms if is_self else None
         self._looked_ms = now_ms
         self._declared_ms.clear()
+        self._elapse = (-1, 0)
 
     def on_event(self, event: Event) -> None:
         """Of the ledger, in order, on every peer, as it is applied."""
@@ -107,6 +111,18 @@ class Coordinator:
         if is_due:
             self._yield_again_ms = now_ms + YIELD_RETRY_MS
         return is_due
+
+    def to_elapse(self, ledger_ms: int) -> list[Command]:
+        """What is due may happen. Proposed again after a while if it has not: the same twice is no
+        harm."""
+        due_ms = acts.next_due_ms(self._machine) if self.coordinates else None
+        if due_ms is None or due_ms > ledger_ms:
+            return []
+        proposed_due_ms, again_ms = self._elapse
+        if due_ms == proposed_due_ms and ledger_ms < again_ms:
+            return []
+        self._elapse = (due_ms, ledger_ms + ELAPSE_RETRY_MS)
+        return [Elapsed(ledger_ms)]
 
     def to_raise(self, removed: Iterable[PeerId]) -> list[Command]:
         """The next feature level, once all peers know it but those that were removed."""

@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 
 from p2psched.core import generation
+from p2psched.core.act_events import ACT_EVENTS, ACT_KINDS, Make, Said
 from p2psched.model.commands import (
     Acknowledged,
-    AddWebhook,
     Cancel,
     Command,
     Complete,
@@ -35,7 +35,6 @@ from p2psched.model.commands import (
     PeerWentDown,
     Pin,
     Recorded,
-    RemoveWebhook,
     ResultRefused,
     ResultsLost,
     Retried,
@@ -45,14 +44,11 @@ from p2psched.model.commands import (
 from p2psched.model.errors import UsageError
 from p2psched.model.event_messages import EventRecord, Value
 from p2psched.model.execution import Committed
-from p2psched.model.ids import JobId, PeerId
+from p2psched.model.ids import PeerId
 from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.raft import Membership
-from p2psched.model.taskset import EMPTY, TaskSet
-
-# What a maker gives: kind, job, peer, tasks, further fields.
-Said = tuple[str, JobId | None, PeerId | None, TaskSet, dict[str, Value]]
-Make = Callable[[Event], Said]
+from p2psched.model.taskset import EMPTY
+from p2psched.model.webhook import AddWebhook, RemoveWebhook
 
 KINDS: Final = (
     "job.submitted",
@@ -78,6 +74,7 @@ KINDS: Final = (
     "peer.drain",
     "tasks.returned",
     "generation.began",
+    *ACT_KINDS,
 )
 
 
@@ -314,6 +311,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     ResultsLost: _lost,
     PeerDrains: _drains,
     GivenBack: _given_back,
+    **ACT_EVENTS,
 }
 # Told from the command that led to them, which says more.
 TOLD_BY_COMMAND: Final[frozenset[type[Event]]] = frozenset({JobForgotten})

@@ -5,16 +5,16 @@ from __future__ import annotations
 import msgspec
 
 from p2psched.core.state import LedgerState
-from p2psched.model.commands import (
-    Acknowledged,
+from p2psched.model.commands import Acknowledged, Outcome, Rejected
+from p2psched.model.event_messages import Place
+from p2psched.model.webhook import (
+    WEBHOOKS_MAX,
     AckWebhook,
     AddWebhook,
-    Outcome,
-    Rejected,
     RemoveWebhook,
+    Webhook,
+    fault_of,
 )
-from p2psched.model.event_messages import Place
-from p2psched.model.webhook import WEBHOOKS_MAX, Webhook, fault_of
 
 
 def decide(s: LedgerState, command: AddWebhook | RemoveWebhook | AckWebhook) -> Outcome:

@@ -14,10 +14,9 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from p2psched.core.state import LedgerState
+from p2psched.model.actions import Act, Elapsed
 from p2psched.model.commands import (
     Acknowledged,
-    AckWebhook,
-    AddWebhook,
     Command,
     Drain,
     ForgetPeer,
@@ -26,12 +25,12 @@ from p2psched.model.commands import (
     Outcome,
     RaiseLevel,
     Rejected,
-    RemoveWebhook,
 )
 from p2psched.model.errors import Refused
 from p2psched.model.ids import PeerId
+from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
-KNOWN_LEVEL: Final = 3  # the highest that this version knows
+KNOWN_LEVEL: Final = 4  # the highest that this version knows
 # Members are removed, and voters made learners: an older version, as leader, would forget of it.
 GROUP_LEVEL: Final = 2
 # Commands that came later, and with which level; all others may be used from the first on.
@@ -43,6 +42,8 @@ NEEDED: Final[dict[type[Command], int]] = {
     RemoveWebhook: 3,
     AckWebhook: 3,
     ForgetPeer: 3,
+    Act: 4,
+    Elapsed: 4,
 }
 
 

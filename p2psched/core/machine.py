@@ -13,13 +13,13 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import drain, generation, hooks, keeping, levels, peering, poison
+from p2psched.core import acts, drain, generation, hooks, keeping, levels, peering, poison
+from p2psched.core.dump import dump
 from p2psched.core.jobs import SPACELESS_MAX, HeldGrant, Job
 from p2psched.core.state import LedgerState
+from p2psched.model.actions import Act, Elapsed
 from p2psched.model.commands import (
     Acknowledged,
-    AckWebhook,
-    AddWebhook,
     Cancel,
     Complete,
     Completed,
@@ -43,7 +43,6 @@ from p2psched.model.commands import (
     RaiseLevel,
     Recorded,
     Rejected,
-    RemoveWebhook,
     ResultRefused,
     Retried,
     Retry,
@@ -56,6 +55,7 @@ from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause, JobState, Segment, digest_of
 from p2psched.model.taskset import EMPTY, TaskSet
+from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 # The same function on the same arguments would only fail the same way.
 NEVER_RETRIED: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
@@ -138,6 +138,8 @@ class Machine(LedgerState):
                 return peering.decide(self, command)
             case NewGeneration():
                 return generation.begin(self, command)
+            case Act() | Elapsed():
+                return levels.refusal(self, command) or acts.decide(self, command)
             case _:
                 key = (envelope.proposer, envelope.request)
                 if self._is_repeat(envelope):
@@ -364,29 +366,7 @@ class Machine(LedgerState):
 
     def dump(self) -> object:
         """Everything, in a canonical form: for referees that compare states."""
-        return [
-            (self.applied_index, self.command_index, self.stamp_ms, self.results_refused),
-            (self.result_bytes, list(self.ended), len(self.forgotten)),
-            list(self.webhooks.values()),
-            [
-                (
-                    (job.id, job.state, job.waiting, job.orphaned, job.succeeded, job.failed),
-                    (job.cancelled, job.losses, job.failures, job.segments),
-                    (job.estimate_us, sorted(job.finished_by.items()), job.results_refused),
-                    [(g.grant, g.peer, g.incarnation, g.tasks) for g in job.grants.values()],
-                    (list(job.blobs.values()), job.lost, job.result_bytes, job.pinned),
-                    (job.deaths, sorted(job.killed.items()), job.spaceless),
-                )
-                for job in self.jobs.values()
-            ],
-            [
-                (
-                    (row.info, row.live, row.owned, row.load_us, row.suspects, row.stopped),
-                    (row.alone, row.drain),
-                )
-                for row in self.peers.values()
-            ],
-        ]
+        return dump(self)
 
 
 def _without_data(event: Event) -> object:

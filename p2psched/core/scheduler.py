@@ -42,6 +42,7 @@ from p2psched.core.scheduler_events import (
     YieldLead,
 )
 from p2psched.core.snapshot import restore_machine
+from p2psched.model.aside import Aside
 from p2psched.model.commands import (
     Complete,
     Envelope,
@@ -185,8 +186,8 @@ class Scheduler:
                 self._on_outcome(request, outcome)
             for stamped in brought.changes():
                 self._on_event(stamped)
-            stored = Store(tuple(brought.events), batch.index, brought.happened)
-            self._out.append(stored)
+            kept = tuple(e for e in brought.events if not isinstance(e.event, Aside))
+            self._out.append(Store(kept, batch.index, brought.happened))
         self._stamp = (self.machine.stamp_ms, now_ms)
 
     def _on_restored(self, state: bytes | memoryview, now_ms: int) -> None:
@@ -248,6 +249,8 @@ class Scheduler:
         self._coordinator.forgive_full(self.ledger_ms(now_ms))
         for command in self._coordinator.find_dead(now_ms, contacts):
             self._deaths.add(self._life.propose(command, now_ms))
+        for elapsed in self._coordinator.to_elapse(self.ledger_ms(now_ms)):
+            self._append.append(self._replica.number(elapsed))
         if self._coordinator.must_yield(now_ms):
             self._out.append(YieldLead(draining(self.machine)))
         if self._coordinator.coordinates:

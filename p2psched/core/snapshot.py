@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.acts import rebuild
 from p2psched.core.forgotten import Forgotten, Generation
 from p2psched.core.jobs import Job
 from p2psched.core.levels import check_known
@@ -24,13 +25,14 @@ from p2psched.core.state import PeerRow
 from p2psched.model.commands import DrainMode, PeerInfo, Rejected
 from p2psched.model.errors import Refused
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.lease_actions import Lease, LeaseId
 from p2psched.model.webhook import Webhook
 
 FORMAT: Final = 1
 # Attributes of the machine that hold nothing between two entries, or that are its process's own.
 TRANSIENT: Final = frozenset({"events", "known_level"})
-# What follows from the jobs, and is counted anew.
-DERIVED: Final = frozenset({"sent"})
+# What follows from the rest, and is made anew.
+DERIVED: Final = frozenset({"sent", "acted_bytes", "lease_ends"})
 
 
 class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):
@@ -78,6 +80,9 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     generation: int = 1
     webhooks: dict[str, Webhook] = {}
     gone: dict[PeerId, str] = {}
+    callers: dict[int, tuple[int, int]] = {}
+    acted: dict[tuple[int, int], bytes] = {}
+    leases: dict[LeaseId, Lease] = {}
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):
@@ -153,6 +158,7 @@ def restore_machine(machine: Machine, data: bytes | memoryview) -> None:
     machine.sent.clear()
     for job in machine.jobs.values():
         machine.note_sent(job)
+    rebuild(machine)
 
 
 def _original(part: object) -> object:

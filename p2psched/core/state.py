@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+from p2psched.core.deadlines import Deadlines
 from p2psched.core.forgotten import Forgotten
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.model.blob import BlobRef
 from p2psched.model.commands import DrainMode, Event, JobEnded, PeerInfo, Recorded, Revoked
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobState, Segment
+from p2psched.model.lease_actions import Lease, LeaseId
 from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import Webhook
 
@@ -76,6 +78,11 @@ class LedgerState:
         self.level = 1  # of features in use: see `levels`
         self.webhooks: dict[str, Webhook] = {}
         self.gone: dict[PeerId, str] = {}  # lately removed peers, oldest first -> their names
+        self.callers: OrderedDict[int, tuple[int, int]] = OrderedDict()  # see `acts`
+        self.acted: dict[tuple[int, int], bytes] = {}  # caller, number -> outcome, encoded
+        self.acted_bytes = 0
+        self.leases: dict[LeaseId, Lease] = {}
+        self.lease_ends: Deadlines[LeaseId] = Deadlines()
         self.applied_index = 0  # of entries
         self.command_index = 0
         self.stamp_ms = 0

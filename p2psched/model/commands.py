@@ -11,12 +11,12 @@ import enum
 
 import msgspec
 
+from p2psched.model.actions import Act, Acted, ActEvent, Elapsed
 from p2psched.model.blob import BlobRef
-from p2psched.model.event_messages import EventFilter
-from p2psched.model.event_messages import Place as EventPlace
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.taskset import EMPTY, TaskSet
+from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 Grant = int  # index of the command that made its peer the owner, the generation in its high bits
 
@@ -177,28 +177,6 @@ class ForgetPeer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=50)
     peer: PeerId
 
 
-class AddWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=45):
-    """Tell an address of events that fit, from `start` on, or from the next entry on."""
-
-    name: str
-    url: str
-    wanted: EventFilter = EventFilter()
-    start: EventPlace | None = None
-
-
-class RemoveWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=46):
-    name: str
-
-
-class AckWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=47):
-    """All that fits before `upto` has reached the address. `added`: the command that added the
-    webhook: a later one of that name is not meant."""
-
-    name: str
-    added: int
-    upto: EventPlace
-
-
 Command = (
     SubmitJob
     | Place
@@ -218,6 +196,8 @@ Command = (
     | RemoveWebhook
     | AckWebhook
     | ForgetPeer
+    | Act
+    | Elapsed
 )
 
 
@@ -262,7 +242,7 @@ class Rejected(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
     message: str
 
 
-Outcome = Submitted | Placed | Completed | Acknowledged | Rejected
+Outcome = Submitted | Placed | Completed | Acknowledged | Rejected | Acted
 
 
 # --- events: what every peer learns by applying ---------------------------------------------------
@@ -373,7 +353,7 @@ class GivenBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=31):
     tasks: TaskSet
 
 
-Event = (
+JobEvent = (
     JobAdded
     | Granted
     | Revoked
@@ -389,6 +369,7 @@ Event = (
     | PeerDrains
     | GivenBack
 )
+Event = JobEvent | ActEvent
 
 
 class Stamped(msgspec.Struct, frozen=True, array_like=True, gc=False):

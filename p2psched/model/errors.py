@@ -5,6 +5,8 @@ P2PSchedError
 │   └── NotFound    no such job, task or peer, or a prefix that fits several
 ├── Refused         understood and denied: wrong secret, other cluster,
 │   │               folder in use, a limit of the cluster                  exit 5
+│   ├── Forgotten   the ledger knows this client no more: whether its last
+│   │               operation acted is unknown                           exit 5
 │   ├── Removed     this peer's identity is no member any more, for good   exit 5
 │   └── Static      the group of the ledger takes no members               exit 5
 ├── Unavailable     no quorum, nobody answers, busy; retry after a while   exit 3
@@ -46,6 +48,13 @@ class Refused(P2PSchedError):
 
     code = "refused"
     exit_code = 5
+
+
+class Forgotten(Refused):
+    """The ledger has forgotten this client, or this operation of it: whether it acted is unknown.
+    Look, and decide."""
+
+    code = "forgotten"
 
 
 class Removed(Refused):
@@ -146,6 +155,7 @@ _BY_CODE = {
         UsageError,
         NotFound,
         Refused,
+        Forgotten,
         Removed,
         Static,
         Unavailable,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from p2psched.model.act_messages import ActCall, ActCallAnswer
 from p2psched.model.backup_messages import BackupAnswer, BackupCall
 from p2psched.model.blob_messages import BlobAnswer, BlobCall
 from p2psched.model.commands import DrainMode, Envelope, Stamped
@@ -184,6 +185,7 @@ CallBody = (
     | MemberCall
     | EventCall
     | KeepBlobs
+    | ActCall
 )
 
 
@@ -320,6 +322,7 @@ AnswerBody = (
     | EventAnswer
     | Following
     | KeptBlobs
+    | ActCallAnswer
 )
 
 

@@ -1,4 +1,4 @@
-"""An address that is told of events, as the ledger holds it."""
+"""An address that is told of events: as the ledger holds it, and the commands about it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,28 @@ class Webhook(msgspec.Struct, frozen=True, array_like=True, gc=False):
     wanted: EventFilter
     added: int  # index of the command
     acked: Place  # all that fits before it has arrived
+
+
+class AddWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=45):
+    """Tell an address of events that fit, from `start` on, or from the next entry on."""
+
+    name: str
+    url: str
+    wanted: EventFilter = EventFilter()
+    start: Place | None = None
+
+
+class RemoveWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=46):
+    name: str
+
+
+class AckWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=47):
+    """All that fits before `upto` has reached the address. `added`: the command that added the
+    webhook: a later one of that name is not meant."""
+
+    name: str
+    added: int
+    upto: Place
 
 
 def fault_of(name: str, url: str, wanted: EventFilter) -> str:

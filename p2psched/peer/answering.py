@@ -1,6 +1,7 @@
 """Calls on connections: bounded, each answered once, cancelled when their connection goes.
 
-Most have a task each. A submit that can be proposed at once has none: see `submissions`.
+Most have a task each. An act, and a submit that can be proposed at once, has none: see `acts` and
+`submissions`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from p2psched.model.act_messages import DidSo, Do
 from p2psched.model.blob_messages import ReadBlob
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
@@ -24,6 +26,7 @@ from p2psched.model.messages import (
     Submit,
 )
 from p2psched.net.link import Connection
+from p2psched.peer.acts import Acts
 from p2psched.peer.submissions import Submissions, SubmitAnswer
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,7 @@ CHUNKS_OUT_MAX: Final = 16
 
 _BUSY: Final = f"busy: {CALLS_IN_FLIGHT_MAX} calls are open on this connection"
 
+_SLOW: Final = "answers wait on this connection: read them, and ask again"
 _STOPPING: Final = "this peer is stopping"
 
 
@@ -51,10 +55,12 @@ class Answering:
         group: asyncio.TaskGroup,
         answer: Callable[[CallBody], Awaitable[AnswerBody]],
         submissions: Submissions | None = None,
+        acts: Acts | None = None,
     ) -> None:
         self._group = group
         self._answer = answer
         self._submissions = submissions
+        self._acts = acts
         self._open: dict[Connection, set[_Open]] = {}
         self._chunks_out: dict[Connection, asyncio.Semaphore] = {}
 
@@ -66,6 +72,9 @@ class Answering:
         body, submissions = call.body, self._submissions
         if submissions is not None and isinstance(body, Submit) and submissions.takes(body):
             self._submit(submissions, open_calls, connection, call.id, body)
+            return
+        if isinstance(body, Do) and self._acts is not None:
+            _act(self._acts, open_calls, connection, call.id, body)
             return
         serving = self._serve_chunk if isinstance(body, ReadBlob) else self._serve
         serve = serving(connection, call)
@@ -128,6 +137,21 @@ class Answering:
             pass  # the caller is gone
         except UsageError as error:
             connection.send_nowait(Failure(call.id, error.code, str(error)))
+
+
+def _act(acts: Acts, open_calls: set[_Open], connection: Connection, number: int, body: Do) -> None:
+    def reply(answer: DidSo | P2PSchedError) -> None:
+        open_calls.discard(row)
+        if isinstance(answer, P2PSchedError):
+            connection.send_nowait(_failure(number, answer))
+        elif connection.has_room:
+            connection.send_nowait(Answer(number, answer))
+        else:  # what waits for a slow reader is bounded: asked again, it gets the same answer
+            connection.send_nowait(Failure(number, Unavailable.code, _SLOW, 100))
+
+    row = acts.make(body, reply)
+    open_calls.add(row)
+    row.begin()
 
 
 def _failure(number: int, error: P2PSchedError) -> Failure:

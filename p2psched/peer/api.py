@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 
 from p2psched.core.copies import referenced
+from p2psched.model.act_messages import Do
 from p2psched.model.backup_messages import BackupCall
 from p2psched.model.blob_messages import BlobCall
 from p2psched.model.commands import (
@@ -64,6 +65,7 @@ from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.net.patience import Patience
+from p2psched.peer.acts import Acts
 from p2psched.peer.backfill import Source
 from p2psched.peer.backups import Backups
 from p2psched.peer.engines import embedded
@@ -94,6 +96,7 @@ class Api:
         ledger: Engine,
         results: ResultWriter,
         submissions: Submissions,
+        acts: Acts,
         others: Others,
         source: Source,
         tail: Tail,
@@ -108,6 +111,7 @@ class Api:
         self._machine = scheduling.scheduler.machine
         self._ledger = ledger
         self.submissions: Final = submissions
+        self.acts: Final = acts
         self._others = others
         self._tail = tail
         self._data = data
@@ -173,6 +177,8 @@ class Api:
         match body:
             case Submit():
                 return await self._submit(body)
+            case Do():
+                return await self.acts.answer(body)
             case CancelJob(job=job):
                 _check(await self._propose(Cancel(job)))
                 return Done()

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from p2psched.core.machine import Machine
-from p2psched.model.commands import AddWebhook, Rejected, RemoveWebhook
+from p2psched.model.commands import Rejected
 from p2psched.model.errors import P2PSchedError, Refused, Unavailable, UsageError, from_wire
 from p2psched.model.event_messages import (
     EVENTS_MAX,
@@ -43,7 +43,7 @@ from p2psched.model.messages import (
 )
 from p2psched.model.peer_messages import PeerList
 from p2psched.model.raft import Membership
-from p2psched.model.webhook import fault_of
+from p2psched.model.webhook import AddWebhook, RemoveWebhook, fault_of
 from p2psched.peer.backfill import Source
 from p2psched.peer.replay import HistoryGone, Replays
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S

@@ -28,6 +28,7 @@ from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.clock import BootClock
 from p2psched.observe.lateness import LoopLateness
+from p2psched.peer.acts import Acts
 from p2psched.peer.addresses import Addresses
 from p2psched.peer.announcing import Announcing, Ready
 from p2psched.peer.answering import Answering
@@ -253,6 +254,7 @@ class Node:
                 refusal=self._space.refusal,
                 are_secure=self._data.are_secure,
             ),
+            acts=Acts(self._scheduling, refusal=self._space.refusal),
             others=self._addresses,
             data=self._data,
             source=self._source,
@@ -281,9 +283,8 @@ class Node:
             where=self._where,
             on_removed=self._fail,
         )
-        self._answering = Answering(
-            group, self._space.gate(self._api.answer), self._api.submissions
-        )
+        answer = self._space.gate(self._api.answer)
+        self._answering = Answering(group, answer, self._api.submissions, self._api.acts)
         for connection in self._server.connections:
             self._on_opened(connection)  # those that came while we started
         group.create_task(self._pool.keep(self._data.blobs))

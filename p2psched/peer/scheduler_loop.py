@@ -52,6 +52,7 @@ from p2psched.model.raft import Membership
 from p2psched.peer.core_loop import CLOCK_PERIOD_S, CoreLoop
 from p2psched.peer.event_feed import EventFeed
 from p2psched.peer.result_writer import ResultWriter
+from p2psched.peer.wakes import Wakes
 from p2psched.ports.clock import Clock
 from p2psched.ports.executor import Executor
 from p2psched.ports.ledger import Ledger
@@ -87,6 +88,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         super().__init__(clock=clock, next_incarnation=next_incarnation, on_bug=on_bug)
         self.scheduler = scheduler
         self.events: Final = EventFeed()
+        self.wakes: Final = Wakes()
         self._executor = executor
         self._results = results
         self._copy: Callable[[CopyBlobs], None] | None = None
@@ -248,6 +250,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         self._step(Restored(self._clock.now_ms(), state))
         self._results.on_restored(self.scheduler.machine)
         self.events.restart(self.scheduler.machine.applied_index)
+        self.wakes.on_restored()
         self._wake(set(self._watchers))
         self._wake_appliers()
 
@@ -314,6 +317,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
     def _store(self, effect: Store) -> None:
         self._results.store(effect.events, effect.applied_index)
         self.events.note(effect.happened)
+        self.wakes.on_events(effect.happened.events)
         if self._on_stored is not None:
             self._on_stored(effect.events)
         self._wake({e.event.job for e in effect.events if isinstance(e.event, _CHANGES)})

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+from p2psched.model.act_messages import Do
+from p2psched.model.actions import GROWING
 from p2psched.model.blob_messages import BeginUpload, CopyBlob
 from p2psched.model.config import Config
 from p2psched.model.errors import NoSpace, Refused
@@ -182,7 +184,10 @@ class SpaceKeeper:
 
     def refusal(self, body: CallBody) -> NoSpace | None:
         """An error for what would need space while there is little."""
-        if self.room is Room.ENOUGH or not isinstance(body, Submit | BeginUpload | CopyBlob):
+        grows = isinstance(body, Submit | BeginUpload | CopyBlob) or (
+            isinstance(body, Do) and isinstance(body.action, GROWING)
+        )
+        if self.room is Room.ENOUGH or not grows:
             return None
         return NoSpace(self._advice(), retry_after_s=RETRY_AFTER_S)
 

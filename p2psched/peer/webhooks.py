@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2psched.core.machine import Machine
-from p2psched.model.commands import AckWebhook
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.event_messages import EventPage, FetchEvents, HookView, Place
 from p2psched.model.version import VERSION
-from p2psched.model.webhook import Webhook
+from p2psched.model.webhook import AckWebhook, Webhook
 from p2psched.observe.event_json import event_fields
 from p2psched.peer.http_post import Post
 from p2psched.peer.scheduler_loop import SchedulerLoop

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model import chunks, errors
+from p2psched.model.aside import Aside
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import (
     Event,
@@ -37,7 +38,7 @@ VOID: Final = -1  # the start of a segment all of whose tasks were run again
 # Columns of a segment's row, after the number of its job. Functions below rely on the order.
 SEGMENT_COLUMNS: Final = 'position, start, stop, cause, busy_us, "grant", peer, crc, data, blobs'
 
-OF_PEERS: Final = (PeerCameUp, PeerWentDown, PeerDrains)  # events that are of no job
+OF_PEERS: Final = (PeerCameUp, PeerWentDown, PeerDrains, Aside)  # events that are of no job
 
 Row = tuple[object, ...]
 

@@ -7,15 +7,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from p2psched.model.commands import (
-    Acknowledged,
-    AckWebhook,
-    AddWebhook,
-    Command,
-    Outcome,
-    RemoveWebhook,
-)
+from p2psched.model.commands import Acknowledged, Command, Outcome
 from p2psched.model.event_messages import Place
+from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster

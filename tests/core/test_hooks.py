@@ -8,21 +8,11 @@ from p2psched.core.capture import Capture
 from p2psched.core.machine import Machine
 from p2psched.core.replica import fold
 from p2psched.core.snapshot import encode_machine, restore_machine
-from p2psched.model.commands import (
-    Acknowledged,
-    AckWebhook,
-    AddWebhook,
-    Command,
-    Envelope,
-    Outcome,
-    RaiseLevel,
-    Rejected,
-    RemoveWebhook,
-)
+from p2psched.model.commands import Acknowledged, Command, Envelope, Outcome, RaiseLevel, Rejected
 from p2psched.model.event_messages import EventFilter, Place
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
-from p2psched.model.webhook import WEBHOOKS_MAX, fault_of
+from p2psched.model.webhook import WEBHOOKS_MAX, AckWebhook, AddWebhook, RemoveWebhook, fault_of
 
 URL = "http://host:1/path"
 ENDED = EventFilter(kinds=("job.ended",))

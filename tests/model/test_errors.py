@@ -22,7 +22,7 @@ KINDS = tuple(_tree())
 
 def test_no_two_classes_share_a_code() -> None:
     codes = [kind.code for kind in KINDS]
-    assert len(set(codes)) == len(codes) == 14
+    assert len(set(codes)) == len(codes) == 15
 
 
 def test_exit_codes_tell_whose_fault_it_is() -> None:
@@ -31,6 +31,7 @@ def test_exit_codes_tell_whose_fault_it_is() -> None:
         "UsageError": 2,
         "NotFound": 2,
         "Refused": 5,
+        "Forgotten": 5,
         "Removed": 5,
         "Static": 5,
         "Unavailable": 3,

@@ -12,10 +12,10 @@ from typing import cast
 
 import pytest
 
-from p2psched.model.commands import Acknowledged, AckWebhook, Outcome
+from p2psched.model.commands import Acknowledged, Outcome
 from p2psched.model.errors import Unavailable
 from p2psched.model.event_messages import EventFilter, EventPage, EventRecord, FetchEvents, Place
-from p2psched.model.webhook import Webhook, fault_of
+from p2psched.model.webhook import AckWebhook, Webhook, fault_of
 from p2psched.peer import webhooks
 from p2psched.peer.http_post import Post
 from p2psched.peer.scheduler_loop import SchedulerLoop

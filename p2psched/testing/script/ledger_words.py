@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from p2psched.core.machine import Decision
 from p2psched.model import chunks
+from p2psched.model.actions import Act, Acted, Elapsed
+from p2psched.model.aside import Aside
 from p2psched.model.commands import (
     Acknowledged,
-    AckWebhook,
-    AddWebhook,
     Cancel,
     Command,
     Complete,
@@ -23,6 +23,7 @@ from p2psched.model.commands import (
     Held,
     JobAdded,
     JobEnded,
+    JobEvent,
     JobForgotten,
     JobReopened,
     NewGeneration,
@@ -38,7 +39,6 @@ from p2psched.model.commands import (
     RaiseLevel,
     Recorded,
     Rejected,
-    RemoveWebhook,
     ResultRefused,
     ResultsLost,
     Retried,
@@ -50,6 +50,8 @@ from p2psched.model.commands import (
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.taskset import TaskSet
+from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
+from p2psched.testing.script.act_words import act_words, acted_words, struct_words
 
 
 class Jobs:
@@ -88,6 +90,8 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return f"up {info.peer}/{info.incarnation}" + (f" with {keeps}" if keeps else "")
         case PeerDown(peer=peer, incarnation=incarnation, reason=reason, stopped=stopped):
             return f"down {peer}/{incarnation}: " + (reason if stopped else "not heard")
+        case Act() | Elapsed():
+            return act_words(command)
         case _:
             return _decision_words(command, jobs)
 
@@ -153,6 +157,8 @@ def outcome_words(outcome: Outcome, jobs: Jobs) -> str:
             return "done"
         case Rejected(message=message):
             return f"refused, {_readable(message, jobs)}"
+        case Acted():
+            return acted_words(outcome)
 
 
 def _readable(message: str, jobs: Jobs) -> str:
@@ -163,6 +169,10 @@ def _readable(message: str, jobs: Jobs) -> str:
 
 def event_words(event: Event, jobs: Jobs) -> str:
     """Empty for what the outcome says already."""
+    return struct_words(event) if isinstance(event, Aside) else _event_words(event, jobs)
+
+
+def _event_words(event: JobEvent, jobs: Jobs) -> str:
     match event:
         case Revoked(job=job, grant=grant, peer=peer, tasks=tasks, cause=cause):
             return f"{peer} loses {jobs.name(job)} {tasks} of grant {grant} ({cause})"

@@ -1,0 +1,44 @@
+"""What happens to leases, and to what hangs on them, as public events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from p2psched.model.commands import Event
+from p2psched.model.event_messages import Value
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.lease_actions import LeaseBegan, LeaseEnded
+from p2psched.model.taskset import EMPTY, TaskSet
+
+# What a maker gives: kind, job, peer, tasks, further fields.
+Said = tuple[str, JobId | None, PeerId | None, TaskSet, dict[str, Value]]
+Make = Callable[[Event], Said]
+
+ACT_KINDS: Final = (
+    "lease.began",
+    "lease.ended",
+)
+
+
+def _said(kind: str, **data: Value) -> Said:
+    return kind, None, None, EMPTY, data
+
+
+def _lease_began(event: Event) -> Said:
+    assert isinstance(event, LeaseBegan)
+    return _said("lease.began", lease=event.lease, ttl_ms=event.ttl_ms, owner=event.owner)
+
+
+def _lease_ended(event: Event) -> Said:
+    assert isinstance(event, LeaseEnded)
+    return _said("lease.ended", lease=event.lease, expired=event.expired)
+
+
+# Who waits for a claim hears of these events of it.
+CLAIMS: Final[dict[type[Event], Callable[[Event], tuple[str, ...]]]] = {}
+
+ACT_EVENTS: Final[dict[type[Event], Make]] = {
+    LeaseBegan: _lease_began,
+    LeaseEnded: _lease_ended,
+}

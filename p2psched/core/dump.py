@@ -1,0 +1,32 @@
+"""The state in a canonical form, for referees that compare states."""
+
+from __future__ import annotations
+
+from p2psched.core.state import LedgerState
+
+
+def dump(s: LedgerState) -> object:
+    return [
+        (s.applied_index, s.command_index, s.stamp_ms, s.results_refused),
+        (s.result_bytes, list(s.ended), len(s.forgotten)),
+        list(s.webhooks.values()),
+        (list(s.callers.items()), list(s.acted.items()), list(s.leases.items())),
+        [
+            (
+                (job.id, job.state, job.waiting, job.orphaned, job.succeeded, job.failed),
+                (job.cancelled, job.losses, job.failures, job.segments),
+                (job.estimate_us, sorted(job.finished_by.items()), job.results_refused),
+                [(g.grant, g.peer, g.incarnation, g.tasks) for g in job.grants.values()],
+                (list(job.blobs.values()), job.lost, job.result_bytes, job.pinned),
+                (job.deaths, sorted(job.killed.items()), job.spaceless),
+            )
+            for job in s.jobs.values()
+        ],
+        [
+            (
+                (row.info, row.live, row.owned, row.load_us, row.suspects, row.stopped),
+                (row.alone, row.drain),
+            )
+            for row in s.peers.values()
+        ],
+    ]

@@ -1,0 +1,55 @@
+"""Acts: what clients do to leases, keys, locks and queues, each exactly once (ADR 0045).
+
+A client numbers its acts. One whose answer is lost is repeated under its number, at any peer; the
+ledger answers the first outcome again. One command carries them all.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from p2psched.model import lease_actions
+from p2psched.model.lease_actions import (
+    EndLease,
+    Enrol,
+    KeepLeases,
+    LeaseAction,
+    LeaseAnswer,
+    LeaseEvent,
+    TakeLease,
+)
+
+Action = LeaseAction
+ActionAnswer = LeaseAnswer
+ActEvent = LeaseEvent  # of no job, and in no history but the ledger itself
+# What takes room in the ledger: refused by a peer whose disk is nearly full.
+GROWING: Final[tuple[type[Action], ...]] = (TakeLease,)
+
+
+class Act(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=53):
+    """`caller` is what it was told when it enrolled, 0 to enrol. It has heard, or wants to hear no
+    more, of all its acts below `settled`."""
+
+    caller: int
+    number: int  # 1, 2, 3 ... of its caller
+    settled: int
+    action: Action
+
+
+class Elapsed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=54):
+    """Let happen what is due by this ledger time, as far as the ledger's own time has come."""
+
+    upto_ms: int
+
+
+class Acted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=6):
+    answer: ActionAnswer
+
+
+def fault_of(action: Action) -> str:
+    """Why nobody should propose it; empty if it is well. The fold asks for less."""
+    match action:
+        case Enrol() | TakeLease() | KeepLeases() | EndLease():
+            return lease_actions.fault_of(action)
