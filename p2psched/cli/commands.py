@@ -84,6 +84,12 @@ GROUPS: Final = {
         "list": Command("webhook", "list_hooks", "LIST_EXAMPLES"),
         "remove": Command("webhook", "remove", "REMOVE_EXAMPLES"),
     },
+    "lock": {
+        "acquire": Command("lock", "acquire", "ACQUIRE_EXAMPLES"),
+        "run": Command("lock_run", "run", "RUN_EXAMPLES"),
+        "list": Command("lock", "list_locks", "LIST_EXAMPLES"),
+        "release": Command("lock", "release", "RELEASE_EXAMPLES"),
+    },
     "sim": {
         "run": Command("sim", "run", "RUN_EXAMPLES"),
         "replay": Command("sim", "replay", "REPLAY_EXAMPLES"),
@@ -180,6 +186,11 @@ def _webhook(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+def _lock(context: typer.Context) -> None:
+    """Take locks that the whole cluster knows, and run commands under them."""
+    _help_if_alone(context)
+
+
 def _sim(context: typer.Context) -> None:
     """Simulate clusters under faults, and see a failure again."""
     _help_if_alone(context)
@@ -191,6 +202,7 @@ _ALONE: Final = {
     "ledger": _ledger,
     "events": _events,
     "webhook": _webhook,
+    "lock": _lock,
     "sim": _sim,
 }
 

@@ -9,6 +9,7 @@ from p2psched.model.commands import Event
 from p2psched.model.event_messages import Value
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.lease_actions import LeaseBegan, LeaseEnded
+from p2psched.model.lock_actions import LockEnded, LockGranted
 from p2psched.model.taskset import EMPTY, TaskSet
 
 # What a maker gives: kind, job, peer, tasks, further fields.
@@ -18,6 +19,9 @@ Make = Callable[[Event], Said]
 ACT_KINDS: Final = (
     "lease.began",
     "lease.ended",
+    "lock.granted",
+    "lock.released",
+    "lock.withdrawn",
 )
 
 
@@ -35,10 +39,41 @@ def _lease_ended(event: Event) -> Said:
     return _said("lease.ended", lease=event.lease, expired=event.expired)
 
 
+def _lock_granted(event: Event) -> Said:
+    assert isinstance(event, LockGranted)
+    return _said(
+        "lock.granted",
+        lock=event.name,
+        claim=event.claim,
+        token=event.token,
+        by=event.label,
+        shared=event.shared,
+    )
+
+
+def _lock_ended(event: Event) -> Said:
+    """Of one that only waited: withdrawn."""
+    assert isinstance(event, LockEnded)
+    data: dict[str, Value] = {"lock": event.name, "claim": event.claim, "by": event.label}
+    if not event.token:
+        return _said("lock.withdrawn", **data, lease_over=event.lease_over)
+    return _said("lock.released", **data, token=event.token, lease_over=event.lease_over)
+
+
+def _lock_claims(event: Event) -> tuple[str, ...]:
+    assert isinstance(event, LockGranted | LockEnded)
+    return (event.claim,)
+
+
 # Who waits for a claim hears of these events of it.
-CLAIMS: Final[dict[type[Event], Callable[[Event], tuple[str, ...]]]] = {}
+CLAIMS: Final[dict[type[Event], Callable[[Event], tuple[str, ...]]]] = {
+    LockGranted: _lock_claims,
+    LockEnded: _lock_claims,
+}
 
 ACT_EVENTS: Final[dict[type[Event], Make]] = {
     LeaseBegan: _lease_began,
     LeaseEnded: _lease_ended,
+    LockGranted: _lock_granted,
+    LockEnded: _lock_ended,
 }

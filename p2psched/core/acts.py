@@ -12,13 +12,14 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import leases
+from p2psched.core import leases, locks
 from p2psched.core.state import LedgerState
 from p2psched.model.actions import Act, Acted, Action, ActionAnswer, Elapsed
 from p2psched.model.commands import Acknowledged, Rejected
 from p2psched.model.errors import Forgotten
 from p2psched.model.lease_actions import EndLease, Enrol, Enrolled, KeepLeases, TakeLease
 from p2psched.model.limits import MIB
+from p2psched.model.lock_actions import AcquireLock, ReleaseLock
 
 CALLERS_MAX: Final = 16_384
 UNSETTLED_MAX: Final = 1_024  # acts of one caller, from the first whose outcome it hasn't heard
@@ -76,6 +77,8 @@ def _decide(s: LedgerState, action: Action) -> ActionAnswer | Rejected:
     match action:
         case TakeLease() | KeepLeases() | EndLease():
             return leases.decide(s, action)
+        case AcquireLock() | ReleaseLock():
+            return locks.decide(s, action)
         case Enrol():
             raise AssertionError("enrolled before")
 
@@ -139,3 +142,4 @@ def rebuild(s: LedgerState) -> None:
     """What follows from the rest, after a state was restored."""
     s.acted_bytes = sum(map(len, s.acted.values()))
     leases.rebuild(s)
+    locks.rebuild(s)

@@ -14,19 +14,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from p2psched.core.lock_table import Claim, Lock, Locks
 from p2psched.model.lock_actions import ClaimId, OwnerId
-
-if TYPE_CHECKING:
-    from p2psched.core.locks import Claim, Lock, Locks
 
 # Claims. What takes more is not looked for, and the circle, if it is one, lasts until somebody
 # gives up or a lease ends.
 LOOKED_AT_MAX: Final = 1_024
 TOLD_MAX: Final = 8  # links of a circle
 
-Circle = list[tuple["Claim", "Claim"]]  # who waits, and for whom; which waits in the next one
+Circle = list[tuple[Claim, Claim]]  # who waits, and for whom; which waits in the next one
 
 
 def circle_through(s: Locks, start: Claim) -> Circle:

@@ -20,19 +20,21 @@ from p2psched.core.acts import rebuild
 from p2psched.core.forgotten import Forgotten, Generation
 from p2psched.core.jobs import Job
 from p2psched.core.levels import check_known
+from p2psched.core.lock_table import Claim
 from p2psched.core.machine import Machine
 from p2psched.core.state import PeerRow
 from p2psched.model.commands import DrainMode, PeerInfo, Rejected
 from p2psched.model.errors import Refused
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.lease_actions import Lease, LeaseId
+from p2psched.model.lock_actions import ClaimId
 from p2psched.model.webhook import Webhook
 
 FORMAT: Final = 1
 # Attributes of the machine that hold nothing between two entries, or that are its process's own.
 TRANSIENT: Final = frozenset({"events", "known_level"})
 # What follows from the rest, and is made anew.
-DERIVED: Final = frozenset({"sent", "acted_bytes", "lease_ends"})
+DERIVED: Final = frozenset({"sent", "acted_bytes", "lease_ends", "locks"})
 
 
 class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):
@@ -83,6 +85,8 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     callers: dict[int, tuple[int, int]] = {}
     acted: dict[tuple[int, int], bytes] = {}
     leases: dict[LeaseId, Lease] = {}
+    lock_claims: dict[ClaimId, Claim] = {}
+    lock_token: int = 0
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):

@@ -12,11 +12,13 @@ from typing import Final
 from p2psched.core.deadlines import Deadlines
 from p2psched.core.forgotten import Forgotten
 from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core.lock_table import Claim, Locks
 from p2psched.model.blob import BlobRef
 from p2psched.model.commands import DrainMode, Event, JobEnded, PeerInfo, Recorded, Revoked
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.lease_actions import Lease, LeaseId
+from p2psched.model.lock_actions import ClaimId
 from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import Webhook
 
@@ -83,6 +85,9 @@ class LedgerState:
         self.acted_bytes = 0
         self.leases: dict[LeaseId, Lease] = {}
         self.lease_ends: Deadlines[LeaseId] = Deadlines()
+        self.lock_claims: dict[ClaimId, Claim] = {}  # on locks, in the order they were made
+        self.lock_token = 0  # the newest that was given
+        self.locks = Locks(self.lock_claims)
         self.applied_index = 0  # of entries
         self.command_index = 0
         self.stamp_ms = 0

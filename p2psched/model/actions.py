@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.model import lease_actions
+from p2psched.model import lease_actions, lock_actions
 from p2psched.model.lease_actions import (
     EndLease,
     Enrol,
@@ -20,12 +20,19 @@ from p2psched.model.lease_actions import (
     LeaseEvent,
     TakeLease,
 )
+from p2psched.model.lock_actions import (
+    AcquireLock,
+    LockAction,
+    LockAnswer,
+    LockEvent,
+    ReleaseLock,
+)
 
-Action = LeaseAction
-ActionAnswer = LeaseAnswer
-ActEvent = LeaseEvent  # of no job, and in no history but the ledger itself
+Action = LeaseAction | LockAction
+ActionAnswer = LeaseAnswer | LockAnswer
+ActEvent = LeaseEvent | LockEvent  # of no job, and in no history but the ledger itself
 # What takes room in the ledger: refused by a peer whose disk is nearly full.
-GROWING: Final[tuple[type[Action], ...]] = (TakeLease,)
+GROWING: Final[tuple[type[Action], ...]] = (TakeLease, AcquireLock)
 
 
 class Act(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=53):
@@ -53,3 +60,5 @@ def fault_of(action: Action) -> str:
     match action:
         case Enrol() | TakeLease() | KeepLeases() | EndLease():
             return lease_actions.fault_of(action)
+        case AcquireLock() | ReleaseLock():
+            return lock_actions.fault_of(action)

@@ -11,7 +11,9 @@ from typing import Final
 
 import msgspec
 
+from p2psched.model.aside import Aside
 from p2psched.model.ids import is_id
+from p2psched.model.lease_actions import LeaseId
 
 # Beyond each of these a claim is refused with a message that names the limit.
 LOCKS_MAX: Final = 16_384  # that somebody holds or waits for; others take no room
@@ -34,7 +36,7 @@ class AcquireLock(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20
 
     name: str
     claim: ClaimId
-    lease: str
+    lease: LeaseId
     owner: OwnerId = ""
     capacity: int = 1
     permits: int = 1  # of the capacity
@@ -76,7 +78,7 @@ class LockReleased(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2
 LockAnswer = LockHeld | LockWaiting | LockBusy | LockReleased
 
 
-class LockGranted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=65):
+class LockGranted(Aside, frozen=True, array_like=True, gc=False, tag=65):
     name: str
     claim: ClaimId
     token: int
@@ -84,7 +86,7 @@ class LockGranted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=65
     shared: bool
 
 
-class LockEnded(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=66):
+class LockEnded(Aside, frozen=True, array_like=True, gc=False, tag=66):
     """A claim is over."""
 
     name: str

@@ -31,6 +31,7 @@ from p2psched.model.feed_messages import KeepBlobs, KeptBlobs
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
 from p2psched.model.limits import JOB_RANGES_MAX
+from p2psched.model.lock_messages import AwaitLock, ListLocks
 from p2psched.model.member_messages import MemberCall
 from p2psched.model.messages import (
     AnswerBody,
@@ -71,6 +72,7 @@ from p2psched.peer.backups import Backups
 from p2psched.peer.engines import embedded
 from p2psched.peer.events_api import EventsApi
 from p2psched.peer.large_data import LargeData
+from p2psched.peer.locks import LocksApi
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
 from p2psched.peer.reads import WAIT_MS_MAX, Reads
@@ -129,6 +131,7 @@ class Api:
             roster=self._roster,
             patience=self._patience,
         )
+        self._locks = LocksApi(scheduling, ledger, self._reads.linearize)
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
         self.events: Final = EventsApi(
             scheduling, ledger, source, self._reads.linearize, me=me, secret=secret, cluster=cluster
@@ -160,6 +163,12 @@ class Api:
             return await self.events.answer(body)
         return await self._backups.answer(body)
 
+    async def _share(self, body: AwaitLock | Do) -> AnswerBody:
+        """What clients do through the ledger, and wait for in it."""
+        if isinstance(body, AwaitLock):
+            return await self._locks.wait(body)
+        return await self.acts.answer(body)
+
     async def _compact(self) -> AnswerBody:
         ledger = embedded(self._ledger, "has no snapshots, and its log can't be compacted")
         try:
@@ -174,11 +183,11 @@ class Api:
     async def _answer(self, body: CallBody) -> AnswerBody:
         if isinstance(body, BlobCall | CompactLedger | BackupCall | MemberCall | EventCall):
             return await self._apart(body)
+        if isinstance(body, AwaitLock | Do):
+            return await self._share(body)
         match body:
             case Submit():
                 return await self._submit(body)
-            case Do():
-                return await self.acts.answer(body)
             case CancelJob(job=job):
                 _check(await self._propose(Cancel(job)))
                 return Done()
@@ -188,7 +197,7 @@ class Api:
                 return await self._tail_output(body)
             case Stale(body=asked):
                 return await self._stale(asked)
-            case FindJob() | ShowJob() | ListJobs() | ListPeers():
+            case FindJob() | ShowJob() | ListJobs() | ListPeers() | ListLocks():
                 return await self._reads.answer(body, fresh=True)
             case FetchResults() | FetchItem() | FetchHistory():
                 return await self._reads.answer(body, fresh=True)

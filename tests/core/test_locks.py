@@ -8,14 +8,17 @@ from typing import Final
 import pytest
 
 from p2psched.core import locks
-from p2psched.core.locks import Lock, Locks
+from p2psched.core.lock_table import Lock
+from p2psched.core.machine import Machine
 from p2psched.model import lock_actions
 from p2psched.model.commands import Rejected
+from p2psched.model.lease_actions import Lease
 from p2psched.model.lock_actions import (
     AcquireLock,
+    LockAction,
+    LockAnswer,
     LockBusy,
     LockEnded,
-    LockEvent,
     LockGranted,
     LockHeld,
     LockReleased,
@@ -30,9 +33,8 @@ class Table:
     """Locks, and the commands that came to them. Claims are named by small numbers."""
 
     def __init__(self) -> None:
-        self.state = Locks()
-        self.index = 0
-        self.events: list[LockEvent] = []
+        self.state = Machine()
+        self.state.leases[LEASE] = self.state.leases["one"] = Lease("", 1, 1)
 
     def take(
         self,
@@ -45,8 +47,7 @@ class Table:
         shared: bool = False,
         wait: bool = True,
         lease: str = LEASE,
-    ) -> LockHeld | LockWaiting | LockBusy | Rejected:
-        self.index += 1
+    ) -> LockAnswer | Rejected:
         action = AcquireLock(
             name,
             f"{claim:032x}",
@@ -58,16 +59,18 @@ class Table:
             wait=wait,
             label=f"owner-{owner}" if owner else f"claim-{claim}",
         )
-        return locks.acquire(self.state, action, index=self.index, events=self.events)
+        return self._decide(action)
 
-    def release(self, claim: int, name: str = "a", *, token: int = 0) -> LockReleased:
-        self.index += 1
-        action = ReleaseLock(name, f"{claim:032x}" if claim else "", token)
-        return locks.release(self.state, action, index=self.index, events=self.events)
+    def release(self, claim: int, name: str = "a", *, token: int = 0) -> LockAnswer | Rejected:
+        return self._decide(ReleaseLock(name, f"{claim:032x}" if claim else "", token))
+
+    def _decide(self, action: LockAction) -> LockAnswer | Rejected:
+        self.state.command_index += 1
+        return locks.decide(self.state, action)
 
     def end(self, lease: str) -> None:
-        self.index += 1
-        locks.on_lease_ended(self.state, lease, index=self.index, events=self.events)
+        self.state.command_index += 1
+        locks.on_lease_ended(self.state, lease)
 
     def holders(self, name: str = "a") -> list[int]:
         return self._claims(name, lambda lock: lock.holders)
@@ -76,13 +79,13 @@ class Table:
         return self._claims(name, lambda lock: lock.waiters)
 
     def _claims(self, name: str, part: Callable[[Lock], Iterable[str]]) -> list[int]:
-        lock = self.state.by_name.get(name)
+        lock = self.state.locks.by_name.get(name)
         return [] if lock is None else [int(claim, 16) for claim in part(lock)]
 
     def woken(self) -> list[int]:
         """Who was granted something since the last call."""
-        woken = [int(e.claim, 16) for e in self.events if isinstance(e, LockGranted)]
-        self.events.clear()
+        woken = [int(e.claim, 16) for e in self.state.events if isinstance(e, LockGranted)]
+        self.state.events.clear()
         return woken
 
 
@@ -100,7 +103,7 @@ def test_waiters_get_their_turn_in_the_order_in_which_they_asked(table: Table) -
         assert table.woken() == [claim + 1], "only the next is woken"
     assert table.holders() == [4]
     table.release(4)
-    assert not table.state.by_name, "a lock that nobody wants takes no room"
+    assert not table.state.locks.by_name, "a lock that nobody wants takes no room"
 
 
 def test_a_repeated_wish_is_the_same_wish(table: Table) -> None:
@@ -111,12 +114,12 @@ def test_a_repeated_wish_is_the_same_wish(table: Table) -> None:
 
 
 def test_tokens_are_those_of_the_command_or_higher(table: Table) -> None:
-    table.index = 100
+    table.state.command_index = 100
     assert table.take(1) == LockHeld(101)
     for claim in (2, 3, 4):
         table.take(claim, shared=True)
     table.release(1)
-    tokens = [claim.token for claim in table.state.claims.values()]
+    tokens = [claim.token for claim in table.state.lock_claims.values()]
     assert tokens == [105, 106, 107], "one command granted all three"
     assert table.take(5, "b") == LockHeld(108), "of command 106, but 107 was given out"
 
@@ -165,7 +168,7 @@ def test_who_does_not_want_to_wait_leaves_nothing_behind(table: Table) -> None:
     table.take(1)
     table.take(2)
     assert table.take(3, wait=False) == LockBusy(("claim-1",), 1)
-    assert set(table.state.claims) == {f"{1:032x}", f"{2:032x}"}
+    assert set(table.state.lock_claims) == {f"{1:032x}", f"{2:032x}"}
 
 
 def test_the_end_of_a_lease_passes_on_all_it_held_and_wakes_only_the_next(table: Table) -> None:
@@ -177,7 +180,7 @@ def test_the_end_of_a_lease_passes_on_all_it_held_and_wakes_only_the_next(table:
     table.take(6, "b")
     table.woken()
     table.end("one")
-    ended = [event for event in table.events if isinstance(event, LockEnded)]
+    ended = [event for event in table.state.events if isinstance(event, LockEnded)]
     assert [(event.token, event.lease_over) for event in ended] == [(1, True), (2, True), (0, True)]
     assert table.woken() == [4, 5], "not 3, whose lease has ended as well"
     assert table.waiters("b") == [6]
@@ -204,6 +207,12 @@ def test_a_claim_on_another_lock_is_not_released(table: Table) -> None:
     assert table.holders("a") == [1]
 
 
+def test_a_lock_hangs_on_a_lease_that_is_there(table: Table) -> None:
+    answer = table.take(1, lease="another")
+    assert isinstance(answer, Rejected)
+    assert "the lease that lock a should hang on has ended" in answer.message
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -223,7 +232,7 @@ def test_a_wish_that_makes_no_sense_is_refused(
     assert isinstance(answer, Rejected)
     assert answer.code == "usage"
     assert said in answer.message
-    assert not table.state.claims
+    assert not table.state.lock_claims
 
 
 def test_all_who_take_a_lock_name_the_same_capacity(table: Table) -> None:
