@@ -6,6 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from typing import Final
 
+from p2psched.client.keys import Keys
 from p2psched.client.leases import Lease
 from p2psched.client.session import Session
 from p2psched.model.errors import UsageError
@@ -21,6 +22,11 @@ class Shared(ABC):
     @abstractmethod
     def session(self) -> Session:
         """For calls that have no method here."""
+
+    @property
+    def kv(self) -> Keys:
+        """Keys and their values, with versions: `await client.kv.put("a", 1)`."""
+        return Keys(self.session)
 
     async def lease(self, ttl: str | float = "30s") -> Lease:
         """A life that keys, locks and items of queues may hang on: renewed while this client lives

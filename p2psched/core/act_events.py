@@ -8,6 +8,7 @@ from typing import Final
 from p2psched.model.commands import Event
 from p2psched.model.event_messages import Value
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.key_actions import KeyChanged
 from p2psched.model.lease_actions import LeaseBegan, LeaseEnded
 from p2psched.model.taskset import EMPTY, TaskSet
 
@@ -16,6 +17,8 @@ Said = tuple[str, JobId | None, PeerId | None, TaskSet, dict[str, Value]]
 Make = Callable[[Event], Said]
 
 ACT_KINDS: Final = (
+    "key.put",
+    "key.deleted",
     "lease.began",
     "lease.ended",
 )
@@ -38,7 +41,16 @@ def _lease_ended(event: Event) -> Said:
 # Who waits for a claim hears of these events of it.
 CLAIMS: Final[dict[type[Event], Callable[[Event], tuple[str, ...]]]] = {}
 
+
+def _key_changed(event: Event) -> Said:
+    assert isinstance(event, KeyChanged)
+    kind = "key.deleted" if event.value is None else "key.put"
+    lease = event.lease or ""
+    return _said(kind, key=event.key, created=event.created, lease=lease)
+
+
 ACT_EVENTS: Final[dict[type[Event], Make]] = {
+    KeyChanged: _key_changed,
     LeaseBegan: _lease_began,
     LeaseEnded: _lease_ended,
 }

@@ -12,11 +12,12 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import leases
+from p2psched.core import keys, leases
 from p2psched.core.state import LedgerState
 from p2psched.model.actions import Act, Acted, Action, ActionAnswer, Elapsed
 from p2psched.model.commands import Acknowledged, Rejected
 from p2psched.model.errors import Forgotten
+from p2psched.model.key_actions import DeleteKey, PutKey, Transact
 from p2psched.model.lease_actions import EndLease, Enrol, Enrolled, KeepLeases, TakeLease
 from p2psched.model.limits import MIB
 
@@ -76,6 +77,8 @@ def _decide(s: LedgerState, action: Action) -> ActionAnswer | Rejected:
     match action:
         case TakeLease() | KeepLeases() | EndLease():
             return leases.decide(s, action)
+        case PutKey() | DeleteKey() | Transact():
+            return keys.decide(s, action)
         case Enrol():
             raise AssertionError("enrolled before")
 
@@ -139,3 +142,4 @@ def rebuild(s: LedgerState) -> None:
     """What follows from the rest, after a state was restored."""
     s.acted_bytes = sum(map(len, s.acted.values()))
     leases.rebuild(s)
+    keys.rebuild(s)

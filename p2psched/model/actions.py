@@ -10,7 +10,15 @@ from typing import Final
 
 import msgspec
 
-from p2psched.model import lease_actions
+from p2psched.model import key_actions, lease_actions
+from p2psched.model.key_actions import (
+    DeleteKey,
+    KeyAction,
+    KeyAnswer,
+    KeyChanged,
+    PutKey,
+    Transact,
+)
 from p2psched.model.lease_actions import (
     EndLease,
     Enrol,
@@ -21,11 +29,11 @@ from p2psched.model.lease_actions import (
     TakeLease,
 )
 
-Action = LeaseAction
-ActionAnswer = LeaseAnswer
-ActEvent = LeaseEvent  # of no job, and in no history but the ledger itself
+Action = LeaseAction | KeyAction
+ActionAnswer = LeaseAnswer | KeyAnswer
+ActEvent = LeaseEvent | KeyChanged  # of no job, and in no history but the ledger itself
 # What takes room in the ledger: refused by a peer whose disk is nearly full.
-GROWING: Final[tuple[type[Action], ...]] = (TakeLease,)
+GROWING: Final[tuple[type[Action], ...]] = (TakeLease, PutKey, Transact)
 
 
 class Act(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=53):
@@ -53,3 +61,5 @@ def fault_of(action: Action) -> str:
     match action:
         case Enrol() | TakeLease() | KeepLeases() | EndLease():
             return lease_actions.fault_of(action)
+        case PutKey() | DeleteKey() | Transact():
+            return key_actions.fault_of(action)

@@ -17,6 +17,7 @@ from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.feed_messages import FeedMessage, Following, KeepBlobs, KeptBlobs
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
+from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, WatchKeys
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
@@ -149,7 +150,9 @@ class DrainPeer(msgspec.Struct, frozen=True, array_like=True, tag=60):
     mode: DrainMode
 
 
-ReadBody = FindJob | ShowJob | ListJobs | FetchResults | FetchItem | FetchHistory | ListPeers
+ReadBody = (
+    FindJob | ShowJob | ListJobs | FetchResults | FetchItem | FetchHistory | ListPeers | KeyLook
+)
 
 
 class Stale(msgspec.Struct, frozen=True, array_like=True, tag=75):
@@ -186,6 +189,8 @@ CallBody = (
     | EventCall
     | KeepBlobs
     | ActCall
+    | KeyLook
+    | WatchKeys
 )
 
 
@@ -292,7 +297,7 @@ class LedgerCompacted(msgspec.Struct, frozen=True, array_like=True, tag=40):
     snapshots: int  # files that are kept
 
 
-ReadAnswer = JobView | JobList | ResultPage | ItemAnswer | History | PeerList
+ReadAnswer = JobView | JobList | ResultPage | ItemAnswer | History | PeerList | KeyLookAnswer
 
 
 class StaleAnswer(msgspec.Struct, frozen=True, array_like=True, tag=75):
@@ -323,6 +328,8 @@ AnswerBody = (
     | Following
     | KeptBlobs
     | ActCallAnswer
+    | KeyLookAnswer
+    | KeyChanges
 )
 
 

@@ -30,6 +30,7 @@ from p2psched.model.event_messages import EventCall
 from p2psched.model.feed_messages import KeepBlobs, KeptBlobs
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
+from p2psched.model.key_messages import GetKey, RangeKeys, WatchKeys
 from p2psched.model.limits import JOB_RANGES_MAX
 from p2psched.model.member_messages import MemberCall
 from p2psched.model.messages import (
@@ -70,6 +71,7 @@ from p2psched.peer.backfill import Source
 from p2psched.peer.backups import Backups
 from p2psched.peer.engines import embedded
 from p2psched.peer.events_api import EventsApi
+from p2psched.peer.keys_api import Watching
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
@@ -82,6 +84,7 @@ from p2psched.ports.engine import Engine
 
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
+Shared = Do | WatchKeys  # what clients share through the ledger
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 
 
@@ -133,6 +136,7 @@ class Api:
         self.events: Final = EventsApi(
             scheduling, ledger, source, self._reads.linearize, me=me, secret=secret, cluster=cluster
         )
+        self._watching = Watching(scheduling, self.events, self._reads.linearize)
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
 
     async def answer(self, body: CallBody) -> AnswerBody:
@@ -147,7 +151,7 @@ class Api:
             raise Unavailable(NO_QUORUM) from exc
 
     async def _apart(
-        self, body: BlobCall | CompactLedger | BackupCall | MemberCall | EventCall
+        self, body: BlobCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
     ) -> AnswerBody:
         """What another part of the peer answers."""
         if isinstance(body, BlobCall):
@@ -158,6 +162,10 @@ class Api:
             return await self._members.answer(body)
         if isinstance(body, EventCall):
             return await self.events.answer(body)
+        if isinstance(body, Do):
+            return await self.acts.answer(body)
+        if isinstance(body, WatchKeys):
+            return await self._watching.answer(body)
         return await self._backups.answer(body)
 
     async def _compact(self) -> AnswerBody:
@@ -172,13 +180,13 @@ class Api:
             ) from exc
 
     async def _answer(self, body: CallBody) -> AnswerBody:
-        if isinstance(body, BlobCall | CompactLedger | BackupCall | MemberCall | EventCall):
+        if isinstance(
+            body, BlobCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
+        ):
             return await self._apart(body)
         match body:
             case Submit():
                 return await self._submit(body)
-            case Do():
-                return await self.acts.answer(body)
             case CancelJob(job=job):
                 _check(await self._propose(Cancel(job)))
                 return Done()
@@ -188,7 +196,7 @@ class Api:
                 return await self._tail_output(body)
             case Stale(body=asked):
                 return await self._stale(asked)
-            case FindJob() | ShowJob() | ListJobs() | ListPeers():
+            case FindJob() | ShowJob() | ListJobs() | ListPeers() | GetKey() | RangeKeys():
                 return await self._reads.answer(body, fresh=True)
             case FetchResults() | FetchItem() | FetchHistory():
                 return await self._reads.answer(body, fresh=True)
