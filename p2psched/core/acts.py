@@ -12,11 +12,12 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import leases, locks
+from p2psched.core import keys, leases, locks
 from p2psched.core.state import LedgerState
 from p2psched.model.actions import Act, Acted, Action, ActionAnswer, Elapsed
 from p2psched.model.commands import Acknowledged, Rejected
 from p2psched.model.errors import Forgotten
+from p2psched.model.key_actions import DeleteKey, PutKey, Transact
 from p2psched.model.lease_actions import EndLease, Enrol, Enrolled, KeepLeases, TakeLease
 from p2psched.model.limits import MIB
 from p2psched.model.lock_actions import AcquireLock, ReleaseLock
@@ -77,6 +78,8 @@ def _decide(s: LedgerState, action: Action) -> ActionAnswer | Rejected:
     match action:
         case TakeLease() | KeepLeases() | EndLease():
             return leases.decide(s, action)
+        case PutKey() | DeleteKey() | Transact():
+            return keys.decide(s, action)
         case AcquireLock() | ReleaseLock():
             return locks.decide(s, action)
         case Enrol():
@@ -142,4 +145,5 @@ def rebuild(s: LedgerState) -> None:
     """What follows from the rest, after a state was restored."""
     s.acted_bytes = sum(map(len, s.acted.values()))
     leases.rebuild(s)
+    keys.rebuild(s)
     locks.rebuild(s)
