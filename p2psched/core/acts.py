@@ -64,8 +64,9 @@ def act(s: LedgerState, command: Act) -> Acted | Rejected:
     if command.settled > settled:
         _drop(s, command.caller, range(settled, min(command.settled, highest + 1)))
         settled = command.settled
+    # Not `move_to_end`: what encodes a state sees the order of the dictionary below.
+    del s.callers[command.caller]
     s.callers[command.caller] = (settled, max(highest, command.number))
-    s.callers.move_to_end(command.caller)
     answer = _decide(s, command.action)
     outcome = answer if isinstance(answer, Rejected) else Acted(answer)
     # What may be there later is not refused for ever: nothing has acted.

@@ -34,12 +34,13 @@ from p2psched.testing.sim_group import Group, Regrouping, await_group
 from p2psched.testing.sim_hooks import start_hooks
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
+from p2psched.testing.sim_locks import LockUsers
 from p2psched.testing.sim_members import Replacing, await_forgotten
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
-Busy = Replacing | Draining | Followers
+Busy = Replacing | Draining | Followers | LockUsers
 EVENTS: Final = 5_000  # while faults last
 PEACE_MS: Final = 30_000
 KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five die, or a few more
@@ -66,6 +67,7 @@ class Options:
 
     peers: int | None = None
     followers: int | None = None
+    locks: int | None = None  # callers that take some
     events: int = EVENTS
     faults: Faults | None = None
     changes: Changes = ()  # of the faults, whether drawn or given
@@ -128,16 +130,17 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     Regrouping(cluster)
     replacing, draining = Replacing(cluster), Draining(cluster)
     start_hooks(cluster)
-    followers = Followers(cluster, options.followers)
+    followers, locking = Followers(cluster, options.followers), LockUsers(cluster, options.locks)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()
     cluster.heal()
     followers.heal()
+    locking.heal()
     draining.end()
     healed_us = cluster.now_us
-    under_way = (replacing, draining, followers)
-    await_end(cluster, under_way, PEACE_MS + KILLER_MS * workload.killer_count)
+    peace_ms = PEACE_MS + KILLER_MS * workload.killer_count
+    await_end(cluster, (replacing, draining, followers, locking), peace_ms)
     followers.check_end()
     return report_of(cluster, healed_us)
 
