@@ -271,9 +271,12 @@ class Followers:
 
     @property
     def is_busy(self) -> bool:
-        """Not all are up and fed, or one works still."""
+        """Not all are up and fed, or one works still, or has not heard of the end of a job."""
         return not all(
-            follower.alive and follower.follower.is_fed and not follower.follower.owner.held()
+            follower.alive
+            and follower.follower.is_fed
+            and not follower.follower.owner.held()
+            and not follower.follower.machine.jobs
             for follower in self.all
         )
 
