@@ -46,6 +46,8 @@ from p2psched.model.taskset import TaskSet
 
 BEAT_MS: Final = 400  # between two words to the feeder, which answers each
 FEED_PATIENCE_MS: Final = 1_500  # a feeder that says nothing for so long is left
+FIRST_PATIENCE_MS: Final = 500  # then another one is asked, too
+SEEK_PAUSE_MS: Final = 100  # when none was of use: most likely nobody leads
 _NUMBERS_PER_INCARNATION: Final = 1 << 20
 
 
@@ -79,7 +81,10 @@ class Follower:
         self.feeder: PeerId | None = None
         self.cursor = 0
         self._tried: dict[PeerId, None] = {}  # feeders that were of no use, since one was
+        self._mute: dict[PeerId, None] = {}  # those that said nothing when they were asked last
+        self._asked: dict[PeerId, int] = {}  # since one fed us: number of the question
         self._number = info.incarnation * _NUMBERS_PER_INCARNATION
+        self._last_number = self._number
         self._turn = 0
         self._told: set[JobId] | None = None  # while all is told anew: what was
         self._heard_ms = 0
@@ -104,7 +109,7 @@ class Follower:
                 self._on_passed(now_ms)
             case Lost(peer=peer):
                 if peer == self.feeder:
-                    self._seek(now_ms)
+                    self._give_up(now_ms)
             case _:
                 self._on_caller(event)
         out, self._out = self._out, []
@@ -136,31 +141,30 @@ class Follower:
     def feeders(self) -> list[PeerId]:
         """Who may feed this peer, best first: followers spread evenly, and again if one goes. Not
         the leader, if there are others."""
-        ranked = sorted(
-            (
-                member.peer
-                for member in members_of(self.group)
-                if member.peer != self._life.info.peer
-            ),
-            key=lambda peer: hashlib.blake2b((self._life.info.peer + peer).encode()).digest(),
-        )
-        return [p for p in ranked if p != self.leader] + [p for p in ranked if p == self.leader]
+        me = self._life.info.peer
+
+        def rank(peer: PeerId) -> tuple[bool, bool, bytes]:
+            chance = hashlib.blake2b((me + peer).encode()).digest()
+            return peer == self.leader, peer in self._mute, chance
+
+        return sorted((m.peer for m in members_of(self.group) if m.peer != me), key=rank)
 
     def _seek(self, now_ms: int) -> None:
-        """Follow somebody else, if there is anybody else."""
+        """Follow somebody else, if there is anybody else; soon, if none was of use."""
         if self.feeder is not None:
             self._tried[self.feeder] = None
-        ranked = self.feeders()
-        left = [peer for peer in ranked if peer not in self._tried]
-        if not left:
-            self._tried.clear()
-            left = ranked
-        self.feeder = left[0] if left else None
+        self.feeder = next((peer for peer in self.feeders() if peer not in self._tried), None)
         self._begin(now_ms)
+
+    def _give_up(self, now_ms: int) -> None:
+        """The feeder says nothing."""
+        if self.feeder is not None:
+            self._mute[self.feeder] = None
+        self._seek(now_ms)
 
     def _begin(self, now_ms: int) -> None:
         """Ask for all of our part."""
-        self._number += 1
+        self._number = self._last_number = self._last_number + 1
         self._turn = 0
         self._told = None
         self._heard_ms = now_ms
@@ -169,13 +173,18 @@ class Follower:
     def _say(self, now_ms: int, jobs: tuple[JobId, ...] = ()) -> None:
         self._beat_ms = now_ms
         if self.feeder is not None:
+            self._asked[self.feeder] = self._number
             follow = Follow(self._number, self._turn, self.cursor, jobs)
             self._out.append(Say(self.feeder, follow))
 
     def _on_passed(self, now_ms: int) -> None:
         self._life.repeat(now_ms)
-        if now_ms - self._heard_ms >= FEED_PATIENCE_MS:
-            self._seek(now_ms)
+        if self.feeder is None:
+            if now_ms - self._heard_ms >= SEEK_PAUSE_MS:
+                self._tried.clear()
+                self._seek(now_ms)
+        elif now_ms - self._heard_ms >= (FEED_PATIENCE_MS if self._turn else FIRST_PATIENCE_MS):
+            self._give_up(now_ms)
         elif now_ms - self._beat_ms >= BEAT_MS:
             if self._turn:
                 self._say(now_ms)
@@ -185,7 +194,7 @@ class Follower:
     # --- the feed ---
 
     def _on_told(self, now_ms: int, sender: PeerId, message: Feed | FeedElsewhere) -> None:
-        if sender != self.feeder or message.number != self._number:
+        if not self._is_answer(sender, message):
             return
         if isinstance(message, FeedElsewhere):
             self.leader = message.leader
@@ -199,6 +208,7 @@ class Follower:
             return
         if message.turn == 1:
             self._tried.clear()
+            self._asked = {sender: self._number}
             self._life.repeat(now_ms, all_of_them=True)
         self._turn, self.cursor, self._heard_ms = message.turn, message.index, now_ms
         self._stamp = (message.stamp_ms, now_ms)
@@ -212,6 +222,16 @@ class Follower:
             self._take_life(message)
         else:
             self._begin(now_ms)
+
+    def _is_answer(self, sender: PeerId, message: Feed | FeedElsewhere) -> bool:
+        """From the feeder, or from one that was asked before and took its time: the first of them
+        that feeds us is followed."""
+        if message.number != self._asked.get(sender):
+            return False
+        self._mute.pop(sender, None)
+        if sender != self.feeder and isinstance(message, Feed) and not self._turn:
+            self.feeder, self._number = sender, message.number
+        return sender == self.feeder
 
     def _take_jobs(self, feed: Feed) -> bool:
         """False if something is not as the feeder should know it."""

@@ -271,7 +271,7 @@ class Followers:
 
     @property
     def is_busy(self) -> bool:
-        """Not all are up and fed, or one works still, or has not heard of the end of a job."""
+        """Not all are up and fed, or one works still, or has not been told yet that a job ended."""
         return not all(
             follower.alive
             and follower.follower.is_fed

@@ -49,12 +49,13 @@ class Holder:
     def __init__(self, name: PeerId) -> None:
         self.name = name
         self.group = GROUP
+        self.led = True
         self.machine = Machine()
         self.feeding = Feeding(name, self.machine)
         self.feeding.on_coordinator(L)
 
     def clock(self, now_ms: int) -> None:
-        self.feeding.on_clock(Clocked(now_ms, {}, frozenset(), self.group, True))
+        self.feeding.on_clock(Clocked(now_ms, {}, frozenset(), self.group, self.led))
 
     def apply(self, batch: Committed) -> None:
         outcomes, events = self.machine.apply(batch)
@@ -62,13 +63,16 @@ class Holder:
 
 
 class Rig:
-    def __init__(self, *, count: int = 4) -> None:
+    def __init__(self, *, name: PeerId = F) -> None:
+        self.name = name
         self.now_ms = 1_000
         self.log: list[Committed] = []
         self.holders = {peer: Holder(peer) for peer in (A, B, L)}
         self.cut: set[PeerId] = set()  # holders that neither hear nor say anything
         self.lag: set[PeerId] = set()  # and those that apply nothing
-        self.follower = Follower(info(F), GROUP, L)
+        self.delay_ms = 0  # of what a holder says
+        self.follower = Follower(info(name), GROUP, L)
+        self._late: list[tuple[int, Told]] = []
         self.started: list[Batch] = []
         self.stopped: list[int] = []
         self.said: list[Say] = []  # by the follower
@@ -135,7 +139,7 @@ class Rig:
         if isinstance(message, Forward):
             self.proposed += message.envelopes
         elif isinstance(message, Follow):
-            self.holders[to].feeding.on_message(self.now_ms, F, message)
+            self.holders[to].feeding.on_message(self.now_ms, self.name, message)
 
     def settle(self, *, commits: bool = True) -> None:
         """Until nobody has anything to say."""
@@ -157,7 +161,11 @@ class Rig:
             case Feed() | FeedElsewhere():
                 if isinstance(say.message, Feed):
                     self.told.append(say.message)
-                self.step(Told(self.now_ms, name, say.message))
+                if self.delay_ms:
+                    due_ms = self.now_ms + self.delay_ms
+                    self._late.append((due_ms, Told(due_ms, name, say.message)))
+                else:
+                    self.step(Told(self.now_ms, name, say.message))
             case FeedReport():
                 self.holders[say.to].feeding.on_message(self.now_ms, name, say.message)
             case FeedReported():
@@ -171,5 +179,9 @@ class Rig:
             for name, holder in self.holders.items():
                 if name not in self.lag:
                     holder.clock(self.now_ms)
+            due = [told for due_ms, told in self._late if due_ms <= self.now_ms]
+            self._late = [late for late in self._late if late[0] > self.now_ms]
+            for told in due:
+                self.step(told)
             self.step(Passed(self.now_ms))
             self.settle(commits=commits)

@@ -5,8 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from p2psched.core.coordinator import DETECTION_WINDOW_MS
 from p2psched.core.feed import HEARD_MS, members_of
-from p2psched.core.follower import FEED_PATIENCE_MS, Follower
+from p2psched.core.follower import (
+    FEED_PATIENCE_MS,
+    FIRST_PATIENCE_MS,
+    SEEK_PAUSE_MS,
+    Follower,
+)
 from p2psched.core.follower_events import Lost
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.roll import REPORT_MS, Reporter, Roll
@@ -24,7 +30,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Ended, Progress
-from p2psched.model.feed_messages import FeedElsewhere, FeedReport, FeedReported
+from p2psched.model.feed_messages import FeedElsewhere, FeedReport, FeedReported, Follow
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -279,6 +285,55 @@ def test_who_leads_sends_its_followers_elsewhere() -> None:
     (say,) = [s for s in holder.feeding.on_round() if isinstance(s.message, FeedElsewhere)]
     assert say.to == F
     assert holder.feeding.feeder.followers == 0
+
+
+def test_while_nobody_leads_it_asks_around_at_a_walk() -> None:
+    rig = up()
+    for holder in rig.holders.values():
+        holder.led = False
+    rig.said.clear()
+    rig.run(2_000)
+    asked = [say for say in rig.said if isinstance(say.message, Follow)]
+    assert len(asked) <= (2_000 // SEEK_PAUSE_MS + 1) * len(rig.holders)
+    assert not is_fed(rig)
+    for holder in rig.holders.values():
+        holder.led = True
+    rig.run(200)
+    assert is_fed(rig)
+
+
+def test_a_leader_that_takes_over_from_a_dead_one_hears_of_the_followers_in_time() -> None:
+    """However the follower ranks the two that are left and the dead one: it is not declared down
+    for its feeder's promotion."""
+    for number in range(24):
+        rig = Rig(name=PeerId(f"f{number}"))
+        rig.begin()
+        rig.run(500)
+        rig.cut.add(L)
+        feeder = rig.follower.feeder
+        assert feeder is not None
+        other = B if feeder == A else A
+        for holder in rig.holders.values():
+            holder.led = False
+        rig.run(700)
+        for peer in (A, B):
+            rig.holders[peer].feeding.on_coordinator(feeder)
+            rig.holders[peer].led = True
+        since_ms = rig.now_ms
+        rig.run(DETECTION_WINDOW_MS // 2)
+        leader = rig.holders[feeder].feeding
+        assert leader.roll.through == {rig.follower.info.peer: other}
+        heard_ms = leader.contacts(rig.now_ms, GROUP)[rig.follower.info.peer]
+        assert heard_ms > since_ms
+
+
+def test_a_slow_feeder_that_answers_in_the_end_is_followed() -> None:
+    rig = up()
+    rig.delay_ms = 3 * FIRST_PATIENCE_MS
+    assert rig.follower.feeder is not None
+    rig.step(Lost(rig.now_ms, rig.follower.feeder))
+    rig.run(20_000)
+    assert is_fed(rig)
 
 
 def test_who_leads_alone_feeds_itself() -> None:
