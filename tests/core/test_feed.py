@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 
 from p2psched.core.coordinator import DETECTION_WINDOW_MS
 from p2psched.core.feed import HEARD_MS, members_of
@@ -14,7 +13,6 @@ from p2psched.core.follower import (
     Follower,
 )
 from p2psched.core.follower_events import Lost
-from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.roll import REPORT_MS, Reporter, Roll
 from p2psched.core.scheduler_events import Executed, Leaving, Renewed
 from p2psched.model import chunks
@@ -28,7 +26,6 @@ from p2psched.model.commands import (
     Place,
     SubmitJob,
 )
-from p2psched.model.errors import Refused
 from p2psched.model.execution import Ended, Progress
 from p2psched.model.feed_messages import FeedElsewhere, FeedReport, FeedReported, Follow
 from p2psched.model.ids import JobId, PeerId
@@ -106,14 +103,6 @@ def test_nothing_is_said_to_a_follower_that_an_entry_does_not_concern() -> None:
     rig.commit(SubmitJob(JobId("other"), spec()), Place(JobId("other"), FOUR, A, 1))
     rig.settle()
     assert len(rig.told) == told
-
-
-def test_it_stops_when_the_ledger_uses_what_its_version_does_not_know() -> None:
-    rig = up()
-    older = msgspec.structs.replace(info(F), level=KNOWN_LEVEL - 1)
-    rig.follower = Follower(older, GROUP, L)
-    with pytest.raises(Refused, match=f"knows {KNOWN_LEVEL - 1}"):
-        rig.begin()
 
 
 def test_a_spec_is_told_once() -> None:
