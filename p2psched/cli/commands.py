@@ -84,6 +84,15 @@ GROUPS: Final = {
         "list": Command("webhook", "list_hooks", "LIST_EXAMPLES"),
         "remove": Command("webhook", "remove", "REMOVE_EXAMPLES"),
     },
+    "kv": {
+        "get": Command("kv", "get", "GET_EXAMPLES"),
+        "put": Command("kv", "put", "PUT_EXAMPLES"),
+        "delete": Command("kv", "delete", "DELETE_EXAMPLES"),
+        "cas": Command("kv", "cas", "CAS_EXAMPLES"),
+        "range": Command("kv", "range_keys", "RANGE_EXAMPLES"),
+        "watch": Command("kv", "watch", "WATCH_EXAMPLES"),
+        "txn": Command("kv", "txn", "TXN_EXAMPLES"),
+    },
     "sim": {
         "run": Command("sim", "run", "RUN_EXAMPLES"),
         "replay": Command("sim", "replay", "REPLAY_EXAMPLES"),
@@ -180,6 +189,11 @@ def _webhook(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+def _kv(context: typer.Context) -> None:
+    """Keep small values in the ledger, change them safely, and follow changes."""
+    _help_if_alone(context)
+
+
 def _sim(context: typer.Context) -> None:
     """Simulate clusters under faults, and see a failure again."""
     _help_if_alone(context)
@@ -191,6 +205,7 @@ _ALONE: Final = {
     "ledger": _ledger,
     "events": _events,
     "webhook": _webhook,
+    "kv": _kv,
     "sim": _sim,
 }
 
