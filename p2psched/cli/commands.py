@@ -84,6 +84,15 @@ GROUPS: Final = {
         "list": Command("webhook", "list_hooks", "LIST_EXAMPLES"),
         "remove": Command("webhook", "remove", "REMOVE_EXAMPLES"),
     },
+    "kv": {
+        "get": Command("kv", "get", "GET_EXAMPLES"),
+        "put": Command("kv", "put", "PUT_EXAMPLES"),
+        "delete": Command("kv", "delete", "DELETE_EXAMPLES"),
+        "cas": Command("kv", "cas", "CAS_EXAMPLES"),
+        "range": Command("kv", "range_keys", "RANGE_EXAMPLES"),
+        "watch": Command("kv", "watch", "WATCH_EXAMPLES"),
+        "txn": Command("kv", "txn", "TXN_EXAMPLES"),
+    },
     "lock": {
         "acquire": Command("lock", "acquire", "ACQUIRE_EXAMPLES"),
         "run": Command("lock_run", "run", "RUN_EXAMPLES"),
@@ -186,6 +195,11 @@ def _webhook(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+def _kv(context: typer.Context) -> None:
+    """Keep small values in the ledger, change them safely, and follow changes."""
+    _help_if_alone(context)
+
+
 def _lock(context: typer.Context) -> None:
     """Take locks that the whole cluster knows, and run commands under them."""
     _help_if_alone(context)
@@ -202,6 +216,7 @@ _ALONE: Final = {
     "ledger": _ledger,
     "events": _events,
     "webhook": _webhook,
+    "kv": _kv,
     "lock": _lock,
     "sim": _sim,
 }

@@ -20,6 +20,7 @@ from p2psched.client.leases import Lease
 from p2psched.client.session import Asker
 from p2psched.model import key_actions
 from p2psched.model.errors import Conflict, TooOld, UsageError
+from p2psched.model.event_messages import Place
 from p2psched.model.key_actions import (
     Compare,
     DeleteKey,
@@ -39,6 +40,7 @@ from p2psched.model.key_actions import (
 from p2psched.model.key_messages import (
     RANGE_MAX,
     GetKey,
+    KeyChange,
     KeyChanges,
     KeyGot,
     KeyRange,
@@ -71,6 +73,13 @@ class Change(msgspec.Struct, frozen=True):
     version: int
     deleted: bool = False
     lease: str | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some changes, and the place behind them."""
+
+    changes: list[Change]
+    following: Place
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -220,9 +229,17 @@ class Keys:
         """Changes of keys that begin so, each once, in order, for ever, whichever peer is lost:
         those behind a version (of a `range`, of the last change that was seen), or those from now
         on. Raises TooOld once they are gone from all peers; what is read slowly waits there."""
-        start = None
-        if from_version is None:
+        async for page in self.pages(prefix, from_version=from_version):
+            for change in page.changes:
+                yield change
+
+    async def pages(
+        self, prefix: str = "", *, from_version: int | None = None, start: Place | None = None
+    ) -> AsyncIterator[Page]:
+        """As `watch`, and after each page the place from which another reader could go on."""
+        if start is None and from_version is None:
             start = (await self._session.call(WatchKeys(prefix), KeyChanges)).following
+            yield Page([], start)
         seen = from_version
         while True:
             asked = WatchKeys(prefix, start, from_version, wait_ms=WATCH_MS)
@@ -233,12 +250,9 @@ class Keys:
                     f"have those behind {page.oldest}: read a range, and watch from its version",
                     oldest=page.oldest,
                 )
-            for change in page.changes:
-                seen = change.version
-                value = _value(change.value) if change.value is not None else None
-                deleted = change.value is None
-                yield Change(change.key, value, change.version, deleted, change.lease)
+            seen = page.changes[-1].version if page.changes else seen
             start = page.following
+            yield Page([_change(change) for change in page.changes], start)
 
     async def txn(
         self,
@@ -269,6 +283,11 @@ def _conflict(key: str, version: int | None, answer: KeyConflict) -> Conflict:
     there = f"has version {current.version}" if current is not None else "is not there"
     asked = f"version {version}" if version else "that it is not there"
     return Conflict(f"key {key!r} {there}, and {asked} was expected", current=current)
+
+
+def _change(change: KeyChange) -> Change:
+    value = _value(change.value) if change.value is not None else None
+    return Change(change.key, value, change.version, change.value is None, change.lease)
 
 
 def _entry(entry: key_actions.Entry) -> Entry:

@@ -226,6 +226,7 @@ def entry_of_version(s: LedgerState, version: int) -> int | None:
     return marks[max(place, 0)][1] if marks else None
 
 
-def version_before(s: LedgerState, entry: int) -> int:
-    """A version behind which all changes are in this entry of the ledger, or later."""
-    return next((version - 1 for version, at in s.key_marks if at >= entry), s.command_index)
+def version_at(s: LedgerState, entry: int) -> int:
+    """A version that can be watched from if this entry of the ledger, and all later ones, can be
+    had."""
+    return next((version for version, at in s.key_marks if at >= entry), s.command_index)

@@ -76,17 +76,17 @@ class Watching:
         page = await self._events.read(FetchEvents(start, wanted, body.limit, body.wait_ms))
         if page.oldest is not None:
             machine = self._scheduling.scheduler.machine
-            return KeyChanges((), start, keys.version_before(machine, page.oldest.index))
+            return KeyChanges((), start, keys.version_at(machine, page.oldest.index))
         changes = map(_change_of, page.events)
         newer = tuple(c for c in changes if version is None or c.version > version)
         return KeyChanges(newer, page.following)
 
     def _place_behind(self, version: int) -> Place:
         """At or before the first change behind a version."""
-        feed = self._scheduling.events
-        index = feed.entry_behind(version)
-        if index is None:
-            index = keys.entry_of_version(self._scheduling.scheduler.machine, version)
+        feed, machine = self._scheduling.events, self._scheduling.scheduler.machine
+        index = None
+        if version < machine.command_index:
+            index = feed.entry_behind(version) or keys.entry_of_version(machine, version)
         return Place(feed.last + 1 if index is None else index)
 
 

@@ -330,5 +330,7 @@ def test_who_watches_from_a_version_finds_an_entry_before_the_next_change(
         if most > 60 and behind:
             assert start >= behind[0] - 2, "and not long before"
     for entry in range(ledger.machine.applied_index + 1):
-        version = keys.version_before(ledger.machine, entry)
+        version = keys.version_at(ledger.machine, entry)
         assert all(record.index >= entry for record in ledger.told if record.command > version)
+        start = keys.entry_of_version(ledger.machine, version)
+        assert version == ledger.machine.command_index or (start is not None and start >= entry)
