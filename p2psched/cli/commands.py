@@ -18,6 +18,7 @@ Exit codes:
   0 ok             3 no quorum, or nobody answers
   1 a task failed  4 timed out
   2 wrong usage    5 refused  6 data damaged
+  7 a lock was lost
 
 \b
 Environment:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from p2psched.client.leases import margin_ms
 from p2psched.model.actions import Act, Acted, Action, ActionAnswer
 from p2psched.model.commands import Outcome, Rejected
 from p2psched.model.ids import new_id
@@ -23,6 +22,7 @@ from p2psched.model.lease_actions import (
     KeepLeases,
     LeasesKept,
     TakeLease,
+    margin_ms,
 )
 from p2psched.model.lock_actions import AcquireLock, LockHeld, LockWaiting, ReleaseLock
 from p2psched.testing.lock_referee import Section
