@@ -30,12 +30,12 @@ from p2psched.testing.lock_referee import Section
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster
 
-LOCKS: Final = (("plain", 1), ("page", 1), ("three", 3))
+LOCKS: Final = (("plain", 1), ("plain", 1), ("page", 1), ("three", 3))
 TTLS_MS: Final = (1_000, 2_000, 4_000)
 AGAIN_MS_MAX: Final = 1_200  # without an answer
 POLL_MS_MAX: Final = 150
 STAY_MS_MAX: Final = 3_000
-PAUSE_MS_MAX: Final = 600
+PAUSE_MS_MAX: Final = 300
 FROZEN_MS_MAX: Final = 8_000
 CUT_MS_MAX: Final = 6_000
 SKEW: Final = 0.01  # of a caller's clock, too fast or too slow
@@ -80,6 +80,10 @@ class LockUser:
 
     def now_ms(self) -> float:
         return self._origin_ms + self._cluster.now_us * self._rate / 1000
+
+    @property
+    def is_inside(self) -> bool:
+        return self._section is not None
 
     def later(self, delay_ms: float, do: Callable[[], None]) -> None:
         def wake() -> None:
@@ -294,7 +298,7 @@ class LockUser:
         happened["locks overtaken"] += self._cluster.referees.locks.enter(self._section)
         self._write(self._section)
         self._wish = wish
-        self._leave_ms = self.now_ms() + self._rng.random() ** 2 * STAY_MS_MAX
+        self._leave_ms = self.now_ms() + self._rng.random() ** 3 * STAY_MS_MAX
         self._watch()
 
     def _watch(self) -> None:
@@ -344,12 +348,13 @@ class LockUsers:
             LockUser(cluster, number) for number in range(drawn if count is None else count)
         ]
         if self.all:
-            self._hurt_later(rng.choice((700, 2_000)))
+            self._hurt_later(rng.choice((300, 1_000)))
 
     def _hurt_later(self, every_ms: int) -> None:
         def again() -> None:
             if self._cluster.faults is self._faults:  # healed otherwise
-                self._hurt(self._rng.choice(self.all))
+                inside = [user for user in self.all if user.is_inside]  # where it matters most
+                self._hurt(self._rng.choice(inside or self.all))
                 self._hurt_later(every_ms)
 
         self._cluster.after(self._rng.expovariate(1 / every_ms), again)

@@ -28,6 +28,7 @@ ALL = (
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 # Seeds that catch what many don't are tried first; the others follow if they no longer do.
 FIRST = {
+    "a holder does not count its lease": 21,
     "vote is sent before it is on disk": 9,
     "results are taken from whoever was granted the job": 12,
     "a proposal that is committed twice acts twice": 43,
