@@ -63,8 +63,8 @@ def act(s: LedgerState, command: Act) -> Acted | Rejected:
     if command.settled > settled:
         _drop(s, command.caller, range(settled, min(command.settled, highest + 1)))
         settled = command.settled
+    del s.callers[command.caller]  # the one that was silent longest stands first
     s.callers[command.caller] = (settled, max(highest, command.number))
-    s.callers.move_to_end(command.caller)
     answer = _decide(s, command.action)
     outcome = answer if isinstance(answer, Rejected) else Acted(answer)
     # What may be there later is not refused for ever: nothing has acted.
@@ -107,7 +107,8 @@ def _keep(s: LedgerState, key: tuple[int, int], outcome: Acted | Rejected) -> No
 
 
 def _forget_oldest(s: LedgerState) -> None:
-    name, (settled, highest) = s.callers.popitem(last=False)
+    name = next(iter(s.callers))
+    settled, highest = s.callers.pop(name)
     _drop(s, name, range(settled, highest + 1))
 
 
