@@ -33,7 +33,6 @@ class SimActor:
         self._name: int | None = None
         self._numbers = 1
         self._open: dict[int, None] = {}
-        self.ended = False  # it repeats nothing any more
 
     def act(self, action: Action, heard: Heard) -> None:
         """Until it is answered."""
@@ -56,8 +55,8 @@ class SimActor:
         self._send(act, answered)
 
     @property
-    def is_busy(self) -> bool:
-        return bool(self._open) and not self.ended
+    def is_waiting(self) -> bool:
+        return bool(self._open)
 
     def _enrolled(self, outcome: Outcome, action: Action, heard: Heard) -> None:
         assert isinstance(outcome, Acted)
@@ -81,8 +80,6 @@ class SimActor:
                 answered(outcome)
 
         def ask() -> None:
-            if self.ended:
-                return
             tag = cluster.callers.call(rng.randrange(len(cluster.peers)), act, on_outcome)
             cluster.after(rng.randrange(100, AGAIN_MS_MAX), lambda: again(tag))
 

@@ -26,6 +26,10 @@ class Apart:
         """Begin nothing more."""
         self._keys.end()
 
+    @property
+    def is_busy(self) -> bool:
+        return self._keys.is_busy
+
     def check_end(self) -> None:
         """All is done, and everybody knows the same."""
         self._keys.check_end()

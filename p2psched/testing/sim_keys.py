@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SHARE: Final = 0.3  # of the seeds have such clients
 CLIENTS: Final = 3
 ACTS_MAX: Final = 40  # of each client
+READ_MS: Final = 2_000
+LAST_ACTS: Final = 4  # in the peace
 PAUSE_MS_MAX: Final = 600
 NAMES: Final = ("k", "l")
 SKEW: Final = 0.02  # the clock of a holder runs faster or slower by up to this
@@ -74,7 +76,7 @@ class Holder:
         self._client.act(action, heard)
 
     def _renew(self) -> None:
-        if self._renewals_left and not self._client.ended:
+        if self._renewals_left and self._client.is_busy:
             self._renewals_left -= 1
             self._begin(KeepLeases((self.lease,)))
         elif self._client.rng.random() < 0.3:
@@ -95,11 +97,19 @@ class KeyClient(SimActor):
         self._leases = [new_id(rng)]  # one that nobody has
         self._pause()
 
+    def come_to_an_end(self) -> None:
+        self._left = min(self._left, LAST_ACTS)
+
+    @property
+    def is_busy(self) -> bool:
+        """It has something to do, or an act without an answer."""
+        return self._left > 0 or self.is_waiting
+
     def _pause(self) -> None:
         self.cluster.after(self.rng.randrange(1, PAUSE_MS_MAX), self._next)
 
     def _next(self) -> None:
-        if self.ended or not self._left:
+        if not self._left:
             return
         self._left -= 1
         draw = self.rng.random()
@@ -121,17 +131,29 @@ class KeyClient(SimActor):
     def _read(self, key: str) -> None:
         number = self.rng.randrange(len(self.cluster.peers))
         operation = self._history.call(self._name_here, ("read", key))
+        waits = [True]
+
+        def go_on() -> bool:
+            if waits:
+                waits.clear()
+                self._pause()
+                return True
+            return False
 
         def done(index: int | None) -> None:
             if index is None:
-                self._history.void(operation)
-            else:
+                give_up()
+            elif go_on():
                 keys = self.cluster.peers[number].scheduler.machine.keys
                 self._note(key, keys.get(key))
                 self._history.answer(operation, self._seen[key][0])
-            self._pause()
+
+        def give_up() -> None:
+            if go_on():
+                self._history.void(operation)
 
         self.cluster.read(number, done)
+        self.cluster.after(READ_MS, give_up)  # its peer may have died
 
     def _note(self, key: str, entry: Entry | None) -> None:
         self._seen[key] = (entry.value, entry.version) if entry is not None else (None, 0)
@@ -185,15 +207,23 @@ class KeyWork:
         ]
 
     def end(self) -> None:
-        """Begin nothing more: what is open has its answer, or never will."""
+        """Begin little more."""
         for client in self.clients:
-            client.ended = True
+            client.come_to_an_end()
+
+    @property
+    def is_busy(self) -> bool:
+        return any(client.is_busy for client in self.clients)
 
     def check_end(self) -> None:
         counts = self._cluster.referees.acts.counts
         self._cluster.happened.update(counts)
         result = check(self._history.operations, Registers())
         demand(result.ok, "P7", result.explain() if not result.ok else "")
+        self.check_state()
+
+    def check_state(self) -> None:
+        """All have the same keys as the referee's account."""
         if self.clients:
             keys = self._cluster.referees.acts.keys
             for peer in self._cluster.peers:

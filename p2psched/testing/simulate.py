@@ -37,7 +37,7 @@ from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
-Busy = Replacing | Draining | Followers
+Busy = Replacing | Draining | Followers | Apart
 EVENTS: Final = 5_000  # while faults last
 PEACE_MS: Final = 30_000
 KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five die, or a few more
@@ -133,7 +133,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     draining.end()
     apart.end()
     healed_us = cluster.now_us
-    under_way = (replacing, draining, followers)
+    under_way = (replacing, draining, followers, apart)
     await_end(cluster, under_way, PEACE_MS + KILLER_MS * workload.killer_count)
     followers.check_end()
     apart.check_end()
