@@ -64,8 +64,7 @@ def act(s: LedgerState, command: Act) -> Acted | Rejected:
     if command.settled > settled:
         _drop(s, command.caller, range(settled, min(command.settled, highest + 1)))
         settled = command.settled
-    # Not `move_to_end`: what encodes a state sees the order of the dictionary below.
-    del s.callers[command.caller]
+    del s.callers[command.caller]  # the one that was silent longest stands first
     s.callers[command.caller] = (settled, max(highest, command.number))
     answer = _decide(s, command.action)
     outcome = answer if isinstance(answer, Rejected) else Acted(answer)
@@ -111,7 +110,8 @@ def _keep(s: LedgerState, key: tuple[int, int], outcome: Acted | Rejected) -> No
 
 
 def _forget_oldest(s: LedgerState) -> None:
-    name, (settled, highest) = s.callers.popitem(last=False)
+    name = next(iter(s.callers))
+    settled, highest = s.callers.pop(name)
     _drop(s, name, range(settled, highest + 1))
 
 

@@ -81,7 +81,7 @@ class LedgerState:
         self.level = 1  # of features in use: see `levels`
         self.webhooks: dict[str, Webhook] = {}
         self.gone: dict[PeerId, str] = {}  # lately removed peers, oldest first -> their names
-        self.callers: OrderedDict[int, tuple[int, int]] = OrderedDict()  # see `acts`
+        self.callers: dict[int, tuple[int, int]] = {}  # see `acts`
         self.acted: dict[tuple[int, int], bytes] = {}  # caller, number -> outcome, encoded
         self.acted_bytes = 0
         self.leases: dict[LeaseId, Lease] = {}

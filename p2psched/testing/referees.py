@@ -38,6 +38,7 @@ from p2psched.model.raft import (
     VoteReply,
     VoteRequest,
 )
+from p2psched.testing.act_referee import ActReferee
 from p2psched.testing.disk_referee import DiskReferee
 from p2psched.testing.event_referee import EventReferee
 from p2psched.testing.facts import Fact, facts_of
@@ -97,6 +98,7 @@ class Referees:
         self.members = MemberReferee()
         self.keeping = KeepReferee(self.shadow)
         self.events = EventReferee()
+        self.acts = ActReferee()
         self.locks = LockReferee()
         self.poison = PoisonReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)

@@ -370,7 +370,7 @@ class LockUsers:
             self.all.remove(user)
             self.all.append(LockUser(self._cluster, user.number + 100))
 
-    def heal(self) -> None:
+    def end(self) -> None:
         for user in self.all:
             self._cluster.after(0, user.stop)
 

@@ -19,6 +19,7 @@ from p2psched.model.job import JobSpec
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.faults import Changes, Faults, changed, changes_of, text_of
 from p2psched.testing.sim import LAST_EVENTS, SimCluster
+from p2psched.testing.sim_apart import Apart
 from p2psched.testing.sim_drains import Draining
 from p2psched.testing.sim_draws import draw_snapshots, drawn_apart
 from p2psched.testing.sim_executor import (
@@ -30,17 +31,13 @@ from p2psched.testing.sim_executor import (
 )
 from p2psched.testing.sim_follower import Followers
 from p2psched.testing.sim_group import Group, Regrouping, await_group
-from p2psched.testing.sim_hooks import start_hooks
-from p2psched.testing.sim_leading import start_hand_overs
-from p2psched.testing.sim_levels import start_upgrades
-from p2psched.testing.sim_locks import LockUsers
 from p2psched.testing.sim_members import Replacing, await_forgotten
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_report import CALM_MS, Report, report_of
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
-Busy = Replacing | Draining | Followers | LockUsers
+Busy = Replacing | Draining | Followers | Apart
 EVENTS: Final = 5_000  # while faults last
 PEACE_MS: Final = 30_000
 KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five die, or a few more
@@ -109,23 +106,22 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     workload = Workload(cluster, rng, options)
     workload.next()
     Storm(cluster, rng)
-    start_hand_overs(cluster)
-    start_upgrades(cluster)
+    apart = Apart(cluster, locks=options.locks)
     Regrouping(cluster)
     replacing, draining = Replacing(cluster), Draining(cluster)
-    start_hooks(cluster)
-    followers, locking = Followers(cluster, options.followers), LockUsers(cluster, options.locks)
+    followers = Followers(cluster, options.followers)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()
     cluster.heal()
     followers.heal()
-    locking.heal()
     draining.end()
+    apart.end()
     healed_us = cluster.now_us
-    peace_ms = PEACE_MS + KILLER_MS * workload.killer_count
-    await_end(cluster, (replacing, draining, followers, locking), peace_ms)
+    under_way = (replacing, draining, followers, apart)
+    await_end(cluster, under_way, PEACE_MS + KILLER_MS * workload.killer_count)
     followers.check_end()
+    apart.check_end()
     return report_of(cluster, healed_us)
 
 

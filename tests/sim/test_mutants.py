@@ -9,6 +9,7 @@ import pytest
 
 from p2psched.testing.sim import SimulationError
 from p2psched.testing.simulate import simulate
+from tests.sim.act_mutants import ACT_MUTANTS
 from tests.sim.disk_mutants import DISK_MUTANTS
 from tests.sim.drain_mutants import DRAIN_MUTANTS
 from tests.sim.hang_mutants import HANG_MUTANTS
@@ -23,6 +24,7 @@ from tests.sim.raft_mutants import RAFT_MUTANTS
 ALL = (
     *(*MUTANTS, *RAFT_MUTANTS, *MEMBER_MUTANTS, *DISK_MUTANTS, *KEEP_MUTANTS),
     *(*POISON_MUTANTS, *HURT_MUTANTS, *HANG_MUTANTS, *DRAIN_MUTANTS),
+    *ACT_MUTANTS,
     *LOCK_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
