@@ -199,8 +199,9 @@ class Client(Shared):
         """One task for each item: `function(item)`, or `function(x, y)` for several iterables, as
         the built-in does it; `kwargs` are passed to all. Returns once the job is accepted: from
         then on it can't be lost. `timeout_s` is for one attempt; by default a task is tried once,
-        without a limit, on one cpu. `copies`: disks that a large result is on. `modules`: see
-        `client.functions.pack`. Raises UsageError for what can't be serialised or is over a limit.
+        without a limit, on one cpu. `copies`: disks that a large result is on. `hold`: of a
+        lock, by each task while it runs. `modules`: see `client.functions.pack`. Raises UsageError
+        for what can't be serialised or is over a limit.
         The same `job_id` (32 hex digits) again is the same job."""
         return await self._map(function, calls(items, *more, kwargs=kwargs), job_id, options)
 
