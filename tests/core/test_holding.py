@@ -238,7 +238,7 @@ def test_a_job_that_is_run_again_waits_for_its_turn() -> None:
     job = ledger.submit("a", 1, TURN)
     placed = ledger.place(job)
     ledger.end(job, placed.grant, placed.tasks, Cause.EXIT)
-    assert job.state is JobState.FAILED
+    assert job.state.value == "failed"
     other = ledger.submit("b", 1, TURN)
     ledger.place(other)
     ledger.do(Retry(job.id, ledger.specs[job.id]))
