@@ -14,6 +14,7 @@ from p2psched import Client
 
 if TYPE_CHECKING:  # it imports this module
     from bench.rivals.etcd import Etcd
+    from bench.rivals.redis import Redis
 
 # Several values of one figure: it was taken so often in one run.
 Found = Mapping[str, "float | Sequence[float]"]
@@ -34,6 +35,7 @@ class Stage:
     client: Client
     pool: ProcessPoolExecutor
     etcd: Etcd  # as many members as the cluster has peers, once somebody starts it
+    redis: Redis
     kills: int  # of leaders, where nothing else is at work
 
     def cpu_s(self) -> float:

@@ -29,6 +29,7 @@ from bench.measures import registry
 from bench.registry import Found, Measure, Stage, Unsupported
 from bench.rivals import session
 from bench.rivals.etcd import Etcd
+from bench.rivals.redis import Redis
 from p2psched.peer.process import loop_factory
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -96,8 +97,9 @@ async def measure_all(chosen: Sequence[Measure], options: argparse.Namespace) ->
                 running(slots) as cluster,
                 cluster.client() as client,
                 Etcd(len(slots)) as etcd,
+                Redis() as redis,
             ):
-                stage = Stage(cluster, client, pool, etcd, options.kills)
+                stage = Stage(cluster, client, pool, etcd, redis, options.kills)
                 await _warm_up(stage)
                 for number in range(options.repeat):
                     for measure in measures:
@@ -106,8 +108,9 @@ async def measure_all(chosen: Sequence[Measure], options: argparse.Namespace) ->
                     rivals = [measure.name for measure in measures if measure.rivals]
                     if options.rivals and rivals:
                         await _measure_rivals(rivals, report)
-                if etcd.version:
-                    report.versions["etcd"] = etcd.version
+                for name, version_ in (("etcd", etcd.version), ("redis", redis.version)):
+                    if version_:
+                        report.versions[name] = version_
     return report
 
 

@@ -59,7 +59,7 @@ BESIDE: Final = (
         for in_flight, unit in ((1, "p50_ms"), (8, "per_s"), (64, "per_s"), (512, "per_s"))
     ),
 )
-_CONTENDERS: Final = ("pool", "pool_chunks", "posix_spawn", "dask", "ray", "etcd")
+_CONTENDERS: Final = ("pool", "pool_chunks", "posix_spawn", "dask", "ray", "etcd", "redis")
 
 
 def verdicts(figures: Figures, targets: tuple[Target, ...] = TARGETS) -> Iterator[str]:

@@ -27,6 +27,9 @@ HEARTBEAT_MS: Final = 100  # what etcd has by default, said because the figures 
 ELECTION_MS: Final = 1000
 _PUT: Final = "/etcdserverpb.KV/Put"
 _RANGE: Final = "/etcdserverpb.KV/Range"
+_GRANT: Final = "/etcdserverpb.Lease/LeaseGrant"
+_LOCK: Final = "/v3lockpb.Lock/Lock"
+_UNLOCK: Final = "/v3lockpb.Lock/Unlock"
 
 
 class Etcd:
@@ -131,7 +134,7 @@ class Etcd:
 
 
 class EtcdClient:
-    """Puts and linearizable reads over one connection."""
+    """Puts, linearizable reads and locks over one connection."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -146,6 +149,20 @@ class EtcdClient:
         if value not in await self._channel.call(_RANGE, _field(1, key)):
             raise LookupError(key)
 
+    async def lease(self, ttl_s: int) -> int:
+        """A new lease, which nobody keeps alive."""
+        return _number(await self._channel.call(_GRANT, _varint_field(1, ttl_s)), 2)
+
+    async def lock(self, name: bytes, lease: int) -> bytes:
+        """The key that stands for it, once it is ours: waiters get it in order."""
+        answer = await self._channel.call(_LOCK, _field(1, name) + _varint_field(2, lease))
+        found = fields(answer)[2]
+        assert isinstance(found, bytes)
+        return found
+
+    async def unlock(self, key: bytes) -> None:
+        await self._channel.call(_UNLOCK, _field(1, key))
+
     def close(self) -> None:
         self._channel.close()
 
@@ -154,6 +171,49 @@ def _field(number: int, data: bytes) -> bytes:
     """Bytes as a field of protobuf."""
     assert len(data) < 128, "longer lengths take more than one byte"
     return bytes([number << 3 | 2, len(data)]) + data
+
+
+def _varint_field(number: int, value: int) -> bytes:
+    """A number that is not negative as a field of protobuf."""
+    found = bytearray([number << 3])
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """The number that starts here, and where what follows it starts."""
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def fields(message: bytes) -> dict[int, int | bytes]:
+    """The fields of a message of protobuf that are numbers or bytes, the last of each."""
+    found: dict[int, int | bytes] = {}
+    at = 0
+    while at < len(message):
+        head, at = _varint(message, at)
+        value, at = _varint(message, at)
+        if head & 7 == 2:
+            found[head >> 3], at = message[at : at + value], at + value
+        elif head & 7 == 0:
+            found[head >> 3] = value
+        else:
+            raise ValueError(f"a field of kind {head & 7} is not read here")
+    return found
+
+
+def _number(message: bytes, field: int) -> int:
+    found = fields(message)[field]
+    assert isinstance(found, int)
+    return found
 
 
 def metrics(text: str) -> dict[str, float]:

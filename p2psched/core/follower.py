@@ -16,6 +16,7 @@ from p2psched.core.drain import is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
 from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core.levels import check_known
 from p2psched.core.life import Life
 from p2psched.core.owner import Owner
 from p2psched.core.replica import Proposals
@@ -282,6 +283,8 @@ class Follower:
         self.owner.on_job_ended(job)
 
     def _take_life(self, feed: Feed) -> None:
+        # Or the ledger would refuse one incarnation after another, as fast as it can.
+        check_known(feed.level, self._life.info.level)
         self._known, self.is_short = feed.incarnation, feed.short
         self.machine.level = feed.level
         self.machine.peers[self._life.info.peer].drain = feed.drain

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import socket
-import ssl
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:  # a megabyte that only peers with webhooks need
+    from http.client import HTTPConnection
 
 SILENCE_S: Final = 10.0  # between two bytes of the answer
 ANSWER_BYTES_MAX: Final = 64 * 1024  # that are read of it
@@ -22,19 +23,19 @@ class Post:
         self._body = body
         self._headers = dict(headers)
         self._ended = False
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: HTTPConnection | None = None
 
     def run(self) -> int:
-        """The status. Raises OSError or http.client.HTTPException."""
+        """The status. Raises OSError."""
+        import http.client  # noqa: PLC0415
+
+        try:
+            return self._exchange(_connection_to(self._url))
+        except http.client.HTTPException as error:
+            raise OSError(f"no answer in HTTP: {type(error).__name__} {error}") from error
+
+    def _exchange(self, connection: HTTPConnection) -> int:
         parts = urlsplit(self._url)
-        assert parts.hostname is not None
-        if parts.scheme == "https":
-            context = ssl.create_default_context()
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                parts.hostname, parts.port, timeout=SILENCE_S, context=context
-            )
-        else:
-            connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=SILENCE_S)
         self._connection = connection
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
@@ -55,3 +56,17 @@ class Post:
         if isinstance(found, socket.socket):
             with contextlib.suppress(OSError):
                 found.shutdown(socket.SHUT_RDWR)
+
+
+def _connection_to(url: str) -> HTTPConnection:
+    import http.client  # noqa: PLC0415
+    import ssl  # noqa: PLC0415
+
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(
+            parts.hostname, parts.port, timeout=SILENCE_S, context=context
+        )
+    return http.client.HTTPConnection(parts.hostname, parts.port, timeout=SILENCE_S)

@@ -88,10 +88,21 @@ class Replay:
         first = 1
         if tail.base:
             first = scan(self._disk, upto=tail.base, term=tail.base_term).first
-        usable = {index: name for index, name in known if index + 1 >= first}
-        older = [name for index, name in usable.items() if index <= behind]
+        usable = [(index, name) for index, name in known if index + 1 >= first]
+        older = [name for index, name in usable if index <= behind]
         if not self._restore_newest(older) and first > 1:
-            raise HistoryGone(min(usable, default=tail.base) + 1)
+            newer = [(index, name) for index, name in usable if index > behind]
+            raise HistoryGone(self._first_sound(newer) + 1)
+
+    def _first_sound(self, known: Sequence[tuple[int, str]]) -> int:
+        """Whoever is told of a damaged one would come back for ever."""
+        for index, name in known:
+            try:
+                check_file(self._disk, name)
+            except Damaged:
+                continue
+            return index
+        raise Unavailable("no sound snapshot is on this disk just now", retry_after_s=1.0)
 
     def _restore_newest(self, names: Sequence[str]) -> bool:
         """From the last that is sound; False if there is none."""

@@ -7,7 +7,6 @@ if it isn't the embedded one.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,9 +51,11 @@ def check_group(config: Config) -> None:
 
 
 def check_installed() -> None:
+    from importlib import metadata  # noqa: PLC0415 (a megabyte that most peers never need)
+
     try:
-        found = importlib.metadata.version("raftos")
-    except importlib.metadata.PackageNotFoundError:
+        found = metadata.version("raftos")
+    except metadata.PackageNotFoundError:
         found = "none"
     if found != RAFTOS_VERSION:
         raise Refused(

@@ -24,9 +24,12 @@ _ALL: Final = EventFilter()
 class EventReferee:
     def __init__(self) -> None:
         self.said: dict[int, list[EventRecord]] = {}  # by entry
+        self._first: dict[int, Happened] = {}  # by entry, what the first peer made these of
 
     def on_happened(self, peer: SimPeer, happened: Happened) -> None:
         index = happened.batch.index
+        if self._first.setdefault(index, happened) == happened and index in self.said:
+            return  # a function of this, and of nothing else
         records = records_of(happened)
         known = self.said.setdefault(index, records)
         demand(known == records, "P14", f"peer {peer.number} tells other events of entry {index}")

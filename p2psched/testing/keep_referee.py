@@ -74,10 +74,8 @@ class KeepReferee:
         for name in names:
             job, twin = machine.jobs.get(name), self._shadow.jobs.get(name)
             demand((job is None) == (twin is None), "P9", f"job {name} is there for one only")
-            if job is not None and twin is not None:
-                demand(
-                    _view(job) == _twin_view(twin), "P6", f"results of {name}: {_differ(job, twin)}"
-                )
+            if job is not None and twin is not None and _view(job) != _twin_view(twin):
+                demand(False, "P6", f"results of {name}: {_differ(job, twin)}")
 
     # --- at the end ---
 

@@ -344,6 +344,10 @@ class SimCluster(Lives):
             self.referees.on_read(index, floor)
         done(index)
 
+    def is_there(self, peer: PeerId) -> bool:
+        """It has a disk still, and may be up."""
+        return peer in self._by_id
+
     def newest_group(self) -> Membership:
         """Who holds the ledger, as anybody would be told who asks."""
         newest = self.referees.members.newest

@@ -20,6 +20,7 @@ from p2psched.core.scheduler_events import Began, Copied, Executed, Renewed, Ren
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import PeerInfo
+from p2psched.model.errors import Refused
 from p2psched.model.execution import Batch
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId, new_id
@@ -34,6 +35,7 @@ from p2psched.testing.sim_executor import (
     TasksEnd,
 )
 from p2psched.testing.sim_items import Arrived, SimClock, decode_wire, encode_wire
+from p2psched.testing.sim_levels import NEWER_LEVEL
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster
@@ -59,6 +61,7 @@ class SimFollower:
         self.leaving = False
         self.last_batch = 0
         self._incarnation = 0
+        self._level = KNOWN_LEVEL
         self._clock = SimClock(self.rng, cluster.faults.drift_ppm)
         self._turn_is_due = False
         self._backlog: list[Callable[[], None]] = []
@@ -85,7 +88,7 @@ class SimFollower:
         self._turn_is_due = False
         info = PeerInfo(
             *(self.id, self._incarnation, f"follower-{self.number}", "", 0, self.slots, "0", "3"),
-            level=KNOWN_LEVEL,
+            level=self._level,
         )
         self.follower = Follower(info, cluster.newest_group(), None)
         self.executor = SimExecutor(self.slots, self.rng, self._later_work, self._on_started)
@@ -152,9 +155,19 @@ class SimFollower:
             return
         message = decode_wire(arrived.data)
         if isinstance(message, Feed | FeedElsewhere):
-            self._decide(Told(self.now_ms, arrived.sender, message))
+            try:
+                self._decide(Told(self.now_ms, arrived.sender, message))
+            except Refused:  # the ledger uses what its version doesn't know
+                self._cluster.happened["stopped by its level"] += 1
+                self._level = NEWER_LEVEL
+                self.kill()
 
     def _on_clock(self) -> None:
+        cluster = self._cluster
+        if not self.follower.is_fed and not any(map(cluster.is_there, self.follower.feeders())):
+            cluster.happened["followers that knew nobody any more"] += 1
+            self.kill()  # whoever starts it again names it a peer that is there
+            return
         self._later(CLOCK_US, self._on_clock)
         self._decide(Passed(self.now_ms))
 

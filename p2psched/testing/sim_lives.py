@@ -276,7 +276,9 @@ class Lives(ABC):
         if newest is None:
             return False
         lost = self._lost | {p.id for p in self.peers if p.is_rotten} | {peer.id}
-        for membership in (self.referees.members.newest, newest.engine.raft.membership):
+        leaders = [p for p in known if p.engine.raft.is_leader]  # one may know as much committed
+        begun = [p.engine.raft.membership for p in (newest, *leaders)]
+        for membership in (self.referees.members.newest, *begun):
             voters = {member.peer for member in membership.voters}
             if len(voters) < VOTERS_MIN or not voters <= {*self._by_id, *self._lost}:
                 return False

@@ -49,6 +49,8 @@ class Saves:
             return
         newest = engine.raft.snapshot
         since = engine.delivered - (newest.index if newest is not None else 0)
+        if since < every:
+            return
         if engine.raft.sends_snapshot:
             assert newest is not None
             # As with real peers, or one that is made faster than it can be sent would starve whom

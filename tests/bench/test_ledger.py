@@ -14,7 +14,8 @@ import pytest
 from bench.cluster import running
 from bench.measures import ledger
 from bench.registry import Stage, Unsupported
-from bench.rivals.etcd import Etcd, metrics
+from bench.rivals.etcd import Etcd, fields, metrics
+from bench.rivals.redis import Redis
 
 process = pytest.mark.process
 needs_etcd = pytest.mark.skipif(
@@ -29,13 +30,40 @@ async def stage() -> AsyncIterator[Stage]:
             running((1, 0, 0)) as cluster,
             cluster.client() as client,
             Etcd(3) as etcd,
+            Redis() as redis,
         ):
-            yield Stage(cluster, client, pool, etcd, kills=1)
+            yield Stage(cluster, client, pool, etcd, redis, kills=1)
 
 
 def test_only_values_without_labels_are_read_from_a_page_of_metrics() -> None:
     page = '# HELP a x\n# TYPE a counter\na 3\nb{le="0.1"} 7\nc_count 1.5e+03\n\n'
     assert metrics(page) == {"a": 3.0, "c_count": 1500.0}
+
+
+def test_numbers_and_bytes_are_read_from_a_message_of_protobuf() -> None:
+    assert fields(bytes.fromhex("0a026869 10ac02")) == {1: b"hi", 2: 300}
+    with pytest.raises(ValueError, match="kind 1"):
+        fields(bytes.fromhex("090000000000000000"))
+
+
+@needs_etcd
+@process
+def test_a_lock_of_etcd_is_held_by_one_at_a_time_and_goes_in_order() -> None:
+    async def main() -> None:
+        async with Etcd(1) as etcd:
+            await etcd.start()
+            client = await etcd.client(leader=True)
+            keys = [await client.lock(b"lock", await client.lease(60))]
+            lease = await client.lease(60)
+            async with asyncio.TaskGroup() as group:
+                second = group.create_task(client.lock(b"lock", lease))
+                assert await client.lease(60) != lease  # a later call is answered before it
+                assert not second.done()
+                await client.unlock(keys[0])
+            assert second.result() != keys[0]
+            client.close()
+
+    asyncio.run(main())
 
 
 def test_without_etcd_the_reason_says_what_to_install(

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from p2psched.core import levels, peering
+from p2psched.core.follower import Follower
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.machine import Machine
 from p2psched.core.scheduler import (
@@ -41,6 +42,8 @@ from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.taskset import TaskSet
+from tests.core import feed_rig
+from tests.core.feed_rig import Rig
 from tests.core.test_machine import spec
 
 A, B = PeerId("a"), PeerId("b")
@@ -324,3 +327,11 @@ def test_a_newer_command_is_not_even_proposed_too_early() -> None:
     assert isinstance(answer.outcome, Rejected)
     assert "peer-b" in answer.outcome.message
     assert proposed(effects) == []
+
+
+def test_a_follower_stops_when_the_ledger_uses_what_its_version_does_not_know() -> None:
+    rig = Rig()
+    older = msgspec.structs.replace(feed_rig.info(feed_rig.F), level=KNOWN_LEVEL - 1)
+    rig.follower = Follower(older, feed_rig.GROUP, feed_rig.L)
+    with pytest.raises(Refused, match=f"knows {KNOWN_LEVEL - 1}"):
+        rig.begin()

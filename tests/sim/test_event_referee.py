@@ -8,13 +8,18 @@ from functools import partial
 import pytest
 
 from p2psched.core.event_log import Happened, records_of
+from p2psched.core.raft.progress import Compaction
+from p2psched.model.errors import Unavailable
 from p2psched.model.event_messages import EventRecord
 from p2psched.model.ids import JobId
 from p2psched.model.taskset import TaskSet
+from p2psched.peer.replay import HistoryGone, Replay, Tail
+from p2psched.store.snapshots import snapshot_indices
 from p2psched.testing import event_referee
 from p2psched.testing.promises import BrokenPromiseError
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Snapshots
 
 
@@ -39,6 +44,32 @@ def test_every_peer_tells_all_events_and_its_state_can_be_rebuilt() -> None:
     assert told.count("job.submitted") == told.count("job.ended") == 4
     assert told.count("peer.up") == 3
     assert all(peer.engine.raft.snapshot is not None for peer in cluster.peers)
+
+
+def test_a_damaged_snapshot_is_no_place_to_begin_at() -> None:
+    cluster = SimCluster(
+        seed=5, peers=1, snapshots=Snapshots(5, Compaction(0, 0, 0)), segment_bytes=1 << 10
+    )
+    for _ in range(20):
+        job = cluster.submit(sim_job(TaskSet.of(0, 6), mean_us=1_000))
+        cluster.run_until(partial(has_succeeded, cluster, job), within_ms=60_000)
+    cluster.run_for(500)
+    peer = cluster.peers[0]
+    (older, name), (newer, newest) = snapshot_indices(peer.disk)
+    with pytest.raises(HistoryGone, match=f"^{older + 1}$"):
+        past_of(peer, 0)
+    peer.disk.flip_bit(name, 8 * 100)
+    with pytest.raises(HistoryGone, match=f"^{newer + 1}$"):
+        past_of(peer, older)
+    assert past_of(peer, newer).index == newer
+    peer.disk.flip_bit(newest, 8 * 100)
+    with pytest.raises(Unavailable):
+        past_of(peer, older)
+
+
+def past_of(peer: SimPeer, behind: int) -> Replay:
+    raft = peer.engine.raft
+    return Replay(peer.disk, Tail(raft.base_index, raft.term_at(raft.base_index) or 0, ()), behind)
 
 
 def test_a_peer_that_tells_another_event_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from p2psched.core.raft.progress import Compaction
-from p2psched.model.raft import HardState
+from p2psched.model.raft import HardState, Membership
 from p2psched.model.taskset import TaskSet
 from p2psched.store.log import LogStore
 from p2psched.testing.sim import SimCluster
@@ -135,3 +135,17 @@ def test_damage_changes_bytes_and_leaves_alone_what_was_synced_last(seed: int) -
     newest = max(name for name in before if name.startswith(LOG_PREFIX))
     settled = disk.durable_bytes(newest)[1]
     assert before[newest][settled:] == after[newest][settled:]
+
+
+@pytest.mark.parametrize("seed", range(20, 24))
+def test_no_disk_is_lost_that_the_group_needs_which_its_leader_has_begun_to_have(seed: int) -> None:
+    cluster = SimCluster(seed=seed, peers=3)
+    leader = run_until_led(cluster)
+    cluster.run_for(500)
+    commits = {peer.engine.raft.commit for peer in cluster.peers}
+    assert len(commits) == 1, "who knows most of what is committed doesn't say who leads"
+    demoted = next(peer for peer in cluster.peers if peer is not leader)
+    raft = leader.engine.raft
+    voters = tuple(m for m in raft.membership.voters if m.peer != demoted.id)
+    raft._s._memberships.append((raft.last_index + 1, Membership(voters)))
+    assert not cluster.wipe(leader.number)
