@@ -45,11 +45,11 @@ from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_members import Replacing
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_storm import Storm
+from p2psched.testing.sim_workload import Workload
 from p2psched.testing.simulate import (
     PEACE_MS,
     Options,
     Report,
-    Workload,
     await_end,
     draw_cluster,
     report_of,

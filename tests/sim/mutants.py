@@ -78,6 +78,7 @@ class Mutant:
     keeping: bool = False
     poison: bool = False
     hanging: bool = False
+    holding: bool = False
     healing: bool = False
     formed: bool = True
 
@@ -93,6 +94,7 @@ class Mutant:
             keeping=self.keeping,
             poison=self.poison,
             hanging=self.hanging,
+            holding=self.holding,
             healing=self.healing,
         )
 
