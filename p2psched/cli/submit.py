@@ -45,8 +45,8 @@ Examples:
       --send train.py -- python3 train.py
   p2psched submit-job --inputs urls.txt --batch 200 --wait \\
       --send score.py -- python3 score.py > scores.txt
-  p2psched submit-job --resource camera0:1 --array 0-9 -- ./take
-  p2psched submit-job --queue deploys --ordered -- ./deploy v2
+  p2psched submit-job --resource cam:1 --array 0-9 -- ./take
+  p2psched submit-job --queue deploys --ordered -- ./deploy
 
 A task finds its index in $P2P_INDEX, and $P2P_PEER, $P2P_JOB_ID,
 $P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE beside it. One that holds a lock
@@ -201,8 +201,6 @@ def submit_job(
     if inputs is None:
         if args or batch != 1:
             raise UsageError("--batch and --args are for inputs: name them with --inputs FILE")
-        if collect and folder:
-            raise UsageError("--collect takes files of the task's own folder: leave --cwd away")
         sending = sending_of(send or [])
         work = _work(command, variables, folder, sending.files, collect or [])
         packed = PackedJob(_spec(work, array, timeout_s, common), sending.uploads)
@@ -244,6 +242,8 @@ def _work(
     files: tuple[SentFile, ...],
     collect: list[str],
 ) -> ProgramWork:
+    if collect and folder:
+        raise UsageError("--collect takes files of the task's own folder: leave --cwd away")
     try:
         return ProgramWork(
             argv=tuple(command),

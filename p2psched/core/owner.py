@@ -41,7 +41,7 @@ OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond i
 UNCOPIED_BYTES_MAX: Final = GIB  # large results that wait for their copies; likewise
 _ROUND_BYTES_MAX: Final = ENTRY_BYTES_MAX // 2
 GIVEN_BACK_MAX: Final = 256  # grants whose tasks are given back in one round; the next goes on
-GENERATION: Final = 1  # rises with a restore from a backup, which doesn't exist yet
+GENERATION: Final = 1  # of fences; that of the ledger stands in the high bits of grants
 
 
 class StartBatch(msgspec.Struct, frozen=True):
