@@ -39,6 +39,7 @@ TARGETS: Final = (
     Target("speed_up.p2psched.speed_up", 1.7),
     Target("commits_1.p2psched.p50_ms", 1.5, of="commits_1.etcd.p50_ms"),
     Target("commits_512.p2psched.per_s", 1, of="commits_512.etcd.per_s"),
+    Target("kv_puts_64.p2psched.per_s", 1, of="kv_puts_64.etcd.per_s"),
     Target("leader_killed_idle.p2psched.p50_s", 0.8),
     Target("leader_killed_idle.p2psched.p99_s", 1.6),
     Target("leader_killed_idle.p2psched.max_s", 3.0),
@@ -57,6 +58,11 @@ BESIDE: Final = (
         for of in ("", "_of_5")
         for kind in ("commits", "reads")
         for in_flight, unit in ((1, "p50_ms"), (8, "per_s"), (64, "per_s"), (512, "per_s"))
+    ),
+    *(
+        (f"kv_{kind}_{in_flight}", unit)
+        for kind in ("puts", "gets")
+        for in_flight, unit in ((1, "p50_ms"), (8, "per_s"), (64, "per_s"))
     ),
 )
 _CONTENDERS: Final = ("pool", "pool_chunks", "posix_spawn", "dask", "ray", "etcd", "redis")

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from bench.measures import engines, footprint, functions, ledger, programs, recovery, transfers
+from bench.measures import (
+    engines,
+    footprint,
+    functions,
+    keys,
+    ledger,
+    programs,
+    recovery,
+    transfers,
+)
 from bench.registry import Registry
 
 
 def registry() -> Registry:
     found = Registry()
-    for module in (functions, programs, transfers, footprint, recovery, ledger, engines):
+    for module in (functions, programs, transfers, footprint, recovery, ledger, engines, keys):
         found.add(*module.MEASURES)
     return found

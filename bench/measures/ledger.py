@@ -40,14 +40,14 @@ _runs = itertools.count()
 async def commits(stage: Stage, *, in_flight: int, role: str = "leader") -> Mapping[str, float]:
     async with AsyncExitStack() as stack:
         jobs = await _ended_jobs(stage)
-        sessions = await _sessions(stack, stage, in_flight, role)
+        opened = await sessions(stack, stage, in_flight, role)
         pinned = dict(jobs)
         lanes = list(jobs)
 
         async def call(lane: int) -> None:
             job = lanes[lane]
             pinned[job] = not pinned[job]
-            await sessions[lane % len(sessions)].call(PinJob(job, pinned[job]), Done)
+            await opened[lane % len(opened)].call(PinJob(job, pinned[job]), Done)
 
         found = await measure(call, stage.cluster, in_flight=in_flight, count=COUNTS[in_flight])
         await _check(stage, pinned)
@@ -57,10 +57,10 @@ async def commits(stage: Stage, *, in_flight: int, role: str = "leader") -> Mapp
 async def reads(stage: Stage, *, in_flight: int, role: str = "leader") -> Mapping[str, float]:
     async with AsyncExitStack() as stack:
         jobs = list(await _ended_jobs(stage))
-        sessions = await _sessions(stack, stage, in_flight, role)
+        opened = await sessions(stack, stage, in_flight, role)
 
         async def call(lane: int) -> None:
-            view = await sessions[lane % len(sessions)].call(ShowJob(jobs[lane]), JobView)
+            view = await opened[lane % len(opened)].call(ShowJob(jobs[lane]), JobView)
             assert view.job == jobs[lane]
 
         return await measure(call, stage.cluster, in_flight=in_flight, count=COUNTS[in_flight])
@@ -120,9 +120,7 @@ async def _ended_jobs(stage: Stage) -> dict[JobId, bool]:
     return {view.job: view.pinned for view in views}
 
 
-async def _sessions(
-    stack: AsyncExitStack, stage: Stage, in_flight: int, role: str
-) -> list[Session]:
+async def sessions(stack: AsyncExitStack, stage: Stage, in_flight: int, role: str) -> list[Session]:
     address = stage.cluster.addresses[await stage.cluster.number_of(role)]
     _, secret = find_peers(address, secret_file=None, runtime_dir=stage.cluster.runtime_dir)
     wanted = -(-in_flight // ASKS_MAX)

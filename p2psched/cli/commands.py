@@ -18,6 +18,7 @@ Exit codes:
   0 ok             3 no quorum, or nobody answers
   1 a task failed  4 timed out
   2 wrong usage    5 refused  6 data damaged
+  7 a lock was lost
 
 \b
 Environment:
@@ -83,6 +84,15 @@ GROUPS: Final = {
         "add": Command("webhook", "add", "ADD_EXAMPLES"),
         "list": Command("webhook", "list_hooks", "LIST_EXAMPLES"),
         "remove": Command("webhook", "remove", "REMOVE_EXAMPLES"),
+    },
+    "kv": {
+        "get": Command("kv", "get", "GET_EXAMPLES"),
+        "put": Command("kv", "put", "PUT_EXAMPLES"),
+        "delete": Command("kv", "delete", "DELETE_EXAMPLES"),
+        "cas": Command("kv", "cas", "CAS_EXAMPLES"),
+        "range": Command("kv", "range_keys", "RANGE_EXAMPLES"),
+        "watch": Command("kv", "watch", "WATCH_EXAMPLES"),
+        "txn": Command("kv", "txn", "TXN_EXAMPLES"),
     },
     "lock": {
         "acquire": Command("lock", "acquire", "ACQUIRE_EXAMPLES"),
@@ -186,6 +196,11 @@ def _webhook(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+def _kv(context: typer.Context) -> None:
+    """Keep small values in the ledger, change them safely, and follow changes."""
+    _help_if_alone(context)
+
+
 def _lock(context: typer.Context) -> None:
     """Take locks that the whole cluster knows, and run commands under them."""
     _help_if_alone(context)
@@ -202,6 +217,7 @@ _ALONE: Final = {
     "ledger": _ledger,
     "events": _events,
     "webhook": _webhook,
+    "kv": _kv,
     "lock": _lock,
     "sim": _sim,
 }

@@ -1,5 +1,5 @@
-"""What Tab offers: ids of jobs, names and addresses of peers. In a second or not at all, and silent
-whatever is wrong: a prompt is no place for errors."""
+"""What Tab offers: ids of jobs, names and addresses of peers, keys. In a second or not at all, and
+silent whatever is wrong: a prompt is no place for errors."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S: Final = 1.0
 JOBS_MAX: Final = 50
+KEYS_MAX: Final = 100
 
 
 def complete_jobs(incomplete: str) -> Iterator[tuple[str, str]]:
@@ -74,6 +75,23 @@ def complete_members(incomplete: str) -> Iterator[tuple[str, str]]:
     for name, what in found:
         if name.startswith(incomplete):
             yield name, what
+
+
+def complete_keys(incomplete: str) -> Iterator[str]:
+    """Keys of the ledger that begin so."""
+    import asyncio  # noqa: PLC0415
+
+    try:
+        yield from asyncio.run(_keys(incomplete))
+    except (P2PSchedError, OSError, TimeoutError):
+        return
+
+
+async def _keys(prefix: str) -> list[str]:
+    import asyncio  # noqa: PLC0415
+
+    async with asyncio.timeout(PATIENCE_S), _client() as client:
+        return [entry.key for entry in await client.kv.range(prefix, limit=KEYS_MAX)]
 
 
 async def _members() -> list[tuple[str, str]]:

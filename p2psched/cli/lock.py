@@ -18,12 +18,13 @@ from p2psched.model.lock_messages import ClaimView, LockView
 ACQUIRE_EXAMPLES: Final = """\b
 Examples:
   p2psched lock acquire prod-db --ttl 30s
-  read token claim < <(p2psched lock acquire prod-db -o quiet)
-  p2psched lock acquire license:3 --no-wait || echo all taken
+  p2psched lock acquire prod-db -o quiet  # token, claim
+  p2psched lock acquire license:3 --no-wait || echo taken
   p2psched lock acquire config --shared --timeout 10s
 
-Nobody renews it once this command has ended: it is free again when its
-time is over. `lock run` holds a lock as long as a command runs.
+Nobody renews it once this command has ended: it is free
+again when its time is over. `lock run` holds a lock as
+long as a command runs.
 """
 LIST_EXAMPLES: Final = """\b
 Examples:
@@ -32,11 +33,11 @@ Examples:
 """
 RELEASE_EXAMPLES: Final = """\b
 Examples:
-  p2psched lock release prod-db 0123456789abcdef0123456789abcdef
+  p2psched lock release prod-db $claim
   p2psched lock release prod-db --token 42
 
-Only who was given the token should say it. Released by somebody else,
-its holder doesn't hear of it before it comes to a guard with its token.
+If it is another's, its holder doesn't hear of it before
+it comes to a guard with its token.
 """
 LOCKS_SHOWN_MAX: Final = 10_000
 _COLUMNS: Final = (

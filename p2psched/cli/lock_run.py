@@ -34,14 +34,14 @@ from p2psched.model.lock_actions import OWNER_LEN_MAX
 RUN_EXAMPLES: Final = """\b
 Examples:
   p2psched lock run nightly-backup -- ./backup.sh
-  p2psched lock run prod-db --ttl 10s --timeout 1m -- ./migrate
+  p2psched lock run prod-db --ttl 10s -- ./migrate
   p2psched lock run license:3 -- ./simulate model.dat
-  p2psched lock run reports --no-wait -- ./report || echo busy
+  p2psched lock run report --no-wait -- ./report
 
-The command finds its token in $P2P_FENCE: hand it to whatever guards the
-resource. If the lease can't be renewed in time the command gets SIGTERM,
-then SIGKILL, and so do the processes of its group; the exit code is 7
-then, else that of the command.
+The command finds its token in $P2P_FENCE: hand it to what
+guards the resource. If the lock is lost the command and its
+process group get SIGTERM, then SIGKILL, and the exit code
+is 7; else it is that of the command.
 """
 GRACE: Final = "2s"
 OWNER_VARIABLE: Final = "P2P_LOCK_OWNER"  # so that what runs inside is known as one with us

@@ -27,16 +27,12 @@ from p2psched.model.lease_actions import (
     LeasesKept,
     LeaseTaken,
     TakeLease,
+    margin_ms,
 )
 from p2psched.observe.clock import BootClock
 
 LOOK_S: Final = 0.25  # at the clock, which may have leapt; less for short leases
 RETRY_MS: Final = 200  # after a renewal that nobody took
-
-
-def margin_ms(ttl_ms: int) -> int:
-    """By so much earlier than the ledger a holder takes a lease for lost."""
-    return ttl_ms // 20 + 50
 
 
 class Lease:
@@ -92,14 +88,19 @@ class Leases:
 
     async def take(self, ttl_ms: int) -> Lease:
         """A new one. Raises UsageError, Refused, Unavailable."""
-        name = new_id(self._rng)
-        owner = f"{who_am_i()} {os.getpid()}"[:OWNER_LEN_MAX]
         sent_ms = self.now_ms()
-        await self._acting.act(TakeLease(name, ttl_ms, owner), LeaseTaken)
+        name = await self.grant(ttl_ms)
         lease = Lease(self, name, ttl_ms, sent_ms + ttl_ms - margin_ms(ttl_ms))
         self._held[name] = lease
         self._taken.set()
         return lease
+
+    async def grant(self, ttl_ms: int) -> LeaseId:
+        """A new one that nobody renews: it ends after its time."""
+        name = new_id(self._rng)
+        owner = f"{who_am_i()} {os.getpid()}"[:OWNER_LEN_MAX]
+        await self._acting.act(TakeLease(name, ttl_ms, owner), LeaseTaken)
+        return name
 
     async def end(self, lease: Lease) -> None:
         if self._held.pop(lease.id, None) is not None:

@@ -26,6 +26,7 @@ from p2psched.model.blob import BlobRef, wait_s
 from p2psched.model.blob_messages import BeginUpload, EndUpload, StatBlob
 from p2psched.model.errors import P2PSchedError, Refused, Unavailable, UsageError
 from p2psched.model.event_messages import FetchEvents, ReadPast
+from p2psched.model.key_messages import WatchKeys
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
 from p2psched.model.lock_messages import AwaitLock
 from p2psched.model.messages import (
@@ -171,7 +172,7 @@ class Session:
         loop = self._own_loop()
         if self._stale and isinstance(body, ReadBody):
             return await self._call_stale(loop, body, expect, spent_s)
-        if isinstance(body, FetchResults | FetchEvents | AwaitLock) and body.wait_ms:
+        if isinstance(body, FetchResults | FetchEvents | WatchKeys | AwaitLock) and body.wait_ms:
             async with self._polls:
                 self._polls_open += 1
                 try:
@@ -374,6 +375,7 @@ def _more_s(body: CallBody) -> float:
             FetchResults(wait_ms=wait_ms)
             | Stale(body=FetchResults(wait_ms=wait_ms))
             | FetchEvents(wait_ms=wait_ms)
+            | WatchKeys(wait_ms=wait_ms)
             | AwaitLock(wait_ms=wait_ms)
         ):
             return wait_ms / 1000

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from p2psched.client.find import who_am_i
+from p2psched.client.keys import Keys
 from p2psched.client.leases import Lease
 from p2psched.client.locks import Lock, named
 from p2psched.client.session import Session
@@ -26,6 +27,11 @@ class Shared(ABC):
     @abstractmethod
     def session(self) -> Session:
         """For calls that have no method here."""
+
+    @property
+    def kv(self) -> Keys:
+        """Keys and their values, with versions: `await client.kv.put("a", 1)`."""
+        return Keys(self.session)
 
     async def lease(self, ttl: str | float = "30s") -> Lease:
         """A life that keys, locks and items of queues may hang on: renewed while this client lives

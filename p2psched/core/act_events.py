@@ -8,6 +8,7 @@ from typing import Final
 from p2psched.model.commands import Event
 from p2psched.model.event_messages import Value
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.key_actions import KeyChanged
 from p2psched.model.lease_actions import LeaseBegan, LeaseEnded
 from p2psched.model.lock_actions import LockEnded, LockGranted
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -17,6 +18,8 @@ Said = tuple[str, JobId | None, PeerId | None, TaskSet, dict[str, Value]]
 Make = Callable[[Event], Said]
 
 ACT_KINDS: Final = (
+    "key.put",
+    "key.deleted",
     "lease.began",
     "lease.ended",
     "lock.granted",
@@ -71,7 +74,16 @@ CLAIMS: Final[dict[type[Event], Callable[[Event], tuple[str, ...]]]] = {
     LockEnded: _lock_claims,
 }
 
+
+def _key_changed(event: Event) -> Said:
+    assert isinstance(event, KeyChanged)
+    kind = "key.deleted" if event.value is None else "key.put"
+    lease = event.lease or ""
+    return _said(kind, key=event.key, created=event.created, lease=lease)
+
+
 ACT_EVENTS: Final[dict[type[Event], Make]] = {
+    KeyChanged: _key_changed,
     LeaseBegan: _lease_began,
     LeaseEnded: _lease_ended,
     LockGranted: _lock_granted,

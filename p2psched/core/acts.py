@@ -12,11 +12,12 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import leases, locks
+from p2psched.core import keys, leases, locks
 from p2psched.core.state import LedgerState
 from p2psched.model.actions import Act, Acted, Action, ActionAnswer, Elapsed
 from p2psched.model.commands import Acknowledged, Rejected
 from p2psched.model.errors import Forgotten
+from p2psched.model.key_actions import DeleteKey, PutKey, Transact
 from p2psched.model.lease_actions import EndLease, Enrol, Enrolled, KeepLeases, TakeLease
 from p2psched.model.limits import MIB
 from p2psched.model.lock_actions import AcquireLock, ReleaseLock
@@ -63,8 +64,8 @@ def act(s: LedgerState, command: Act) -> Acted | Rejected:
     if command.settled > settled:
         _drop(s, command.caller, range(settled, min(command.settled, highest + 1)))
         settled = command.settled
+    del s.callers[command.caller]  # the one that was silent longest stands first
     s.callers[command.caller] = (settled, max(highest, command.number))
-    s.callers.move_to_end(command.caller)
     answer = _decide(s, command.action)
     outcome = answer if isinstance(answer, Rejected) else Acted(answer)
     # What may be there later is not refused for ever: nothing has acted.
@@ -77,6 +78,8 @@ def _decide(s: LedgerState, action: Action) -> ActionAnswer | Rejected:
     match action:
         case TakeLease() | KeepLeases() | EndLease():
             return leases.decide(s, action)
+        case PutKey() | DeleteKey() | Transact():
+            return keys.decide(s, action)
         case AcquireLock() | ReleaseLock():
             return locks.decide(s, action)
         case Enrol():
@@ -107,7 +110,8 @@ def _keep(s: LedgerState, key: tuple[int, int], outcome: Acted | Rejected) -> No
 
 
 def _forget_oldest(s: LedgerState) -> None:
-    name, (settled, highest) = s.callers.popitem(last=False)
+    name = next(iter(s.callers))
+    settled, highest = s.callers.pop(name)
     _drop(s, name, range(settled, highest + 1))
 
 
@@ -142,4 +146,5 @@ def rebuild(s: LedgerState) -> None:
     """What follows from the rest, after a state was restored."""
     s.acted_bytes = sum(map(len, s.acted.values()))
     leases.rebuild(s)
+    keys.rebuild(s)
     locks.rebuild(s)

@@ -11,6 +11,7 @@ def dump(s: LedgerState) -> object:
         (s.result_bytes, list(s.ended), len(s.forgotten)),
         list(s.webhooks.values()),
         (list(s.callers.items()), list(s.acted.items()), list(s.leases.items())),
+        (list(s.keys.values()), s.key_order, s.key_bytes, s.key_marks),
         (list(s.lock_claims.values()), s.lock_token),
         [
             (

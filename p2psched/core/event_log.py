@@ -46,6 +46,7 @@ from p2psched.model.event_messages import EventRecord, Value
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.job import FunctionWork, JobState, Segment
+from p2psched.model.key_actions import KeyChanged
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
 from p2psched.model.webhook import AddWebhook, RemoveWebhook
@@ -102,8 +103,9 @@ def records_of(happened: Happened) -> list[EventRecord]:
     records: list[EventRecord] = []
     stamp_ms, wall_ms, index = batch.stamp_ms, batch.wall_ms, batch.index
 
-    def tell(command: int, said: Said) -> None:
-        records.append(EventRecord(index, len(records), command, stamp_ms, wall_ms, *said))
+    def tell(command: int, said: Said, value: bytes | None = None) -> None:
+        at = len(records)
+        records.append(EventRecord(index, at, command, stamp_ms, wall_ms, *said, value=value))
 
     if batch.membership is not None:
         tell(0, _members(batch.membership))
@@ -124,7 +126,8 @@ def records_of(happened: Happened) -> list[EventRecord]:
             event = stamped.event
             make = _EVENTS.get(type(event))
             if make is not None:
-                tell(number, make(event))
+                value = event.value if isinstance(event, KeyChanged) else None
+                tell(number, make(event), value)
         at = stop
         number = _last_number(number, command, outcome)
     assert at == count, "each event follows from a command of its entry"

@@ -64,6 +64,7 @@ from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.job_head import digest_of
+from p2psched.model.key_actions import KeyChanged
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -72,7 +73,7 @@ NEVER_RETRIED: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 # Commands that would act twice, whose repeats are known as such; beyond it the oldest is
 # forgotten. A proposer repeats after a second, and stops as soon as it has seen its proposal.
 REPEATS_KNOWN_MAX: Final = 8_192
-_WITH_DATA: Final = frozenset({JobAdded, Recorded, Retried})
+_WITH_DATA: Final = frozenset({JobAdded, Recorded, Retried, KeyChanged})
 _OK: Final = Cause.OK  # looking it up in its class takes ten times as long (Python 3.11)
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -352,6 +353,8 @@ def _without_data(event: Event) -> object:
     """Results are the same bytes on all peers because the log is: the hash leaves them out."""
     if isinstance(event, JobAdded):
         return ("JobAdded", event.job)
+    if isinstance(event, KeyChanged):
+        return ("KeyChanged", event.key, event.version, event.value is None)
     if isinstance(event, (Recorded, Retried)):  # a union would be made anew each time
         s = event.segment
         return (type(event).__name__, event.job, event.grant, event.peer, s.start, s.stop, s.cause)

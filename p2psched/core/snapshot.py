@@ -26,6 +26,7 @@ from p2psched.core.state import PeerRow
 from p2psched.model.commands import DrainMode, PeerInfo, Rejected
 from p2psched.model.errors import Refused
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.key_actions import Entry
 from p2psched.model.lease_actions import Lease, LeaseId
 from p2psched.model.lock_actions import ClaimId
 from p2psched.model.webhook import Webhook
@@ -34,7 +35,9 @@ FORMAT: Final = 1
 # Attributes of the machine that hold nothing between two entries, or that are its process's own.
 TRANSIENT: Final = frozenset({"events", "known_level", "turning"})
 # What follows from the rest, and is made anew.
-DERIVED: Final = frozenset({"sent", "acted_bytes", "lease_ends", "locks"})
+DERIVED: Final = frozenset(
+    {"sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "locks"}
+)
 
 
 class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):
@@ -85,6 +88,9 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     callers: dict[int, tuple[int, int]] = {}
     acted: dict[tuple[int, int], bytes] = {}
     leases: dict[LeaseId, Lease] = {}
+    keys: dict[str, Entry] = {}
+    key_marks: list[tuple[int, int]] = []
+    key_marks_apart: int = 1
     lock_claims: dict[ClaimId, Claim] = {}
     lock_token: int = 0
 

@@ -17,6 +17,7 @@ from p2psched.model.blob import BlobRef
 from p2psched.model.commands import DrainMode, Event, JobEnded, PeerInfo, Recorded, Revoked
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobState, Segment
+from p2psched.model.key_actions import Entry
 from p2psched.model.lease_actions import Lease, LeaseId
 from p2psched.model.lock_actions import ClaimId
 from p2psched.model.taskset import TaskSet
@@ -81,11 +82,17 @@ class LedgerState:
         self.level = 1  # of features in use: see `levels`
         self.webhooks: dict[str, Webhook] = {}
         self.gone: dict[PeerId, str] = {}  # lately removed peers, oldest first -> their names
-        self.callers: OrderedDict[int, tuple[int, int]] = OrderedDict()  # see `acts`
+        self.callers: dict[int, tuple[int, int]] = {}  # see `acts`
         self.acted: dict[tuple[int, int], bytes] = {}  # caller, number -> outcome, encoded
         self.acted_bytes = 0
         self.leases: dict[LeaseId, Lease] = {}
         self.lease_ends: Deadlines[LeaseId] = Deadlines()
+        self.keys: dict[str, Entry] = {}
+        self.key_order: list[str] = []
+        self.key_bytes = 0
+        self.lease_keys: dict[LeaseId, dict[str, None]] = {}  # what hangs on each
+        self.key_marks: list[tuple[int, int]] = []  # a version, and the entry that it came in
+        self.key_marks_apart = 1  # entries, at least
         self.lock_claims: dict[ClaimId, Claim] = {}  # on locks, in the order they were made
         self.lock_token = 0  # the newest that was given
         self.locks = Locks(self.lock_claims)

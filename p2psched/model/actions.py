@@ -10,7 +10,15 @@ from typing import Final
 
 import msgspec
 
-from p2psched.model import lease_actions, lock_actions
+from p2psched.model import key_actions, lease_actions, lock_actions
+from p2psched.model.key_actions import (
+    DeleteKey,
+    KeyAction,
+    KeyAnswer,
+    KeyChanged,
+    PutKey,
+    Transact,
+)
 from p2psched.model.lease_actions import (
     EndLease,
     Enrol,
@@ -28,11 +36,12 @@ from p2psched.model.lock_actions import (
     ReleaseLock,
 )
 
-Action = LeaseAction | LockAction
-ActionAnswer = LeaseAnswer | LockAnswer
-ActEvent = LeaseEvent | LockEvent  # of no job, and in no history but the ledger itself
+Action = LeaseAction | KeyAction | LockAction
+ActionAnswer = LeaseAnswer | KeyAnswer | LockAnswer
+# Of no job, and in no history but the ledger itself.
+ActEvent = LeaseEvent | KeyChanged | LockEvent
 # What takes room in the ledger: refused by a peer whose disk is nearly full.
-GROWING: Final[tuple[type[Action], ...]] = (TakeLease, AcquireLock)
+GROWING: Final[tuple[type[Action], ...]] = (TakeLease, PutKey, Transact, AcquireLock)
 
 
 class Act(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=53):
@@ -60,5 +69,7 @@ def fault_of(action: Action) -> str:
     match action:
         case Enrol() | TakeLease() | KeepLeases() | EndLease():
             return lease_actions.fault_of(action)
+        case PutKey() | DeleteKey() | Transact():
+            return key_actions.fault_of(action)
         case AcquireLock() | ReleaseLock():
             return lock_actions.fault_of(action)

@@ -9,7 +9,9 @@ P2PSchedError
 │   │               operation acted is unknown                           exit 5
 │   ├── Deadlock    whoever holds this lock waits for one that you hold    exit 5
 │   ├── Removed     this peer's identity is no member any more, for good   exit 5
-│   └── Static      the group of the ledger takes no members               exit 5
+│   ├── Static      the group of the ledger takes no members               exit 5
+│   └── TooOld      what is asked for is gone from all peers               exit 5
+├── Conflict        somebody else has changed it: look, and try again      exit 1
 ├── Unavailable     no quorum, nobody answers, busy; retry after a while   exit 3
 │   └── NoSpace     the peer's disk is full; another peer, or free some
 ├── TimedOut        the caller's own deadline passed                       exit 4
@@ -76,6 +78,28 @@ class Static(Refused):
     """The members of the ledger's group are those that its peers were started with."""
 
     code = "static"
+
+
+class TooOld(Refused):
+    """Changes that somebody wants to follow are gone. `oldest`: a version from which it can."""
+
+    code = "too-old"
+
+    def __init__(self, message: str, *, oldest: int = 0) -> None:
+        super().__init__(message)
+        self.oldest = oldest
+
+
+class Conflict(P2PSchedError):
+    """Nothing was changed: it is not what the caller took it for. `current`: what is there, None if
+    nothing is."""
+
+    code = "conflict"
+    exit_code = 1
+
+    def __init__(self, message: str, *, current: object = None) -> None:
+        super().__init__(message)
+        self.current = current
 
 
 class Unavailable(P2PSchedError):
@@ -175,6 +199,8 @@ _BY_CODE = {
         Deadlock,
         Removed,
         Static,
+        TooOld,
+        Conflict,
         Unavailable,
         NoSpace,
         TimedOut,

@@ -60,6 +60,7 @@ class EventRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     peer: PeerId | None = None
     tasks: TaskSet = EMPTY
     data: dict[str, Value] = {}
+    value: bytes | None = None  # of a key, for who asks for values
 
     @property
     def place(self) -> Place:
@@ -67,15 +68,21 @@ class EventRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class EventFilter(msgspec.Struct, frozen=True, array_like=True):
-    """Which events somebody wants: all that fit both."""
+    """Which events somebody wants: all that fit."""
 
     kinds: tuple[str, ...] = ()  # "job.ended", or "job." for all that begin so; none: all
     job: JobId | None = None
+    prefix: str = ""  # of keys: no event that is of another key
+    values: bool = False  # with the values of keys: for who reads, told to nobody outside
 
     def fits(self, record: EventRecord) -> bool:
         if self.job is not None and record.job != self.job:
             return False
         kind = record.kind
+        if self.prefix and kind.startswith("key."):
+            key = record.data["key"]
+            if not isinstance(key, str) or not key.startswith(self.prefix):
+                return False
         return not self.kinds or any(
             kind == wanted or (wanted.endswith(".") and kind.startswith(wanted))
             for wanted in self.kinds

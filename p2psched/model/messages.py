@@ -17,6 +17,7 @@ from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.feed_messages import FeedMessage, Following, KeepBlobs, KeptBlobs
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
+from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, WatchKeys
 from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
@@ -151,7 +152,15 @@ class DrainPeer(msgspec.Struct, frozen=True, array_like=True, tag=60):
 
 
 ReadBody = (
-    FindJob | ShowJob | ListJobs | FetchResults | FetchItem | FetchHistory | ListPeers | ListLocks
+    FindJob
+    | ShowJob
+    | ListJobs
+    | FetchResults
+    | FetchItem
+    | FetchHistory
+    | ListPeers
+    | KeyLook
+    | ListLocks
 )
 
 
@@ -189,6 +198,8 @@ CallBody = (
     | EventCall
     | KeepBlobs
     | ActCall
+    | KeyLook
+    | WatchKeys
     | AwaitLock
     | ListLocks
 )
@@ -297,7 +308,9 @@ class LedgerCompacted(msgspec.Struct, frozen=True, array_like=True, tag=40):
     snapshots: int  # files that are kept
 
 
-ReadAnswer = JobView | JobList | ResultPage | ItemAnswer | History | PeerList | LockList
+ReadAnswer = (
+    JobView | JobList | ResultPage | ItemAnswer | History | PeerList | KeyLookAnswer | LockList
+)
 
 
 class StaleAnswer(msgspec.Struct, frozen=True, array_like=True, tag=75):
@@ -328,6 +341,8 @@ AnswerBody = (
     | Following
     | KeptBlobs
     | ActCallAnswer
+    | KeyLookAnswer
+    | KeyChanges
     | LockNow
     | LockList
 )

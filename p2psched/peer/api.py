@@ -30,6 +30,7 @@ from p2psched.model.event_messages import EventCall
 from p2psched.model.feed_messages import KeepBlobs, KeptBlobs
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
+from p2psched.model.key_messages import GetKey, RangeKeys, WatchKeys
 from p2psched.model.limits import JOB_RANGES_MAX
 from p2psched.model.lock_messages import AwaitLock, ListLocks
 from p2psched.model.member_messages import MemberCall
@@ -71,6 +72,7 @@ from p2psched.peer.backfill import Source
 from p2psched.peer.backups import Backups
 from p2psched.peer.engines import embedded
 from p2psched.peer.events_api import EventsApi
+from p2psched.peer.keys_api import Watching
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.locks import LocksApi
 from p2psched.peer.members import Members
@@ -84,6 +86,7 @@ from p2psched.ports.engine import Engine
 
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
+Shared = Do | WatchKeys | AwaitLock  # what clients share through the ledger
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 
 
@@ -136,6 +139,7 @@ class Api:
         self.events: Final = EventsApi(
             scheduling, ledger, source, self._reads.linearize, me=me, secret=secret, cluster=cluster
         )
+        self._watching = Watching(scheduling, self.events, self._reads.linearize)
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
 
     async def answer(self, body: CallBody) -> AnswerBody:
@@ -150,7 +154,7 @@ class Api:
             raise Unavailable(NO_QUORUM) from exc
 
     async def _apart(
-        self, body: BlobCall | CompactLedger | BackupCall | MemberCall | EventCall
+        self, body: BlobCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
     ) -> AnswerBody:
         """What another part of the peer answers."""
         if isinstance(body, BlobCall):
@@ -161,13 +165,13 @@ class Api:
             return await self._members.answer(body)
         if isinstance(body, EventCall):
             return await self.events.answer(body)
-        return await self._backups.answer(body)
-
-    async def _share(self, body: AwaitLock | Do) -> AnswerBody:
-        """What clients do through the ledger, and wait for in it."""
+        if isinstance(body, Do):
+            return await self.acts.answer(body)
+        if isinstance(body, WatchKeys):
+            return await self._watching.answer(body)
         if isinstance(body, AwaitLock):
             return await self._locks.wait(body)
-        return await self.acts.answer(body)
+        return await self._backups.answer(body)
 
     async def _compact(self) -> AnswerBody:
         ledger = embedded(self._ledger, "has no snapshots, and its log can't be compacted")
@@ -181,10 +185,10 @@ class Api:
             ) from exc
 
     async def _answer(self, body: CallBody) -> AnswerBody:
-        if isinstance(body, BlobCall | CompactLedger | BackupCall | MemberCall | EventCall):
+        if isinstance(
+            body, BlobCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
+        ):
             return await self._apart(body)
-        if isinstance(body, AwaitLock | Do):
-            return await self._share(body)
         match body:
             case Submit():
                 return await self._submit(body)
@@ -197,7 +201,15 @@ class Api:
                 return await self._tail_output(body)
             case Stale(body=asked):
                 return await self._stale(asked)
-            case FindJob() | ShowJob() | ListJobs() | ListPeers() | ListLocks():
+            case (
+                FindJob()
+                | ShowJob()
+                | ListJobs()
+                | ListPeers()
+                | GetKey()
+                | RangeKeys()
+                | ListLocks()
+            ):
                 return await self._reads.answer(body, fresh=True)
             case FetchResults() | FetchItem() | FetchHistory():
                 return await self._reads.answer(body, fresh=True)

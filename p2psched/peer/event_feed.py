@@ -45,6 +45,8 @@ class PageMaker:
                 continue
             self.looks += 1
             if self._wanted.fits(record):
+                if record.value is not None and not self._wanted.values:
+                    record = msgspec.structs.replace(record, value=None)
                 size = len(_encode(record))
                 is_full = self.events and self._bytes + size > PAGE_BYTES_MAX
                 if is_full or len(self.events) >= self._limit:
@@ -115,6 +117,14 @@ class EventFeed:
             finally:
                 if not future.done() or future.cancelled():
                     self._waiting = [other for other in self._waiting if other is not future]
+
+    def entry_behind(self, version: int) -> int | None:
+        """The first entry with a command behind this one; None if it may be older than all that is
+        here."""
+        for number, slot in enumerate(reversed(self._slots)):
+            if slot.happened.before <= version:
+                return self.last - number
+        return None
 
     def read(self, start: Place, wanted: EventFilter, limit: int) -> EventPage | None:
         """None if the place is gone from here."""

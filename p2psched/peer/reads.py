@@ -16,6 +16,7 @@ from p2psched.core.jobs import Job
 from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.ids import JobId, short
 from p2psched.model.job import JobSpec
+from p2psched.model.key_messages import GetKey, KeyLook, RangeKeys
 from p2psched.model.lock_messages import ListLocks
 from p2psched.model.messages import (
     FetchHistory,
@@ -35,6 +36,7 @@ from p2psched.model.messages import (
 )
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Fetch, Source
+from p2psched.peer.keys_api import look
 from p2psched.peer.locks import lock_list
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, READ_NO_QUORUM, Roster
@@ -112,7 +114,7 @@ class Reads:
             raise Unavailable(READ_NO_QUORUM) from exc
 
     async def _list(
-        self, body: ListPeers | FindJob | ShowJob | ListJobs | ListLocks, *, fresh: bool
+        self, body: ListPeers | FindJob | ShowJob | ListJobs | KeyLook | ListLocks, *, fresh: bool
     ) -> ReadAnswer:
         machine = self._machine
         match body:
@@ -126,6 +128,8 @@ class Reads:
                 return self._view(self._job(job), whole=True)
             case ListJobs(limit=limit):
                 return JobList(tuple(newest_views(machine, limit, self._view)), len(machine.jobs))
+            case GetKey() | RangeKeys():
+                return look(machine, body)
 
     def _job(self, job_id: JobId) -> Job:
         return job_of(self._machine, job_id)

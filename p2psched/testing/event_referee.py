@@ -18,7 +18,7 @@ from p2psched.testing.promises import demand
 from p2psched.testing.sim_peer import SimPeer
 
 ANY_LEVEL: Final = 1 << 30  # it reads what whatever version wrote
-_ALL: Final = EventFilter()
+_ALL: Final = EventFilter(values=True)
 
 
 class EventReferee:

@@ -38,10 +38,12 @@ from p2psched.model.raft import (
     VoteReply,
     VoteRequest,
 )
+from p2psched.testing.act_referee import ActReferee
 from p2psched.testing.disk_referee import DiskReferee
 from p2psched.testing.event_referee import EventReferee
 from p2psched.testing.facts import Fact, facts_of
 from p2psched.testing.keep_referee import KeepReferee
+from p2psched.testing.lock_referee import LockReferee
 from p2psched.testing.member_referee import MemberReferee
 from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
@@ -96,6 +98,8 @@ class Referees:
         self.members = MemberReferee()
         self.keeping = KeepReferee(self.shadow)
         self.events = EventReferee()
+        self.acts = ActReferee()
+        self.locks = LockReferee()
         self.poison = PoisonReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 

@@ -316,6 +316,8 @@ class SimCluster(Lives):
         self.referees.look_at(peer)
         self.referees.on_stored(peer, stored.events, stored.applied_index)
         self.referees.events.on_happened(peer, stored.happened)
+        self.referees.acts.on_happened(stored.happened)
+        self.referees.locks.on_events(stored.happened.events)
 
     def on_saving(self, peer: SimPeer, snapshot: Snapshot) -> None:
         self.happened["snapshot made"] += 1

@@ -7,33 +7,30 @@ happen has `PEACE_MS` of virtual time: every accepted job ends, all peers know t
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from p2psched.core.raft.timing import Timing
 from p2psched.testing.faults import Changes, Faults, changed, changes_of, text_of
 from p2psched.testing.sim import LAST_EVENTS, SimCluster
+from p2psched.testing.sim_apart import Apart
 from p2psched.testing.sim_drains import Draining
 from p2psched.testing.sim_draws import draw_snapshots, drawn_apart
 from p2psched.testing.sim_follower import Followers
 from p2psched.testing.sim_group import Group, Regrouping, await_group
-from p2psched.testing.sim_hooks import start_hooks
-from p2psched.testing.sim_leading import start_hand_overs
-from p2psched.testing.sim_levels import start_upgrades
 from p2psched.testing.sim_members import Replacing, await_forgotten
 from p2psched.testing.sim_peer import SimPeer
+from p2psched.testing.sim_report import CALM_MS, Report, report_of
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_workload import Workload
 from p2psched.testing.sim_world import Snapshots
 
-Busy = Replacing | Draining | Followers
+Busy = Replacing | Draining | Followers | Apart
 EVENTS: Final = 5_000  # while faults last
 PEACE_MS: Final = 30_000
 KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five die, or a few more
 STORM_MS_MAX: Final = 1_200_000  # faults end then, however little happened
-CALM_MS: Final = 250  # between two looks whether all is done
 JOBS_MAX: Final = 40
 SIZES: Final = (3, 3, 3, 5, 5, 5, 1, 2, 4, 7)
 TIMINGS: Final = (
@@ -49,6 +46,7 @@ class Options:
 
     peers: int | None = None
     followers: int | None = None
+    locks: int | None = None  # callers that take some
     events: int = EVENTS
     faults: Faults | None = None
     changes: Changes = ()  # of the faults, whether drawn or given
@@ -83,21 +81,6 @@ def replay_line(seed: int, options: Options) -> str:
     return " ".join(words)
 
 
-@dataclass(slots=True)
-class Report:
-    """What happened in one seed."""
-
-    seed: int
-    peers: int
-    events: int
-    virtual_ms: int
-    trace: int
-    happened: Counter[str]
-    regrant_ms: list[int] = field(default_factory=list)
-    peace_ms: int = 0  # from the end of faults until all jobs had ended
-    last: list[str] = field(default_factory=list)  # events
-
-
 def simulate(seed: int, options: Options | None = None) -> Report:
     """Run one seed. Raises `sim.SimulationError` if a promise is broken."""
     options = options or Options()
@@ -107,11 +90,9 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     workload = Workload(cluster, rng, options)
     workload.next()
     Storm(cluster, rng)
-    start_hand_overs(cluster)
-    start_upgrades(cluster)
+    apart = Apart(cluster, locks=options.locks)
     Regrouping(cluster)
     replacing, draining = Replacing(cluster), Draining(cluster)
-    start_hooks(cluster)
     followers = Followers(cluster, options.followers)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
@@ -119,10 +100,12 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     cluster.heal()
     followers.heal()
     draining.end()
+    apart.end()
     healed_us = cluster.now_us
-    under_way = (replacing, draining, followers)
+    under_way = (replacing, draining, followers, apart)
     await_end(cluster, under_way, PEACE_MS + KILLER_MS * workload.killer_count)
     followers.check_end()
+    apart.check_end()
     return report_of(cluster, healed_us)
 
 
@@ -179,35 +162,3 @@ def await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) -> 
 def _has_more_to_do(peer: SimPeer) -> bool:
     is_written = peer.engine.raft.stable_index >= peer.engine.delivered
     return bool(peer.scheduler.owner.kept()) or not is_written
-
-
-def report_of(cluster: SimCluster, healed_us: int) -> Report:
-    happened = cluster.happened + cluster.referees.members.changes
-    happened["terms led"] = len(cluster.referees.leaders)
-    happened["entries"] = len(cluster.referees.committed)
-    happened["jobs"] = len(cluster.referees.accepted)
-    happened["jobs cancelled"] = len(cluster.referees.cancelled)
-    happened["tasks blamed"] = len(cluster.referees.poison.blamed)
-    happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
-    for what in ("reopened", "lost", "large", "spaceless", "timed out", "given back"):
-        happened[f"tasks {what}"] = cluster.referees.shadow.counts[what]
-    happened["writes without space"] = sum(peer.disk.refused for peer in cluster.peers)
-    happened["tasks started"] = len(cluster.referees.starts)
-    happened["results refused"] = cluster.peers[0].scheduler.machine.results_refused
-    happened["syncs"] = sum(peer.disk.syncs for peer in cluster.peers)
-    happened["clocks drifted"] = int(cluster.faults_drawn.drift_ppm > 0)
-    happened["late turns"] = int(cluster.faults_drawn.turn_us > 0)
-    return Report(
-        seed=cluster.seed,
-        peers=len(cluster.peers),
-        events=cluster.events,
-        virtual_ms=cluster.now_us // 1000,
-        trace=cluster.trace,
-        happened=happened,
-        regrant_ms=cluster.referees.regrant_ms,
-        peace_ms=(cluster.now_us - healed_us) // 1000 - CALM_MS,
-        last=cluster.last_events(),
-    )
-
-
-# --- work -----------------------------------------------------------------------------------------

@@ -11,11 +11,12 @@ from p2psched.core.acts import CALLERS_MAX, UNSETTLED_MAX
 from p2psched.core.capture import Capture
 from p2psched.core.deadlines import Deadlines
 from p2psched.core.machine import Machine
-from p2psched.core.snapshot import encode_machine
+from p2psched.core.snapshot import encode_machine, restore_machine
 from p2psched.model.actions import Act, Acted, Elapsed
 from p2psched.model.commands import Command, Envelope, Event
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
+from p2psched.model.key_actions import PutKey
 from p2psched.model.lease_actions import (
     EndLease,
     Enrol,
@@ -256,11 +257,19 @@ def test_a_capture_of_leases_and_outcomes_is_of_its_moment() -> None:
     client = Client(ledger)
     for lease in (A, B):
         client.do(TakeLease(lease, 5_000))
+    other = Client(ledger)
+    client.do(PutKey("k", b"1", A))
+    assert list(ledger.machine.callers) == [other.name, client.name]
     wanted = encode_machine(ledger.machine)
     pieces = Capture(ledger.machine).pieces()
     found = [next(pieces)]
     client.do(TakeLease(C, 5_000))
     client.do(KeepLeases((A,)))
     client.do(EndLease(B))
+    other.do(PutKey("k", b"2"))
+    other.do(PutKey("l", b"2"))
     Client(ledger)
     assert b"".join([*found, *pieces]) == wanted
+    restored = Machine()
+    restore_machine(restored, wanted)
+    assert list(restored.callers) == [other.name, client.name], "the order is part of the state"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from p2psched.core.raft.concern import JOBS_KNOWN_MAX, Concern
+from p2psched.model.actions import Act
 from p2psched.model.commands import Cancel, Command, Complete, Envelope, Place, SubmitJob
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, ProgramWork
+from p2psched.model.key_actions import PutKey
+from p2psched.model.lease_actions import KeepLeases
 from p2psched.model.taskset import TaskSet
 
 A, B, C = map(PeerId, "abc")
@@ -32,6 +35,12 @@ def test_results_concern_their_owner_and_through_whom_the_job_came() -> None:
 
 def test_results_of_a_job_that_came_to_another_leader_concern_everybody() -> None:
     assert of(Concern(), (B, Complete(JOB, 5, ()))) is None
+
+
+def test_a_change_of_keys_concerns_who_asked_and_a_lease_may_concern_whoever_waits() -> None:
+    put, keep = Act(1, 1, 1, PutKey("k", b"")), Act(1, 2, 2, KeepLeases(()))
+    assert of(Concern(), (A, put), (B, put)) == frozenset({A, B})
+    assert of(Concern(), (A, put), (B, keep)) is None
 
 
 @pytest.mark.parametrize("place", [0, 1])

@@ -81,6 +81,7 @@ class Mutant:
     holding: bool = False
     healing: bool = False
     formed: bool = True
+    locks: int = 0  # callers that hold locks
 
     def options(self) -> Options:
         return Options(
@@ -96,6 +97,7 @@ class Mutant:
             hanging=self.hanging,
             holding=self.holding,
             healing=self.healing,
+            locks=self.locks,
         )
 
 

@@ -11,8 +11,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from p2psched.model.actions import Act
 from p2psched.model.commands import Complete, Envelope, Place, SubmitJob
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.key_actions import DeleteKey, PutKey, Transact
 
 JOBS_KNOWN_MAX: Final = 10_000  # of the oldest ones the results concern everybody
 
@@ -37,6 +39,8 @@ class Concern:
                     peers.add(peer)
                 case Complete(job=job) if job in self._came_through:
                     peers.add(self._came_through[job])
+                case Act(action=PutKey() | DeleteKey() | Transact()):
+                    pass  # who watches keys elsewhere hears a few milliseconds later
                 case _:
                     return None
         return frozenset(self.through.get(peer, peer) for peer in peers)
