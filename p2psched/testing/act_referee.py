@@ -54,7 +54,7 @@ class ActReferee:
     def on_happened(self, happened: Happened) -> None:
         """Of whichever peer applies an entry first."""
         batch = happened.batch
-        if batch.index != self._index + 1:
+        if batch.index != self._index + 1 and self._index:  # 0: a ledger that goes on from a copy
             assert batch.index <= self._index, "somebody applied it before it was in a snapshot"
             return
         self._index = batch.index
