@@ -10,6 +10,7 @@ from p2psched.model.event_messages import Value
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.lease_actions import LeaseBegan, LeaseEnded
+from p2psched.model.queue_events import ItemDied, ItemsGiven, QueueHandled, WaitEnded
 from p2psched.model.taskset import EMPTY, TaskSet
 
 # What a maker gives: kind, job, peer, tasks, further fields.
@@ -21,6 +22,12 @@ ACT_KINDS: Final = (
     "key.deleted",
     "lease.began",
     "lease.ended",
+    "queue.given",
+    "queue.wait-ended",
+    "queue.item-died",
+    "queue.purged",
+    "queue.redriven",
+    "queue.deleted",
 )
 
 
@@ -38,8 +45,43 @@ def _lease_ended(event: Event) -> Said:
     return _said("lease.ended", lease=event.lease, expired=event.expired)
 
 
+def _given(event: Event) -> Said:
+    assert isinstance(event, ItemsGiven)
+    items = [str(number) for number, _ in event.receipts]
+    return _said("queue.given", queue=event.queue, claim=event.claim, items=items)
+
+
+def _wait_ended(event: Event) -> Said:
+    assert isinstance(event, WaitEnded)
+    return _said("queue.wait-ended", claim=event.claim)
+
+
+def _item_died(event: Event) -> Said:
+    assert isinstance(event, ItemDied)
+    return _said(
+        "queue.item-died",
+        queue=event.queue,
+        item=event.id,
+        letter=event.letter,
+        deliveries=event.deliveries,
+    )
+
+
+def _queue_handled(event: Event) -> Said:
+    assert isinstance(event, QueueHandled)
+    return _said(f"queue.{event.how}", queue=event.queue, items=event.count)
+
+
+def _claims_given(event: Event) -> tuple[str, ...]:
+    assert isinstance(event, ItemsGiven | WaitEnded)
+    return (event.claim,)
+
+
 # Who waits for a claim hears of these events of it.
-CLAIMS: Final[dict[type[Event], Callable[[Event], tuple[str, ...]]]] = {}
+CLAIMS: Final[dict[type[Event], Callable[[Event], tuple[str, ...]]]] = {
+    ItemsGiven: _claims_given,
+    WaitEnded: _claims_given,
+}
 
 
 def _key_changed(event: Event) -> Said:
@@ -53,4 +95,8 @@ ACT_EVENTS: Final[dict[type[Event], Make]] = {
     KeyChanged: _key_changed,
     LeaseBegan: _lease_began,
     LeaseEnded: _lease_ended,
+    ItemsGiven: _given,
+    WaitEnded: _wait_ended,
+    ItemDied: _item_died,
+    QueueHandled: _queue_handled,
 }

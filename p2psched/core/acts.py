@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import keys, leases
+from p2psched.core import keys, leases, queues
 from p2psched.core.state import LedgerState
 from p2psched.model.actions import Act, Acted, Action, ActionAnswer, Elapsed
 from p2psched.model.commands import Acknowledged, Rejected
@@ -20,6 +20,7 @@ from p2psched.model.errors import Forgotten
 from p2psched.model.key_actions import DeleteKey, PutKey, Transact
 from p2psched.model.lease_actions import EndLease, Enrol, Enrolled, KeepLeases, TakeLease
 from p2psched.model.limits import MIB
+from p2psched.model.queue_actions import OfQueues
 
 CALLERS_MAX: Final = 16_384
 UNSETTLED_MAX: Final = 1_024  # acts of one caller, from the first whose outcome it hasn't heard
@@ -36,7 +37,10 @@ _decoder: Final[msgspec.msgpack.Decoder[Acted | Rejected]] = msgspec.msgpack.Dec
 # order.
 _CLOCKS: Final[
     tuple[tuple[Callable[[LedgerState], int | None], Callable[[LedgerState], None]], ...]
-] = ((leases.next_due_ms, leases.elapse),)
+] = (
+    (leases.next_due_ms, leases.elapse),
+    (queues.next_due_ms, queues.elapse),
+)
 
 
 def decide(s: LedgerState, command: Act | Elapsed) -> Acted | Acknowledged | Rejected:
@@ -79,6 +83,8 @@ def _decide(s: LedgerState, action: Action) -> ActionAnswer | Rejected:
             return leases.decide(s, action)
         case PutKey() | DeleteKey() | Transact():
             return keys.decide(s, action)
+        case OfQueues():
+            return queues.decide(s, action)
         case Enrol():
             raise AssertionError("enrolled before")
 
@@ -144,3 +150,4 @@ def rebuild(s: LedgerState) -> None:
     s.acted_bytes = sum(map(len, s.acted.values()))
     leases.rebuild(s)
     keys.rebuild(s)
+    queues.rebuild(s)

@@ -21,6 +21,7 @@ from p2psched.core.forgotten import Forgotten, Generation
 from p2psched.core.jobs import Job
 from p2psched.core.levels import check_known
 from p2psched.core.machine import Machine
+from p2psched.core.queue_state import Claim, Item, ItemKey, QueueHead
 from p2psched.core.state import PeerRow
 from p2psched.model.commands import DrainMode, PeerInfo, Rejected
 from p2psched.model.errors import Refused
@@ -34,7 +35,7 @@ FORMAT: Final = 1
 TRANSIENT: Final = frozenset({"events", "known_level"})
 # What follows from the rest, and is made anew.
 DERIVED: Final = frozenset(
-    {"sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys"}
+    {"sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "queues"}
 )
 
 
@@ -89,6 +90,10 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     keys: dict[str, Entry] = {}
     key_marks: list[tuple[int, int]] = []
     key_marks_apart: int = 1
+    queue_heads: dict[str, QueueHead] = {}
+    queue_items: dict[ItemKey, Item] = {}
+    queue_claims: dict[str, Claim] = {}
+    last_receipt: int = 0
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):

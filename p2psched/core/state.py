@@ -12,6 +12,7 @@ from typing import Final
 from p2psched.core.deadlines import Deadlines
 from p2psched.core.forgotten import Forgotten
 from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core.queue_state import Claim, Item, ItemKey, QueueHead, Queues
 from p2psched.model.blob import BlobRef
 from p2psched.model.commands import DrainMode, Event, JobEnded, PeerInfo, Recorded, Revoked
 from p2psched.model.ids import JobId, PeerId
@@ -90,6 +91,11 @@ class LedgerState:
         self.lease_keys: dict[LeaseId, dict[str, None]] = {}  # what hangs on each
         self.key_marks: list[tuple[int, int]] = []  # a version, and the entry that it came in
         self.key_marks_apart = 1  # entries, at least
+        self.queue_heads: dict[str, QueueHead] = {}
+        self.queue_items: dict[ItemKey, Item] = {}
+        self.queue_claims: dict[str, Claim] = {}
+        self.last_receipt = 0  # of an item of a queue
+        self.queues = Queues(self.queue_heads, self.queue_items, self.queue_claims)
         self.applied_index = 0  # of entries
         self.command_index = 0
         self.stamp_ms = 0
