@@ -19,6 +19,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from p2psched.client.acting import Acting
+from p2psched.client.consumer import Consumer
 from p2psched.client.leading import LeaderLink
 from p2psched.client.leases import Leases
 from p2psched.model.blob import BlobRef, wait_s
@@ -37,6 +38,7 @@ from p2psched.model.messages import (
     StaleAnswer,
 )
 from p2psched.model.peer_messages import PeerList
+from p2psched.model.queue_messages import AwaitItems
 from p2psched.model.staleness import Staleness
 from p2psched.net.address import parse
 from p2psched.net.auth import Identity
@@ -127,6 +129,7 @@ class Session:
         self.leader: Final = LeaderLink(self.connection, self._connect)
         self.acting: Final = Acting(self)
         self.leases: Final = Leases(self.acting)
+        self.consumer: Final = Consumer(self.leases)
         self.sent: Final = Sent()
         self.chunk_calls: Final = asyncio.Semaphore(CHUNK_CALLS_MAX)
 
@@ -169,7 +172,7 @@ class Session:
         loop = self._own_loop()
         if self._stale and isinstance(body, ReadBody):
             return await self._call_stale(loop, body, expect, spent_s)
-        if isinstance(body, FetchResults | FetchEvents | WatchKeys) and body.wait_ms:
+        if isinstance(body, FetchResults | FetchEvents | WatchKeys | AwaitItems) and body.wait_ms:
             async with self._polls:
                 self._polls_open += 1
                 try:
@@ -373,6 +376,7 @@ def _more_s(body: CallBody) -> float:
             | Stale(body=FetchResults(wait_ms=wait_ms))
             | FetchEvents(wait_ms=wait_ms)
             | WatchKeys(wait_ms=wait_ms)
+            | AwaitItems(wait_ms=wait_ms)
         ):
             return wait_ms / 1000
         case ReadPast():

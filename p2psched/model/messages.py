@@ -21,6 +21,7 @@ from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, Watc
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
+from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
@@ -191,6 +192,7 @@ CallBody = (
     | ActCall
     | KeyLook
     | WatchKeys
+    | QueueCall
 )
 
 
@@ -330,6 +332,7 @@ AnswerBody = (
     | ActCallAnswer
     | KeyLookAnswer
     | KeyChanges
+    | QueueCallAnswer
 )
 
 
