@@ -93,6 +93,17 @@ GROUPS: Final = {
         "watch": Command("kv", "watch", "WATCH_EXAMPLES"),
         "txn": Command("kv", "txn", "TXN_EXAMPLES"),
     },
+    "queue": {
+        "put": Command("queue", "put", "PUT_EXAMPLES"),
+        "get": Command("queue", "get", "GET_EXAMPLES"),
+        "ack": Command("queue", "ack", "ACK_EXAMPLES"),
+        "nack": Command("queue", "nack", "NACK_EXAMPLES"),
+        "list": Command("queues", "list_queues", "LIST_EXAMPLES"),
+        "purge": Command("queues", "purge", "PURGE_EXAMPLES"),
+        "configure": Command("queues", "configure", "CONFIGURE_EXAMPLES"),
+        "redrive": Command("queues", "redrive", "REDRIVE_EXAMPLES"),
+        "delete": Command("queues", "delete", "DELETE_EXAMPLES"),
+    },
     "sim": {
         "run": Command("sim", "run", "RUN_EXAMPLES"),
         "replay": Command("sim", "replay", "REPLAY_EXAMPLES"),
@@ -194,6 +205,11 @@ def _kv(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+def _queue(context: typer.Context) -> None:
+    """Put items into queues, take them, say that they are done."""
+    _help_if_alone(context)
+
+
 def _sim(context: typer.Context) -> None:
     """Simulate clusters under faults, and see a failure again."""
     _help_if_alone(context)
@@ -206,6 +222,7 @@ _ALONE: Final = {
     "events": _events,
     "webhook": _webhook,
     "kv": _kv,
+    "queue": _queue,
     "sim": _sim,
 }
 
