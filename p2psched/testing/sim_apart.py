@@ -8,6 +8,7 @@ from p2psched.testing.sim_hooks import start_hooks
 from p2psched.testing.sim_keys import KeyWork
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
+from p2psched.testing.sim_queues import start_queues
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster
@@ -21,6 +22,7 @@ class Apart:
         start_upgrades(cluster)
         start_hooks(cluster)
         self._keys = KeyWork(cluster)
+        start_queues(cluster)
 
     def end(self) -> None:
         """Begin nothing more."""

@@ -18,12 +18,13 @@ from tests.sim.keep_mutants import KEEP_MUTANTS
 from tests.sim.member_mutants import MEMBER_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.poison_mutants import POISON_MUTANTS
+from tests.sim.queue_mutants import QUEUE_MUTANTS
 from tests.sim.raft_mutants import RAFT_MUTANTS
 
 ALL = (
     *(*MUTANTS, *RAFT_MUTANTS, *MEMBER_MUTANTS, *DISK_MUTANTS, *KEEP_MUTANTS),
     *(*POISON_MUTANTS, *HURT_MUTANTS, *HANG_MUTANTS, *DRAIN_MUTANTS),
-    *ACT_MUTANTS,
+    *(*ACT_MUTANTS, *QUEUE_MUTANTS),
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 # Seeds that catch what many don't are tried first; the others follow if they no longer do.
