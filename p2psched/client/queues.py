@@ -225,11 +225,12 @@ class Queue:
             taken = await self._take(
                 TakeItems(self.name, claim, count, visible_ms, left_ms), leased=not outlives
             )
-            if taken or (until_s is not None and loop.time() >= until_s):
+            is_over = until_s is not None and loop.time() >= until_s
+            if taken or (is_over and taken is not None):
                 return [Item(self, one) for one in taken]
 
-    async def _take(self, action: TakeItems, *, leased: bool) -> tuple[TakenItem, ...]:
-        """What a claim of ours was given; nothing if its wait has ended, or nobody knows."""
+    async def _take(self, action: TakeItems, *, leased: bool) -> tuple[TakenItem, ...] | None:
+        """What a claim of ours was given, nothing if its wait has ended; None: ask anew."""
         consumer = self._session.consumer
         try:
             if leased:
@@ -242,10 +243,10 @@ class Queue:
                 taken = answer
         except NotFound:  # the lease has ended: we were cut off, or asleep
             consumer.drop_lease()
-            return ()
+            return None
         except Forgotten:
             await self._stop(action.claim)
-            return ()
+            return None
         except BaseException:
             await self._stop(action.claim)
             raise

@@ -12,6 +12,7 @@ import pytest
 from p2psched.client.client import Client
 from p2psched.client.queues import Item
 from p2psched.model.errors import Redelivered
+from p2psched.model.lease_actions import EndLease, LeaseOver
 from tests.integration.rig import Rig, until
 
 pytestmark = pytest.mark.process
@@ -153,6 +154,27 @@ def test_who_is_too_late_hears_so_and_changes_nothing(rig: Rig) -> None:
             await other.ack()
             with pytest.raises(Redelivered):
                 await other.ack()
+
+    asyncio.run(story())
+
+
+def test_a_consumer_whose_lease_has_ended_takes_on_under_another(rig: Rig) -> None:
+    """As one that was cut off for a while, or asleep."""
+
+    async def story() -> None:
+        async with rig.client("a") as client:
+            queue = client.queue("lapsed", visibility=None)
+            await queue.put("x")
+            item = await queue.get()
+            old = await client.session.consumer.lease()
+            await client.session.acting.act(EndLease(old), LeaseOver)
+            again = await queue.get(wait=0)
+            assert again is not None
+            assert (again.id, again.deliveries) == (item.id, 2)
+            with pytest.raises(Redelivered):
+                await item.ack()
+            await again.ack()
+            assert await client.session.consumer.lease() != old
 
     asyncio.run(story())
 
