@@ -18,6 +18,7 @@ Exit codes:
   0 ok             3 no quorum, or nobody answers
   1 a task failed  4 timed out
   2 wrong usage    5 refused  6 data damaged
+  7 a lock was lost
 
 \b
 Environment:
@@ -92,6 +93,12 @@ GROUPS: Final = {
         "range": Command("kv", "range_keys", "RANGE_EXAMPLES"),
         "watch": Command("kv", "watch", "WATCH_EXAMPLES"),
         "txn": Command("kv", "txn", "TXN_EXAMPLES"),
+    },
+    "lock": {
+        "acquire": Command("lock", "acquire", "ACQUIRE_EXAMPLES"),
+        "run": Command("lock_run", "run", "RUN_EXAMPLES"),
+        "list": Command("lock", "list_locks", "LIST_EXAMPLES"),
+        "release": Command("lock", "release", "RELEASE_EXAMPLES"),
     },
     "queue": {
         "put": Command("queue", "put", "PUT_EXAMPLES"),
@@ -205,6 +212,11 @@ def _kv(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+def _lock(context: typer.Context) -> None:
+    """Take locks that the whole cluster knows, and run commands under them."""
+    _help_if_alone(context)
+
+
 def _queue(context: typer.Context) -> None:
     """Put items into queues, take them, say that they are done."""
     _help_if_alone(context)
@@ -222,6 +234,7 @@ _ALONE: Final = {
     "events": _events,
     "webhook": _webhook,
     "kv": _kv,
+    "lock": _lock,
     "queue": _queue,
     "sim": _sim,
 }

@@ -33,6 +33,25 @@ def complete_jobs(incomplete: str) -> Iterator[tuple[str, str]]:
             yield identity, name
 
 
+def complete_locks(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Names of locks that are held."""
+    import asyncio  # noqa: PLC0415
+
+    try:
+        found = asyncio.run(_locks(incomplete))
+    except (P2PSchedError, OSError, TimeoutError):
+        return
+    yield from found
+
+
+async def _locks(prefix: str) -> list[tuple[str, str]]:
+    import asyncio  # noqa: PLC0415
+
+    async with asyncio.timeout(PATIENCE_S), _client() as client:
+        views = await client.locks(prefix, limit=JOBS_MAX)
+    return [(view.name, ", ".join(holder.label for holder in view.holders)) for view in views]
+
+
 def complete_addresses(incomplete: str) -> Iterator[tuple[str, str]]:
     for record in _local_peers():
         if record.address.startswith(incomplete):

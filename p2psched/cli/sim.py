@@ -18,7 +18,8 @@ from p2psched.model.errors import UsageError
 
 if TYPE_CHECKING:
     from p2psched.testing.run import Failure
-    from p2psched.testing.simulate import Options, Report
+    from p2psched.testing.sim_report import Report
+    from p2psched.testing.simulate import Options
 
 RUN_EXAMPLES: Final = """\b
 Examples:

@@ -154,11 +154,14 @@ class Client(Shared):
             await session.consumer.close()
         finally:
             pipeline.close(Unavailable("client closed: open one with `async with Client(...)`"))
-            house.cancel()
             try:
-                await asyncio.wait({house})
+                await session.claims.close()
             finally:
-                await session.__aexit__()
+                house.cancel()
+                try:
+                    await asyncio.wait({house})
+                finally:
+                    await session.__aexit__()
 
     @property
     def session(self) -> Session:

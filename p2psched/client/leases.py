@@ -27,16 +27,12 @@ from p2psched.model.lease_actions import (
     LeasesKept,
     LeaseTaken,
     TakeLease,
+    margin_ms,
 )
 from p2psched.observe.clock import BootClock
 
 LOOK_S: Final = 0.25  # at the clock, which may have leapt; less for short leases
 RETRY_MS: Final = 200  # after a renewal that nobody took
-
-
-def margin_ms(ttl_ms: int) -> int:
-    """By so much earlier than the ledger a holder takes a lease for lost."""
-    return ttl_ms // 20 + 50
 
 
 class Lease:

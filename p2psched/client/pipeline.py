@@ -346,6 +346,7 @@ async def keep_house(
         if isinstance(session, Session):
             group.create_task(session.leader.keep())
             group.create_task(session.leases.keep())
+            group.create_task(session.claims.keep())
         try:
             ready.set_result(pipeline)
             await asyncio.get_running_loop().create_future()

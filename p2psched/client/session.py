@@ -19,6 +19,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from p2psched.client.acting import Acting
+from p2psched.client.claims import Claims
 from p2psched.client.consumer import Consumer
 from p2psched.client.leading import LeaderLink
 from p2psched.client.leases import Leases
@@ -28,6 +29,7 @@ from p2psched.model.errors import P2PSchedError, Refused, Unavailable, UsageErro
 from p2psched.model.event_messages import FetchEvents, ReadPast
 from p2psched.model.key_messages import WatchKeys
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
+from p2psched.model.lock_messages import AwaitLock
 from p2psched.model.messages import (
     AnswerBody,
     CallBody,
@@ -129,6 +131,7 @@ class Session:
         self.leader: Final = LeaderLink(self.connection, self._connect)
         self.acting: Final = Acting(self)
         self.leases: Final = Leases(self.acting)
+        self.claims: Final = Claims(self, self.acting, self.leases)
         self.consumer: Final = Consumer(self.leases)
         self.sent: Final = Sent()
         self.chunk_calls: Final = asyncio.Semaphore(CHUNK_CALLS_MAX)
@@ -172,7 +175,8 @@ class Session:
         loop = self._own_loop()
         if self._stale and isinstance(body, ReadBody):
             return await self._call_stale(loop, body, expect, spent_s)
-        if isinstance(body, FetchResults | FetchEvents | WatchKeys | AwaitItems) and body.wait_ms:
+        waiting = FetchResults | FetchEvents | WatchKeys | AwaitLock | AwaitItems
+        if isinstance(body, waiting) and body.wait_ms:
             async with self._polls:
                 self._polls_open += 1
                 try:
@@ -376,6 +380,7 @@ def _more_s(body: CallBody) -> float:
             | Stale(body=FetchResults(wait_ms=wait_ms))
             | FetchEvents(wait_ms=wait_ms)
             | WatchKeys(wait_ms=wait_ms)
+            | AwaitLock(wait_ms=wait_ms)
             | AwaitItems(wait_ms=wait_ms)
         ):
             return wait_ms / 1000

@@ -10,6 +10,7 @@ from p2psched.model.event_messages import Value
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.lease_actions import LeaseBegan, LeaseEnded
+from p2psched.model.lock_actions import LockEnded, LockGranted
 from p2psched.model.queue_events import ItemDied, ItemsGiven, QueueHandled, WaitEnded
 from p2psched.model.taskset import EMPTY, TaskSet
 
@@ -22,6 +23,9 @@ ACT_KINDS: Final = (
     "key.deleted",
     "lease.began",
     "lease.ended",
+    "lock.granted",
+    "lock.released",
+    "lock.withdrawn",
     "queue.given",
     "queue.wait-ended",
     "queue.item-died",
@@ -43,6 +47,32 @@ def _lease_began(event: Event) -> Said:
 def _lease_ended(event: Event) -> Said:
     assert isinstance(event, LeaseEnded)
     return _said("lease.ended", lease=event.lease, expired=event.expired)
+
+
+def _lock_granted(event: Event) -> Said:
+    assert isinstance(event, LockGranted)
+    return _said(
+        "lock.granted",
+        lock=event.name,
+        claim=event.claim,
+        token=event.token,
+        by=event.label,
+        shared=event.shared,
+    )
+
+
+def _lock_ended(event: Event) -> Said:
+    """Of one that only waited: withdrawn."""
+    assert isinstance(event, LockEnded)
+    data: dict[str, Value] = {"lock": event.name, "claim": event.claim, "by": event.label}
+    if not event.token:
+        return _said("lock.withdrawn", **data, lease_over=event.lease_over)
+    return _said("lock.released", **data, token=event.token, lease_over=event.lease_over)
+
+
+def _lock_claims(event: Event) -> tuple[str, ...]:
+    assert isinstance(event, LockGranted | LockEnded)
+    return (event.claim,)
 
 
 def _given(event: Event) -> Said:
@@ -79,6 +109,8 @@ def _claims_given(event: Event) -> tuple[str, ...]:
 
 # Who waits for a claim hears of these events of it.
 CLAIMS: Final[dict[type[Event], Callable[[Event], tuple[str, ...]]]] = {
+    LockGranted: _lock_claims,
+    LockEnded: _lock_claims,
     ItemsGiven: _claims_given,
     WaitEnded: _claims_given,
 }
@@ -95,6 +127,8 @@ ACT_EVENTS: Final[dict[type[Event], Make]] = {
     KeyChanged: _key_changed,
     LeaseBegan: _lease_began,
     LeaseEnded: _lease_ended,
+    LockGranted: _lock_granted,
+    LockEnded: _lock_ended,
     ItemsGiven: _given,
     WaitEnded: _wait_ended,
     ItemDied: _item_died,

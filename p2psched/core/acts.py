@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import keys, leases, queues
+from p2psched.core import keys, leases, locks, queues
 from p2psched.core.state import LedgerState
 from p2psched.model.actions import Act, Acted, Action, ActionAnswer, Elapsed
 from p2psched.model.commands import Acknowledged, Rejected
@@ -20,6 +20,7 @@ from p2psched.model.errors import Forgotten
 from p2psched.model.key_actions import DeleteKey, PutKey, Transact
 from p2psched.model.lease_actions import EndLease, Enrol, Enrolled, KeepLeases, TakeLease
 from p2psched.model.limits import MIB
+from p2psched.model.lock_actions import AcquireLock, ReleaseLock
 from p2psched.model.queue_actions import OfQueues
 
 CALLERS_MAX: Final = 16_384
@@ -83,6 +84,8 @@ def _decide(s: LedgerState, action: Action) -> ActionAnswer | Rejected:
             return leases.decide(s, action)
         case PutKey() | DeleteKey() | Transact():
             return keys.decide(s, action)
+        case AcquireLock() | ReleaseLock():
+            return locks.decide(s, action)
         case OfQueues():
             return queues.decide(s, action)
         case Enrol():
@@ -150,4 +153,5 @@ def rebuild(s: LedgerState) -> None:
     s.acted_bytes = sum(map(len, s.acted.values()))
     leases.rebuild(s)
     keys.rebuild(s)
+    locks.rebuild(s)
     queues.rebuild(s)

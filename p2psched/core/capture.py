@@ -36,7 +36,7 @@ _ORDERS: Final = frozenset({"running", "ended", "whole", "unplaced", "with_blobs
 # Of values that never change: a copy is enough, and is encoded a slice at a time.
 _VALUES: Final = frozenset(
     {
-        *("callers", "acted", "leases", "keys"),
+        *("callers", "acted", "leases", "keys", "lock_claims"),
         *("queue_heads", "queue_items", "queue_claims"),
     }
 )

@@ -12,6 +12,7 @@ def dump(s: LedgerState) -> object:
         list(s.webhooks.values()),
         (list(s.callers.items()), list(s.acted.items()), list(s.leases.items())),
         (list(s.keys.values()), s.key_order, s.key_bytes, s.key_marks),
+        (list(s.lock_claims.values()), s.lock_token),
         (list(s.queue_heads.items()), list(s.queue_items.items()), s.last_receipt),
         list(s.queue_claims.items()),
         [

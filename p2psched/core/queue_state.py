@@ -48,7 +48,7 @@ class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return len(self.value) + len(self.key)
 
 
-class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class QueueClaim(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Somebody who has items, or else waits for some."""
 
     queue: str
@@ -112,7 +112,7 @@ class Queues:
     )
 
     def __init__(
-        self, heads: dict[str, QueueHead], items: dict[ItemKey, Item], claims: dict[str, Claim]
+        self, heads: dict[str, QueueHead], items: dict[ItemKey, Item], claims: dict[str, QueueClaim]
     ) -> None:
         self._heads = heads
         self._items = items
@@ -140,7 +140,7 @@ class Queues:
         if item.due_ms:
             self._visible.set((queue.name, item.id), item.due_ms)
 
-    def _note_claim(self, name: str, claim: Claim) -> None:
+    def _note_claim(self, name: str, claim: QueueClaim) -> None:
         if claim.lease:
             self.by_lease.setdefault(claim.lease, {})[name] = None
         if not claim.held:
@@ -151,7 +151,7 @@ class Queues:
     def __len__(self) -> int:
         return len(self._items)
 
-    def claim(self, name: str) -> Claim | None:
+    def claim(self, name: str) -> QueueClaim | None:
         return self._claims.get(name)
 
     # --- queues ---
@@ -244,7 +244,7 @@ class Queues:
 
     # --- claims ---
 
-    def wait(self, name: str, claim: Claim) -> None:
+    def wait(self, name: str, claim: QueueClaim) -> None:
         """A claim joins the end of the row of its queue."""
         assert name not in self._claims
         self._claims[name] = claim

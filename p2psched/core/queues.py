@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 
-from p2psched.core.queue_state import Claim, Item, Queue, QueueHead, Queues
+from p2psched.core.queue_state import Item, Queue, QueueClaim, QueueHead, Queues
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import Rejected
 from p2psched.model.lease_actions import LeaseId
@@ -174,7 +174,7 @@ def _take(s: LedgerState, action: TakeItems) -> QueueAnswer | Rejected:
     if isinstance(opened, Rejected):
         return opened
     due_ms = s.stamp_ms + max(1, action.wait_ms)
-    claim = Claim(action.queue, action.lease, action.visibility_ms, action.count, due_ms)
+    claim = QueueClaim(action.queue, action.lease, action.visibility_ms, action.count, due_ms)
     s.queues.wait(action.claim, claim)
     _hand_out(s, (action.queue,))
     held = s.queue_claims[action.claim].held

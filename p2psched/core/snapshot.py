@@ -20,14 +20,16 @@ from p2psched.core.acts import rebuild
 from p2psched.core.forgotten import Forgotten, Generation
 from p2psched.core.jobs import Job
 from p2psched.core.levels import check_known
+from p2psched.core.lock_table import Claim
 from p2psched.core.machine import Machine
-from p2psched.core.queue_state import Claim, Item, ItemKey, QueueHead
+from p2psched.core.queue_state import Item, ItemKey, QueueClaim, QueueHead
 from p2psched.core.state import PeerRow
 from p2psched.model.commands import DrainMode, PeerInfo, Rejected
 from p2psched.model.errors import Refused
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.key_actions import Entry
 from p2psched.model.lease_actions import Lease, LeaseId
+from p2psched.model.lock_actions import ClaimId
 from p2psched.model.webhook import Webhook
 
 FORMAT: Final = 1
@@ -35,7 +37,7 @@ FORMAT: Final = 1
 TRANSIENT: Final = frozenset({"events", "known_level"})
 # What follows from the rest, and is made anew.
 DERIVED: Final = frozenset(
-    {"sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "queues"}
+    {"sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "locks", "queues"}
 )
 
 
@@ -90,9 +92,11 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     keys: dict[str, Entry] = {}
     key_marks: list[tuple[int, int]] = []
     key_marks_apart: int = 1
+    lock_claims: dict[ClaimId, Claim] = {}
+    lock_token: int = 0
     queue_heads: dict[str, QueueHead] = {}
     queue_items: dict[ItemKey, Item] = {}
-    queue_claims: dict[str, Claim] = {}
+    queue_claims: dict[str, QueueClaim] = {}
     last_receipt: int = 0
 
 

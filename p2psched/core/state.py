@@ -12,13 +12,15 @@ from typing import Final
 from p2psched.core.deadlines import Deadlines
 from p2psched.core.forgotten import Forgotten
 from p2psched.core.jobs import HeldGrant, Job
-from p2psched.core.queue_state import Claim, Item, ItemKey, QueueHead, Queues
+from p2psched.core.lock_table import Claim, Locks
+from p2psched.core.queue_state import Item, ItemKey, QueueClaim, QueueHead, Queues
 from p2psched.model.blob import BlobRef
 from p2psched.model.commands import DrainMode, Event, JobEnded, PeerInfo, Recorded, Revoked
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.key_actions import Entry
 from p2psched.model.lease_actions import Lease, LeaseId
+from p2psched.model.lock_actions import ClaimId
 from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import Webhook
 
@@ -91,9 +93,12 @@ class LedgerState:
         self.lease_keys: dict[LeaseId, dict[str, None]] = {}  # what hangs on each
         self.key_marks: list[tuple[int, int]] = []  # a version, and the entry that it came in
         self.key_marks_apart = 1  # entries, at least
+        self.lock_claims: dict[ClaimId, Claim] = {}  # on locks, in the order they were made
+        self.lock_token = 0  # the newest that was given
+        self.locks = Locks(self.lock_claims)
         self.queue_heads: dict[str, QueueHead] = {}
         self.queue_items: dict[ItemKey, Item] = {}
-        self.queue_claims: dict[str, Claim] = {}
+        self.queue_claims: dict[str, QueueClaim] = {}
         self.last_receipt = 0  # of an item of a queue
         self.queues = Queues(self.queue_heads, self.queue_items, self.queue_claims)
         self.applied_index = 0  # of entries

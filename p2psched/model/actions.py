@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.model import key_actions, lease_actions, queue_actions
+from p2psched.model import key_actions, lease_actions, lock_actions, queue_actions
 from p2psched.model.key_actions import (
     DeleteKey,
     KeyAction,
@@ -28,16 +28,22 @@ from p2psched.model.lease_actions import (
     LeaseEvent,
     TakeLease,
 )
+from p2psched.model.lock_actions import (
+    AcquireLock,
+    LockAction,
+    LockAnswer,
+    LockEvent,
+    ReleaseLock,
+)
 from p2psched.model.queue_actions import OfQueues, PutItems, QueueAction, QueueAnswer
 from p2psched.model.queue_events import QueueEvent
 
-Action = LeaseAction | KeyAction | QueueAction
-ActionAnswer = LeaseAnswer | KeyAnswer | QueueAnswer
-ActEvent = (
-    LeaseEvent | KeyChanged | QueueEvent
-)  # of no job, and in no history but the ledger itself
+Action = LeaseAction | KeyAction | LockAction | QueueAction
+ActionAnswer = LeaseAnswer | KeyAnswer | LockAnswer | QueueAnswer
+# Of no job, and in no history but the ledger itself.
+ActEvent = LeaseEvent | KeyChanged | LockEvent | QueueEvent
 # What takes room in the ledger: refused by a peer whose disk is nearly full.
-GROWING: Final[tuple[type[Action], ...]] = (TakeLease, PutKey, Transact, PutItems)
+GROWING: Final[tuple[type[Action], ...]] = (TakeLease, PutKey, Transact, AcquireLock, PutItems)
 
 
 class Act(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=53):
@@ -67,5 +73,7 @@ def fault_of(action: Action) -> str:
             return lease_actions.fault_of(action)
         case PutKey() | DeleteKey() | Transact():
             return key_actions.fault_of(action)
+        case AcquireLock() | ReleaseLock():
+            return lock_actions.fault_of(action)
         case OfQueues():
             return queue_actions.fault_of(action)

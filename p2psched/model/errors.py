@@ -7,6 +7,7 @@ P2PSchedError
 │   │               folder in use, a limit of the cluster                  exit 5
 │   ├── Forgotten   the ledger knows this client no more: whether its last
 │   │               operation acted is unknown                           exit 5
+│   ├── Deadlock    whoever holds this lock waits for one that you hold    exit 5
 │   ├── Removed     this peer's identity is no member any more, for good   exit 5
 │   ├── Static      the group of the ledger takes no members               exit 5
 │   ├── TooOld      what is asked for is gone from all peers               exit 5
@@ -15,6 +16,7 @@ P2PSchedError
 ├── Unavailable     no quorum, nobody answers, busy; retry after a while   exit 3
 │   └── NoSpace     the peer's disk is full; another peer, or free some
 ├── TimedOut        the caller's own deadline passed                       exit 4
+├── LockLost        the lease that a lock hung on is over                 exit 7
 ├── TaskFailed      a task ended without a result; carries how             exit 1
 ├── ResultLost      a result was committed and its last copy is gone       exit 1
 ├── ProtocolError   bytes that are no valid frame; the link is closed      exit 3
@@ -58,6 +60,13 @@ class Forgotten(Refused):
     Look, and decide."""
 
     code = "forgotten"
+
+
+class Deadlock(Refused):
+    """To wait for this lock would be for ever: whoever is in the way waits for one that the caller
+    holds. Let go of that, and begin again."""
+
+    code = "deadlock"
 
 
 class Removed(Refused):
@@ -130,6 +139,13 @@ class TimedOut(P2PSchedError):
     exit_code = 4
 
 
+class LockLost(P2PSchedError):
+    """A lock is not held any more, and somebody else may hold it: stop what it was for."""
+
+    code = "lock-lost"
+    exit_code = 7
+
+
 class TaskFailed(P2PSchedError):
     """A task ended without a result. `cause` is one of `model.job.Cause`."""
 
@@ -192,6 +208,7 @@ _BY_CODE = {
         NotFound,
         Refused,
         Forgotten,
+        Deadlock,
         Removed,
         Static,
         TooOld,
@@ -200,6 +217,7 @@ _BY_CODE = {
         Unavailable,
         NoSpace,
         TimedOut,
+        LockLost,
         TaskFailed,
         ResultLost,
         ProtocolError,

@@ -89,6 +89,11 @@ class Lease(msgspec.Struct, frozen=True, array_like=True, gc=False):
     deadline_ms: int  # ledger time
 
 
+def margin_ms(ttl_ms: int) -> int:
+    """By so much earlier than the ledger a holder takes a lease for lost."""
+    return ttl_ms // 20 + 50
+
+
 def fault_of(action: LeaseAction) -> str:
     """Why nobody should propose it; empty if it is well."""
     match action:

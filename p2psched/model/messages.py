@@ -18,6 +18,7 @@ from p2psched.model.feed_messages import FeedMessage, Following, KeepBlobs, Kept
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, WatchKeys
+from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
@@ -152,7 +153,15 @@ class DrainPeer(msgspec.Struct, frozen=True, array_like=True, tag=60):
 
 
 ReadBody = (
-    FindJob | ShowJob | ListJobs | FetchResults | FetchItem | FetchHistory | ListPeers | KeyLook
+    FindJob
+    | ShowJob
+    | ListJobs
+    | FetchResults
+    | FetchItem
+    | FetchHistory
+    | ListPeers
+    | KeyLook
+    | ListLocks
 )
 
 
@@ -192,6 +201,8 @@ CallBody = (
     | ActCall
     | KeyLook
     | WatchKeys
+    | AwaitLock
+    | ListLocks
     | QueueCall
 )
 
@@ -299,7 +310,9 @@ class LedgerCompacted(msgspec.Struct, frozen=True, array_like=True, tag=40):
     snapshots: int  # files that are kept
 
 
-ReadAnswer = JobView | JobList | ResultPage | ItemAnswer | History | PeerList | KeyLookAnswer
+ReadAnswer = (
+    JobView | JobList | ResultPage | ItemAnswer | History | PeerList | KeyLookAnswer | LockList
+)
 
 
 class StaleAnswer(msgspec.Struct, frozen=True, array_like=True, tag=75):
@@ -332,6 +345,8 @@ AnswerBody = (
     | ActCallAnswer
     | KeyLookAnswer
     | KeyChanges
+    | LockNow
+    | LockList
     | QueueCallAnswer
 )
 

@@ -32,6 +32,7 @@ from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
 from p2psched.model.key_messages import GetKey, RangeKeys, WatchKeys
 from p2psched.model.limits import JOB_RANGES_MAX
+from p2psched.model.lock_messages import AwaitLock, ListLocks
 from p2psched.model.member_messages import MemberCall
 from p2psched.model.messages import (
     AnswerBody,
@@ -74,6 +75,7 @@ from p2psched.peer.engines import embedded
 from p2psched.peer.events_api import EventsApi
 from p2psched.peer.keys_api import Watching
 from p2psched.peer.large_data import LargeData
+from p2psched.peer.locks import LocksApi
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
 from p2psched.peer.queues import QueuesApi
@@ -86,7 +88,7 @@ from p2psched.ports.engine import Engine
 
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
-Shared = Do | WatchKeys | QueueCall  # what clients share through the ledger
+Shared = Do | WatchKeys | AwaitLock | QueueCall  # what clients share through the ledger
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 
 
@@ -134,6 +136,7 @@ class Api:
             roster=self._roster,
             patience=self._patience,
         )
+        self._locks = LocksApi(scheduling, ledger, self._reads.linearize)
         self._queues = QueuesApi(scheduling, self._reads.linearize)
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
         self.events: Final = EventsApi(
@@ -169,6 +172,8 @@ class Api:
             return await self.acts.answer(body)
         if isinstance(body, WatchKeys):
             return await self._watching.answer(body)
+        if isinstance(body, AwaitLock):
+            return await self._locks.wait(body)
         if isinstance(body, QueueCall):
             return await self._queues.answer(body)
         return await self._backups.answer(body)
@@ -201,7 +206,15 @@ class Api:
                 return await self._tail_output(body)
             case Stale(body=asked):
                 return await self._stale(asked)
-            case FindJob() | ShowJob() | ListJobs() | ListPeers() | GetKey() | RangeKeys():
+            case (
+                FindJob()
+                | ShowJob()
+                | ListJobs()
+                | ListPeers()
+                | GetKey()
+                | RangeKeys()
+                | ListLocks()
+            ):
                 return await self._reads.answer(body, fresh=True)
             case FetchResults() | FetchItem() | FetchHistory():
                 return await self._reads.answer(body, fresh=True)

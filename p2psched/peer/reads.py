@@ -17,6 +17,7 @@ from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.ids import JobId, short
 from p2psched.model.job import JobSpec
 from p2psched.model.key_messages import GetKey, KeyLook, RangeKeys
+from p2psched.model.lock_messages import ListLocks
 from p2psched.model.messages import (
     FetchHistory,
     FetchItem,
@@ -36,6 +37,7 @@ from p2psched.model.messages import (
 from p2psched.net.patience import Patience
 from p2psched.peer.backfill import Fetch, Source
 from p2psched.peer.keys_api import look
+from p2psched.peer.locks import lock_list
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, READ_NO_QUORUM, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
@@ -112,12 +114,14 @@ class Reads:
             raise Unavailable(READ_NO_QUORUM) from exc
 
     async def _list(
-        self, body: ListPeers | FindJob | ShowJob | ListJobs | KeyLook, *, fresh: bool
+        self, body: ListPeers | FindJob | ShowJob | ListJobs | KeyLook | ListLocks, *, fresh: bool
     ) -> ReadAnswer:
         machine = self._machine
         match body:
             case ListPeers():
                 return await self._roster.peers(fresh=fresh)
+            case ListLocks():
+                return lock_list(machine, body)
             case FindJob(text=text):
                 return self._view(find_job(machine, text), whole=True)
             case ShowJob(job=job):

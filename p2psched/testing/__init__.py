@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from p2psched.testing.sim import SimulationError as SimulationError
     from p2psched.testing.sim_disk import SimDisk as SimDisk
     from p2psched.testing.sim_executor import sim_job as sim_job
+    from p2psched.testing.sim_report import Report as Report
     from p2psched.testing.simulate import Options as Options
-    from p2psched.testing.simulate import Report as Report
     from p2psched.testing.virtual_time import run_virtually as run_virtually
 
 __all__ = [
@@ -69,7 +69,7 @@ _HOME = {
     "Options": "simulate",
     "Queues": "linear_models",
     "Registers": "linear_models",
-    "Report": "simulate",
+    "Report": "sim_report",
     "SimCluster": "sim",
     "SimDisk": "sim_disk",
     "SimulationError": "sim",

@@ -43,6 +43,7 @@ from p2psched.testing.disk_referee import DiskReferee
 from p2psched.testing.event_referee import EventReferee
 from p2psched.testing.facts import Fact, facts_of
 from p2psched.testing.keep_referee import KeepReferee
+from p2psched.testing.lock_referee import LockReferee
 from p2psched.testing.member_referee import MemberReferee
 from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
@@ -99,6 +100,7 @@ class Referees:
         self.keeping = KeepReferee(self.shadow)
         self.events = EventReferee()
         self.acts = ActReferee()
+        self.locks = LockReferee()
         self.poison = PoisonReferee(self.shadow)
         self.queues = QueueReferee()
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)

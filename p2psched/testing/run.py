@@ -21,7 +21,8 @@ from typing import Final
 
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimulationError
-from p2psched.testing.simulate import Options, Report, replay_line, simulate
+from p2psched.testing.sim_report import Report
+from p2psched.testing.simulate import Options, replay_line, simulate
 
 SEEDS_AT_ONCE: Final = 4  # that a process takes: few, so that news come often
 RECHECK_EVERY: Final = 50  # seeds; of so many one runs again

@@ -8,6 +8,7 @@ from p2psched.testing.sim_hooks import start_hooks
 from p2psched.testing.sim_keys import KeyWork
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
+from p2psched.testing.sim_locks import LockUsers
 from p2psched.testing.sim_queues import start_queues
 
 if TYPE_CHECKING:
@@ -17,20 +18,23 @@ if TYPE_CHECKING:
 class Apart:
     """Of one seed."""
 
-    def __init__(self, cluster: SimCluster) -> None:
+    def __init__(self, cluster: SimCluster, *, locks: int | None = None) -> None:
+        """`locks`: callers that take some; None: drawn."""
         start_hand_overs(cluster)
         start_upgrades(cluster)
         start_hooks(cluster)
         self._keys = KeyWork(cluster)
+        self._locks = LockUsers(cluster, locks)
         start_queues(cluster)
 
     def end(self) -> None:
         """Begin nothing more."""
         self._keys.end()
+        self._locks.end()
 
     @property
     def is_busy(self) -> bool:
-        return self._keys.is_busy
+        return self._keys.is_busy or self._locks.is_busy
 
     def check_end(self) -> None:
         """All is done, and everybody knows the same."""

@@ -44,16 +44,9 @@ from p2psched.testing.sim_items import Arrived
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_members import Replacing
 from p2psched.testing.sim_peer import SimPeer
+from p2psched.testing.sim_report import Report, report_of
 from p2psched.testing.sim_storm import Storm
-from p2psched.testing.simulate import (
-    PEACE_MS,
-    Options,
-    Report,
-    Workload,
-    await_end,
-    draw_cluster,
-    report_of,
-)
+from p2psched.testing.simulate import PEACE_MS, Options, Workload, await_end, draw_cluster
 
 Busy = Replacing | Draining
 EVENTS: Final = 2_000  # of each of the two clusters, while faults last

@@ -7,9 +7,8 @@ happen has `PEACE_MS` of virtual time: every accepted job ends, all peers know t
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -34,6 +33,7 @@ from p2psched.testing.sim_follower import Followers
 from p2psched.testing.sim_group import Group, Regrouping, await_group
 from p2psched.testing.sim_members import Replacing, await_forgotten
 from p2psched.testing.sim_peer import SimPeer
+from p2psched.testing.sim_report import CALM_MS, Report, report_of
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_world import Snapshots
 
@@ -48,7 +48,6 @@ CANCEL_AGAIN_MS: Final = 3_000
 HANGING_MS_MAX: Final = 3_000  # until all that hangs in vain has met its limit
 STORM_MS_MAX: Final = 1_200_000  # faults end then, however little happened
 WORK_US_MAX: Final = 6_000_000  # of all tasks together: it must fit into the peace
-CALM_MS: Final = 250  # between two looks whether all is done
 JOBS_MAX: Final = 40
 SIZES: Final = (3, 3, 3, 5, 5, 5, 1, 2, 4, 7)
 TIMINGS: Final = (
@@ -64,6 +63,7 @@ class Options:
 
     peers: int | None = None
     followers: int | None = None
+    locks: int | None = None  # callers that take some
     events: int = EVENTS
     faults: Faults | None = None
     changes: Changes = ()  # of the faults, whether drawn or given
@@ -97,21 +97,6 @@ def replay_line(seed: int, options: Options) -> str:
     return " ".join(words)
 
 
-@dataclass(slots=True)
-class Report:
-    """What happened in one seed."""
-
-    seed: int
-    peers: int
-    events: int
-    virtual_ms: int
-    trace: int
-    happened: Counter[str]
-    regrant_ms: list[int] = field(default_factory=list)
-    peace_ms: int = 0  # from the end of faults until all jobs had ended
-    last: list[str] = field(default_factory=list)  # events
-
-
 def simulate(seed: int, options: Options | None = None) -> Report:
     """Run one seed. Raises `sim.SimulationError` if a promise is broken."""
     options = options or Options()
@@ -121,7 +106,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     workload = Workload(cluster, rng, options)
     workload.next()
     Storm(cluster, rng)
-    apart = Apart(cluster)
+    apart = Apart(cluster, locks=options.locks)
     Regrouping(cluster)
     replacing, draining = Replacing(cluster), Draining(cluster)
     followers = Followers(cluster, options.followers)
@@ -193,35 +178,6 @@ def await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) -> 
 def _has_more_to_do(peer: SimPeer) -> bool:
     is_written = peer.engine.raft.stable_index >= peer.engine.delivered
     return bool(peer.scheduler.owner.kept()) or not is_written
-
-
-def report_of(cluster: SimCluster, healed_us: int) -> Report:
-    happened = cluster.happened + cluster.referees.members.changes
-    happened["terms led"] = len(cluster.referees.leaders)
-    happened["entries"] = len(cluster.referees.committed)
-    happened["jobs"] = len(cluster.referees.accepted)
-    happened["jobs cancelled"] = len(cluster.referees.cancelled)
-    happened["tasks blamed"] = len(cluster.referees.poison.blamed)
-    happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
-    for what in ("reopened", "lost", "large", "spaceless", "timed out", "given back"):
-        happened[f"tasks {what}"] = cluster.referees.shadow.counts[what]
-    happened["writes without space"] = sum(peer.disk.refused for peer in cluster.peers)
-    happened["tasks started"] = len(cluster.referees.starts)
-    happened["results refused"] = cluster.peers[0].scheduler.machine.results_refused
-    happened["syncs"] = sum(peer.disk.syncs for peer in cluster.peers)
-    happened["clocks drifted"] = int(cluster.faults_drawn.drift_ppm > 0)
-    happened["late turns"] = int(cluster.faults_drawn.turn_us > 0)
-    return Report(
-        seed=cluster.seed,
-        peers=len(cluster.peers),
-        events=cluster.events,
-        virtual_ms=cluster.now_us // 1000,
-        trace=cluster.trace,
-        happened=happened,
-        regrant_ms=cluster.referees.regrant_ms,
-        peace_ms=(cluster.now_us - healed_us) // 1000 - CALM_MS,
-        last=cluster.last_events(),
-    )
 
 
 # --- work -----------------------------------------------------------------------------------------

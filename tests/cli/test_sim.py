@@ -7,7 +7,8 @@ import json
 import pytest
 
 from p2psched.cli.app import run
-from p2psched.testing.simulate import Options, Report, simulate
+from p2psched.testing.sim_report import Report
+from p2psched.testing.simulate import Options, simulate
 
 SMALL = ("--peers", "3", "--events", "500")
 

@@ -12,10 +12,17 @@ import pytest
 from p2psched.client import leases
 from p2psched.client.acting import Acting
 from p2psched.client.durations import duration_ms
-from p2psched.client.leases import Lease, Leases, margin_ms
+from p2psched.client.leases import Lease, Leases
 from p2psched.model.actions import Action
 from p2psched.model.errors import Unavailable, UsageError
-from p2psched.model.lease_actions import EndLease, KeepLeases, LeaseOver, LeasesKept, LeaseTaken
+from p2psched.model.lease_actions import (
+    EndLease,
+    KeepLeases,
+    LeaseOver,
+    LeasesKept,
+    LeaseTaken,
+    margin_ms,
+)
 from tests.client.loops import in_loop
 
 T = TypeVar("T")

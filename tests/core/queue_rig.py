@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from p2psched.core import queues
-from p2psched.core.queue_state import Claim, Item, ItemKey, QueueHead, Queues
+from p2psched.core.queue_state import Item, ItemKey, QueueClaim, QueueHead, Queues
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import Event, Rejected
 from p2psched.model.lease_actions import Lease
@@ -117,7 +117,7 @@ def restart(rig: Rig) -> None:
     s = rig.s
     s.queue_heads = _again(s.queue_heads, dict[str, QueueHead])
     s.queue_items = _again(s.queue_items, dict[ItemKey, Item])
-    s.queue_claims = _again(s.queue_claims, dict[str, Claim])
+    s.queue_claims = _again(s.queue_claims, dict[str, QueueClaim])
     queues.rebuild(s)
 
 

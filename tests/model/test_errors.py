@@ -22,7 +22,7 @@ KINDS = tuple(_tree())
 
 def test_no_two_classes_share_a_code() -> None:
     codes = [kind.code for kind in KINDS]
-    assert len(set(codes)) == len(codes) == 18
+    assert len(set(codes)) == len(codes) == 20
 
 
 def test_exit_codes_tell_whose_fault_it_is() -> None:
@@ -32,6 +32,8 @@ def test_exit_codes_tell_whose_fault_it_is() -> None:
         "NotFound": 2,
         "Refused": 5,
         "Forgotten": 5,
+        "Deadlock": 5,
+        "LockLost": 7,
         "Removed": 5,
         "Static": 5,
         "TooOld": 5,

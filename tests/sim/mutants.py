@@ -80,6 +80,7 @@ class Mutant:
     hanging: bool = False
     healing: bool = False
     formed: bool = True
+    locks: int = 0  # callers that hold locks
 
     def options(self) -> Options:
         return Options(
@@ -94,6 +95,7 @@ class Mutant:
             poison=self.poison,
             hanging=self.hanging,
             healing=self.healing,
+            locks=self.locks,
         )
 
 

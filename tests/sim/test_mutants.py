@@ -15,6 +15,7 @@ from tests.sim.drain_mutants import DRAIN_MUTANTS
 from tests.sim.hang_mutants import HANG_MUTANTS
 from tests.sim.hurt_mutants import HURT_MUTANTS
 from tests.sim.keep_mutants import KEEP_MUTANTS
+from tests.sim.lock_mutants import LOCK_MUTANTS
 from tests.sim.member_mutants import MEMBER_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.poison_mutants import POISON_MUTANTS
@@ -24,11 +25,14 @@ from tests.sim.raft_mutants import RAFT_MUTANTS
 ALL = (
     *(*MUTANTS, *RAFT_MUTANTS, *MEMBER_MUTANTS, *DISK_MUTANTS, *KEEP_MUTANTS),
     *(*POISON_MUTANTS, *HURT_MUTANTS, *HANG_MUTANTS, *DRAIN_MUTANTS),
-    *(*ACT_MUTANTS, *QUEUE_MUTANTS),
+    *ACT_MUTANTS,
+    *LOCK_MUTANTS,
+    *QUEUE_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 # Seeds that catch what many don't are tried first; the others follow if they no longer do.
 FIRST = {
+    "a holder does not count its lease": 21,
     "vote is sent before it is on disk": 9,
     "results are taken from whoever was granted the job": 12,
     "a proposal that is committed twice acts twice": 43,

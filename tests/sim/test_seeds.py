@@ -12,8 +12,9 @@ import pytest
 
 from p2psched.testing.faults import CUTS, Faults
 from p2psched.testing.run import Failure, Summary, run_seeds
+from p2psched.testing.sim_report import Report
 from p2psched.testing.sim_rot import KINDS
-from p2psched.testing.simulate import Options, Report, simulate
+from p2psched.testing.simulate import Options, simulate
 
 
 def failed(result: Report | Failure) -> TypeGuard[Failure]:
