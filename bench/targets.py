@@ -40,6 +40,7 @@ TARGETS: Final = (
     Target("commits_1.p2psched.p50_ms", 1.5, of="commits_1.etcd.p50_ms"),
     Target("commits_512.p2psched.per_s", 1, of="commits_512.etcd.per_s"),
     Target("kv_puts_64.p2psched.per_s", 1, of="kv_puts_64.etcd.per_s"),
+    Target("locks_8.p2psched.hand_over_p50_ms", 3.0),
     Target("leader_killed_idle.p2psched.p50_s", 0.8),
     Target("leader_killed_idle.p2psched.p99_s", 1.6),
     Target("leader_killed_idle.p2psched.max_s", 3.0),
@@ -64,6 +65,8 @@ BESIDE: Final = (
         for kind in ("puts", "gets")
         for in_flight, unit in ((1, "p50_ms"), (8, "per_s"), (64, "per_s"))
     ),
+    ("locks_1", "p50_ms"),
+    ("locks_8", "hand_over_p50_ms"),
 )
 _CONTENDERS: Final = ("pool", "pool_chunks", "posix_spawn", "dask", "ray", "etcd", "redis")
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from p2psched.client.task import task as task
     from p2psched.embed.config import Config as Config
     from p2psched.embed.peer import Peer as Peer
+    from p2psched.model.hold import Hold as Hold
 
 __version__ = VERSION
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Config",
     "Executor",
     "File",
+    "Hold",
     "Job",
     "Peer",
     "Task",
@@ -49,6 +51,7 @@ _HOME = {
     "Config": "p2psched.embed.config",
     "Executor": "p2psched.client.executor",
     "File": "p2psched.client.files",
+    "Hold": "p2psched.model.hold",
     "Job": "p2psched.client.job",
     "Peer": "p2psched.embed.peer",
     "Task": "p2psched.client.futures",

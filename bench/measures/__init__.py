@@ -8,6 +8,7 @@ from bench.measures import (
     functions,
     keys,
     ledger,
+    locks,
     programs,
     recovery,
     transfers,
@@ -17,6 +18,16 @@ from bench.registry import Registry
 
 def registry() -> Registry:
     found = Registry()
-    for module in (functions, programs, transfers, footprint, recovery, ledger, engines, keys):
+    for module in (
+        functions,
+        programs,
+        transfers,
+        footprint,
+        recovery,
+        ledger,
+        engines,
+        keys,
+        locks,
+    ):
         found.add(*module.MEASURES)
     return found

@@ -13,6 +13,7 @@ from p2psched.cli.batches import BATCHES_HELP, print_outcomes
 from p2psched.cli.connect import talk
 from p2psched.cli.describe import job_fields, title
 from p2psched.cli.follow import conclude, follow_job
+from p2psched.cli.holds import hold_of
 from p2psched.cli.interrupt import detachable
 from p2psched.cli.options import Target, duration, keep_ms, talks_to_peers
 from p2psched.cli.output import Output, count, note, print_json, write_line
@@ -23,6 +24,7 @@ from p2psched.client.batches import lines_of, pack_batches
 from p2psched.client.client import Client, Job, who_am_i
 from p2psched.client.functions import PackedJob, timeout_ms
 from p2psched.model.errors import UsageError
+from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, new_id, short
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
@@ -43,9 +45,12 @@ Examples:
       --send train.py -- python3 train.py
   p2psched submit-job --inputs urls.txt --batch 200 --wait \\
       --send score.py -- python3 score.py > scores.txt
+  p2psched submit-job --resource cam:1 --array 0-9 -- ./take
+  p2psched submit-job --queue deploys --ordered -- ./deploy
 
 A task finds its index in $P2P_INDEX, and $P2P_PEER, $P2P_JOB_ID,
-$P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE beside it.
+$P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE beside it. One that holds a lock
+has the lock's token in $P2P_FENCE.
 """
 
 
@@ -119,6 +124,30 @@ _Keep = Annotated[
 _Copies = Annotated[
     int, typer.Option("--copies", help="Disks that a large result is on before it counts.")
 ]
+_Lock = Annotated[
+    str | None,
+    typer.Option("--lock", metavar="NAME", help="Each task holds this lock while it runs."),
+]
+_Resource = Annotated[
+    str | None,
+    typer.Option(
+        "--resource",
+        metavar="NAME:COUNT",
+        help="Each task takes one of COUNT: never more run at a time, of all jobs.",
+    ),
+]
+_Queue = Annotated[
+    str | None,
+    typer.Option("--queue", metavar="NAME", help="With --ordered: the jobs of one queue."),
+]
+_Ordered = Annotated[
+    bool,
+    typer.Option("--ordered", help="Run one task of the queue at a time, in the order of submits."),
+]
+_OrderKey = Annotated[
+    str | None,
+    typer.Option("--order-key", metavar="KEY", help="In order only with jobs of the same key."),
+]
 _Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")]
 
 
@@ -144,6 +173,11 @@ def submit_job(
     cpus: _Cpus = 1,
     keep_results: _Keep = None,
     copies: _Copies = 2,
+    lock: _Lock = None,
+    resource: _Resource = None,
+    queue: _Queue = None,
+    ordered: _Ordered = False,
+    order_key: _OrderKey = None,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
@@ -158,14 +192,15 @@ def submit_job(
         keep_ms=None if keep_results is None else keep_ms(keep_results),
         copies=copies,
         submitter=who_am_i(),
+        hold=hold_of(
+            lock=lock, resource=resource, queue=queue, ordered=ordered, order_key=order_key
+        ),
     )
     variables, folder = _variables(env or []), _folder(cwd)
     timeout_s = None if timeout is None else duration(timeout, "--timeout")
     if inputs is None:
         if args or batch != 1:
             raise UsageError("--batch and --args are for inputs: name them with --inputs FILE")
-        if collect and folder:
-            raise UsageError("--collect takes files of the task's own folder: leave --cwd away")
         sending = sending_of(send or [])
         work = _work(command, variables, folder, sending.files, collect or [])
         packed = PackedJob(_spec(work, array, timeout_s, common), sending.uploads)
@@ -197,6 +232,7 @@ class _Common(TypedDict):
     keep_ms: int | None
     copies: int
     submitter: str
+    hold: Hold | None
 
 
 def _work(
@@ -206,6 +242,8 @@ def _work(
     files: tuple[SentFile, ...],
     collect: list[str],
 ) -> ProgramWork:
+    if collect and folder:
+        raise UsageError("--collect takes files of the task's own folder: leave --cwd away")
     try:
         return ProgramWork(
             argv=tuple(command),

@@ -30,6 +30,7 @@ from p2psched.client.session import Session
 from p2psched.model import items, limits, values
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import ProtocolError, UsageError
+from p2psched.model.hold import Hold
 from p2psched.model.ids import short
 from p2psched.model.job import Cause, FunctionWork
 from p2psched.model.messages import FetchItem, ItemAnswer, JobView
@@ -100,6 +101,7 @@ def pack_batches(
     submitter: str = "",
     copies: int = 2,
     keep_ms: int | None = None,
+    hold: Hold | None = None,
 ) -> PackedJob:
     """`files`: paths and modes, put into the folder of each process. `retries` are those of an
     input, and of a batch whose worker dies. Raises UsageError for what makes no sense."""
@@ -126,6 +128,7 @@ def pack_batches(
         submitter=submitter,
         copies=copies,
         keep_ms=keep_ms,
+        hold=hold,
     )
     assert isinstance(packed.spec.work, FunctionWork)
     path = f"{MODULE}:run_{counted.count}_by_{batch}"

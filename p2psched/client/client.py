@@ -24,21 +24,20 @@ from p2psched.client.functions import (
     Calls,
     MapOptions,
     calls,
-    large_files,
     pack,
     star_calls,
-    timeout_ms,
 )
 from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
 from p2psched.client.job import Job
 from p2psched.client.members import Members
 from p2psched.client.pipeline import Pipeline, keep_house
+from p2psched.client.programs import ProgramOptions, pack_program
 from p2psched.client.session import PATIENCE_S, Session
 from p2psched.client.shared import Shared
 from p2psched.client.spool import Upload
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError
 from p2psched.model.ids import JobId, new_id
-from p2psched.model.job import JobSpec, ProgramWork, SentFile
+from p2psched.model.job import JobSpec
 from p2psched.model.messages import (
     FindJob,
     GetStatus,
@@ -51,7 +50,6 @@ from p2psched.model.messages import (
 from p2psched.model.peer_messages import PeerList, PeerView
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
-from p2psched.model.taskset import TaskSet
 from p2psched.store.records import default_runtime_dir
 
 __all__ = ["Client", "Job", "who_am_i"]
@@ -200,8 +198,9 @@ class Client(Shared):
         """One task for each item: `function(item)`, or `function(x, y)` for several iterables, as
         the built-in does it; `kwargs` are passed to all. Returns once the job is accepted: from
         then on it can't be lost. `timeout_s` is for one attempt; by default a task is tried once,
-        without a limit, on one cpu. `copies`: disks that a large result is on. `modules`: see
-        `client.functions.pack`. Raises UsageError for what can't be serialised or is over a limit.
+        without a limit, on one cpu. `copies`: disks that a large result is on. `hold`: of a
+        lock, by each task while it runs. `modules`: see `client.functions.pack`. Raises UsageError
+        for what can't be serialised or is over a limit.
         The same `job_id` (32 hex digits) again is the same job."""
         return await self._map(function, calls(items, *more, kwargs=kwargs), job_id, options)
 
@@ -326,38 +325,13 @@ class Client(Shared):
         self,
         argv: Sequence[str],
         *,
-        tasks: TaskSet | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
-        files: Sequence[SentFile] = (),
-        outputs: Sequence[str] = (),
-        name: str | None = None,
-        retries: int = 0,
-        timeout_s: float | None = None,
-        cpus: int = 1,
         job_id: str | None = None,
+        **options: Unpack[ProgramOptions],
     ) -> Job:
         """One child process for each of `tasks` (default: one, index 0), never through a shell.
-        `outputs` are files in the task's folder that it hands over: see `TaskResult.files`."""
-        sent, uploads = large_files(files)
-        try:
-            spec = JobSpec(
-                name=name if name is not None else Path(argv[0]).name[:128] if argv else "",
-                tasks=tasks if tasks is not None else TaskSet.of(0, 1),
-                work=ProgramWork(
-                    argv=tuple(argv),
-                    env=tuple(sorted((env or {}).items())),
-                    cwd=cwd,
-                    files=sent,
-                    outputs=tuple(outputs),
-                ),
-                retries=retries,
-                timeout_ms=timeout_ms(timeout_s),
-                cpus=cpus,
-                submitter=who_am_i(),
-            )
-        except (TypeError, ValueError) as error:
-            raise UsageError(str(error)) from error
+        `outputs` are files in the task's folder that it hands over: see `TaskResult.files`. `hold`:
+        as in `map`."""
+        spec, uploads = pack_program(argv, submitter=who_am_i(), **options)
         return await self.submit_spec(spec, job_id=job_id, uploads=uploads)
 
     async def submit_spec(

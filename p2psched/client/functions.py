@@ -30,6 +30,7 @@ from p2psched.client.spool import Section, Spool, Upload
 from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
+from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, SentFile
 from p2psched.model.taskset import TaskSet
 from p2psched.run.host.pickling import PROTOCOL, PYTHON
@@ -70,6 +71,7 @@ class MapOptions(TypedDict, total=False):
     timeout_s: float | None
     cpus: int | None
     copies: int
+    hold: Hold | None
     modules: Choice
 
 
@@ -149,6 +151,7 @@ def pack(
     submitter: str = "",
     copies: int = 2,
     keep_ms: int | None = None,
+    hold: Hold | None = None,
     modules: Choice = "auto",
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
@@ -194,6 +197,7 @@ def pack(
             submitter=submitter,
             copies=copies,
             keep_ms=keep_ms,
+            hold=hold,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import acts, levels, poison
+from p2psched.core import acts, holding, levels, poison
 from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
@@ -138,7 +138,7 @@ class Coordinator:
         commands, candidates = self._isolate(self._candidates())
         for job in self._oldest_fitting() if any(map(has_room, candidates)) else ():
             shares = share_out(
-                job.placeable - job.suspects,
+                holding.placeable(machine, job) - job.suspects,
                 candidates,
                 estimate_us=job.estimate_us or machine.estimate_us,
                 cpus=job.spec.cpus,
@@ -162,7 +162,7 @@ class Coordinator:
             job
             for job in map(machine.jobs.__getitem__, machine.unplaced)
             if job.spec.cpus <= largest
-            and (job.id not in machine.suspected or job.placeable - job.suspects)
+            and (job.id not in machine.suspected or holding.placeable(machine, job) - job.suspects)
         )
         return heapq.nsmallest(PLACEMENTS_MAX, fitting, key=lambda job: job.index)
 
@@ -176,7 +176,7 @@ class Coordinator:
             return commands, candidates
         taken = sum(row.live and row.suspects > 0 for row in machine.peers.values())
         room = max(1, (len(candidates) + taken) // 2) - taken
-        jobs = [machine.jobs[name] for name in machine.suspected]
+        jobs = [machine.jobs[name] for name in machine.suspected if name in machine.unplaced]
         for job in sorted(jobs, key=lambda job: job.index):
             for group in poison.groups(job):
                 fitting = [c for c in candidates if c.slots >= job.spec.cpus]
@@ -204,8 +204,11 @@ class Coordinator:
             if command.job in self._machine.jobs:
                 continue
             estimate_us, spec = self._machine.estimate_us, command.spec
+            tasks = holding.first_placeable(self._machine, spec)
+            if not tasks:
+                continue
             shares = share_out(
-                spec.tasks, candidates, estimate_us=estimate_us, cpus=spec.cpus, owned_here={}
+                tasks, candidates, estimate_us=estimate_us, cpus=spec.cpus, owned_here={}
             )
             for candidate, share in shares:
                 commands.append(Place(command.job, share, candidate.peer, candidate.incarnation))

@@ -265,7 +265,7 @@ class Feeder:
 
     def _fed_job(self, peer: PeerId, job: Job, grants: Iterable[HeldGrant]) -> FedJob:
         fed = tuple(
-            FedGrant(held.grant, held.incarnation, tuple(job.attempts(held.tasks)))
+            FedGrant(held.grant, held.incarnation, tuple(job.attempts(held.tasks)), held.token)
             for held in grants
         )
         return FedJob(job.id, fed, None if job.id in self._fed[peer].known else job.full)

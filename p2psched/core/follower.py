@@ -271,6 +271,7 @@ class Follower:
                 held.incarnation,
                 TaskSet.union([tasks for _, tasks in held.parts]),
                 0,
+                token=held.token,
             )
             for held in fed.grants
         }

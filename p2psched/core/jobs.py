@@ -14,13 +14,17 @@ from p2psched.core.counter import NOTHING, RangeCounter
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Grant
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import JobHead, JobSpec, JobState, Segment, head_of
+from p2psched.model.job import JobSpec, JobState, Segment
+from p2psched.model.job_head import JobHead, head_of
+from p2psched.model.lock_actions import ClaimId
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BlobKey = tuple[int, str]  # task and name of a large result
 # Attempts of a task that may end because their peers' disks were full, at no cost to its retries.
 SPACELESS_MAX: Final = 12
 RUNNING: Final = JobState.RUNNING  # as `machine._OK`
+UNBOUND: Final = (0, 0)  # a claim on a lock that no task holds by
+OVER: Final = (0, 1)  # one that is let go at the end of the command
 SUSPECT_DEATHS: Final = 2  # peers that died with a task before it is kept apart from others
 
 
@@ -33,6 +37,7 @@ class HeldGrant(msgspec.Struct, array_like=True, eq=False, gc=False):
     tasks: TaskSet
     estimate_us: int  # of one task on all its slots, when it was granted
     suspect: bool = False  # all its tasks are: its peer owns nothing else
+    token: int = 0  # of the lock that its tasks hold
 
 
 class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
@@ -72,6 +77,9 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     deaths: RangeCounter = NOTHING  # of peers that owned the task, whatever else they owned
     killed: dict[int, list[PeerId]] = {}  # task -> peers that died while it was all there
     spaceless: RangeCounter = NOTHING  # attempts that ended on a full disk
+    # Its claims on the lock that its tasks hold -> grant and task that hold by each, or `UNBOUND`.
+    claims: dict[ClaimId, tuple[Grant, int]] = {}
+    claims_made: int = 0
 
     @classmethod
     def of(cls, job: JobId, spec: JobSpec, *, index: int, wall_ms: int) -> Job:
@@ -115,6 +123,14 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
 
     def owner_of(self, index: int) -> HeldGrant | None:
         return next((held for held in self.grants.values() if index in held.tasks), None)
+
+    def unbind(self, grant: Grant, tasks: TaskSet) -> None:
+        """These tasks are not under that grant any more."""
+        hold = self.spec.hold
+        assert hold is not None
+        for claim, (bound, task) in self.claims.items():
+            if bound == grant and task in tasks:
+                self.claims[claim] = UNBOUND if hold.in_order else OVER
 
     def learn_duration(self, segment: Segment, count: int) -> None:
         """Moving average of what one task takes; whole numbers, so that all peers agree."""

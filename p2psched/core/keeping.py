@@ -22,7 +22,8 @@ from p2psched.model.commands import (
     Retry,
 )
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import JobState, digest_of
+from p2psched.model.job import JobState
+from p2psched.model.job_head import digest_of
 from p2psched.model.taskset import TaskSet
 
 

@@ -25,6 +25,7 @@ from p2psched.model.commands import (
     Outcome,
     RaiseLevel,
     Rejected,
+    SubmitJob,
 )
 from p2psched.model.errors import Refused
 from p2psched.model.ids import PeerId
@@ -33,6 +34,7 @@ from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 KNOWN_LEVEL: Final = 4  # the highest that this version knows
 # Members are removed, and voters made learners: an older version, as leader, would forget of it.
 GROUP_LEVEL: Final = 2
+HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -49,6 +51,8 @@ NEEDED: Final[dict[type[Command], int]] = {
 
 def refusal(s: LedgerState, command: Command) -> Rejected | None:
     """Why a command may not be proposed yet."""
+    if isinstance(command, SubmitJob):
+        return _refusal(s, HOLD_LEVEL if command.spec.hold is not None else 1)
     return _refusal(s, NEEDED.get(type(command), 1))
 
 

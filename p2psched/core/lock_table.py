@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.model.ids import JobId
 from p2psched.model.lease_actions import LeaseId
 from p2psched.model.lock_actions import CLAIMS_MAX, ClaimId, OwnerId
 
@@ -30,6 +31,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
     shared: bool
     label: str
     token: int = 0
+    job: JobId = JobId("")  # whose tasks hold by it, if it is no client's
 
 
 class Lock:

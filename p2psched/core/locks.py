@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
+
 from p2psched.core import deadlocks
 from p2psched.core.lock_table import WRITER_UNITS, Claim, Lock, Locks
 from p2psched.core.state import LedgerState
@@ -53,8 +55,7 @@ def _acquire(s: LedgerState, action: AcquireLock) -> LockHeld | LockWaiting | Lo
     claim = _claim_of(action)
     lock = s.locks.by_name.get(action.name)
     if lock is None or (not lock.waiters and claim.units <= lock.units_free):
-        s.locks.add(claim)
-        _grant(s, claim)
+        enter(s, claim)
         return LockHeld(s.lock_token)
     if not action.wait:
         return LockBusy(_holders_told(s, lock), len(lock.waiters))
@@ -68,21 +69,31 @@ def _acquire(s: LedgerState, action: AcquireLock) -> LockHeld | LockWaiting | Lo
     return LockWaiting(len(lock.waiters))
 
 
-def _release(s: LedgerState, action: ReleaseLock) -> LockReleased:
+def enter(s: LedgerState, claim: Claim) -> None:
+    """It holds if it can and nobody waits before it."""
+    s.locks.add(claim)
+    lock = s.locks.lock_of(claim)
+    if len(lock.waiters) == 1 and claim.units <= lock.units_free:
+        _grant(s, claim)
+
+
+def _release(s: LedgerState, action: ReleaseLock) -> LockReleased | Rejected:
     """Whoever is next holds it from this command on."""
     claim = s.lock_claims.get(action.claim) if action.claim else _with_token(s, action)
     if claim is None or claim.name != action.name:
         return LockReleased(was_there=False)
-    _end(s, [claim], lease_over=False)
+    if claim.job:
+        return Rejected("refused", f"a task of {claim.label} holds lock {claim.name}: cancel it")
+    end(s, [claim])
     return LockReleased(was_there=True)
 
 
 def on_lease_ended(s: LedgerState, lease: LeaseId) -> None:
     ended = [s.lock_claims[claim] for claim in s.locks.by_lease.get(lease, ())]
-    _end(s, ended, lease_over=True)
+    end(s, ended, lease_over=True)
 
 
-def _end(s: LedgerState, ended: list[Claim], *, lease_over: bool) -> None:
+def end(s: LedgerState, ended: list[Claim], *, lease_over: bool = False) -> None:
     # All of them go before anybody is granted anything: else one that goes might be.
     for claim in ended:
         s.locks.remove(claim)
@@ -96,11 +107,24 @@ def _end(s: LedgerState, ended: list[Claim], *, lease_over: bool) -> None:
 
 
 def _grant(s: LedgerState, claim: Claim) -> None:
-    """One command may grant several: tokens rise from one to the next, and from one generation of
-    the ledger to the next as command indices do."""
-    s.lock_token = max(s.lock_token + 1, s.command_index)
-    s.locks.grant(claim, s.lock_token)
+    s.locks.grant(claim, _next_token(s))
+    if claim.job:
+        s.turning[claim.job] = None
     s.events.append(LockGranted(claim.name, claim.id, s.lock_token, claim.label, claim.shared))
+
+
+def _next_token(s: LedgerState) -> int:
+    """One command may give several: they rise from one to the next, and from one generation of the
+    ledger to the next as command indices do."""
+    s.lock_token = max(s.lock_token + 1, s.command_index)
+    return s.lock_token
+
+
+def renew(s: LedgerState, claim: Claim) -> int:
+    """Another token for one that holds."""
+    token = _next_token(s)
+    s.lock_claims[claim.id] = msgspec.structs.replace(claim, token=token)
+    return token
 
 
 def _grant_next(s: LedgerState, lock: Lock) -> None:
@@ -167,11 +191,16 @@ def _refusal(s: LedgerState, action: AcquireLock) -> Rejected | None:
         return Rejected("usage", fault)
     if action.lease not in s.leases:
         return Rejected("refused", f"the lease that lock {action.name} should hang on has ended")
-    lock = s.locks.by_name.get(action.name)
-    if lock is not None and lock.capacity != action.capacity:
+    return refusal(s, action.name, action.capacity)
+
+
+def refusal(s: LedgerState, name: str, capacity: int) -> Rejected | None:
+    """Why nobody may claim it so."""
+    lock = s.locks.by_name.get(name)
+    if lock is not None and lock.capacity != capacity:
         return Rejected(
             "usage",
-            f"lock {action.name} is in use with capacity {lock.capacity}, not {action.capacity}: "
+            f"lock {name} is in use with capacity {lock.capacity}, not {capacity}: "
             "all who take it name the same one",
         )
     if lock is None and len(s.locks.by_name) >= LOCKS_MAX:

@@ -13,9 +13,19 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import acts, drain, generation, hooks, keeping, levels, peering, poison
+from p2psched.core import (
+    acts,
+    drain,
+    generation,
+    holding,
+    hooks,
+    keeping,
+    levels,
+    peering,
+    placing,
+)
 from p2psched.core.dump import dump
-from p2psched.core.jobs import SPACELESS_MAX, HeldGrant, Job
+from p2psched.core.jobs import SPACELESS_MAX, Job
 from p2psched.core.state import LedgerState
 from p2psched.model.actions import Act, Elapsed
 from p2psched.model.commands import (
@@ -30,7 +40,6 @@ from p2psched.model.commands import (
     ForgetPeer,
     GiveBack,
     Grant,
-    Granted,
     Held,
     JobAdded,
     NewGeneration,
@@ -53,14 +62,14 @@ from p2psched.model.commands import (
 )
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
-from p2psched.model.job import Cause, JobState, Segment, digest_of
+from p2psched.model.job import Cause, JobState, Segment
+from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 # The same function on the same arguments would only fail the same way.
 NEVER_RETRIED: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
-ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run any
 # Commands that would act twice, whose repeats are known as such; beyond it the oldest is
 # forgotten. A proposer repeats after a second, and stops as soon as it has seen its proposal.
 REPEATS_KNOWN_MAX: Final = 8_192
@@ -90,7 +99,6 @@ class Machine(LedgerState):
     def __init__(self, known_level: int = levels.KNOWN_LEVEL) -> None:
         super().__init__()
         self.known_level = known_level  # of this process, no part of the ledger
-        self.estimate_us = ESTIMATE_US_UNKNOWN  # of a task of an unknown job
         self._hash = bytes(8)
         # Proposals, oldest first, and why they were refused. Who takes a snapshot may have missed
         # the first outcome, and learns it from a repeat.
@@ -114,6 +122,8 @@ class Machine(LedgerState):
         for envelope in batch.envelopes:
             index = self.command_index = self.command_index + 1
             outcome = self._apply(envelope)
+            if self.turning:
+                holding.settle(self)
             outcomes.append(outcome)
             said.append(outcome)
             for event in events:
@@ -132,7 +142,7 @@ class Machine(LedgerState):
             case Place():
                 if self._is_repeat(envelope):
                     return Placed(self.command_index, EMPTY)
-                return self._place(command)
+                return placing.place(self, command)
             case Complete():
                 return self._complete(command)
             case PeerUp() | PeerDown() | ForgetPeer():
@@ -195,47 +205,16 @@ class Machine(LedgerState):
         if command.job in self.forgotten:
             return Submitted(command.job, duplicate=True)
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
+        if job.spec.hold is not None:
+            refusal = levels.refusal(self, command) or holding.refusal(self, job)
+            if refusal is not None:
+                return refusal
         self.jobs[job.id] = job
-        self.running[job.id] = self.unplaced[job.id] = None
+        self.running[job.id] = None
+        self.note_unplaced(job)
         self.note_sent(job)
         self.events.append(JobAdded(job.id, command.spec))
         return Submitted(job.id, duplicate=False)
-
-    def _place(self, command: Place) -> Outcome:
-        grant = self.command_index
-        job = self.jobs.get(command.job)
-        row = self.peers.get(command.peer)
-        if job is None or row is None:
-            return Placed(grant, EMPTY)
-        if not row.takes_tasks or row.info.incarnation != command.incarnation:
-            return Placed(grant, EMPTY)
-        if job.orphaned.ranges:
-            self._take_orphans(job, command.tasks)
-        tasks = job.waiting & command.tasks
-        if row.suspects or job.deaths.levels:
-            tasks = poison.grantable(job, row, tasks)
-        job.waiting = job.waiting - tasks
-        self.note_unplaced(job)
-        if tasks.ranges:
-            estimate_us = job.estimate_us or self.estimate_us
-            cost_us = estimate_us * job.spec.cpus
-            suspect = bool(job.deaths.levels) and bool(tasks & job.suspects)
-            held = HeldGrant(
-                grant, row.info.peer, command.incarnation, tasks, cost_us, suspect=suspect
-            )
-            job.grants[grant] = held
-            self.load(held, len(tasks))
-            self.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
-        else:
-            self.end_if_done(job)
-        return Placed(grant, tasks)
-
-    def _take_orphans(self, job: Job, tasks: TaskSet) -> None:
-        from_orphans = job.orphaned & tasks
-        for held in list(job.grants.values()) if from_orphans else ():
-            if not self.is_live(held.peer, held.incarnation):
-                died = not self.peers[held.peer].stopped
-                poison.lose(self, job, held, held.tasks & from_orphans, died=died)
 
     def _complete(self, command: Complete) -> Outcome:
         job = self.jobs.get(command.job)
@@ -279,7 +258,7 @@ class Machine(LedgerState):
         """What most small jobs end with: one good segment brings all that a grant holds. Does what
         `_complete` does with it, in half the time; None if it is another case."""
         held = job.grants.get(command.grant)
-        if held is None or len(command.segments) != 1 or job.orphaned.ranges:
+        if held is None or len(command.segments) != 1 or job.orphaned.ranges or held.token:
             return None
         (segment,) = command.segments
         if segment.cause is not _OK or segment.blobs:

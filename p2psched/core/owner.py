@@ -41,7 +41,7 @@ OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond i
 UNCOPIED_BYTES_MAX: Final = GIB  # large results that wait for their copies; likewise
 _ROUND_BYTES_MAX: Final = ENTRY_BYTES_MAX // 2
 GIVEN_BACK_MAX: Final = 256  # grants whose tasks are given back in one round; the next goes on
-GENERATION: Final = 1  # rises with a restore from a backup, which doesn't exist yet
+GENERATION: Final = 1  # of fences; that of the ledger stands in the high bits of grants
 
 
 class StartBatch(msgspec.Struct, frozen=True):
@@ -251,7 +251,7 @@ class Owner:
             tasks=tasks,
             grant=queued.grant,
             attempt=queued.attempt,
-            fence=f"{GENERATION}.{queued.grant}.{queued.attempt}",
+            fence=self._fence(queued),
             expected_us=expected_us,
         )
         self._next_batch += 1
@@ -259,6 +259,13 @@ class Owner:
         self._busy += run.slots
         self._short_us += run.short_us
         return StartBatch(batch)
+
+    def _fence(self, queued: Queued) -> str:
+        """The token of the lock that its tasks hold, or (generation, grant, attempt)."""
+        held = self._machine.jobs[queued.job].grants.get(queued.grant)
+        if held is not None and held.token:
+            return str(held.token)
+        return f"{GENERATION}.{queued.grant}.{queued.attempt}"
 
     def next_round(self) -> list[Complete]:
         """Results to propose now, in one round; empty while one is in flight. The caller numbers

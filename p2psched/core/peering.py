@@ -99,10 +99,13 @@ def peer_down(s: LedgerState, command: PeerDown) -> Outcome:
     poison.note_down(s, row, stopped=command.stopped)
     s.events.append(PeerWentDown(command.peer, command.incarnation, command.reason))
     for job in s.jobs_with_grants():
-        for held in job.grants.values():
+        for held in list(job.grants.values()):
             if held.peer == command.peer:
                 job.orphaned = job.orphaned | held.tasks
+                if held.token:  # others may wait for the lock that they hold
+                    poison.lose(s, job, held, held.tasks, died=not command.stopped)
         s.note_unplaced(job)
+        s.end_if_done(job)
     return Acknowledged()
 
 

@@ -25,6 +25,7 @@ from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import Webhook
 
 _SUCCEEDED: Final = JobState.SUCCEEDED  # as `machine._OK`
+ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run any
 ENDED_WHOLE_MAX = 1_000  # ended jobs that still know what each grant has said
 
 
@@ -96,6 +97,7 @@ class LedgerState:
         self.lock_claims: dict[ClaimId, Claim] = {}  # on locks, in the order they were made
         self.lock_token = 0  # the newest that was given
         self.locks = Locks(self.lock_claims)
+        self.turning: dict[JobId, None] = {}  # jobs that hold locks, touched by this command
         self.queue_heads: dict[str, QueueHead] = {}
         self.queue_items: dict[ItemKey, Item] = {}
         self.queue_claims: dict[str, QueueClaim] = {}
@@ -107,6 +109,7 @@ class LedgerState:
         self.wall_ms = 0
         self.results_refused = 0
         self.result_bytes = 0  # of all jobs
+        self.estimate_us = ESTIMATE_US_UNKNOWN  # of a task of an unknown job
         self.events: list[Event] = []  # of the command that is being applied
 
     # --- peers ---
@@ -148,7 +151,9 @@ class LedgerState:
                 del self.sent[ref]
 
     def note_unplaced(self, job: Job) -> None:
-        if job.waiting.ranges or job.orphaned.ranges:
+        if job.spec.hold is not None:
+            self.turning[job.id] = None  # see `holding`
+        elif job.waiting.ranges or job.orphaned.ranges:
             self.unplaced[job.id] = None
         else:
             self.unplaced.pop(job.id, None)
@@ -159,7 +164,7 @@ class LedgerState:
         job.ended_ms = self.stamp_ms
         job.full = None
         del self.running[job.id]
-        self.unplaced.pop(job.id, None)
+        self.note_unplaced(job)
         self.suspected.pop(job.id, None)
         self.ended[job.id] = self.whole[job.id] = None
         if len(self.whole) > ENDED_WHOLE_MAX:
@@ -190,6 +195,9 @@ class LedgerState:
         self.events.append(Revoked(job.id, held.grant, held.peer, tasks, Cause.PEER_LOST))
 
     def release(self, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
+        if held.token:
+            job.unbind(held.grant, tasks)
+            self.turning[job.id] = None
         held.tasks = held.tasks - tasks
         if job.orphaned.ranges:
             job.orphaned = job.orphaned - tasks

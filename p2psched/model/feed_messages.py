@@ -19,6 +19,7 @@ class FedGrant(msgspec.Struct, frozen=True, array_like=True):
     grant: Grant
     incarnation: int
     parts: tuple[tuple[int, TaskSet], ...]  # number of the attempt -> its tasks
+    token: int = 0  # of the lock that they hold
 
 
 class FedJob(msgspec.Struct, frozen=True, array_like=True):

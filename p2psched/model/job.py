@@ -7,19 +7,17 @@ never opens them.
 from __future__ import annotations
 
 import enum
-import hashlib
 import re
-import shlex
 from typing import Final
 
 import msgspec
 
 from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef, ResultBlob
+from p2psched.model.hold import Hold
 from p2psched.model.taskset import TaskSet
 
 _BUSY_US_MAX: Final = 2**53
-_encode: Final = msgspec.msgpack.Encoder().encode
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _FIRST_TASK: Final = ((0, 1),)
 _SMALL_BYTES: Final = limits.JOB_ARGUMENT_BYTES_MAX // 2
@@ -154,6 +152,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     submitter: str = ""  # user@host, for people
     keep_ms: int | None = None  # of ledger time after its end; None: what the cluster keeps
     copies: int = 2  # disks that a large result is on before it counts, as far as there are peers
+    hold: Hold | None = None  # of a lock, by each task as long as it runs
 
     def __post_init__(self) -> None:
         # At each decode on each peer, so what is in order is seen at a glance.
@@ -247,54 +246,6 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             raise ValueError(f"a job's name has up to {most} printable characters, and no '/'")
         if len(self.submitter) > limits.SUBMITTER_LEN_MAX:
             raise ValueError(f"a submitter has up to {limits.SUBMITTER_LEN_MAX} characters")
-
-
-class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A spec without its work: what is kept in memory of a job for as long as it is known."""
-
-    name: str
-    tasks: TaskSet
-    kind: str  # "program" or "function"
-    command: str  # what runs, for people; at most COMMAND_LEN_MAX characters
-    digest: bytes  # of the whole spec: two submits with one id are one job if it is equal
-    retries: int
-    cpus: int
-    submitter: str
-    keep_ms: int | None
-    copies: int
-    blobs: tuple[BlobRef, ...]  # what the work refers to: a retry needs them again
-
-
-def head_of(spec: JobSpec) -> JobHead:
-    """Cost O(bytes of the spec)."""
-    work = spec.work
-    return JobHead(  # by position: names cost as much as all else
-        spec.name,
-        spec.tasks,
-        "function" if isinstance(work, FunctionWork) else "program",
-        _command(work),
-        digest_of(spec),
-        spec.retries,
-        spec.cpus,
-        spec.submitter,
-        spec.keep_ms,
-        spec.copies,
-        blobs_of(work),
-    )
-
-
-def digest_of(spec: JobSpec) -> bytes:
-    """Sixteen bytes that tell two specs apart."""
-    return hashlib.blake2b(_encode(spec), digest_size=16).digest()
-
-
-def _command(work: Work) -> str:
-    if isinstance(work, FunctionWork):
-        text = f"{work.path or 'a function'}()"
-    else:
-        text = shlex.join(work.argv)
-    most = limits.COMMAND_LEN_MAX
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def argument_size(work: Work) -> int:

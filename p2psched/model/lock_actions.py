@@ -103,11 +103,11 @@ def fault_of(action: LockAction) -> str:
     """Why nobody should propose it; empty if it is well."""
     if isinstance(action, ReleaseLock):
         return ""
-    if not action.name or len(action.name.encode()) > LOCK_NAME_BYTES_MAX:
-        return f"the name of a lock has 1 to {LOCK_NAME_BYTES_MAX} bytes"
-    # Not `isprintable`: peers whose interpreters know different editions of Unicode must agree.
-    if any(mark < " " or mark == "\x7f" for mark in action.name + action.label):
-        return f"the name of a lock has no control characters: {action.name!r}"
+    fault = fault_of_name(action.name)
+    if fault:
+        return fault
+    if _has_control(action.label):
+        return f"who takes a lock is told without control characters: {action.label!r}"
     if not is_id(action.claim) or len(action.owner) > OWNER_LEN_MAX:
         return f"a claim is 32 hex digits, and its owner up to {OWNER_LEN_MAX} characters"
     if not 1 <= action.capacity <= LOCK_CAPACITY_MAX:
@@ -119,3 +119,16 @@ def fault_of(action: LockAction) -> str:
     if len(action.label) > LABEL_LEN_MAX:
         return f"who takes a lock is told with at most {LABEL_LEN_MAX} characters"
     return ""
+
+
+def fault_of_name(name: str) -> str:
+    if not name or len(name.encode()) > LOCK_NAME_BYTES_MAX:
+        return f"the name of a lock has 1 to {LOCK_NAME_BYTES_MAX} bytes"
+    if _has_control(name):
+        return f"the name of a lock has no control characters: {name!r}"
+    return ""
+
+
+def _has_control(text: str) -> bool:
+    """Not `isprintable`: peers whose interpreters know different editions of Unicode must agree."""
+    return any(mark < " " or mark == "\x7f" for mark in text)

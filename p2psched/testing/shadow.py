@@ -31,14 +31,17 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
+from p2psched.testing import shadow_keeping
 from p2psched.testing.facts import Fact
 from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJob
+from p2psched.testing.shadow_turns import Turns
 
 SUSPECT: Final = 2  # deaths
 KILLS: Final = 3
 SPACELESS: Final = 12
 LATER: Final = 2  # the level that knows of what came later
 FORGETS: Final = 3  # and of removed peers that are forgotten
+HOLDS: Final = 4  # and of tasks that hold locks
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = (
@@ -69,6 +72,7 @@ class Shadow:
         self.levels: dict[PeerId, int] = {}  # that each peer knows
         self.drains: dict[PeerId, DrainMode] = {}
         self.gone: set[PeerId] = set()  # for the length of a simulation: for ever
+        self._turns = Turns(self.jobs)
         self._taken: set[tuple[PeerId, int]] = set()  # of `ACTS_ONCE`, applied before
 
     def apply(
@@ -88,24 +92,26 @@ class Shadow:
                 return []
             self._taken.add(proposal)
         self._apply(command)
+        self._turns.settle()
         return sorted(self.facts)
 
     def _apply(self, command: Command) -> None:
         match command:
             case SubmitJob(job=job, spec=spec):
-                if job not in self.jobs and job not in self.forgotten:
+                is_known = spec.hold is None or self.level >= HOLDS
+                if is_known and job not in self.jobs and job not in self.forgotten:
                     self.jobs[job] = ShadowJob(spec)
-                    self._say("added", job)
+                    self._turns.add(self.jobs[job])
+                    self.say("added", job)
             case Place():
                 self._place(command)
             case Complete():
                 self._complete(command)
             case PeerUp():
                 self._peer_up(command)
-            case PeerDown(peer=peer, incarnation=incarnation, stopped=stopped):
+            case PeerDown(peer=peer, incarnation=incarnation):
                 if self.live.get(peer) == (incarnation, True):
-                    self.live[peer] = (incarnation, False)
-                    self.away[peer] = Away(self.owned_by(peer), stopped=stopped)
+                    self._peer_down(command)
             case Cancel() | Forget() | Pin() | Retry() | Held() | NewGeneration():
                 self._keep(command)
             case Drain() | GiveBack() | RaiseLevel() | ForgetPeer():
@@ -120,7 +126,7 @@ class Shadow:
             for index, grant in job.owner.items():
                 if grant > 0:
                     job.owner[index] = WAITING
-                    self._say("revoked", name, index, grant)
+                    self.say("revoked", name, index, grant)
             for _, holders in job.blobs.values():
                 holders.clear()
                 holders.add(command.peer)
@@ -160,7 +166,7 @@ class Shadow:
                 for index in command.tasks if job is not None else ():
                     if job is not None and job.owner.get(index) == grant:
                         job.owner[index] = WAITING
-                        self._say("given back", name, index, grant)
+                        self.say("given back", name, index, grant)
 
     def _keep(self, command: Cancel | Forget | Pin | Retry | Held | NewGeneration) -> None:
         if isinstance(command, NewGeneration):
@@ -173,13 +179,13 @@ class Shadow:
             case Cancel():
                 self._cancel(command.job)
             case Forget():
-                self._forget(job, command)
+                shadow_keeping.forget(self, job, command)
             case Pin(pinned=pinned):
                 job.pinned = pinned
             case Retry():
-                self._retry(job, command)
+                shadow_keeping.retry(self, job, command)
             case Held():
-                self._held(job, command)
+                shadow_keeping.held(self, job, command)
 
     def owned_by(self, peer: PeerId) -> list[tuple[JobId, int]]:
         """The tasks that `peer` owns, under whatever incarnation."""
@@ -191,7 +197,7 @@ class Shadow:
             if grant > 0 and self.holders[grant][0] == peer
         ]
 
-    def _say(self, what: str, job: JobId, task: int = -1, detail: object = "") -> None:
+    def say(self, what: str, job: JobId, task: int = -1, detail: object = "") -> None:
         self.facts.append((what, job, task, str(detail)))
         self.counts[what] += 1
 
@@ -217,13 +223,15 @@ class Shadow:
             return  # a suspect is there, and alone
         if others or there:
             taken = others
+        taken = self._turns.may_start(command.job, job, taken)
         if not taken:
             return
+        self._turns.start(command.job, job, grant, taken)
         self.holders[grant] = (command.peer, command.incarnation)
         self.granted_tasks[grant] = (command.job, frozenset(taken))
         for index in taken:
             job.owner[index] = grant
-            self._say("granted", command.job, index, grant)
+            self.say("granted", command.job, index, grant)
 
     def _complete(self, command: Complete) -> None:
         job = self.jobs.get(command.job)
@@ -241,7 +249,7 @@ class Shadow:
                     refused.add(index)
             said |= fresh
         for index in sorted(refused):
-            self._say("refused", command.job, index, command.grant)
+            self.say("refused", command.job, index, command.grant)
         self._end_if_done(command.job, job)
 
     def _end_attempt(self, command: Complete, job: ShadowJob, index: int, segment: Segment) -> None:
@@ -253,13 +261,13 @@ class Shadow:
             ends[index] += 1
             self.counts["spaceless"] += cause is Cause.NO_SPACE
             job.owner[index] = WAITING
-            self._say("retried", command.job, index, command.grant)
+            self.say("retried", command.job, index, command.grant)
             return
         self.counts["timed out"] += cause is Cause.TIMEOUT
         job.causes[index] = cause
         job.owner[index] = ENDED
         job.left -= 1
-        self._say("recorded", command.job, index, f"{command.grant} {cause}")
+        self.say("recorded", command.job, index, f"{command.grant} {cause}")
         if cause is not Cause.OK:
             return
         for blob in segment.blobs:
@@ -267,12 +275,12 @@ class Shadow:
                 job.blobs[index, blob.name] = blob.ref.digest, set(blob.holders)
                 self.counts["large"] += 1
         if index in job.lost:
-            self._say("lost", command.job, index)
+            self.say("lost", command.job, index)
 
     def _end_if_done(self, name: JobId, job: ShadowJob) -> None:
         if not job.left and job.state == "running":
             job.state, job.ended_ms = "failed" if job.failed else "succeeded", self.stamp_ms
-            self._say("ended", name, -1, job.state)
+            self.say("ended", name, -1, job.state)
 
     def _peer_up(self, command: PeerUp) -> None:
         peer, incarnation = command.info.peer, command.info.incarnation
@@ -304,6 +312,16 @@ class Shadow:
             if holder == peer:
                 self.holders[grant] = (peer, incarnation)
 
+    def _peer_down(self, command: PeerDown) -> None:
+        peer, stopped = command.peer, command.stopped
+        self.live[peer] = (command.incarnation, False)
+        owned = self.owned_by(peer)
+        self.away[peer] = Away(owned, stopped=stopped)
+        for name, index in owned:  # nobody keeps a lock for who may be back
+            if self.jobs[name].spec.hold is not None:
+                self._lose(name, index, died=not stopped)
+                self._end_if_done(name, self.jobs[name])
+
     def _lose(self, name: JobId, index: int, *, died: bool) -> None:
         """The task's owner is gone. The third that died of it, and of nothing else, is the last."""
         job = self.jobs[name]
@@ -311,7 +329,7 @@ class Shadow:
         peer = self.holders[grant][0]
         away = self.away[peer]
         job.owner[index] = WAITING
-        self._say("revoked", name, index, grant)
+        self.say("revoked", name, index, grant)
         job.deaths[index] += died
         if died and away.owned == [(name, index)]:
             away.blamed = name, index
@@ -321,7 +339,7 @@ class Shadow:
                 job.causes[index] = Cause.PEER_LOST
                 job.owner[index] = ENDED
                 job.left -= 1
-                self._say("recorded", name, index, f"{grant} {Cause.PEER_LOST}")
+                self.say("recorded", name, index, f"{grant} {Cause.PEER_LOST}")
 
     def _cancel(self, name: JobId) -> None:
         job = self.jobs.get(name)
@@ -329,34 +347,11 @@ class Shadow:
             return
         for index, owner in job.owner.items():
             if owner > 0:
-                self._say("revoked", name, index, owner)
+                self.say("revoked", name, index, owner)
             job.owner[index] = ENDED
         job.left, job.state, job.ended_ms = 0, "cancelled", self.stamp_ms
         self.cancelled_by[name] = self.index
-        self._say("ended", name, -1, "cancelled")
-
-    # --- keeping ---
-
-    def _forget(self, job: ShadowJob, command: Forget) -> None:
-        """Whoever asks may; by itself only what is as it was when that was decided."""
-        is_asked_for = command.ended_ms is None
-        too_early = command.due_ms is not None and self.stamp_ms < command.due_ms
-        if job.state == "running" or too_early:
-            return
-        if is_asked_for or (not job.pinned and job.ended_ms == command.ended_ms):
-            del self.jobs[command.job]
-            self.forgotten[command.job] = None
-            self._say("forgotten", command.job)
-
-    def _retry(self, job: ShadowJob, command: Retry) -> None:
-        if job.state == "cancelled" or job.spec != command.spec:
-            return
-        out_of_reach = self.out_of_reach(job)
-        for index, cause in sorted(job.causes.items()):
-            if command.tasks and index not in command.tasks:
-                continue
-            if cause is not Cause.OK or index in out_of_reach:
-                self._reopen(job, command.job, index)
+        self.say("ended", name, -1, "cancelled")
 
     def out_of_reach(self, job: ShadowJob) -> set[int]:
         """Tasks with a large result that no peer has which is up."""
@@ -365,28 +360,3 @@ class Shadow:
             for (index, _), (_, holders) in job.blobs.items()
             if not any(self.live.get(peer, (0, False))[1] for peer in holders)
         }
-
-    def _reopen(self, job: ShadowJob, name: JobId, index: int) -> None:
-        """The task waits as if it had never run."""
-        for at in [at for at in job.blobs if at[0] == index]:
-            digest, _ = job.blobs.pop(at)
-            self.replaced.append((name, at, digest))
-        del job.causes[index]
-        del job.failures[index], job.spaceless[index]
-        job.killed.pop(index, None)
-        del job.deaths[index]
-        job.owner[index] = WAITING
-        job.left += 1
-        job.state, job.ran_again = "running", True
-        self._say("reopened", name, index)
-
-    def _held(self, job: ShadowJob, command: Held) -> None:
-        lost = job.lost
-        for index, blob_name, digest in command.blobs:
-            known, holders = job.blobs.get((index, blob_name), (b"", set()))
-            if known == digest and command.held:
-                holders.add(command.peer)
-            elif known == digest:
-                holders.discard(command.peer)
-        for index in sorted(job.lost - lost):
-            self._say("lost", command.job, index)

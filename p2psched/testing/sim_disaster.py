@@ -46,7 +46,8 @@ from p2psched.testing.sim_members import Replacing
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_report import Report, report_of
 from p2psched.testing.sim_storm import Storm
-from p2psched.testing.simulate import PEACE_MS, Options, Workload, await_end, draw_cluster
+from p2psched.testing.sim_workload import Workload
+from p2psched.testing.simulate import PEACE_MS, Options, await_end, draw_cluster
 
 Busy = Replacing | Draining
 EVENTS: Final = 2_000  # of each of the two clusters, while faults last

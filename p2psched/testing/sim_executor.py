@@ -16,6 +16,7 @@ import msgspec
 from p2psched.model import chunks
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
+from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment
 from p2psched.model.taskset import TaskSet
@@ -39,6 +40,7 @@ def sim_job(
     timeout_ms: int | None = None,
     copies: int = 2,
     keep_ms: int | None = None,
+    hold: Hold | None = None,
 ) -> JobSpec:
     """A job for a simulated cluster. With `function` the tasks must be 0..n-1. `large_permille` of
     the tasks have large results: those of a function are the same whenever it runs, those of a
@@ -62,6 +64,7 @@ def sim_job(
         cpus=cpus,
         copies=copies,
         keep_ms=keep_ms,
+        hold=hold,
     )
 
 

@@ -78,6 +78,7 @@ class Mutant:
     keeping: bool = False
     poison: bool = False
     hanging: bool = False
+    holding: bool = False
     healing: bool = False
     formed: bool = True
     locks: int = 0  # callers that hold locks
@@ -94,6 +95,7 @@ class Mutant:
             keeping=self.keeping,
             poison=self.poison,
             hanging=self.hanging,
+            holding=self.holding,
             healing=self.healing,
             locks=self.locks,
         )

@@ -13,6 +13,7 @@ from tests.sim.act_mutants import ACT_MUTANTS
 from tests.sim.disk_mutants import DISK_MUTANTS
 from tests.sim.drain_mutants import DRAIN_MUTANTS
 from tests.sim.hang_mutants import HANG_MUTANTS
+from tests.sim.hold_mutants import HOLD_MUTANTS
 from tests.sim.hurt_mutants import HURT_MUTANTS
 from tests.sim.keep_mutants import KEEP_MUTANTS
 from tests.sim.lock_mutants import LOCK_MUTANTS
@@ -27,6 +28,7 @@ ALL = (
     *(*POISON_MUTANTS, *HURT_MUTANTS, *HANG_MUTANTS, *DRAIN_MUTANTS),
     *ACT_MUTANTS,
     *LOCK_MUTANTS,
+    *HOLD_MUTANTS,
     *QUEUE_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
@@ -45,6 +47,7 @@ FIRST = {
     "a report on one large result is taken for another's": 12,
     "suspects run beside others": 10,
     "who was cut off counts as dead for ever": 24,
+    "a lock is kept for a lost peer's task": 29,
 }
 
 WEATHERS = {mutant.options(): mutant for mutant in ALL}.values()  # many grow in the same

@@ -1,0 +1,57 @@
+"""A command line as a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from p2psched.client.functions import large_files, timeout_ms
+from p2psched.client.spool import Upload
+from p2psched.model.errors import UsageError
+from p2psched.model.hold import Hold
+from p2psched.model.job import JobSpec, ProgramWork, SentFile
+from p2psched.model.taskset import TaskSet
+
+
+class ProgramOptions(TypedDict, total=False):
+    """What `Client.submit_program` may be told; see there."""
+
+    tasks: TaskSet | None
+    env: Mapping[str, str] | None
+    cwd: str | None
+    files: Sequence[SentFile]
+    outputs: Sequence[str]
+    name: str | None
+    retries: int
+    timeout_s: float | None
+    cpus: int
+    hold: Hold | None
+
+
+def pack_program(
+    argv: Sequence[str], *, submitter: str, **options: Unpack[ProgramOptions]
+) -> tuple[JobSpec, tuple[Upload, ...]]:
+    """What to submit, and the blobs that must be there before. Raises UsageError."""
+    sent, uploads = large_files(options.get("files", ()))
+    name, tasks, env = options.get("name"), options.get("tasks"), options.get("env")
+    try:
+        spec = JobSpec(
+            name=name if name is not None else Path(argv[0]).name[:128] if argv else "",
+            tasks=tasks if tasks is not None else TaskSet.of(0, 1),
+            work=ProgramWork(
+                argv=tuple(argv),
+                env=tuple(sorted((env or {}).items())),
+                cwd=options.get("cwd"),
+                files=sent,
+                outputs=tuple(options.get("outputs", ())),
+            ),
+            retries=options.get("retries", 0),
+            timeout_ms=timeout_ms(options.get("timeout_s")),
+            cpus=options.get("cpus", 1),
+            submitter=submitter,
+            hold=options.get("hold"),
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    return spec, uploads

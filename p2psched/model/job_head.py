@@ -1,0 +1,70 @@
+"""What is kept in memory of a job's spec, for as long as the job is known."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from typing import Final
+
+import msgspec
+
+from p2psched.model import limits
+from p2psched.model.blob import BlobRef
+from p2psched.model.hold import Hold
+from p2psched.model.job import FunctionWork, JobSpec, Work, blobs_of
+from p2psched.model.taskset import TaskSet
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_FIELDS_FIRST: Final = JobSpec.__struct_fields__[:-1]  # before jobs could hold a lock
+assert JobSpec.__struct_fields__[-1] == "hold"
+
+
+class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A spec without its work."""
+
+    name: str
+    tasks: TaskSet
+    kind: str  # "program" or "function"
+    command: str  # what runs, for people; at most COMMAND_LEN_MAX characters
+    digest: bytes  # of the whole spec: two submits with one id are one job if it is equal
+    retries: int
+    cpus: int
+    submitter: str
+    keep_ms: int | None
+    copies: int
+    blobs: tuple[BlobRef, ...]  # what the work refers to: a retry needs them again
+    hold: Hold | None = None
+
+
+def head_of(spec: JobSpec) -> JobHead:
+    """Cost O(bytes of the spec)."""
+    work = spec.work
+    return JobHead(  # by position: names cost as much as all else
+        spec.name,
+        spec.tasks,
+        "function" if isinstance(work, FunctionWork) else "program",
+        _command(work),
+        digest_of(spec),
+        spec.retries,
+        spec.cpus,
+        spec.submitter,
+        spec.keep_ms,
+        spec.copies,
+        blobs_of(work),
+        spec.hold,
+    )
+
+
+def digest_of(spec: JobSpec) -> bytes:
+    """Sixteen bytes that tell two specs apart; the same in all versions."""
+    said = spec if spec.hold is not None else [getattr(spec, name) for name in _FIELDS_FIRST]
+    return hashlib.blake2b(_encode(said), digest_size=16).digest()
+
+
+def _command(work: Work) -> str:
+    if isinstance(work, FunctionWork):
+        text = f"{work.path or 'a function'}()"
+    else:
+        text = shlex.join(work.argv)
+    most = limits.COMMAND_LEN_MAX
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,63 @@
+"""The naive reading of what keeps jobs and their results, a part of `shadow`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2psched.model.commands import Forget, Held, Retry
+from p2psched.model.ids import JobId
+from p2psched.model.job import Cause
+from p2psched.testing.shadow_job import WAITING, ShadowJob
+
+if TYPE_CHECKING:
+    from p2psched.testing.shadow import Shadow
+
+
+def forget(s: Shadow, job: ShadowJob, command: Forget) -> None:
+    """Whoever asks may; by itself only what is as it was when that was decided."""
+    is_asked_for = command.ended_ms is None
+    too_early = command.due_ms is not None and s.stamp_ms < command.due_ms
+    if job.state == "running" or too_early:
+        return
+    if is_asked_for or (not job.pinned and job.ended_ms == command.ended_ms):
+        del s.jobs[command.job]
+        s.forgotten[command.job] = None
+        s.say("forgotten", command.job)
+
+
+def retry(s: Shadow, job: ShadowJob, command: Retry) -> None:
+    if job.state == "cancelled" or job.spec != command.spec:
+        return
+    out_of_reach = s.out_of_reach(job)
+    for index, cause in sorted(job.causes.items()):
+        if command.tasks and index not in command.tasks:
+            continue
+        if cause is not Cause.OK or index in out_of_reach:
+            reopen(s, job, command.job, index)
+
+
+def reopen(s: Shadow, job: ShadowJob, name: JobId, index: int) -> None:
+    """The task waits as if it had never run."""
+    for at in [at for at in job.blobs if at[0] == index]:
+        digest, _ = job.blobs.pop(at)
+        s.replaced.append((name, at, digest))
+    del job.causes[index]
+    del job.failures[index], job.spaceless[index]
+    job.killed.pop(index, None)
+    del job.deaths[index]
+    job.owner[index] = WAITING
+    job.left += 1
+    job.state, job.ran_again = "running", True
+    s.say("reopened", name, index)
+
+
+def held(s: Shadow, job: ShadowJob, command: Held) -> None:
+    lost = job.lost
+    for index, blob_name, digest in command.blobs:
+        known, holders = job.blobs.get((index, blob_name), (b"", set()))
+        if known == digest and command.held:
+            holders.add(command.peer)
+        elif known == digest:
+            holders.discard(command.peer)
+    for index in sorted(job.lost - lost):
+        s.say("lost", command.job, index)
