@@ -100,6 +100,17 @@ GROUPS: Final = {
         "list": Command("lock", "list_locks", "LIST_EXAMPLES"),
         "release": Command("lock", "release", "RELEASE_EXAMPLES"),
     },
+    "queue": {
+        "put": Command("queue", "put", "PUT_EXAMPLES"),
+        "get": Command("queue", "get", "GET_EXAMPLES"),
+        "ack": Command("queue", "ack", "ACK_EXAMPLES"),
+        "nack": Command("queue", "nack", "NACK_EXAMPLES"),
+        "list": Command("queues", "list_queues", "LIST_EXAMPLES"),
+        "purge": Command("queues", "purge", "PURGE_EXAMPLES"),
+        "configure": Command("queues", "configure", "CONFIGURE_EXAMPLES"),
+        "redrive": Command("queues", "redrive", "REDRIVE_EXAMPLES"),
+        "delete": Command("queues", "delete", "DELETE_EXAMPLES"),
+    },
     "sim": {
         "run": Command("sim", "run", "RUN_EXAMPLES"),
         "replay": Command("sim", "replay", "REPLAY_EXAMPLES"),
@@ -206,6 +217,11 @@ def _lock(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+def _queue(context: typer.Context) -> None:
+    """Put items into queues, take them, say that they are done."""
+    _help_if_alone(context)
+
+
 def _sim(context: typer.Context) -> None:
     """Simulate clusters under faults, and see a failure again."""
     _help_if_alone(context)
@@ -219,6 +235,7 @@ _ALONE: Final = {
     "webhook": _webhook,
     "kv": _kv,
     "lock": _lock,
+    "queue": _queue,
     "sim": _sim,
 }
 

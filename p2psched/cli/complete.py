@@ -102,6 +102,26 @@ async def _members() -> list[tuple[str, str]]:
     return [(view.info.name, f"{view.role}, {view.state}") for view in views]
 
 
+def complete_queues(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Names of queues, with what is in them."""
+    import asyncio  # noqa: PLC0415
+
+    try:
+        found = asyncio.run(_queues())
+    except (P2PSchedError, OSError, TimeoutError):
+        return
+    for name, what in found:
+        if name.startswith(incomplete):
+            yield name, what
+
+
+async def _queues() -> list[tuple[str, str]]:
+    import asyncio  # noqa: PLC0415
+
+    async with asyncio.timeout(PATIENCE_S), _client() as client:
+        return [(view.name, f"{view.items} items") for view in await client.queues()]
+
+
 def _client() -> Client:
     from p2psched.client.client import Client  # noqa: PLC0415
 

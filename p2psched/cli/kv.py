@@ -269,7 +269,8 @@ def txn(
     """Compare several keys and change several, at one moment: all of it or nothing.
 
     If all of "compare" holds all of "then" is done, else all of "otherwise". A comparison has a
-    key, and its version (0: not there) or value. Operations: put, delete, get.
+    key, and its version (0: not there) or value; or a lock, and the token
+    under which it is held. Operations: put, delete, get.
     """
     compare, then, otherwise = parsed(_read(file))
 

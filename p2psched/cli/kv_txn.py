@@ -45,9 +45,13 @@ def _compare(one: object) -> Compare:
             return keys.version_is(one["key"], version)
         if set(one) == {"key", "value"}:
             return keys.value_is(one["key"], made(value))
+    if isinstance(one, dict) and set(one) == {"lock", "token"}:
+        lock, token = one["lock"], one["token"]
+        if isinstance(lock, str) and isinstance(token, int):
+            return keys.holds(lock, token)
     raise UsageError(
-        f'{_short(one)} is no comparison: {{"key": ..., "version": ...}} (0: it is not there), or '
-        '{"key": ..., "value": ...}'
+        f'{_short(one)} is no comparison: {{"key": ..., "version": ...}} (0: it is not there), '
+        '{"key": ..., "value": ...}, or {"lock": ..., "token": ...}'
     )
 
 

@@ -149,6 +149,7 @@ class Client(Shared):
         try:
             if kind is None:
                 await pipeline.wait_sent()
+            await session.consumer.close()
         finally:
             pipeline.close(Unavailable("client closed: open one with `async with Client(...)`"))
             try:

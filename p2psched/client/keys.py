@@ -25,6 +25,7 @@ from p2psched.model.key_actions import (
     Compare,
     DeleteKey,
     GetInside,
+    Holds,
     KeyConflict,
     KeyDeleted,
     KeyPut,
@@ -132,6 +133,11 @@ def version_is(key: str, version: int) -> Compare:
 def value_is(key: str, value: object) -> Compare:
     """For `txn`: packed, the value has the same bytes."""
     return ValueIs(key, _packed(key, value))
+
+
+def holds(lock: str, token: int) -> Compare:
+    """For `txn`: the lock is held under this token, as `lock.token` tells it."""
+    return Holds(lock, token)
 
 
 class Calls(Asker, Protocol):
@@ -261,8 +267,8 @@ class Keys:
         otherwise: Iterable[Op] = (),
     ) -> Transaction:
         """If all of `compare` holds do all of `then`, else all of `otherwise`, at one moment and
-        whole, or raise and do nothing. Make their parts with `version_is`, `value_is`, `put`,
-        `delete` and `get` of this module."""
+        whole, or raise and do nothing. Make their parts with `version_is`, `value_is`, `holds`,
+        `put`, `delete` and `get` of this module."""
         action = Transact(tuple(compare), tuple(then), tuple(otherwise))
         done = await self._session.acting.act(action, Transacted)
         return Transaction(done.held, done.version, [_result(result) for result in done.results])

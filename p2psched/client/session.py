@@ -20,6 +20,7 @@ import msgspec
 
 from p2psched.client.acting import Acting
 from p2psched.client.claims import Claims
+from p2psched.client.consumer import Consumer
 from p2psched.client.leading import LeaderLink
 from p2psched.client.leases import Leases
 from p2psched.model.blob import BlobRef, wait_s
@@ -39,6 +40,7 @@ from p2psched.model.messages import (
     StaleAnswer,
 )
 from p2psched.model.peer_messages import PeerList
+from p2psched.model.queue_messages import AwaitItems
 from p2psched.model.staleness import Staleness
 from p2psched.net.address import parse
 from p2psched.net.auth import Identity
@@ -130,6 +132,7 @@ class Session:
         self.acting: Final = Acting(self)
         self.leases: Final = Leases(self.acting)
         self.claims: Final = Claims(self, self.acting, self.leases)
+        self.consumer: Final = Consumer(self.leases)
         self.sent: Final = Sent()
         self.chunk_calls: Final = asyncio.Semaphore(CHUNK_CALLS_MAX)
 
@@ -172,7 +175,8 @@ class Session:
         loop = self._own_loop()
         if self._stale and isinstance(body, ReadBody):
             return await self._call_stale(loop, body, expect, spent_s)
-        if isinstance(body, FetchResults | FetchEvents | WatchKeys | AwaitLock) and body.wait_ms:
+        waiting = FetchResults | FetchEvents | WatchKeys | AwaitLock | AwaitItems
+        if isinstance(body, waiting) and body.wait_ms:
             async with self._polls:
                 self._polls_open += 1
                 try:
@@ -377,6 +381,7 @@ def _more_s(body: CallBody) -> float:
             | FetchEvents(wait_ms=wait_ms)
             | WatchKeys(wait_ms=wait_ms)
             | AwaitLock(wait_ms=wait_ms)
+            | AwaitItems(wait_ms=wait_ms)
         ):
             return wait_ms / 1000
         case ReadPast():

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
-from typing import Final
 
+from p2psched.client.durations import Duration, duration_ms
 from p2psched.client.find import who_am_i
 from p2psched.client.keys import Keys
 from p2psched.client.leases import Lease
 from p2psched.client.locks import Lock, named
+from p2psched.client.queues import Queue, list_queues
 from p2psched.client.session import Session
-from p2psched.model.errors import UsageError
 from p2psched.model.lock_actions import LABEL_LEN_MAX, AcquireLock, LockReleased, ReleaseLock
 from p2psched.model.lock_messages import ListLocks, LockList, LockView
-
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+from p2psched.model.queue_messages import QueueView
 
 
 class Shared(ABC):
@@ -33,7 +30,17 @@ class Shared(ABC):
         """Keys and their values, with versions: `await client.kv.put("a", 1)`."""
         return Keys(self.session)
 
-    async def lease(self, ttl: str | float = "30s") -> Lease:
+    def queue(self, name: str, *, visibility: Duration | None = "30s") -> Queue:
+        """Items that are given to one consumer at a time, until one of them acks it:
+        `await client.queue("orders").put(7)`. `visibility`: what is taken comes back after so long;
+        None: not as long as this client lives."""
+        return Queue(self.session, name, visibility=visibility)
+
+    async def queues(self) -> list[QueueView]:
+        """By name."""
+        return await list_queues(self.session)
+
+    async def lease(self, ttl: Duration = "30s") -> Lease:
         """A life that keys, locks and items of queues may hang on: renewed while this client lives
         and reaches the cluster, and over within `ttl` ("30s", or seconds) if not."""
         return await self.session.leases.take(duration_ms(ttl))
@@ -93,15 +100,3 @@ class Shared(ABC):
         claim. Its holder is told only by who guards the resource."""
         action = ReleaseLock(name, claim, token)
         return (await self.session.acting.act(action, LockReleased)).was_there
-
-
-def duration_ms(duration: str | float) -> int:
-    """Of "1.5s", "200ms", "5m", "2h", or of seconds. Raises UsageError."""
-    if isinstance(duration, str):
-        found = _DURATION.fullmatch(duration.strip())
-        if found is None:
-            raise UsageError(f"{duration!r} is no duration: write it like 30s, 200ms, 5m or 2h")
-        return round(float(found[1]) * _UNIT_MS[found[2]])
-    if not 0 <= duration < 10**9:
-        raise UsageError(f"{duration} is no duration in seconds")
-    return round(duration * 1_000)

@@ -11,6 +11,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.lease_actions import LeaseBegan, LeaseEnded
 from p2psched.model.lock_actions import LockEnded, LockGranted
+from p2psched.model.queue_events import ItemDied, ItemsGiven, QueueHandled, WaitEnded
 from p2psched.model.taskset import EMPTY, TaskSet
 
 # What a maker gives: kind, job, peer, tasks, further fields.
@@ -25,6 +26,12 @@ ACT_KINDS: Final = (
     "lock.granted",
     "lock.released",
     "lock.withdrawn",
+    "queue.given",
+    "queue.wait-ended",
+    "queue.item-died",
+    "queue.purged",
+    "queue.redriven",
+    "queue.deleted",
 )
 
 
@@ -68,10 +75,44 @@ def _lock_claims(event: Event) -> tuple[str, ...]:
     return (event.claim,)
 
 
+def _given(event: Event) -> Said:
+    assert isinstance(event, ItemsGiven)
+    items = [str(number) for number, _ in event.receipts]
+    return _said("queue.given", queue=event.queue, claim=event.claim, items=items)
+
+
+def _wait_ended(event: Event) -> Said:
+    assert isinstance(event, WaitEnded)
+    return _said("queue.wait-ended", claim=event.claim)
+
+
+def _item_died(event: Event) -> Said:
+    assert isinstance(event, ItemDied)
+    return _said(
+        "queue.item-died",
+        queue=event.queue,
+        item=event.id,
+        letter=event.letter,
+        deliveries=event.deliveries,
+    )
+
+
+def _queue_handled(event: Event) -> Said:
+    assert isinstance(event, QueueHandled)
+    return _said(f"queue.{event.how}", queue=event.queue, items=event.count)
+
+
+def _claims_given(event: Event) -> tuple[str, ...]:
+    assert isinstance(event, ItemsGiven | WaitEnded)
+    return (event.claim,)
+
+
 # Who waits for a claim hears of these events of it.
 CLAIMS: Final[dict[type[Event], Callable[[Event], tuple[str, ...]]]] = {
     LockGranted: _lock_claims,
     LockEnded: _lock_claims,
+    ItemsGiven: _claims_given,
+    WaitEnded: _claims_given,
 }
 
 
@@ -88,4 +129,8 @@ ACT_EVENTS: Final[dict[type[Event], Make]] = {
     LeaseEnded: _lease_ended,
     LockGranted: _lock_granted,
     LockEnded: _lock_ended,
+    ItemsGiven: _given,
+    WaitEnded: _wait_ended,
+    ItemDied: _item_died,
+    QueueHandled: _queue_handled,
 }

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import keys, leases, locks
+from p2psched.core import keys, leases, locks, queues
 from p2psched.core.state import LedgerState
 from p2psched.model.actions import Act, Acted, Action, ActionAnswer, Elapsed
 from p2psched.model.commands import Acknowledged, Rejected
@@ -21,6 +21,7 @@ from p2psched.model.key_actions import DeleteKey, PutKey, Transact
 from p2psched.model.lease_actions import EndLease, Enrol, Enrolled, KeepLeases, TakeLease
 from p2psched.model.limits import MIB
 from p2psched.model.lock_actions import AcquireLock, ReleaseLock
+from p2psched.model.queue_actions import OfQueues
 
 CALLERS_MAX: Final = 16_384
 UNSETTLED_MAX: Final = 1_024  # acts of one caller, from the first whose outcome it hasn't heard
@@ -37,7 +38,10 @@ _decoder: Final[msgspec.msgpack.Decoder[Acted | Rejected]] = msgspec.msgpack.Dec
 # order.
 _CLOCKS: Final[
     tuple[tuple[Callable[[LedgerState], int | None], Callable[[LedgerState], None]], ...]
-] = ((leases.next_due_ms, leases.elapse),)
+] = (
+    (leases.next_due_ms, leases.elapse),
+    (queues.next_due_ms, queues.elapse),
+)
 
 
 def decide(s: LedgerState, command: Act | Elapsed) -> Acted | Acknowledged | Rejected:
@@ -82,6 +86,8 @@ def _decide(s: LedgerState, action: Action) -> ActionAnswer | Rejected:
             return keys.decide(s, action)
         case AcquireLock() | ReleaseLock():
             return locks.decide(s, action)
+        case OfQueues():
+            return queues.decide(s, action)
         case Enrol():
             raise AssertionError("enrolled before")
 
@@ -148,3 +154,4 @@ def rebuild(s: LedgerState) -> None:
     leases.rebuild(s)
     keys.rebuild(s)
     locks.rebuild(s)
+    queues.rebuild(s)

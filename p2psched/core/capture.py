@@ -34,7 +34,12 @@ _FIELDS: Final = MachineImage.__struct_fields__
 # Of ids, which never change: a copy is enough, and takes a millisecond for 100,000 of them.
 _ORDERS: Final = frozenset({"running", "ended", "whole", "unplaced", "with_blobs", "suspected"})
 # Of values that never change: a copy is enough, and is encoded a slice at a time.
-_VALUES: Final = frozenset({"callers", "acted", "leases", "keys", "lock_claims"})
+_VALUES: Final = frozenset(
+    {
+        *("callers", "acted", "leases", "keys", "lock_claims"),
+        *("queue_heads", "queue_items", "queue_claims"),
+    }
+)
 _OF_NO_JOB: Final = (
     *(RaiseLevel, Drain, AddWebhook, RemoveWebhook, AckWebhook, ForgetPeer),
     *(Act, Elapsed),

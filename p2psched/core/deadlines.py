@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import Final, Generic, TypeVar
 
-K = TypeVar("K", str, int, bytes)
+K = TypeVar("K", str, int, bytes, tuple[str, int])
 
 SLACK: Final = 64  # entries of the heap that stand for nothing any more, besides as many as keys
 

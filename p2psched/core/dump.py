@@ -13,6 +13,8 @@ def dump(s: LedgerState) -> object:
         (list(s.callers.items()), list(s.acted.items()), list(s.leases.items())),
         (list(s.keys.values()), s.key_order, s.key_bytes, s.key_marks),
         (list(s.lock_claims.values()), s.lock_token),
+        (list(s.queue_heads.items()), list(s.queue_items.items()), s.last_receipt),
+        list(s.queue_claims.items()),
         [
             (
                 (job.id, job.state, job.waiting, job.orphaned, job.succeeded, job.failed),

@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from p2psched.core import locks
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import Rejected
 from p2psched.model.key_actions import (
@@ -22,6 +23,7 @@ from p2psched.model.key_actions import (
     DeleteKey,
     Entry,
     GetInside,
+    Holds,
     KeyAction,
     KeyAnswer,
     KeyChanged,
@@ -74,6 +76,8 @@ def _holds(s: LedgerState, compare: Compare) -> bool:
         case ValueIs(key=key, value=value):
             entry = s.keys.get(key)
             return entry is not None and entry.value == value
+        case Holds(lock=lock, token=token):
+            return locks.holds(s, lock, token)
 
 
 def _refusal(s: LedgerState, ops: Sequence[Op]) -> Rejected | None:

@@ -7,7 +7,7 @@ ends none early. What hangs on a lease is let go of in the command that ends it.
 
 from __future__ import annotations
 
-from p2psched.core import keys, locks
+from p2psched.core import keys, locks, queues
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import Rejected
 from p2psched.model.lease_actions import (
@@ -67,6 +67,7 @@ def _end(s: LedgerState, name: LeaseId, *, expired: bool) -> None:
     s.events.append(LeaseEnded(name, expired))
     keys.on_lease_ended(s, name)
     locks.on_lease_ended(s, name)
+    queues.on_lease_ended(s, name)
 
 
 def next_due_ms(s: LedgerState) -> int | None:

@@ -22,6 +22,7 @@ from p2psched.core.jobs import Job
 from p2psched.core.levels import check_known
 from p2psched.core.lock_table import Claim
 from p2psched.core.machine import Machine
+from p2psched.core.queue_state import Item, ItemKey, QueueClaim, QueueHead
 from p2psched.core.state import PeerRow
 from p2psched.model.commands import DrainMode, PeerInfo, Rejected
 from p2psched.model.errors import Refused
@@ -36,7 +37,7 @@ FORMAT: Final = 1
 TRANSIENT: Final = frozenset({"events", "known_level", "turning"})
 # What follows from the rest, and is made anew.
 DERIVED: Final = frozenset(
-    {"sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "locks"}
+    {"sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "locks", "queues"}
 )
 
 
@@ -93,6 +94,10 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     key_marks_apart: int = 1
     lock_claims: dict[ClaimId, Claim] = {}
     lock_token: int = 0
+    queue_heads: dict[str, QueueHead] = {}
+    queue_items: dict[ItemKey, Item] = {}
+    queue_claims: dict[str, QueueClaim] = {}
+    last_receipt: int = 0
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):

@@ -13,6 +13,7 @@ from p2psched.core.deadlines import Deadlines
 from p2psched.core.forgotten import Forgotten
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.lock_table import Claim, Locks
+from p2psched.core.queue_state import Item, ItemKey, QueueClaim, QueueHead, Queues
 from p2psched.model.blob import BlobRef
 from p2psched.model.commands import DrainMode, Event, JobEnded, PeerInfo, Recorded, Revoked
 from p2psched.model.ids import JobId, PeerId
@@ -97,6 +98,11 @@ class LedgerState:
         self.lock_token = 0  # the newest that was given
         self.locks = Locks(self.lock_claims)
         self.turning: dict[JobId, None] = {}  # jobs that hold locks, touched by this command
+        self.queue_heads: dict[str, QueueHead] = {}
+        self.queue_items: dict[ItemKey, Item] = {}
+        self.queue_claims: dict[str, QueueClaim] = {}
+        self.last_receipt = 0  # of an item of a queue
+        self.queues = Queues(self.queue_heads, self.queue_items, self.queue_claims)
         self.applied_index = 0  # of entries
         self.command_index = 0
         self.stamp_ms = 0

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.model import key_actions, lease_actions, lock_actions
+from p2psched.model import key_actions, lease_actions, lock_actions, queue_actions
 from p2psched.model.key_actions import (
     DeleteKey,
     KeyAction,
@@ -35,13 +35,15 @@ from p2psched.model.lock_actions import (
     LockEvent,
     ReleaseLock,
 )
+from p2psched.model.queue_actions import OfQueues, PutItems, QueueAction, QueueAnswer
+from p2psched.model.queue_events import QueueEvent
 
-Action = LeaseAction | KeyAction | LockAction
-ActionAnswer = LeaseAnswer | KeyAnswer | LockAnswer
+Action = LeaseAction | KeyAction | LockAction | QueueAction
+ActionAnswer = LeaseAnswer | KeyAnswer | LockAnswer | QueueAnswer
 # Of no job, and in no history but the ledger itself.
-ActEvent = LeaseEvent | KeyChanged | LockEvent
+ActEvent = LeaseEvent | KeyChanged | LockEvent | QueueEvent
 # What takes room in the ledger: refused by a peer whose disk is nearly full.
-GROWING: Final[tuple[type[Action], ...]] = (TakeLease, PutKey, Transact, AcquireLock)
+GROWING: Final[tuple[type[Action], ...]] = (TakeLease, PutKey, Transact, AcquireLock, PutItems)
 
 
 class Act(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=53):
@@ -73,3 +75,5 @@ def fault_of(action: Action) -> str:
             return key_actions.fault_of(action)
         case AcquireLock() | ReleaseLock():
             return lock_actions.fault_of(action)
+        case OfQueues():
+            return queue_actions.fault_of(action)

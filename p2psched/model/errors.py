@@ -10,7 +10,8 @@ P2PSchedError
 │   ├── Deadlock    whoever holds this lock waits for one that you hold    exit 5
 │   ├── Removed     this peer's identity is no member any more, for good   exit 5
 │   ├── Static      the group of the ledger takes no members               exit 5
-│   └── TooOld      what is asked for is gone from all peers               exit 5
+│   ├── TooOld      what is asked for is gone from all peers               exit 5
+│   └── Redelivered an item of a queue is not the caller's any more        exit 5
 ├── Conflict        somebody else has changed it: look, and try again      exit 1
 ├── Unavailable     no quorum, nobody answers, busy; retry after a while   exit 3
 │   └── NoSpace     the peer's disk is full; another peer, or free some
@@ -78,6 +79,17 @@ class Static(Refused):
     """The members of the ledger's group are those that its peers were started with."""
 
     code = "static"
+
+
+class Redelivered(Refused):
+    """These deliveries of items of a queue are over: nothing was done to the items, which are with
+    others, wait again, or are done. `items`: their ids."""
+
+    code = "redelivered"
+
+    def __init__(self, message: str, *, items: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.items = items
 
 
 class TooOld(Refused):
@@ -200,6 +212,7 @@ _BY_CODE = {
         Removed,
         Static,
         TooOld,
+        Redelivered,
         Conflict,
         Unavailable,
         NoSpace,

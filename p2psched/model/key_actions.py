@@ -69,7 +69,14 @@ class ValueIs(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
     value: bytes
 
 
-Compare = VersionIs | ValueIs
+class Holds(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
+    """A lock is held under this token: a change that compares so is one that the lock guards."""
+
+    lock: str
+    token: int
+
+
+Compare = VersionIs | ValueIs | Holds
 
 
 class Transact(msgspec.Struct, frozen=True, array_like=True, tag=13):
@@ -128,7 +135,7 @@ def fault_of(action: KeyAction) -> str:
     if max(len(action.compare), len(action.then), len(action.otherwise)) > OPS_MAX:
         return f"a transaction has up to {OPS_MAX} comparisons and as many operations"
     faults = (
-        *(key_fault(compare.key) for compare in action.compare),
+        *(key_fault(one.key) for one in action.compare if not isinstance(one, Holds)),
         *map(_op_fault, ops),
     )
     size = sum(

@@ -22,6 +22,7 @@ from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
+from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
@@ -202,6 +203,7 @@ CallBody = (
     | WatchKeys
     | AwaitLock
     | ListLocks
+    | QueueCall
 )
 
 
@@ -345,6 +347,7 @@ AnswerBody = (
     | KeyChanges
     | LockNow
     | LockList
+    | QueueCallAnswer
 )
 
 

@@ -14,7 +14,9 @@ from p2psched.model.actions import Act, Acted, fault_of
 from p2psched.model.commands import Outcome, Rejected
 from p2psched.model.errors import NoSpace, P2PSchedError, Unavailable, UsageError, from_wire
 from p2psched.model.messages import CallBody
+from p2psched.model.queue_actions import TakeItems
 from p2psched.net.patience import Patience
+from p2psched.peer.queues import told
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S
 from p2psched.peer.scheduler_loop import SchedulerLoop
 
@@ -58,7 +60,7 @@ class Acts:
 class OpenAct:
     """One row. Belongs to the loop of its peer."""
 
-    __slots__ = ("_body", "_house", "_is_over", "_reply", "_tag")
+    __slots__ = ("_body", "_house", "_is_over", "_reply", "_tag", "_take")
 
     def __init__(self, house: Acts, body: Do, reply: Reply) -> None:
         self._house = house
@@ -66,6 +68,7 @@ class OpenAct:
         self._reply = reply
         self._tag: int | None = None  # while its outcome is not known
         self._is_over = False
+        self._take = body.action if isinstance(body.action, TakeItems) else None
 
     def begin(self) -> None:
         house, body = self._house, self._body
@@ -101,7 +104,8 @@ class OpenAct:
             self._end(from_wire(outcome.code, outcome.message, 1000))
         else:
             assert isinstance(outcome, Acted)
-            self._end(DidSo(outcome.answer))
+            machine = self._house.scheduling.scheduler.machine
+            self._end(DidSo(told(machine, self._take, outcome.answer)))
 
     def _end(self, answer: DidSo | P2PSchedError) -> None:
         self.cancel()

@@ -63,6 +63,7 @@ from p2psched.model.messages import (
     Submit,
     TailOutput,
 )
+from p2psched.model.queue_messages import QueueCall
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
@@ -77,6 +78,7 @@ from p2psched.peer.large_data import LargeData
 from p2psched.peer.locks import LocksApi
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
+from p2psched.peer.queues import QueuesApi
 from p2psched.peer.reads import WAIT_MS_MAX, Reads
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S, Roster
@@ -86,7 +88,7 @@ from p2psched.ports.engine import Engine
 
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
-Shared = Do | WatchKeys | AwaitLock  # what clients share through the ledger
+Shared = Do | WatchKeys | AwaitLock | QueueCall  # what clients share through the ledger
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 
 
@@ -135,6 +137,7 @@ class Api:
             patience=self._patience,
         )
         self._locks = LocksApi(scheduling, ledger, self._reads.linearize)
+        self._queues = QueuesApi(scheduling, self._reads.linearize)
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
         self.events: Final = EventsApi(
             scheduling, ledger, source, self._reads.linearize, me=me, secret=secret, cluster=cluster
@@ -171,6 +174,8 @@ class Api:
             return await self._watching.answer(body)
         if isinstance(body, AwaitLock):
             return await self._locks.wait(body)
+        if isinstance(body, QueueCall):
+            return await self._queues.answer(body)
         return await self._backups.answer(body)
 
     async def _compact(self) -> AnswerBody:

@@ -17,7 +17,7 @@ from p2psched.core.levels import group_refusal
 from p2psched.core.machine import Machine
 from p2psched.core.raft.core import Raft
 from p2psched.core.raft.effects import MemberEvent, RemoveMember, WantVoters, Wish
-from p2psched.core.raft.group import VOTERS_MAX, VOTERS_WANTED, Seat
+from p2psched.core.raft.group import VOTERS_MAX, VOTERS_WANTED, Seat, answering
 from p2psched.model.config import Config
 from p2psched.model.errors import (
     NotFound,
@@ -245,10 +245,10 @@ class Members:
                 f"{name} is the only voter, and without it nobody leads: promote another peer first"
             )
         left = [seat for seat in voters if seat.peer != peer]
-        answering = sum(seat.silent_ms < view.silent_ms for seat in left)
-        if answering * 2 <= len(left):
+        here = answering(left, view)
+        if here * 2 <= len(left):
             raise Refused(
-                f"without {name} only {answering} of {len(left)} voters would answer, which is no "
+                f"without {name} only {here} of {len(left)} voters would answer, which is no "
                 "majority: start the others, or remove one that is gone first"
             )
         if change == "demote" and not any(_may_take_over(seat, peer) for seat in view.seats):

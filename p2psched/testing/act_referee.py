@@ -19,6 +19,7 @@ from p2psched.model.key_actions import (
     DeleteKey,
     Entry,
     GetInside,
+    Holds,
     KeyChanged,
     KeyConflict,
     KeyDeleted,
@@ -31,6 +32,7 @@ from p2psched.model.key_actions import (
     VersionIs,
 )
 from p2psched.model.lease_actions import EndLease, KeepLeases, LeaseEnded, TakeLease
+from p2psched.model.lock_actions import LockEnded, LockGranted
 from p2psched.testing.promises import demand
 
 Change = tuple[str, bytes | None]  # a key, and what it holds from now on
@@ -43,6 +45,7 @@ class ActReferee:
         self.counts: Counter[str] = Counter()
         self.keys: dict[str, Entry] = {}
         self.leases: dict[str, tuple[int, int]] = {}  # -> how long it lives, until when
+        self.tokens: set[tuple[str, int]] = set()  # of locks that are held
         self.holders: dict[str, Callable[[], bool]] = {}  # who says that it counts on a lease
         self._index = 0
         self._stamp_ms = 0
@@ -51,7 +54,7 @@ class ActReferee:
     def on_happened(self, happened: Happened) -> None:
         """Of whichever peer applies an entry first."""
         batch = happened.batch
-        if batch.index != self._index + 1:
+        if batch.index != self._index + 1 and self._index:  # 0: a ledger that goes on from a copy
             assert batch.index <= self._index, "somebody applied it before it was in a snapshot"
             return
         self._index = batch.index
@@ -73,6 +76,14 @@ class ActReferee:
                 expected = self._act(command, outcome, number)
             found = (outcome, changes, ended)
             demand(found == expected, "P7", f"{command} led to {found}, not to {expected}")
+            self._note_locks(events)
+
+    def _note_locks(self, events: Sequence[object]) -> None:
+        for event in events:
+            if isinstance(event, LockGranted):
+                self.tokens.add((event.name, event.token))
+            elif isinstance(event, LockEnded):
+                self.tokens.discard((event.name, event.token))
 
     def _act(
         self, act: Act, outcome: Outcome, number: int
@@ -160,6 +171,8 @@ class ActReferee:
     def _holds(self, compare: Compare) -> bool:
         if isinstance(compare, VersionIs):
             return self._version(compare.key) == compare.version
+        if isinstance(compare, Holds):
+            return (compare.lock, compare.token) in self.tokens
         return compare.key in self.keys and self.keys[compare.key].value == compare.value
 
     # --- leases ---

@@ -47,6 +47,7 @@ from p2psched.testing.lock_referee import LockReferee
 from p2psched.testing.member_referee import MemberReferee
 from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
+from p2psched.testing.queue_referee import QueueReferee
 from p2psched.testing.shadow import ACTS_ONCE, Shadow
 from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_executor import hangs
@@ -101,6 +102,7 @@ class Referees:
         self.acts = ActReferee()
         self.locks = LockReferee()
         self.poison = PoisonReferee(self.shadow)
+        self.queues = QueueReferee()
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---
@@ -362,6 +364,7 @@ class Referees:
         """All peers know the same, and it is what the shadow says."""
         dumps = [peer.scheduler.machine.dump() for peer in peers]
         demand(all(dump == dumps[0] for dump in dumps), "P14", "peers end in different states")
+        self.queues.check_end(peers)
         machine = peers[0].scheduler.machine
         for job in machine.jobs.values():
             job.check()

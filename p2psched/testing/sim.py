@@ -318,6 +318,7 @@ class SimCluster(Lives):
         self.referees.events.on_happened(peer, stored.happened)
         self.referees.acts.on_happened(stored.happened)
         self.referees.locks.on_events(stored.happened.events)
+        self.referees.queues.on_happened(peer, stored.happened)
 
     def on_saving(self, peer: SimPeer, snapshot: Snapshot) -> None:
         self.happened["snapshot made"] += 1

@@ -9,6 +9,7 @@ from p2psched.testing.sim_keys import KeyWork
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
 from p2psched.testing.sim_locks import LockUsers
+from p2psched.testing.sim_queues import start_queues
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster
@@ -24,6 +25,7 @@ class Apart:
         start_hooks(cluster)
         self._keys = KeyWork(cluster)
         self._locks = LockUsers(cluster, locks)
+        start_queues(cluster)
 
     def end(self) -> None:
         """Begin nothing more."""

@@ -142,3 +142,4 @@ def test_values_as_json_and_back() -> None:
         [],
         [],
     )
+    assert parsed(b'{"compare": [{"lock": "l", "token": 3}]}')[0] == [keys.holds("l", 3)]

@@ -11,8 +11,8 @@ import pytest
 
 from p2psched.client import leases
 from p2psched.client.acting import Acting
+from p2psched.client.durations import duration_ms
 from p2psched.client.leases import Lease, Leases
-from p2psched.client.shared import duration_ms
 from p2psched.model.actions import Action
 from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.lease_actions import (

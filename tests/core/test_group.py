@@ -157,6 +157,15 @@ def test_the_leader_stays_and_those_that_answer_stay_a_majority() -> None:
     assert next_change(view(voter("a"), *mute, wanted=1)) is None
 
 
+def test_who_leads_anew_counts_on_nobody_that_has_not_answered_yet() -> None:
+    """It counts everybody as heard at first, also one that died before."""
+    gone = voter("c", answered=False)
+    assert next_change(view(voter("a"), voter("b"), gone, wanted=1)) == Demote(PeerId("c"))
+    assert next_change(view(voter("a"), voter("b", answered=False), gone, wanted=1)) is None
+    chosen = voter("c", answered=False, chosen=True)
+    assert next_change(view(voter("a"), voter("b", answered=False), chosen, wanted=1)) is None
+
+
 def test_a_chosen_peer_takes_the_place_of_one_that_nobody_chose() -> None:
     group = view(*map(voter, "abc"), learner("d", chosen=True), wanted=3)
     assert names(settled(group)) == "acd"

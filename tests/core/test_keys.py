@@ -24,6 +24,7 @@ from p2psched.model.key_actions import (
     DeleteKey,
     Entry,
     GetInside,
+    Holds,
     KeyAction,
     KeyAnswer,
     KeyChanged,
@@ -39,6 +40,7 @@ from p2psched.model.key_actions import (
     VersionIs,
 )
 from p2psched.model.lease_actions import EndLease, TakeLease
+from p2psched.model.lock_actions import AcquireLock, ReleaseLock
 from tests.core.acts_rig import LEASES, Client, Ledger, code_of
 
 A, B, *_ = LEASES
@@ -80,6 +82,7 @@ class Model:
     def holds(self, compare: Compare) -> bool:
         if isinstance(compare, VersionIs):
             return self.version(compare.key) == compare.version
+        assert isinstance(compare, ValueIs)
         return compare.key in self.held and self.held[compare.key][0] == compare.value
 
     def do(self, action: KeyAction, version: int) -> KeyAnswer | None:
@@ -208,6 +211,33 @@ def test_the_keys_of_a_lease_go_with_it_in_one_command() -> None:
     assert {event.version for event in gone} == {ledger.machine.command_index}
     assert sorted(ledger.machine.keys) == ["kept", "m"]
     assert set(ledger.machine.lease_keys) == {B}
+
+
+def test_what_a_lock_guards_is_changed_only_under_its_newest_token() -> None:
+    ledger, first = begun()
+    second = Client(ledger)
+    for client, lease in ((first, A), (second, B)):
+        client.do(TakeLease(lease, 5_000 if lease == A else 60_000))
+        client.do(AcquireLock("l", lease, lease))
+
+    def put(client: Client, token: int, value: bytes) -> bool:
+        done = client.do(Transact((Holds("l", token),), (PutKey("k", value),)))
+        assert isinstance(done, Transacted)
+        return done.held
+
+    token = ledger.machine.lock_token
+    assert put(first, token, b"1")
+    assert not put(second, token + 1, b"2")
+    ledger.now_ms += 10_000
+    ledger.elapse()
+    newer = ledger.machine.lock_token
+    assert newer > token
+    assert not put(first, token, b"3"), "it does not know yet that it lost the lock"
+    assert put(second, newer, b"4")
+    assert not put(second, 0, b"5")
+    second.do(ReleaseLock("l", B))
+    assert not put(second, newer, b"6")
+    assert ledger.machine.keys["k"].value == b"4"
 
 
 # --- bounds ---------------------------------------------------------------------------------------

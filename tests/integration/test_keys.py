@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from p2psched.client.client import Client
-from p2psched.client.keys import Change, Entry, Keys
+from p2psched.client.keys import Change, Entry, Keys, holds, put
 from p2psched.client.session import Session
 from p2psched.model.errors import Conflict, TooOld, Unavailable
 from p2psched.store.folder import read_secret_file
@@ -80,6 +80,22 @@ def test_of_two_clients_one_wins_and_the_other_learns_what_is_there(rig: Rig) ->
 
             assert (await two.kv.update("race", append)).value == f"{lost.current.value}+"
             assert seen == [lost.current.value]
+
+    asyncio.run(story())
+
+
+def test_a_change_under_a_token_that_is_not_the_newest_is_refused(rig: Rig) -> None:
+    async def story() -> None:
+        async with rig.client("a") as first, rig.client("b") as second:
+            async with first.lock("guard") as lock:
+                old = lock.token
+                assert (await first.kv.txn([holds("guard", old)], [put("guarded", 1)])).held
+            async with second.lock("guard") as lock:
+                assert not await first.kv.txn([holds("guard", old)], [put("guarded", 2)])
+                assert await first.kv.txn([holds("guard", lock.token)], [put("guarded", 3)])
+            entry = await second.kv.get("guarded")
+            assert entry is not None
+            assert entry.value == 3
 
     asyncio.run(story())
 

@@ -22,7 +22,7 @@ KINDS = tuple(_tree())
 
 def test_no_two_classes_share_a_code() -> None:
     codes = [kind.code for kind in KINDS]
-    assert len(set(codes)) == len(codes) == 19
+    assert len(set(codes)) == len(codes) == 20
 
 
 def test_exit_codes_tell_whose_fault_it_is() -> None:
@@ -37,6 +37,7 @@ def test_exit_codes_tell_whose_fault_it_is() -> None:
         "Removed": 5,
         "Static": 5,
         "TooOld": 5,
+        "Redelivered": 5,
         "Conflict": 1,
         "Unavailable": 3,
         "NoSpace": 3,

@@ -20,6 +20,7 @@ from tests.sim.lock_mutants import LOCK_MUTANTS
 from tests.sim.member_mutants import MEMBER_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.poison_mutants import POISON_MUTANTS
+from tests.sim.queue_mutants import QUEUE_MUTANTS
 from tests.sim.raft_mutants import RAFT_MUTANTS
 
 ALL = (
@@ -28,6 +29,7 @@ ALL = (
     *ACT_MUTANTS,
     *LOCK_MUTANTS,
     *HOLD_MUTANTS,
+    *QUEUE_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 # Seeds that catch what many don't are tried first; the others follow if they no longer do.

@@ -45,6 +45,7 @@ class Seat(msgspec.Struct, frozen=True):
     ready: bool = True  # it has what is committed, or nearly
     leads: bool = False
     name: str = ""
+    answered: bool = True  # since its leader leads, who counts everybody as heard at first
 
     @property
     def domain(self) -> str:
@@ -93,6 +94,11 @@ def next_change(view: View) -> Promote | Demote | None:
     return _chosen(voters, ready, here) or _spread(voters, ready, view)
 
 
+def answering(seats: Sequence[Seat], view: View) -> int:
+    """How many of them would help to commit something now."""
+    return sum(seat.answered and seat.silent_ms < view.silent_ms for seat in seats)
+
+
 def _patience_ms(seat: Seat, heirs: set[str], view: View) -> int:
     """How long a voter may be silent: not so long if another peer has come under its name."""
     if seat.name not in heirs:
@@ -112,8 +118,7 @@ def _best(ready: Sequence[Seat], here: Sequence[Seat]) -> Promote:
 def _worst(voters: Sequence[Seat], view: View) -> Demote | None:
     worst = _worst_of(voters, view)
     left = [seat for seat in voters if seat is not worst]
-    answering = sum(seat.silent_ms < view.silent_ms for seat in left)
-    return Demote(worst.peer) if answering * 2 > len(left) else None
+    return Demote(worst.peer) if answering(left, view) * 2 > len(left) else None
 
 
 def _worst_of(voters: Sequence[Seat], view: View) -> Seat:
@@ -122,7 +127,7 @@ def _worst_of(voters: Sequence[Seat], view: View) -> Seat:
         voters,
         key=lambda seat: (
             seat.silent_ms < view.away_ms,
-            seat.silent_ms < view.silent_ms,
+            seat.answered and seat.silent_ms < view.silent_ms,
             seat.chosen,
             seat.leads,
             -crowds[seat.domain],

@@ -162,6 +162,7 @@ def _seat(s: RaftState, member: Member, *, votes: bool, wish: bool | None) -> gr
         ready=_is_caught_up(s, member),
         leads=member.peer == s.me,
         name=member.name,
+        answered=progress is None or progress.match > 0,
     )
 
 
