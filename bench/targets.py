@@ -65,6 +65,8 @@ BESIDE: Final = (
         for kind in ("puts", "gets")
         for in_flight, unit in ((1, "p50_ms"), (8, "per_s"), (64, "per_s"))
     ),
+    ("queue_1", "per_s"),
+    ("queue_32", "per_s"),
     ("locks_1", "p50_ms"),
     ("locks_8", "hand_over_p50_ms"),
 )

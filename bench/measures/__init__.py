@@ -10,6 +10,7 @@ from bench.measures import (
     ledger,
     locks,
     programs,
+    queues,
     recovery,
     transfers,
 )
@@ -28,6 +29,7 @@ def registry() -> Registry:
         engines,
         keys,
         locks,
+        queues,
     ):
         found.add(*module.MEASURES)
     return found

@@ -20,6 +20,7 @@ from p2psched.client.keys import Keys, delete
 from p2psched.model.key_actions import OPS_MAX
 
 IN_FLIGHT: Final = (1, 8, 64)
+REDIS: Final = "redis"  # one server, one disk: it promises less
 _AGREE_TIMEOUT_S: Final = 30.0
 _runs = itertools.count()
 
@@ -59,8 +60,39 @@ async def gets(stage: Stage, *, in_flight: int) -> Mapping[str, float]:
         return await measure(call, stage.cluster, in_flight=in_flight, count=COUNTS[in_flight])
 
 
+async def redis_puts(stage: Stage, *, in_flight: int) -> Mapping[str, float]:
+    await stage.redis.start()
+    client, prefix, numbers = await stage.redis.client(), f"run{next(_runs)}/", itertools.count()
+
+    async def call(_: int) -> None:
+        assert await client.call("SET", f"{prefix}{next(numbers):08d}", VALUE) == b"OK"
+
+    try:
+        return await measure(call, stage.redis, in_flight=in_flight, count=COUNTS[in_flight])
+    finally:
+        client.close()
+
+
+async def redis_gets(stage: Stage, *, in_flight: int) -> Mapping[str, float]:
+    await stage.redis.start()
+    client = await stage.redis.client()
+    for lane in range(in_flight):
+        await client.call("SET", f"read/{lane:08d}", VALUE)
+
+    async def call(lane: int) -> None:
+        assert await client.call("GET", f"read/{lane:08d}") == VALUE
+
+    try:
+        return await measure(call, stage.redis, in_flight=in_flight, count=COUNTS[in_flight])
+    finally:
+        client.close()
+
+
 def _measures() -> Iterator[Measure]:
-    for kind, ours, etcd in (("puts", puts, etcd_commits), ("gets", gets, etcd_reads)):
+    for kind, ours, etcd, redis in (
+        ("puts", puts, etcd_commits, redis_puts),
+        ("gets", gets, etcd_reads, redis_gets),
+    ):
         for in_flight in IN_FLIGHT:
             yield Measure(
                 f"kv_{kind}_{in_flight}",
@@ -68,6 +100,7 @@ def _measures() -> Iterator[Measure]:
                 {
                     OURS: partial(ours, in_flight=in_flight),
                     ETCD: partial(etcd, in_flight=in_flight),
+                    REDIS: partial(redis, in_flight=in_flight),
                 },
                 slots=(1, 0, 0),
             )

@@ -18,6 +18,7 @@ from bench.measures.ledger import ETCD
 from bench.registry import OURS, Measure, Stage
 from bench.stats import at
 
+REDIS: Final = "redis"
 TAKERS: Final = (1, 8)
 COUNTS: Final = {1: 300, 8: 800}  # takers -> hand-overs
 TTL_S: Final = 60
@@ -79,6 +80,27 @@ async def etcd(stage: Stage, *, takers: int) -> Mapping[str, float]:
     return _with(found, overs)
 
 
+async def redis(stage: Stage, *, takers: int) -> Mapping[str, float]:
+    """A list with one token in it, which takers wait for in turn: durable, and no lease."""
+    await stage.redis.start()
+    name, overs = f"run{next(_runs)}", HandOvers()
+    clients = [await stage.redis.client() for _ in range(takers)]  # who waits blocks its own
+    try:
+        await clients[0].call("LPUSH", name, "token")
+
+        async def call(lane: int) -> None:
+            assert await clients[lane].call("BLPOP", name, 0) == [name.encode(), b"token"]
+            overs.enter()
+            overs.leave()
+            await clients[lane].call("LPUSH", name, "token")
+
+        found = await measure(call, stage.redis, in_flight=takers, count=COUNTS[takers])
+    finally:
+        for client in clients:
+            client.close()
+    return _with(found, overs)
+
+
 def _with(found: Mapping[str, float], overs: HandOvers) -> Mapping[str, float]:
     return {
         **found,
@@ -91,7 +113,11 @@ MEASURES: Final = tuple(
     Measure(
         f"locks_{takers}",
         f"one lock, taken and let go of by {takers} in turn, 3 peers",
-        {OURS: partial(ours, takers=takers), ETCD: partial(etcd, takers=takers)},
+        {
+            OURS: partial(ours, takers=takers),
+            ETCD: partial(etcd, takers=takers),
+            REDIS: partial(redis, takers=takers),
+        },
         slots=(1, 0, 0),
     )
     for takers in TAKERS
