@@ -45,7 +45,7 @@ class HandOvers:
 
 
 async def ours(stage: Stage, *, takers: int) -> Mapping[str, float]:
-    name, overs = f"run{next(_runs)}", HandOvers()
+    name, overs = f"lock{next(_runs)}", HandOvers()
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(stage.cluster.client(n)) for n in range(2)]
 
@@ -84,7 +84,7 @@ async def etcd(stage: Stage, *, takers: int) -> Mapping[str, float]:
 async def redis(stage: Stage, *, takers: int) -> Mapping[str, float]:
     """A list with one token in it, which takers wait for in turn: durable, and no lease."""
     await stage.redis.start()
-    name, overs = f"run{next(_runs)}", HandOvers()
+    name, overs = f"lock{next(_runs)}", HandOvers()
     clients = [await stage.redis.client() for _ in range(takers)]  # who waits blocks its own
     try:
         await clients[0].call("LPUSH", name, "token")

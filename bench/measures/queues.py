@@ -58,7 +58,7 @@ async def _drive(
 
 
 async def ours(stage: Stage, *, lanes: int) -> Mapping[str, float]:
-    name = f"run{next(_runs)}"
+    name = f"queue{next(_runs)}"
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(stage.cluster.client(n)) for n in range(2)]
         queues = [client.queue(name) for client in clients]
@@ -79,7 +79,7 @@ async def ours(stage: Stage, *, lanes: int) -> Mapping[str, float]:
 
 async def redis(stage: Stage, *, lanes: int) -> Mapping[str, float]:
     await stage.redis.start()
-    name = f"run{next(_runs)}"
+    name = f"queue{next(_runs)}"
     putting = await stage.redis.client()
     taking = [await stage.redis.client() for _ in range(lanes)]  # one that waits blocks its own
 
