@@ -7,6 +7,7 @@ When faults end, consumers go on until nothing is left but dead letters.
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -78,7 +79,7 @@ class Traffic:
         self.cluster.happened[f"queues: {what}"] += 1
 
 
-class Caller:
+class Caller(ABC):
     """Does one thing after another."""
 
     def __init__(self, traffic: Traffic) -> None:
@@ -95,8 +96,9 @@ class Caller:
     def act(self, action: Action, heard: Heard) -> None:
         self._actor.act(action, heard)
 
+    @abstractmethod
     def go_on(self) -> None:
-        raise NotImplementedError
+        """The next thing."""
 
 
 class Producer(Caller):

@@ -193,3 +193,34 @@ def running_cluster(folder: Path) -> Iterator[Rig]:
 
         asyncio.run(start())
         yield Rig(cluster)
+
+
+async def over_a_killed_leader(
+    rig: Rig,
+    work: Callable[[int, asyncio.Event], Awaitable[None]],
+    answered: Callable[[], int],
+    clients: int,
+    answers: int,
+) -> None:
+    """So many clients work until they are told to stop: so many answers before their leader is
+    killed, as many without it, and as many once it is back."""
+
+    async def more() -> None:
+        wanted = answered() + answers
+        await until(lambda: answered() >= wanted)
+
+    stop = asyncio.Event()
+
+    async def one(number: int) -> None:
+        await work(number, stop)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(clients):
+            group.create_task(one(number))
+        await more()
+        leader = await rig.leader()
+        rig.cluster.kill(leader)
+        await more()
+        rig.cluster.restart(leader)
+        await more()
+        stop.set()

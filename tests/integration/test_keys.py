@@ -22,7 +22,7 @@ from p2psched.store.folder import read_secret_file
 from p2psched.testing.linear_models import Registers
 from p2psched.testing.linearizable import History, Operation, check
 from tests.cluster import LiveCluster
-from tests.integration.rig import Rig, until
+from tests.integration.rig import Rig, over_a_killed_leader, until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
@@ -367,21 +367,7 @@ async def _record(rig: Rig) -> History:
         async with Session(nearest_first, secret=secret) as session:
             await Caller(f"client {number}", history, session).work(stop)
 
-    async def more() -> None:
-        wanted = _answered(history) + ANSWERS
-        await until(lambda: _answered(history) >= wanted)
-
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        for number in range(CLIENTS):
-            group.create_task(work(number, stop))
-        await more()
-        leader = await rig.leader()
-        rig.cluster.kill(leader)
-        await more()
-        rig.cluster.restart(leader)
-        await more()
-        stop.set()
+    await over_a_killed_leader(rig, work, lambda: _answered(history), CLIENTS, ANSWERS)
     return history
 
 

@@ -15,7 +15,7 @@ from p2psched.model.lease_actions import LeaseTaken, TakeLease
 from p2psched.model.lock_actions import AcquireLock, LockBusy, LockHeld
 from p2psched.testing.linear_models import Locks
 from p2psched.testing.linearizable import History, check
-from tests.integration.rig import Rig, until
+from tests.integration.rig import Rig, over_a_killed_leader
 from tests.linearizable.second import second_opinion
 
 pytestmark = pytest.mark.process
@@ -76,29 +76,15 @@ class Taker:
 async def record(rig: Rig) -> History:
     history = History()
     seen: dict[str, int] = {}
-    stop = asyncio.Event()
 
     def answered() -> int:
         return sum(operation.answered is not None for operation in history.operations)
 
-    async def more() -> None:
-        wanted = answered() + ANSWERS
-        await until(lambda: answered() >= wanted)
-
-    async def work(number: int) -> None:
+    async def work(number: int, stop: asyncio.Event) -> None:
         async with rig.client("abc"[number % 3]) as client:
             await Taker(number, history, client, seen).work(stop)
 
-    async with asyncio.TaskGroup() as group:
-        for number in range(CLIENTS):
-            group.create_task(work(number))
-        await more()
-        leader = await rig.leader()
-        rig.cluster.kill(leader)
-        await more()
-        rig.cluster.restart(leader)
-        await more()
-        stop.set()
+    await over_a_killed_leader(rig, work, answered, CLIENTS, ANSWERS)
     return history
 
 

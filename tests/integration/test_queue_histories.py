@@ -12,7 +12,7 @@ from p2psched.client.client import Client
 from p2psched.model.errors import Unavailable
 from p2psched.testing.linear_models import Queues
 from p2psched.testing.linearizable import History, check
-from tests.integration.rig import Rig, until
+from tests.integration.rig import Rig, over_a_killed_leader
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 
@@ -63,25 +63,11 @@ def answered(history: History) -> int:
 async def record(rig: Rig) -> History:
     history = History()
 
-    async def more() -> None:
-        wanted = answered(history) + ANSWERS
-        await until(lambda: answered(history) >= wanted)
-
     async def work(number: int, stop: asyncio.Event) -> None:
         async with rig.client("abc"[number % 3]) as client:
             await Caller(number, history, client).work(stop)
 
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        for number in range(CLIENTS):
-            group.create_task(work(number, stop))
-        await more()
-        leader = await rig.leader()
-        rig.cluster.kill(leader)
-        await more()
-        rig.cluster.restart(leader)
-        await more()
-        stop.set()
+    await over_a_killed_leader(rig, work, lambda: answered(history), CLIENTS, ANSWERS)
     return history
 
 
