@@ -24,6 +24,7 @@ from p2psched.model.commands import (
     GivenBack,
     Granted,
     JobEnded,
+    Moved,
     Outcome,
     PeerCameUp,
     PeerDrains,
@@ -169,6 +170,7 @@ class Feeder:
                 Granted(job=job, peer=peer)
                 | Revoked(job=job, peer=peer)
                 | GivenBack(job=job, peer=peer)
+                | Moved(job=job, peer=peer)
             ):
                 self._note(peer, job)
             case JobEnded(job=job):
@@ -265,7 +267,13 @@ class Feeder:
 
     def _fed_job(self, peer: PeerId, job: Job, grants: Iterable[HeldGrant]) -> FedJob:
         fed = tuple(
-            FedGrant(held.grant, held.incarnation, tuple(job.attempts(held.tasks)), held.token)
+            FedGrant(
+                held.grant,
+                held.incarnation,
+                tuple(job.attempts(held.tasks)),
+                held.token,
+                held.moves,
+            )
             for held in grants
         )
         return FedJob(job.id, fed, None if job.id in self._fed[peer].known else job.full)

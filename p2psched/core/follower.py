@@ -272,6 +272,7 @@ class Follower:
                 TaskSet.union([tasks for _, tasks in held.parts]),
                 0,
                 token=held.token,
+                moves=held.moves,
             )
             for held in fed.grants
         }
