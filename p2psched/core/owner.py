@@ -14,29 +14,29 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.batch_sizes import BATCH_US, READY_MAX, READY_US, batch_size
+from p2psched.core.departing import Departing, Parting
 from p2psched.core.expectations import Expectations
 from p2psched.core.jobs import Job
-from p2psched.core.owned import PROGRAM_BATCH_US, Queued, Running, Uncopied
+from p2psched.core.owned import Queued, Running, Uncopied
 from p2psched.core.pieces import entry_size, split
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef, ResultBlob
-from p2psched.model.commands import Complete, Completed, GiveBack, Grant, KeptGrant, Outcome
+from p2psched.model.commands import (
+    Complete,
+    Completed,
+    GiveBack,
+    Grant,
+    KeptGrant,
+    Outcome,
+    Transfer,
+)
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.limits import ENTRY_BYTES_MAX, GIB, KEPT_RANGES_MAX, MIB
 from p2psched.model.taskset import EMPTY, TaskSet
 
-BATCH_US: Final = 50_000  # expected work in one batch: cost is paid per batch, loss is at most one
-BATCH_US_MIN: Final = 2_000  # expected work worth a message to a worker
-READY_US: Final = BATCH_US // 2  # a slot: expected work that runs or stands ready in short batches
-READY_MAX: Final = 32  # a slot: such batches
-# What a batch may take by a guess from other jobs of the same function: if this job's tasks take a
-# hundred times as long, the batch is as long as any.
-GUESSED_US: Final = BATCH_US // 100
-FUNCTION_BATCH_MAX: Final = 1024
-PROGRAM_BATCH_US_MIN: Final = 20_000
-PROGRAM_BATCH_MAX: Final = 256
 OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond it nothing starts
 UNCOPIED_BYTES_MAX: Final = GIB  # large results that wait for their copies; likewise
 _ROUND_BYTES_MAX: Final = ENTRY_BYTES_MAX // 2
@@ -80,7 +80,7 @@ class Owner:
         self._uncopied: dict[int, Uncopied] = {}
         self._next_copy = 1
         self._in_flight: dict[int, Complete] = {}  # request -> what it proposes
-        self._returning: dict[int, GiveBack] = {}  # likewise; none of it starts any more
+        self.departing = Departing(machine)
         self._expected = Expectations()
         self._next_batch = 1
         self.results_refused = 0
@@ -200,7 +200,10 @@ class Owner:
             job = self._machine.jobs[queued.job]
             assert job.full is not None, "tasks of an ended job are owned by nobody"
             task_us, is_guess = self._expected.of(job.id, job.full.work)
-            tasks = queued.tasks.take(self._batch_size(job, len(queued.tasks), task_us, is_guess))
+            size = batch_size(
+                *(job.spec.kind, len(queued.tasks), task_us), is_guess=is_guess, slots=self._slots
+            )
+            tasks = queued.tasks.take(size)
             expected_us = None if task_us is None else task_us * len(tasks)
             cpus = min(job.spec.cpus, self._slots)
             # Of a job with more tasks than a guess is worth, some are measured first.
@@ -226,20 +229,6 @@ class Owner:
         if expected_us is None or len(self._running) >= self._slots * READY_MAX:
             return False
         return self._short_us + expected_us <= self._slots * READY_US
-
-    def _batch_size(self, job: Job, queued_count: int, task_us: int | None, is_guess: bool) -> int:
-        if task_us is None:
-            return 1
-        if queued_count == 1:
-            return 1
-        is_function = job.spec.kind == "function"
-        most = FUNCTION_BATCH_MAX if is_function else PROGRAM_BATCH_MAX
-        most_us = BATCH_US if is_function else PROGRAM_BATCH_US
-        least_us = BATCH_US_MIN if is_function else PROGRAM_BATCH_US_MIN
-        fair = -(-queued_count // self._slots)
-        # Leave some for the other slots, unless it is too little to be worth a message.
-        share = max(-(-fair // 2), min(fair, least_us // task_us))
-        return max(1, min(most, share, (GUESSED_US if is_guess else most_us) // task_us))
 
     def _start(
         self, spec: JobSpec, queued: Queued, tasks: TaskSet, cpus: int, expected_us: int | None
@@ -286,7 +275,7 @@ class Owner:
 
     def give_back(self) -> list[GiveBack]:
         """What no batch was made of, while this peer is drained; otherwise as `next_round`."""
-        if self._returning or not self._queue:
+        if self.departing.is_giving_back or not self._queue:
             return []
         groups: dict[tuple[JobId, Grant], list[TaskSet]] = {}
         while self._queue and len(groups) < GIVEN_BACK_MAX:
@@ -294,15 +283,18 @@ class Owner:
             groups.setdefault((queued.job, queued.grant), []).append(queued.tasks)
         return [GiveBack(job, grant, TaskSet.union(of)) for (job, grant), of in groups.items()]
 
-    def proposed(self, request: int, command: Complete | GiveBack) -> None:
-        if isinstance(command, GiveBack):
-            self._returning[request] = command
-        else:
+    def proposed(self, request: int, command: Complete | Parting) -> None:
+        if isinstance(command, Complete):
             self._in_flight[request] = command
+        else:
+            self.departing.proposed(request, command)
 
     def on_outcome(self, request: int, outcome: Outcome) -> bool:
         """True if it was one of ours."""
-        if self._returning.pop(request, None) is not None:
+        parting = self.departing.on_outcome(request, outcome)
+        if parting is not None:
+            if isinstance(parting, Transfer):
+                self._take_again(parting)
             return True
         command = self._in_flight.pop(request, None)
         if command is None:
@@ -310,6 +302,12 @@ class Owner:
         if isinstance(outcome, Completed):
             self.results_refused += len(outcome.stale)
         return True
+
+    def _take_again(self, kept: Transfer) -> None:
+        """What could not move is next."""
+        job = self._machine.jobs.get(kept.job)
+        for attempt, tasks in job.attempts(kept.tasks) if job is not None else ():
+            self._queue.appendleft(Queued(kept.job, kept.grant, attempt, tasks))
 
     def on_job_ended(self, job: JobId) -> None:
         self._expected.forget(job)
@@ -342,8 +340,7 @@ class Owner:
             yield queued.job, queued.grant, queued.tasks
         for run in self._running.values():
             yield run.batch.job, run.batch.grant, run.left
-        for returned in self._returning.values():
-            yield returned.job, returned.grant, returned.tasks
+        yield from self.departing.parts()
         for waiting in self._uncopied.values():
             for segment in waiting.segments:
                 yield waiting.job, waiting.grant, segment.tasks
