@@ -9,6 +9,7 @@ it comes, and what leaves a gap: then it asks anew, for all of its part.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Final
 
 from p2psched.core.catch_up import catch_up
@@ -40,6 +41,7 @@ from p2psched.model.commands import (
 from p2psched.model.feed_messages import FedJob, Feed, FeedElsewhere, Follow
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec
+from p2psched.model.load import Seen
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import TaskSet
@@ -90,6 +92,7 @@ class Follower:
         self._heard_ms = 0
         self._beat_ms = 0
         self._stamp = (0, 0)
+        self.seen: Mapping[PeerId, Seen] = {}  # as gossip had it when time last went on: advice
         self._out: list[FollowerEffect] = []
         self._take_group(group)
 
@@ -105,7 +108,8 @@ class Follower:
                 self._out += self.owner.on_executed(executed)
             case Copied(number=number, blobs=blobs):
                 self.owner.on_copied(number, blobs)
-            case Passed():
+            case Passed(seen=seen):
+                self.seen = seen
                 self._on_passed(now_ms)
             case Lost(peer=peer):
                 if peer == self.feeder:

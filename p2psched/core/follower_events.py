@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from p2psched.core.feed import Say
@@ -18,6 +20,7 @@ from p2psched.core.scheduler_events import (
 )
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
+from p2psched.model.load import Seen
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -39,6 +42,7 @@ class Passed(msgspec.Struct, frozen=True):
     """Time went on."""
 
     now_ms: int
+    seen: Mapping[PeerId, Seen] = {}  # what gossip says of the others: advice, maybe old or wrong
 
 
 FollowerEvent = (

@@ -7,6 +7,7 @@ each turn in which something happened: what piled up in the turn leaves as one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from p2psched.core.catch_up import catch_up
@@ -59,6 +60,8 @@ from p2psched.model.commands import (
     Stamped,
 )
 from p2psched.model.execution import Committed
+from p2psched.model.ids import PeerId
+from p2psched.model.load import Seen
 from p2psched.model.taskset import EMPTY
 
 __all__ = [
@@ -105,6 +108,7 @@ class Scheduler:
         self._coordinator = Coordinator(info.peer, self.machine, window_ms=window_ms)
         self.feeding = Feeding(info.peer, self.machine)
         self.owner = Owner(self.machine, slots=info.slots)
+        self.seen: Mapping[PeerId, Seen] = {}  # as gossip had it when time last went on: advice
         self._out: list[SchedulerEffect] = []
         self._life = Life(info, self._replica, self.owner.kept)
         self._append = self._life.append
@@ -130,8 +134,10 @@ class Scheduler:
                 self._on_restored(state, now_ms)
             case Copied(number=number, blobs=blobs):
                 self.owner.on_copied(number, blobs)
-            case Clocked(full=full):
+            case Clocked(full=full, seen=seen):
                 self._coordinator.on_full(full)
+                self._coordinator.on_seen(seen)
+                self.seen = seen
                 self._on_clock(event)
             case Followed(sender=sender, message=message):
                 self.feeding.on_message(now_ms, sender, message)

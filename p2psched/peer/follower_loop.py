@@ -53,7 +53,7 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         self._step(Began(self._clock.now_ms()))
         while True:
             await asyncio.sleep(CLOCK_PERIOD_S)
-            self._step(Passed(self._clock.now_ms()))
+            self._step(Passed(self._clock.now_ms(), self.look()))
 
     async def leave(self) -> None:
         """Give everything back before a clean stop; the caller owns the deadline."""

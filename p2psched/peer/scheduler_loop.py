@@ -133,7 +133,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
             heard = {peer: now_ms - age for peer, age in self.ledger.contacts().items()}
             removed = self.ledger.removed()
             full, group = self.ledger.full(), self._group()
-            self._step(Clocked(now_ms, heard, full, *group, removed))
+            self._step(Clocked(now_ms, heard, full, *group, removed, self.look()))
 
     def stop(self) -> None:
         super().stop()
