@@ -24,6 +24,7 @@ class Departing:
     def __init__(self, state: LedgerState) -> None:
         self._state = state
         self._proposed: dict[int, Parting] = {}  # by request
+        self.stayed = 0  # tasks that could not move
 
     @property
     def is_giving_back(self) -> bool:
@@ -33,6 +34,9 @@ class Departing:
     def moves(self) -> int:
         """Under way to other peers."""
         return sum(isinstance(command, Transfer) for command in self._proposed.values())
+
+    def awaits(self, request: int) -> bool:
+        return request in self._proposed
 
     def proposed(self, request: int, command: Parting) -> None:
         self._proposed[request] = command
@@ -46,6 +50,7 @@ class Departing:
         stay = job.current_part(command.grant, command.tasks) if job is not None else EMPTY
         if isinstance(outcome, Placed):
             stay = stay - outcome.tasks  # a follower is told of its tasks a little later
+        self.stayed += len(stay)
         return Transfer(command.job, command.grant, stay, command.peer, command.incarnation)
 
     def parts(self) -> Iterator[tuple[JobId, Grant, TaskSet]]:

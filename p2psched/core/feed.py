@@ -45,6 +45,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.limits import ENTRY_BYTES_MAX
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Member, Membership
+from p2psched.model.steal_messages import StealMessage
 
 SPARES: Final = 2  # hold the whole ledger and don't vote
 LEVEL: Final = 3  # of features: from there on all peers know what followers are
@@ -58,7 +59,7 @@ class Say(msgspec.Struct, frozen=True):
     """A message for one peer, which may be lost."""
 
     to: PeerId
-    message: FeedMessage | Forward
+    message: FeedMessage | StealMessage | Forward
 
 
 def members_of(group: Membership) -> tuple[Member, ...]:

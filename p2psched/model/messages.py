@@ -27,6 +27,7 @@ from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
+from p2psched.model.steal_messages import StealMessage
 from p2psched.model.taskset import TaskSet
 
 # --- between peers, one way -----------------------------------------------------------------------
@@ -368,5 +369,5 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag=32):
     retry_after_ms: int = 0
 
 
-PeerMessage = RaftMessage | Forward | FeedMessage  # one way, only between peers
+PeerMessage = RaftMessage | Forward | FeedMessage | StealMessage  # one way, only between peers
 Message = Opening | PeerMessage | Call | Answer | Failure

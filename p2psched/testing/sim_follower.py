@@ -24,6 +24,7 @@ from p2psched.model.errors import Refused
 from p2psched.model.execution import Batch
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId, new_id
+from p2psched.model.steal_messages import StealMessage
 from p2psched.testing.faults import Faults
 from p2psched.testing.promises import demand
 from p2psched.testing.sim_blobs import SimBlobs
@@ -154,7 +155,7 @@ class SimFollower:
             self._backlog.append(lambda: self.arrive(arrived))
             return
         message = decode_wire(arrived.data)
-        if isinstance(message, Feed | FeedElsewhere):
+        if isinstance(message, Feed | FeedElsewhere | StealMessage):
             try:
                 self._decide(Told(self.now_ms, arrived.sender, message))
             except Refused:  # the ledger uses what its version doesn't know
