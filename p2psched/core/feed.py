@@ -55,11 +55,14 @@ FOLLOWERS_MAX: Final = 1_024  # of one feeder; others are sent elsewhere
 OUTCOMES_MAX: Final = 1_024  # that wait for one follower; it asks again for those beyond
 
 
+SaidMessage = FeedMessage | StealMessage | Forward
+
+
 class Say(msgspec.Struct, frozen=True):
     """A message for one peer, which may be lost."""
 
     to: PeerId
-    message: FeedMessage | StealMessage | Forward
+    message: SaidMessage
 
 
 def members_of(group: Membership) -> tuple[Member, ...]:

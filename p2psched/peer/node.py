@@ -335,6 +335,8 @@ class Node:
         self._announcing.ready(self._info)
 
     def _send(self, peer: PeerId, message: PeerMessage) -> None:
+        if isinstance(message, StealMessage):
+            self._addresses.find(peer)
         try:
             self._links.send(peer, message)
         except UsageError as error:  # fits no frame: bounds elsewhere should not let it get here

@@ -35,8 +35,9 @@ from p2psched.testing.sim_executor import (
     SimExecutor,
     TasksEnd,
 )
-from p2psched.testing.sim_items import Arrived, SimClock, decode_wire, encode_wire
+from p2psched.testing.sim_items import Arrived, SimClock, decode_wire
 from p2psched.testing.sim_levels import NEWER_LEVEL
+from p2psched.testing.sim_stealing import Views
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster
@@ -66,6 +67,7 @@ class SimFollower:
         self._clock = SimClock(self.rng, cluster.faults.drift_ppm)
         self._turn_is_due = False
         self._backlog: list[Callable[[], None]] = []
+        self._views = Views(cluster, self.rng)
         cluster.referees.keeping.disks[self.id] = self.blobs
 
     @property
@@ -170,7 +172,7 @@ class SimFollower:
             self.kill()  # whoever starts it again names it a peer that is there
             return
         self._later(CLOCK_US, self._on_clock)
-        self._decide(Passed(self.now_ms))
+        self._decide(Passed(self.now_ms, seen=self._views.look(self, self.now_ms)))
 
     def _later_work(self, delay_us: int, item: TasksEnd | BatchStops) -> None:
         self._later(delay_us, lambda: self._on_work(item))
@@ -206,7 +208,7 @@ class SimFollower:
             match effect:
                 case Say(to=to, message=message):
                     if not self.cut:
-                        self._cluster.send(self, to, encode_wire(message))
+                        self._cluster.say(self, to, message)
                 case StartBatch(batch=batch):
                     starts_nothing = self.leaving or is_drained(self)
                     self.last_batch = self.last_batch if starts_nothing else batch.id
