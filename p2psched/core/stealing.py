@@ -45,7 +45,7 @@ class Stealing:
         self.counts = Counts()
         self.thief = Thief(rng)
         self._state = state
-        self._owner = owner
+        self.owner = owner
         self._asking: dict[PeerId, Steal] = {}
         self._idle_since_ms: int | None = None
         self._full_until_ms = 0
@@ -77,7 +77,7 @@ class Stealing:
         for peer, steal in asking.items():
             self.counts.answered += 1
             given: list[Transfer] = []
-            is_busy = self._owner.departing.moves + len(moves) >= MOVES_MAX
+            is_busy = self.owner.departing.moves + len(moves) >= MOVES_MAX
             if not (gives_nothing or is_busy or not self.is_known or steal.slots < 1):
                 given = self._give(peer, steal, me.slots)
             moves += given
@@ -89,7 +89,7 @@ class Stealing:
         return moves, answers
 
     def _give(self, peer: PeerId, steal: Steal, slots: int) -> list[Transfer]:
-        owner = self._owner
+        owner = self.owner
         chosen = choose(owner.lots(), slots=slots, busy_us=owner.busy_us, taker_slots=steal.slots)
         return [
             Transfer(job, grant, tasks, peer, steal.incarnation)
@@ -101,7 +101,7 @@ class Stealing:
     ) -> list[Say]:
         """Ask somebody, if there is nothing to do here and it is time. `takes`: tasks are wanted
         here, and would be granted."""
-        is_idle = takes and now_ms >= self._full_until_ms and self._owner.is_hungry
+        is_idle = takes and now_ms >= self._full_until_ms and self.owner.is_hungry
         if not is_idle or not self.is_known:
             self._idle_since_ms = None
             return []

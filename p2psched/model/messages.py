@@ -250,6 +250,8 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     pinned: bool = False
     keep_ms: int | None = None  # how long after its end it is kept; None: until it is removed
     result_bytes: int = 0
+    moved: int = 0  # tasks that an owner gave to another peer before it began them
+    moves: tuple[tuple[PeerId, PeerId, int], ...] = ()  # from whom, to whom: the first few pairs
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
