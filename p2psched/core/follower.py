@@ -332,11 +332,13 @@ class Follower:
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
         self._life.append.clear()
-        takes = not starts_nothing and self.is_known and self.is_fed
-        me = self._life.info
-        self._out += answers + self.stealing.look(
-            now_ms, me, lambda: by_gossip(me.peer, self.seen), takes=takes
-        )
+        self._out += answers
+        if self.stealing.is_idle(now_ms):
+            takes = not starts_nothing and self.is_known and self.is_fed
+            me = self._life.info
+            self._out += self.stealing.look(
+                now_ms, me, lambda: by_gossip(me.peer, self.seen), takes=takes
+            )
 
     # --- what others may look at ---
 

@@ -299,6 +299,18 @@ class Scheduler:
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
+        self._place(now_ms)
+        if not self.starts_nothing:
+            self._out += self.owner.start_batches()
+        if self._append:
+            self._out.append(AppendToLedger(tuple(self._append)))
+            self._append.clear()
+        self._out += self.feeding.on_round()
+        self._out += answers
+        if self.stealing.is_idle(now_ms):
+            self._out += self._ask_for_work(now_ms)
+
+    def _place(self, now_ms: int) -> None:
         if self._places and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS:
             for request in self._places:
                 self._replica.forget(request)
@@ -307,13 +319,6 @@ class Scheduler:
             for place in self._coordinator.place():
                 self._places.add(self._life.propose(place, now_ms))
                 self._places_sent_ms = now_ms
-        if not self.starts_nothing:
-            self._out += self.owner.start_batches()
-        if self._append:
-            self._out.append(AppendToLedger(tuple(self._append)))
-            self._append.clear()
-        self._out += self.feeding.on_round()
-        self._out += answers + self._ask_for_work(now_ms)
 
     def _ask_for_work(self, now_ms: int) -> list[Say]:
         me = self._life.info

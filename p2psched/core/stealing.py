@@ -97,20 +97,23 @@ class Stealing:
             for job, grant, tasks in owner.set_aside(chosen)
         ]
 
+    def is_idle(self, now_ms: int) -> bool:
+        """Whether to `look`. Cheap: asked each turn."""
+        if self.owner.is_hungry:
+            return self.thief.may_ask(now_ms)
+        self._idle_since_ms = None
+        return False
+
     def look(
         self, now_ms: int, me: PeerInfo, victims: Callable[[], Sequence[Busy]], *, takes: bool
     ) -> list[Say]:
-        """Ask somebody, if there is nothing to do here and it is time. `takes`: tasks are wanted
-        here, and would be granted."""
-        is_idle = takes and now_ms >= self._full_until_ms and self.owner.is_hungry
-        if not is_idle or not self.is_known:
+        """Ask somebody, if it is time. `takes`: tasks are wanted here, and would be granted."""
+        if not takes or now_ms < self._full_until_ms or not self.is_known:
             self._idle_since_ms = None
             return []
         if self._idle_since_ms is None:
             self._idle_since_ms = now_ms
         if self._state.unplaced and now_ms - self._idle_since_ms < UNPLACED_MS:
-            return []
-        if not self.thief.may_ask(now_ms):
             return []
         asked = self.thief.ask(now_ms, victims())
         if asked is None:
