@@ -177,6 +177,17 @@ class ForgetPeer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=50)
     peer: PeerId
 
 
+class Transfer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=55):
+    """Its owner, who alone may propose it, has not started these tasks under `grant` and starts
+    none of them before it knows the outcome: a live incarnation of `peer` shall own them."""
+
+    job: JobId
+    grant: Grant
+    tasks: TaskSet
+    peer: PeerId
+    incarnation: int
+
+
 Command = (
     SubmitJob
     | Place
@@ -198,6 +209,7 @@ Command = (
     | ForgetPeer
     | Act
     | Elapsed
+    | Transfer
 )
 
 
@@ -353,6 +365,18 @@ class GivenBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=31):
     tasks: TaskSet
 
 
+class Moved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=80):
+    """`peer` has not started these tasks, and `taker` owns them now, under `to`. A `Granted` says
+    the same of the new grant."""
+
+    job: JobId
+    grant: Grant
+    peer: PeerId
+    tasks: TaskSet
+    to: Grant
+    taker: PeerId
+
+
 JobEvent = (
     JobAdded
     | Granted
@@ -368,6 +392,7 @@ JobEvent = (
     | ResultsLost
     | PeerDrains
     | GivenBack
+    | Moved
 )
 Event = JobEvent | ActEvent
 
