@@ -11,7 +11,6 @@ and may always be made again from the bytes. Standard library only: workers load
 
 from __future__ import annotations
 
-import importlib
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -40,8 +39,9 @@ def _sha256(size: int = CHUNK_BYTES + 1) -> Callable[..., _Hash]:
     and small ones: as much time as to load it."""
     if size <= CHUNK_BYTES and "hashlib" not in sys.modules:
         return _builtin_sha256  # type: ignore[no-any-return, unused-ignore]
-    found: Callable[..., _Hash] = importlib.import_module("hashlib").sha256
-    return found
+    from hashlib import sha256  # noqa: PLC0415
+
+    return sha256
 
 
 class Hasher:
