@@ -43,6 +43,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec
 from p2psched.model.load import Seen
 from p2psched.model.messages import Forward
+from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import TaskSet
 
@@ -71,11 +72,17 @@ def _followed(job: JobId, spec: JobSpec) -> FollowedJob:
 class Follower:
     """`info.incarnation` must be new for this start of the process; `group` holds the ledger."""
 
-    def __init__(self, info: PeerInfo, group: Membership, leader: PeerId | None) -> None:
+    def __init__(
+        self,
+        info: PeerInfo,
+        group: Membership,
+        leader: PeerId | None,
+        offers: Offers = NOTHING,
+    ) -> None:
         self.machine = LedgerState()  # only this peer's part, and who holds the whole ledger
-        self.owner = Owner(self.machine, slots=info.slots)
+        self.owner = Owner(self.machine, slots=info.slots, offers=offers)
         self._proposals = Proposals(info.peer, info.incarnation)
-        self._life = Life(info, self._proposals, self.owner.kept)
+        self._life = Life(info, self._proposals, self.owner.kept, offers)
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
         self._known = 0  # the newest incarnation of ours that the ledger knows
         self.group = Membership()
@@ -183,6 +190,8 @@ class Follower:
 
     def _on_passed(self, now_ms: int) -> None:
         self._life.repeat(now_ms)
+        if self.is_known:
+            self._life.offer(now_ms, level=self.machine.level, known=self._life.offered)
         if self.feeder is None:
             if now_ms - self._heard_ms >= SEEK_PAUSE_MS:
                 self._tried.clear()

@@ -38,6 +38,8 @@ class HeldGrant(msgspec.Struct, array_like=True, eq=False, gc=False):
     estimate_us: int  # of one task on all its slots, when it was granted
     suspect: bool = False  # all its tasks are: its peer owns nothing else
     token: int = 0  # of the lock that its tasks hold
+    gpus: int = 0  # of each of its tasks
+    memory_mib: int = 0
 
 
 class Job(msgspec.Struct, array_like=True, eq=False, gc=False):

@@ -16,7 +16,7 @@ import msgspec
 
 from p2psched.core.expectations import Expectations
 from p2psched.core.jobs import Job
-from p2psched.core.owned import PROGRAM_BATCH_US, Queued, Running, Uncopied
+from p2psched.core.owned import PROGRAM_BATCH_US, Queued, Running, Uncopied, is_taken
 from p2psched.core.pieces import entry_size, split
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef, ResultBlob
@@ -25,6 +25,7 @@ from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.limits import ENTRY_BYTES_MAX, GIB, KEPT_RANGES_MAX, MIB
+from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BATCH_US: Final = 50_000  # expected work in one batch: cost is paid per batch, loss is at most one
@@ -68,9 +69,10 @@ OwnerEffect = StartBatch | StopBatch | CopyBlobs
 class Owner:
     """Mutable; lives as long as the process, across the peer's incarnations."""
 
-    def __init__(self, machine: LedgerState, *, slots: int) -> None:
+    def __init__(self, machine: LedgerState, *, slots: int, offers: Offers = NOTHING) -> None:
         self._machine = machine
         self._slots = slots
+        self._offers = offers
         self._queue: deque[Queued] = deque()
         self._running: dict[int, Running] = {}
         self._busy = 0  # slots that these take, one behind another
@@ -205,7 +207,9 @@ class Owner:
             cpus = min(job.spec.cpus, self._slots)
             # Of a job with more tasks than a guess is worth, some are measured first.
             is_start = is_guess and len(tasks) < len(queued.tasks)
-            if not self._has_room(cpus, task_us, None if is_start else expected_us):
+            if not self._has_room(cpus, task_us, None if is_start else expected_us) or (
+                job.spec.needs is not None and is_taken(job.spec.needs, self._offers, self._running)
+            ):
                 break  # nothing overtakes: a task that needs many slots would wait for ever
             queued.tasks = queued.tasks - tasks
             if not queued.tasks.ranges:

@@ -15,6 +15,7 @@ from p2psched.model.actions import Act, Acted, ActEvent, Elapsed
 from p2psched.model.blob import BlobRef
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
+from p2psched.model.needs import Offers
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -177,6 +178,14 @@ class ForgetPeer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=50)
     peer: PeerId
 
 
+class Offer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=118):
+    """What a peer has beside slots, as its process says. It counts for as long as that lives."""
+
+    peer: PeerId
+    incarnation: int
+    offers: Offers
+
+
 Command = (
     SubmitJob
     | Place
@@ -198,6 +207,7 @@ Command = (
     | ForgetPeer
     | Act
     | Elapsed
+    | Offer
 )
 
 

@@ -19,12 +19,14 @@ from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
 from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.ids import ClusterId, PeerId, new_id
+from p2psched.model.needs import Offers
 from p2psched.model.raft import Member
 from p2psched.model.version import VERSION
 from p2psched.net.address import Address, is_loopback, parse
 from p2psched.net.auth import Identity, new_secret
 from p2psched.net.dial import connect
 from p2psched.net.link import Handlers
+from p2psched.observe.capacity import gpu_count, memory_mib
 from p2psched.peer.static_group import check_group, cluster_of, group_of
 from p2psched.store.folder import DataFolder, read_secret_file
 from p2psched.store.records import Record, list_records
@@ -167,6 +169,11 @@ def info_of(config: Config, member: Member, incarnation: int, python: str) -> Pe
         python=python,
         level=KNOWN_LEVEL,
     )
+
+
+def offers_of(config: Config) -> Offers:
+    """What this process has for tasks beside slots."""
+    return config.offers(gpus=gpu_count(), memory_mib=memory_mib())
 
 
 def record_of(

@@ -40,6 +40,7 @@ from p2psched.peer.cluster import (
     check_start,
     find_cluster,
     info_of,
+    offers_of,
 )
 from p2psched.peer.doors import Doors
 from p2psched.peer.engines import make_ledger
@@ -50,6 +51,7 @@ from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import may_follow, open_log, write_failure
 from p2psched.peer.members import away_ms
+from p2psched.peer.own_policies import load_policies
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.regaining import await_regained
 from p2psched.peer.result_writer import ResultWriter
@@ -206,6 +208,8 @@ class Node:
             window_ms=config.detection_window_ms,
             keep_ms=config.keep_ms,
             keep_bytes=config.keep_bytes,
+            offers=offers_of(config),
+            policies=load_policies(config.policy_file),
         )
         self._scheduling = SchedulerLoop(
             scheduler,

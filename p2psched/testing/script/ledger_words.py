@@ -27,6 +27,7 @@ from p2psched.model.commands import (
     JobForgotten,
     JobReopened,
     NewGeneration,
+    Offer,
     Outcome,
     PeerCameUp,
     PeerDown,
@@ -92,6 +93,8 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return f"down {peer}/{incarnation}: " + (reason if stopped else "not heard")
         case Act() | Elapsed():
             return act_words(command)
+        case Offer(peer=peer):
+            return f"{peer} says what it has"
         case _:
             return _decision_words(command, jobs)
 
