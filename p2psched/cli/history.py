@@ -19,6 +19,7 @@ from p2psched.model.commands import (
     JobAdded,
     JobEnded,
     JobReopened,
+    Moved,
     Recorded,
     ResultRefused,
     ResultsLost,
@@ -104,6 +105,8 @@ def _event_row(event: Event, names: Names) -> tuple[str, TaskSet, str, str]:
             return "taken away", tasks, name(peer), cause
         case GivenBack(tasks=tasks, peer=peer):
             return "given back", tasks, name(peer), "the peer is drained"
+        case Moved(tasks=tasks, peer=peer, taker=taker):
+            return "moved", tasks, name(taker), f"{name(peer)} was busy"
         case Recorded(segment=segment, peer=peer):
             return "ended", segment.tasks, name(peer), segment.cause
         case Retried(segment=segment, peer=peer):

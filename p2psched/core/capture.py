@@ -25,7 +25,6 @@ from p2psched.model.commands import (
     Drain,
     ForgetPeer,
     NewGeneration,
-    Offer,
     PeerDown,
     PeerUp,
     RaiseLevel,
@@ -33,6 +32,7 @@ from p2psched.model.commands import (
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId
 from p2psched.model.limits import KIB
+from p2psched.model.needs import Offer
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 SLICE_JOBS: Final = 500  # encoded in one go: about a millisecond

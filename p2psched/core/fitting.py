@@ -13,12 +13,12 @@ from typing import Final
 
 from p2psched.core.jobs import Job
 from p2psched.core.state import LedgerState, PeerRow
-from p2psched.model.commands import Acknowledged, Offer, Outcome, Rejected
+from p2psched.model.commands import Acknowledged, Outcome, Rejected
 from p2psched.model.ids import JobId, PeerId, short
 from p2psched.model.job import JobSpec
 from p2psched.model.job_head import JobHead
 from p2psched.model.limits import JOB_TASKS_MAX
-from p2psched.model.needs import NOTHING, Labels, Offers
+from p2psched.model.needs import NOTHING, Labels, Offer, Offers
 from p2psched.model.taskset import EMPTY, TaskSet
 
 PEERS_TOLD_MAX: Final = 3
@@ -71,7 +71,9 @@ def liking(spec: JobHead, offers: Offers) -> int:
 
 
 def may_steal(spec: JobSpec | JobHead) -> bool:
-    return spec.needs is None or spec.needs.steal
+    """Whoever moves a task doesn't see where the others of its job are."""
+    needs = spec.needs
+    return needs is None or (needs.steal and not needs.spread and not needs.apart)
 
 
 def weight_of(job: Job) -> tuple[int, int]:

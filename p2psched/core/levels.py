@@ -22,14 +22,15 @@ from p2psched.model.commands import (
     ForgetPeer,
     GiveBack,
     NewGeneration,
-    Offer,
     Outcome,
     RaiseLevel,
     Rejected,
     SubmitJob,
+    Transfer,
 )
 from p2psched.model.errors import Refused
 from p2psched.model.ids import PeerId
+from p2psched.model.needs import Offer
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 KNOWN_LEVEL: Final = 5  # the highest that this version knows
@@ -49,6 +50,7 @@ NEEDED: Final[dict[type[Command], int]] = {
     Act: 4,
     Elapsed: 4,
     Offer: NEEDS_LEVEL,
+    Transfer: 5,
 }
 
 

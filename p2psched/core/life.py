@@ -16,14 +16,13 @@ from p2psched.model.commands import (
     Command,
     Envelope,
     KeptGrant,
-    Offer,
     Outcome,
     PeerDown,
     PeerInfo,
     PeerUp,
     Rejected,
 )
-from p2psched.model.needs import NOTHING, Offers
+from p2psched.model.needs import NOTHING, Offer, Offers
 
 
 class Life:

@@ -13,7 +13,6 @@ from p2psched.model.commands import (
     Command,
     DrainMode,
     ForgetPeer,
-    Offer,
     Outcome,
     PeerCameUp,
     PeerDown,
@@ -23,7 +22,7 @@ from p2psched.model.commands import (
     Rejected,
 )
 from p2psched.model.ids import PeerId
-from p2psched.model.needs import NOTHING
+from p2psched.model.needs import NOTHING, Offer
 from p2psched.model.taskset import EMPTY
 
 GONE_MAX: Final = 10_000  # peers that are known to be removed; the oldest are forgotten

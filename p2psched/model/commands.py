@@ -15,7 +15,7 @@ from p2psched.model.actions import Act, Acted, ActEvent, Elapsed
 from p2psched.model.blob import BlobRef
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
-from p2psched.model.needs import Offers
+from p2psched.model.needs import Offer
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -178,12 +178,15 @@ class ForgetPeer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=50)
     peer: PeerId
 
 
-class Offer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=118):
-    """What a peer has beside slots, as its process says. It counts for as long as that lives."""
+class Transfer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=55):
+    """Its owner, who alone may propose it, has not started these tasks under `grant` and starts
+    none of them before it knows the outcome: a live incarnation of `peer` shall own them."""
 
+    job: JobId
+    grant: Grant
+    tasks: TaskSet
     peer: PeerId
     incarnation: int
-    offers: Offers
 
 
 Command = (
@@ -208,6 +211,7 @@ Command = (
     | Act
     | Elapsed
     | Offer
+    | Transfer
 )
 
 
@@ -363,6 +367,18 @@ class GivenBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=31):
     tasks: TaskSet
 
 
+class Moved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=80):
+    """`peer` has not started these tasks, and `taker` owns them now, under `to`. A `Granted` says
+    the same of the new grant."""
+
+    job: JobId
+    grant: Grant
+    peer: PeerId
+    tasks: TaskSet
+    to: Grant
+    taker: PeerId
+
+
 JobEvent = (
     JobAdded
     | Granted
@@ -378,6 +394,7 @@ JobEvent = (
     | ResultsLost
     | PeerDrains
     | GivenBack
+    | Moved
 )
 Event = JobEvent | ActEvent
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.model.ids import JobId, is_id
+from p2psched.model.ids import JobId, PeerId, is_id
 
 Labels = tuple[tuple[str, str], ...]  # key and value, sorted by key
 
@@ -97,6 +97,14 @@ class Offers(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 NOTHING: Final = Offers()
+
+
+class Offer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=118):
+    """What a peer has beside slots, as its process says. It counts for as long as that lives."""
+
+    peer: PeerId
+    incarnation: int
+    offers: Offers
 
 
 class Needs(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -13,7 +13,6 @@ import logging
 import random
 from collections.abc import Callable
 
-from p2psched.core.scheduler import Scheduler
 from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
@@ -22,6 +21,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.messages import Call, Failure, PeerMessage
 from p2psched.model.raft import Member
 from p2psched.model.status_messages import StatusAnswer
+from p2psched.model.steal_messages import StealMessage
 from p2psched.net.auth import Identity
 from p2psched.net.link import Connection, Handlers
 from p2psched.net.peers import PeerLinks
@@ -40,7 +40,7 @@ from p2psched.peer.cluster import (
     check_start,
     find_cluster,
     info_of,
-    offers_of,
+    scheduler_of,
 )
 from p2psched.peer.doors import Doors
 from p2psched.peer.engines import make_ledger
@@ -51,7 +51,6 @@ from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import may_follow, open_log, write_failure
 from p2psched.peer.members import away_ms
-from p2psched.peer.own_policies import load_policies
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.regaining import await_regained
 from p2psched.peer.result_writer import ResultWriter
@@ -203,14 +202,7 @@ class Node:
 
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config, self._lost = self._config, recovered.lost
-        scheduler = Scheduler(
-            self._info,
-            window_ms=config.detection_window_ms,
-            keep_ms=config.keep_ms,
-            keep_bytes=config.keep_bytes,
-            offers=offers_of(config),
-            policies=load_policies(config.policy_file),
-        )
+        scheduler = scheduler_of(config, self._info)
         self._scheduling = SchedulerLoop(
             scheduler,
             clock=self._clock,
@@ -338,6 +330,8 @@ class Node:
         self._announcing.ready(self._info)
 
     def _send(self, peer: PeerId, message: PeerMessage) -> None:
+        if isinstance(message, StealMessage):
+            self._addresses.find(peer)
         try:
             self._links.send(peer, message)
         except UsageError as error:  # fits no frame: bounds elsewhere should not let it get here
@@ -353,7 +347,7 @@ class Node:
         elif isinstance(message, Call):
             self._answering.on_call(connection, message)
         elif connection.peer is not None:
-            if not isinstance(message, FeedMessage):
+            if not isinstance(message, FeedMessage | StealMessage):
                 self._ledger.on_message(connection.peer, message)
             elif not isinstance(message, Feed | FeedElsewhere):  # of when this peer followed
                 self._scheduling.on_followed(connection.peer, message)

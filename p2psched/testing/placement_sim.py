@@ -28,7 +28,6 @@ from p2psched.model.commands import (
     Envelope,
     Grant,
     Granted,
-    Offer,
     PeerInfo,
     PeerUp,
     RaiseLevel,
@@ -39,7 +38,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, ProgramWork, Segment, SentFile
 from p2psched.model.limits import MIB
 from p2psched.model.load import Liveness, LoadReport, Seen, TypeSpeed
-from p2psched.model.needs import AVERAGE_WEIGHT, Needs, Offers
+from p2psched.model.needs import AVERAGE_WEIGHT, Needs, Offer, Offers
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.workloads import Load, Machine, Workload
 

@@ -16,7 +16,6 @@ from p2psched.model.commands import (
     Complete,
     Envelope,
     KeptGrant,
-    Offer,
     Outcome,
     PeerDown,
     PeerInfo,
@@ -28,7 +27,7 @@ from p2psched.model.commands import (
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, ProgramWork, Segment
-from p2psched.model.needs import Needs, Offers
+from p2psched.model.needs import Needs, Offer, Offers
 from p2psched.model.taskset import TaskSet
 
 A, B, C = (PeerId(letter * 32) for letter in "abc")

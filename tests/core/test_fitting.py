@@ -13,16 +13,16 @@ from p2psched.core.snapshot import encode_machine, restore_machine
 from p2psched.model.commands import (
     Acknowledged,
     Cancel,
-    Offer,
     PeerUp,
     Place,
     Placed,
     Rejected,
     Submitted,
+    Transfer,
 )
 from p2psched.model.execution import Ended
 from p2psched.model.job import Cause
-from p2psched.model.needs import NOTHING, Needs, Offers, parse_labels
+from p2psched.model.needs import NOTHING, Needs, Offer, Offers, parse_labels
 from p2psched.model.taskset import TaskSet
 from p2psched.peer.views import job_view
 from tests.core.choosy_rig import A, B, C, Cluster, job_id, spec
@@ -244,6 +244,44 @@ def test_an_owner_starts_nothing_beside_what_was_taken_away_and_still_runs() -> 
     assert owner.start_batches() == []
     owner.on_executed(Ended(started.batch.id, TaskSet.of(0, 0)))
     assert len(owner.start_batches()) == 1
+
+
+@pytest.mark.parametrize(
+    ("needs", "moves"),
+    [
+        (Needs(gpus=1), 1),
+        (Needs(memory_mib=300), 2),
+        (Needs(require=ARM), 0),
+        (Needs(prefer=ARM), 2),
+        (Needs(steal=False), 0),
+        (Needs(spread="zone"), 0),
+        (Needs(apart=(job_id(9),)), 0),
+    ],
+)
+def test_tasks_move_only_to_a_peer_that_they_fit_and_take_up_what_they_need(
+    needs: Needs, moves: int
+) -> None:
+    cluster = Cluster(
+        {A: Offers(labels=ARM, gpus=4, memory_mib=900), B: Offers(gpus=1, memory_mib=600)}
+    )
+    cluster.submit(1, spec(3, needs))
+    placed = cluster.do(Place(job_id(1), TaskSet.of(0, 2), A, 1))
+    assert isinstance(placed, Placed)
+    moved = cluster.do(Transfer(job_id(1), placed.grant, TaskSet.of(0, 2), B, 1))
+    assert isinstance(moved, Placed)
+    assert len(moved.tasks) == moves
+
+
+def test_an_owner_offers_a_thief_only_what_that_can_run() -> None:
+    cluster = Cluster({A: Offers(labels=ARM, gpus=4)}, slots=1)
+    owner = Owner(cluster.machine, slots=1, offers=cluster.offers[A])
+    for number, needs in enumerate((None, Needs(gpus=2), Needs(steal=False), Needs(prefer=ARM))):
+        cluster.submit(number, spec(1, needs))
+        cluster.do(Place(job_id(number), TaskSet.of(0, 1), A, 1))
+        job = cluster.job(number)
+        owner.on_granted(job, next(iter(job.grants)), job.spec.tasks)
+    assert [lot.may_go for lot in owner.lots(2, Offers(gpus=1))] == [True, False, False, True]
+    assert [lot.may_go for lot in owner.lots(2, Offers(gpus=2))] == [True, True, False, True]
 
 
 STEPS = st.lists(

@@ -34,6 +34,7 @@ from p2psched.model.commands import (
     Recorded,
     Retry,
     SubmitJob,
+    Transfer,
 )
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
@@ -99,6 +100,7 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
     st.builds(Held, JOBS, PEERS, st.lists(HELD, max_size=4).map(tuple), st.booleans()),
     st.builds(Drain, PEERS, st.sampled_from(DrainMode)),
     st.builds(GiveBack, JOBS, GRANTS, SETS),
+    st.builds(Transfer, JOBS, GRANTS, SETS, PEERS, INCARNATIONS),
     st.builds(ForgetPeer, PEERS),
 )
 

@@ -247,8 +247,8 @@ def _renews_nothing() -> Planted:
     """A peer that was declared down and lives never says so: it is alive and idle for ever."""
     on_event = Scheduler._on_event
 
-    def deaf(scheduler: Scheduler, stamped: Stamped) -> None:
-        on_event(scheduler, stamped)
+    def deaf(scheduler: Scheduler, stamped: Stamped, now_ms: int) -> None:
+        on_event(scheduler, stamped, now_ms)
         scheduler._out = [e for e in scheduler._out if not isinstance(e, RenewIncarnation)]
 
     return patch.object(Scheduler, "_on_event", deaf)
