@@ -8,7 +8,6 @@ it comes, and what leaves a gap: then it asks anew, for all of its part.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Mapping
 from typing import Final
@@ -17,7 +16,7 @@ from p2psched.core.catch_up import catch_up
 from p2psched.core.departing import Parting
 from p2psched.core.drain import is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
-from p2psched.core.followed import FollowedJob, followed
+from p2psched.core.followed import FollowedJob, followed, ranked
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
 from p2psched.core.levels import check_known
 from p2psched.core.life import Life
@@ -45,6 +44,7 @@ from p2psched.model.feed_messages import FedJob, Feed, FeedElsewhere, Follow
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.load import Seen
 from p2psched.model.messages import Forward
+from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.raft import Membership
 from p2psched.model.steal_messages import StealMessage
 
@@ -58,14 +58,20 @@ _NUMBERS_PER_INCARNATION: Final = 1 << 20
 class Follower:
     """`info.incarnation` must be new for this start of the process; `group` holds the ledger."""
 
-    def __init__(self, info: PeerInfo, group: Membership, leader: PeerId | None) -> None:
+    def __init__(
+        self,
+        info: PeerInfo,
+        group: Membership,
+        leader: PeerId | None,
+        offers: Offers = NOTHING,
+    ) -> None:
         self.machine = LedgerState()  # only this peer's part, and who holds the whole ledger
-        self.owner = Owner(self.machine, slots=info.slots)
+        self.owner = Owner(self.machine, slots=info.slots, offers=offers)
         rng = random.Random(f"{info.peer} {info.incarnation}")
-        self.stealing = Stealing(self.machine, self.owner, rng)
+        self.stealing = Stealing(self.machine, self.owner, rng, offers)
         self._parted: list[tuple[int, Outcome]] = []  # see `_part`
         self._proposals = Proposals(info.peer, info.incarnation)
-        self._life = Life(info, self._proposals, self.owner.kept)
+        self._life = Life(info, self._proposals, self.owner.kept, offers)
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
         self._known = 0  # the newest incarnation of ours that the ledger knows
         self.group = Membership()
@@ -134,15 +140,8 @@ class Follower:
     # --- whom to follow ---
 
     def feeders(self) -> list[PeerId]:
-        """Who may feed this peer, best first: followers spread evenly, and again if one goes. Not
-        the leader, if there are others."""
-        me = self._life.info.peer
-
-        def rank(peer: PeerId) -> tuple[bool, bool, bytes]:
-            chance = hashlib.blake2b((me + peer).encode()).digest()
-            return peer == self.leader, peer in self._mute, chance
-
-        return sorted((m.peer for m in members_of(self.group) if m.peer != me), key=rank)
+        """Who may feed this peer, best first."""
+        return ranked(self.group, self._life.info.peer, leader=self.leader, mute=self._mute)
 
     def _seek(self, now_ms: int) -> None:
         """Follow somebody else, if there is anybody else; soon, if none was of use."""
@@ -174,6 +173,8 @@ class Follower:
 
     def _on_passed(self, now_ms: int) -> None:
         self._life.repeat(now_ms)
+        if self.is_known:
+            self._life.offer(now_ms, level=self.machine.level, known=self._life.offered)
         if self.feeder is None:
             if now_ms - self._heard_ms >= SEEK_PAUSE_MS:
                 self._tried.clear()

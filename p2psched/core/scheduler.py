@@ -21,6 +21,8 @@ from p2psched.core.life import Life
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner
 from p2psched.core.peering import to_forget
+from p2psched.core.policies.base import Policy
+from p2psched.core.policies.registry import POLICIES
 from p2psched.core.replica import Replica
 from p2psched.core.retention import KEEP_BYTES, KEEP_MS, Retention
 from p2psched.core.scheduler_events import (
@@ -67,6 +69,7 @@ from p2psched.model.execution import Committed
 from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
+from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.steal_messages import StealMessage
 from p2psched.model.taskset import EMPTY
 
@@ -107,18 +110,23 @@ class Scheduler:
         window_ms: int = DETECTION_WINDOW_MS,
         keep_ms: int = KEEP_MS,
         keep_bytes: int = KEEP_BYTES,
+        offers: Offers = NOTHING,
+        policies: Mapping[str, Policy] = POLICIES,
     ) -> None:
+        self.policies = policies
         self.machine = Machine(info.level)
         self.retention = Retention(self.machine, keep_ms=keep_ms, keep_bytes=keep_bytes)
         self._replica = Replica(info.peer, info.incarnation, self.machine)
-        self._coordinator = Coordinator(info.peer, self.machine, window_ms=window_ms)
+        self._coordinator = Coordinator(
+            info.peer, self.machine, window_ms=window_ms, policies=policies
+        )
         self.feeding = Feeding(info.peer, self.machine)
-        self.owner = Owner(self.machine, slots=info.slots)
+        self.owner = Owner(self.machine, slots=info.slots, offers=offers)
         rng = random.Random(f"{info.peer} {info.incarnation}")
-        self.stealing = Stealing(self.machine, self.owner, rng)
+        self.stealing = Stealing(self.machine, self.owner, rng, offers)
         self.seen: Mapping[PeerId, Seen] = {}  # as gossip had it when time last went on: advice
         self._out: list[SchedulerEffect] = []
-        self._life = Life(info, self._replica, self.owner.kept)
+        self._life = Life(info, self._replica, self.owner.kept, offers)
         self._append = self._life.append
         self._places: set[int] = set()  # requests of the round of placements in flight
         self._places_sent_ms = 0
@@ -212,6 +220,8 @@ class Scheduler:
                 self._on_outcome(request, outcome)
             for stamped in brought.changes():
                 self._on_event(stamped, now_ms)
+            if self.machine.choosy and self._coordinator.coordinates:
+                self._coordinator.measure(brought.events)
             kept = tuple(e for e in brought.events if not isinstance(e.event, Aside))
             self._out.append(Store(kept, batch.index, brought.happened))
         self._stamp = (self.machine.stamp_ms, now_ms)
@@ -274,6 +284,9 @@ class Scheduler:
     def _on_clock(self, clocked: Clocked) -> None:
         now_ms = clocked.now_ms
         self._life.repeat(now_ms)
+        row = self.machine.peers.get(self.info.peer)
+        if row is not None and row.live and row.info.incarnation == self.info.incarnation:
+            self._life.offer(now_ms, level=self.machine.level, known=row.offers)
         contacts = self.feeding.on_clock(clocked)
         self._coordinator.forgive_full(self.ledger_ms(now_ms))
         for command in self._coordinator.find_dead(now_ms, contacts):

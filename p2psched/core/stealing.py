@@ -23,6 +23,7 @@ from p2psched.model.execution import ExecutorEvent, Progress
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause
 from p2psched.model.moves import Transfer
+from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.steal_messages import Gives, Steal, StealMessage
 
 ASKING_MAX: Final = 64  # in one turn; others ask again
@@ -42,7 +43,10 @@ class Counts(msgspec.Struct):
 
 
 class Stealing:
-    def __init__(self, state: LedgerState, owner: Owner, rng: random.Random) -> None:
+    def __init__(
+        self, state: LedgerState, owner: Owner, rng: random.Random, offers: Offers = NOTHING
+    ) -> None:
+        self._offers = offers
         self.counts = Counts()
         self.thief = Thief(rng)
         self._state = state
@@ -91,7 +95,8 @@ class Stealing:
 
     def _give(self, peer: PeerId, steal: Steal, slots: int) -> list[Transfer]:
         owner = self.owner
-        chosen = choose(owner.lots(), slots=slots, busy_us=owner.busy_us, taker_slots=steal.slots)
+        lots = owner.lots(steal.slots, steal.offers)
+        chosen = choose(lots, slots=slots, busy_us=owner.busy_us, taker_slots=steal.slots)
         return [
             Transfer(job, grant, tasks, peer, steal.incarnation)
             for job, grant, tasks in owner.set_aside(chosen)
@@ -119,7 +124,7 @@ class Stealing:
         if asked is None:
             return []
         peer, number = asked
-        return [Say(peer, Steal(number, me.incarnation, me.slots))]
+        return [Say(peer, Steal(number, me.incarnation, me.slots, self._offers))]
 
     @property
     def is_known(self) -> bool:

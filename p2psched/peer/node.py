@@ -13,7 +13,6 @@ import logging
 import random
 from collections.abc import Callable
 
-from p2psched.core.scheduler import Scheduler
 from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
@@ -41,6 +40,7 @@ from p2psched.peer.cluster import (
     check_start,
     find_cluster,
     info_of,
+    scheduler_of,
 )
 from p2psched.peer.doors import Doors
 from p2psched.peer.engines import make_ledger
@@ -202,12 +202,7 @@ class Node:
 
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config, self._lost = self._config, recovered.lost
-        scheduler = Scheduler(
-            self._info,
-            window_ms=config.detection_window_ms,
-            keep_ms=config.keep_ms,
-            keep_bytes=config.keep_bytes,
-        )
+        scheduler = scheduler_of(config, self._info)
         self._scheduling = SchedulerLoop(
             scheduler,
             clock=self._clock,

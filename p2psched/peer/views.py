@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import holding
+from p2psched.core import fitting, holding
 from p2psched.core.copies import staying_peers
 from p2psched.core.drain import standing
 from p2psched.core.jobs import Job
@@ -91,6 +91,9 @@ def _why_waiting(job: Job, machine: Machine) -> str:
             f"a task needs {job.spec.cpus} slots and the largest live peer has {max(slots)}: "
             "start a larger one"
         )
+    story = fitting.story(machine, job) if job.spec.is_choosy or machine.apart else ""
+    if story:
+        return story
     if job.spec.hold is not None and job.id not in machine.unplaced:
         return holding.story(machine, job)
     return "waits for a free slot"

@@ -41,6 +41,7 @@ from p2psched.model.execution import Committed, Progress
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, ProgramWork, Segment
 from p2psched.model.moves import Transfer
+from p2psched.model.needs import NOTHING
 from p2psched.model.steal_messages import Gives, Steal
 from p2psched.model.taskset import EMPTY, TaskSet
 
@@ -159,7 +160,7 @@ def test_what_could_not_move_is_next() -> None:
     assert pair.commit_all(*pair.moves) != Placed(0, END)
     assert pair.held(A) == TEN
     assert pair.peers[A].owner.departing.stayed == len(END)
-    first = pair.peers[A].owner.lots()[0]
+    first = pair.peers[A].owner.lots(2, NOTHING)[0]
     assert first.tasks == len(END)
 
 
