@@ -71,6 +71,7 @@ class Coordinator:
         self._full: dict[PeerId, int] = {}
         self._say_full: frozenset[PeerId] = frozenset()
         self._seen: Mapping[PeerId, Seen] = {}
+        self._asking: set[PeerId] = set()  # since the last round
         self._yield_again_ms = 0
         self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
 
@@ -98,6 +99,10 @@ class Coordinator:
         """What policies go by that measure answers themselves."""
         for stamped in events:
             self.chooser.measuring.on_event(stamped.event, stamped.at_ms)
+
+    def on_pull(self, peer: PeerId) -> None:
+        """It has nothing to do: the next round may give it what nobody is given otherwise."""
+        self._asking.add(peer)
 
     def forgive_full(self, ledger_ms: int) -> None:
         """Those whose disks were full long ago may get tasks again."""
@@ -163,6 +168,7 @@ class Coordinator:
         if self._since_ms is None or not machine.unplaced:
             return []
         commands, candidates = self._isolate(self._candidates())
+        self._asking.clear()
         is_open = any(map(has_room, candidates))
         if not is_open and not machine.choosy:
             return commands
@@ -327,6 +333,7 @@ class Coordinator:
                 is_self=peer == self._me,
                 weight=row.offers.weight,
                 seen=self._seen.get(peer),
+                asks=peer in self._asking,
             )
             for peer, row in sorted(self._machine.peers.items())
             if row.takes_tasks

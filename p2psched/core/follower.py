@@ -34,7 +34,7 @@ from p2psched.core.scheduler_events import (
 )
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.core.stealing import Stealing
-from p2psched.core.thief import by_gossip
+from p2psched.core.thief import Busy, by_gossip
 from p2psched.model.commands import (
     Complete,
     Outcome,
@@ -72,6 +72,7 @@ class Follower:
         self._parted: list[tuple[int, Outcome]] = []  # see `_part`
         self._proposals = Proposals(info.peer, info.incarnation)
         self._life = Life(info, self._proposals, self.owner.kept, offers)
+        self.pulls = False  # tasks wait that somebody has to ask the leader for
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
         self._known = 0  # the newest incarnation of ours that the ledger knows
         self.group = Membership()
@@ -215,7 +216,7 @@ class Follower:
             self._life.repeat(now_ms, all_of_them=True)
         self._turn, self.cursor, self._heard_ms = message.turn, message.index, now_ms
         self._stamp = (message.stamp_ms, now_ms)
-        self.leader = message.leader
+        self.leader, self.pulls = message.leader, message.pulls
         if message.group is not None:
             self._take_group(message.group)
         self._settle(message)
@@ -337,9 +338,12 @@ class Follower:
         if self.stealing.is_idle(now_ms):
             takes = not starts_nothing and self.is_known and self.is_fed
             me = self._life.info
-            self._out += self.stealing.look(
-                now_ms, me, lambda: by_gossip(me.peer, self.seen), takes=takes
-            )
+            if takes and self.pulls and self.leader is not None:
+                self._out += self.stealing.ask(now_ms, me, [Busy(self.leader, 0)])
+            else:
+                self._out += self.stealing.look(
+                    now_ms, me, lambda: by_gossip(me.peer, self.seen), takes=takes
+                )
 
     # --- what others may look at ---
 

@@ -35,6 +35,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     is_self: bool = False  # the coordinator: what it runs itself costs no message to start
     weight: int = AVERAGE_WEIGHT
     seen: Seen | None = None  # what gossip says of it: advice, maybe old or wrong
+    asks: bool = False  # it has nothing to do, and has said so
 
 
 def share_out(

@@ -49,7 +49,7 @@ from p2psched.core.scheduler_events import (
 )
 from p2psched.core.snapshot import restore_machine
 from p2psched.core.stealing import Stealing
-from p2psched.core.thief import by_rows
+from p2psched.core.thief import Busy, by_rows
 from p2psched.model.aside import Aside
 from p2psched.model.commands import (
     Complete,
@@ -70,7 +70,7 @@ from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
 from p2psched.model.needs import NOTHING, Offers
-from p2psched.model.steal_messages import StealMessage
+from p2psched.model.steal_messages import Gives, Steal, StealMessage
 from p2psched.model.taskset import EMPTY
 
 __all__ = [
@@ -181,7 +181,10 @@ class Scheduler:
         sender: PeerId,
         message: Follow | FeedReport | FeedReported | StealMessage,
     ) -> None:
-        if isinstance(message, StealMessage):
+        if isinstance(message, Steal) and self.coordinates and self.machine.awaits_pull:
+            self._coordinator.on_pull(sender)
+            self._out.append(Say(sender, Gives(message.number, 1)))
+        elif isinstance(message, StealMessage):
             self.stealing.on_message(now_ms, sender, message)
         else:
             self.feeding.on_message(now_ms, sender, message)
@@ -336,6 +339,13 @@ class Scheduler:
     def _ask_for_work(self, now_ms: int) -> list[Say]:
         me = self._life.info
         takes = not self.starts_nothing and self.machine.is_live(me.peer, me.incarnation)
+        if takes and self.machine.choosy and self.machine.awaits_pull:
+            if self.coordinates:
+                self._coordinator.on_pull(me.peer)
+                return []
+            leader = self.feeding.coordinator
+            if leader is not None:
+                return self.stealing.ask(now_ms, me, [Busy(leader, 0)])
         return self.stealing.look(
             now_ms, me, lambda: by_rows(self.machine, me.peer, self.seen), takes=takes
         )

@@ -120,7 +120,10 @@ class Stealing:
             self._idle_since_ms = now_ms
         if self._state.unplaced and now_ms - self._idle_since_ms < UNPLACED_MS:
             return []
-        asked = self.thief.ask(now_ms, victims())
+        return self.ask(now_ms, me, victims())
+
+    def ask(self, now_ms: int, me: PeerInfo, victims: Sequence[Busy]) -> list[Say]:
+        asked = self.thief.ask(now_ms, victims)
         if asked is None:
             return []
         peer, number = asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import pytest
 
 from p2psched.core.levels import KNOWN_LEVEL
@@ -21,6 +22,7 @@ TASK_US = 100_000
 TASKS = 1_500
 SPREAD_MS = 2_000
 SPREAD = 0.8  # of what would be theirs if all had the same
+PULL_OVER_IDEAL = 1.4  # tasks take 0 to 200 ms, and who is asked answers in pieces
 WINDOW_MS = 4_000  # of detection, a look and two commands
 
 
@@ -102,3 +104,28 @@ def test_many_thieves_share_what_one_peer_has(seed: int) -> None:
     moved = cluster.referees.shadow.counts["moved"]
     assert moved <= 300 * 4, "each task moves a few times at most"
     assert cluster.happened["steals asked"] <= moved + 40 * len(new)
+
+
+@pytest.mark.parametrize("followers", [0, 3])
+@pytest.mark.parametrize("seed", range(2))
+def test_pull_alone_keeps_everybody_busy(seed: int, followers: int) -> None:
+    """Nothing is pushed: without a question nobody gets anything."""
+    cluster = SimCluster(seed=seed, peers=4, slots=(1,))
+    crowd = Followers(cluster, followers)
+    for follower in crowd.all:
+        follower.slots = 1
+    shadow = cluster.referees.shadow
+    new = {follower.id for follower in crowd.all}
+    cluster.run_until(
+        lambda: shadow.level == KNOWN_LEVEL and new <= shadow.live.keys(), within_ms=10_000
+    )
+    tasks = 60 * (4 + followers)
+    spec = sim_job(TaskSet.of(0, tasks), mean_us=TASK_US)
+    job = cluster.submit(msgspec.structs.replace(spec, policy="pull"))
+    began_us = cluster.now_us
+    cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=30_000)
+    ideal_us = 60 * TASK_US
+    assert cluster.now_us - began_us <= ideal_us * PULL_OVER_IDEAL
+    ran = Counter(start.peer for start in cluster.referees.starts)
+    assert set(ran) == {*new, *(peer.id for peer in cluster.peers)}
+    assert min(ran.values()) >= 30
