@@ -268,6 +268,7 @@ def test_while_tasks_wait_to_be_pulled_the_coordinator_is_asked_and_gives_to_who
     assert not placed_on_b(pair)
     (say,) = [e for e in pair.turn(B) if isinstance(e, Say) and isinstance(e.message, Steal)]
     assert say.to == A
+    assert isinstance(say.message, Steal)
     pair.peers[A].step(Followed(pair.now_ms, B, say.message))
     pair.turn(A)
     ((place, command),) = placed_on_b(pair)
