@@ -25,7 +25,6 @@ from p2psched.client.client import Client
 from p2psched.model.commands import (
     GivenBack,
     Granted,
-    Moved,
     Recorded,
     Retried,
     Revoked,
@@ -34,6 +33,7 @@ from p2psched.model.commands import (
 from p2psched.model.errors import UsageError
 from p2psched.model.explain_messages import Considered, Decision, Explained, ExplainTask
 from p2psched.model.ids import PeerId, short
+from p2psched.model.moves import Moved
 
 EXAMPLES: Final = """\b
 Examples:

@@ -18,7 +18,6 @@ from p2psched.core.drain import is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
 from p2psched.core.followed import FollowedJob, followed, ranked
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
-from p2psched.core.jobs import HeldGrant
 from p2psched.core.levels import check_known
 from p2psched.core.life import Life
 from p2psched.core.owner import Owner
@@ -48,7 +47,6 @@ from p2psched.model.messages import Forward
 from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.raft import Membership
 from p2psched.model.steal_messages import StealMessage
-from p2psched.model.taskset import TaskSet
 
 BEAT_MS: Final = 400  # between two words to the feeder, which answers each
 FEED_PATIENCE_MS: Final = 1_500  # a feeder that says nothing for so long is left
@@ -286,19 +284,7 @@ class Follower:
             job = self.machine.jobs[fed.job] = followed(fed.job, fed.spec)
             self.machine.running[fed.job] = None
         assert isinstance(job, FollowedJob)
-        job.parts = tuple(part for held in fed.grants for part in held.parts)
-        job.grants = {
-            held.grant: HeldGrant(
-                held.grant,
-                self._life.info.peer,
-                held.incarnation,
-                TaskSet.union([tasks for _, tasks in held.parts]),
-                0,
-                token=held.token,
-                moves=held.moves,
-            )
-            for held in fed.grants
-        }
+        job.take(fed.grants, self._life.info.peer)
         return True
 
     def _drop(self, job: JobId) -> None:

@@ -32,12 +32,12 @@ from p2psched.model.commands import (
     Grant,
     KeptGrant,
     Outcome,
-    Transfer,
 )
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.limits import KEPT_RANGES_MAX
+from p2psched.model.moves import Transfer
 from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.taskset import EMPTY, TaskSet
 

@@ -18,10 +18,10 @@ from p2psched.model.commands import (
     Placed,
     Rejected,
     Submitted,
-    Transfer,
 )
 from p2psched.model.execution import Ended
 from p2psched.model.job import Cause
+from p2psched.model.moves import Transfer
 from p2psched.model.needs import NOTHING, Needs, Offer, Offers, parse_labels
 from p2psched.model.taskset import TaskSet
 from p2psched.peer.views import job_view
