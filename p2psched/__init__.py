@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from p2psched.embed.config import Config as Config
     from p2psched.embed.peer import Peer as Peer
     from p2psched.model.hold import Hold as Hold
+    from p2psched.model.needs import Needs as Needs
 
 __version__ = VERSION
 __all__ = [

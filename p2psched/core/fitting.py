@@ -26,22 +26,25 @@ PEERS_TOLD_MAX: Final = 3
 # --- for ever -------------------------------------------------------------------------------------
 
 
-def faults(spec: JobSpec | JobHead, slots: int, offers: Offers) -> list[str]:
-    """What a peer lacks to run a task of the job, all its slots free; for people."""
-    found = []
+def faults(spec: JobSpec | JobHead, slots: int, offers: Offers) -> dict[str, float]:
+    """What a peer lacks to run a task of the job, all its slots free: for people -> how much of it,
+    a label counts 1."""
+    found: dict[str, float] = {}
     if slots < spec.cpus:
-        found.append(f"{slots} of {spec.cpus} slots")
+        found[f"{slots} of {spec.cpus} slots"] = 1 - slots / spec.cpus
     needs = spec.needs
     if needs is not None:
         had = dict(offers.labels)
         for key, value in needs.require:
             if had.get(key) != value:
                 other = f" but {had[key]}" if key in had else ""
-                found.append(f"no label {key}={value}{other}")
-        if offers.gpus < needs.gpus:
-            found.append(f"{offers.gpus} of {needs.gpus} GPUs")
-        if offers.memory_mib < needs.memory_mib:
-            found.append(f"{offers.memory_mib:,} of {needs.memory_mib:,} MiB of memory")
+                found[f"no label {key}={value}{other}"] = 1
+        gpus, memory_mib = needs.gpus, needs.memory_mib
+        if offers.gpus < gpus:
+            found[f"{offers.gpus} of {gpus} GPUs"] = 1 - offers.gpus / gpus
+        if offers.memory_mib < memory_mib:
+            lack = 1 - offers.memory_mib / memory_mib
+            found[f"{offers.memory_mib:,} of {memory_mib:,} MiB of memory"] = lack
     return found
 
 
@@ -84,21 +87,15 @@ def weight_of(job: Job) -> tuple[int, int]:
 
 def refusal(s: LedgerState, spec: JobSpec) -> Rejected | None:
     """Why a job can't be accepted: no peer that the ledger knows, up or down, could ever run it."""
-    missing = [
-        (len(lacks), row.info.name, lacks)
-        for row in s.peers.values()
-        if (lacks := faults(spec, row.info.slots, row.offers))
-    ]
-    if len(missing) < len(s.peers) or not missing:
+    rows = s.peers.values()
+    if not rows or any(fits(spec, row.info.slots, row.offers) for row in rows):
         return None
-    _, name, lacks = min(missing)
-    if any(row.live and row.offers == NOTHING for row in s.peers.values()):
+    if any(row.live and row.offers == NOTHING for row in rows):
         return Rejected("unavailable", "a peer that has just come up is still to say what it has")
     return Rejected(
         "refused",
-        f"no peer can run this job, now or later: nearest is {name}, which has "
-        f"{', '.join(lacks)}: start one that has what it needs (`p2psched start --help`: --label, "
-        "--gpus, --memory), then submit it again",
+        f"no peer can run this job, now or later: {_nearest(spec, rows)}: start one that has what "
+        "it needs (`p2psched start --help`: --label, --gpus, --memory), then submit it again",
     )
 
 
@@ -187,7 +184,7 @@ def story(s: LedgerState, job: Job) -> str:
     rows = sorted(s.peers.values(), key=lambda row: row.info.name)
     able = [row for row in rows if fits(job.spec, row.info.slots, row.offers)]
     if not able:
-        return _nearest(job, rows)
+        return f"no peer has what it needs: {_nearest(job.spec, rows)}" if rows else ""
     there = [row for row in able if row.takes_tasks]
     if not there:
         where = "drained" if any(row.live for row in able) else "down"
@@ -207,12 +204,10 @@ def _others_at(s: LedgerState, jobs: Iterable[JobId], peer: PeerId) -> bool:
     return any(name in s.jobs and owned_by(s.jobs[name], peer) for name in jobs)
 
 
-def _nearest(job: Job, rows: list[PeerRow]) -> str:
-    missing = [(faults(job.spec, row.info.slots, row.offers), row.info.name) for row in rows]
-    if not missing:
-        return ""
-    lacks, name = min(missing, key=lambda each: (len(each[0]), each[1]))
-    return f"no peer has what it needs: nearest is {name}, which has {', '.join(lacks)}"
+def _nearest(spec: JobSpec | JobHead, rows: Iterable[PeerRow]) -> str:
+    missing = [(faults(spec, row.info.slots, row.offers), row.info.name) for row in rows]
+    lacks, name = min(missing, key=lambda each: (sum(each[0].values()), each[1]))
+    return f"nearest is {name}, which has {', '.join(lacks)}"
 
 
 def _names(rows: list[PeerRow]) -> str:

@@ -1,4 +1,4 @@
-"""What a follower knows of jobs, and of who may feed it: see `follower`."""
+"""A job as far as a follower is told of it, and who may feed it: see `follower`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from p2psched.model.taskset import TaskSet
 
 
 class FollowedJob(Job, array_like=True, eq=False, gc=False):
-    """As far as this peer is told: what it owns of it."""
+    """What this peer owns of it."""
 
     parts: tuple[tuple[int, TaskSet], ...] = ()
 

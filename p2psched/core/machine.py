@@ -227,15 +227,18 @@ class Machine(LedgerState):
         if command.job in self.forgotten:
             return Submitted(command.job, duplicate=True)
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
-        if job.spec.hold is not None or job.spec.is_choosy:
+        head = job.spec
+        is_choosy = head.needs is not None or head.policy
+        if is_choosy or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
-            if refusal is None and job.spec.needs is not None:
+            if refusal is None and head.needs is not None:
                 refusal = fitting.refusal(self, command.spec)
             if refusal is not None:
                 return refusal
         self.jobs[job.id] = job
         self.running[job.id] = None
-        fitting.note_running(self, job)
+        if is_choosy:
+            fitting.note_running(self, job)
         self.note_unplaced(job)
         self.note_sent(job)
         self.events.append(JobAdded(job.id, command.spec))

@@ -33,15 +33,14 @@ def place(s: LedgerState, command: Place) -> Outcome:
     if tasks.ranges:
         estimate_us = job.estimate_us or s.estimate_us
         cost_us = estimate_us * job.spec.cpus
-        gpus, memory_mib = fitting.weight_of(job)
         suspect = bool(job.deaths.levels) and bool(tasks & job.suspects)
         held = HeldGrant(
             *(grant, row.info.peer, command.incarnation, tasks, cost_us),
             suspect=suspect,
             token=holding.bind(s, job, grant, tasks) if holds else 0,
-            gpus=gpus,
-            memory_mib=memory_mib,
         )
+        if job.spec.needs is not None:
+            held.gpus, held.memory_mib = fitting.weight_of(job)
         job.grants[grant] = held
         s.load(held, len(tasks))
         s.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))

@@ -13,6 +13,7 @@ from typing import Final
 
 from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
+from p2psched.core.decisions import Decisions
 from p2psched.core.departing import Parting
 from p2psched.core.drain import draining, is_draining
 from p2psched.core.feed import Say
@@ -368,6 +369,11 @@ class Scheduler:
     @property
     def coordinates(self) -> bool:
         return self._coordinator.coordinates
+
+    @property
+    def decisions(self) -> Decisions:
+        """Why this peer placed tasks as it did, while it coordinated."""
+        return self._coordinator.chooser.decisions
 
     @property
     def pending_count(self) -> int:

@@ -182,8 +182,7 @@ class LedgerState:
         del self.running[job.id]
         self.note_unplaced(job)
         self.suspected.pop(job.id, None)
-        if job.spec.is_choosy:
-            del self.choosy[job.id]
+        if self.choosy and self.choosy.pop(job.id, job) is None:
             self.apart.pop(job.id, None)
         self.ended[job.id] = self.whole[job.id] = None
         if len(self.whole) > ENDED_WHOLE_MAX:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.taskset import EMPTY, TaskSet
+from p2psched.model.taskset import TaskSet
 
 
 class ExplainTask(msgspec.Struct, frozen=True, array_like=True, tag=118):
@@ -57,24 +57,18 @@ class DecisionsTold(msgspec.Struct, frozen=True, array_like=True, tag=118):
     decisions: tuple[Decision, ...]
 
 
-class Happening(msgspec.Struct, frozen=True, array_like=True):
-    """From the ledger: somebody owned the task from then on, or did not any more."""
-
-    wall_ms: int
-    what: str  # "granted", "given back", "lost", "moved", "retried", "ended"
-    peer: PeerId
-    grant: int
-    by: PeerId = PeerId("")  # who proposed it, if that is known
-
-
 class Explained(msgspec.Struct, frozen=True, array_like=True, tag=119):
+    """`decisions` are what somebody still remembers; the ledger's history knows all grants."""
+
     job: JobId
     index: int
     state: str
     owner: PeerId | None
     waits: str = ""  # why, if it does
-    policy: str = ""
-    decisions: tuple[Decision, ...] = ()
-    silent: tuple[PeerId, ...] = ()  # peers that did not say what they remember
-    names: tuple[tuple[PeerId, str], ...] = ()
-    tasks: TaskSet = EMPTY
+    policy: str = ""  # that the job asked for
+    decisions: tuple[Decision, ...] = ()  # newest first
+    silent: tuple[PeerId, ...] = ()  # live peers that did not say what they remember
+
+
+ExplainCall = ExplainTask | DecisionsOf
+ExplainAnswer = DecisionsTold | Explained

@@ -59,7 +59,7 @@ def job_view(
         finished_by=tuple(sorted(job.finished_by.items())),
         task_set=job.spec.tasks if whole else EMPTY,
         command=job.spec.command,
-        note=_why_waiting(job, machine),
+        note=why_waiting(job, machine) if job.waiting and not job.grants else "",
         lost=len(job.lost),
         short=short_count(job, machine) if whole else 0,
         pinned=job.pinned,
@@ -75,9 +75,8 @@ def short_count(job: Job, machine: Machine) -> int:
     return sum(len(live_holders(machine, blob)) < job.spec.copies for blob in job.blobs.values())
 
 
-def _why_waiting(job: Job, machine: Machine) -> str:
-    if not job.waiting or job.grants:
-        return ""
+def why_waiting(job: Job, machine: Machine) -> str:
+    """What tasks of it wait for."""
     slots = [row.info.slots for row in machine.peers.values() if row.takes_tasks]
     if max(slots, default=0) == 0:
         if any(row.live and row.info.slots for row in machine.peers.values()):

@@ -51,7 +51,7 @@ class Leans(msgspec.Struct, frozen=True, gc=False):
 
 class Adaptive:
     name = "adaptive"
-    summary = "late, to whoever is expected to end it first"
+    summary = "late, to whoever should end it first"
     is_late = True
 
     def share(self, ask: Ask, peers: Sequence[Candidate], _notes: Notes) -> Shares:

@@ -14,7 +14,7 @@ MEMORY_LOW: Final = 100  # per mille of memory that is free: likewise
 
 class NodeLoad:
     name = "node-load"
-    summary = "the machine with the least to do, of all programs"
+    summary = "the machine with the least to do"
     is_late = False
 
     def share(self, ask: Ask, peers: Sequence[Candidate], _notes: Notes) -> Shares:

@@ -13,7 +13,7 @@ from p2psched.model.ids import PeerId
 
 class PowerOfTwo:
     name = "power-of-two"
-    summary = "of two drawn peers the one with the shorter queue"
+    summary = "of two drawn the one with less to do"
     is_late = False
 
     def share(self, ask: Ask, peers: Sequence[Candidate], notes: Notes) -> Shares:

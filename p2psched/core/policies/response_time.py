@@ -21,7 +21,7 @@ UNKNOWN: Final = 0  # the kind under which probes are noted: of all kinds
 
 class ResponseTime:
     name = "response-time"
-    summary = "the more, the sooner a peer's tasks come back"
+    summary = "the more, the sooner its tasks come back"
     is_late = False
 
     def share(self, ask: Ask, peers: Sequence[Candidate], notes: Notes) -> Shares:

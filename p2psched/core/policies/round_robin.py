@@ -11,7 +11,7 @@ from p2psched.model.ids import PeerId
 
 class RoundRobin:
     name = "round-robin"
-    summary = "each peer in turn, by id"
+    summary = "each peer in turn"
     is_late = False
 
     def share(self, ask: Ask, peers: Sequence[Candidate], notes: Notes) -> Shares:

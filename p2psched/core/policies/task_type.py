@@ -18,7 +18,7 @@ PATIENCE_MS: Final = (
 
 class TaskType:
     name = "task-type"
-    summary = "the peers that are quickest at this kind of task"
+    summary = "the quickest at this kind of task"
     is_late = False
 
     def share(self, ask: Ask, peers: Sequence[Candidate], notes: Notes) -> Shares:

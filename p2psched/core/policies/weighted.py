@@ -10,7 +10,7 @@ from p2psched.core.policies.base import Ask, Notes, Shares, fill
 
 class Weighted:
     name = "weighted"
-    summary = "shares in proportion to `start --weight`"
+    summary = "in proportion to `start --weight`"
     is_late = False
 
     def share(self, ask: Ask, peers: Sequence[Candidate], notes: Notes) -> Shares:
