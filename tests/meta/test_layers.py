@@ -47,6 +47,8 @@ PURE: Final = ("model", "core")
 PURE_STDLIB: Final = frozenset(
     {
         "__future__",
+        "_sha2",
+        "_sha256",
         "bisect",
         "collections",
         "contextlib",
@@ -172,7 +174,7 @@ def unloadable_lines(path: str, tree: ast.Module) -> list[str]:
 
 
 def _is_stdlib(name: str) -> bool:
-    return name.partition(".")[0] in sys.stdlib_module_names
+    return name.partition(".")[0] in {*sys.stdlib_module_names, "_sha2"}  # since 3.12
 
 
 def test_imports_point_down() -> None:
