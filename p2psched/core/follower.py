@@ -15,7 +15,7 @@ from typing import Final
 
 from p2psched.core.catch_up import catch_up
 from p2psched.core.departing import Parting
-from p2psched.core.drain import is_draining
+from p2psched.core.drain import is_cordoned, is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
 from p2psched.core.jobs import HeldGrant, Job
@@ -361,8 +361,9 @@ class Follower:
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
         self._life.append.clear()
-        takes = not starts_nothing and self.is_known and self.is_fed
         me = self._life.info
+        is_open = self.is_known and not is_cordoned(self.machine, me.peer)
+        takes = not starts_nothing and is_open and self.is_fed
         self._out += answers + self.stealing.look(
             now_ms, me, lambda: by_gossip(me.peer, self.seen), takes=takes
         )

@@ -14,7 +14,7 @@ from typing import Final
 from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
 from p2psched.core.departing import Parting
-from p2psched.core.drain import draining, is_draining
+from p2psched.core.drain import draining, is_cordoned, is_draining
 from p2psched.core.feed import Say
 from p2psched.core.feeding import Feeding
 from p2psched.core.life import Life
@@ -318,6 +318,7 @@ class Scheduler:
     def _ask_for_work(self, now_ms: int) -> list[Say]:
         me = self._life.info
         takes = not self.starts_nothing and self.machine.is_live(me.peer, me.incarnation)
+        takes = takes and not is_cordoned(self.machine, me.peer)
         return self.stealing.look(
             now_ms, me, lambda: by_rows(self.machine, me.peer, self.seen), takes=takes
         )
