@@ -19,7 +19,6 @@ from p2psched.model.commands import (
     JobAdded,
     JobEnded,
     JobReopened,
-    Moved,
     Recorded,
     ResultRefused,
     ResultsLost,
@@ -29,6 +28,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import PeerId, short
 from p2psched.model.messages import JobView
+from p2psched.model.moves import Moved
 from p2psched.model.taskset import EMPTY, TaskSet
 
 HISTORY_EXAMPLES: Final = """\b

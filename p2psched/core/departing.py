@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from p2psched.core.state import LedgerState
-from p2psched.model.commands import GiveBack, Grant, Outcome, Placed, Transfer
+from p2psched.model.commands import GiveBack, Grant, Outcome, Placed
 from p2psched.model.ids import JobId
+from p2psched.model.moves import Transfer
 from p2psched.model.taskset import EMPTY, TaskSet
 
 Parting = GiveBack | Transfer

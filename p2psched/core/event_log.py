@@ -28,7 +28,6 @@ from p2psched.model.commands import (
     JobEnded,
     JobForgotten,
     JobReopened,
-    Moved,
     NewGeneration,
     Outcome,
     PeerCameUp,
@@ -48,6 +47,7 @@ from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
+from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
 from p2psched.model.webhook import AddWebhook, RemoveWebhook

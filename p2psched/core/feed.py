@@ -24,7 +24,6 @@ from p2psched.model.commands import (
     GivenBack,
     Granted,
     JobEnded,
-    Moved,
     Outcome,
     PeerCameUp,
     PeerDrains,
@@ -44,6 +43,7 @@ from p2psched.model.feed_messages import (
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.limits import ENTRY_BYTES_MAX
 from p2psched.model.messages import Forward
+from p2psched.model.moves import Moved
 from p2psched.model.raft import Member, Membership
 from p2psched.model.steal_messages import StealMessage
 

@@ -17,8 +17,8 @@ from p2psched.core.catch_up import catch_up
 from p2psched.core.departing import Parting
 from p2psched.core.drain import is_cordoned, is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
+from p2psched.core.followed import FollowedJob, followed
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
-from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.levels import check_known
 from p2psched.core.life import Life
 from p2psched.core.owner import Owner
@@ -43,33 +43,16 @@ from p2psched.model.commands import (
 )
 from p2psched.model.feed_messages import FedJob, Feed, FeedElsewhere, Follow
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import JobSpec
 from p2psched.model.load import Seen
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Membership
 from p2psched.model.steal_messages import StealMessage
-from p2psched.model.taskset import TaskSet
 
 BEAT_MS: Final = 400  # between two words to the feeder, which answers each
 FEED_PATIENCE_MS: Final = 1_500  # a feeder that says nothing for so long is left
 FIRST_PATIENCE_MS: Final = 500  # then another one is asked, too
 SEEK_PAUSE_MS: Final = 100  # when none was of use: most likely nobody leads
 _NUMBERS_PER_INCARNATION: Final = 1 << 20
-
-
-class FollowedJob(Job, array_like=True, eq=False, gc=False):
-    """As far as this peer is told: what it owns of it."""
-
-    parts: tuple[tuple[int, TaskSet], ...] = ()
-
-    def attempts(self, tasks: TaskSet) -> list[tuple[int, TaskSet]]:
-        return [(number, same) for number, part in self.parts if (same := part & tasks)]
-
-
-def _followed(job: JobId, spec: JobSpec) -> FollowedJob:
-    made = FollowedJob.of(job, spec, index=0, wall_ms=0)
-    assert isinstance(made, FollowedJob)
-    return made
 
 
 class Follower:
@@ -297,22 +280,10 @@ class Follower:
         if job is None:
             if fed.spec is None:
                 return False
-            job = self.machine.jobs[fed.job] = _followed(fed.job, fed.spec)
+            job = self.machine.jobs[fed.job] = followed(fed.job, fed.spec)
             self.machine.running[fed.job] = None
         assert isinstance(job, FollowedJob)
-        job.parts = tuple(part for held in fed.grants for part in held.parts)
-        job.grants = {
-            held.grant: HeldGrant(
-                held.grant,
-                self._life.info.peer,
-                held.incarnation,
-                TaskSet.union([tasks for _, tasks in held.parts]),
-                0,
-                token=held.token,
-                moves=held.moves,
-            )
-            for held in fed.grants
-        }
+        job.take(fed.grants, self._life.info.peer)
         return True
 
     def _drop(self, job: JobId) -> None:

@@ -27,10 +27,10 @@ from p2psched.model.commands import (
     RaiseLevel,
     Rejected,
     SubmitJob,
-    Transfer,
 )
 from p2psched.model.errors import Refused
 from p2psched.model.ids import PeerId
+from p2psched.model.moves import Transfer
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 KNOWN_LEVEL: Final = 5  # the highest that this version knows

@@ -60,13 +60,13 @@ from p2psched.model.commands import (
     Stamped,
     SubmitJob,
     Submitted,
-    Transfer,
 )
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
+from p2psched.model.moves import Transfer
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 

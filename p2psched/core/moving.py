@@ -12,8 +12,9 @@ from typing import Final
 from p2psched.core import poison
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState
-from p2psched.model.commands import Granted, Moved, Outcome, Placed, Transfer
+from p2psched.model.commands import Granted, Outcome, Placed
 from p2psched.model.ids import PeerId
+from p2psched.model.moves import Moved, Transfer
 from p2psched.model.taskset import EMPTY, TaskSet
 
 # Of a task, from peer to peer, since it was placed. Halves of halves reach 65,000 peers.

@@ -31,12 +31,12 @@ from p2psched.model.commands import (
     Grant,
     KeptGrant,
     Outcome,
-    Transfer,
 )
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.limits import KEPT_RANGES_MAX
+from p2psched.model.moves import Transfer
 from p2psched.model.taskset import EMPTY, TaskSet
 
 SOON_US: Final = 10_000  # a slot: expected work that is over before more could be here

@@ -18,10 +18,11 @@ from p2psched.core.levels import NEEDED
 from p2psched.core.owner import Owner
 from p2psched.core.state import LedgerState
 from p2psched.core.thief import Busy, Thief
-from p2psched.model.commands import PeerInfo, Transfer
+from p2psched.model.commands import PeerInfo
 from p2psched.model.execution import ExecutorEvent, Progress
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause
+from p2psched.model.moves import Transfer
 from p2psched.model.steal_messages import Gives, Steal, StealMessage
 
 ASKING_MAX: Final = 64  # in one turn; others ask again

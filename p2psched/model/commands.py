@@ -15,6 +15,7 @@ from p2psched.model.actions import Act, Acted, ActEvent, Elapsed
 from p2psched.model.blob import BlobRef
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
+from p2psched.model.moves import Moved, Transfer
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -176,17 +177,6 @@ class ForgetPeer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=50)
     """A removed peer goes, once it is down and owns nothing. It never comes up again."""
 
     peer: PeerId
-
-
-class Transfer(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=55):
-    """Its owner, who alone may propose it, has not started these tasks under `grant` and starts
-    none of them before it knows the outcome: a live incarnation of `peer` shall own them."""
-
-    job: JobId
-    grant: Grant
-    tasks: TaskSet
-    peer: PeerId
-    incarnation: int
 
 
 Command = (
@@ -364,18 +354,6 @@ class GivenBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=31):
     grant: Grant
     peer: PeerId
     tasks: TaskSet
-
-
-class Moved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=80):
-    """`peer` has not started these tasks, and `taker` owns them now, under `to`. A `Granted` says
-    the same of the new grant."""
-
-    job: JobId
-    grant: Grant
-    peer: PeerId
-    tasks: TaskSet
-    to: Grant
-    taker: PeerId
 
 
 JobEvent = (

@@ -10,7 +10,6 @@ from p2psched.model.commands import (
     JobEnded,
     JobForgotten,
     JobReopened,
-    Moved,
     Recorded,
     ResultRefused,
     ResultsLost,
@@ -18,6 +17,7 @@ from p2psched.model.commands import (
     Revoked,
     Stamped,
 )
+from p2psched.model.moves import Moved
 
 Fact = tuple[str, str, int, str]  # what, job, task (-1: the job), grant or cause
 

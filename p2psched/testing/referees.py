@@ -26,11 +26,11 @@ from p2psched.model.commands import (
     Stamped,
     SubmitJob,
     Submitted,
-    Transfer,
 )
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
+from p2psched.model.moves import Transfer
 from p2psched.model.raft import (
     Entry,
     EntryKind,

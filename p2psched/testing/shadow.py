@@ -28,10 +28,10 @@ from p2psched.model.commands import (
     RaiseLevel,
     Retry,
     SubmitJob,
-    Transfer,
 )
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
+from p2psched.model.moves import Transfer
 from p2psched.testing import shadow_keeping, shadow_moving
 from p2psched.testing.facts import Fact
 from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJob

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from p2psched.model.commands import DrainMode, Transfer
+from p2psched.model.commands import DrainMode
 from p2psched.model.ids import PeerId
+from p2psched.model.moves import Transfer
 from p2psched.testing.shadow_job import ENDED
 
 if TYPE_CHECKING:

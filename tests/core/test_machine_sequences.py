@@ -34,10 +34,10 @@ from p2psched.model.commands import (
     Recorded,
     Retry,
     SubmitJob,
-    Transfer,
 )
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
+from p2psched.model.moves import Transfer
 from p2psched.model.taskset import EMPTY, TaskSet
 from tests.core.test_machine import Ledger, P, Q, blob_ref, ended, spec, up
 

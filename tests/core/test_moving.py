@@ -23,7 +23,6 @@ from p2psched.model.commands import (
     Event,
     Granted,
     KeptGrant,
-    Moved,
     Outcome,
     PeerDown,
     PeerInfo,
@@ -33,12 +32,12 @@ from p2psched.model.commands import (
     RaiseLevel,
     Rejected,
     SubmitJob,
-    Transfer,
 )
 from p2psched.model.execution import Committed
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, ProgramWork, Segment
+from p2psched.model.moves import Moved, Transfer
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.facts import facts_of
 from p2psched.testing.shadow import Shadow

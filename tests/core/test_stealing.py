@@ -36,11 +36,11 @@ from p2psched.model.commands import (
     Placed,
     RaiseLevel,
     SubmitJob,
-    Transfer,
 )
 from p2psched.model.execution import Committed, Progress
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, ProgramWork, Segment
+from p2psched.model.moves import Transfer
 from p2psched.model.steal_messages import Gives, Steal
 from p2psched.model.taskset import EMPTY, TaskSet
 

@@ -71,6 +71,8 @@ PURE_STDLIB: Final = frozenset(
         "zlib",
     }
 )
+# Its modules in versions other than that of this interpreter.
+OTHER_STDLIB: Final = frozenset({"_sha2", "_sha256"})
 PURE_PACKAGES: Final = frozenset({"msgspec"})
 # Bytes are opened as Python objects only by workers, by callers, and by what stands for them.
 NO_PICKLE: Final = ("model", "core", "ports", "net", "store", "observe", "peer")
@@ -174,7 +176,7 @@ def unloadable_lines(path: str, tree: ast.Module) -> list[str]:
 
 
 def _is_stdlib(name: str) -> bool:
-    return name.partition(".")[0] in {*sys.stdlib_module_names, "_sha2"}  # since 3.12
+    return name.partition(".")[0] in {*sys.stdlib_module_names, *OTHER_STDLIB}
 
 
 def test_imports_point_down() -> None:

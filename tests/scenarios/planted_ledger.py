@@ -238,7 +238,7 @@ def _lost_peers_cost_retries() -> Planted:
     return patch.object(LedgerState, "lose", charge)
 
 
-def _places_only_what_waits() -> Planted:
+def places_only_what_waits() -> Planted:
     """What a dead peer owned is nobody's to place: it stays where it was."""
     return patch.object(Job, "placeable", property(lambda job: job.waiting))
 
@@ -323,7 +323,7 @@ LEDGER_BUGS: Final = (
     Bug(
         "ledger_placement_after_the_down",
         "orphans stay",
-        _places_only_what_waits,
+        places_only_what_waits,
         "c/1 (down) has 2",
     ),
     Bug(

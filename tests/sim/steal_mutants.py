@@ -19,12 +19,11 @@ from p2psched.core.waiting import Waiting
 from p2psched.model.commands import (
     Grant,
     Granted,
-    Moved,
     Outcome,
     Placed,
-    Transfer,
 )
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.moves import Moved, Transfer
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.faults import Faults
 from tests.sim.mutants import HASTY, Mutant, Planted
@@ -81,7 +80,7 @@ def _starts_what_it_gives() -> Planted:
     return patch.object(Waiting, "set_aside", copied)
 
 
-def _forgets_what_stays() -> Planted:
+def forgets_what_stays() -> Planted:
     on_outcome = Departing.on_outcome
 
     def forgetful(departing: Departing, request: int, outcome: Outcome) -> Parting | None:
@@ -97,7 +96,7 @@ def _does_not_hold_what_goes() -> Planted:
     return patch.object(Departing, "parts", lambda _: iter(()))
 
 
-def _takes_all_back() -> Planted:
+def takes_all_back() -> Planted:
     """Whatever the ledger says."""
 
     def greedy(departing: Departing, request: int, outcome: Outcome) -> Parting | None:
@@ -159,9 +158,9 @@ STEAL_MUTANTS: Final = tuple(
         ("grant not renewed on steal", _renews_no_grant, "P", BUSY),
         ("steal of running task", _gives_what_runs, "E5", BUSY),
         ("what an owner gives it starts all the same", _starts_what_it_gives, "E5", BUSY),
-        ("what could not move is forgotten", _forgets_what_stays, "L5", BUSY),
+        ("what could not move is forgotten", forgets_what_stays, "L5", BUSY),
         ("what is on its way is not held", _does_not_hold_what_goes, "P5", SLOW),
-        ("an owner takes back what has moved", _takes_all_back, "E5", BUSY),
+        ("an owner takes back what has moved", takes_all_back, "E5", BUSY),
         ("tasks of a lost owner are moved", _moves_what_is_lost, "P6", BUSY),
         ("a thief asks without pause", _asks_without_pause, "E5", CALM),
     )

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from p2psched.model.actions import Act
-from p2psched.model.commands import Complete, Envelope, Place, SubmitJob, Transfer
+from p2psched.model.commands import Complete, Envelope, Place, SubmitJob
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.key_actions import DeleteKey, PutKey, Transact
+from p2psched.model.moves import Transfer
 
 JOBS_KNOWN_MAX: Final = 10_000  # of the oldest ones the results concern everybody
 

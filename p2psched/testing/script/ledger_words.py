@@ -26,7 +26,6 @@ from p2psched.model.commands import (
     JobEvent,
     JobForgotten,
     JobReopened,
-    Moved,
     NewGeneration,
     Outcome,
     PeerCameUp,
@@ -47,10 +46,10 @@ from p2psched.model.commands import (
     Revoked,
     SubmitJob,
     Submitted,
-    Transfer,
 )
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
+from p2psched.model.moves import Moved, Transfer
 from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 from p2psched.testing.script.act_words import act_words, acted_words, struct_words
