@@ -17,7 +17,8 @@ from p2psched.core import acts, holding, levels, poison
 from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
-from p2psched.core.placement import Candidate, has_room, share_out
+from p2psched.core.placement import BACKLOG_US, Candidate, has_room, share_out
+from p2psched.core.quarantine import Quarantine
 from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
     Command,
@@ -54,6 +55,8 @@ class Coordinator:
         # Peers whose disks were full lately -> until when, in ledger time: who starts and applies
         # its log again doesn't wait for what is long over. Whoever leads next has applied the same.
         self._full: dict[PeerId, int] = {}
+        self.quarantine: Final = Quarantine()
+        self._ledger_ms = 0
         self._say_full: frozenset[PeerId] = frozenset()
         self._seen: Mapping[PeerId, Seen] = {}
         self._yield_again_ms = 0
@@ -67,7 +70,10 @@ class Coordinator:
 
     def on_event(self, event: Event) -> None:
         """Of the ledger, in order, on every peer, as it is applied."""
-        if isinstance(event, (Retried, Recorded)) and event.segment.cause is Cause.NO_SPACE:
+        if not isinstance(event, (Retried, Recorded)):
+            return
+        self.quarantine.on_event(event, self._machine.stamp_ms)
+        if event.segment.cause is Cause.NO_SPACE:
             self._full[event.peer] = self._machine.stamp_ms + FULL_MS
 
     def on_full(self, peers: frozenset[PeerId]) -> None:
@@ -80,6 +86,7 @@ class Coordinator:
 
     def forgive_full(self, ledger_ms: int) -> None:
         """Those whose disks were full long ago may get tasks again."""
+        self._ledger_ms = ledger_ms
         self._full = {peer: until for peer, until in self._full.items() if until > ledger_ms}
 
     @property
@@ -222,16 +229,34 @@ class Coordinator:
                 candidates = _with_load(candidates, candidate, len(share), cost_us)
         return commands
 
+    def shunned(self) -> frozenset[PeerId]:
+        """Who shall get nothing from others, either: innocent tasks fail there."""
+        return frozenset().union(*self._shut())
+
+    def stories(self) -> dict[PeerId, str]:
+        """Why peers get nothing, or little, for people."""
+        shut = self.shunned()
+        return {peer: self.quarantine.story(peer, self._ledger_ms) for peer in shut}
+
+    def _shut(self) -> tuple[frozenset[PeerId], frozenset[PeerId]]:
+        rows = self._machine.peers.items()
+        takers = {peer: row.info.slots for peer, row in rows if row.takes_tasks and row.info.slots}
+        return self.quarantine.shut(takers, self._ledger_ms)
+
     def _candidates(self) -> list[Candidate]:
+        out, probed = self._shut()
         return [
             Candidate(
                 *(peer, row.info.incarnation, row.info.slots, row.owned, row.load_us),
                 is_self=peer == self._me,
             )
+            if peer not in probed
+            else Candidate(peer, row.info.incarnation, 1, row.owned, BACKLOG_US)  # room for one
             for peer, row in sorted(self._machine.peers.items())
             if row.takes_tasks
             and row.info.slots > 0
             and not row.suspects
+            and peer not in out
             and not self._is_full(peer)
         ]
 

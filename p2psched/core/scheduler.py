@@ -210,7 +210,9 @@ class Scheduler:
             self.feeding.feeder.on_applied(batch, brought.happened.outcomes, brought.events)
             for request, outcome in brought.own:
                 self._on_outcome(request, outcome)
-            for stamped in brought.changes():
+            # That tasks succeeded concerns nobody else here, unless there are failures to explain.
+            listens = self._coordinator.quarantine.listens
+            for stamped in brought.events if listens else brought.changes():
                 self._on_event(stamped, now_ms)
             kept = tuple(e for e in brought.events if not isinstance(e.event, Aside))
             self._out.append(Store(kept, batch.index, brought.happened))
@@ -250,6 +252,7 @@ class Scheduler:
                 else:
                     self.stealing.thief.on_news(now_ms)
             case JobEnded():
+                self._coordinator.quarantine.forget(event.job)
                 self.retention.on_event(event)
                 self.owner.on_job_ended(event.job)
             case JobForgotten():
@@ -295,7 +298,10 @@ class Scheduler:
         commands: list[Complete | Parting] = [*self.owner.next_round()]
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
-        moves, answers = self.stealing.give(self._life.info, gives_nothing=self.starts_nothing)
+        shunned = self._coordinator.shunned()
+        moves, answers = self.stealing.give(
+            self._life.info, gives_nothing=self.starts_nothing, shunned=shunned
+        )
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
@@ -319,6 +325,7 @@ class Scheduler:
         me = self._life.info
         takes = not self.starts_nothing and self.machine.is_live(me.peer, me.incarnation)
         takes = takes and not is_cordoned(self.machine, me.peer)
+        takes = takes and me.peer not in self._coordinator.shunned()
         return self.stealing.look(
             now_ms, me, lambda: by_rows(self.machine, me.peer, self.seen), takes=takes
         )
@@ -333,6 +340,10 @@ class Scheduler:
     def starts_nothing(self) -> bool:
         """It is about to stop, or drained. What has begun goes on."""
         return self._life.leaving or is_draining(self.machine, self._life.info.peer)
+
+    def stories(self) -> dict[PeerId, str]:
+        """Of peers on which innocent tasks fail, for people."""
+        return self._coordinator.stories()
 
     @property
     def info(self) -> PeerInfo:
