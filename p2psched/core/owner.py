@@ -17,6 +17,7 @@ import msgspec
 from p2psched.core.expectations import Expectations
 from p2psched.core.jobs import Job
 from p2psched.core.owned import PROGRAM_BATCH_US, Queued, Running, Uncopied
+from p2psched.core.owner_load import owner_load
 from p2psched.core.pieces import entry_size, split
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef, ResultBlob
@@ -25,6 +26,7 @@ from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.limits import ENTRY_BYTES_MAX, GIB, KEPT_RANGES_MAX, MIB
+from p2psched.model.load import LoadReport
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BATCH_US: Final = 50_000  # expected work in one batch: cost is paid per batch, loss is at most one
@@ -162,8 +164,9 @@ class Owner:
                 else:
                     self._post(batch.job, batch.grant, piece)
         if current.ranges:  # else the job may have ended, and nobody would ever drop this
-            mean_us = max(1, segment.busy_us // (segment.stop - segment.start))
-            self._expected.on_measured(batch.job, batch.spec.work, mean_us)
+            count = segment.stop - segment.start
+            mean_us = max(1, segment.busy_us // count)
+            self._expected.on_measured(batch.job, batch.spec.work, mean_us, count)
         return effects
 
     def _post(self, job: JobId, grant: Grant, segment: Segment) -> None:
@@ -361,6 +364,11 @@ class Owner:
         for command in self._in_flight.values():
             segments += command.segments
         return (blob.ref for segment in segments for blob in segment.blobs)
+
+    def load(self) -> LoadReport:
+        """How busy it is, and how quick; without what others measure."""
+        running = self._running.values()
+        return owner_load(self._machine, self._slots, self._queue, running, self._expected)
 
     @property
     def has_queue(self) -> bool:
