@@ -12,10 +12,11 @@ from collections.abc import Container
 from itertools import islice
 from typing import Final
 
-from p2psched.core.kinds import kind_name, number_of
+from p2psched.core.kinds import blob_key, kind_name, number_of
 from p2psched.model.ids import JobId
-from p2psched.model.job import Work
+from p2psched.model.job import Work, blobs_of
 from p2psched.model.load import TypeSpeed
+from p2psched.model.load_news import WARM_MAX
 
 KINDS_MAX: Final = 256  # of work whose time is known; what was measured longest ago is forgotten
 # Weights of a measurement in the mean and in its spread, as TCP has them for round trips (Jacobson
@@ -50,6 +51,7 @@ class Expectations:
     def __init__(self) -> None:
         self._jobs: dict[JobId, int] = {}
         self._kinds: dict[bytes, _Kind] = {}  # oldest first
+        self._warm: dict[int, None] = {}  # likewise
 
     def of(self, job: JobId, work: Work) -> tuple[int | None, bool]:
         """Time of one task in us, at least 1, or None; and whether that is a guess."""
@@ -63,6 +65,8 @@ class Expectations:
         """The mean of `count` tasks that have just ended. The newest counts most: half."""
         task_us = max(1, task_us)
         known = self._jobs.get(job)
+        if known is None:
+            self._note_warm(work)
         self._jobs[job] = task_us if known is None else max(1, (known + task_us) // 2)
         name = kind_name(work)
         kind = self._kinds.pop(name, None) or _Kind(task_us)
@@ -70,6 +74,20 @@ class Expectations:
         self._kinds[name] = kind
         if len(self._kinds) > KINDS_MAX:
             del self._kinds[next(iter(self._kinds))]
+
+    def _note_warm(self, work: Work) -> None:
+        """Tasks of it have run here, so its code and its data are here."""
+        for ref in blobs_of(work)[:WARM_MAX]:
+            key = blob_key(ref)
+            self._warm.pop(key, None)
+            self._warm[key] = None
+            if len(self._warm) > WARM_MAX:
+                del self._warm[next(iter(self._warm))]
+
+    @property
+    def warm(self) -> tuple[int, ...]:
+        """Blobs, as gossip names them, of the jobs that ran here last: WARM_MAX at most."""
+        return tuple(self._warm)
 
     def forget(self, job: JobId) -> None:
         """It has ended."""

@@ -185,7 +185,9 @@ def differs(name: str, said: LoadReport, now: LoadReport, *, by: float = 1.0) ->
         return _is_far(name, before, after, by)
     if name == "speeds":
         return _speeds_differ(before, after, by)
-    return _queued_differ(dict(before), dict(after), by) if name == "queued" else True
+    if name == "queued":
+        return _queued_differ(dict(before), dict(after), by)
+    return name != "warm" or set(before) != set(after)
 
 
 def _belongs(name: str, base: LoadReport, now: LoadReport) -> bool:

@@ -59,4 +59,5 @@ def owner_load(
         queue_us=queue_us,
         queued=tuple(heapq.nlargest(QUEUED_MAX, kinds.items(), key=lambda one: (one[1], one[0]))),
         speeds=expected.speeds(SPEEDS_MAX),
+        warm=expected.warm,
     )
