@@ -13,6 +13,7 @@ from bench.measures import (
     programs,
     queues,
     recovery,
+    stealing,
     transfers,
 )
 from bench.registry import Registry
@@ -22,6 +23,7 @@ def registry() -> Registry:
     found = Registry()
     for module in (
         functions,
+        stealing,
         programs,
         transfers,
         footprint,

@@ -21,14 +21,15 @@ from p2psched.core.scheduler_events import (
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
+from p2psched.model.steal_messages import StealMessage
 
 
 class Told(msgspec.Struct, frozen=True):
-    """A message of a feeder."""
+    """A message of a feeder, or of who steals or is asked to give."""
 
     now_ms: int
     sender: PeerId
-    message: Feed | FeedElsewhere
+    message: Feed | FeedElsewhere | StealMessage
 
 
 class Lost(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
 from p2psched.model.raft import Membership
+from p2psched.model.steal_messages import StealMessage
 
 # --- events ---------------------------------------------------------------------------------------
 
@@ -89,11 +90,11 @@ class Clocked(msgspec.Struct, frozen=True):
 
 
 class Followed(msgspec.Struct, frozen=True):
-    """A follower, or another feeder, says something."""
+    """A follower, another feeder, or who steals or is asked to give, says something."""
 
     now_ms: int
     sender: PeerId
-    message: Follow | FeedReport | FeedReported
+    message: Follow | FeedReport | FeedReported | StealMessage
 
 
 class Renewed(msgspec.Struct, frozen=True):
