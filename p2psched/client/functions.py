@@ -32,6 +32,7 @@ from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, SentFile
+from p2psched.model.needs import Needs
 from p2psched.model.taskset import TaskSet
 from p2psched.run.host.pickling import PROTOCOL, PYTHON
 from p2psched.run.host.tasks import TaskFunction, TaskOptions
@@ -72,6 +73,8 @@ class MapOptions(TypedDict, total=False):
     cpus: int | None
     copies: int
     hold: Hold | None
+    policy: str
+    needs: Needs | None
     modules: Choice
 
 
@@ -152,6 +155,8 @@ def pack(
     copies: int = 2,
     keep_ms: int | None = None,
     hold: Hold | None = None,
+    policy: str = "",
+    needs: Needs | None = None,
     modules: Choice = "auto",
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
@@ -198,6 +203,8 @@ def pack(
             copies=copies,
             keep_ms=keep_ms,
             hold=hold,
+            policy=policy,
+            needs=needs,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

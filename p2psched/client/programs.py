@@ -11,6 +11,7 @@ from p2psched.client.spool import Upload
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
+from p2psched.model.needs import Needs
 from p2psched.model.taskset import TaskSet
 
 
@@ -27,6 +28,8 @@ class ProgramOptions(TypedDict, total=False):
     timeout_s: float | None
     cpus: int
     hold: Hold | None
+    policy: str
+    needs: Needs | None
 
 
 def pack_program(
@@ -51,6 +54,8 @@ def pack_program(
             cpus=options.get("cpus", 1),
             submitter=submitter,
             hold=options.get("hold"),
+            policy=options.get("policy", ""),
+            needs=options.get("needs"),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

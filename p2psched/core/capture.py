@@ -21,10 +21,18 @@ from typing import Final
 from p2psched.core.machine import Machine
 from p2psched.core.snapshot import FORMAT, MachineImage, encode_part
 from p2psched.model.actions import Act, Elapsed
-from p2psched.model.commands import Drain, ForgetPeer, NewGeneration, PeerDown, PeerUp, RaiseLevel
+from p2psched.model.commands import (
+    Drain,
+    ForgetPeer,
+    NewGeneration,
+    PeerDown,
+    PeerUp,
+    RaiseLevel,
+)
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId
 from p2psched.model.limits import KIB
+from p2psched.model.needs import Offer
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 SLICE_JOBS: Final = 500  # encoded in one go: about a millisecond
@@ -42,7 +50,7 @@ _VALUES: Final = frozenset(
 )
 _OF_NO_JOB: Final = (
     *(RaiseLevel, Drain, AddWebhook, RemoveWebhook, AckWebhook, ForgetPeer),
-    *(Act, Elapsed),
+    *(Act, Elapsed, Offer),
 )
 assert _FIELDS[0] == "jobs", "jobs come first, so that they can be told before all is known"
 

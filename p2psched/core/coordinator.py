@@ -14,10 +14,15 @@ from typing import Final
 import msgspec
 
 from p2psched.core import acts, holding, levels, poison
+from p2psched.core.choosing import Chooser
+from p2psched.core.decisions import Record
 from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
-from p2psched.core.placement import Candidate, has_room, share_out
+from p2psched.core.placement import Candidate, cut, has_room, share_out
+from p2psched.core.policies.adaptive import share_leaning
+from p2psched.core.policies.base import Ask, Policy
+from p2psched.core.policies.registry import POLICIES
 from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
     Command,
@@ -27,11 +32,13 @@ from p2psched.model.commands import (
     Place,
     Recorded,
     Retried,
+    Stamped,
     SubmitJob,
 )
-from p2psched.model.ids import PeerId
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.load import Seen
+from p2psched.model.taskset import TaskSet
 
 DETECTION_WINDOW_MS: Final = 2500  # silence after which a peer is declared down
 # After a task ended there because its disk was full, nothing is placed on a peer for so long.
@@ -44,7 +51,15 @@ PLACEMENTS_MAX: Final = 256  # commands in one round; the next round goes on
 class Coordinator:
     """Idle unless this peer coordinates."""
 
-    def __init__(self, me: PeerId, machine: Machine, *, window_ms: int) -> None:
+    def __init__(
+        self,
+        me: PeerId,
+        machine: Machine,
+        *,
+        window_ms: int,
+        policies: Mapping[str, Policy] = POLICIES,
+    ) -> None:
+        self.chooser = Chooser(me, machine, policies)
         self._me = me
         self._machine = machine
         self._window_ms = window_ms
@@ -56,6 +71,7 @@ class Coordinator:
         self._full: dict[PeerId, int] = {}
         self._say_full: frozenset[PeerId] = frozenset()
         self._seen: Mapping[PeerId, Seen] = {}
+        self._asking: set[PeerId] = set()  # since the last round
         self._yield_again_ms = 0
         self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
 
@@ -64,6 +80,7 @@ class Coordinator:
         self._looked_ms = now_ms
         self._declared_ms.clear()
         self._elapse = (-1, 0)
+        self.chooser.measuring.clear()
 
     def on_event(self, event: Event) -> None:
         """Of the ledger, in order, on every peer, as it is applied."""
@@ -77,6 +94,15 @@ class Coordinator:
     def on_seen(self, seen: Mapping[PeerId, Seen]) -> None:
         """What gossip says of the other peers: advice, which may be old or wrong."""
         self._seen = seen
+
+    def measure(self, events: Iterable[Stamped]) -> None:
+        """What policies go by that measure answers themselves."""
+        for stamped in events:
+            self.chooser.measuring.on_event(stamped.event, stamped.at_ms)
+
+    def on_pull(self, peer: PeerId) -> None:
+        """It has nothing to do: the next round may give it what nobody is given otherwise."""
+        self._asking.add(peer)
 
     def forgive_full(self, ledger_ms: int) -> None:
         """Those whose disks were full long ago may get tasks again."""
@@ -142,35 +168,90 @@ class Coordinator:
         if self._since_ms is None or not machine.unplaced:
             return []
         commands, candidates = self._isolate(self._candidates())
-        for job in self._oldest_fitting() if any(map(has_room, candidates)) else ():
-            shares = share_out(
-                holding.placeable(machine, job) - job.suspects,
-                candidates,
-                estimate_us=job.estimate_us or machine.estimate_us,
-                cpus=job.spec.cpus,
-                owned_here=_owned_by_peer(job),
-            )
+        self._asking.clear()
+        is_open = any(map(has_room, candidates))
+        if not is_open and not machine.choosy:
+            return commands
+        for job in self._oldest_fitting(candidates, is_open=is_open):
+            shares = self._share(job, candidates)
             for candidate, share in shares:
                 commands.append(Place(job.id, share, candidate.peer, candidate.incarnation))
                 candidates = _with_load(candidates, candidate, len(share), self._cost_us(job))
             if not shares:
-                candidates = _without_least_busy(candidates, job.spec.cpus)
-            if len(commands) >= PLACEMENTS_MAX or not any(map(has_room, candidates)):
+                candidates = self._without_least_busy(candidates, job)
+            if len(commands) >= PLACEMENTS_MAX or not (
+                machine.choosy or any(map(has_room, candidates))
+            ):
                 break
         return commands
 
-    def _oldest_fitting(self) -> list[Job]:
-        """The oldest unplaced jobs that some live peer is large enough for; enough for a round."""
+    def _share(self, job: Job, candidates: list[Candidate]) -> list[tuple[Candidate, TaskSet]]:
+        machine, chooser = self._machine, self.chooser
+        tasks = holding.placeable(machine, job) - job.suspects
+        if job.spec.is_choosy or machine.apart or self._is_leaning(job):
+            return chooser.share(job, tasks, candidates, self._looked_ms)
+        estimate_us = job.estimate_us or machine.estimate_us
+        shares = share_out(
+            tasks,
+            candidates,
+            estimate_us=estimate_us,
+            cpus=job.spec.cpus,
+            owned_here=_owned_by_peer(job),
+        )
+        if shares:
+            self._note(job.id, shares, candidates, estimate_us, job.spec.cpus)
+        return shares
+
+    def _is_leaning(self, job: Job) -> bool:
+        """True if gossip makes a difference between peers for it."""
+        if not self._seen or job.full is None:
+            return False
+        return bool(job.spec.blobs) or bool(self.chooser.leans(job.full.work).of)
+
+    def _note(
+        self,
+        job: JobId,
+        shares: list[tuple[Candidate, TaskSet]],
+        candidates: list[Candidate],
+        estimate_us: int,
+        cpus: int,
+    ) -> None:
+        at_ms, wall_ms = self._looked_ms, self._machine.wall_ms
+        record = Record(job, shares, candidates, at_ms, wall_ms, estimate_us, cpus)
+        self.chooser.decisions.note(record)
+
+    def _oldest_fitting(self, candidates: list[Candidate], *, is_open: bool) -> list[Job]:
+        """The oldest unplaced jobs that some live peer is large enough for; enough for a round.
+        While no peer has room only those that don't wait for it."""
         machine = self._machine
         rows = machine.peers.values()
         largest = max((row.info.slots for row in rows if row.takes_tasks), default=0)
+        unplaced = machine.unplaced
+        names = unplaced if is_open else [name for name in machine.choosy if name in unplaced]
         fitting = (
             job
-            for job in map(machine.jobs.__getitem__, machine.unplaced)
+            for job in map(machine.jobs.__getitem__, names)
             if job.spec.cpus <= largest
             and (job.id not in machine.suspected or holding.placeable(machine, job) - job.suspects)
         )
-        return heapq.nsmallest(PLACEMENTS_MAX, fitting, key=lambda job: job.index)
+        if not machine.choosy:
+            return heapq.nsmallest(PLACEMENTS_MAX, fitting, key=lambda job: job.index)
+        return self._choosy(sorted(fitting, key=lambda job: job.index), candidates, is_open=is_open)
+
+    def _choosy(self, jobs: list[Job], candidates: list[Candidate], *, is_open: bool) -> list[Job]:
+        """Those that can go somewhere now, for what they need."""
+        chooser = self.chooser
+        chooser.begin_round()
+        free: list[Job] = []
+        blocked: list[Job] = []
+        for job in jobs:
+            if not is_open and not chooser.is_early(job):
+                continue
+            (free if chooser.can_go(job, candidates) else blocked).append(job)
+            if len(free) >= PLACEMENTS_MAX:
+                break
+        chooser.reserve(blocked, candidates)
+        return free
 
     def _isolate(self, candidates: list[Candidate]) -> tuple[list[Command], list[Candidate]]:
         """Placements of suspects, each on a peer that owns nothing, and the peers that are left
@@ -185,7 +266,7 @@ class Coordinator:
         jobs = [machine.jobs[name] for name in machine.suspected if name in machine.unplaced]
         for job in sorted(jobs, key=lambda job: job.index):
             for group in poison.groups(job):
-                fitting = [c for c in candidates if c.slots >= job.spec.cpus]
+                fitting = [c for c in candidates if self._may_own(job, c)]
                 if room <= 0 or not fitting:
                     break
                 killed = job.killed.get(group.first, ())
@@ -195,6 +276,18 @@ class Coordinator:
                 if not chosen.owned:
                     commands.append(Place(job.id, group, chosen.peer, chosen.incarnation))
         return commands, candidates
+
+    def _may_own(self, job: Job, c: Candidate) -> bool:
+        if c.slots < job.spec.cpus:
+            return False
+        return not job.spec.is_choosy or self.chooser.can_go(job, [c])
+
+    def _without_least_busy(self, candidates: list[Candidate], job: Job) -> list[Candidate]:
+        fitting = [c for c in candidates if self._may_own(job, c)]
+        if not fitting or (job.spec.is_choosy and self.chooser.is_early(job)):
+            return candidates
+        kept_free = min(fitting, key=lambda c: (c.load_us / c.slots, c.peer))
+        return [c for c in candidates if c is not kept_free]
 
     def _cost_us(self, job: Job) -> int:
         return (job.estimate_us or self._machine.estimate_us) * job.spec.cpus
@@ -210,12 +303,23 @@ class Coordinator:
             if command.job in self._machine.jobs:
                 continue
             estimate_us, spec = self._machine.estimate_us, command.spec
+            if spec.needs is not None or spec.policy or self._machine.apart:
+                continue  # the next round knows what they may
             tasks = holding.first_placeable(self._machine, spec)
             if not tasks:
                 continue
-            shares = share_out(
-                tasks, candidates, estimate_us=estimate_us, cpus=spec.cpus, owned_here={}
-            )
+            leans = None
+            if self._seen:
+                leans = self.chooser.leans(spec.work)
+            if leans is not None and leans.of:
+                ask = Ask(command.job, len(tasks), estimate_us, spec.cpus, {}, is_guess=True)
+                shares = cut(tasks, share_leaning(ask, candidates, leans))
+            else:
+                shares = share_out(
+                    tasks, candidates, estimate_us=estimate_us, cpus=spec.cpus, owned_here={}
+                )
+            if shares:
+                self._note(command.job, shares, candidates, estimate_us, spec.cpus)
             for candidate, share in shares:
                 commands.append(Place(command.job, share, candidate.peer, candidate.incarnation))
                 cost_us = estimate_us * spec.cpus
@@ -223,10 +327,13 @@ class Coordinator:
         return commands
 
     def _candidates(self) -> list[Candidate]:
-        return [
+        found = [
             Candidate(
                 *(peer, row.info.incarnation, row.info.slots, row.owned, row.load_us),
                 is_self=peer == self._me,
+                weight=row.offers.weight,
+                seen=self._seen.get(peer),
+                asks=peer in self._asking,
             )
             for peer, row in sorted(self._machine.peers.items())
             if row.takes_tasks
@@ -234,6 +341,9 @@ class Coordinator:
             and not row.suspects
             and not self._is_full(peer)
         ]
+        if self._seen:
+            self.chooser.look(found, self._looked_ms)
+        return found
 
     def _is_full(self, peer: PeerId) -> bool:
         return peer in self._full or peer in self._say_full
@@ -255,14 +365,6 @@ def _business(
     again = c.peer in killed
     last = again and len(killed) >= poison.POISON_DEATHS - 1
     return last, c.owned > 0, c.load_us / c.slots, again, c.is_self, c.slots, c.peer
-
-
-def _without_least_busy(candidates: list[Candidate], cpus: int) -> list[Candidate]:
-    fitting = [c for c in candidates if c.slots >= cpus]
-    if not fitting:
-        return candidates
-    kept_free = min(fitting, key=lambda c: (c.load_us / c.slots, c.peer))
-    return [c for c in candidates if c is not kept_free]
 
 
 def _with_load(

@@ -30,12 +30,14 @@ from p2psched.model.commands import (
 from p2psched.model.errors import Refused
 from p2psched.model.ids import PeerId
 from p2psched.model.moves import Transfer
+from p2psched.model.needs import Offer
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 KNOWN_LEVEL: Final = 5  # the highest that this version knows
 # Members are removed, and voters made learners: an older version, as leader, would forget of it.
 GROUP_LEVEL: Final = 2
 HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
+NEEDS_LEVEL: Final = 5  # or on peers that lack what they need
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -47,6 +49,7 @@ NEEDED: Final[dict[type[Command], int]] = {
     ForgetPeer: 3,
     Act: 4,
     Elapsed: 4,
+    Offer: NEEDS_LEVEL,
     Transfer: 5,
 }
 
@@ -54,7 +57,10 @@ NEEDED: Final[dict[type[Command], int]] = {
 def refusal(s: LedgerState, command: Command) -> Rejected | None:
     """Why a command may not be proposed yet."""
     if isinstance(command, SubmitJob):
-        return _refusal(s, HOLD_LEVEL if command.spec.hold is not None else 1)
+        spec = command.spec
+        if spec.needs is not None or spec.policy:
+            return _refusal(s, NEEDS_LEVEL)
+        return _refusal(s, HOLD_LEVEL if spec.hold is not None else 1)
     return _refusal(s, NEEDED.get(type(command), 1))
 
 

@@ -15,6 +15,7 @@ import msgspec
 from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.hold import Hold
+from p2psched.model.needs import Needs, check_policy
 from p2psched.model.taskset import TaskSet
 
 _BUSY_US_MAX: Final = 2**53
@@ -153,6 +154,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     keep_ms: int | None = None  # of ledger time after its end; None: what the cluster keeps
     copies: int = 2  # disks that a large result is on before it counts, as far as there are peers
     hold: Hold | None = None  # of a lock, by each task as long as it runs
+    policy: str = ""  # who says where its tasks go; empty: as the cluster does by itself
+    needs: Needs | None = None  # of the peers that run its tasks
 
     def __post_init__(self) -> None:
         # At each decode on each peer, so what is in order is seen at a glance.
@@ -185,6 +188,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and type(code) is bytes
             and len(code) + len(chunks[0]) <= _SMALL_BYTES
             and (type(modules) is not bytes or len(modules) <= _SMALL_BYTES)
+            and not self.policy
         )
 
     def _check_numbers(self) -> None:
@@ -246,6 +250,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             raise ValueError(f"a job's name has up to {most} printable characters, and no '/'")
         if len(self.submitter) > limits.SUBMITTER_LEN_MAX:
             raise ValueError(f"a submitter has up to {limits.SUBMITTER_LEN_MAX} characters")
+        check_policy(self.policy)
 
 
 def argument_size(work: Work) -> int:

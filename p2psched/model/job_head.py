@@ -13,12 +13,15 @@ from p2psched.model import limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, Work, blobs_of
+from p2psched.model.needs import Needs
 from p2psched.model.taskset import TaskSet
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-# As it was before jobs could hold a lock.
-_first_fields: Final = operator.attrgetter(*JobSpec.__struct_fields__[:-1])
-assert JobSpec.__struct_fields__[-1] == "hold"
+_FIELDS: Final = JobSpec.__struct_fields__
+# As it was before jobs could hold a lock, and before they could choose their peers.
+_first_fields: Final = operator.attrgetter(*_FIELDS[:-3])
+_held_fields: Final = operator.attrgetter(*_FIELDS[:-2])
+assert _FIELDS[-3:] == ("hold", "policy", "needs")
 
 
 class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -36,6 +39,13 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     copies: int
     blobs: tuple[BlobRef, ...]  # what the work refers to: a retry needs them again
     hold: Hold | None = None
+    policy: str = ""
+    needs: Needs | None = None
+
+    @property
+    def is_choosy(self) -> bool:
+        """It says something of where its tasks may go."""
+        return self.needs is not None or bool(self.policy)
 
 
 def head_of(spec: JobSpec) -> JobHead:
@@ -54,12 +64,16 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.copies,
         blobs_of(work),
         spec.hold,
+        spec.policy,
+        spec.needs,
     )
 
 
 def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
-    said = spec if spec.hold is not None else _first_fields(spec)
+    said: object = spec
+    if spec.needs is None and not spec.policy:
+        said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()
 
 
