@@ -18,6 +18,7 @@ from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.placement import Candidate, has_room, share_out
+from p2psched.core.shunning import to_shun
 from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
     Command,
@@ -54,6 +55,7 @@ class Coordinator:
         # its log again doesn't wait for what is long over. Whoever leads next has applied the same.
         self._full: dict[PeerId, int] = {}
         self._say_full: frozenset[PeerId] = frozenset()
+        self._shunned: frozenset[PeerId] = frozenset()
         self._yield_again_ms = 0
         self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
 
@@ -71,6 +73,12 @@ class Coordinator:
     def on_full(self, peers: frozenset[PeerId]) -> None:
         """Whose disks are full now, as they say themselves: they get nothing more."""
         self._say_full = peers
+
+    def on_shun(self, said: frozenset[PeerId], now_ms: int, contacts: Mapping[PeerId, int]) -> None:
+        """Whom gossip doubts: they get nothing more, as long as that is so."""
+        rows = self._machine.peers.items() if said else ()
+        others = {p for p, row in rows if p != self._me and row.takes_tasks and row.info.slots > 0}
+        self._shunned = to_shun(said, others, now_ms=now_ms, heard_ms=contacts)
 
     def forgive_full(self, ledger_ms: int) -> None:
         """Those whose disks were full long ago may get tasks again."""
@@ -227,6 +235,7 @@ class Coordinator:
             and row.info.slots > 0
             and not row.suspects
             and not self._is_full(peer)
+            and peer not in self._shunned
         ]
 
     def _is_full(self, peer: PeerId) -> bool:

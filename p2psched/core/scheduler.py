@@ -246,6 +246,7 @@ class Scheduler:
         now_ms = clocked.now_ms
         self._life.repeat(now_ms)
         contacts = self.feeding.on_clock(clocked)
+        self._coordinator.on_shun(clocked.shun, now_ms, contacts)
         self._coordinator.forgive_full(self.ledger_ms(now_ms))
         for command in self._coordinator.find_dead(now_ms, contacts):
             self._deaths.add(self._life.propose(command, now_ms))

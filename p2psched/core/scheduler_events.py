@@ -84,6 +84,7 @@ class Clocked(msgspec.Struct, frozen=True):
     group: Membership | None = None  # who holds the whole ledger; None: everybody
     is_led: bool = False  # the coordinator was heard lately
     removed: tuple[PeerId, ...] = ()  # members no more, which is committed; lately, oldest first
+    shun: frozenset[PeerId] = frozenset()  # who gossip says should get nothing new: advice
 
 
 class Followed(msgspec.Struct, frozen=True):

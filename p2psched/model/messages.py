@@ -15,6 +15,7 @@ from p2psched.model.blob_messages import BlobAnswer, BlobCall
 from p2psched.model.commands import DrainMode, Envelope, Stamped
 from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.feed_messages import FeedMessage, Following, KeepBlobs, KeptBlobs
+from p2psched.model.gossip_messages import Carried, GossipAnswer, GossipCall
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, WatchKeys
@@ -204,6 +205,7 @@ CallBody = (
     | AwaitLock
     | ListLocks
     | QueueCall
+    | GossipCall
 )
 
 
@@ -348,6 +350,7 @@ AnswerBody = (
     | LockNow
     | LockList
     | QueueCallAnswer
+    | GossipAnswer
 )
 
 
@@ -368,5 +371,5 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag=32):
     retry_after_ms: int = 0
 
 
-PeerMessage = RaftMessage | Forward | FeedMessage  # one way, only between peers
+PeerMessage = RaftMessage | Forward | FeedMessage | Carried  # one way, only between peers
 Message = Opening | PeerMessage | Call | Answer | Failure

@@ -8,11 +8,12 @@ that any other peer would answer: what only the leader can do is passed on to it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final
 
 from p2psched.core.copies import referenced
+from p2psched.core.swim.members import Member
 from p2psched.model.act_messages import Do
 from p2psched.model.backup_messages import BackupCall
 from p2psched.model.blob_messages import BlobCall
@@ -28,6 +29,7 @@ from p2psched.model.commands import (
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, from_wire
 from p2psched.model.event_messages import EventCall
 from p2psched.model.feed_messages import KeepBlobs, KeptBlobs
+from p2psched.model.gossip_messages import Compare, Tell
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
 from p2psched.model.key_messages import GetKey, RangeKeys, WatchKeys
@@ -112,6 +114,7 @@ class Api:
         where: Callable[[WhereAre], Sightings],
         stop: Callable[[], None],
         secret: bytes,
+        gossip: Callable[[], Mapping[PeerId, Member]],
     ) -> None:
         self._me = me
         self._scheduling = scheduling
@@ -127,7 +130,7 @@ class Api:
         self._stop = stop
         self._members = Members(me, self._machine, ledger, others)
         self._patience = Patience(PATIENCE_S)
-        self._roster = Roster(me, scheduling.scheduler, ledger, others)
+        self._roster = Roster(me, scheduling.scheduler, ledger, others, gossip)
         self._reads = Reads(
             scheduling=scheduling,
             ledger=ledger,
@@ -216,6 +219,8 @@ class Api:
                 | ListLocks()
             ):
                 return await self._reads.answer(body, fresh=True)
+            case Compare() | Tell():
+                raise UsageError("gossip goes from peer to peer")  # `Doors` has taken theirs
             case FetchResults() | FetchItem() | FetchHistory():
                 return await self._reads.answer(body, fresh=True)
             case _:

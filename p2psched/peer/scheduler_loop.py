@@ -96,6 +96,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         self._send: Callable[[PeerId, PeerMessage], object] = lambda _to, _message: None
         self._group: Callable[[], tuple[Membership | None, bool]] = lambda: (None, False)
         self._ledger: Ledger | None = None
+        self._shun: Callable[[], frozenset[PeerId]] = frozenset
         # The newest, as long as somebody takes its pieces.
         self._capture: weakref.ref[Capture] | None = None
         self._waiting: dict[int, Heard] = {}
@@ -103,8 +104,9 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         self._watchers: dict[JobId, list[Callable[[], None]]] = {}
         self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
 
-    def attach(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def attach(self, ledger: Ledger, *, shun: Callable[[], frozenset[PeerId]] = frozenset) -> None:
+        """`shun`: who should get nothing new, as gossip sees it."""
+        self._ledger, self._shun = ledger, shun
 
     def attach_feeding(
         self,
@@ -133,7 +135,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
             heard = {peer: now_ms - age for peer, age in self.ledger.contacts().items()}
             removed = self.ledger.removed()
             full, group = self.ledger.full(), self._group()
-            self._step(Clocked(now_ms, heard, full, *group, removed))
+            self._step(Clocked(now_ms, heard, full, *group, removed, self._shun()))
 
     def stop(self) -> None:
         super().stop()
