@@ -23,6 +23,7 @@ from p2psched.core.placement import Candidate, cut, has_room, share_out
 from p2psched.core.policies.adaptive import share_leaning
 from p2psched.core.policies.base import Ask, Policy
 from p2psched.core.policies.registry import POLICIES
+from p2psched.core.shunning import to_shun
 from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
     Command,
@@ -72,6 +73,7 @@ class Coordinator:
         self._say_full: frozenset[PeerId] = frozenset()
         self._seen: Mapping[PeerId, Seen] = {}
         self._asking: set[PeerId] = set()  # since the last round
+        self._shunned: frozenset[PeerId] = frozenset()
         self._yield_again_ms = 0
         self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
 
@@ -103,6 +105,12 @@ class Coordinator:
     def on_pull(self, peer: PeerId) -> None:
         """It has nothing to do: the next round may give it what nobody is given otherwise."""
         self._asking.add(peer)
+
+    def on_shun(self, said: frozenset[PeerId], now_ms: int, contacts: Mapping[PeerId, int]) -> None:
+        """Whom gossip doubts: they get nothing more, as long as that is so."""
+        rows = self._machine.peers.items() if said else ()
+        others = {p for p, row in rows if p != self._me and row.takes_tasks and row.info.slots > 0}
+        self._shunned = to_shun(said, others, now_ms=now_ms, heard_ms=contacts)
 
     def forgive_full(self, ledger_ms: int) -> None:
         """Those whose disks were full long ago may get tasks again."""
@@ -340,6 +348,7 @@ class Coordinator:
             and row.info.slots > 0
             and not row.suspects
             and not self._is_full(peer)
+            and peer not in self._shunned
         ]
         if self._seen:
             self.chooser.look(found, self._looked_ms)

@@ -37,6 +37,13 @@ class Heard(msgspec.Struct, frozen=True):
     fresh: bool = False
 
 
+class Gone(msgspec.Struct, frozen=True):
+    """The ledger doesn't hold it for alive any more; of use only if it has never said anything."""
+
+    now_ms: int
+    peer: PeerId
+
+
 class Removed(msgspec.Struct, frozen=True):
     """It is no member of the cluster any more, for good."""
 
@@ -80,7 +87,9 @@ class Leaving(msgspec.Struct, frozen=True):
     now_ms: int
 
 
-SwimEvent = Ticked | Received | Heard | Removed | Renewed | Published | Called | Answered | Leaving
+SwimEvent = (
+    Ticked | Received | Heard | Gone | Removed | Renewed | Published | Called | Answered | Leaving
+)
 
 # --- effects --------------------------------------------------------------------------------------
 

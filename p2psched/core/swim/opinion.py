@@ -66,8 +66,8 @@ class Opinion:
     def suspect(self, peer: PeerId, now_ms: int) -> None:
         """It did not answer us, nor anybody whom we asked."""
         member = self._state.members.get(peer)
-        if member is None or not member.is_present:
-            return
+        if member is None or not member.is_present or not member.number:
+            return  # who has never said anything here may be of a version that does not gossip
         by = accuser(self._state.me.peer)
         said = msgspec.structs.replace(member.standing(by), liveness=Liveness.SUSPECT, address="")
         self.apply(said, now_ms)
@@ -87,6 +87,12 @@ class Opinion:
         gone = [m for m in state.members.of(Liveness.DEAD, Liveness.LEFT) if m.since_ms <= old_ms]
         for member in gone:
             self._forget(member.peer)
+
+    def unsay(self, peer: PeerId) -> None:
+        """What we knew of it from elsewhere."""
+        member = self._state.members.get(peer)
+        if member is not None and not member.number:
+            self._forget(peer)
 
     def remove(self, peer: PeerId) -> None:
         if peer == self._state.me.peer or peer in self._removed:

@@ -12,6 +12,7 @@ from p2psched.core.swim.events import (
     Answered,
     Called,
     CallPeer,
+    Gone,
     Heard,
     Leaving,
     NewsOf,
@@ -81,6 +82,10 @@ class Swim:
         return self._state.members
 
     @property
+    def life(self) -> int:
+        return self._state.me.life
+
+    @property
     def health(self) -> int:
         """0: this peer hears well; up to 8: it doubts itself."""
         return self._state.awareness.score
@@ -117,13 +122,8 @@ class Swim:
                 self._tick(now_ms)
             case Received():
                 self._on_datagram(event)
-            case Heard():
-                said = Standing(event.peer, event.life, 0, Liveness.ALIVE, event.address)
-                self.opinion.note(said, now_ms, fresh=event.fresh)
-            case Removed():
-                self.opinion.remove(event.peer)
-            case Renewed():
-                self.opinion.renew(event.life)
+            case Heard() | Gone() | Removed() | Renewed():
+                self._on_ledger(event)
             case Published():
                 self._publish(event.topic, event.data)
             case Called():
@@ -132,6 +132,20 @@ class Swim:
                 self._on_answer(event)
             case Leaving():
                 self._leave(now_ms)
+            case _:
+                assert_never(event)
+
+    def _on_ledger(self, event: Heard | Gone | Removed | Renewed) -> None:
+        match event:
+            case Heard():
+                said = Standing(event.peer, event.life, 0, Liveness.ALIVE, event.address)
+                self.opinion.note(said, event.now_ms, fresh=event.fresh)
+            case Gone():
+                self.opinion.unsay(event.peer)
+            case Removed():
+                self.opinion.remove(event.peer)
+            case Renewed():
+                self.opinion.renew(event.life)
             case _:
                 assert_never(event)
 
