@@ -28,7 +28,7 @@ from p2psched.client.session import Session
 from p2psched.model.ids import short
 from p2psched.model.messages import GetStatus, ListPeers
 from p2psched.model.peer_messages import PeerList, PeerView
-from p2psched.model.status_messages import BLOBS_SHORT_MAX, StatusAnswer
+from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
 
 PEERS_EXAMPLES: Final = """\b
 Examples:
@@ -46,6 +46,7 @@ _COLUMNS: Final = (
     Column(title="id", drop=4),
     Column(title="role"),
     Column(title="state"),
+    Column(title="gossip", drop=9),
     Column(title="slots", right=True, drop=8),
     Column(title="tasks", right=True),
     Column(title="address"),
@@ -91,6 +92,7 @@ def _row(view: PeerView) -> tuple[object, ...]:
         short(info.peer),
         view.role,
         _state(view),
+        view.gossip or "-",
         info.slots,
         view.owned,
         info.address,
@@ -122,7 +124,8 @@ def status(target: Target) -> None:
     match target.output:
         case Output.JSON:
             fields = msgspec.structs.asdict(found)
-            print_json(status={**fields, "info": info_fields(found.info)})
+            gossip = msgspec.structs.asdict(found.gossip) if found.gossip is not None else None
+            print_json(status={**fields, "info": info_fields(found.info), "gossip": gossip})
         case Output.QUIET:
             write_line(short(found.info.peer))
         case Output.TABLE:
@@ -195,6 +198,23 @@ def _written(found: StatusAnswer) -> str:
     return f"{size(total)} since its start, {size(a_day)} a day" + (f" ({named})" if named else "")
 
 
+def _gossip(found: GossipStatus | None) -> list[tuple[str, object]]:
+    if found is None:
+        return []
+    others = [("alive", found.alive), ("suspect", found.suspect), ("dead", found.dead)]
+    named = ", ".join(f"{number} {state}" for state, number in others if number or state == "alive")
+    hears = f", doubts itself ({found.health} of 8)" if found.health else ""
+    dropped = found.foreign + found.malformed + found.unsent
+    cost = f"{size(found.bytes_per_s)}/s sent, {found.datagrams_sent:,} datagrams"
+    if found.carried:
+        cost += f", {found.carried:,} over links"
+    if dropped:
+        cost += f"; {dropped:,} dropped ({found.foreign:,} not from this cluster)"
+    if found.problem:
+        cost += f"; no datagrams come in: {found.problem}"
+    return [("gossip", f"{named} of the others{hears}"), ("gossip costs", cost)]
+
+
 # Of a peer that holds the ledger, and of one that follows.
 _OF_LEDGERS: Final = (
     "longest without leader",
@@ -253,6 +273,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("timing", _timing(found)),
         ("written", _written(found)),
         ("network", f"{size(found.bytes_sent)} sent, {size(found.bytes_received)} received"),
+        *_gossip(found.gossip),
         ("events dropped", str(found.events_dropped)),
     ]
     absent = _OF_LEDGERS if found.role == "follower" else _OF_FOLLOWERS

@@ -191,4 +191,5 @@ def peer_fields(view: PeerView) -> dict[str, object]:
         "drain": view.drain or None,
         "copies_left": view.copies_left,
         "quarantine": view.quarantine or None,
+        "gossip": view.gossip or None,
     }

@@ -8,7 +8,7 @@ a stale one changes nothing. It declares nobody down before it has listened for 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from p2psched.core import acts, holding, levels, poison
@@ -17,11 +17,20 @@ from p2psched.core.decisions import Record
 from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
-from p2psched.core.placement import BACKLOG_US, Candidate, cut, has_room, share_out, with_load
+from p2psched.core.placement import (
+    BACKLOG_US,
+    Candidate,
+    cut,
+    has_room,
+    owned_by_peer,
+    share_out,
+    with_load,
+)
 from p2psched.core.policies.adaptive import share_leaning
 from p2psched.core.policies.base import Ask, Policy
 from p2psched.core.policies.registry import POLICIES
 from p2psched.core.quarantine import Quarantine
+from p2psched.core.shunning import to_shun
 from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
     Command,
@@ -74,6 +83,7 @@ class Coordinator:
         self._say_full: frozenset[PeerId] = frozenset()
         self._seen: Mapping[PeerId, Seen] = {}
         self._asking: set[PeerId] = set()  # since the last round
+        self._shunned: frozenset[PeerId] = frozenset()
         self._yield_again_ms = 0
         self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
 
@@ -108,6 +118,12 @@ class Coordinator:
     def on_pull(self, peer: PeerId) -> None:
         """It has nothing to do: the next round may give it what nobody is given otherwise."""
         self._asking.add(peer)
+
+    def on_shun(self, said: frozenset[PeerId], now_ms: int, contacts: Mapping[PeerId, int]) -> None:
+        """Whom gossip doubts: they get nothing more, as long as that is so."""
+        rows = self._machine.peers.items() if said else ()
+        others = {p for p, row in rows if p != self._me and row.takes_tasks and row.info.slots > 0}
+        self._shunned = to_shun(said, others, now_ms=now_ms, heard_ms=contacts)
 
     def forgive_full(self, ledger_ms: int) -> None:
         """Those whose disks were full long ago may get tasks again."""
@@ -202,7 +218,7 @@ class Coordinator:
             candidates,
             estimate_us=estimate_us,
             cpus=job.spec.cpus,
-            owned_here=_owned_by_peer(job),
+            owned_here=owned_by_peer(job),
         )
         if shares:
             self._note(job.id, shares, candidates, estimate_us, job.spec.cpus)
@@ -276,7 +292,7 @@ class Coordinator:
                 if room <= 0 or not fitting:
                     break
                 killed = job.killed.get(group.first, ())
-                chosen = min(fitting, key=lambda c: _business(c, killed))
+                chosen = min(fitting, key=lambda c: poison.business(c, killed))
                 candidates = [c for c in candidates if c is not chosen]
                 room -= 1
                 if not chosen.owned:
@@ -366,6 +382,7 @@ class Coordinator:
             and not row.suspects
             and peer not in out
             and not self._is_full(peer)
+            and peer not in self._shunned
         ]
         if self._seen:
             self.chooser.look(found, self._looked_ms)
@@ -373,21 +390,3 @@ class Coordinator:
 
     def _is_full(self, peer: PeerId) -> bool:
         return peer in self._full or peer in self._say_full
-
-
-def _owned_by_peer(job: Job) -> dict[PeerId, int]:
-    owned: dict[PeerId, int] = {}
-    for held in job.grants.values():
-        owned[held.peer] = owned.get(held.peer, 0) + len(held.tasks)
-    return owned
-
-
-def _business(
-    c: Candidate, killed: Sequence[PeerId]
-) -> tuple[bool, bool, float, bool, bool, int, PeerId]:
-    """Least first. If it may be had, a peer that this task has not killed yet, for it may have been
-    the machine: the last try waits until it may be had. And not the coordinator: its death stops
-    more than its tasks."""
-    again = c.peer in killed
-    last = again and len(killed) >= poison.POISON_DEATHS - 1
-    return last, c.owned > 0, c.load_us / c.slots, again, c.is_self, c.slots, c.peer

@@ -16,6 +16,7 @@ from p2psched.model.commands import DrainMode, Envelope, Stamped
 from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.explain_messages import ExplainAnswer, ExplainCall
 from p2psched.model.feed_messages import FeedMessage, Following, KeepBlobs, KeptBlobs
+from p2psched.model.gossip_messages import Carried, GossipAnswer, GossipCall
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, WatchKeys
@@ -207,6 +208,7 @@ CallBody = (
     | ListLocks
     | QueueCall
     | ExplainCall
+    | GossipCall
 )
 
 
@@ -354,6 +356,7 @@ AnswerBody = (
     | LockList
     | QueueCallAnswer
     | ExplainAnswer
+    | GossipAnswer
 )
 
 
@@ -374,5 +377,6 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag=32):
     retry_after_ms: int = 0
 
 
-PeerMessage = RaftMessage | Forward | FeedMessage | StealMessage  # one way, only between peers
+# One way, only between peers.
+PeerMessage = RaftMessage | Forward | FeedMessage | StealMessage | Carried
 Message = Opening | PeerMessage | Call | Answer | Failure

@@ -8,11 +8,12 @@ that any other peer would answer: what only the leader can do is passed on to it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final
 
 from p2psched.core.copies import referenced
+from p2psched.core.swim.members import Member
 from p2psched.model.act_messages import Do
 from p2psched.model.backup_messages import BackupCall
 from p2psched.model.blob_messages import BlobCall
@@ -29,6 +30,7 @@ from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, from_w
 from p2psched.model.event_messages import EventCall
 from p2psched.model.explain_messages import ExplainCall
 from p2psched.model.feed_messages import KeepBlobs, KeptBlobs
+from p2psched.model.gossip_messages import Compare, Tell
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
 from p2psched.model.key_messages import GetKey, RangeKeys, WatchKeys
@@ -114,6 +116,7 @@ class Api:
         where: Callable[[WhereAre], Sightings],
         stop: Callable[[], None],
         secret: bytes,
+        gossip: Callable[[], Mapping[PeerId, Member]],
     ) -> None:
         self._me = me
         self._scheduling = scheduling
@@ -129,7 +132,7 @@ class Api:
         self._stop = stop
         self._members = Members(me, self._machine, ledger, others)
         self._patience = Patience(PATIENCE_S)
-        self._roster = Roster(me, scheduling.scheduler, ledger, others)
+        self._roster = Roster(me, scheduling.scheduler, ledger, others, gossip)
         self._reads = Reads(
             scheduling=scheduling,
             ledger=ledger,
@@ -221,6 +224,8 @@ class Api:
                 | ListLocks()
             ):
                 return await self._reads.answer(body, fresh=True)
+            case Compare() | Tell():
+                raise UsageError("gossip goes from peer to peer")  # `Doors` has taken theirs
             case FetchResults() | FetchItem() | FetchHistory():
                 return await self._reads.answer(body, fresh=True)
             case _:

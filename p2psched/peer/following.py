@@ -31,10 +31,12 @@ from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.announcing import Announcing
 from p2psched.peer.answering import Answering
+from p2psched.peer.around import KnownPeers
 from p2psched.peer.asking import AskingAround
 from p2psched.peer.cluster import Belonging, info_of, offers_of
 from p2psched.peer.follower_api import FollowerApi
 from p2psched.peer.follower_loop import FollowerLoop
+from p2psched.peer.gossip import Gossip
 from p2psched.peer.joining import CALL_PATIENCE_S, JOIN_RETRY_S
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import write_failure
@@ -73,12 +75,14 @@ class Life:
         stop: asyncio.Event,
         on_failed: Callable[[BaseException], None],
         announcing: Announcing,
+        gossip: Gossip,
     ) -> None:
         """`stop` ends it; `on_failed` is told of what the peer must not survive, and sets it."""
         self._config, self._folder, self._space = config, folder, space
         self._belonging, self._server = belonging, server
         self._clock, self._stop = clock, stop
         self._on_failed, self._announcing = on_failed, announcing
+        self._gossip = gossip
         self._me = folder.identity.peer
         self._started_ms = clock.now_ms()
         self._lateness = LoopLateness()
@@ -257,11 +261,16 @@ class Life:
             loop.run(),
             self._announce(),
             self._collect(),
+            self._gossip.run(
+                KnownPeers.of_feed(self._where, loop.follower), self._links, self._where.meet
+            ),
         ):
             group.create_task(task)
         watching = group.create_task(self._until_whole())
         stopping = group.create_task(self._stop.wait())
         await asyncio.wait([watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not self._is_whole:
+            self._gossip.leave()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.leave_ms / 1000):
                 await loop.leave()
@@ -345,5 +354,6 @@ class Life:
             timing=self._config.timing,
             clock=self._clock,
             started_ms=self._started_ms,
+            gossip=self._gossip.status(),
         )
         return follower_status(process, self._loop.follower)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
 from p2psched.core.feed import LEVEL, holders, holders_wanted
 from p2psched.core.scheduler import Scheduler
+from p2psched.core.swim.members import Member
 from p2psched.model.errors import P2PSchedError, Unavailable
 from p2psched.model.feed_messages import Following
 from p2psched.model.ids import PeerId
@@ -19,7 +21,7 @@ from p2psched.model.peer_messages import PeerList
 from p2psched.net.together import together
 from p2psched.peer.members import was_removed
 from p2psched.peer.others import Others
-from p2psched.peer.views import peer_views, with_standings
+from p2psched.peer.views import peer_views, with_gossip, with_standings
 from p2psched.ports.engine import Engine
 
 PATIENCE_S: Final = 5.0  # for a leader to be there; then the caller is told to come back
@@ -42,6 +44,7 @@ class Roster:
         scheduler: Scheduler,
         ledger: Engine,
         others: Others,
+        gossip: Callable[[], Mapping[PeerId, Member]],
     ) -> None:
         self._me = me
         self._scheduler = scheduler
@@ -49,6 +52,7 @@ class Roster:
         self._feeding = scheduler.feeding
         self._ledger = ledger
         self._others = others
+        self._gossip = gossip
 
     async def peers(self, *, fresh: bool) -> PeerList:
         """As of now, with what the leader knows; not `fresh`: whom this peer reaches. People need
@@ -66,6 +70,7 @@ class Roster:
             msgspec.structs.replace(view, quarantine=stories.get(view.info.peer, ""))
             for view in peer_views(self._machine, raft.membership, leader, ages, reached)
         ]
+        views = with_gossip(views, self._gossip())
         return PeerList(tuple(with_standings(views, await self._standings())))
 
     async def _standings(self) -> dict[PeerId, Standing]:

@@ -21,7 +21,7 @@ from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.model.raft import Membership
-from p2psched.model.status_messages import BLOBS_SHORT_MAX, StatusAnswer
+from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
 from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
@@ -47,6 +47,7 @@ class Process:
     timing: str
     clock: Clock
     started_ms: int
+    gossip: GossipStatus
 
     def status(
         self, info: PeerInfo, role: str, state: LedgerState, stealing: Stealing, *, applied: int
@@ -93,6 +94,7 @@ class Process:
             steals_answered=counts.answered,
             tasks_given=counts.given,
             tasks_stayed=owner.departing.stayed,
+            gossip=self.gossip,
         )
 
 

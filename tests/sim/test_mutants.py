@@ -12,6 +12,7 @@ from p2psched.testing.simulate import simulate
 from tests.sim.act_mutants import ACT_MUTANTS
 from tests.sim.disk_mutants import DISK_MUTANTS
 from tests.sim.drain_mutants import DRAIN_MUTANTS
+from tests.sim.gossip_mutants import GOSSIP_MUTANTS
 from tests.sim.hang_mutants import HANG_MUTANTS
 from tests.sim.hold_mutants import HOLD_MUTANTS
 from tests.sim.hurt_mutants import HURT_MUTANTS
@@ -32,6 +33,7 @@ ALL = (
     *HOLD_MUTANTS,
     *QUEUE_MUTANTS,
     *STEAL_MUTANTS,
+    *GOSSIP_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 # Seeds that catch what many don't are tried first; the others follow if they no longer do.
