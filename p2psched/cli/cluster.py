@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+import typer
 
 from p2psched.cli.connect import Label, label, talk
 from p2psched.cli.describe import info_fields, peer_fields
-from p2psched.cli.options import AtOption, Target, one_time, reads_from_peers, talks_to_peers
+from p2psched.cli.loads import load_sheet, watch_loads
+from p2psched.cli.options import (
+    AtOption,
+    Target,
+    duration,
+    one_time,
+    reads_from_peers,
+    talks_to_peers,
+)
 from p2psched.cli.output import (
     Column,
     Output,
@@ -25,6 +34,7 @@ from p2psched.client.client import Client
 from p2psched.client.events import past
 from p2psched.client.find import find_peers
 from p2psched.client.session import Session
+from p2psched.model.errors import UsageError
 from p2psched.model.ids import short
 from p2psched.model.messages import GetStatus, ListPeers
 from p2psched.model.peer_messages import PeerList, PeerView
@@ -34,6 +44,7 @@ PEERS_EXAMPLES: Final = """\b
 Examples:
   p2psched peers
   p2psched peers --stale
+  p2psched peers --watch
   p2psched peers -o json | jq -r '.peers[].address'
 """
 STATUS_EXAMPLES: Final = """\b
@@ -60,9 +71,28 @@ _COLUMNS: Final = (
 
 
 @reads_from_peers
-def peers(target: Target, at: AtOption = None) -> None:
-    """List the peers: role, state, address, tasks that they own, and how far each has applied."""
+def peers(
+    target: Target,
+    at: AtOption = None,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="How busy each is, again and again, until Ctrl-C.")
+    ] = False,
+    every: Annotated[
+        str, typer.Option("--every", metavar="DURATION", help="Between two tables of --watch.")
+    ] = "1s",
+) -> None:
+    """List the peers: role, state, address, tasks that they own, and how far each has applied.
+
+    With --watch, what a peer hears of the load of all by gossip: slots in use, queue and the work
+    in it, processors in use (also by others than the cluster), memory, disk and so on.
+    """
     one_time(target, at)
+    if watch:
+        if at is not None:
+            raise UsageError("--watch shows what is now, --at what was: give one of them")
+        watch_loads(target, duration(every, "--every"))
+        return
 
     async def work(client: Client) -> tuple[list[PeerView], Label]:
         if at is not None:
@@ -125,7 +155,9 @@ def status(target: Target) -> None:
         case Output.JSON:
             fields = msgspec.structs.asdict(found)
             gossip = msgspec.structs.asdict(found.gossip) if found.gossip is not None else None
-            print_json(status={**fields, "info": info_fields(found.info), "gossip": gossip})
+            load = msgspec.to_builtins(msgspec.structs.asdict(found.load)) if found.load else None
+            more = {"info": info_fields(found.info), "gossip": gossip, "load": load}
+            print_json(status={**fields, **more})
         case Output.QUIET:
             write_line(short(found.info.peer))
         case Output.TABLE:
@@ -274,6 +306,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("written", _written(found)),
         ("network", f"{size(found.bytes_sent)} sent, {size(found.bytes_received)} received"),
         *_gossip(found.gossip),
+        *load_sheet(found.load),
         ("events dropped", str(found.events_dropped)),
     ]
     absent = _OF_LEDGERS if found.role == "follower" else _OF_FOLLOWERS

@@ -20,6 +20,7 @@ from p2psched.model.gossip_messages import Carried, GossipAnswer, GossipCall
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, WatchKeys
+from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
@@ -209,6 +210,7 @@ CallBody = (
     | QueueCall
     | ExplainCall
     | GossipCall
+    | GetLoads
 )
 
 
@@ -357,6 +359,7 @@ AnswerBody = (
     | QueueCallAnswer
     | ExplainAnswer
     | GossipAnswer
+    | LoadTable
 )
 
 

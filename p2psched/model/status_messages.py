@@ -8,6 +8,7 @@ import msgspec
 
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
+from p2psched.model.load_messages import LoadStatus
 
 BLOBS_SHORT_MAX: Final = 1_000  # as far as a peer counts for its status
 
@@ -99,3 +100,4 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     tasks_given: int = 0
     tasks_stayed: int = 0  # of these, could not move in the end
     gossip: GossipStatus | None = None
+    load: LoadStatus | None = None

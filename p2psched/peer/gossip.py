@@ -155,6 +155,15 @@ class Gossip:
     # --- for the rest of the peer -----------------------------------------------------------------
 
     @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    @property
+    def runs(self) -> bool:
+        """What is published is told."""
+        return self._swim is not None and self._ways is not None and not self._failed
+
+    @property
     def members(self) -> Mapping[PeerId, Member]:
         """All others, as gossip sees them."""
         return self._swim.members.known if self._swim is not None else {}

@@ -53,6 +53,7 @@ from p2psched.peer.gossip import Gossip
 from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import may_follow, open_log, write_failure
+from p2psched.peer.loads import Loads
 from p2psched.peer.members import away_ms
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.regaining import await_regained
@@ -114,6 +115,7 @@ class Node:
             server = Server(address, identity=identity, secret=secret, handlers=handlers)
             await server.start()
             doors.gossip = self._gossip = Gossip(identity, secret, self._config, self._clock)
+            self._loads = Loads.of(folder, self._gossip, self._clock)
             try:
                 await self._gossip.open(server.address)
                 if await self._is_whole(folder, belonging, server, doors):
@@ -137,6 +139,7 @@ class Node:
             on_failed=self._on_bug,
             announcing=self._announcing,
             gossip=self._gossip,
+            loads=self._loads,
         )
         before, doors.to, self._follower = doors.to, life.handlers, life
         is_whole = await life.run(self._config.advertise or str(server.address))
@@ -269,6 +272,7 @@ class Node:
             where=self._where.answer,
             secret=self._belonging.secret,
             gossip=lambda: self._gossip.members,
+            loads=self._loads,
         )
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
@@ -302,6 +306,7 @@ class Node:
         scheduler, raft = self._scheduling.scheduler, self._ledger.engine.raft
         around = KnownPeers.of_ledger(self._where, scheduler, lambda: raft.membership)
         group.create_task(self._announcing.announce(self._info, scheduler.machine))
+        self._loads.begin(self._scheduling, scheduler, self._space, group)
         group.create_task(self._gossip.run(around, self._links, self._where.meet))
         if self._lost is not None:
             group.create_task(
@@ -390,5 +395,6 @@ class Node:
             clock=self._clock,
             started_ms=self._started_ms,
             gossip=self._gossip.status(),
+            load=self._loads.status(),
         )
         return status_of(process, self._scheduling.scheduler, self._ledger, self._results)

@@ -15,13 +15,14 @@ from p2psched.core.swim.members import Member
 from p2psched.model.errors import P2PSchedError, Unavailable
 from p2psched.model.feed_messages import Following
 from p2psched.model.ids import PeerId
+from p2psched.model.load import Seen
 from p2psched.model.member_messages import GetStanding, Standing
 from p2psched.model.messages import ContactList, Contacts, Done, Join
 from p2psched.model.peer_messages import PeerList
 from p2psched.net.together import together
 from p2psched.peer.members import was_removed
 from p2psched.peer.others import Others
-from p2psched.peer.views import peer_views, with_gossip, with_standings
+from p2psched.peer.views import peer_views, with_gossip, with_loads, with_standings
 from p2psched.ports.engine import Engine
 
 PATIENCE_S: Final = 5.0  # for a leader to be there; then the caller is told to come back
@@ -44,7 +45,9 @@ class Roster:
         scheduler: Scheduler,
         ledger: Engine,
         others: Others,
+        *,
         gossip: Callable[[], Mapping[PeerId, Member]],
+        seen: Callable[[], Mapping[PeerId, Seen]],
     ) -> None:
         self._me = me
         self._scheduler = scheduler
@@ -53,6 +56,7 @@ class Roster:
         self._ledger = ledger
         self._others = others
         self._gossip = gossip
+        self._seen = seen
 
     async def peers(self, *, fresh: bool) -> PeerList:
         """As of now, with what the leader knows; not `fresh`: whom this peer reaches. People need
@@ -71,6 +75,7 @@ class Roster:
             for view in peer_views(self._machine, raft.membership, leader, ages, reached)
         ]
         views = with_gossip(views, self._gossip())
+        views = with_loads(views, self._seen(), self._ledger.now_ms)
         return PeerList(tuple(with_standings(views, await self._standings())))
 
     async def _standings(self) -> dict[PeerId, Standing]:

@@ -20,6 +20,7 @@ from p2psched.core.stealing import Stealing
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
+from p2psched.model.load_messages import LoadStatus
 from p2psched.model.raft import Membership
 from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
 from p2psched.net.peers import PeerLinks
@@ -48,6 +49,7 @@ class Process:
     clock: Clock
     started_ms: int
     gossip: GossipStatus
+    load: LoadStatus
 
     def status(
         self, info: PeerInfo, role: str, state: LedgerState, stealing: Stealing, *, applied: int
@@ -95,6 +97,7 @@ class Process:
             tasks_given=counts.given,
             tasks_stayed=owner.departing.stayed,
             gossip=self.gossip,
+            load=self.load,
         )
 
 

@@ -19,7 +19,7 @@ from p2psched.model.commands import PeerInfo
 from p2psched.model.errors import NotFound
 from p2psched.model.ids import JobId, PeerId, is_id
 from p2psched.model.limits import KIB
-from p2psched.model.load import Liveness
+from p2psched.model.load import Liveness, Seen
 from p2psched.model.member_messages import Standing
 from p2psched.model.messages import JobView
 from p2psched.model.peer_messages import PeerView
@@ -222,6 +222,21 @@ def with_gossip(views: Sequence[PeerView], members: Mapping[PeerId, Member]) -> 
                 state="suspect" if is_doubted else view.state,
             )
         )
+    return found
+
+
+def with_loads(
+    views: Sequence[PeerView], seen: Mapping[PeerId, Seen], now_ms: int
+) -> list[PeerView]:
+    """The same, with what each has told of its load."""
+    found = []
+    for view in views:
+        one = seen.get(view.info.peer)
+        if one is None or one.load is None:
+            found.append(view)
+        else:
+            age_ms = max(0, now_ms - one.heard_ms)
+            found.append(msgspec.structs.replace(view, load=one.load, load_age_ms=age_ms))
     return found
 
 
