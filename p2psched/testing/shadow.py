@@ -77,6 +77,7 @@ class Shadow:
         self.gone: set[PeerId] = set()  # for the length of a simulation: for ever
         self.offers: dict[PeerId, Offers] = {}
         self.slots: dict[PeerId, int] = {}
+        self.has_apart = False  # some job was apart from another
         self._refused: set[tuple[PeerId, int] | None] = set()
         self._turns = Turns(self.jobs)
         self._taken: set[tuple[PeerId, int]] = set()  # of `ACTS_ONCE`, applied before
@@ -115,6 +116,7 @@ class Shadow:
                 self._refused.add(proposal)
                 return
         if is_known:
+            self.has_apart |= spec.needs is not None and bool(spec.needs.apart)
             self.jobs[job] = ShadowJob(spec)
             self._turns.add(self.jobs[job])
             self.say("added", job)

@@ -44,6 +44,8 @@ def offer(s: Shadow, command: Offer) -> None:
 def may_own(s: Shadow, name: JobId, peer: PeerId, wanted: Iterable[int]) -> list[int]:
     """Those of its tasks that the peer may be given, lowest first; it owns none of them."""
     spec = s.jobs[name].spec
+    if spec.needs is None and not s.has_apart:
+        return sorted(wanted)
     needs = spec.needs or Needs()
     there = s.owned_by(peer)
     jobs = {job for job, _ in there}
