@@ -14,7 +14,7 @@ from typing import Final
 
 from p2psched.core.catch_up import catch_up
 from p2psched.core.departing import Parting
-from p2psched.core.drain import is_draining
+from p2psched.core.drain import is_cordoned, is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
 from p2psched.core.followed import FollowedJob, followed, ranked
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
@@ -34,7 +34,7 @@ from p2psched.core.scheduler_events import (
 )
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.core.stealing import Stealing
-from p2psched.core.thief import by_gossip
+from p2psched.core.thief import Busy, by_gossip
 from p2psched.model.commands import (
     Complete,
     Outcome,
@@ -72,6 +72,7 @@ class Follower:
         self._parted: list[tuple[int, Outcome]] = []  # see `_part`
         self._proposals = Proposals(info.peer, info.incarnation)
         self._life = Life(info, self._proposals, self.owner.kept, offers)
+        self.pulls = False  # tasks wait that somebody has to ask the leader for
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
         self._known = 0  # the newest incarnation of ours that the ledger knows
         self.group = Membership()
@@ -215,7 +216,7 @@ class Follower:
             self._life.repeat(now_ms, all_of_them=True)
         self._turn, self.cursor, self._heard_ms = message.turn, message.index, now_ms
         self._stamp = (message.stamp_ms, now_ms)
-        self.leader = message.leader
+        self.leader, self.pulls = message.leader, message.pulls
         if message.group is not None:
             self._take_group(message.group)
         self._settle(message)
@@ -333,11 +334,17 @@ class Follower:
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
         self._life.append.clear()
-        takes = not starts_nothing and self.is_known and self.is_fed
-        me = self._life.info
-        self._out += answers + self.stealing.look(
-            now_ms, me, lambda: by_gossip(me.peer, self.seen), takes=takes
-        )
+        self._out += answers
+        if self.stealing.is_idle(now_ms):
+            me = self._life.info
+            is_open = self.is_known and not is_cordoned(self.machine, me.peer)
+            takes = not starts_nothing and is_open and self.is_fed
+            if takes and self.pulls and self.leader is not None:
+                self._out += self.stealing.ask(now_ms, me, [Busy(self.leader, 0)])
+            else:
+                self._out += self.stealing.look(
+                    now_ms, me, lambda: by_gossip(me.peer, self.seen), takes=takes
+                )
 
     # --- what others may look at ---
 

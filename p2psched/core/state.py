@@ -27,6 +27,7 @@ from p2psched.model.webhook import Webhook
 
 _SUCCEEDED: Final = JobState.SUCCEEDED  # as `machine._OK`
 ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run any
+PULL: Final = "pull"  # the policy
 ENDED_WHOLE_MAX = 1_000  # ended jobs that still know what each grant has said
 
 
@@ -67,6 +68,11 @@ class PeerRow:
     @property
     def takes_tasks(self) -> bool:
         return self.live and self.drain is DrainMode.OFF
+
+    @property
+    def drains(self) -> bool:
+        """It gives back what it has not begun, too: who is only cordoned stays."""
+        return self.drain in {DrainMode.ON, DrainMode.ONCE}
 
 
 class LedgerState:
@@ -122,6 +128,12 @@ class LedgerState:
         self.events: list[Event] = []  # of the command that is being applied
 
     # --- peers ---
+
+    @property
+    def awaits_pull(self) -> bool:
+        """True if tasks wait that somebody has to ask the coordinator for."""
+        jobs = self.jobs
+        return any(jobs[name].spec.policy == PULL for name in self.choosy if name in self.unplaced)
 
     def is_live(self, peer: PeerId, incarnation: int) -> bool:
         row = self.peers.get(peer)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -84,9 +84,11 @@ class Stealing:
 
     # --- a turn ---
 
-    def give(self, me: PeerInfo, *, gives_nothing: bool) -> tuple[list[Transfer], list[Say]]:
+    def give(
+        self, me: PeerInfo, *, gives_nothing: bool, shunned: Container[PeerId] = ()
+    ) -> tuple[list[Transfer], list[Say]]:
         """Answer who has asked since the last turn, before anything else is started. The caller
-        proposes the commands, and tells the owner."""
+        proposes the commands, and tells the owner. `shunned`: who gets nothing."""
         if not self._asking:
             return [], []
         asking, self._asking = self._asking, {}
@@ -96,7 +98,8 @@ class Stealing:
             self.counts.answered += 1
             given: list[Transfer] = []
             is_busy = self.owner.departing.moves + len(moves) >= MOVES_MAX
-            if not (gives_nothing or is_busy or not self.is_known or steal.slots < 1):
+            is_shut = gives_nothing or peer in shunned
+            if not (is_shut or is_busy or not self.is_known or steal.slots < 1):
                 given = self._give(peer, steal, me)
             moves += given
             count = sum(len(move.tasks) for move in given)
@@ -135,22 +138,28 @@ class Stealing:
             if given.move.job == job and index in given.move.tasks
         ]
 
+    def is_idle(self, now_ms: int) -> bool:
+        """Whether to `look`. Cheap: asked each turn."""
+        if self.owner.is_hungry:
+            return self.thief.may_ask(now_ms)
+        self._idle_since_ms = None
+        return False
+
     def look(
         self, now_ms: int, me: PeerInfo, victims: Callable[[], Sequence[Busy]], *, takes: bool
     ) -> list[Say]:
-        """Ask somebody, if there is nothing to do here and it is time. `takes`: tasks are wanted
-        here, and would be granted."""
-        is_idle = takes and now_ms >= self._full_until_ms and self.owner.is_hungry
-        if not is_idle or not self.is_known:
+        """Ask somebody, if it is time. `takes`: tasks are wanted here, and would be granted."""
+        if not takes or now_ms < self._full_until_ms or not self.is_known:
             self._idle_since_ms = None
             return []
         if self._idle_since_ms is None:
             self._idle_since_ms = now_ms
         if self._state.unplaced and now_ms - self._idle_since_ms < UNPLACED_MS:
             return []
-        if not self.thief.may_ask(now_ms):
-            return []
-        asked = self.thief.ask(now_ms, victims())
+        return self.ask(now_ms, me, victims())
+
+    def ask(self, now_ms: int, me: PeerInfo, victims: Sequence[Busy]) -> list[Say]:
+        asked = self.thief.ask(now_ms, victims)
         if asked is None:
             return []
         peer, number = asked

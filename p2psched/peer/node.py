@@ -230,9 +230,9 @@ class Node:
             late_ms=lambda: self._lateness.p99_ms,
             away_ms=away_ms(config, scheduler.machine),
         )
-        self._scheduling.attach(self._ledger)
+        self._scheduling.attach(self._ledger, send=self._send)
         if isinstance(self._ledger, RaftLedger):
-            begin_feeding(self._scheduling, self._ledger, self._send)
+            begin_feeding(self._scheduling, self._ledger)
         self._data.blobs.store.space_left_min = self._space.watch.least
         self._data.start(self._scheduling, self._ledger.engine.raft, self._clock)
         self._addresses.state = scheduler.machine

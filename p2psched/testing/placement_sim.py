@@ -161,6 +161,9 @@ class PlacementSim:
         self._apply(*commands)
         if self._places:
             return
+        for peer in self._peers.values():
+            if not peer.queue:
+                self._coordinator.on_pull(peer.id)
         places = self._coordinator.place()
         if places:
             self._places = 1

@@ -11,6 +11,7 @@ from p2psched.core.policies.base import Policy
 from p2psched.core.policies.least_connections import LeastConnections
 from p2psched.core.policies.node_load import NodeLoad
 from p2psched.core.policies.power_of_two import PowerOfTwo
+from p2psched.core.policies.pull import Pull
 from p2psched.core.policies.queue_length import QueueLength
 from p2psched.core.policies.response_time import ResponseTime
 from p2psched.core.policies.round_robin import RoundRobin
@@ -29,6 +30,7 @@ _BUILT_IN: Final[tuple[Policy, ...]] = (
     TaskType(),
     Weighted(),
     PowerOfTwo(),
+    Pull(),
 )
 POLICIES: Final = MappingProxyType({policy.name: policy for policy in _BUILT_IN})
 
