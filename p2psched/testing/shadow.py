@@ -32,7 +32,8 @@ from p2psched.model.commands import (
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
 from p2psched.model.moves import Transfer
-from p2psched.testing import shadow_keeping, shadow_moving
+from p2psched.model.needs import Offer, Offers
+from p2psched.testing import shadow_keeping, shadow_moving, shadow_needs
 from p2psched.testing.facts import Fact
 from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJob
 from p2psched.testing.shadow_turns import Turns
@@ -74,6 +75,10 @@ class Shadow:
         self.levels: dict[PeerId, int] = {}  # that each peer knows
         self.drains: dict[PeerId, DrainMode] = {}
         self.gone: set[PeerId] = set()  # for the length of a simulation: for ever
+        self.offers: dict[PeerId, Offers] = {}
+        self.slots: dict[PeerId, int] = {}
+        self.has_apart = False  # some job was apart from another
+        self._refused: set[tuple[PeerId, int] | None] = set()
         self._turns = Turns(self.jobs)
         self._taken: set[tuple[PeerId, int]] = set()  # of `ACTS_ONCE`, applied before
 
@@ -96,24 +101,38 @@ class Shadow:
         if isinstance(command, Transfer):
             shadow_moving.transfer(self, command, proposal)
         else:
-            self._apply(command)
+            self._apply(command, proposal)
         self._turns.settle()
         return sorted(self.facts)
 
-    def _apply(self, command: Command) -> None:
+    def _submit(self, command: SubmitJob, proposal: tuple[PeerId, int] | None) -> None:
+        job, spec = command.job, command.spec
+        if job in self.jobs or job in self.forgotten or proposal in self._refused:
+            return
+        is_known = spec.hold is None or self.level >= HOLDS
+        if shadow_needs.is_choosy(spec):
+            is_known = self.level >= shadow_needs.LEVEL
+            if not is_known or not shadow_needs.accepts(self, spec):
+                self._refused.add(proposal)
+                return
+        if is_known:
+            self.has_apart |= spec.needs is not None and bool(spec.needs.apart)
+            self.jobs[job] = ShadowJob(spec)
+            self._turns.add(self.jobs[job])
+            self.say("added", job)
+
+    def _apply(self, command: Command, proposal: tuple[PeerId, int] | None) -> None:
         match command:
-            case SubmitJob(job=job, spec=spec):
-                is_known = spec.hold is None or self.level >= HOLDS
-                if is_known and job not in self.jobs and job not in self.forgotten:
-                    self.jobs[job] = ShadowJob(spec)
-                    self._turns.add(self.jobs[job])
-                    self.say("added", job)
+            case SubmitJob():
+                self._submit(command, proposal)
             case Place():
                 self._place(command)
             case Complete():
                 self._complete(command)
             case PeerUp():
                 self._peer_up(command)
+            case Offer():
+                shadow_needs.offer(self, command)
             case PeerDown(peer=peer, incarnation=incarnation):
                 if self.live.get(peer) == (incarnation, True):
                     self._peer_down(command)
@@ -138,6 +157,7 @@ class Shadow:
         self.live.clear()
         self.level = max(self.level, LATER)
         self.levels.clear()
+        self.offers.clear()
         self.drains.clear()
         self.away.clear()
 
@@ -157,7 +177,7 @@ class Shadow:
 
     def _forget_peer(self, peer: PeerId) -> None:
         if not self.live[peer][1] and not self.owned_by(peer):
-            for known in (self.live, self.levels, self.drains, self.away):
+            for known in (self.live, self.levels, self.drains, self.away, self.offers):
                 known.pop(peer, None)
             self.gone.add(peer)
 
@@ -216,12 +236,14 @@ class Shadow:
             return
         if self.drains.get(command.peer, DrainMode.OFF) is not DrainMode.OFF:
             return
-        for index in command.tasks:
-            owner = job.owner.get(index, ENDED)
-            if owner > 0 and not self.is_live(owner):
+        free = [index for index in command.tasks if self._is_free(job, index)]
+        free = shadow_needs.may_own(self, command.job, command.peer, free)
+        for index in free:
+            owner = job.owner[index]
+            if owner > 0:
                 self._lose(command.job, index, died=not self.away[self.holders[owner][0]].stopped)
         self._end_if_done(command.job, job)
-        taken = [index for index in command.tasks if job.owner.get(index, ENDED) == WAITING]
+        taken = [index for index in free if job.owner.get(index, ENDED) == WAITING]
         others = [index for index in taken if job.deaths[index] < SUSPECT]
         there = [self.jobs[name].deaths[index] for name, index in self.owned_by(command.peer)]
         if any(deaths >= SUSPECT for deaths in there):
@@ -237,6 +259,10 @@ class Shadow:
         for index in taken:
             job.owner[index] = grant
             self.say("granted", command.job, index, grant)
+
+    def _is_free(self, job: ShadowJob, index: int) -> bool:
+        owner = job.owner.get(index, ENDED)
+        return owner == WAITING or (owner > 0 and not self.is_live(owner))
 
     def _complete(self, command: Complete) -> None:
         job = self.jobs.get(command.job)
@@ -295,6 +321,7 @@ class Shadow:
         if command.info.level < self.level or peer in self.gone:
             return
         self.levels[peer] = command.info.level
+        shadow_needs.came_up(self, command, known)
         if self.drains.get(peer) is DrainMode.ONCE and not command.continues:
             self.drains[peer] = DrainMode.OFF
         away = self.away.pop(peer, None) or Away(self.owned_by(peer), stopped=False)

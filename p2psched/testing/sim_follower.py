@@ -37,6 +37,7 @@ from p2psched.testing.sim_executor import (
 )
 from p2psched.testing.sim_items import Arrived, SimClock, decode_wire
 from p2psched.testing.sim_levels import NEWER_LEVEL
+from p2psched.testing.sim_needs import offers_of
 from p2psched.testing.sim_stealing import Views
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class SimFollower:
             *(self.id, self._incarnation, f"follower-{self.number}", "", 0, self.slots, "0", "3"),
             level=self._level,
         )
-        self.follower = Follower(info, cluster.newest_group(), None)
+        self.follower = Follower(info, cluster.newest_group(), None, offers_of(self.number))
         self.executor = SimExecutor(self.slots, self.rng, self._later_work, self._on_started)
         self._decide(Began(self.now_ms))
         self._later(1 + self.rng.randrange(CLOCK_US), self._on_clock)

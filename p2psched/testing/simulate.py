@@ -58,6 +58,7 @@ class Options:
     poison: bool = True  # a few tasks kill their peers, in some seeds
     hanging: bool = True  # a few tasks never end by themselves, in some seeds
     holding: bool = True  # tasks of a few jobs hold locks, in some seeds
+    choosing: bool = True  # some jobs say which peers they need, and by whom they are placed
     healing: bool = True  # leaders look after the group
     keeping: bool = True  # callers forget, pin and run again; some results are large
     last: int = LAST_EVENTS  # shown when it fails

@@ -79,6 +79,7 @@ class Mutant:
     poison: bool = False
     hanging: bool = False
     holding: bool = False
+    choosing: bool = False
     healing: bool = False
     formed: bool = True
     locks: int = 0  # callers that hold locks
@@ -96,6 +97,7 @@ class Mutant:
             poison=self.poison,
             hanging=self.hanging,
             holding=self.holding,
+            choosing=self.choosing,
             healing=self.healing,
             locks=self.locks,
         )
