@@ -96,7 +96,9 @@ class Stealing:
             self.counts.answered += 1
             given: list[Transfer] = []
             is_busy = self.owner.departing.moves + len(moves) >= MOVES_MAX
-            if not (gives_nothing or is_busy or not self.is_known or steal.slots < 1):
+            if not (
+                gives_nothing or is_busy or not self.is_known or min(steal.slots, me.slots) < 1
+            ):
                 given = self._give(peer, steal, me)
             moves += given
             count = sum(len(move.tasks) for move in given)
