@@ -11,18 +11,17 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-import msgspec
-
 from p2psched.core import acts, holding, levels, poison
 from p2psched.core.choosing import Chooser
 from p2psched.core.decisions import Record
 from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
-from p2psched.core.placement import Candidate, cut, has_room, share_out
+from p2psched.core.placement import BACKLOG_US, Candidate, cut, has_room, share_out, with_load
 from p2psched.core.policies.adaptive import share_leaning
 from p2psched.core.policies.base import Ask, Policy
 from p2psched.core.policies.registry import POLICIES
+from p2psched.core.quarantine import Quarantine
 from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
     Command,
@@ -45,6 +44,7 @@ DETECTION_WINDOW_MS: Final = 2500  # silence after which a peer is declared down
 FULL_MS: Final = 10_000
 YIELD_RETRY_MS: Final = 3_000  # between two tries to hand over: nothing is appended meanwhile
 ELAPSE_RETRY_MS: Final = 1_000  # a proposal that is not applied by then is made again
+NOBODY: Final[frozenset[PeerId]] = frozenset()
 PLACEMENTS_MAX: Final = 256  # commands in one round; the next round goes on
 
 
@@ -69,6 +69,8 @@ class Coordinator:
         # Peers whose disks were full lately -> until when, in ledger time: who starts and applies
         # its log again doesn't wait for what is long over. Whoever leads next has applied the same.
         self._full: dict[PeerId, int] = {}
+        self.quarantine: Final = Quarantine()
+        self._ledger_ms = 0
         self._say_full: frozenset[PeerId] = frozenset()
         self._seen: Mapping[PeerId, Seen] = {}
         self._asking: set[PeerId] = set()  # since the last round
@@ -84,7 +86,10 @@ class Coordinator:
 
     def on_event(self, event: Event) -> None:
         """Of the ledger, in order, on every peer, as it is applied."""
-        if isinstance(event, (Retried, Recorded)) and event.segment.cause is Cause.NO_SPACE:
+        if not isinstance(event, (Retried, Recorded)):
+            return
+        self.quarantine.on_event(event, self._machine.stamp_ms)
+        if event.segment.cause is Cause.NO_SPACE:
             self._full[event.peer] = self._machine.stamp_ms + FULL_MS
 
     def on_full(self, peers: frozenset[PeerId]) -> None:
@@ -106,6 +111,7 @@ class Coordinator:
 
     def forgive_full(self, ledger_ms: int) -> None:
         """Those whose disks were full long ago may get tasks again."""
+        self._ledger_ms = ledger_ms
         self._full = {peer: until for peer, until in self._full.items() if until > ledger_ms}
 
     @property
@@ -176,7 +182,7 @@ class Coordinator:
             shares = self._share(job, candidates)
             for candidate, share in shares:
                 commands.append(Place(job.id, share, candidate.peer, candidate.incarnation))
-                candidates = _with_load(candidates, candidate, len(share), self._cost_us(job))
+                candidates = with_load(candidates, candidate, len(share), self._cost_us(job))
             if not shares:
                 candidates = self._without_least_busy(candidates, job)
             if len(commands) >= PLACEMENTS_MAX or not (
@@ -323,10 +329,27 @@ class Coordinator:
             for candidate, share in shares:
                 commands.append(Place(command.job, share, candidate.peer, candidate.incarnation))
                 cost_us = estimate_us * spec.cpus
-                candidates = _with_load(candidates, candidate, len(share), cost_us)
+                candidates = with_load(candidates, candidate, len(share), cost_us)
         return commands
 
+    def shunned(self) -> frozenset[PeerId]:
+        """Who shall get nothing from others, either: innocent tasks fail there."""
+        return frozenset().union(*self._shut())
+
+    def stories(self) -> dict[PeerId, str]:
+        """Why peers get nothing, or little, for people."""
+        shut = self.shunned()
+        return {peer: self.quarantine.story(peer, self._ledger_ms) for peer in shut}
+
+    def _shut(self) -> tuple[frozenset[PeerId], frozenset[PeerId]]:
+        if not self.quarantine.listens:
+            return NOBODY, NOBODY
+        rows = self._machine.peers.items()
+        takers = {peer: row.info.slots for peer, row in rows if row.takes_tasks and row.info.slots}
+        return self.quarantine.shut(takers, self._ledger_ms)
+
     def _candidates(self) -> list[Candidate]:
+        out, probed = self._shut()
         found = [
             Candidate(
                 *(peer, row.info.incarnation, row.info.slots, row.owned, row.load_us),
@@ -335,10 +358,13 @@ class Coordinator:
                 seen=self._seen.get(peer),
                 asks=peer in self._asking,
             )
+            if peer not in probed
+            else Candidate(peer, row.info.incarnation, 1, row.owned, BACKLOG_US)  # room for one
             for peer, row in sorted(self._machine.peers.items())
             if row.takes_tasks
             and row.info.slots > 0
             and not row.suspects
+            and peer not in out
             and not self._is_full(peer)
         ]
         if self._seen:
@@ -365,15 +391,3 @@ def _business(
     again = c.peer in killed
     last = again and len(killed) >= poison.POISON_DEATHS - 1
     return last, c.owned > 0, c.load_us / c.slots, again, c.is_self, c.slots, c.peer
-
-
-def _with_load(
-    candidates: list[Candidate], chosen: Candidate, count: int, cost_us: int
-) -> list[Candidate]:
-    """The view after a share was given away, so that one round doesn't flood one peer."""
-    return [
-        msgspec.structs.replace(c, owned=c.owned + count, load_us=c.load_us + count * cost_us)
-        if c.peer == chosen.peer
-        else c
-        for c in candidates
-    ]
