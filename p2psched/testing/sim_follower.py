@@ -68,7 +68,7 @@ class SimFollower:
         self._clock = SimClock(self.rng, cluster.faults.drift_ppm)
         self._turn_is_due = False
         self._backlog: list[Callable[[], None]] = []
-        self._views = Views(cluster, self.rng)
+        self.views: Views | None = None
         cluster.referees.keeping.disks[self.id] = self.blobs
 
     @property
@@ -173,7 +173,7 @@ class SimFollower:
             self.kill()  # whoever starts it again names it a peer that is there
             return
         self._later(CLOCK_US, self._on_clock)
-        self._decide(Passed(self.now_ms, seen=self._views.look(self, self.now_ms)))
+        self._decide(Passed(self.now_ms, seen=self.views.look(self.now_ms) if self.views else {}))
 
     def _later_work(self, delay_us: int, item: TasksEnd | BatchStops) -> None:
         self._later(delay_us, lambda: self._on_work(item))
@@ -247,7 +247,9 @@ class Followers:
             SimFollower(cluster, len(cluster.peers) + n, slots=rng.randint(1, 3))
             for n in range(drawn if count is None else count)
         ]
+        views = Views(cluster)
         for follower in self.all:
+            follower.views = views
             cluster.guests[follower.id] = follower
             cluster.after(rng.randrange(1, 2_000), follower.boot)
         cluster.happened["followers"] = len(self.all)
