@@ -71,6 +71,8 @@ GROUPS: Final = {
         "demote": Command("peer", "demote", "DEMOTE_EXAMPLES"),
         "voters": Command("peer", "voters", "VOTERS_EXAMPLES"),
         "drain": Command("drain", "drain", "DRAIN_EXAMPLES"),
+        "cordon": Command("drain", "cordon", "CORDON_EXAMPLES"),
+        "uncordon": Command("drain", "uncordon", "UNCORDON_EXAMPLES"),
     },
     "ledger": {
         "verify": Command("ledger", "verify_ledger", "VERIFY_EXAMPLES"),

@@ -193,6 +193,7 @@ def peer_fields(view: PeerView) -> dict[str, object]:
         "lag": view.lag,
         "drain": view.drain or None,
         "copies_left": view.copies_left,
+        "quarantine": view.quarantine or None,
         "gossip": view.gossip or None,
         "load": load_fields(view.load),
         "load_age_ms": view.load_age_ms,

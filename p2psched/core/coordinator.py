@@ -8,10 +8,8 @@ a stale one changes nothing. It declares nobody down before it has listened for 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
-
-import msgspec
 
 from p2psched.core import acts, holding, levels, poison
 from p2psched.core.choosing import Chooser
@@ -19,10 +17,19 @@ from p2psched.core.decisions import Record
 from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
-from p2psched.core.placement import Candidate, cut, has_room, share_out
+from p2psched.core.placement import (
+    BACKLOG_US,
+    Candidate,
+    cut,
+    has_room,
+    owned_by_peer,
+    share_out,
+    with_load,
+)
 from p2psched.core.policies.adaptive import share_leaning
 from p2psched.core.policies.base import Ask, Policy
 from p2psched.core.policies.registry import POLICIES
+from p2psched.core.quarantine import Quarantine
 from p2psched.core.shunning import to_shun
 from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
@@ -46,6 +53,7 @@ DETECTION_WINDOW_MS: Final = 2500  # silence after which a peer is declared down
 FULL_MS: Final = 10_000
 YIELD_RETRY_MS: Final = 3_000  # between two tries to hand over: nothing is appended meanwhile
 ELAPSE_RETRY_MS: Final = 1_000  # a proposal that is not applied by then is made again
+NOBODY: Final[frozenset[PeerId]] = frozenset()
 PLACEMENTS_MAX: Final = 256  # commands in one round; the next round goes on
 
 
@@ -70,6 +78,8 @@ class Coordinator:
         # Peers whose disks were full lately -> until when, in ledger time: who starts and applies
         # its log again doesn't wait for what is long over. Whoever leads next has applied the same.
         self._full: dict[PeerId, int] = {}
+        self.quarantine: Final = Quarantine()
+        self._ledger_ms = 0
         self._say_full: frozenset[PeerId] = frozenset()
         self._seen: Mapping[PeerId, Seen] = {}
         self._asking: set[PeerId] = set()  # since the last round
@@ -86,7 +96,10 @@ class Coordinator:
 
     def on_event(self, event: Event) -> None:
         """Of the ledger, in order, on every peer, as it is applied."""
-        if isinstance(event, (Retried, Recorded)) and event.segment.cause is Cause.NO_SPACE:
+        if not isinstance(event, (Retried, Recorded)):
+            return
+        self.quarantine.on_event(event, self._machine.stamp_ms)
+        if event.segment.cause is Cause.NO_SPACE:
             self._full[event.peer] = self._machine.stamp_ms + FULL_MS
 
     def on_full(self, peers: frozenset[PeerId]) -> None:
@@ -114,6 +127,7 @@ class Coordinator:
 
     def forgive_full(self, ledger_ms: int) -> None:
         """Those whose disks were full long ago may get tasks again."""
+        self._ledger_ms = ledger_ms
         self._full = {peer: until for peer, until in self._full.items() if until > ledger_ms}
 
     @property
@@ -184,7 +198,7 @@ class Coordinator:
             shares = self._share(job, candidates)
             for candidate, share in shares:
                 commands.append(Place(job.id, share, candidate.peer, candidate.incarnation))
-                candidates = _with_load(candidates, candidate, len(share), self._cost_us(job))
+                candidates = with_load(candidates, candidate, len(share), self._cost_us(job))
             if not shares:
                 candidates = self._without_least_busy(candidates, job)
             if len(commands) >= PLACEMENTS_MAX or not (
@@ -204,7 +218,7 @@ class Coordinator:
             candidates,
             estimate_us=estimate_us,
             cpus=job.spec.cpus,
-            owned_here=_owned_by_peer(job),
+            owned_here=owned_by_peer(job),
         )
         if shares:
             self._note(job.id, shares, candidates, estimate_us, job.spec.cpus)
@@ -278,7 +292,7 @@ class Coordinator:
                 if room <= 0 or not fitting:
                     break
                 killed = job.killed.get(group.first, ())
-                chosen = min(fitting, key=lambda c: _business(c, killed))
+                chosen = min(fitting, key=lambda c: poison.business(c, killed))
                 candidates = [c for c in candidates if c is not chosen]
                 room -= 1
                 if not chosen.owned:
@@ -331,10 +345,27 @@ class Coordinator:
             for candidate, share in shares:
                 commands.append(Place(command.job, share, candidate.peer, candidate.incarnation))
                 cost_us = estimate_us * spec.cpus
-                candidates = _with_load(candidates, candidate, len(share), cost_us)
+                candidates = with_load(candidates, candidate, len(share), cost_us)
         return commands
 
+    def shunned(self) -> frozenset[PeerId]:
+        """Who shall get nothing from others, either: innocent tasks fail there."""
+        return frozenset().union(*self._shut())
+
+    def stories(self) -> dict[PeerId, str]:
+        """Why peers get nothing, or little, for people."""
+        shut = self.shunned()
+        return {peer: self.quarantine.story(peer, self._ledger_ms) for peer in shut}
+
+    def _shut(self) -> tuple[frozenset[PeerId], frozenset[PeerId]]:
+        if not self.quarantine.listens:
+            return NOBODY, NOBODY
+        rows = self._machine.peers.items()
+        takers = {peer: row.info.slots for peer, row in rows if row.takes_tasks and row.info.slots}
+        return self.quarantine.shut(takers, self._ledger_ms)
+
     def _candidates(self) -> list[Candidate]:
+        out, probed = self._shut()
         found = [
             Candidate(
                 *(peer, row.info.incarnation, row.info.slots, row.owned, row.load_us),
@@ -343,10 +374,13 @@ class Coordinator:
                 seen=self._seen.get(peer),
                 asks=peer in self._asking,
             )
+            if peer not in probed
+            else Candidate(peer, row.info.incarnation, 1, row.owned, BACKLOG_US)  # room for one
             for peer, row in sorted(self._machine.peers.items())
             if row.takes_tasks
             and row.info.slots > 0
             and not row.suspects
+            and peer not in out
             and not self._is_full(peer)
             and peer not in self._shunned
         ]
@@ -356,33 +390,3 @@ class Coordinator:
 
     def _is_full(self, peer: PeerId) -> bool:
         return peer in self._full or peer in self._say_full
-
-
-def _owned_by_peer(job: Job) -> dict[PeerId, int]:
-    owned: dict[PeerId, int] = {}
-    for held in job.grants.values():
-        owned[held.peer] = owned.get(held.peer, 0) + len(held.tasks)
-    return owned
-
-
-def _business(
-    c: Candidate, killed: Sequence[PeerId]
-) -> tuple[bool, bool, float, bool, bool, int, PeerId]:
-    """Least first. If it may be had, a peer that this task has not killed yet, for it may have been
-    the machine: the last try waits until it may be had. And not the coordinator: its death stops
-    more than its tasks."""
-    again = c.peer in killed
-    last = again and len(killed) >= poison.POISON_DEATHS - 1
-    return last, c.owned > 0, c.load_us / c.slots, again, c.is_self, c.slots, c.peer
-
-
-def _with_load(
-    candidates: list[Candidate], chosen: Candidate, count: int, cost_us: int
-) -> list[Candidate]:
-    """The view after a share was given away, so that one round doesn't flood one peer."""
-    return [
-        msgspec.structs.replace(c, owned=c.owned + count, load_us=c.load_us + count * cost_us)
-        if c.peer == chosen.peer
-        else c
-        for c in candidates
-    ]

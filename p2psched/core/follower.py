@@ -14,7 +14,7 @@ from typing import Final
 
 from p2psched.core.catch_up import catch_up
 from p2psched.core.departing import Parting
-from p2psched.core.drain import is_draining
+from p2psched.core.drain import is_cordoned, is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
 from p2psched.core.followed import FollowedJob, followed, ranked
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
@@ -336,8 +336,9 @@ class Follower:
         self._life.append.clear()
         self._out += answers
         if self.stealing.is_idle(now_ms):
-            takes = not starts_nothing and self.is_known and self.is_fed
             me = self._life.info
+            is_open = self.is_known and not is_cordoned(self.machine, me.peer)
+            takes = not starts_nothing and is_open and self.is_fed
             if takes and self.pulls and self.leader is not None:
                 self._out += self.stealing.ask(now_ms, me, [Busy(self.leader, 0)])
             else:

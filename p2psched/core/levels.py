@@ -19,6 +19,7 @@ from p2psched.model.commands import (
     Acknowledged,
     Command,
     Drain,
+    DrainMode,
     ForgetPeer,
     GiveBack,
     NewGeneration,
@@ -38,6 +39,7 @@ KNOWN_LEVEL: Final = 5  # the highest that this version knows
 GROUP_LEVEL: Final = 2
 HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
 NEEDS_LEVEL: Final = 5  # or on peers that lack what they need
+CORDON_LEVEL: Final = 5  # an older version knows no such mode
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -56,6 +58,8 @@ NEEDED: Final[dict[type[Command], int]] = {
 
 def refusal(s: LedgerState, command: Command) -> Rejected | None:
     """Why a command may not be proposed yet."""
+    if isinstance(command, Drain) and command.mode is DrainMode.CORDON:
+        return _refusal(s, CORDON_LEVEL)
     if isinstance(command, SubmitJob):
         spec = command.spec
         if spec.needs is not None or spec.policy:

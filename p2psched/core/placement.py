@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.jobs import Job
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
 from p2psched.model.needs import AVERAGE_WEIGHT
@@ -154,3 +155,22 @@ def room_in(candidate: Candidate, quota: int, owned_here: int, estimate_us: int,
 def has_room(candidate: Candidate) -> bool:
     """True if the peer may own more of some task."""
     return candidate.load_us < candidate.slots * BACKLOG_US or candidate.owned < candidate.slots
+
+
+def with_load(
+    candidates: list[Candidate], chosen: Candidate, count: int, cost_us: int
+) -> list[Candidate]:
+    """The view after a share was given away, so that one round doesn't flood one peer."""
+    return [
+        msgspec.structs.replace(c, owned=c.owned + count, load_us=c.load_us + count * cost_us)
+        if c.peer == chosen.peer
+        else c
+        for c in candidates
+    ]
+
+
+def owned_by_peer(job: Job) -> dict[PeerId, int]:
+    owned: dict[PeerId, int] = {}
+    for held in job.grants.values():
+        owned[held.peer] = owned.get(held.peer, 0) + len(held.tasks)
+    return owned

@@ -15,7 +15,7 @@ from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
 from p2psched.core.decisions import Decisions
 from p2psched.core.departing import Parting
-from p2psched.core.drain import draining, is_draining
+from p2psched.core.drain import draining, is_cordoned, is_draining
 from p2psched.core.feed import Say
 from p2psched.core.feeding import Feeding
 from p2psched.core.life import Life
@@ -222,7 +222,9 @@ class Scheduler:
             self.feeding.feeder.on_applied(batch, brought.happened.outcomes, brought.events)
             for request, outcome in brought.own:
                 self._on_outcome(request, outcome)
-            for stamped in brought.changes():
+            # That tasks succeeded concerns nobody else here, unless there are failures to explain.
+            listens = self._coordinator.quarantine.listens
+            for stamped in brought.events if listens else brought.changes():
                 self._on_event(stamped, now_ms)
             if self.machine.choosy and self._coordinator.coordinates:
                 self._coordinator.measure(brought.events)
@@ -264,6 +266,7 @@ class Scheduler:
                 else:
                     self.stealing.thief.on_news(now_ms)
             case JobEnded():
+                self._coordinator.quarantine.forget(event.job)
                 self.retention.on_event(event)
                 self.owner.on_job_ended(event.job)
             case JobForgotten():
@@ -313,7 +316,10 @@ class Scheduler:
         commands: list[Complete | Parting] = [*self.owner.next_round()]
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
-        moves, answers = self.stealing.give(self._life.info, gives_nothing=self.starts_nothing)
+        shunned = self._coordinator.shunned()
+        moves, answers = self.stealing.give(
+            self._life.info, gives_nothing=self.starts_nothing, shunned=shunned
+        )
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
@@ -341,6 +347,8 @@ class Scheduler:
     def _ask_for_work(self, now_ms: int) -> list[Say]:
         me = self._life.info
         takes = not self.starts_nothing and self.machine.is_live(me.peer, me.incarnation)
+        takes = takes and not is_cordoned(self.machine, me.peer)
+        takes = takes and me.peer not in self._coordinator.shunned()
         if takes and self.machine.choosy and self.machine.awaits_pull:
             if self.coordinates:
                 self._coordinator.on_pull(me.peer)
@@ -362,6 +370,10 @@ class Scheduler:
     def starts_nothing(self) -> bool:
         """It is about to stop, or drained. What has begun goes on."""
         return self._life.leaving or is_draining(self.machine, self._life.info.peer)
+
+    def stories(self) -> dict[PeerId, str]:
+        """Of peers on which innocent tasks fail, for people."""
+        return self._coordinator.stories()
 
     @property
     def info(self) -> PeerInfo:

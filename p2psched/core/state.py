@@ -69,6 +69,11 @@ class PeerRow:
     def takes_tasks(self) -> bool:
         return self.live and self.drain is DrainMode.OFF
 
+    @property
+    def drains(self) -> bool:
+        """It gives back what it has not begun, too: who is only cordoned stays."""
+        return self.drain in {DrainMode.ON, DrainMode.ONCE}
+
 
 class LedgerState:
     """Jobs and peers at one ledger index."""

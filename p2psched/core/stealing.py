@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -84,9 +84,11 @@ class Stealing:
 
     # --- a turn ---
 
-    def give(self, me: PeerInfo, *, gives_nothing: bool) -> tuple[list[Transfer], list[Say]]:
+    def give(
+        self, me: PeerInfo, *, gives_nothing: bool, shunned: Container[PeerId] = ()
+    ) -> tuple[list[Transfer], list[Say]]:
         """Answer who has asked since the last turn, before anything else is started. The caller
-        proposes the commands, and tells the owner."""
+        proposes the commands, and tells the owner. `shunned`: who gets nothing."""
         if not self._asking:
             return [], []
         asking, self._asking = self._asking, {}
@@ -96,7 +98,8 @@ class Stealing:
             self.counts.answered += 1
             given: list[Transfer] = []
             is_busy = self.owner.departing.moves + len(moves) >= MOVES_MAX
-            if not (gives_nothing or is_busy or not self.is_known or steal.slots < 1):
+            is_shut = gives_nothing or peer in shunned
+            if not (is_shut or is_busy or not self.is_known or steal.slots < 1):
                 given = self._give(peer, steal, me)
             moves += given
             count = sum(len(move.tasks) for move in given)

@@ -146,6 +146,7 @@ class DrainMode(enum.IntEnum):
     OFF = 0
     ON = 1  # it is given nothing, until somebody takes it back
     ONCE = 2  # nothing, until its next process comes up
+    CORDON = 3  # nothing more, and it keeps what it has; until somebody takes it back
 
 
 class Drain(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):

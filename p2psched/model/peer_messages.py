@@ -21,6 +21,7 @@ class PeerView(msgspec.Struct, frozen=True, array_like=True):
     lag: int | None = None
     drain: str = ""  # draining, drained, or nothing
     copies_left: int = 0  # of a draining one: large results that others lack still
+    quarantine: str = ""  # why it gets nothing, or one task at a time, as who was asked sees it
     gossip: str = ""  # alive, suspect, dead or left as the peer that answers hears; empty: nothing
     # As the peer that answers has heard, and how long ago; None: nothing.
     load: LoadReport | None = None

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import msgspec
+
 from p2psched.core.feed import LEVEL, holders, holders_wanted
 from p2psched.core.scheduler import Scheduler
 from p2psched.core.swim.members import Member
@@ -48,6 +50,7 @@ class Roster:
         seen: Callable[[], Mapping[PeerId, Seen]],
     ) -> None:
         self._me = me
+        self._scheduler = scheduler
         self._machine = scheduler.machine
         self._feeding = scheduler.feeding
         self._ledger = ledger
@@ -66,7 +69,11 @@ class Roster:
         else:
             reached = self._others.connected() | {self._me}
         leader = self._ledger.coordinator()
-        views = peer_views(self._machine, raft.membership, leader, ages, reached)
+        stories = self._scheduler.stories()
+        views = [
+            msgspec.structs.replace(view, quarantine=stories.get(view.info.peer, ""))
+            for view in peer_views(self._machine, raft.membership, leader, ages, reached)
+        ]
         views = with_gossip(views, self._gossip())
         views = with_loads(views, self._seen(), self._ledger.now_ms)
         return PeerList(tuple(with_standings(views, await self._standings())))

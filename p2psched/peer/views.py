@@ -83,8 +83,8 @@ def why_waiting(job: Job, machine: Machine) -> str:
     if max(slots, default=0) == 0:
         if any(row.live and row.info.slots for row in machine.peers.values()):
             return (
-                "all peers that run tasks are drained: start another, or take one back with "
-                "`p2psched peer drain NAME --undo`"
+                "all peers that run tasks are drained or cordoned: start another, or take one back "
+                "with `p2psched peer uncordon NAME`"
             )
         return "no live peer runs tasks: start one with --slots 1 or more"
     if max(slots) < job.spec.cpus:
