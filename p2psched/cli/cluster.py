@@ -34,7 +34,6 @@ from p2psched.client.client import Client
 from p2psched.client.events import past
 from p2psched.client.find import find_peers
 from p2psched.client.session import Session
-from p2psched.model.errors import UsageError
 from p2psched.model.ids import short
 from p2psched.model.messages import GetStatus, ListPeers
 from p2psched.model.peer_messages import PeerList, PeerView
@@ -89,9 +88,7 @@ def peers(
     """
     one_time(target, at)
     if watch:
-        if at is not None:
-            raise UsageError("--watch shows what is now, --at what was: give one of them")
-        watch_loads(target, duration(every, "--every"))
+        watch_loads(target, at, duration(every, "--every"))
         return
 
     async def work(client: Client) -> tuple[list[PeerView], Label]:

@@ -26,7 +26,7 @@ from p2psched.cli.output import (
     write_line,
 )
 from p2psched.client.client import Client
-from p2psched.model.errors import Unavailable
+from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.ids import PeerId, short
 from p2psched.model.load import LoadReport
 from p2psched.model.load_messages import GetLoads, LoadRow, LoadStatus, LoadTable
@@ -55,8 +55,10 @@ _CLEAR_BELOW: Final = "\x1b[J"
 _CLEAR: Final = "\x1b[2J"
 
 
-def watch_loads(target: Target, every_s: float) -> None:
-    """Until Ctrl-C."""
+def watch_loads(target: Target, at: int | None, every_s: float) -> None:
+    """Until Ctrl-C. Raises UsageError if it is asked for the past."""
+    if at is not None:
+        raise UsageError("--watch shows what is now, --at what was: give one of them")
     talk(target, lambda client: _watch(client, target.output, every_s))
 
 
