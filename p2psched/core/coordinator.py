@@ -32,6 +32,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause
+from p2psched.model.load import Seen
 
 DETECTION_WINDOW_MS: Final = 2500  # silence after which a peer is declared down
 # After a task ended there because its disk was full, nothing is placed on a peer for so long.
@@ -56,6 +57,7 @@ class Coordinator:
         self._full: dict[PeerId, int] = {}
         self._say_full: frozenset[PeerId] = frozenset()
         self._shunned: frozenset[PeerId] = frozenset()
+        self._seen: Mapping[PeerId, Seen] = {}
         self._yield_again_ms = 0
         self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
 
@@ -79,6 +81,10 @@ class Coordinator:
         rows = self._machine.peers.items() if said else ()
         others = {p for p, row in rows if p != self._me and row.takes_tasks and row.info.slots > 0}
         self._shunned = to_shun(said, others, now_ms=now_ms, heard_ms=contacts)
+
+    def on_seen(self, seen: Mapping[PeerId, Seen]) -> None:
+        """What gossip says of the other peers: advice, which may be old or wrong."""
+        self._seen = seen
 
     def forgive_full(self, ledger_ms: int) -> None:
         """Those whose disks were full long ago may get tasks again."""

@@ -47,6 +47,7 @@ from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
+from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
 from p2psched.model.webhook import AddWebhook, RemoveWebhook
@@ -76,6 +77,7 @@ KINDS: Final = (
     "tasks.returned",
     "generation.began",
     *ACT_KINDS,
+    "tasks.moved",
 )
 
 
@@ -300,6 +302,12 @@ def _given_back(event: Event) -> Said:
     return "tasks.returned", event.job, event.peer, event.tasks, {"grant": event.grant}
 
 
+def _moved(event: Event) -> Said:
+    assert isinstance(event, Moved)
+    data: dict[str, Value] = {"grant": event.grant, "to": event.taker, "to_grant": event.to}
+    return "tasks.moved", event.job, event.peer, event.tasks, data
+
+
 _EVENTS: Final[dict[type[Event], Make]] = {
     JobAdded: _submitted,
     Granted: _granted,
@@ -314,6 +322,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     ResultsLost: _lost,
     PeerDrains: _drains,
     GivenBack: _given_back,
+    Moved: _moved,
     **ACT_EVENTS,
 }
 # Told from the command that led to them, which says more.

@@ -29,9 +29,10 @@ from p2psched.model.commands import (
 )
 from p2psched.model.errors import Refused
 from p2psched.model.ids import PeerId
+from p2psched.model.moves import Transfer
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
-KNOWN_LEVEL: Final = 4  # the highest that this version knows
+KNOWN_LEVEL: Final = 5  # the highest that this version knows
 # Members are removed, and voters made learners: an older version, as leader, would forget of it.
 GROUP_LEVEL: Final = 2
 HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
@@ -46,6 +47,7 @@ NEEDED: Final[dict[type[Command], int]] = {
     ForgetPeer: 3,
     Act: 4,
     Elapsed: 4,
+    Transfer: 5,
 }
 
 

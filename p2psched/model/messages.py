@@ -28,6 +28,7 @@ from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
+from p2psched.model.steal_messages import StealMessage
 from p2psched.model.taskset import TaskSet
 
 # --- between peers, one way -----------------------------------------------------------------------
@@ -251,6 +252,8 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     pinned: bool = False
     keep_ms: int | None = None  # how long after its end it is kept; None: until it is removed
     result_bytes: int = 0
+    moved: int = 0  # tasks that an owner gave to another peer before it began them
+    moves: tuple[tuple[PeerId, PeerId, int], ...] = ()  # from whom, to whom: the first few pairs
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -371,5 +374,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag=32):
     retry_after_ms: int = 0
 
 
-PeerMessage = RaftMessage | Forward | FeedMessage | Carried  # one way, only between peers
+PeerMessage = (
+    RaftMessage | Forward | FeedMessage | StealMessage | Carried
+)  # one way, only between peers
 Message = Opening | PeerMessage | Call | Answer | Failure

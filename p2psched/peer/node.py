@@ -23,6 +23,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.messages import Call, Failure, PeerMessage
 from p2psched.model.raft import Member
 from p2psched.model.status_messages import StatusAnswer
+from p2psched.model.steal_messages import StealMessage
 from p2psched.net.auth import Identity
 from p2psched.net.link import Connection, Handlers
 from p2psched.net.peers import PeerLinks
@@ -333,6 +334,8 @@ class Node:
         raise _Stopped
 
     def _send(self, peer: PeerId, message: PeerMessage) -> None:
+        if isinstance(message, StealMessage):
+            self._addresses.find(peer)
         try:
             self._links.send(peer, message)
         except UsageError as error:  # fits no frame: bounds elsewhere should not let it get here
@@ -349,7 +352,7 @@ class Node:
             self._answering.on_call(connection, message)
         elif connection.peer is not None:
             assert not isinstance(message, Carried), "`Doors` takes those"
-            if not isinstance(message, FeedMessage):
+            if not isinstance(message, FeedMessage | StealMessage):
                 self._ledger.on_message(connection.peer, message)
             elif not isinstance(message, Feed | FeedElsewhere):  # of when this peer followed
                 self._scheduling.on_followed(connection.peer, message)

@@ -67,6 +67,8 @@ def job_view(
         pinned=job.pinned,
         keep_ms=keep_ms,
         result_bytes=job.result_bytes,
+        moved=job.moved_count,
+        moves=job.moved if whole else (),
     )
 
 

@@ -31,7 +31,8 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
-from p2psched.testing import shadow_keeping
+from p2psched.model.moves import Transfer
+from p2psched.testing import shadow_keeping, shadow_moving
 from p2psched.testing.facts import Fact
 from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJob
 from p2psched.testing.shadow_turns import Turns
@@ -45,7 +46,7 @@ HOLDS: Final = 4  # and of tasks that hold locks
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = (
-    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack
+    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack | Transfer
 )  # whoever proposes it again
 
 
@@ -66,6 +67,7 @@ class Shadow:
         self.stamp_ms = 0
         self.generation = 1
         self.counts: Counter[str] = Counter()  # of facts, by what they say
+        self.moves: dict[int, int] = {}  # grant -> how often its tasks had moved
         self.away: dict[PeerId, Away] = {}  # peers that are down
         self.blamed: dict[JobId, None] = {}  # jobs with tasks whose owners died alone with them
         self.level = 1
@@ -91,7 +93,10 @@ class Shadow:
             if proposal in self._taken:
                 return []
             self._taken.add(proposal)
-        self._apply(command)
+        if isinstance(command, Transfer):
+            shadow_moving.transfer(self, command, proposal)
+        else:
+            self._apply(command)
         self._turns.settle()
         return sorted(self.facts)
 
@@ -201,7 +206,7 @@ class Shadow:
         self.facts.append((what, job, task, str(detail)))
         self.counts[what] += 1
 
-    def _is_live(self, grant: int) -> bool:
+    def is_live(self, grant: int) -> bool:
         peer, incarnation = self.holders[grant]
         return self.live.get(peer) == (incarnation, True)
 
@@ -213,7 +218,7 @@ class Shadow:
             return
         for index in command.tasks:
             owner = job.owner.get(index, ENDED)
-            if owner > 0 and not self._is_live(owner):
+            if owner > 0 and not self.is_live(owner):
                 self._lose(command.job, index, died=not self.away[self.holders[owner][0]].stopped)
         self._end_if_done(command.job, job)
         taken = [index for index in command.tasks if job.owner.get(index, ENDED) == WAITING]

@@ -35,7 +35,7 @@ def report_of(cluster: SimCluster, healed_us: int) -> Report:
     happened["jobs cancelled"] = len(cluster.referees.cancelled)
     happened["tasks blamed"] = len(cluster.referees.poison.blamed)
     happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
-    for what in ("reopened", "lost", "large", "spaceless", "timed out", "given back"):
+    for what in ("reopened", "lost", "large", "spaceless", "timed out", "given back", "moved"):
         happened[f"tasks {what}"] = cluster.referees.shadow.counts[what]
     happened["writes without space"] = sum(peer.disk.refused for peer in cluster.peers)
     happened["tasks started"] = len(cluster.referees.starts)
