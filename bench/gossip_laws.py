@@ -2,7 +2,9 @@
 
 Under virtual time: the figures are those of the protocol and not of this machine.
 
-    python -m bench.gossip_laws [--draw docs/pictures/gossip.svg]
+    python -m bench.gossip_laws [--peers N ...] [--draw docs/pictures/gossip.svg]
+
+A thousand take many minutes of one core.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ def draw(found: list[Figures], path: Path) -> None:
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
         (
             f'<text x="20" y="{_HEIGHT - 8}">blue: measured; red: the law through the smallest '
-            "group; peers: 10, 100, 1,000</text>"
+            f"group; peers: {', '.join(f'{row.peers:,}' for row in found)}</text>"
         ),
     ]
     sizes = [row.peers for row in found]
@@ -116,9 +118,11 @@ def _panel(x: int, title: str, sizes: list[int], values: list[float], *, rises: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", type=int, nargs="+", default=SIZES)
     parser.add_argument("--draw", type=Path)
-    path: Path | None = parser.parse_args().draw
-    found = [measure(peers) for peers in SIZES]
+    given = parser.parse_args()
+    path: Path | None = given.draw
+    found = [measure(peers) for peers in given.peers]
     print(table(found))
     if path is not None:
         draw(found, path)
