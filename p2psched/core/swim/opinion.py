@@ -51,6 +51,20 @@ class Opinion:
         elif said.liveness is Liveness.SUSPECT:
             self._confirm(said)
 
+    def correction(self, said: Standing) -> Standing | None:
+        """What to answer to whoever doubts a peer as of before it has refuted that. Others would
+        not: an old rumour is no news to them."""
+        if said.liveness is Liveness.ALIVE:
+            return None
+        state = self._state
+        member = state.members.get(said.peer)
+        known = member.standing() if member is not None else None
+        if said.peer == state.me.peer:
+            known = state.me
+        if known is None or known.liveness is not Liveness.ALIVE or order(known) <= order(said):
+            return None
+        return known
+
     def note(self, said: Standing, now_ms: int, *, fresh: bool) -> None:
         """What we know from elsewhere of a peer that is alive: no rumour, others know it, too."""
         state = self._state

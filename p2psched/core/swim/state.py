@@ -66,13 +66,13 @@ class SwimState:
         *,
         sequence: int = 0,
         target: PeerId | None = None,
+        first: Standing | None = None,
     ) -> None:
         """With as many rumours and news as fit. Whom we don't hold for alive hears that first, so
         that it can refute it."""
         room = BODY_BYTES_MAX - HEAD_BYTES
         member = self.members.get(to)
-        first = None
-        if member is not None and member.liveness is not Liveness.ALIVE:
+        if first is None and member is not None and member.liveness is not Liveness.ALIVE:
             first = member.standing()
         said = self.rumours.take(room, self.settings.transmits(self.group), first)
         room -= sum(map(size_of_standing, said))

@@ -71,6 +71,7 @@ class Swim:
         self._exchange = Exchange(lambda: self._state.me, self._state.members, self._state.news)
         self._asked: tuple[PeerId, tuple[PeerId, ...]] | None = None  # and whom our question was of
         self._exchange_ms = now_ms
+        self._soon_ms = settings.retry_ms  # from a comparison that found something to the next
         self._gossiped_ms = now_ms - settings.gossip_ms
         self._looked_ms = now_ms  # when we last ran
         self._number = 0  # of our news
@@ -210,9 +211,18 @@ class Swim:
 
     def _learn(self, now_ms: int, got: Datagram) -> None:
         for said in got.standings:
+            right = self.opinion.correction(said)
+            if right is not None:
+                self._correct(now_ms, got.sender, right)
             self.opinion.apply(said, now_ms)
         for item in got.news:
             self._learn_news(item, got.sender)
+
+    def _correct(self, now_ms: int, to: PeerId, right: Standing) -> None:
+        member = self._state.members.get(to)
+        if member is not None:
+            address = member.datagram_address
+            self._state.send(now_ms, Kind.GOSSIP, to, address, first=right)
 
     def _learn_news(self, item: Item, via: PeerId) -> None:
         """Of a peer that we know, and not of a life before."""
@@ -269,11 +279,21 @@ class Swim:
         if body is None:
             self._exchange_ms = min(self._exchange_ms, now_ms + state.settings.retry_ms)
         elif isinstance(body, Compared) and asked is not None and asked[0] == event.peer:
+            self._hurry(now_ms, equal=body.equal)
             self._take_up(now_ms, event.peer, body)
             rest = self._exchange.tell(body, asked[1])
             if rest is not None:
                 self._asked = (event.peer, ())
                 state.out.append(CallPeer(event.peer, rest))
+
+    def _hurry(self, now_ms: int, *, equal: bool) -> None:
+        """Who did not know the same compares again soon, each time less so."""
+        settings = self._state.settings
+        if equal:
+            self._soon_ms = settings.retry_ms
+            return
+        self._exchange_ms = min(self._exchange_ms, now_ms + self._soon_ms)
+        self._soon_ms = min(2 * self._soon_ms, settings.exchange_every_ms(self._state.group))
 
     def _take_up(self, now_ms: int, via: PeerId, told: Compared | Tell) -> None:
         standings, news = decode_standings(told.standings), decode_news(told.news)
