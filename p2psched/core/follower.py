@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from p2psched.core.catch_up import catch_up
@@ -342,9 +343,8 @@ class Follower:
             if takes and self.pulls and self.leader is not None:
                 self._out += self.stealing.ask(now_ms, me, [Busy(self.leader, 0)])
             else:
-                self._out += self.stealing.look(
-                    now_ms, me, lambda: by_gossip(me.peer, self.seen), takes=takes
-                )
+                victims = partial(by_gossip, me.peer, self.seen)
+                self._out += self.stealing.look(now_ms, me, victims, takes=takes)
 
     # --- what others may look at ---
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from p2psched.core.catch_up import catch_up
@@ -356,9 +357,8 @@ class Scheduler:
             leader = self.feeding.coordinator
             if leader is not None:
                 return self.stealing.ask(now_ms, me, [Busy(leader, 0)])
-        return self.stealing.look(
-            now_ms, me, lambda: by_rows(self.machine, me.peer, self.seen), takes=takes
-        )
+        victims = partial(by_rows, self.machine, me.peer, self.seen)
+        return self.stealing.look(now_ms, me, victims, takes=takes)
 
     # --- what others may look at ---
 

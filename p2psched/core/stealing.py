@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Container, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Container, Sequence
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -18,7 +18,7 @@ from p2psched.core.giving import choose
 from p2psched.core.levels import NEEDED
 from p2psched.core.owner import Owner
 from p2psched.core.state import LedgerState
-from p2psched.core.thief import Busy, Thief
+from p2psched.core.thief import IDLE_MS, Busy, Thief
 from p2psched.model.commands import PeerInfo
 from p2psched.model.execution import ExecutorEvent, Progress
 from p2psched.model.explain_messages import Decision
@@ -54,6 +54,10 @@ class Given(NamedTuple):
     by: PeerId
 
 
+class Victims(Protocol):
+    def __call__(self, *, asks_all: bool) -> Sequence[Busy]: ...
+
+
 class Stealing:
     def __init__(
         self, state: LedgerState, owner: Owner, rng: random.Random, offers: Offers = NOTHING
@@ -67,10 +71,13 @@ class Stealing:
         self._remembered: deque[Given] = deque(maxlen=REMEMBERED_MAX)
         self._idle_since_ms: int | None = None
         self._full_until_ms = 0
+        self._now_ms = 0
+        self._progress_ms = 0  # when something began or ended here last, as far as we know
 
     # --- what comes in ---
 
     def on_message(self, now_ms: int, sender: PeerId, message: StealMessage) -> None:
+        self._now_ms = now_ms
         match message:
             case Steal():
                 if sender in self._asking or len(self._asking) < ASKING_MAX:
@@ -79,6 +86,7 @@ class Stealing:
                 self.thief.on_gives(now_ms, sender, message)
 
     def on_executed(self, now_ms: int, event: ExecutorEvent) -> None:
+        self._progress_ms = now_ms
         if isinstance(event, Progress) and any(s.cause is Cause.NO_SPACE for s in event.segments):
             self._full_until_ms = now_ms + FULL_MS
 
@@ -112,12 +120,15 @@ class Stealing:
     def _give(self, peer: PeerId, steal: Steal, me: PeerInfo) -> list[Transfer]:
         owner, slots = self.owner, me.slots
         lots = owner.lots(steal.slots, steal.offers)
-        chosen = choose(lots, slots=slots, busy_us=owner.busy_us, taker_slots=steal.slots)
+        # What takes longer than it was expected to is expected to take as long again.
+        stalled_us = max(0, self._now_ms - self._progress_ms) * 1000 * slots
+        busy_us = max(owner.busy_us, stalled_us)
+        chosen = choose(lots, slots=slots, busy_us=busy_us, taker_slots=steal.slots)
         moves = [
             Transfer(job, grant, tasks, peer, steal.incarnation)
             for job, grant, tasks in owner.set_aside(chosen)
         ]
-        wait_us = (owner.busy_us + sum(lot.tasks * lot.work_us for lot in lots)) // slots
+        wait_us = (busy_us + sum(lot.tasks * lot.work_us for lot in lots)) // slots
         wall_ms = self._state.wall_ms
         self._remembered += [Given(move, wait_us, wall_ms, me.peer) for move in moves]
         return moves
@@ -141,14 +152,14 @@ class Stealing:
     def is_idle(self, now_ms: int) -> bool:
         """Whether to `look`. Cheap: asked each turn."""
         if self.owner.is_hungry:
+            self._progress_ms = now_ms
             return self.thief.may_ask(now_ms)
         self._idle_since_ms = None
         return False
 
-    def look(
-        self, now_ms: int, me: PeerInfo, victims: Callable[[], Sequence[Busy]], *, takes: bool
-    ) -> list[Say]:
-        """Ask somebody, if it is time. `takes`: tasks are wanted here, and would be granted."""
+    def look(self, now_ms: int, me: PeerInfo, victims: Victims, *, takes: bool) -> list[Say]:
+        """Ask somebody, if it is time. `takes`: tasks are wanted here, and would be granted.
+        `victims`: of whom; all that have a queue, if it was idle for long."""
         if not takes or now_ms < self._full_until_ms or not self.is_known:
             self._idle_since_ms = None
             return []
@@ -156,7 +167,7 @@ class Stealing:
             self._idle_since_ms = now_ms
         if self._state.unplaced and now_ms - self._idle_since_ms < UNPLACED_MS:
             return []
-        return self.ask(now_ms, me, victims())
+        return self.ask(now_ms, me, victims(asks_all=now_ms - self._idle_since_ms >= IDLE_MS))
 
     def ask(self, now_ms: int, me: PeerInfo, victims: Sequence[Busy]) -> list[Say]:
         asked = self.thief.ask(now_ms, victims)

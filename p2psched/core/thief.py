@@ -22,6 +22,7 @@ LONG_US: Final = 500_000  # of a peer whose tasks may need many slots each: see 
 CHOICES: Final = 2
 PAUSE_MS_MIN: Final = 10
 PAUSE_MS_MAX: Final = 1_000
+IDLE_MS: Final = 200  # after that it asks whoever has a queue: tasks may take longer than expected
 ANSWER_MS: Final = 500  # a request that has no answer by then is lost
 GRANT_MS: Final = 2_000  # likewise tasks that were said to come
 ROUND_TRIPS_MAX: Final = 1_024
@@ -34,7 +35,9 @@ class Busy(NamedTuple):
     wait_us: int  # expected, until what it has is begun
 
 
-def by_rows(state: LedgerState, me: PeerId, seen: Mapping[PeerId, Seen]) -> list[Busy]:
+def by_rows(
+    state: LedgerState, me: PeerId, seen: Mapping[PeerId, Seen], *, asks_all: bool = False
+) -> list[Busy]:
     """What a holder of the ledger knows of the others."""
     found: list[Busy] = []
     for peer, row in state.peers.items():
@@ -42,6 +45,8 @@ def by_rows(state: LedgerState, me: PeerId, seen: Mapping[PeerId, Seen]) -> list
         if peer == me or not row.live or slots < 1 or row.owned < 2:
             continue
         wait_us = row.load_us // slots
+        if asks_all and row.owned > slots:
+            wait_us = max(wait_us, WAIT_US_MIN)
         # How many slots its tasks take is not known here: two may wait for each other.
         if wait_us < (WAIT_US_MIN if row.owned > slots else LONG_US):
             continue
@@ -51,7 +56,7 @@ def by_rows(state: LedgerState, me: PeerId, seen: Mapping[PeerId, Seen]) -> list
     return found
 
 
-def by_gossip(me: PeerId, seen: Mapping[PeerId, Seen]) -> list[Busy]:
+def by_gossip(me: PeerId, seen: Mapping[PeerId, Seen], *, asks_all: bool = False) -> list[Busy]:
     """What anybody knows."""
     found: list[Busy] = []
     for peer, known in seen.items():
@@ -59,8 +64,8 @@ def by_gossip(me: PeerId, seen: Mapping[PeerId, Seen]) -> list[Busy]:
         if load is None or peer == me or known.liveness is not Liveness.ALIVE:
             continue
         wait_us = load.queue_us // max(1, load.slots)
-        if load.queue > 0 and wait_us >= WAIT_US_MIN:
-            found.append(Busy(peer, wait_us))
+        if load.queue > 0 and (asks_all or wait_us >= WAIT_US_MIN):
+            found.append(Busy(peer, max(wait_us, WAIT_US_MIN)))
     return found
 
 

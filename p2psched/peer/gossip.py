@@ -101,8 +101,12 @@ class Gossip:
         self._past = (0, 0)  # bytes of comparisons and datagrams carried, of runs before
         self._failed = False
 
-    async def open(self, address: Address) -> None:
-        """Listen for datagrams; without them all goes over links."""
+    async def open(self, address: Address | None) -> None:
+        """Listen for datagrams; without them, or an address (raftos has its own there), all goes
+        over links."""
+        if address is None:
+            self._why_deaf = "the ledger's engine has the port"
+            return
         try:
             await self._datagrams.open_socket(address)
         except OSError as error:

@@ -117,7 +117,7 @@ class Node:
             doors.gossip = self._gossip = Gossip(identity, secret, self._config, self._clock)
             self._loads = Loads.of(folder, self._gossip, self._clock)
             try:
-                await self._gossip.open(server.address)
+                await self._gossip.open(None if belonging.group else server.address)
                 if await self._is_whole(folder, belonging, server, doors):
                     await self._run_in(folder, belonging, server, handlers)
             finally:

@@ -89,11 +89,12 @@ class Views:
         rng = self._rng
         teller = next((peer for peer in self._cluster.peers if peer.alive), None)
         rows = teller.state.peers.values() if teller is not None else ()
+        wrong = WRONG if self._cluster.faults != Faults() else 0.0
         most = heapq.nlargest(SEEN_MAX, rows, key=lambda row: row.load_us)
         return {
             row.info.peer: Seen(
                 *(row.info.peer, row.info.incarnation, Liveness.ALIVE, now_ms),
-                _lie(rng) if rng.random() < WRONG else _report(row),
+                _lie(rng) if rng.random() < wrong else _report(row),
             )
             for row in most
         }

@@ -71,7 +71,8 @@ def wait_drained(cluster: LiveCluster, name: str) -> None:
 
 
 def submit(cluster: LiveCluster, side: Side, tasks: int = TASKS) -> str:
-    array = ("--array", f"0-{tasks - 1}")
+    # All of it is somebody's at once, and as much the one's as the other's.
+    array = ("--array", f"0-{tasks - 1}", "--policy", "round-robin")
     words = ("submit-job", "-o", "quiet", *array, "--", "sh", "-c", TASK, "task", str(side.folder))
     return cluster.ok(*words).strip()
 

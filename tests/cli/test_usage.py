@@ -44,6 +44,8 @@ COMMANDS: Final = (
     "ledger verify",
     "ledger compact",
     "peer drain",
+    "peer cordon",
+    "peer uncordon",
     "ledger recover",
     "events tail",
     "events export",

@@ -61,7 +61,7 @@ class FakeScheduling:
 
     def __init__(self) -> None:
         self.jobs: dict[JobId, SimpleNamespace] = {}
-        self.scheduler = SimpleNamespace(machine=SimpleNamespace(jobs=self.jobs))
+        self.scheduler = SimpleNamespace(machine=SimpleNamespace(jobs=self.jobs), policies=())
         self.proposed: dict[int, tuple[Command, Heard]] = {}
         self.watching: list[tuple[JobId, Callable[[], None]]] = []
         self.at_once: Outcome | None = None

@@ -42,6 +42,8 @@ from p2psched.model.commands import (
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.job import Cause
+from p2psched.model.moves import Transfer
+from p2psched.model.needs import Offer
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.linearizable import History, Operation, Result, check
 from p2psched.testing.sim import SimCluster
@@ -141,7 +143,7 @@ class Recorder:
     def _on_proposed(self, envelope: Envelope) -> None:
         command, proposal = envelope.command, (envelope.proposer, envelope.request)
         match command:
-            case Place(job=job) | Complete(job=job):
+            case Place(job=job) | Transfer(job=job) | Complete(job=job):
                 asked = Proposed(job, command, proposal)
             case PeerUp() | PeerDown():
                 asked = Proposed(None, command, proposal)
@@ -149,7 +151,7 @@ class Recorder:
                 _, op = self._asked[id(command)]
                 self._proposals[op.number] = proposal
                 return
-            case RaiseLevel():  # of no job and no peer: the others know nothing of it
+            case RaiseLevel() | Offer():  # of no job and no peer: the others know nothing of it
                 return
             case Forget() | Pin() | Retry() | Held() | NewGeneration():
                 raise AssertionError("nobody asks for it in these histories")
@@ -167,7 +169,7 @@ class Recorder:
         for index, envelope in enumerate(batch.envelopes, start=before + 1):
             proposal = (envelope.proposer, envelope.request)
             outcome = outcomes.get(envelope.request)
-            if isinstance(envelope.command, Place) and proposal not in self.grants:
+            if isinstance(envelope.command, Place | Transfer) and proposal not in self.grants:
                 tasks = granted.get(index, EMPTY)
                 self.grants[proposal] = Granting(index, tasks, self._suspicious)
                 if envelope.proposer == replica._me and outcome is None:

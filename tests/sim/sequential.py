@@ -30,6 +30,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
+from p2psched.model.moves import Transfer
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.linearizable import EVERYTHING, UNKNOWN, Operation
 
@@ -143,6 +144,10 @@ class JobModel:
             case Place():
                 assert asked.proposal is not None
                 return _place(state, asked.command, self._grants.get(asked.proposal, NO_GRANTING))
+            case Transfer():
+                assert asked.proposal is not None
+                granting = self._grants.get(asked.proposal, NO_GRANTING)
+                return _transfer(state, asked.command, asked.proposal[0], granting)
             case Complete():
                 return _complete(state, asked.command)
             case PeerUp():
@@ -201,6 +206,27 @@ def _place(state: State, command: Place, granting: Granting) -> tuple[Outcome, S
     if taken:
         holders[grant] = command.peer
     state = state._replace(owner=tuple(owner), holders=frozenset(holders.items()))
+    return Placed(grant, TaskSet.from_indices(taken)), state
+
+
+def _transfer(
+    state: State, command: Transfer, proposer: PeerId, granting: Granting
+) -> tuple[Outcome, State]:
+    grant = granting.number
+    owns = dict(state.holders).get(command.grant) == proposer != command.peer
+    is_up = state.peer(command.peer) == (command.incarnation, True)
+    if not state.known or not owns or not is_up or not state.peer(proposer)[1]:
+        return Placed(grant, EMPTY), state
+    owner = list(state.owner)
+    taken = []
+    for index in state.indices(command.tasks):
+        if granting.suspicious and index not in granting.tasks:
+            continue
+        if owner[index - state.first] == command.grant:
+            owner[index - state.first] = grant
+            taken.append(index)
+    holders = state.holders | ({(grant, command.peer)} if taken else set())
+    state = state._replace(owner=tuple(owner), holders=frozenset(holders))
     return Placed(grant, TaskSet.from_indices(taken)), state
 
 

@@ -41,7 +41,7 @@ def test_a_peer_whose_disk_is_lost_comes_back_as_another_and_nothing_is_lost() -
 
 
 def test_a_damaged_log_is_found_at_the_next_start_and_its_peer_votes_no_more() -> None:
-    cluster = SimCluster(seed=22, peers=3)
+    cluster = SimCluster(seed=23, peers=3)
     peer = run_until_led(cluster)
     for _ in range(5):
         cluster.submit(sim_job(TEN, mean_us=1_000))
