@@ -72,7 +72,7 @@ class Stealing:
         self._idle_since_ms: int | None = None
         self._full_until_ms = 0
         self._now_ms = 0
-        self._progress_ms = 0  # when something began or ended here last, as far as we know
+        self._progress_ms: int | None = None  # when something began or ended here last
 
     # --- what comes in ---
 
@@ -121,7 +121,8 @@ class Stealing:
         owner, slots = self.owner, me.slots
         lots = owner.lots(steal.slots, steal.offers)
         # What takes longer than it was expected to is expected to take as long again.
-        stalled_us = max(0, self._now_ms - self._progress_ms) * 1000 * slots
+        since_ms = self._now_ms if self._progress_ms is None else self._progress_ms
+        stalled_us = max(0, self._now_ms - since_ms) * 1000 * slots
         busy_us = max(owner.busy_us, stalled_us)
         chosen = choose(lots, slots=slots, busy_us=busy_us, taker_slots=steal.slots)
         moves = [
@@ -151,8 +152,9 @@ class Stealing:
 
     def is_idle(self, now_ms: int) -> bool:
         """Whether to `look`. Cheap: asked each turn."""
-        if self.owner.is_hungry:
+        if self.owner.is_hungry or self._progress_ms is None:
             self._progress_ms = now_ms
+        if self.owner.is_hungry:
             return self.thief.may_ask(now_ms)
         self._idle_since_ms = None
         return False

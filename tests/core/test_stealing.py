@@ -297,3 +297,11 @@ def test_a_peer_that_runs_nothing_gives_nothing_whoever_asks() -> None:
     (say,) = [e for e in holder.step(Round(pair.now_ms)) if isinstance(e, Say)]
     assert isinstance(say.message, Gives)
     assert (say.to, say.message.number, say.message.count) == (B, 3, 0)
+
+
+def test_what_waits_behind_tasks_that_take_longer_than_expected_is_given() -> None:
+    pair = Pair()
+    pair.peers[A].machine.jobs[JOB].estimate_us = 1
+    assert pair.ask().count == 0
+    pair.now_ms += 1_000
+    assert pair.ask(number=2).count > 0

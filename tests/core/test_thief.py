@@ -133,3 +133,16 @@ def test_gossip_tells_the_same_of_whom_it_thinks_alive() -> None:
         PeerId("e"): Seen(PeerId("e"), 1, Liveness.ALIVE, 0, LoadReport(number=1, slots=0)),
     }
     assert by_gossip(A, seen) == [Busy(B, LONG // 2)]
+
+
+def test_who_was_idle_for_long_asks_all_that_have_a_queue_however_short_it_looks() -> None:
+    machine = Machine()
+    for peer, owned in ((B, 3), (C, 2)):
+        row = machine.peers[peer] = PeerRow(up(peer).info)
+        row.owned, row.load_us = owned, 100
+    assert by_rows(machine, A, {}) == []
+    assert [busy.peer for busy in by_rows(machine, A, {}, asks_all=True)] == [B]
+    short = LoadReport(number=1, slots=2, queue=1, queue_us=100)
+    seen = {B: Seen(B, 1, Liveness.ALIVE, 0, short)}
+    assert by_gossip(A, seen) == []
+    assert [busy.peer for busy in by_gossip(A, seen, asks_all=True)] == [B]
