@@ -115,6 +115,15 @@ class LiveCluster:
         peer.id, peer.address = said["id"], said["address"]
         return peer
 
+    def await_voters(self, count: int) -> None:
+        """Who has just started does not vote yet: fewer than a majority may be left by a kill."""
+
+        def is_so() -> bool:
+            peers = json.loads(self.ok("peers", "-o", "json"))["peers"]
+            return sum(peer["role"] in ("leader", "voter") for peer in peers) == count
+
+        wait_until(is_so, f"{count} voters")
+
     def kill(self, name: str) -> None:
         """kill -9, of the peer alone: its workers notice by themselves."""
         peer = self.peers[name]

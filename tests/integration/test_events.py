@@ -89,6 +89,7 @@ def test_a_reader_whose_leader_is_killed_gets_each_event_once(live: LiveCluster)
     with live:
         for name in "abc":
             live.start(name)
+        live.await_voters(3)
         told, held = asyncio.run(story())
         assert len(held) == 2
         for whole in held.values():  # the same of each peer, at the same places

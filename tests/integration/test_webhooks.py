@@ -61,6 +61,7 @@ def test_each_event_arrives_though_the_receiver_fails_and_who_delivers_is_killed
     with live, receiving(status_of) as receiver:
         for name in "abc":
             live.start(name)
+        live.await_voters(3)
         options = ("--name", "w", "--kind", "job.ended", "-o", "json")
         added = json.loads(live.ok("webhook", "add", receiver.url, *options))
         jobs = asyncio.run(story())
