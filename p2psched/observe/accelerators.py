@@ -25,6 +25,7 @@ class Accelerators:
         self._roots = roots
         self._busy_paths: list[Path] = []
         self.gpus = 0
+        self.nvidia = 0  # of these; what programs that ask for a GPU most likely mean
         self.npus = 0  # accelerators of other kinds
         self.gpus_busy = 0  # as far as drivers say
 
@@ -45,7 +46,7 @@ class Accelerators:
                 continue
             others += 1
             self._busy_paths.append(drm / name / "device/gpu_busy_percent")
-        self.gpus = nvidia + others
+        self.gpus, self.nvidia = nvidia + others, nvidia
         npus = [name for name in nodes if _NPU.fullmatch(name)]
         inner = [n for n in names_in(self._roots.dev / "accel") if _ACCEL.fullmatch(n)]
         self.npus = len(npus) + len(inner)

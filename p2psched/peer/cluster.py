@@ -27,7 +27,9 @@ from p2psched.net.address import Address, is_loopback, parse
 from p2psched.net.auth import Identity, new_secret
 from p2psched.net.dial import connect
 from p2psched.net.link import Handlers
-from p2psched.observe.capacity import gpu_count, memory_mib
+from p2psched.observe.accelerators import Accelerators
+from p2psched.observe.memory import Memory
+from p2psched.observe.readings import Roots
 from p2psched.peer.own_policies import load_policies
 from p2psched.peer.static_group import check_group, cluster_of, group_of
 from p2psched.store.folder import DataFolder, read_secret_file
@@ -175,7 +177,11 @@ def info_of(config: Config, member: Member, incarnation: int, python: str) -> Pe
 
 def offers_of(config: Config) -> Offers:
     """What this process has for tasks beside slots."""
-    return config.offers(gpus=gpu_count(), memory_mib=memory_mib())
+    roots = Roots()
+    accelerators, memory = Accelerators(roots), Memory(roots)
+    accelerators.find()
+    memory.look()
+    return config.offers(gpus=accelerators.nvidia, memory_mib=memory.total)
 
 
 def scheduler_of(config: Config, info: PeerInfo) -> Scheduler:

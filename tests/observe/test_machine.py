@@ -164,6 +164,7 @@ def found(tree: Tree) -> tuple[int, int, int]:
     accelerators = Accelerators(tree.roots)
     accelerators.find()
     accelerators.look()
+    assert accelerators.nvidia <= accelerators.gpus
     return accelerators.gpus, accelerators.gpus_busy, accelerators.npus
 
 
@@ -193,6 +194,15 @@ def test_render_nodes_count_if_they_compute_and_may_be_opened(tree: Tree) -> Non
     tree.write("/sys/class/drm/renderD128/device/gpu_busy_percent", "97\n")
     tree.write("/sys/class/drm/renderD129/device/gpu_busy_percent", "3\n")
     assert found(tree) == (2, 1, 0)
+
+
+def test_what_a_peer_offers_by_itself_are_cards_of_nvidia(tree: Tree) -> None:
+    for name in ("nvidia0", "dri/renderD128"):
+        tree.write(f"/dev/{name}")
+    tree.write("/sys/class/drm/renderD128/device/vendor", "0x8086\n")
+    accelerators = Accelerators(tree.roots)
+    accelerators.find()
+    assert (accelerators.gpus, accelerators.nvidia) == (2, 1)
 
 
 def test_other_accelerators_are_counted_apart(tree: Tree) -> None:
