@@ -66,8 +66,12 @@ def parse_labels(texts: Iterable[str]) -> Labels:
     found: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if not equals or found.setdefault(key, value) != value:
-            raise ValueError(f"{text[:64]!r} is no label, or its second value: write KEY=VALUE")
+        if not equals:
+            raise ValueError(f"{text[:64]!r} is no label: write KEY=VALUE")
+        if found.setdefault(key, value) != value:
+            raise ValueError(
+                f"label {key[:64]!r} has one value, not {found[key][:64]!r} and {value[:64]!r}"
+            )
     labels = tuple(sorted(found.items()))
     check_labels(labels)
     return labels

@@ -347,3 +347,11 @@ def test_what_is_no_label_and_no_need_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"needs|apart|weight"):
             make()
+
+
+def test_a_label_that_is_none_and_one_with_two_values_are_told_apart() -> None:
+    assert parse_labels(["disk=ssd", "disk=ssd"]) == (("disk", "ssd"),)
+    with pytest.raises(ValueError, match="'disk' is no label: write KEY=VALUE"):
+        parse_labels(["disk"])
+    with pytest.raises(ValueError, match="label 'disk' has one value, not 'ssd' and 'nvme'"):
+        parse_labels(["disk=ssd", "disk=nvme"])
