@@ -123,6 +123,16 @@ _ReplaceAfter = Annotated[
         help="A voter that is away for so long is replaced by another peer, while this one leads.",
     ),
 ]
+_RetryBudget = Annotated[
+    int,
+    typer.Option(
+        "--retry-budget",
+        metavar="PERCENT",
+        min=0,
+        max=100,
+        help="Slots that retries get beside healthy jobs, while this peer leads.",
+    ),
+]
 _Anew = Annotated[
     bool,
     typer.Option(
@@ -207,6 +217,7 @@ def start(
     no_vote: _NoVote = False,
     zone: _Zone = "",
     replace_after: _ReplaceAfter = "5m",
+    retry_budget: _RetryBudget = 10,
     anew: _Anew = False,
     follow: _Follow = None,
     timing: _Timing = "lan",
@@ -244,6 +255,7 @@ def start(
             votes=not no_vote,
             zone=zone,
             replace_ms=round(duration(replace_after, "--replace-after") * 1000),
+            retry_percent=retry_budget,
             anew=anew,
             ledger=ledger,
             group=tuple(group or ()),

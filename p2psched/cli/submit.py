@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypedDict
 import typer
 
 from p2psched.cli.batches import BATCHES_HELP, print_outcomes
+from p2psched.cli.complete import complete_rules
 from p2psched.cli.connect import talk
 from p2psched.cli.describe import job_fields, title
 from p2psched.cli.follow import conclude, follow_job
@@ -23,11 +24,13 @@ from p2psched.client import blobs
 from p2psched.client.batches import lines_of, pack_batches
 from p2psched.client.client import Client, Job, who_am_i
 from p2psched.client.functions import PackedJob, timeout_ms
+from p2psched.client.retries import policy_of_words, times
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, new_id, short
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
+from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
 KEY_LEN_MAX: Final = 1024
@@ -41,6 +44,8 @@ Examples:
       sh -c 'echo task $P2P_INDEX on $P2P_PEER'
   p2psched submit-job --send train.py --retries 2 \\
       --timeout 1.5h --wait -- python3 train.py
+  p2psched submit-job --retry exit=5,delay=exp:1s:60s \\
+      --retry timeout=1 --timeout 10m -- ./fetch
   p2psched submit-job --send data.bin --collect model.bin \\
       --send train.py -- python3 train.py
   p2psched submit-job --inputs urls.txt --batch 200 --wait \\
@@ -148,6 +153,25 @@ _OrderKey = Annotated[
     str | None,
     typer.Option("--order-key", metavar="KEY", help="In order only with jobs of the same key."),
 ]
+_Retry = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--retry",
+        metavar="CAUSE=N[,OPTION...]",
+        autocompletion=complete_rules,
+        help="Further attempts after ends by this cause; see docs/retries.md. Repeatable.",
+    ),
+]
+_QueueTimeout = Annotated[
+    str | None,
+    typer.Option(
+        "--queue-timeout", metavar="DURATION", help="Give up what no peer has taken by then."
+    ),
+]
+_TotalTimeout = Annotated[
+    str | None,
+    typer.Option("--total-timeout", metavar="DURATION", help="End the whole job after this."),
+]
 _Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")]
 
 
@@ -178,6 +202,9 @@ def submit_job(
     queue: _Queue = None,
     ordered: _Ordered = False,
     order_key: _OrderKey = None,
+    retry: _Retry = None,
+    queue_timeout: _QueueTimeout = None,
+    total_timeout: _TotalTimeout = None,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
@@ -195,6 +222,8 @@ def submit_job(
         hold=hold_of(
             lock=lock, resource=resource, queue=queue, ordered=ordered, order_key=order_key
         ),
+        retry=policy_of_words(retry or []),
+        times=_times(queue_timeout, total_timeout),
     )
     variables, folder = _variables(env or []), _folder(cwd)
     timeout_s = None if timeout is None else duration(timeout, "--timeout")
@@ -233,6 +262,15 @@ class _Common(TypedDict):
     copies: int
     submitter: str
     hold: Hold | None
+    retry: RetryPolicy | None
+    times: TimeLimits | None
+
+
+def _times(queue: str | None, total: str | None) -> TimeLimits | None:
+    return times(
+        None if queue is None else duration(queue, "--queue-timeout"),
+        None if total is None else duration(total, "--total-timeout"),
+    )
 
 
 def _work(

@@ -34,6 +34,7 @@ from p2psched.model.hold import Hold
 from p2psched.model.ids import short
 from p2psched.model.job import Cause, FunctionWork
 from p2psched.model.messages import FetchItem, ItemAnswer, JobView
+from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.net.together import together
 from p2psched.run.host.files import File
 
@@ -102,6 +103,8 @@ def pack_batches(
     copies: int = 2,
     keep_ms: int | None = None,
     hold: Hold | None = None,
+    retry: RetryPolicy | None = None,
+    times: TimeLimits | None = None,
 ) -> PackedJob:
     """`files`: paths and modes, put into the folder of each process. `retries` are those of an
     input, and of a batch whose worker dies. Raises UsageError for what makes no sense."""
@@ -129,6 +132,8 @@ def pack_batches(
         copies=copies,
         keep_ms=keep_ms,
         hold=hold,
+        retry=retry,
+        times=times,
     )
     assert isinstance(packed.spec.work, FunctionWork)
     path = f"{MODULE}:run_{counted.count}_by_{batch}"

@@ -26,12 +26,14 @@ from p2psched.client.packing import (
     LargeCall,
     Packer,
 )
+from p2psched.client.retries import Retry, policy
 from p2psched.client.spool import Section, Spool, Upload
 from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, SentFile
+from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
 from p2psched.run.host.pickling import PROTOCOL, PYTHON
 from p2psched.run.host.tasks import TaskFunction, TaskOptions
@@ -73,6 +75,8 @@ class MapOptions(TypedDict, total=False):
     copies: int
     hold: Hold | None
     modules: Choice
+    retry: Retry | None
+    times: TimeLimits | None
 
 
 class PackedFunction(NamedTuple):
@@ -153,6 +157,8 @@ def pack(
     keep_ms: int | None = None,
     hold: Hold | None = None,
     modules: Choice = "auto",
+    retry: Retry | None = None,
+    times: TimeLimits | None = None,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
@@ -198,6 +204,8 @@ def pack(
             copies=copies,
             keep_ms=keep_ms,
             hold=hold,
+            retry=policy(retry),
+            times=times,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from p2psched.client.functions import large_files, timeout_ms
+from p2psched.client.retries import Retry, policy
 from p2psched.client.spool import Upload
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
+from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
 
 
@@ -27,6 +29,8 @@ class ProgramOptions(TypedDict, total=False):
     timeout_s: float | None
     cpus: int
     hold: Hold | None
+    retry: Retry | None
+    times: TimeLimits | None
 
 
 def pack_program(
@@ -51,6 +55,8 @@ def pack_program(
             cpus=options.get("cpus", 1),
             submitter=submitter,
             hold=options.get("hold"),
+            retry=policy(options.get("retry")),
+            times=options.get("times"),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -13,11 +13,12 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import acts, holding, levels, poison
+from p2psched.core import acts, holding, levels, poison, retry_turns
 from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.placement import Candidate, has_room, share_out
+from p2psched.core.retry_budget import SHARE_PERCENT, RetryBudget
 from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
     Command,
@@ -43,7 +44,14 @@ PLACEMENTS_MAX: Final = 256  # commands in one round; the next round goes on
 class Coordinator:
     """Idle unless this peer coordinates."""
 
-    def __init__(self, me: PeerId, machine: Machine, *, window_ms: int) -> None:
+    def __init__(
+        self,
+        me: PeerId,
+        machine: Machine,
+        *,
+        window_ms: int,
+        retry_percent: int = SHARE_PERCENT,
+    ) -> None:
         self._me = me
         self._machine = machine
         self._window_ms = window_ms
@@ -55,6 +63,7 @@ class Coordinator:
         self._full: dict[PeerId, int] = {}
         self._say_full: frozenset[PeerId] = frozenset()
         self._yield_again_ms = 0
+        self.budget = RetryBudget(machine, percent=retry_percent)
         self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
 
     def on_coordinator(self, now_ms: int, *, is_self: bool) -> None:
@@ -62,11 +71,14 @@ class Coordinator:
         self._looked_ms = now_ms
         self._declared_ms.clear()
         self._elapse = (-1, 0)
+        self.budget.begin()
 
     def on_event(self, event: Event) -> None:
         """Of the ledger, in order, on every peer, as it is applied."""
-        if isinstance(event, (Retried, Recorded)) and event.segment.cause is Cause.NO_SPACE:
-            self._full[event.peer] = self._machine.stamp_ms + FULL_MS
+        if isinstance(event, (Retried, Recorded)):
+            self.budget.on_event(event)
+            if event.segment.cause is Cause.NO_SPACE:
+                self._full[event.peer] = self._machine.stamp_ms + FULL_MS
 
     def on_full(self, peers: frozenset[PeerId]) -> None:
         """Whose disks are full now, as they say themselves: they get nothing more."""
@@ -89,6 +101,8 @@ class Coordinator:
         if now_ms - self._looked_ms > self._window_ms // 2:
             self._since_ms = now_ms
         self._looked_ms = now_ms
+        rows = self._machine.peers.values()
+        self.budget.on_time(now_ms, sum(row.info.slots for row in rows if row.takes_tasks))
         commands: list[Command] = []
         for peer, row in sorted(self._machine.peers.items()):
             if peer == self._me or not row.live:
@@ -136,19 +150,32 @@ class Coordinator:
         if self._since_ms is None or not machine.unplaced:
             return []
         commands, candidates = self._isolate(self._candidates())
-        for job in self._oldest_fitting() if any(map(has_room, candidates)) else ():
+        everyone = candidates
+        jobs = self._oldest_fitting() if any(map(has_room, candidates)) else []
+        placeable = ((j, holding.placeable(machine, j) - j.suspects) for j in jobs)
+        for turn in retry_turns.turns(placeable):
+            job, cost_us = turn.job, self._cost_us(turn.job)
+            fitting, tasks = candidates, turn.tasks
+            if turn.is_retry:
+                cost_us = self.budget.cost_us(job, cost_us)
+                fitting = retry_turns.fitting(turn, candidates, everyone)
+                fitting, tasks = self.budget.allowed(job, tasks, cost_us, fitting)
+                if not tasks:
+                    continue
             shares = share_out(
-                holding.placeable(machine, job) - job.suspects,
-                candidates,
-                estimate_us=job.estimate_us or machine.estimate_us,
+                tasks,
+                fitting,
+                estimate_us=max(1, cost_us // job.spec.cpus),
                 cpus=job.spec.cpus,
                 owned_here=_owned_by_peer(job),
             )
             for candidate, share in shares:
                 commands.append(Place(job.id, share, candidate.peer, candidate.incarnation))
-                candidates = _with_load(candidates, candidate, len(share), self._cost_us(job))
-            if not shares:
-                candidates = _without_least_busy(candidates, job.spec.cpus)
+                candidates = _with_load(candidates, candidate, len(share), cost_us)
+                if turn.is_retry:
+                    self.budget.spend(len(share), cost_us)
+            if not shares and fitting:
+                candidates = _without_least_busy(candidates, fitting, job.spec.cpus)
             if len(commands) >= PLACEMENTS_MAX or not any(map(has_room, candidates)):
                 break
         return commands
@@ -251,8 +278,10 @@ def _business(
     return last, c.owned > 0, c.load_us / c.slots, again, c.is_self, c.slots, c.peer
 
 
-def _without_least_busy(candidates: list[Candidate], cpus: int) -> list[Candidate]:
-    fitting = [c for c in candidates if c.slots >= cpus]
+def _without_least_busy(
+    candidates: list[Candidate], fitting: list[Candidate], cpus: int
+) -> list[Candidate]:
+    fitting = [c for c in fitting if c.slots >= cpus]
     if not fitting:
         return candidates
     kept_free = min(fitting, key=lambda c: (c.load_us / c.slots, c.peer))

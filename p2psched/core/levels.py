@@ -29,12 +29,14 @@ from p2psched.model.commands import (
 )
 from p2psched.model.errors import Refused
 from p2psched.model.ids import PeerId
+from p2psched.model.job import JobSpec
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
-KNOWN_LEVEL: Final = 4  # the highest that this version knows
+KNOWN_LEVEL: Final = 5  # the highest that this version knows
 # Members are removed, and voters made learners: an older version, as leader, would forget of it.
 GROUP_LEVEL: Final = 2
 HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
+RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and know no limits of time
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -52,8 +54,14 @@ NEEDED: Final[dict[type[Command], int]] = {
 def refusal(s: LedgerState, command: Command) -> Rejected | None:
     """Why a command may not be proposed yet."""
     if isinstance(command, SubmitJob):
-        return _refusal(s, HOLD_LEVEL if command.spec.hold is not None else 1)
+        return _refusal(s, _level_of(command.spec))
     return _refusal(s, NEEDED.get(type(command), 1))
+
+
+def _level_of(spec: JobSpec) -> int:
+    if spec.retry is not None or spec.times is not None:
+        return RETRY_LEVEL
+    return HOLD_LEVEL if spec.hold is not None else 1
 
 
 def _refusal(s: LedgerState, needed: int) -> Rejected | None:

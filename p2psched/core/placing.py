@@ -19,7 +19,7 @@ def place(s: LedgerState, command: Place) -> Outcome:
         return Placed(grant, EMPTY)
     if job.orphaned.ranges:
         _take_orphans(s, job, command.tasks)
-    tasks = job.waiting & command.tasks
+    tasks = job.ready & command.tasks
     if row.suspects or job.deaths.levels:
         tasks = poison.grantable(job, row, tasks)
     holds = job.spec.hold is not None
@@ -37,6 +37,8 @@ def place(s: LedgerState, command: Place) -> Outcome:
             token=holding.bind(s, job, grant, tasks) if holds else 0,
         )
         job.grants[grant] = held
+        if job.spec.times is not None:
+            job.tried = job.tried | tasks
         s.load(held, len(tasks))
         s.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
     else:

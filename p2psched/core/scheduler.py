@@ -19,6 +19,7 @@ from p2psched.core.owner import Owner
 from p2psched.core.peering import to_forget
 from p2psched.core.replica import Replica
 from p2psched.core.retention import KEEP_BYTES, KEEP_MS, Retention
+from p2psched.core.retry_budget import SHARE_PERCENT
 from p2psched.core.scheduler_events import (
     Answered,
     AppendToLedger,
@@ -98,11 +99,14 @@ class Scheduler:
         window_ms: int = DETECTION_WINDOW_MS,
         keep_ms: int = KEEP_MS,
         keep_bytes: int = KEEP_BYTES,
+        retry_percent: int = SHARE_PERCENT,
     ) -> None:
         self.machine = Machine(info.level)
         self.retention = Retention(self.machine, keep_ms=keep_ms, keep_bytes=keep_bytes)
         self._replica = Replica(info.peer, info.incarnation, self.machine)
-        self._coordinator = Coordinator(info.peer, self.machine, window_ms=window_ms)
+        self._coordinator = Coordinator(
+            info.peer, self.machine, window_ms=window_ms, retry_percent=retry_percent
+        )
         self.feeding = Feeding(info.peer, self.machine)
         self.owner = Owner(self.machine, slots=info.slots)
         self._out: list[SchedulerEffect] = []
@@ -223,6 +227,7 @@ class Scheduler:
             case JobEnded():
                 self.retention.on_event(event)
                 self.owner.on_job_ended(event.job)
+                self._coordinator.budget.on_job_ended(event.job)
             case JobForgotten():
                 self.retention.on_event(event)
             case Retried() | Recorded():

@@ -37,7 +37,17 @@ FORMAT: Final = 1
 TRANSIENT: Final = frozenset({"events", "known_level", "turning"})
 # What follows from the rest, and is made anew.
 DERIVED: Final = frozenset(
-    {"sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "locks", "queues"}
+    {
+        "sent",
+        "acted_bytes",
+        "lease_ends",
+        "key_order",
+        "key_bytes",
+        "lease_keys",
+        "locks",
+        "queues",
+        "job_dues",
+    }
 )
 
 

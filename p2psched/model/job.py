@@ -14,8 +14,23 @@ import msgspec
 
 from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef, ResultBlob
+from p2psched.model.cause import Cause
 from p2psched.model.hold import Hold
+from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
+
+__all__ = [
+    "Cause",
+    "FunctionWork",
+    "JobSpec",
+    "JobState",
+    "ProgramWork",
+    "Segment",
+    "SentFile",
+    "Work",
+    "argument_size",
+    "blobs_of",
+]
 
 _BUSY_US_MAX: Final = 2**53
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
@@ -31,22 +46,6 @@ def _is_encodable(word: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-class Cause(enum.StrEnum):
-    """How an attempt ended. One list for the whole product; retry rules are tables over it."""
-
-    OK = "ok"
-    EXIT = "exit"  # a program ended with another code than 0, or a function called os._exit
-    EXCEPTION = "exception"  # a function raised
-    SIGNAL = "signal"  # the process was ended by a signal that we didn't send
-    TIMEOUT = "timeout"
-    NOT_STARTABLE = "not-startable"  # no such program, module or function, or it can't be opened
-    NOT_SERIALISABLE = "not-serialisable"  # the value returned can't be pickled
-    TOO_LARGE = "too-large"  # the value returned is over BLOB_BYTES_MAX
-    NO_SPACE = "no-space"  # the owner's disk is full: nothing that the task did
-    CANCELLED = "cancelled"
-    PEER_LOST = "peer-lost"
 
 
 def _check_file_name(what: str, name: str) -> None:
@@ -153,6 +152,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     keep_ms: int | None = None  # of ledger time after its end; None: what the cluster keeps
     copies: int = 2  # disks that a large result is on before it counts, as far as there are peers
     hold: Hold | None = None  # of a lock, by each task as long as it runs
+    retry: RetryPolicy | None = None  # besides `retries`, by cause
+    times: TimeLimits | None = None
 
     def __post_init__(self) -> None:
         # At each decode on each peer, so what is in order is seen at a glance.

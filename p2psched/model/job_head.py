@@ -13,12 +13,15 @@ from p2psched.model import limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, Work, blobs_of
+from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-# As it was before jobs could hold a lock.
-_first_fields: Final = operator.attrgetter(*JobSpec.__struct_fields__[:-1])
-assert JobSpec.__struct_fields__[-1] == "hold"
+_FIELDS: Final = JobSpec.__struct_fields__
+# As it was before jobs could hold a lock, and before they had rules for retries.
+_HOLD: Final = _FIELDS.index("hold")
+_first_fields: Final = operator.attrgetter(*_FIELDS[:_HOLD])
+_with_hold: Final = operator.attrgetter(*_FIELDS[: _HOLD + 1])
 
 
 class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -36,6 +39,8 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     copies: int
     blobs: tuple[BlobRef, ...]  # what the work refers to: a retry needs them again
     hold: Hold | None = None
+    retry: RetryPolicy | None = None
+    times: TimeLimits | None = None
 
 
 def head_of(spec: JobSpec) -> JobHead:
@@ -54,12 +59,16 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.copies,
         blobs_of(work),
         spec.hold,
+        spec.retry,
+        spec.times,
     )
 
 
 def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
-    said = spec if spec.hold is not None else _first_fields(spec)
+    said: object = spec
+    if spec.retry is None and spec.times is None:
+        said = _first_fields(spec) if spec.hold is None else _with_hold(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()
 
 

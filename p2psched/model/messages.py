@@ -249,6 +249,10 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     pinned: bool = False
     keep_ms: int | None = None  # how long after its end it is kept; None: until it is removed
     result_bytes: int = 0
+    bad_ends: tuple[tuple[str, int], ...] = ()  # attempts by the cause of their end
+    delayed: int = 0  # of the waiting: they wait for the moment of their next attempt
+    next_attempt_ms: int | None = None  # the first such moment, Unix time, for people
+    stopped: str = ""  # why it, or a part of it, was given up
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):

@@ -206,6 +206,7 @@ class Node:
             window_ms=config.detection_window_ms,
             keep_ms=config.keep_ms,
             keep_bytes=config.keep_bytes,
+            retry_percent=config.retry_percent,
         )
         self._scheduling = SchedulerLoop(
             scheduler,

@@ -65,7 +65,16 @@ def job_view(
         pinned=job.pinned,
         keep_ms=keep_ms,
         result_bytes=job.result_bytes,
+        bad_ends=tuple(sorted(job.bad_ends.items())),
+        delayed=len(job.delayed),
+        next_attempt_ms=_next_attempt_ms(job, machine),
+        stopped=job.stopped,
     )
+
+
+def _next_attempt_ms(job: Job, machine: Machine) -> int | None:
+    """As the clock of who leads has it."""
+    return machine.wall_ms + min(job.later) - machine.stamp_ms if job.later else None
 
 
 def short_count(job: Job, machine: Machine) -> int:
@@ -89,6 +98,8 @@ def _why_waiting(job: Job, machine: Machine) -> str:
             f"a task needs {job.spec.cpus} slots and the largest live peer has {max(slots)}: "
             "start a larger one"
         )
+    if job.delayed == job.waiting:
+        return "waits until its next attempts are due"
     if job.spec.hold is not None and job.id not in machine.unplaced:
         return holding.story(machine, job)
     return "waits for a free slot"

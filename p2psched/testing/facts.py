@@ -17,6 +17,7 @@ from p2psched.model.commands import (
     Revoked,
     Stamped,
 )
+from p2psched.model.retry_events import Alerted, Delayed
 
 Fact = tuple[str, str, int, str]  # what, job, task (-1: the job), grant or cause
 
@@ -57,5 +58,9 @@ def _facts_of_keeping(event: Event) -> list[Fact]:
             return [("reopened", job, index, "") for index in tasks]
         case ResultsLost(job=job, tasks=tasks):
             return [("lost", job, index, "") for index in tasks]
+        case Delayed(job=job, until_ms=until_ms, tasks=tasks):
+            return [("delayed", job, index, str(until_ms)) for index in tasks]
+        case Alerted(job=job, cause=cause, severity=severity):
+            return [("alerted", job, -1, f"{cause} {severity}")]
         case _:
             return []

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
+from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
     Cancel,
     Command,
@@ -30,8 +31,8 @@ from p2psched.model.commands import (
     SubmitJob,
 )
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import Cause, Segment
-from p2psched.testing import shadow_keeping
+from p2psched.model.job import Cause, JobSpec, Segment
+from p2psched.testing import shadow_keeping, shadow_retries
 from p2psched.testing.facts import Fact
 from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJob
 from p2psched.testing.shadow_turns import Turns
@@ -42,6 +43,7 @@ SPACELESS: Final = 12
 LATER: Final = 2  # the level that knows of what came later
 FORGETS: Final = 3  # and of removed peers that are forgotten
 HOLDS: Final = 4  # and of tasks that hold locks
+RULES: Final = 5  # and of rules by cause, and limits of time
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = (
@@ -97,12 +99,10 @@ class Shadow:
 
     def _apply(self, command: Command) -> None:
         match command:
-            case SubmitJob(job=job, spec=spec):
-                is_known = spec.hold is None or self.level >= HOLDS
-                if is_known and job not in self.jobs and job not in self.forgotten:
-                    self.jobs[job] = ShadowJob(spec)
-                    self._turns.add(self.jobs[job])
-                    self.say("added", job)
+            case SubmitJob():
+                self._submit(command)
+            case Elapsed(upto_ms=upto_ms) if self.level >= HOLDS:
+                shadow_retries.elapse(self, upto_ms)
             case Place():
                 self._place(command)
             case Complete():
@@ -116,6 +116,19 @@ class Shadow:
                 self._keep(command)
             case Drain() | GiveBack() | RaiseLevel() | ForgetPeer():
                 self._on_later(command)
+
+    def _submit(self, command: SubmitJob) -> None:
+        job, spec = command.job, command.spec
+        if self._knows(spec) and job not in self.jobs and job not in self.forgotten:
+            self.jobs[job] = ShadowJob(spec)
+            shadow_retries.begin(self, self.jobs[job])
+            self._turns.add(self.jobs[job])
+            self.say("added", job)
+
+    def _knows(self, spec: JobSpec) -> bool:
+        if spec.retry is not None or spec.times is not None:
+            return self.level >= RULES
+        return spec.hold is None or self.level >= HOLDS
 
     def _begin_generation(self, command: NewGeneration) -> None:
         if command.generation <= self.generation:
@@ -215,8 +228,12 @@ class Shadow:
             owner = job.owner.get(index, ENDED)
             if owner > 0 and not self._is_live(owner):
                 self._lose(command.job, index, died=not self.away[self.holders[owner][0]].stopped)
-        self._end_if_done(command.job, job)
-        taken = [index for index in command.tasks if job.owner.get(index, ENDED) == WAITING]
+        self.end_if_done(command.job, job)
+        taken = [
+            index
+            for index in command.tasks
+            if job.owner.get(index, ENDED) == WAITING and index not in job.due
+        ]
         others = [index for index in taken if job.deaths[index] < SUSPECT]
         there = [self.jobs[name].deaths[index] for name, index in self.owned_by(command.peer)]
         if any(deaths >= SUSPECT for deaths in there):
@@ -229,6 +246,7 @@ class Shadow:
         self._turns.start(command.job, job, grant, taken)
         self.holders[grant] = (command.peer, command.incarnation)
         self.granted_tasks[grant] = (command.job, frozenset(taken))
+        job.tried.update(taken)
         for index in taken:
             job.owner[index] = grant
             self.say("granted", command.job, index, grant)
@@ -250,10 +268,18 @@ class Shadow:
             said |= fresh
         for index in sorted(refused):
             self.say("refused", command.job, index, command.grant)
-        self._end_if_done(command.job, job)
+        if job.fatal and job.state == "running":
+            shadow_retries.stop(self, command.job, job)
+        self.end_if_done(command.job, job)
 
     def _end_attempt(self, command: Complete, job: ShadowJob, index: int, segment: Segment) -> None:
         cause = segment.cause
+        rule = shadow_retries.rule_of(job, cause)
+        if rule is not None:
+            if not shadow_retries.end_attempt(self, job, command, index, rule):
+                return
+            self._end_task(command, job, index, segment)
+            return
         ends, most = job.failures, job.spec.retries
         if cause is Cause.NO_SPACE:
             ends, most = job.spaceless, SPACELESS
@@ -263,6 +289,10 @@ class Shadow:
             job.owner[index] = WAITING
             self.say("retried", command.job, index, command.grant)
             return
+        self._end_task(command, job, index, segment)
+
+    def _end_task(self, command: Complete, job: ShadowJob, index: int, segment: Segment) -> None:
+        cause = segment.cause
         self.counts["timed out"] += cause is Cause.TIMEOUT
         job.causes[index] = cause
         job.owner[index] = ENDED
@@ -277,9 +307,10 @@ class Shadow:
         if index in job.lost:
             self.say("lost", command.job, index)
 
-    def _end_if_done(self, name: JobId, job: ShadowJob) -> None:
+    def end_if_done(self, name: JobId, job: ShadowJob) -> None:
         if not job.left and job.state == "running":
-            job.state, job.ended_ms = "failed" if job.failed else "succeeded", self.stamp_ms
+            is_bad = job.failed or job.given_up
+            job.state, job.ended_ms = "failed" if is_bad else "succeeded", self.stamp_ms
             self.say("ended", name, -1, job.state)
 
     def _peer_up(self, command: PeerUp) -> None:
@@ -306,7 +337,7 @@ class Shadow:
             grant = self.jobs[name].owner[index]
             if (name, grant, index) not in kept:
                 self._lose(name, index, died=died)
-                self._end_if_done(name, self.jobs[name])
+                self.end_if_done(name, self.jobs[name])
         del self.away[peer]
         for grant, (holder, _) in self.holders.items():
             if holder == peer:
@@ -320,7 +351,7 @@ class Shadow:
         for name, index in owned:  # nobody keeps a lock for who may be back
             if self.jobs[name].spec.hold is not None:
                 self._lose(name, index, died=not stopped)
-                self._end_if_done(name, self.jobs[name])
+                self.end_if_done(name, self.jobs[name])
 
     def _lose(self, name: JobId, index: int, *, died: bool) -> None:
         """The task's owner is gone. The third that died of it, and of nothing else, is the last."""

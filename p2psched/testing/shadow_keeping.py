@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from p2psched.model.commands import Forget, Held, Retry
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
+from p2psched.testing import shadow_retries
 from p2psched.testing.shadow_job import WAITING, ShadowJob
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ def retry(s: Shadow, job: ShadowJob, command: Retry) -> None:
     if job.state == "cancelled" or job.spec != command.spec:
         return
     out_of_reach = s.out_of_reach(job)
+    given_up = (
+        {i for i in job.owner if i not in job.causes} if job.state == "failed" else job.dropped
+    )
+    for index in sorted(given_up):
+        if not command.tasks or index in command.tasks:
+            job.causes[index] = Cause.CANCELLED  # as it were
+            job.dropped.discard(index)
     for index, cause in sorted(job.causes.items()):
         if command.tasks and index not in command.tasks:
             continue
@@ -43,6 +51,13 @@ def reopen(s: Shadow, job: ShadowJob, name: JobId, index: int) -> None:
         s.replaced.append((name, at, digest))
     del job.causes[index]
     del job.failures[index], job.spaceless[index]
+    for key in [key for key in job.ends if key[0] == index]:
+        del job.ends[key]
+    job.tried.discard(index)
+    if job.state != "running":
+        job.alerted.clear()
+        job.fatal = job.given_up = False
+        shadow_retries.begin(s, job)
     job.killed.pop(index, None)
     del job.deaths[index]
     job.owner[index] = WAITING

@@ -22,6 +22,7 @@ from p2psched.testing.sim_executor import (
     sim_job,
     with_hangs,
 )
+from p2psched.testing.sim_rules import Rules
 
 KILLER_JOBS_MAX: Final = 2
 HANGING_JOBS_MAX: Final = 4
@@ -47,6 +48,8 @@ class Wanted(Protocol):
     def keeping(self) -> bool: ...
     @property
     def holding(self) -> bool: ...
+    @property
+    def retrying(self) -> bool: ...
 
 
 class Workload:
@@ -72,6 +75,7 @@ class Workload:
         self._holding = random.Random(f"holds {cluster.seed}")
         self._holding_jobs_left = self._holding.choice((0, HOLDING_JOBS_MAX)) * options.holding
         self._held_us = HOLDING_US_MAX
+        self._rules = Rules(cluster.seed, wanted=options.retrying)
 
     @property
     def killer_count(self) -> int:
@@ -140,6 +144,7 @@ class Workload:
         if mean_us <= HANGING_MEAN_US_MAX and kills_none(spec.name):
             spec = self._draw_hang(spec)
             spec = self._draw_hold(spec, mean_us)
+        spec = self._rules.draw(spec)
         command = SubmitJob(JobId(new_id(rng)), spec)
         self._submits.append(command)
         self._cluster.ask(command, self._on_answer)

@@ -79,6 +79,7 @@ class Mutant:
     poison: bool = False
     hanging: bool = False
     holding: bool = False
+    retrying: bool = False
     healing: bool = False
     formed: bool = True
     locks: int = 0  # callers that hold locks
@@ -96,6 +97,7 @@ class Mutant:
             poison=self.poison,
             hanging=self.hanging,
             holding=self.holding,
+            retrying=self.retrying,
             healing=self.healing,
             locks=self.locks,
         )

@@ -22,6 +22,7 @@ from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.poison_mutants import POISON_MUTANTS
 from tests.sim.queue_mutants import QUEUE_MUTANTS
 from tests.sim.raft_mutants import RAFT_MUTANTS
+from tests.sim.retry_mutants import RETRY_MUTANTS
 
 ALL = (
     *(*MUTANTS, *RAFT_MUTANTS, *MEMBER_MUTANTS, *DISK_MUTANTS, *KEEP_MUTANTS),
@@ -30,6 +31,7 @@ ALL = (
     *LOCK_MUTANTS,
     *HOLD_MUTANTS,
     *QUEUE_MUTANTS,
+    *RETRY_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 # Seeds that catch what many don't are tried first; the others follow if they no longer do.
