@@ -31,7 +31,7 @@ class Cluster:
     cluster."""
 
     def __init__(self, slots: Sequence[int], options: Sequence[str] = ()) -> None:
-        self._slots = slots
+        self.slots = slots
         self._options = options
         self.folder = Path(tempfile.mkdtemp(prefix="p2psched-bench-"))
         self.addresses = [f"127.0.0.1:{free_port()}" for _ in slots]
@@ -52,21 +52,21 @@ class Cluster:
         return Client(self.addresses[number], runtime_dir=self.runtime_dir)
 
     async def start(self) -> None:
-        for number in range(len(self._slots)):
+        for number in range(len(self.slots)):
             self.processes.append(self._start_peer(number))
             await self.wait_whole(number + 1)
 
     async def start_many(self, first: int, at_once: int) -> None:
         """The first few one by one, the others without waiting for each, `at_once` at a time."""
-        for number in range(len(self._slots)):
+        for number in range(len(self.slots)):
             self.processes.append(self._start_peer(number))
-            if number < first or number % at_once == 0 or number + 1 == len(self._slots):
+            if number < first or number % at_once == 0 or number + 1 == len(self.slots):
                 await self.wait_whole(number + 1)
 
     def _start_peer(self, number: int) -> subprocess.Popen[bytes]:
         name = f"bench{number}"
         command = [sys.executable, "-m", "p2psched", "start", "--name", name]
-        command += ["--data", str(self.data(number)), "--slots", str(self._slots[number])]
+        command += ["--data", str(self.data(number)), "--slots", str(self.slots[number])]
         command += self._options
         command += ["--listen", self.addresses[number]]
         command += self._joining(number)

@@ -54,6 +54,12 @@ def ten_ms(number: int) -> int:
     return number
 
 
+def uneven(number: int) -> int:
+    """Every tenth takes half a second, the others ten milliseconds."""
+    time.sleep(0.5 if number % 10 == 0 else 0.01)
+    return number
+
+
 def run_program(_: int) -> int:
     """A program, for schedulers that know functions only."""
     return subprocess.call([PROGRAM])

@@ -21,6 +21,7 @@ from typing import IO, Final, TypeVar
 
 from p2psched.client.client import Client
 from p2psched.store.records import list_records
+from tests.warm import WarmProcess, warm
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class LivePeer:
     name: str
     data: Path
     options: tuple[str, ...]
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | WarmProcess
     id: str = ""
     address: str = ""
 
@@ -151,18 +152,11 @@ class LiveCluster:
 
     def _spawn(self, name: str, listen: str, options: Sequence[str]) -> LivePeer:
         data = self.folder / name
-        command = [*self.before.get(name, ()), *COMMAND]
-        argv = [*command, "start", "-o", "json", "--name", name, "--data", str(data)]
+        words = ["start", "-o", "json", "--name", name, "--data", str(data)]
+        words += ["--listen", listen, *options]
+        before = self.before.get(name, ())
         with data.with_suffix(".err").open("a") as log:
-            process = subprocess.Popen(
-                [*argv, "--listen", listen, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=self.env,
-                text=True,
-                start_new_session=True,
-            )
+            process = self._spawn_behind(before, words, log) if before else self._warm(words, log)
         known = self.peers.get(name)
         if known is None:
             known = self.peers[name] = LivePeer(name, data, tuple(options), process)
@@ -171,6 +165,26 @@ class LiveCluster:
             known.process.stdout.close()
             known.process = process
         return known
+
+    def _warm(self, words: Sequence[str], log: IO[str]) -> WarmProcess:
+        read_end, write_end = os.pipe()
+        process = warm().start(words, env=self.env, stdout=write_end, stderr=log.fileno())
+        os.close(write_end)
+        process.stdout = os.fdopen(read_end)
+        return process
+
+    def _spawn_behind(
+        self, before: Sequence[str], words: Sequence[str], log: IO[str]
+    ) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*before, *COMMAND, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=self.env,
+            text=True,
+            start_new_session=True,
+        )
 
     # --- talking to it ----------------------------------------------------------------------------
 
@@ -188,16 +202,7 @@ class LiveCluster:
         self, *words: str, timeout_s: float = COMMAND_S, stdout: IO[str] | int = subprocess.PIPE
     ) -> subprocess.CompletedProcess[str]:
         """A command line, as a person or a script runs it."""
-        return subprocess.run(
-            [*COMMAND, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=self.env,
-            timeout=timeout_s,
-            check=False,
-        )
+        return warm().run(words, env=self.env, timeout_s=timeout_s, stdout=stdout)
 
     def ok(self, *words: str) -> str:
         """The stdout of a command that must succeed."""

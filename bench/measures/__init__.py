@@ -12,6 +12,7 @@ from bench.measures import (
     programs,
     queues,
     recovery,
+    stealing,
     transfers,
 )
 from bench.registry import Registry
@@ -21,6 +22,7 @@ def registry() -> Registry:
     found = Registry()
     for module in (
         functions,
+        stealing,
         programs,
         transfers,
         footprint,

@@ -33,8 +33,8 @@ class StaticCluster(Cluster):
         self._secret.write_text(new_secret().hex())
 
     async def start(self) -> None:
-        self.processes += [self._start_peer(number) for number in range(len(self._slots))]
-        await self.wait_whole(len(self._slots))
+        self.processes += [self._start_peer(number) for number in range(len(self.slots))]
+        await self.wait_whole(len(self.slots))
 
     def _joining(self, number: int) -> list[str]:
         if len(self.processes) > number:

@@ -15,13 +15,29 @@ from typing import Final, Protocol
 
 import psutil
 
-from bench.work import MEGABYTE, PROGRAM, is_work, megabyte, run_program, work
+from bench.work import (
+    MEGABYTE,
+    PROGRAM,
+    is_work,
+    megabyte,
+    run_program,
+    ten_ms,
+    uneven,
+    work,
+)
 
 FUNCTIONS: Final = 10_000
 PROGRAMS: Final = 500  # they are slow at it: 2,000 would take longer than all the rest
 ROUND_TRIPS: Final = 300
 RESULTS: Final = 200
 WARM_UP: Final = 200
+SPREAD: Final = 200
+SLOTS: Final = 2
+EVEN_S: Final = SPREAD * 0.01
+UNEVEN_S: Final = SPREAD / 10 * 0.5 + SPREAD * 9 / 10 * 0.01
+
+
+Many = Callable[[Callable[[int], object], int], list[object]]
 
 
 class Rival(Protocol):
@@ -29,6 +45,9 @@ class Rival(Protocol):
 
     def many(self, function: Callable[[int], object], count: int) -> list[object]:
         """The values of `function` for 0, 1, ... `count` - 1."""
+
+    def many_on_one(self, function: Callable[[int], object], count: int) -> list[object]:
+        """The same, all given to one worker first; the others may take of it."""
 
     def one(self, function: Callable[[int], object], argument: int) -> object: ...
 
@@ -74,11 +93,32 @@ def results_1mb(rival: Rival) -> dict[str, float]:
     return {"mb_per_s": size_mb / took_s, "cpu_us": (tree_cpu_s() - cpu_s) / RESULTS * 1e6}
 
 
+def even(rival: Rival) -> dict[str, float]:
+    return _over_ideal(rival.many, ten_ms, EVEN_S)
+
+
+def uneven_ones(rival: Rival) -> dict[str, float]:
+    return _over_ideal(rival.many, uneven, UNEVEN_S)
+
+
+def misplaced(rival: Rival) -> dict[str, float]:
+    return _over_ideal(rival.many_on_one, ten_ms, EVEN_S)
+
+
+def _over_ideal(many: Many, function: Callable[[int], object], work_s: float) -> dict[str, float]:
+    started = time.perf_counter()
+    assert many(function, SPREAD) == list(range(SPREAD))
+    return {"over_ideal": (time.perf_counter() - started) * SLOTS / work_s}
+
+
 MEASURES: Final[dict[str, Callable[[Rival], dict[str, float]]]] = {
     "functions_10k": functions,
     "round_trip": round_trip,
     "programs": programs,
     "results_1mb": results_1mb,
+    "even_2": even,
+    "uneven_2": uneven_ones,
+    "misplaced_2": misplaced,
 }
 
 

@@ -24,6 +24,13 @@ class Dask:
         futures = self._client.map(function, range(count), pure=False)
         return list(self._client.gather(futures))
 
+    def many_on_one(self, function: Callable[[int], object], count: int) -> list[object]:
+        worker = min(self._client.scheduler_info()["workers"])
+        futures = self._client.map(
+            function, range(count), pure=False, workers=[worker], allow_other_workers=True
+        )
+        return list(self._client.gather(futures))
+
     def one(self, function: Callable[[int], object], argument: int) -> object:
         found: object = self._client.submit(function, argument, pure=False).result()
         return found

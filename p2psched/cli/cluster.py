@@ -203,6 +203,14 @@ _OF_LEDGERS: Final = (
 _OF_FOLLOWERS: Final = ("followed",)
 
 
+def _stealing(found: StatusAnswer) -> str:
+    got = f"{found.tasks_got:,} tasks got ({found.steals_got:,} of {found.steals_asked:,} requests)"
+    if found.steals_got:
+        got += f" in {found.steal_ms_p50:.0f} ms, {found.steal_ms_p99:.0f} ms at most (99 %)"
+    given = f"{found.tasks_given:,} given ({found.steals_answered:,} requests)"
+    return f"{got}, {given}"
+
+
 def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     info = found.info
     leader = "none known" if found.leader is None else short(found.leader)
@@ -230,6 +238,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("jobs", f"{found.jobs_running} running, {found.jobs_total} in all"),
         ("forgotten jobs", f"{found.forgotten_known:,} ids still taken"),
         ("tasks here", f"{found.tasks_running} running, {found.tasks_queued} queued"),
+        ("stealing", _stealing(found)),
         ("results refused", str(found.results_refused)),
         (
             "event loop late",

@@ -82,6 +82,21 @@ def per_peer(counts: Iterable[tuple[PeerId, int]], names: Names) -> str:
     return ", ".join(f"{names.get(peer, short(peer))} {number:,}" for peer, number in counts)
 
 
+def moves_text(view: JobView, names: Names) -> str | None:
+    """Who gave tasks to whom; nothing if nobody did."""
+    if not view.moved:
+        return None
+
+    def name(peer: PeerId) -> str:
+        return names.get(peer, short(peer))
+
+    pairs = [f"{name(one)} to {name(other)} {number:,}" for one, other, number in view.moves]
+    rest = view.moved - sum(number for *_, number in view.moves)
+    if rest:
+        pairs.append(f"between others {rest:,}")
+    return f"{view.moved:,} ({', '.join(pairs)})"
+
+
 # --- JSON -----------------------------------------------------------------------------------------
 
 
@@ -116,6 +131,10 @@ def job_fields(view: JobView) -> dict[str, object]:
         "result_bytes": view.result_bytes,
         "owners": dict(view.owners),
         "finished_by": dict(view.finished_by),
+        "moved": view.moved,
+        "moves": [
+            {"from": giver, "to": taker, "tasks": number} for giver, taker, number in view.moves
+        ],
     }
 
 

@@ -28,6 +28,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import PeerId, short
 from p2psched.model.messages import JobView
+from p2psched.model.moves import Moved
 from p2psched.model.taskset import EMPTY, TaskSet
 
 HISTORY_EXAMPLES: Final = """\b
@@ -104,6 +105,8 @@ def _event_row(event: Event, names: Names) -> tuple[str, TaskSet, str, str]:
             return "taken away", tasks, name(peer), cause
         case GivenBack(tasks=tasks, peer=peer):
             return "given back", tasks, name(peer), "the peer is drained"
+        case Moved(tasks=tasks, peer=peer, taker=taker):
+            return "moved", tasks, name(taker), f"{name(peer)} was busy"
         case Recorded(segment=segment, peer=peer):
             return "ended", segment.tasks, name(peer), segment.cause
         case Retried(segment=segment, peer=peer):

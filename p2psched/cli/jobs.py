@@ -12,6 +12,7 @@ from p2psched.cli.describe import (
     ended_tasks,
     failure,
     job_fields,
+    moves_text,
     per_peer,
     short_ids,
     summary,
@@ -44,7 +45,7 @@ from p2psched.cli.output import (
 from p2psched.cli.tasks import TaskEnd, first_failures
 from p2psched.client.client import Client
 from p2psched.client.events import past
-from p2psched.model.ids import short
+from p2psched.model.ids import PeerId, short
 from p2psched.model.job import JobState
 from p2psched.model.messages import FindJob, JobList, JobView, ListJobs
 from p2psched.observe.clock import BootClock
@@ -179,6 +180,7 @@ def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
         ("with peers", view.owned),
         ("owned by", per_peer(view.owners, known)),
         ("finished by", per_peer(view.finished_by, known)),
+        ("stolen", moves_text(view, {PeerId(peer): name for peer, name in names.items()})),
         ("attempts lost", f"{view.attempts_lost} (with their peer)"),
         ("attempts failed", f"{view.attempts_failed} (and retried)"),
         ("ended badly by", _bad_ends_text(view)),

@@ -211,7 +211,8 @@ def submit_job(
     Once this returns, the job can't be lost. Everything after -- is the command, and it never
     passes through a shell.
     """
-    wait_s = None if wait_timeout is None else duration(wait_timeout, "--wait-timeout")
+    _check_form(inputs, is_batched=args or batch != 1, is_plain=array is not None or bool(collect))
+    wait_s, timeout_s = _seconds(wait_timeout, "--wait-timeout"), _seconds(timeout, "--timeout")
     common = _Common(
         name=Path(command[0]).name[:128] if name is None else name,
         retries=retries,
@@ -226,16 +227,11 @@ def submit_job(
         times=_times(queue_timeout, total_timeout),
     )
     variables, folder = _variables(env or []), _folder(cwd)
-    timeout_s = None if timeout is None else duration(timeout, "--timeout")
     if inputs is None:
-        if args or batch != 1:
-            raise UsageError("--batch and --args are for inputs: name them with --inputs FILE")
         sending = sending_of(send or [])
         work = _work(command, variables, folder, sending.files, collect or [])
         packed = PackedJob(_spec(work, array, timeout_s, common), sending.uploads)
     else:
-        if array is not None or collect:
-            raise UsageError("with --inputs there is no --array and no --collect")
         with opened_inputs(inputs) as stream:
             packed = pack_batches(
                 command,
@@ -266,11 +262,19 @@ class _Common(TypedDict):
     times: TimeLimits | None
 
 
+def _check_form(inputs: str | None, *, is_batched: bool, is_plain: bool) -> None:
+    if inputs is None and is_batched:
+        raise UsageError("--batch and --args are for inputs: name them with --inputs FILE")
+    if inputs is not None and is_plain:
+        raise UsageError("with --inputs there is no --array and no --collect")
+
+
+def _seconds(text: str | None, option: str) -> float | None:
+    return None if text is None else duration(text, option)
+
+
 def _times(queue: str | None, total: str | None) -> TimeLimits | None:
-    return times(
-        None if queue is None else duration(queue, "--queue-timeout"),
-        None if total is None else duration(total, "--total-timeout"),
-    )
+    return times(_seconds(queue, "--queue-timeout"), _seconds(total, "--total-timeout"))
 
 
 def _work(

@@ -71,7 +71,11 @@ class Acting:
         if fault:
             raise UsageError(fault)
         while True:
-            caller = await self._enrolled()
+            caller = self._caller
+            now_s = asyncio.get_running_loop().time()
+            if caller is None or caller.is_stale(now_s):
+                caller = await self._enrolled()
+            caller.used_s = now_s
             number = caller.begin()
             try:
                 answer = await self._do(caller, number, action)
@@ -86,14 +90,13 @@ class Acting:
                 caller.end(number)
 
     async def _enrolled(self) -> _Caller:
-        loop = asyncio.get_running_loop()
         async with self._enrolling:
-            now_s = loop.time()
+            now_s = asyncio.get_running_loop().time()
             if self._caller is None or self._caller.is_stale(now_s):
                 answer = (await self._calls.call(Do(0, 0, 0, Enrol()), DidSo)).answer
                 assert isinstance(answer, Enrolled)
                 self._caller = _Caller(answer.caller)
-            self._caller.used_s = now_s
+                self._caller.used_s = now_s
             return self._caller
 
     async def _do(self, caller: _Caller, number: int, action: Action) -> object:

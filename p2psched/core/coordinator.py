@@ -32,6 +32,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause
+from p2psched.model.load import Seen
 
 DETECTION_WINDOW_MS: Final = 2500  # silence after which a peer is declared down
 # After a task ended there because its disk was full, nothing is placed on a peer for so long.
@@ -62,6 +63,7 @@ class Coordinator:
         # its log again doesn't wait for what is long over. Whoever leads next has applied the same.
         self._full: dict[PeerId, int] = {}
         self._say_full: frozenset[PeerId] = frozenset()
+        self._seen: Mapping[PeerId, Seen] = {}
         self._yield_again_ms = 0
         self.budget = RetryBudget(machine, percent=retry_percent)
         self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
@@ -83,6 +85,10 @@ class Coordinator:
     def on_full(self, peers: frozenset[PeerId]) -> None:
         """Whose disks are full now, as they say themselves: they get nothing more."""
         self._say_full = peers
+
+    def on_seen(self, seen: Mapping[PeerId, Seen]) -> None:
+        """What gossip says of the other peers: advice, which may be old or wrong."""
+        self._seen = seen
 
     def forgive_full(self, ledger_ms: int) -> None:
         """Those whose disks were full long ago may get tasks again."""

@@ -20,9 +20,9 @@ def dump(s: LedgerState) -> object:
                 (job.id, job.state, job.waiting, job.orphaned, job.succeeded, job.failed),
                 (job.cancelled, job.losses, job.failures, job.segments),
                 (job.estimate_us, sorted(job.finished_by.items()), job.results_refused),
-                [(g.grant, g.peer, g.incarnation, g.tasks) for g in job.grants.values()],
+                [(g.grant, g.peer, g.incarnation, g.tasks, g.moves) for g in job.grants.values()],
                 (list(job.blobs.values()), job.lost, job.result_bytes, job.pinned),
-                (job.deaths, sorted(job.killed.items()), job.spaceless),
+                (job.deaths, sorted(job.killed.items()), job.spaceless, job.moved, job.moved_count),
                 (sorted(job.ends.items()), sorted(job.later.items()), job.stopped),
                 (sorted(job.avoids.items()), job.demoted, list(job.alerted)),
             )

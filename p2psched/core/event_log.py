@@ -47,6 +47,7 @@ from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
+from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import EMPTY
@@ -79,6 +80,7 @@ KINDS: Final = (
     "job.alert",
     "tasks.delayed",
     *ACT_KINDS,
+    "tasks.moved",
 )
 
 
@@ -303,6 +305,12 @@ def _given_back(event: Event) -> Said:
     return "tasks.returned", event.job, event.peer, event.tasks, {"grant": event.grant}
 
 
+def _moved(event: Event) -> Said:
+    assert isinstance(event, Moved)
+    data: dict[str, Value] = {"grant": event.grant, "to": event.taker, "to_grant": event.to}
+    return "tasks.moved", event.job, event.peer, event.tasks, data
+
+
 def _alerted(event: Event) -> Said:
     assert isinstance(event, Alerted)
     data: dict[str, Value] = {"cause": event.cause.value, "severity": event.severity}
@@ -328,6 +336,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     ResultsLost: _lost,
     PeerDrains: _drains,
     GivenBack: _given_back,
+    Moved: _moved,
     Alerted: _alerted,
     Delayed: _delayed,
     **ACT_EVENTS,

@@ -43,7 +43,9 @@ from p2psched.model.feed_messages import (
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.limits import ENTRY_BYTES_MAX
 from p2psched.model.messages import Forward
+from p2psched.model.moves import Moved
 from p2psched.model.raft import Member, Membership
+from p2psched.model.steal_messages import StealMessage
 
 SPARES: Final = 2  # hold the whole ledger and don't vote
 LEVEL: Final = 3  # of features: from there on all peers know what followers are
@@ -53,11 +55,14 @@ FOLLOWERS_MAX: Final = 1_024  # of one feeder; others are sent elsewhere
 OUTCOMES_MAX: Final = 1_024  # that wait for one follower; it asks again for those beyond
 
 
+SaidMessage = FeedMessage | StealMessage | Forward
+
+
 class Say(msgspec.Struct, frozen=True):
     """A message for one peer, which may be lost."""
 
     to: PeerId
-    message: FeedMessage | Forward
+    message: SaidMessage
 
 
 def members_of(group: Membership) -> tuple[Member, ...]:
@@ -169,6 +174,7 @@ class Feeder:
                 Granted(job=job, peer=peer)
                 | Revoked(job=job, peer=peer)
                 | GivenBack(job=job, peer=peer)
+                | Moved(job=job, peer=peer)
             ):
                 self._note(peer, job)
             case JobEnded(job=job):
@@ -265,7 +271,13 @@ class Feeder:
 
     def _fed_job(self, peer: PeerId, job: Job, grants: Iterable[HeldGrant]) -> FedJob:
         fed = tuple(
-            FedGrant(held.grant, held.incarnation, tuple(job.attempts(held.tasks)), held.token)
+            FedGrant(
+                held.grant,
+                held.incarnation,
+                tuple(job.attempts(held.tasks)),
+                held.token,
+                held.moves,
+            )
             for held in grants
         )
         return FedJob(job.id, fed, None if job.id in self._fed[peer].known else job.full)

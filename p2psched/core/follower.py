@@ -9,13 +9,16 @@ it comes, and what leaves a gap: then it asks anew, for all of its part.
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Mapping
 from typing import Final
 
 from p2psched.core.catch_up import catch_up
+from p2psched.core.departing import Parting
 from p2psched.core.drain import is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
+from p2psched.core.followed import FollowedJob, followed
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
-from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.levels import check_known
 from p2psched.core.life import Life
 from p2psched.core.owner import Owner
@@ -31,18 +34,19 @@ from p2psched.core.scheduler_events import (
     Round,
 )
 from p2psched.core.state import LedgerState, PeerRow
+from p2psched.core.stealing import Stealing
+from p2psched.core.thief import by_gossip
 from p2psched.model.commands import (
     Complete,
-    GiveBack,
     Outcome,
     PeerInfo,
 )
 from p2psched.model.feed_messages import FedJob, Feed, FeedElsewhere, Follow
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import JobSpec
+from p2psched.model.load import Seen
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Membership
-from p2psched.model.taskset import TaskSet
+from p2psched.model.steal_messages import StealMessage
 
 BEAT_MS: Final = 400  # between two words to the feeder, which answers each
 FEED_PATIENCE_MS: Final = 1_500  # a feeder that says nothing for so long is left
@@ -51,27 +55,15 @@ SEEK_PAUSE_MS: Final = 100  # when none was of use: most likely nobody leads
 _NUMBERS_PER_INCARNATION: Final = 1 << 20
 
 
-class FollowedJob(Job, array_like=True, eq=False, gc=False):
-    """As far as this peer is told: what it owns of it."""
-
-    parts: tuple[tuple[int, TaskSet], ...] = ()
-
-    def attempts(self, tasks: TaskSet) -> list[tuple[int, TaskSet]]:
-        return [(number, same) for number, part in self.parts if (same := part & tasks)]
-
-
-def _followed(job: JobId, spec: JobSpec) -> FollowedJob:
-    made = FollowedJob.of(job, spec, index=0, wall_ms=0)
-    assert isinstance(made, FollowedJob)
-    return made
-
-
 class Follower:
     """`info.incarnation` must be new for this start of the process; `group` holds the ledger."""
 
     def __init__(self, info: PeerInfo, group: Membership, leader: PeerId | None) -> None:
         self.machine = LedgerState()  # only this peer's part, and who holds the whole ledger
         self.owner = Owner(self.machine, slots=info.slots)
+        rng = random.Random(f"{info.peer} {info.incarnation}")
+        self.stealing = Stealing(self.machine, self.owner, rng)
+        self._parted: list[tuple[int, Outcome]] = []  # see `_part`
         self._proposals = Proposals(info.peer, info.incarnation)
         self._life = Life(info, self._proposals, self.owner.kept)
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
@@ -90,6 +82,7 @@ class Follower:
         self._heard_ms = 0
         self._beat_ms = 0
         self._stamp = (0, 0)
+        self.seen: Mapping[PeerId, Seen] = {}  # as gossip had it when time last went on: advice
         self._out: list[FollowerEffect] = []
         self._take_group(group)
 
@@ -103,9 +96,11 @@ class Follower:
                 self._on_told(now_ms, sender, message)
             case Executed(event=executed):
                 self._out += self.owner.on_executed(executed)
+                self.stealing.on_executed(now_ms, executed)
             case Copied(number=number, blobs=blobs):
                 self.owner.on_copied(number, blobs)
-            case Passed():
+            case Passed(seen=seen):
+                self.seen = seen
                 self._on_passed(now_ms)
             case Lost(peer=peer):
                 if peer == self.feeder:
@@ -193,14 +188,21 @@ class Follower:
 
     # --- the feed ---
 
-    def _on_told(self, now_ms: int, sender: PeerId, message: Feed | FeedElsewhere) -> None:
-        if not self._is_answer(sender, message):
+    def _on_told(
+        self, now_ms: int, sender: PeerId, message: Feed | FeedElsewhere | StealMessage
+    ) -> None:
+        if isinstance(message, StealMessage):
+            self.stealing.on_message(now_ms, sender, message)
+        elif not self._is_answer(sender, message):
             return
-        if isinstance(message, FeedElsewhere):
+        elif isinstance(message, FeedElsewhere):
             self.leader = message.leader
             self._take_group(message.group)
             self._seek(now_ms)
-            return
+        else:
+            self._on_fed(now_ms, sender, message)
+
+    def _on_fed(self, now_ms: int, sender: PeerId, message: Feed) -> None:
         if message.turn <= self._turn:
             return  # a second time
         if message.turn != self._turn + 1 or message.index < self.cursor:
@@ -215,13 +217,31 @@ class Follower:
         self.leader = message.leader
         if message.group is not None:
             self._take_group(message.group)
-        for request, outcome in message.outcomes:
-            if self._proposals.settle(request):
-                self._on_outcome(request, outcome)
+        self._settle(message)
         if self._take_jobs(message):
             self._take_life(message)
+            if not message.more:
+                self._part(now_ms)
         else:
             self._begin(now_ms)
+
+    def _settle(self, feed: Feed) -> None:
+        for request, outcome in feed.outcomes:
+            if not self._proposals.settle(request):
+                continue
+            if self.owner.departing.awaits(request):
+                self._parted.append((request, outcome))
+            else:
+                self._on_outcome(request, outcome)
+
+    def _part(self, now_ms: int) -> None:
+        """What was to go elsewhere and is ours still, as far as we are told, may be started: not
+        before all is told that there is as of this index."""
+        parted, self._parted = self._parted, []
+        for request, outcome in parted:
+            self._on_outcome(request, outcome)
+        if self.owner.has_queue:
+            self.stealing.thief.on_granted(now_ms)
 
     def _is_answer(self, sender: PeerId, message: Feed | FeedElsewhere) -> bool:
         """From the feeder, or from one that was asked before and took its time: the first of them
@@ -260,21 +280,10 @@ class Follower:
         if job is None:
             if fed.spec is None:
                 return False
-            job = self.machine.jobs[fed.job] = _followed(fed.job, fed.spec)
+            job = self.machine.jobs[fed.job] = followed(fed.job, fed.spec)
             self.machine.running[fed.job] = None
         assert isinstance(job, FollowedJob)
-        job.parts = tuple(part for held in fed.grants for part in held.parts)
-        job.grants = {
-            held.grant: HeldGrant(
-                held.grant,
-                self._life.info.peer,
-                held.incarnation,
-                TaskSet.union([tasks for _, tasks in held.parts]),
-                0,
-                token=held.token,
-            )
-            for held in fed.grants
-        }
+        job.take(fed.grants, self._life.info.peer)
         return True
 
     def _drop(self, job: JobId) -> None:
@@ -309,17 +318,25 @@ class Follower:
         self._out += self._life.say_farewell(
             now_ms, known=self._known, refusal=self._proposals.busy
         )
-        commands: list[Complete | GiveBack] = [*self.owner.next_round()]
+        commands: list[Complete | Parting] = [*self.owner.next_round()]
         is_drained = is_draining(self.machine, self._life.info.peer)
         if is_drained:
             commands += self.owner.give_back()
+        starts_nothing = self._life.leaving or is_drained
+        moves, answers = self.stealing.give(self._life.info, gives_nothing=starts_nothing)
+        commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
-        if not (self._life.leaving or is_drained):
+        if not starts_nothing:
             self._out += self.owner.start_batches()
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
         self._life.append.clear()
+        takes = not starts_nothing and self.is_known and self.is_fed
+        me = self._life.info
+        self._out += answers + self.stealing.look(
+            now_ms, me, lambda: by_gossip(me.peer, self.seen), takes=takes
+        )
 
     # --- what others may look at ---
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from p2psched.core.feed import Say
@@ -18,14 +20,16 @@ from p2psched.core.scheduler_events import (
 )
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
+from p2psched.model.load import Seen
+from p2psched.model.steal_messages import StealMessage
 
 
 class Told(msgspec.Struct, frozen=True):
-    """A message of a feeder."""
+    """A message of a feeder, or of who steals or is asked to give."""
 
     now_ms: int
     sender: PeerId
-    message: Feed | FeedElsewhere
+    message: Feed | FeedElsewhere | StealMessage
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -39,6 +43,7 @@ class Passed(msgspec.Struct, frozen=True):
     """Time went on."""
 
     now_ms: int
+    seen: Mapping[PeerId, Seen] = {}  # what gossip says of the others: advice, maybe old or wrong
 
 
 FollowerEvent = (

@@ -38,6 +38,7 @@ class HeldGrant(msgspec.Struct, array_like=True, eq=False, gc=False):
     estimate_us: int  # of one task on all its slots, when it was granted
     suspect: bool = False  # all its tasks are: its peer owns nothing else
     token: int = 0  # of the lock that its tasks hold
+    moves: int = 0  # from peer to peer since they were placed
 
 
 class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
@@ -80,6 +81,8 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     # Its claims on the lock that its tasks hold -> grant and task that hold by each, or `UNBOUND`.
     claims: dict[ClaimId, tuple[Grant, int]] = {}
     claims_made: int = 0
+    moved: tuple[tuple[PeerId, PeerId, int], ...] = ()  # from whom, to whom, tasks: see `moving`
+    moved_count: int = 0
     # See `retrying`.
     ends: dict[Cause, RangeCounter] = {}  # ends of attempts, by causes that have a rule
     later: dict[int, TaskSet] = {}  # ledger time -> tasks that nobody places before

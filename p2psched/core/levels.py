@@ -30,6 +30,7 @@ from p2psched.model.commands import (
 from p2psched.model.errors import Refused
 from p2psched.model.ids import PeerId
 from p2psched.model.job import JobSpec
+from p2psched.model.moves import Transfer
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 KNOWN_LEVEL: Final = 5  # the highest that this version knows
@@ -48,6 +49,7 @@ NEEDED: Final[dict[type[Command], int]] = {
     ForgetPeer: 3,
     Act: 4,
     Elapsed: 4,
+    Transfer: 5,
 }
 
 

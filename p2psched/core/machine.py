@@ -21,6 +21,7 @@ from p2psched.core import (
     hooks,
     keeping,
     levels,
+    moving,
     peering,
     placing,
     retrying,
@@ -65,6 +66,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
+from p2psched.model.moves import Transfer
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -139,10 +141,8 @@ class Machine(LedgerState):
         match command:
             case SubmitJob():
                 return self._submit(command)
-            case Place():
-                if self._is_repeat(envelope):
-                    return Placed(self.command_index, EMPTY)
-                return placing.place(self, command)
+            case Place() | Transfer():
+                return self._grant(envelope, command)
             case Complete():
                 return self._complete(command)
             case PeerUp() | PeerDown() | ForgetPeer():
@@ -159,6 +159,14 @@ class Machine(LedgerState):
                 if isinstance(outcome, Rejected):
                     self._taken[key] = outcome
                 return outcome
+
+    def _grant(self, envelope: Envelope, command: Place | Transfer) -> Outcome:
+        if self._is_repeat(envelope):
+            return Placed(self.command_index, EMPTY)
+        if isinstance(command, Place):
+            return placing.place(self, command)
+        refusal = levels.refusal(self, command)
+        return refusal or moving.transfer(self, envelope.proposer, command)
 
     def _decide(self, command: Decision) -> Outcome:
         match command:
@@ -183,9 +191,9 @@ class Machine(LedgerState):
 
     def _is_repeat(self, envelope: Envelope) -> bool:
         """True if this proposal was applied before. A job that was unknown to a cancel may be there
-        when the cancel is committed again, a task that was placed or run again may wait again, a
-        holder may have lost what it held: without this one command would act twice. The others
-        are safe to repeat by what they say."""
+        when the cancel is committed again, a task that was placed or run again may wait again, one
+        that could not move may have begun, a holder may have lost what it held: without this one
+        command would act twice. The others are safe to repeat by what they say."""
         key = (envelope.proposer, envelope.request)
         if key in self._taken:
             return True

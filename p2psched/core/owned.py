@@ -15,9 +15,13 @@ PROGRAM_BATCH_US: Final = 100_000
 
 
 class Queued:
-    __slots__ = ("attempt", "grant", "job", "tasks")
+    __slots__ = ("attempt", "begun", "grant", "job", "tasks")
 
-    def __init__(self, job: JobId, grant: Grant, attempt: int, tasks: TaskSet) -> None:
+    def __init__(
+        self, job: JobId, grant: Grant, attempt: int, tasks: TaskSet, *, begun: bool = False
+    ) -> None:
+        """`begun`: under this grant, and ended by us since."""
+        self.begun = begun
         self.job = job
         self.grant = grant
         self.attempt = attempt
@@ -34,6 +38,16 @@ class Running:
         expected_us = batch.expected_us or 0
         self.short_us = expected_us if expected_us <= PROGRAM_BATCH_US else 0  # 0 if it is long
         self.stopped = False
+
+    def unfinished(self, unstarted: TaskSet) -> list[Queued]:
+        """Of a batch that is over: what was not revoked and has no result. What had begun was ended
+        by us together with what was revoked: another attempt, with a fence of its own."""
+        batch = self.batch
+        parts = (
+            Queued(batch.job, batch.grant, batch.attempt, self.left & unstarted),
+            Queued(batch.job, batch.grant, batch.attempt + 1, self.left - unstarted, begun=True),
+        )
+        return [queued for queued in parts if queued.tasks.ranges]
 
 
 class Uncopied:

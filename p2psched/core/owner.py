@@ -8,39 +8,38 @@ at a time: what piles up leaves with the next. While its peer is drained, the qu
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
 
+from p2psched.core.batch_sizes import BATCH_US, READY_MAX, READY_US, batch_size
+from p2psched.core.departing import Departing, Parting
 from p2psched.core.expectations import Expectations
+from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
-from p2psched.core.owned import PROGRAM_BATCH_US, Queued, Running, Uncopied
-from p2psched.core.pieces import entry_size, split
+from p2psched.core.outbox import Outbox
+from p2psched.core.owned import Queued, Running
+from p2psched.core.pieces import split
 from p2psched.core.state import LedgerState
+from p2psched.core.waiting import Waiting
 from p2psched.model.blob import BlobRef, ResultBlob
-from p2psched.model.commands import Complete, Completed, GiveBack, Grant, KeptGrant, Outcome
+from p2psched.model.commands import (
+    Complete,
+    Completed,
+    GiveBack,
+    Grant,
+    KeptGrant,
+    Outcome,
+)
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
-from p2psched.model.limits import ENTRY_BYTES_MAX, GIB, KEPT_RANGES_MAX, MIB
+from p2psched.model.limits import KEPT_RANGES_MAX
+from p2psched.model.moves import Transfer
 from p2psched.model.taskset import EMPTY, TaskSet
 
-BATCH_US: Final = 50_000  # expected work in one batch: cost is paid per batch, loss is at most one
-BATCH_US_MIN: Final = 2_000  # expected work worth a message to a worker
-READY_US: Final = BATCH_US // 2  # a slot: expected work that runs or stands ready in short batches
-READY_MAX: Final = 32  # a slot: such batches
-# What a batch may take by a guess from other jobs of the same function: if this job's tasks take a
-# hundred times as long, the batch is as long as any.
-GUESSED_US: Final = BATCH_US // 100
-FUNCTION_BATCH_MAX: Final = 1024
-PROGRAM_BATCH_US_MIN: Final = 20_000
-PROGRAM_BATCH_MAX: Final = 256
-OUTBOX_BYTES_MAX: Final = 64 * MIB  # results that wait for the ledger; beyond it nothing starts
-UNCOPIED_BYTES_MAX: Final = GIB  # large results that wait for their copies; likewise
-_ROUND_BYTES_MAX: Final = ENTRY_BYTES_MAX // 2
-GIVEN_BACK_MAX: Final = 256  # grants whose tasks are given back in one round; the next goes on
+SOON_US: Final = 10_000  # a slot: expected work that is over before more could be here
 GENERATION: Final = 1  # of fences; that of the ledger stands in the high bits of grants
 
 
@@ -71,50 +70,31 @@ class Owner:
     def __init__(self, machine: LedgerState, *, slots: int) -> None:
         self._machine = machine
         self._slots = slots
-        self._queue: deque[Queued] = deque()
+        self._queue = Waiting()
         self._running: dict[int, Running] = {}
         self._busy = 0  # slots that these take, one behind another
         self._short_us = 0  # what the short ones of these are expected to take
-        self._outbox: deque[tuple[JobId, Grant, Segment]] = deque()
-        self._outbox_bytes = 0
-        self._uncopied: dict[int, Uncopied] = {}
-        self._next_copy = 1
-        self._in_flight: dict[int, Complete] = {}  # request -> what it proposes
-        self._returning: dict[int, GiveBack] = {}  # likewise; none of it starts any more
+        self._outbox = Outbox()
+        self.departing = Departing(machine)
         self._expected = Expectations()
         self._next_batch = 1
         self.results_refused = 0
+        self.moved_here = 0  # tasks that came from other peers
 
     # --- events ---
 
     def on_granted(self, job: Job, grant: Grant, tasks: TaskSet) -> None:
+        if (held := job.grants.get(grant)) is not None and held.moves:
+            self.moved_here += len(tasks)
         for attempt, part in job.attempts(tasks):
-            self._queue.append(Queued(job.id, grant, attempt, part))
+            self._queue.add(Queued(job.id, grant, attempt, part))
 
     def on_revoked(
         self, job: JobId, grant: Grant, tasks: TaskSet, cause: Cause
     ) -> list[OwnerEffect]:
         """Drop what is queued, end what runs. Results already on their way are refused there."""
-        for queued in self._queue:
-            if queued.job == job and queued.grant == grant:
-                queued.tasks = queued.tasks - tasks
-        self._queue = deque(queued for queued in self._queue if queued.tasks)
-        kept = [
-            (j, g, part)
-            for j, g, segment in self._outbox
-            for part in (
-                [segment] if (j, g) != (job, grant) else segment.parts(segment.tasks - tasks)
-            )
-        ]
-        self._outbox = deque(kept)
-        self._outbox_bytes = sum(len(segment.data) for _, _, segment in kept)
-        for waiting in self._uncopied.values():
-            if (waiting.job, waiting.grant) == (job, grant):
-                waiting.segments = [
-                    part
-                    for segment in waiting.segments
-                    for part in segment.parts(segment.tasks - tasks)
-                ]
+        self._queue.revoke(job, grant, tasks)
+        self._outbox.revoke(job, grant, tasks)
         effects: list[OwnerEffect] = []
         for run in self._running.values():
             if (run.batch.job, run.batch.grant) == (job, grant) and run.left & tasks:
@@ -134,17 +114,10 @@ class Owner:
                     effects += self._take_result(run, segment)
             case Ended(unstarted=unstarted):
                 del self._running[event.batch]
-                batch = run.batch
                 self._busy -= run.slots
                 self._short_us -= run.short_us
-                # What had begun was ended by us together with what was revoked: another attempt,
-                # with a fence of its own.
-                for attempt, tasks in (
-                    (batch.attempt, run.left & unstarted),
-                    (batch.attempt + 1, run.left - unstarted),
-                ):
-                    if tasks:
-                        self._queue.appendleft(Queued(batch.job, batch.grant, attempt, tasks))
+                for queued in run.unfinished(unstarted):
+                    self._queue.put_first(queued)
         return effects
 
     def _take_result(self, run: Running, segment: Segment) -> list[OwnerEffect]:
@@ -158,30 +131,18 @@ class Owner:
         for part in segment.parts(current):
             for piece in split(part, batch.spec.copies):
                 if piece.blobs:
-                    effects.append(self._copy(batch, piece))
+                    number = self._outbox.await_copies(batch.job, batch.grant, piece)
+                    effects.append(CopyBlobs(number, piece.blobs, batch.spec.copies))
                 else:
-                    self._post(batch.job, batch.grant, piece)
+                    self._outbox.post(batch.job, batch.grant, piece)
         if current.ranges:  # else the job may have ended, and nobody would ever drop this
             mean_us = max(1, segment.busy_us // (segment.stop - segment.start))
             self._expected.on_measured(batch.job, batch.spec.work, mean_us)
         return effects
 
-    def _post(self, job: JobId, grant: Grant, segment: Segment) -> None:
-        self._outbox.append((job, grant, segment))
-        self._outbox_bytes += len(segment.data)
-
-    def _copy(self, batch: Batch, segment: Segment) -> CopyBlobs:
-        number, self._next_copy = self._next_copy, self._next_copy + 1
-        self._uncopied[number] = Uncopied(batch.job, batch.grant, segment)
-        return CopyBlobs(number, segment.blobs, batch.spec.copies)
-
     def on_copied(self, number: int, blobs: Iterable[ResultBlob]) -> None:
         """`blobs` are those of the `CopyBlobs` with their holders: now the results may be told."""
-        waiting = self._uncopied.pop(number)
-        found = {(blob.index, blob.name): blob for blob in blobs}
-        for segment in waiting.segments:  # without what was revoked meanwhile
-            held = tuple(found[blob.index, blob.name] for blob in segment.blobs)
-            self._post(waiting.job, waiting.grant, msgspec.structs.replace(segment, blobs=held))
+        self._outbox.on_copied(number, blobs)
 
     # --- what to do next ---
 
@@ -190,26 +151,24 @@ class Owner:
         long as all that runs and stands ready is little. A ready batch keeps no slot waiting: the
         executor starts it wherever one is free."""
         effects: list[OwnerEffect] = []
-        if not self._queue:
-            return effects
-        uncopied_bytes = sum(waiting.blob_bytes for waiting in self._uncopied.values())
-        if self._outbox_bytes > OUTBOX_BYTES_MAX or uncopied_bytes > UNCOPIED_BYTES_MAX:
+        if not self._queue or self._outbox.is_full:
             return effects
         while self._queue:
-            queued = self._queue[0]
+            queued = self._queue.first
             job = self._machine.jobs[queued.job]
             assert job.full is not None, "tasks of an ended job are owned by nobody"
             task_us, is_guess = self._expected.of(job.id, job.full.work)
-            tasks = queued.tasks.take(self._batch_size(job, len(queued.tasks), task_us, is_guess))
+            size = batch_size(
+                *(job.spec.kind, len(queued.tasks), task_us), is_guess=is_guess, slots=self._slots
+            )
+            tasks = queued.tasks.take(size)
             expected_us = None if task_us is None else task_us * len(tasks)
             cpus = min(job.spec.cpus, self._slots)
             # Of a job with more tasks than a guess is worth, some are measured first.
             is_start = is_guess and len(tasks) < len(queued.tasks)
             if not self._has_room(cpus, task_us, None if is_start else expected_us):
                 break  # nothing overtakes: a task that needs many slots would wait for ever
-            queued.tasks = queued.tasks - tasks
-            if not queued.tasks.ranges:
-                self._queue.popleft()
+            self._queue.take_first(tasks)
             effects.append(self._start(job.full, queued, tasks, cpus, expected_us))
         return effects
 
@@ -226,20 +185,6 @@ class Owner:
         if expected_us is None or len(self._running) >= self._slots * READY_MAX:
             return False
         return self._short_us + expected_us <= self._slots * READY_US
-
-    def _batch_size(self, job: Job, queued_count: int, task_us: int | None, is_guess: bool) -> int:
-        if task_us is None:
-            return 1
-        if queued_count == 1:
-            return 1
-        is_function = job.spec.kind == "function"
-        most = FUNCTION_BATCH_MAX if is_function else PROGRAM_BATCH_MAX
-        most_us = BATCH_US if is_function else PROGRAM_BATCH_US
-        least_us = BATCH_US_MIN if is_function else PROGRAM_BATCH_US_MIN
-        fair = -(-queued_count // self._slots)
-        # Leave some for the other slots, unless it is too little to be worth a message.
-        share = max(-(-fair // 2), min(fair, least_us // task_us))
-        return max(1, min(most, share, (GUESSED_US if is_guess else most_us) // task_us))
 
     def _start(
         self, spec: JobSpec, queued: Queued, tasks: TaskSet, cpus: int, expected_us: int | None
@@ -270,46 +215,38 @@ class Owner:
     def next_round(self) -> list[Complete]:
         """Results to propose now, in one round; empty while one is in flight. The caller numbers
         them and says so with `proposed`."""
-        if self._in_flight or not self._outbox:
-            return []
-        size = 0
-        groups: dict[tuple[JobId, Grant], list[Segment]] = {}
-        while self._outbox:
-            job, grant, segment = self._outbox[0]
-            size += entry_size(segment)
-            if groups and size > _ROUND_BYTES_MAX:
-                break
-            groups.setdefault((job, grant), []).append(segment)
-            self._outbox.popleft()
-            self._outbox_bytes -= len(segment.data)
-        return [Complete(job, grant, tuple(parts)) for (job, grant), parts in groups.items()]
+        return self._outbox.next_round()
 
     def give_back(self) -> list[GiveBack]:
         """What no batch was made of, while this peer is drained; otherwise as `next_round`."""
-        if self._returning or not self._queue:
+        if self.departing.is_giving_back or not self._queue:
             return []
-        groups: dict[tuple[JobId, Grant], list[TaskSet]] = {}
-        while self._queue and len(groups) < GIVEN_BACK_MAX:
-            queued = self._queue.popleft()
-            groups.setdefault((queued.job, queued.grant), []).append(queued.tasks)
-        return [GiveBack(job, grant, TaskSet.union(of)) for (job, grant), of in groups.items()]
+        return self._queue.give_back()
 
-    def proposed(self, request: int, command: Complete | GiveBack) -> None:
-        if isinstance(command, GiveBack):
-            self._returning[request] = command
+    def proposed(self, request: int, command: Complete | Parting) -> None:
+        if isinstance(command, Complete):
+            self._outbox.proposed(request, command)
         else:
-            self._in_flight[request] = command
+            self.departing.proposed(request, command)
 
     def on_outcome(self, request: int, outcome: Outcome) -> bool:
         """True if it was one of ours."""
-        if self._returning.pop(request, None) is not None:
+        parting = self.departing.on_outcome(request, outcome)
+        if parting is not None:
+            if isinstance(parting, Transfer):
+                self._take_again(parting)
             return True
-        command = self._in_flight.pop(request, None)
-        if command is None:
+        if not self._outbox.on_outcome(request):
             return False
         if isinstance(outcome, Completed):
             self.results_refused += len(outcome.stale)
         return True
+
+    def _take_again(self, kept: Transfer) -> None:
+        """What could not move is next."""
+        job = self._machine.jobs.get(kept.job)
+        for attempt, tasks in job.attempts(kept.tasks) if job is not None else ():
+            self._queue.put_first(Queued(kept.job, kept.grant, attempt, tasks))
 
     def on_job_ended(self, job: JobId) -> None:
         self._expected.forget(job)
@@ -317,6 +254,54 @@ class Owner:
     def forget_ended(self) -> None:
         """Of jobs that ended without anybody saying so here, because a snapshot was taken."""
         self._expected.keep(self._machine.running)
+
+    # --- what others may have ---
+
+    def lots(self) -> list[Lot]:
+        """The queue, as `giving` sees it."""
+        lots: list[Lot] = []
+        for queued in self._queue:
+            job = self._machine.jobs[queued.job]
+            held, full = job.grants.get(queued.grant), job.full
+            may_go = not queued.begun and held is not None and full is not None
+            lots.append(
+                Lot(
+                    *(len(queued.tasks), self._task_us(job), job.spec.cpus),
+                    moves=held.moves if held is not None else 0,
+                    may_go=may_go and job.spec.hold is None and not (held and held.suspect),
+                    carry_bytes=sum(ref.size for ref in job.spec.blobs),
+                )
+            )
+        return lots
+
+    def set_aside(self, chosen: Iterable[tuple[int, int]]) -> list[tuple[JobId, Grant, TaskSet]]:
+        """Of these entries of the queue so many tasks, from the end; the caller proposes at once
+        what becomes of them, and says so with `proposed`."""
+        return self._queue.set_aside(chosen)
+
+    def _task_us(self, job: Job) -> int:
+        known, _ = self._expected.of(job.id, job.full.work) if job.full is not None else (None, 0)
+        return known or job.estimate_us or self._machine.estimate_us
+
+    @property
+    def busy_us(self) -> int:
+        """Expected work of what was handed to the executor."""
+        jobs = self._machine.jobs
+        return sum(
+            len(run.left) * self._task_us(job) * run.slots
+            for run in self._running.values()
+            if (job := jobs.get(run.batch.job)) is not None
+        )
+
+    @property
+    def is_hungry(self) -> bool:
+        """A slot has nothing to do, or all have nothing but a little that has been started."""
+        if self._queue or not self._slots:
+            return False
+        if self._busy < self._slots:
+            return True
+        little = all(run.short_us for run in self._running.values())
+        return little and self._short_us <= SOON_US * self._slots
 
     # --- what others may ask ---
 
@@ -342,25 +327,12 @@ class Owner:
             yield queued.job, queued.grant, queued.tasks
         for run in self._running.values():
             yield run.batch.job, run.batch.grant, run.left
-        for returned in self._returning.values():
-            yield returned.job, returned.grant, returned.tasks
-        for waiting in self._uncopied.values():
-            for segment in waiting.segments:
-                yield waiting.job, waiting.grant, segment.tasks
-        for job, grant, segment in self._outbox:
-            yield job, grant, segment.tasks
-        for command in self._in_flight.values():
-            for segment in command.segments:
-                yield command.job, command.grant, segment.tasks
+        yield from self.departing.parts()
+        yield from self._outbox.parts()
 
     def blobs(self) -> Iterator[BlobRef]:
         """Large results that the ledger has not judged yet."""
-        segments = [segment for _, _, segment in self._outbox]
-        for waiting in self._uncopied.values():
-            segments += waiting.segments
-        for command in self._in_flight.values():
-            segments += command.segments
-        return (blob.ref for segment in segments for blob in segment.blobs)
+        return self._outbox.blobs()
 
     @property
     def has_queue(self) -> bool:
@@ -374,8 +346,11 @@ class Owner:
 
     @property
     def queued_count(self) -> int:
-        queued = sum(len(queued.tasks) for queued in self._queue)
-        return queued + sum(len(run.left) for run in self._running.values()) - self.running_count
+        return (
+            self._queue.count
+            + sum(len(run.left) for run in self._running.values())
+            - self.running_count
+        )
 
     def running_batch(self, job: JobId, index: int) -> int | None:
         """The batch that holds this task and isn't over, if there is one here."""

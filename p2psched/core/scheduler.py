@@ -7,11 +7,15 @@ each turn in which something happened: what piled up in the turn leaves as one.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Mapping
 from typing import Final
 
 from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
+from p2psched.core.departing import Parting
 from p2psched.core.drain import draining, is_draining
+from p2psched.core.feed import Say
 from p2psched.core.feeding import Feeding
 from p2psched.core.life import Life
 from p2psched.core.machine import Machine
@@ -43,11 +47,12 @@ from p2psched.core.scheduler_events import (
     YieldLead,
 )
 from p2psched.core.snapshot import restore_machine
+from p2psched.core.stealing import Stealing
+from p2psched.core.thief import by_rows
 from p2psched.model.aside import Aside
 from p2psched.model.commands import (
     Complete,
     Envelope,
-    GiveBack,
     Granted,
     JobEnded,
     JobForgotten,
@@ -60,6 +65,10 @@ from p2psched.model.commands import (
     Stamped,
 )
 from p2psched.model.execution import Committed
+from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
+from p2psched.model.ids import PeerId
+from p2psched.model.load import Seen
+from p2psched.model.steal_messages import StealMessage
 from p2psched.model.taskset import EMPTY
 
 __all__ = [
@@ -109,6 +118,9 @@ class Scheduler:
         )
         self.feeding = Feeding(info.peer, self.machine)
         self.owner = Owner(self.machine, slots=info.slots)
+        rng = random.Random(f"{info.peer} {info.incarnation}")
+        self.stealing = Stealing(self.machine, self.owner, rng)
+        self.seen: Mapping[PeerId, Seen] = {}  # as gossip had it when time last went on: advice
         self._out: list[SchedulerEffect] = []
         self._life = Life(info, self._replica, self.owner.kept)
         self._append = self._life.append
@@ -127,6 +139,7 @@ class Scheduler:
                 self._on_applied(batches, now_ms)
             case Executed(event=executed):
                 self._out += self.owner.on_executed(executed)
+                self.stealing.on_executed(now_ms, executed)
             case Asked(tag=tag, command=command):
                 refusal = self._replica.refusal(command)
                 self._out += self._life.ask(tag, command, now_ms, refusal)
@@ -134,11 +147,13 @@ class Scheduler:
                 self._on_restored(state, now_ms)
             case Copied(number=number, blobs=blobs):
                 self.owner.on_copied(number, blobs)
-            case Clocked(full=full):
+            case Clocked(full=full, seen=seen):
                 self._coordinator.on_full(full)
+                self._coordinator.on_seen(seen)
+                self.seen = seen
                 self._on_clock(event)
             case Followed(sender=sender, message=message):
-                self.feeding.on_message(now_ms, sender, message)
+                self._on_message(now_ms, sender, message)
             case GaveUp(tag=tag):
                 self._life.give_up(tag)
             case _:
@@ -155,6 +170,17 @@ class Scheduler:
         return (*envelopes, *map(self._replica.number, commands))
 
     # --- handlers ---
+
+    def _on_message(
+        self,
+        now_ms: int,
+        sender: PeerId,
+        message: Follow | FeedReport | FeedReported | StealMessage,
+    ) -> None:
+        if isinstance(message, StealMessage):
+            self.stealing.on_message(now_ms, sender, message)
+        else:
+            self.feeding.on_message(now_ms, sender, message)
 
     def _on_change(self, event: Began | CoordinatorChanged | Renewed | Leaving) -> None:
         now_ms = event.now_ms
@@ -189,7 +215,7 @@ class Scheduler:
             for request, outcome in brought.own:
                 self._on_outcome(request, outcome)
             for stamped in brought.changes():
-                self._on_event(stamped)
+                self._on_event(stamped, now_ms)
             kept = tuple(e for e in brought.events if not isinstance(e.event, Aside))
             self._out.append(Store(kept, batch.index, brought.happened))
         self._stamp = (self.machine.stamp_ms, now_ms)
@@ -218,12 +244,15 @@ class Scheduler:
         if not self.owner.on_outcome(request, outcome):
             self._out += self._life.on_outcome(request, outcome)
 
-    def _on_event(self, stamped: Stamped) -> None:
+    def _on_event(self, stamped: Stamped, now_ms: int) -> None:
         event, info = stamped.event, self._life.info
         match event:
             case Granted():
                 if event.peer == info.peer and event.incarnation == info.incarnation:
                     self._on_granted(event)
+                    self.stealing.thief.on_granted(now_ms)
+                else:
+                    self.stealing.thief.on_news(now_ms)
             case JobEnded():
                 self.retention.on_event(event)
                 self.owner.on_job_ended(event.job)
@@ -268,9 +297,11 @@ class Scheduler:
         """What this turn's events led to leaves together."""
         if self._life.leaving:
             self._say_farewell(now_ms)
-        commands: list[Complete | GiveBack] = [*self.owner.next_round()]
+        commands: list[Complete | Parting] = [*self.owner.next_round()]
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
+        moves, answers = self.stealing.give(self._life.info, gives_nothing=self.starts_nothing)
+        commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
         if self._places and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS:
@@ -287,6 +318,14 @@ class Scheduler:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()
         self._out += self.feeding.on_round()
+        self._out += answers + self._ask_for_work(now_ms)
+
+    def _ask_for_work(self, now_ms: int) -> list[Say]:
+        me = self._life.info
+        takes = not self.starts_nothing and self.machine.is_live(me.peer, me.incarnation)
+        return self.stealing.look(
+            now_ms, me, lambda: by_rows(self.machine, me.peer, self.seen), takes=takes
+        )
 
     # --- what others may look at ---
 

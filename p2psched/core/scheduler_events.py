@@ -14,7 +14,9 @@ from p2psched.model.commands import Command, Envelope, Outcome, Stamped
 from p2psched.model.execution import Committed, ExecutorEvent
 from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
+from p2psched.model.load import Seen
 from p2psched.model.raft import Membership
+from p2psched.model.steal_messages import StealMessage
 
 # --- events ---------------------------------------------------------------------------------------
 
@@ -84,14 +86,15 @@ class Clocked(msgspec.Struct, frozen=True):
     group: Membership | None = None  # who holds the whole ledger; None: everybody
     is_led: bool = False  # the coordinator was heard lately
     removed: tuple[PeerId, ...] = ()  # members no more, which is committed; lately, oldest first
+    seen: Mapping[PeerId, Seen] = {}  # what gossip says of the others: advice, maybe old or wrong
 
 
 class Followed(msgspec.Struct, frozen=True):
-    """A follower, or another feeder, says something."""
+    """A follower, another feeder, or who steals or is asked to give, says something."""
 
     now_ms: int
     sender: PeerId
-    message: Follow | FeedReport | FeedReported
+    message: Follow | FeedReport | FeedReported | StealMessage
 
 
 class Renewed(msgspec.Struct, frozen=True):

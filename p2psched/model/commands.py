@@ -15,6 +15,7 @@ from p2psched.model.actions import Act, Acted, ActEvent, Elapsed
 from p2psched.model.blob import BlobRef
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
+from p2psched.model.moves import Moved, Transfer
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
@@ -199,6 +200,7 @@ Command = (
     | ForgetPeer
     | Act
     | Elapsed
+    | Transfer
 )
 
 
@@ -369,6 +371,7 @@ JobEvent = (
     | ResultsLost
     | PeerDrains
     | GivenBack
+    | Moved
     | Alerted
     | Delayed
 )

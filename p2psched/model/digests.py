@@ -11,27 +11,50 @@ and may always be made again from the bytes. Standard library only: workers load
 
 from __future__ import annotations
 
-import hashlib
 import struct
-from collections.abc import Sequence
-from typing import Final
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from . import limits
+
+try:  # as the standard library's `random` does
+    from _sha2 import sha256 as _builtin_sha256  # type: ignore[import-not-found, unused-ignore]
+except ImportError:  # before Python 3.12
+    try:
+        from _sha256 import sha256 as _builtin_sha256  # type: ignore[import-not-found, no-redef, unused-ignore]
+    except ImportError:
+        from hashlib import sha256 as _builtin_sha256
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 CHUNK_BYTES: Final = 512 * limits.KIB
 DIGEST_BYTES: Final = 32
 _ROOT_MARK: Final = b"p2psched blob 1\n"
 
 
+def _sha256(size: int = CHUNK_BYTES + 1) -> Callable[..., _Hash]:
+    """For so many bytes. OpenSSL's is quick, and 0.6 MiB of each starter and worker, which have few
+    and small ones: as much time as to load it."""
+    if size <= CHUNK_BYTES and "hashlib" not in sys.modules:
+        return _builtin_sha256  # type: ignore[no-any-return, unused-ignore]
+    from hashlib import sha256  # noqa: PLC0415
+
+    return sha256
+
+
 class Hasher:
     """Digests what passes through it, in pieces of any length."""
 
-    __slots__ = ("_chunk", "_filled", "digests", "size")
+    __slots__ = ("_chunk", "_filled", "_sha256", "digests", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int = CHUNK_BYTES + 1) -> None:
+        """`expected`: about how many bytes; any number may come."""
+        self._sha256 = _sha256(expected)
         self.size = 0
         self.digests: list[bytes] = []  # of the whole chunks so far; of all after `finish`
-        self._chunk = hashlib.sha256()
+        self._chunk = self._sha256()
         self._filled = 0
 
     def update(self, data: bytes | bytearray | memoryview) -> None:
@@ -53,12 +76,14 @@ class Hasher:
 
     def _close_chunk(self) -> None:
         self.digests.append(self._chunk.digest())
-        self._chunk = hashlib.sha256()
+        self._chunk = self._sha256()
         self._filled = 0
 
 
 def digest_of(data: bytes | bytearray | memoryview) -> bytes:
     """The digest of a blob that is in memory."""
+    if 0 < len(data) < CHUNK_BYTES:
+        return root(len(data), [_sha256(len(data))(data).digest()])
     hasher = Hasher()
     hasher.update(data)
     return hasher.finish()
@@ -82,12 +107,15 @@ def root(size: int, digests: Sequence[bytes]) -> bytes:
         or any(len(d) != DIGEST_BYTES for d in digests)
     ):
         raise ValueError(f"{len(digests)} chunk digests for a blob of {size} bytes")
-    return hashlib.sha256(b"".join((_ROOT_MARK, struct.pack("<Q", size), *digests))).digest()
+    said = b"".join((_ROOT_MARK, struct.pack("<Q", size), *digests))
+    return _sha256(len(said))(said).digest()
 
 
 def fits(chunk: bytes | memoryview, digest: bytes) -> bool:
     """True if a chunk is the one that `digest` names."""
-    return hashlib.sha256(chunk).digest() == digest
+    # One that is whole is one of many.
+    size = len(chunk) if len(chunk) < CHUNK_BYTES else CHUNK_BYTES + 1
+    return _sha256(size)(chunk).digest() == digest
 
 
 def file_name(digest: bytes) -> str:

@@ -20,6 +20,7 @@ class FedGrant(msgspec.Struct, frozen=True, array_like=True):
     incarnation: int
     parts: tuple[tuple[int, TaskSet], ...]  # number of the attempt -> its tasks
     token: int = 0  # of the lock that they hold
+    moves: int = 0  # from peer to peer since they were placed
 
 
 class FedJob(msgspec.Struct, frozen=True, array_like=True):

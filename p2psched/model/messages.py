@@ -27,6 +27,7 @@ from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
+from p2psched.model.steal_messages import StealMessage
 from p2psched.model.taskset import TaskSet
 
 # --- between peers, one way -----------------------------------------------------------------------
@@ -249,6 +250,8 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     pinned: bool = False
     keep_ms: int | None = None  # how long after its end it is kept; None: until it is removed
     result_bytes: int = 0
+    moved: int = 0  # tasks that an owner gave to another peer before it began them
+    moves: tuple[tuple[PeerId, PeerId, int], ...] = ()  # from whom, to whom: the first few pairs
     bad_ends: tuple[tuple[str, int], ...] = ()  # attempts by the cause of their end
     delayed: int = 0  # of the waiting: they wait for the moment of their next attempt
     next_attempt_ms: int | None = None  # the first such moment, Unix time, for people
@@ -372,5 +375,5 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag=32):
     retry_after_ms: int = 0
 
 
-PeerMessage = RaftMessage | Forward | FeedMessage  # one way, only between peers
+PeerMessage = RaftMessage | Forward | FeedMessage | StealMessage  # one way, only between peers
 Message = Opening | PeerMessage | Call | Answer | Failure

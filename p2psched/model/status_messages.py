@@ -66,3 +66,12 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     drain: str = ""  # draining, drained, or nothing
     feeder: PeerId | None = None  # of a follower: who feeds it
     followers: int = 0  # that this peer feeds
+    # Stealing, since the process started.
+    steals_asked: int = 0  # requests of this peer
+    steals_got: int = 0  # of these, answered with tasks that came
+    steal_ms_p50: float = 0.0  # from the question until the tasks were there, lately
+    steal_ms_p99: float = 0.0
+    tasks_got: int = 0
+    steals_answered: int = 0  # requests of others
+    tasks_given: int = 0
+    tasks_stayed: int = 0  # of these, could not move in the end

@@ -1,4 +1,4 @@
-"""Calls to other peers, members or not: where a follower is stands in the state."""
+"""The way to other peers, members or not: where a follower is stands in the state."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ class Addresses:
         return self._links.connected()
 
     async def call(self, peer: PeerId, body: CallBody) -> AnswerBody:
-        """As `PeerLinks.call`. Where a follower is it has told the ledger when it came up."""
+        """As `PeerLinks.call`."""
+        self.find(peer)
+        return await self._links.call(peer, body)
+
+    def find(self, peer: PeerId) -> None:
+        """Where a follower is it has told the ledger when it came up."""
         row = self.state.peers.get(peer) if self.state is not None else None
         is_lost = peer not in self.connected() and not self._where.is_member(peer)
         if row is not None and is_lost:
             self._where.note(peer, row.info.name, row.info.address)
-        return await self._links.call(peer, body)

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
 from p2psched.core.scheduler_events import Copied, Executed, Renewed, Round
 from p2psched.model.blob import ResultBlob
 from p2psched.model.errors import NoSpace
 from p2psched.model.execution import ExecutorEvent
+from p2psched.model.ids import PeerId
+from p2psched.model.load import Seen
 from p2psched.ports.clock import Clock
 
 CLOCK_PERIOD_S: Final = 0.1
@@ -36,6 +38,8 @@ class CoreLoop(ABC, Generic[E]):
         self._next_incarnation = next_incarnation
         self._on_bug = on_bug
         self._loop = asyncio.get_running_loop()
+        # What gossip says of the other peers, until it is there: nothing.
+        self.look: Callable[[], Mapping[PeerId, Seen]] = dict
         self._round: asyncio.Handle | None = None  # that is on its way
         self._stopped = False
 

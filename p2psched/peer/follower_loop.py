@@ -22,6 +22,7 @@ from p2psched.model.commands import Outcome
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import PeerMessage
+from p2psched.model.steal_messages import StealMessage
 from p2psched.peer.core_loop import CLOCK_PERIOD_S, CoreLoop
 from p2psched.ports.clock import Clock
 from p2psched.ports.executor import Executor
@@ -53,7 +54,7 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         self._step(Began(self._clock.now_ms()))
         while True:
             await asyncio.sleep(CLOCK_PERIOD_S)
-            self._step(Passed(self._clock.now_ms()))
+            self._step(Passed(self._clock.now_ms(), self.look()))
 
     async def leave(self) -> None:
         """Give everything back before a clean stop; the caller owns the deadline."""
@@ -73,7 +74,7 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
 
     # --- what comes in ---
 
-    def on_told(self, sender: PeerId, message: Feed | FeedElsewhere) -> None:
+    def on_told(self, sender: PeerId, message: Feed | FeedElsewhere | StealMessage) -> None:
         self._step(Told(self._clock.now_ms(), sender, message))
         self._changed.set()
 

@@ -23,6 +23,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.messages import AnswerBody, Call, Done, Failure, Join, PeerMessage
 from p2psched.model.raft import Member
 from p2psched.model.status_messages import StatusAnswer
+from p2psched.model.steal_messages import StealMessage
 from p2psched.net.auth import Identity
 from p2psched.net.link import Connection, Handlers
 from p2psched.net.peers import PeerLinks
@@ -309,7 +310,7 @@ class Life:
                 connection.send_nowait(starting)
             else:
                 answering.on_call(connection, message)
-        elif self._loop is not None and isinstance(message, Feed | FeedElsewhere):
+        elif self._loop is not None and isinstance(message, Feed | FeedElsewhere | StealMessage):
             assert connection.peer is not None, "clients say nothing one way"
             self._loop.on_told(connection.peer, message)
             self._where.on_membership(self._loop.follower.group)

@@ -22,6 +22,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.messages import Call, Failure, PeerMessage
 from p2psched.model.raft import Member
 from p2psched.model.status_messages import StatusAnswer
+from p2psched.model.steal_messages import StealMessage
 from p2psched.net.auth import Identity
 from p2psched.net.link import Connection, Handlers
 from p2psched.net.peers import PeerLinks
@@ -335,6 +336,8 @@ class Node:
         self._announcing.ready(self._info)
 
     def _send(self, peer: PeerId, message: PeerMessage) -> None:
+        if isinstance(message, StealMessage):
+            self._addresses.find(peer)
         try:
             self._links.send(peer, message)
         except UsageError as error:  # fits no frame: bounds elsewhere should not let it get here
@@ -350,7 +353,7 @@ class Node:
         elif isinstance(message, Call):
             self._answering.on_call(connection, message)
         elif connection.peer is not None:
-            if not isinstance(message, FeedMessage):
+            if not isinstance(message, FeedMessage | StealMessage):
                 self._ledger.on_message(connection.peer, message)
             elif not isinstance(message, Feed | FeedElsewhere):  # of when this peer followed
                 self._scheduling.on_followed(connection.peer, message)

@@ -49,6 +49,7 @@ from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.messages import PeerMessage
 from p2psched.model.raft import Membership
+from p2psched.model.steal_messages import StealMessage
 from p2psched.peer.core_loop import CLOCK_PERIOD_S, CoreLoop
 from p2psched.peer.event_feed import EventFeed
 from p2psched.peer.result_writer import ResultWriter
@@ -133,7 +134,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
             heard = {peer: now_ms - age for peer, age in self.ledger.contacts().items()}
             removed = self.ledger.removed()
             full, group = self.ledger.full(), self._group()
-            self._step(Clocked(now_ms, heard, full, *group, removed))
+            self._step(Clocked(now_ms, heard, full, *group, removed, self.look()))
 
     def stop(self) -> None:
         super().stop()
@@ -277,7 +278,9 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
     def decorate(self, envelopes: tuple[Envelope, ...]) -> tuple[Envelope, ...]:
         return self.scheduler.decorate(envelopes)
 
-    def on_followed(self, sender: PeerId, message: Follow | FeedReport | FeedReported) -> None:
+    def on_followed(
+        self, sender: PeerId, message: Follow | FeedReport | FeedReported | StealMessage
+    ) -> None:
         self._step(Followed(self._clock.now_ms(), sender, message))
 
     # --- the core ---------------------------------------------------------------------------------

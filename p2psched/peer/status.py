@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -14,9 +14,9 @@ from p2psched.core.drain import DRAINING, is_draining, standing
 from p2psched.core.follower import Follower
 from p2psched.core.keeping import live_holders
 from p2psched.core.machine import Machine
-from p2psched.core.owner import Owner
 from p2psched.core.scheduler import Scheduler
 from p2psched.core.state import LedgerState
+from p2psched.core.stealing import Stealing
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
@@ -49,9 +49,10 @@ class Process:
     started_ms: int
 
     def status(
-        self, info: PeerInfo, role: str, state: LedgerState, owner: Owner, *, applied_index: int
+        self, info: PeerInfo, role: str, state: LedgerState, stealing: Stealing, *, applied: int
     ) -> StatusAnswer:
         """As of one that knows of no leader. `state`: as far as it knows the ledger."""
+        owner, counts, thief = stealing.owner, stealing.counts, stealing.thief
         outgoing, incoming = self.links.statistics().values(), self.server.connections
         return StatusAnswer(
             info=info,
@@ -60,9 +61,9 @@ class Process:
             term=0,
             leader=None,
             quorum=False,
-            applied_index=applied_index,
-            commit_index=applied_index,
-            last_index=applied_index,
+            applied_index=applied,
+            commit_index=applied,
+            last_index=applied,
             state_hash="",
             jobs_running=len(state.running),
             jobs_total=len(state.jobs),
@@ -84,7 +85,20 @@ class Process:
             peers_live=sum(row.live for row in state.peers.values()),
             timing=self.timing,
             level=state.level,
+            steals_asked=thief.requests,
+            steals_got=thief.successes,
+            steal_ms_p50=_at(thief.round_trips_ms, 0.5),
+            steal_ms_p99=_at(thief.round_trips_ms, 0.99),
+            tasks_got=owner.moved_here,
+            steals_answered=counts.answered,
+            tasks_given=counts.given,
+            tasks_stayed=owner.departing.stayed,
         )
+
+
+def _at(values: Iterable[int], share: float) -> float:
+    found = sorted(values)
+    return float(found[int((len(found) - 1) * share)]) if found else 0.0
 
 
 def status_of(
@@ -99,8 +113,8 @@ def status_of(
             scheduler.info,
             "regaining" if raft.is_regaining else role,
             machine,
-            scheduler.owner,
-            applied_index=machine.applied_index,
+            scheduler.stealing,
+            applied=machine.applied_index,
         ),
         term=raft.term,
         leader=raft.leader,
@@ -136,7 +150,7 @@ def follower_status(process: Process, follower: Follower) -> StatusAnswer:
     copies of its large results it doesn't know: drained it is for `peers` only."""
     machine, info = follower.machine, follower.info
     return msgspec.structs.replace(
-        process.status(info, "follower", machine, follower.owner, applied_index=follower.cursor),
+        process.status(info, "follower", machine, follower.stealing, applied=follower.cursor),
         leader=follower.leader,
         quorum=follower.is_fed and follower.leader is not None,
         drain=DRAINING if is_draining(machine, info.peer) else "",

@@ -65,6 +65,8 @@ def job_view(
         pinned=job.pinned,
         keep_ms=keep_ms,
         result_bytes=job.result_bytes,
+        moved=job.moved_count,
+        moves=job.moved if whole else (),
         bad_ends=tuple(sorted(job.bad_ends.items())),
         delayed=len(job.delayed),
         next_attempt_ms=_next_attempt_ms(job, machine),

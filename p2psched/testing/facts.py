@@ -17,6 +17,7 @@ from p2psched.model.commands import (
     Revoked,
     Stamped,
 )
+from p2psched.model.moves import Moved
 from p2psched.model.retry_events import Alerted, Delayed
 
 Fact = tuple[str, str, int, str]  # what, job, task (-1: the job), grant or cause
@@ -46,12 +47,14 @@ def facts_of(events: list[Stamped]) -> list[Fact]:
             case JobEnded(job=job, state=state):
                 facts.append(("ended", job, -1, str(state)))
             case _:
-                facts += _facts_of_keeping(event)
+                facts += _facts_of_others(event)
     return sorted(facts)
 
 
-def _facts_of_keeping(event: Event) -> list[Fact]:
+def _facts_of_others(event: Event) -> list[Fact]:
     match event:
+        case Moved(job=job, grant=grant):
+            return [("moved", job, index, str(grant)) for index in event.tasks]
         case JobForgotten(job=job):
             return [("forgotten", job, -1, "")]
         case JobReopened(job=job, tasks=tasks):

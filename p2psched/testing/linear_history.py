@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -46,7 +46,13 @@ class Model(Protocol[S]):
         ...
 
     def step(self, state: S, asked: object, answer: object) -> tuple[bool, S]:
-        """Whether `answer` is right here, and the state after it. `UNKNOWN` is always right."""
+        """Whether `answer` is right here, and the state after it. `UNKNOWN` is always right, unless
+        the history rules it out."""
+        ...
+
+    def informed(self, operations: Sequence[Operation]) -> Model[S]:
+        """The same, for the history of one key: what this history rules out later may be wrong at
+        once (the search is shorter). Itself is always right."""
         ...
 
     def only_looks(self, asked: object, answer: object) -> bool:

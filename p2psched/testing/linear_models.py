@@ -7,10 +7,12 @@ that they can have been.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import ClassVar, NamedTuple
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from math import inf
+from typing import ClassVar, NamedTuple, Self
 
-from p2psched.testing.linearizable import UNKNOWN
+from p2psched.testing.linearizable import UNKNOWN, Operation
 
 Asked = tuple[Hashable, ...]
 
@@ -33,6 +35,9 @@ class _Keyed:
         assert isinstance(asked, tuple)
         answers = self.looks.get(asked[0], ())
         return answers is None or answer in answers
+
+    def informed(self, operations: Sequence[Operation]) -> Self:  # noqa: ARG002
+        return self
 
     def words(self, state: object) -> str:
         return str(state)
@@ -116,6 +121,33 @@ class Queues(_Keyed):
 
     looks: ClassVar[Looks] = {"take": (None,)}
 
+    def __init__(self, times: Mapping[Hashable, tuple[float, float]] | None = None) -> None:
+        """`times`: between which each was taken, of values that are put once."""
+        self._times = times or {}
+
+    def informed(self, operations: Sequence[Operation]) -> Self:
+        """Of two that were put at once nobody knows the order until they are taken."""
+        puts: Counter[Hashable] = Counter()
+        takes: list[Operation] = []
+        for operation in operations:
+            match operation.asked:
+                case ("put", _, value):
+                    puts[value] += 1
+                case _:
+                    takes.append(operation)
+        del puts[None]  # to take it looks as if there were nothing
+        times: dict[Hashable, tuple[float, float]] = {}
+        if all(take.answered is not None and take.answer is not UNKNOWN for take in takes):
+            times = dict.fromkeys((v for v, count in puts.items() if count == 1), (inf, inf))
+        for take in takes:
+            if (
+                take.answered is not None
+                and isinstance(take.answer, Hashable)
+                and puts[take.answer] == 1
+            ):
+                times[take.answer] = (take.called, take.answered)
+        return type(self)(times)
+
     def initial(self) -> tuple[Hashable, ...]:
         return ()
 
@@ -124,10 +156,18 @@ class Queues(_Keyed):
     ) -> tuple[bool, tuple[Hashable, ...]]:
         match asked:
             case ("put", _, value):
-                return _is(answer, True), (*state, value)
+                fits = _is(answer, True) and not self._is_too_late(value, state)
+                return fits, (*state, value)
             case ("take", _):
                 return _is(answer, state[0] if state else None), state[1:]
         raise ValueError(f"not for a queue: {asked!r}")
+
+    def _is_too_late(self, value: Hashable, waiting: tuple[Hashable, ...]) -> bool:
+        """It was taken before something that would be ahead of it."""
+        if value not in self._times:
+            return False
+        _, until = self._times[value]
+        return any(ahead in self._times and self._times[ahead][0] > until for ahead in waiting)
 
 
 class TaskState(NamedTuple):

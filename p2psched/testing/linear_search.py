@@ -7,7 +7,7 @@ many operations are under way at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic
 
@@ -96,8 +96,8 @@ class Search(Generic[S]):
     answered first comes first. Those without an answer are tried last, and only if they change
     something that the next operation doesn't undo: else the same order without them does."""
 
-    def __init__(self, operations: Iterable[Operation], model: Model[S], limit: Limit) -> None:
-        self._model = model
+    def __init__(self, operations: Sequence[Operation], model: Model[S], limit: Limit) -> None:
+        self._model = model.informed(operations)
         self._limit = limit
         self._head, self._opens = _listed(operations)
         self._done = 0  # bits of what is in order
@@ -117,8 +117,12 @@ class Search(Generic[S]):
                 entry, after = node.calls.pop()
                 self._choose(node, entry, entry.bit, after)
             elif (candidate := self._next_open(node)) is not None:
-                _, after = self._step(node.state, candidate.operation)
-                if after != node.state and not self._is_undone(node, candidate.operation, after):
+                fits, after = self._step(node.state, candidate.operation)
+                if (
+                    fits
+                    and after != node.state
+                    and not self._is_undone(node, candidate.operation, after)
+                ):
                     self._choose(node, candidate, candidate.bit, after)
             elif not self._go_back():
                 return Verdict.BROKEN

@@ -30,6 +30,7 @@ from p2psched.model.commands import (
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
+from p2psched.model.moves import Transfer
 from p2psched.model.raft import (
     Entry,
     EntryKind,
@@ -54,6 +55,7 @@ from p2psched.testing.sim_executor import hangs
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Process
 from p2psched.testing.snapshot_referee import SnapshotReferee
+from p2psched.testing.steal_referee import StealReferee
 
 __all__ = ["BrokenPromiseError", "Referees", "Start", "demand"]
 
@@ -103,6 +105,7 @@ class Referees:
         self.locks = LockReferee()
         self.poison = PoisonReferee(self.shadow)
         self.queues = QueueReferee()
+        self.steals = StealReferee()
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---
@@ -184,6 +187,9 @@ class Referees:
                 facts = self.shadow.apply(envelope.command, proposal, stamp_ms=stamp_ms)
                 self._expected[self.shadow.command] = facts
                 self._note_regrants(facts)
+                if isinstance(envelope.command, Transfer):
+                    moves = self.shadow.moves.get(self.shadow.command, 0)
+                    self.steals.on_committed(facts, moves)
         self._last_command.append(self.shadow.index)
 
     # --- what peers say ---
@@ -316,6 +322,7 @@ class Referees:
             f"{batch.attempt}, as peer {self._begun.get(key)} did before",
         )
         self._begun[key] = peer.number
+        self.steals.on_started(batch.job, index, batch.grant, peer.number)
         self.starts.append(
             Start(self.now_us, peer.id, peer.process, batch.job, index, batch.grant, batch.attempt)
         )

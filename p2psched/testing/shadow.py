@@ -32,7 +32,8 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
-from p2psched.testing import shadow_keeping, shadow_retries
+from p2psched.model.moves import Transfer
+from p2psched.testing import shadow_keeping, shadow_moving, shadow_retries
 from p2psched.testing.facts import Fact
 from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJob
 from p2psched.testing.shadow_turns import Turns
@@ -47,7 +48,7 @@ RULES: Final = 5  # and of rules by cause, and limits of time
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = (
-    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack
+    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack | Transfer
 )  # whoever proposes it again
 
 
@@ -68,6 +69,7 @@ class Shadow:
         self.stamp_ms = 0
         self.generation = 1
         self.counts: Counter[str] = Counter()  # of facts, by what they say
+        self.moves: dict[int, int] = {}  # grant -> how often its tasks had moved
         self.away: dict[PeerId, Away] = {}  # peers that are down
         self.blamed: dict[JobId, None] = {}  # jobs with tasks whose owners died alone with them
         self.level = 1
@@ -93,7 +95,10 @@ class Shadow:
             if proposal in self._taken:
                 return []
             self._taken.add(proposal)
-        self._apply(command)
+        if isinstance(command, Transfer):
+            shadow_moving.transfer(self, command, proposal)
+        else:
+            self._apply(command)
         self._turns.settle()
         return sorted(self.facts)
 
@@ -214,7 +219,7 @@ class Shadow:
         self.facts.append((what, job, task, str(detail)))
         self.counts[what] += 1
 
-    def _is_live(self, grant: int) -> bool:
+    def is_live(self, grant: int) -> bool:
         peer, incarnation = self.holders[grant]
         return self.live.get(peer) == (incarnation, True)
 
@@ -226,7 +231,7 @@ class Shadow:
             return
         for index in command.tasks:
             owner = job.owner.get(index, ENDED)
-            if owner > 0 and not self._is_live(owner):
+            if owner > 0 and not self.is_live(owner):
                 self._lose(command.job, index, died=not self.away[self.holders[owner][0]].stopped)
         self.end_if_done(command.job, job)
         taken = [

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from p2psched.core.feed import SaidMessage
 from p2psched.core.raft.timing import Timing
 from p2psched.core.scheduler import Store
 from p2psched.model.commands import Cancel, Command, Outcome, SubmitJob
@@ -32,13 +33,14 @@ from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.job import JobSpec
 from p2psched.model.raft import Member, Membership, RaftMessage, Snapshot
+from p2psched.model.steal_messages import Steal
 from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
 from p2psched.testing.sim_executor import KilledByTaskError, hangs
 from p2psched.testing.sim_follower import SimFollower
 from p2psched.testing.sim_hurt import Hurt
-from p2psched.testing.sim_items import Arrived, Item
+from p2psched.testing.sim_items import Arrived, Item, encode_wire
 from p2psched.testing.sim_leading import says_hand_over
 from p2psched.testing.sim_lives import Act, Lives
 from p2psched.testing.sim_net import SimNetwork
@@ -283,6 +285,12 @@ class SimCluster(Lives):
             self.network.send(sender.number, taker.number, Arrived(sender.id, data, to))
         if self.beyond is not None:
             self.beyond(sender.id, to, data)
+
+    def say(self, sender: Process, to: PeerId, message: SaidMessage) -> None:
+        if isinstance(message, Steal):
+            self.happened["steals asked"] += 1
+            self.referees.steals.on_asked(self.now_us, sender.id, sender.process, to)
+        self.send(sender, to, encode_wire(message))
 
     def _carry(self, sender: int, to: int, arrived: Arrived) -> None:
         guest = self.guests.get(arrived.to)

@@ -10,6 +10,7 @@ from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_levels import start_upgrades
 from p2psched.testing.sim_locks import LockUsers
 from p2psched.testing.sim_queues import start_queues
+from p2psched.testing.sim_stealing import Misplacing
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster
@@ -26,6 +27,7 @@ class Apart:
         self._keys = KeyWork(cluster)
         self._locks = LockUsers(cluster, locks)
         start_queues(cluster)
+        Misplacing(cluster)
 
     def end(self) -> None:
         """Begin nothing more."""

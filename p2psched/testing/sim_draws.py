@@ -12,6 +12,7 @@ from p2psched.core.raft.progress import Compaction
 from p2psched.model.limits import KIB
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim_drains import with_drains
+from p2psched.testing.sim_stealing import with_stealing
 from p2psched.testing.sim_world import Snapshots
 
 HURT_ALONE: Final = 0.5  # of the seeds that damage logs: no other bytes rot
@@ -29,7 +30,7 @@ def drawn_apart(faults: Faults, seed: int, *, healing: bool) -> Faults:
         faults = replace(faults, wipe_every_ms=0, rot_every_ms=0, hurt=0.0)
     if not (faults.wipe_every_ms or faults.rot_every_ms or faults.hurt):  # else nobody asks for one
         faults = replace(faults, regroup_every_ms=members.choice((0, 700)) * healing)
-    return with_drains(faults, seed)
+    return with_stealing(with_drains(faults, seed), seed)
 
 
 def draw_snapshots(rng: random.Random) -> Snapshots:

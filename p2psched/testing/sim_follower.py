@@ -24,6 +24,7 @@ from p2psched.model.errors import Refused
 from p2psched.model.execution import Batch
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId, new_id
+from p2psched.model.steal_messages import StealMessage
 from p2psched.testing.faults import Faults
 from p2psched.testing.promises import demand
 from p2psched.testing.sim_blobs import SimBlobs
@@ -34,8 +35,9 @@ from p2psched.testing.sim_executor import (
     SimExecutor,
     TasksEnd,
 )
-from p2psched.testing.sim_items import Arrived, SimClock, decode_wire, encode_wire
+from p2psched.testing.sim_items import Arrived, SimClock, decode_wire
 from p2psched.testing.sim_levels import NEWER_LEVEL
+from p2psched.testing.sim_stealing import Views
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster
@@ -65,6 +67,7 @@ class SimFollower:
         self._clock = SimClock(self.rng, cluster.faults.drift_ppm)
         self._turn_is_due = False
         self._backlog: list[Callable[[], None]] = []
+        self._views = Views(cluster, self.rng)
         cluster.referees.keeping.disks[self.id] = self.blobs
 
     @property
@@ -154,7 +157,7 @@ class SimFollower:
             self._backlog.append(lambda: self.arrive(arrived))
             return
         message = decode_wire(arrived.data)
-        if isinstance(message, Feed | FeedElsewhere):
+        if isinstance(message, Feed | FeedElsewhere | StealMessage):
             try:
                 self._decide(Told(self.now_ms, arrived.sender, message))
             except Refused:  # the ledger uses what its version doesn't know
@@ -169,7 +172,7 @@ class SimFollower:
             self.kill()  # whoever starts it again names it a peer that is there
             return
         self._later(CLOCK_US, self._on_clock)
-        self._decide(Passed(self.now_ms))
+        self._decide(Passed(self.now_ms, seen=self._views.look(self, self.now_ms)))
 
     def _later_work(self, delay_us: int, item: TasksEnd | BatchStops) -> None:
         self._later(delay_us, lambda: self._on_work(item))
@@ -205,7 +208,7 @@ class SimFollower:
             match effect:
                 case Say(to=to, message=message):
                     if not self.cut:
-                        self._cluster.send(self, to, encode_wire(message))
+                        self._cluster.say(self, to, message)
                 case StartBatch(batch=batch):
                     starts_nothing = self.leaving or is_drained(self)
                     self.last_batch = self.last_batch if starts_nothing else batch.id

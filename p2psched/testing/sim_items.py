@@ -16,6 +16,7 @@ from p2psched.model.feed_messages import FeedMessage
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Member, RaftMessage, Snapshot
+from p2psched.model.steal_messages import StealMessage
 from p2psched.testing.sim_executor import BatchStops, TasksEnd
 
 
@@ -126,7 +127,7 @@ Item = (
     | CopiesEnd
 )  # fmt: skip
 
-WireMessage = RaftMessage | Forward | FeedMessage | Join
+WireMessage = RaftMessage | Forward | FeedMessage | StealMessage | Join
 encode_wire = msgspec.msgpack.Encoder().encode
 decode_wire = msgspec.msgpack.Decoder(WireMessage).decode
 

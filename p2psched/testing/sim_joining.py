@@ -11,6 +11,7 @@ from p2psched.core.scheduler import Followed
 from p2psched.model.feed_messages import Feed, FeedElsewhere, FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
+from p2psched.model.steal_messages import Gives, Steal
 from p2psched.testing.sim_items import Join, WireMessage, encode_wire
 from p2psched.testing.sim_world import World
 
@@ -63,7 +64,7 @@ class Joining:
                     peer.step(Forwarded(now_ms, message))
                 else:  # a follower's
                     engine.append(message.envelopes)
-            case Follow() | FeedReport() | FeedReported():
+            case Follow() | FeedReport() | FeedReported() | Steal() | Gives():
                 peer.decide(Followed(now_ms, sender, message))
             case Feed() | FeedElsewhere():
                 pass  # for a follower

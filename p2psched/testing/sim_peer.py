@@ -378,7 +378,7 @@ class SimPeer:
                     self._world.on_stored(self, effect)
                     self._keeper.on_stored(effect.events)
                 case Say(to=to, message=message):
-                    self._world.send(self, to, encode_wire(message))
+                    self._world.say(self, to, message)
                 case StartBatch(batch=batch):
                     starts_nothing = self.leaving or is_drained(self)
                     self.last_batch = self.last_batch if starts_nothing else batch.id

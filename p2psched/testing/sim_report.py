@@ -36,7 +36,7 @@ def report_of(cluster: SimCluster, healed_us: int) -> Report:
     happened["tasks blamed"] = len(cluster.referees.poison.blamed)
     happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
     counts = cluster.referees.shadow.counts
-    for what in ("reopened", "lost", "large", "spaceless", "timed out", "given back"):
+    for what in ("reopened", "lost", "large", "spaceless", "timed out", "given back", "moved"):
         happened[f"tasks {what}"] = counts[what]
     for what in ("retried by a rule", "delayed", "waited for too long"):
         happened[f"tasks {what}"] = counts[what]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from p2psched.core.feed import SaidMessage
 from p2psched.core.raft.engine import found_cluster
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import encode_membership
@@ -91,6 +92,10 @@ class World(Protocol):
     def send(self, sender: Process, to: PeerId, data: bytes) -> None: ...
 
     def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None: ...
+
+    def say(self, sender: Process, to: PeerId, message: SaidMessage) -> None:
+        """As `send`, of what is no consensus."""
+        ...
 
     def on_synced(self, delay_us: int) -> None:
         """A sync that takes so long begins."""

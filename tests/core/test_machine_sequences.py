@@ -37,6 +37,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
+from p2psched.model.moves import Transfer
 from p2psched.model.taskset import EMPTY, TaskSet
 from tests.core.test_machine import Ledger, P, Q, blob_ref, ended, spec, up
 
@@ -99,6 +100,7 @@ COMMANDS: st.SearchStrategy[Command] = st.one_of(
     st.builds(Held, JOBS, PEERS, st.lists(HELD, max_size=4).map(tuple), st.booleans()),
     st.builds(Drain, PEERS, st.sampled_from(DrainMode)),
     st.builds(GiveBack, JOBS, GRANTS, SETS),
+    st.builds(Transfer, JOBS, GRANTS, SETS, PEERS, INCARNATIONS),
     st.builds(ForgetPeer, PEERS),
 )
 

@@ -218,9 +218,9 @@ def test_a_task_that_needs_many_slots_is_not_overtaken() -> None:
     job = msgspec.structs.replace(spec(TaskSet.of(0, 1)), cpus=2)
     work._apply(SubmitJob(wide, job), Place(wide, TaskSet.of(0, 1), P, 1))
     first, second = work.start()
-    work.owner._queue.rotate(1)  # the wide task is next
+    work.owner._queue._entries.rotate(1)  # the wide task is next
     work.owner.on_granted(work.machine.jobs[wide], 5, TaskSet.of(0, 1))
-    work.owner._queue.rotate(1)
+    work.owner._queue._entries.rotate(1)
     work.finish(first)
     assert work.start() == []  # one slot is free, and kept for it
     work.finish(second)

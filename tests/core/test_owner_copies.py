@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from p2psched.core import owner
+from p2psched.core import outbox
 from p2psched.core.owner import CopyBlobs, OwnerEffect
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Complete, Completed, Envelope, KeptGrant
@@ -133,7 +133,7 @@ def test_each_copy_has_its_number_and_none_is_answered_twice(work: Work) -> None
 def test_nothing_starts_while_too_much_waits_for_copies(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(owner, "UNCOPIED_BYTES_MAX", blob_ref(1).size)
+    monkeypatch.setattr(outbox, "UNCOPIED_BYTES_MAX", blob_ref(1).size)
     first, second = work.start()
     (one,) = large_finish(work, first)
     (two,) = large_finish(work, second)

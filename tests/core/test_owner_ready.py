@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from p2psched.core.batch_sizes import BATCH_US, READY_MAX, READY_US
 from p2psched.core.expectations import KINDS_MAX, Expectations
 from p2psched.core.machine import Machine
-from p2psched.core.owner import BATCH_US, READY_MAX, READY_US, Owner, StartBatch
+from p2psched.core.owner import Owner, StartBatch
 from p2psched.model import chunks
 from p2psched.model.commands import Command, Envelope, Place, SubmitJob
 from p2psched.model.execution import Batch, Committed, Ended, Progress

@@ -4,7 +4,6 @@ and the page about them."""
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import subprocess
 import sys
@@ -16,12 +15,11 @@ import pytest
 
 from p2psched.client.client import Client
 from p2psched.client.keys import Change, Entry, Keys, holds, put
-from p2psched.client.session import Session
-from p2psched.model.errors import Conflict, TooOld, Unavailable
-from p2psched.store.folder import read_secret_file
+from p2psched.model.errors import Conflict, TooOld
 from p2psched.testing.linear_models import Registers
-from p2psched.testing.linearizable import History, Operation, check
+from p2psched.testing.linearizable import History, check
 from tests.cluster import LiveCluster
+from tests.integration.callers import Clients, KeyCaller, answered, word
 from tests.integration.rig import Rig, over_a_killed_leader, until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
@@ -299,75 +297,19 @@ def test_the_examples_of_the_page_run(rig: Rig, tmp_path: Path) -> None:
 # --- histories ------------------------------------------------------------------------------------
 
 
-class Caller:
-    """One client: reads, writes and swaps of two keys, each value written once."""
-
-    def __init__(self, name: str, history: History, session: Session) -> None:
-        self._name = name
-        self._history = history
-        self._kv = Keys(session)
-        self._rng = random.Random(name)
-        self._seen: dict[str, tuple[object, int]] = dict.fromkeys(NAMES, (None, 0))
-        self._count = 0
-
-    async def work(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            key = self._rng.choice(NAMES)
-            word = self._rng.choices(("read", "write", "swap"), weights=(3, 1, 3))[0]
-            self._count += 1
-            value = f"{self._name}.{self._count}"
-            old, version = self._seen[key]
-            asked = {"read": (), "write": (value,), "swap": (old, value)}[word]
-            operation = self._history.call(self._name, (word, key, *asked))
-            try:
-                await self._call(word, key, value, version, operation)
-            except Unavailable:  # it may have happened, or may happen yet
-                if word == "read":
-                    self._history.void(operation)
-
-    async def _call(
-        self, word: str, key: str, value: str, version: int, operation: Operation
-    ) -> None:
-        match word:
-            case "read":
-                self._note(key, entry := await self._kv.get(key))
-                self._history.answer(operation, entry.value if entry is not None else None)
-            case "write":
-                self._seen[key] = (value, await self._kv.put(key, value))
-                self._history.answer(operation, True)
-            case _:
-                try:
-                    self._seen[key] = (value, await self._kv.cas(key, version, value))
-                except Conflict as conflict:
-                    current = conflict.current
-                    self._note(key, current if isinstance(current, Entry) else None)
-                    self._history.answer(operation, False)
-                else:
-                    self._history.answer(operation, True)
-
-    def _note(self, key: str, entry: Entry | None) -> None:
-        self._seen[key] = (entry.value, entry.version) if entry is not None else (None, 0)
-
-
-def _answered(history: History) -> int:
-    return sum(operation.answered is not None for operation in history.operations)
-
-
 async def _record(rig: Rig) -> History:
     """Clients at work, and their leader killed in the midst of it."""
     history = History()
-    secret = read_secret_file(rig.cluster.secret_path)
-    addresses = [peer.address for peer in rig.cluster.peers.values()]
     async with rig.client() as client:
         for key in NAMES:
             await client.kv.delete(key)
 
     async def work(number: int, stop: asyncio.Event) -> None:
-        nearest_first = addresses[number % 3 :] + addresses[: number % 3]
-        async with Session(nearest_first, secret=secret) as session:
-            await Caller(f"client {number}", history, session).work(stop)
+        async with rig.client("abc"[number % 3]) as client:
+            clients = Clients(patient=client, hasty=client)
+            await KeyCaller(f"client {number}", history, clients, list(NAMES)).work(stop)
 
-    await over_a_killed_leader(rig, work, lambda: _answered(history), CLIENTS, ANSWERS)
+    await over_a_killed_leader(rig, work, lambda: answered(history), CLIENTS, ANSWERS)
     return history
 
 
@@ -376,7 +318,7 @@ def test_what_clients_saw_while_their_leader_died_has_an_order_that_explains_it(
     history = asyncio.run(_record(rig))
     result = check(history.operations, Registers())
     assert result.ok, result.explain()
-    swaps = [op for op in history.operations if op.asked[0] == "swap"]  # type: ignore[index]
+    swaps = [op for op in history.operations if word(op) == "swap"]
     assert {op.answer for op in swaps} >= {True, False}
 
     # Had one that lost its race been told that it won, it would be noticed.

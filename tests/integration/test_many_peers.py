@@ -17,6 +17,7 @@ def test_fifty_peers_work_within_two_gib() -> None:
     found = asyncio.run(followers.measure())
     assert found["idle_pss_mib"] < MIB_MAX, found
     assert found["functions_pss_mib"] < MIB_MAX, found
+    assert found["programs_pss_mib"] < MIB_MAX, found
     assert found["settled_pss_mib"] < MIB_MAX, found
     assert found["functions_peers"] == followers.PEERS, found
     assert found["programs_peers"] == followers.PEERS, found

@@ -31,6 +31,11 @@ def _queue(rng: random.Random) -> tuple[Hashable, ...]:
     return rng.choice((("put", "q", rng.randrange(FEW)), ("take", "q")))
 
 
+def _values(rng: random.Random) -> tuple[Hashable, ...]:
+    """Nearly all different."""
+    return rng.choice((("put", "q", rng.randrange(2, 100)), ("take", "q")))
+
+
 def _task(rng: random.Random) -> tuple[Hashable, ...]:
     return rng.choice(
         (
@@ -50,6 +55,7 @@ MODELS: Final[dict[str, tuple[AnyModel, Ask]]] = {
     "lock": (Locks(), _lock),
     "queue": (Queues(), _queue),
     "task": (Tasks(), _task),
+    "values": (Queues(), _values),
 }
 # Words whose answers are new numbers, one more than the newest.
 _NUMBERED: Final = {"acquire", "place"}
@@ -62,8 +68,10 @@ def answers(model: AnyModel, state: Any, asked: tuple[Hashable, ...]) -> Hashabl
     wanted += [None, True, False, "accepted", "known", "duplicate", "stale", "waiting", "owned"]
     wanted += ["succeeded", "cancelled", *range(FEW)]
     # Values may equal True and False: what was asked says which is meant.
-    if asked[0] in ("read", "take"):
+    if asked[0] == "read":
         wanted = [None, *range(FEW)]
+    if asked[0] == "take":
+        wanted = [None, *state]
     return next(answer for answer in wanted if model.step(state, asked, answer)[0])
 
 

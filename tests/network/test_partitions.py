@@ -24,9 +24,9 @@ from tests.cluster import LiveCluster
 from tests.integration import work
 from tests.integration.load import Load, load
 from tests.integration.rig import until
+from tests.network.behind import NAMES, behind_a_switch
 from tests.network.switch import Switch, Weather, why_not
 
-NAMES: Final = ("a", "b", "c")
 # How long a bad link is watched for changes of the leader. The promise is of 600.
 WATCH_S: Final = float(os.environ.get("P2PSCHED_WATCH_S", "30"))
 WATCHED_JOBS: Final = 600  # at most, for each is judged afterwards
@@ -134,20 +134,8 @@ def watched(client: Client) -> AbstractAsyncContextManager[Load]:
 
 @pytest.fixture(scope="module")
 def _shared_net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
-    folder = tmp_path_factory.mktemp("network")
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    with Switch(NAMES, subnet=99 + worker, seed=7) as switch, LiveCluster(folder) as cluster:
-        for name in NAMES:
-            cluster.before[name] = switch.inside(name)
-            listen = f"{switch.address(name)}:7420"
-            options = ["--insecure", *_secret_of(cluster)]
-            cluster.start(name, slots=1, listen=listen, options=options)
+    with behind_a_switch(tmp_path_factory.mktemp("network")) as (cluster, switch):
         yield Net(cluster, switch)
-
-
-def _secret_of(cluster: LiveCluster) -> list[str]:
-    first = cluster.peers.get("a")
-    return [] if first is None else ["--secret-file", str(first.data / "secret")]
 
 
 @pytest.fixture

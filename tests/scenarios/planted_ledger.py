@@ -238,7 +238,7 @@ def _lost_peers_cost_retries() -> Planted:
     return patch.object(LedgerState, "lose", charge)
 
 
-def _places_only_what_waits() -> Planted:
+def places_only_what_waits() -> Planted:
     """What a dead peer owned is nobody's to place: it stays where it was."""
     return patch.object(Job, "placeable", property(lambda job: job.waiting))
 
@@ -247,8 +247,8 @@ def _renews_nothing() -> Planted:
     """A peer that was declared down and lives never says so: it is alive and idle for ever."""
     on_event = Scheduler._on_event
 
-    def deaf(scheduler: Scheduler, stamped: Stamped) -> None:
-        on_event(scheduler, stamped)
+    def deaf(scheduler: Scheduler, stamped: Stamped, now_ms: int) -> None:
+        on_event(scheduler, stamped, now_ms)
         scheduler._out = [e for e in scheduler._out if not isinstance(e, RenewIncarnation)]
 
     return patch.object(Scheduler, "_on_event", deaf)
@@ -323,7 +323,7 @@ LEDGER_BUGS: Final = (
     Bug(
         "ledger_placement_after_the_down",
         "orphans stay",
-        _places_only_what_waits,
+        places_only_what_waits,
         "c/1 (down) has 2",
     ),
     Bug(

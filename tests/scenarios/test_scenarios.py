@@ -18,12 +18,13 @@ from tests.scenarios.planted_drains import DRAIN_BUGS
 from tests.scenarios.planted_generations import GENERATION_BUGS
 from tests.scenarios.planted_ledger import LEDGER_BUGS
 from tests.scenarios.planted_members import MEMBER_BUGS
+from tests.scenarios.planted_steals import STEAL_BUGS
 
 HERE: Final = Path(__file__).parent
 SCRIPTS: Final = tuple(sorted(HERE.glob("*.txt")))
 BUGS: Final = (
     *(*RAFT_BUGS, *MEMBER_BUGS, *DAMAGE_BUGS, *LEDGER_BUGS, *DRAIN_BUGS),
-    *GENERATION_BUGS,
+    *(*GENERATION_BUGS, *STEAL_BUGS),
 )
 # The other half of a pair: what it shows can't be had without what its twin shows.
 WITHOUT_A_BUG: Final = {"ledger_restarted_owner_told_before"}

@@ -10,8 +10,8 @@ are not in the history.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Final, NamedTuple, Self
 
 from p2psched.model.commands import (
     Acknowledged,
@@ -31,7 +31,7 @@ from p2psched.model.commands import (
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.taskset import EMPTY, TaskSet
-from p2psched.testing.linearizable import EVERYTHING, UNKNOWN
+from p2psched.testing.linearizable import EVERYTHING, UNKNOWN, Operation
 
 WAITING: Final = 0  # grants are 1 and more
 SUCCEEDED: Final = -1
@@ -123,6 +123,9 @@ class JobModel:
             state = _fail(state, killers.get(state.job, EMPTY))
         outcome, after = self._apply(state, asked)
         return answer in (UNKNOWN, outcome), after
+
+    def informed(self, operations: Sequence[Operation]) -> Self:
+        return self
 
     def only_looks(self, asked: object, answer: object) -> bool:
         assert isinstance(asked, Proposed)

@@ -15,6 +15,7 @@ from p2psched.model.actions import Act
 from p2psched.model.commands import Complete, Envelope, Place, SubmitJob
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.key_actions import DeleteKey, PutKey, Transact
+from p2psched.model.moves import Transfer
 
 JOBS_KNOWN_MAX: Final = 10_000  # of the oldest ones the results concern everybody
 
@@ -35,7 +36,7 @@ class Concern:
             match envelope.command:
                 case SubmitJob(job=job):
                     self._note(job, envelope.proposer)
-                case Place(peer=peer):
+                case Place(peer=peer) | Transfer(peer=peer):
                     peers.add(peer)
                 case Complete(job=job) if job in self._came_through:
                     peers.add(self._came_through[job])

@@ -7,15 +7,18 @@ can carry a File: only there somebody sees to it that the bytes come along.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ...model import digests, values  # noqa: TID252 - see shared.py
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HOME: Final = "p2psched.run.host.files"
 COPY_BYTES: Final = 1024 * 1024
@@ -53,7 +56,9 @@ class File:
         """Where it can be read here. Raises FileNotFoundError while only the peers have it."""
         if self._path is None:
             raise FileNotFoundError(f"{self.name} is with the peers: `save` it first")
-        return Path(self._path)
+        # Not above: every idle starter would hold it.
+        made: Path = importlib.import_module("pathlib").Path(self._path)
+        return made
 
     @property
     def ref(self) -> Ref | None:
@@ -69,10 +74,11 @@ class File:
         """For reading bytes. Close it, or use it in a `with`."""
         if self._path is not None:
             return self.path.open("rb")
-        tempfile = importlib.import_module("tempfile")  # here: every idle starter would hold it
+        tempfile = importlib.import_module("tempfile")  # as above
         with tempfile.TemporaryDirectory() as folder:
             self.save(f"{folder}/file")
-            return Path(folder, "file").open("rb")  # which stays readable without its name
+            # It stays readable without its name.
+            return open(f"{folder}/file", "rb")  # noqa: PTH123
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Put a copy there, piece by piece. What was there is replaced once all has come."""
@@ -85,7 +91,8 @@ class File:
                 shutil.copyfile(self.path, new)
             os.replace(new, target)  # noqa: PTH105
         finally:
-            Path(new).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(new)  # noqa: PTH108
 
 
 class CantTravelAlone(TypeError):
@@ -126,7 +133,7 @@ def value_in_blob(digest: bytes, size: int) -> object:
 
 def digest_file(descriptor: int) -> Ref:
     """Digest and size of an open file, piece by piece."""
-    hasher = digests.Hasher()
+    hasher = digests.Hasher(os.fstat(descriptor).st_size)
     position = 0
     while piece := os.pread(descriptor, COPY_BYTES, position):
         hasher.update(piece)

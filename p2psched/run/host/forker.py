@@ -20,7 +20,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, NoReturn
 
 from ...model import items  # noqa: TID252 - see shared.py
@@ -37,6 +36,9 @@ THREADS_VARIABLES: Final = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+# What workers would import sooner or later, each for itself: that takes milliseconds, and copies
+# one to two MiB of what they share with the starter, since it counts references all over them.
+PRELOADED: Final = ("cloudpickle", "msgpack", "random", "subprocess")
 PIPE_BYTES: Final = 256 * 1024
 F_SETPIPE_SZ: Final = 1031
 PR_SET_PDEATHSIG: Final = 1
@@ -372,9 +374,11 @@ def _run_and_exit(run: Callable[[], None]) -> NoReturn:
 def main(descriptor: int, folder: str) -> None:
     """Runs in the starter's process until its peer is gone."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    with contextlib.suppress(Exception):  # a broken one is found, and told, when it is needed
-        importlib.import_module("cloudpickle")
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    # A broken one is found, and told, when it is needed.
+    for name in PRELOADED:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib would be a MiB in each host
     # What is there now is shared by all hosts for ever: keep the collector from touching it.
     gc.collect()
     gc.freeze()

@@ -11,7 +11,6 @@ see that of another one should use a program.
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import shutil
 import sys
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ...model import limits  # noqa: TID252 - see shared.py
+from . import archive as archives
 
 # What an archive may hold once it is unpacked; the caller keeps to it, this is the second look.
 UNPACKED_BYTES_MAX: Final = 64 * limits.MIB
@@ -78,26 +78,20 @@ class ModuleSets:
                 sys.path.remove(left.folder)
 
     def _unpack(self, digest: bytes, archive: bytes) -> _Set:
-        zipfile = importlib.import_module("zipfile")  # here: every idle starter would hold it
         folder = f"{self._folder}/{digest.hex()[:16]}"
         try:
-            with zipfile.ZipFile(io.BytesIO(archive)) as opened:
-                if sum(info.file_size for info in opened.infolist()) > UNPACKED_BYTES_MAX:
-                    raise ValueError(
-                        f"the job's modules take more than {UNPACKED_BYTES_MAX // limits.MIB} MiB"
-                    )
-                names = frozenset(
-                    info.filename.partition("/")[0].removesuffix(".py")
-                    for info in opened.infolist()
-                )
-                os.makedirs(folder, exist_ok=True)  # noqa: PTH103
-                try:
-                    opened.extractall(folder)  # which leaves no folder by `..` or `/`
-                except OSError:  # on a full disk it would hold the space that is missing
-                    shutil.rmtree(folder, ignore_errors=True)
-                    raise
-        except zipfile.BadZipFile as error:
+            found = archives.entries(archive)
+            if sum(entry.size for entry in found) > UNPACKED_BYTES_MAX:
+                raise ValueError(f"they take more than {UNPACKED_BYTES_MAX // limits.MIB} MiB")
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+            try:
+                archives.extract(archive, found, folder)
+            except BaseException:  # on a full disk it would hold the space that is missing
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        except ValueError as error:
             raise ValueError(f"the job's modules are no archive: {error}") from error
+        names = frozenset(entry.name.partition("/")[0].removesuffix(".py") for entry in found)
         return _Set(folder, names)
 
 

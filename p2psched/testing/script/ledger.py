@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import msgspec
 
 from p2psched.core import scheduler as sched
+from p2psched.core.feed import Say
 from p2psched.core.machine import Machine
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
 from p2psched.core.raft import engine as raft
@@ -37,6 +38,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Entry, HardState, Member, RaftMessage, Snapshot
+from p2psched.model.steal_messages import StealMessage
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.store.snapshots import described
 from p2psched.testing.script.actor import COMPACTION, TIMING, Actor, Scene, Standing
@@ -135,6 +137,8 @@ class Peer(Actor):
         now_ms = self.scene.now_ms
         if isinstance(message, Forward):
             self._step(raft.Forwarded(now_ms, message))
+        elif isinstance(message, StealMessage):
+            self._decide(sched.Followed(now_ms, sender, message))
         else:
             assert isinstance(message, RaftMessage)
             self._step(Receive(now_ms, sender, message))
@@ -344,6 +348,8 @@ class Peer(Actor):
                     number = self._next_incarnation()
                     say(f"{name} lives on as {name}/{number}")
                     self._decide(sched.Renewed(self.scene.now_ms, number))
+                case Say(to=to, message=message):
+                    scene.post(name, to, message)
                 case sched.Store() | CopyBlobs():
                     pass
 

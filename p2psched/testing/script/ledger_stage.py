@@ -22,12 +22,14 @@ from p2psched.model.commands import (
     NewGeneration,
     Outcome,
     Pin,
+    Place,
     Retry,
     SubmitJob,
 )
 from p2psched.model.execution import Batch, Committed
 from p2psched.model.job import Cause, JobSpec, ProgramWork
 from p2psched.model.messages import Forward
+from p2psched.model.steal_messages import Gives, Steal
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.script.commands import Commands
 from p2psched.testing.script.errors import ScriptError
@@ -69,6 +71,10 @@ class LedgerStage(Commands[Peer]):
     def words(self, message: msgspec.Struct) -> str:
         if isinstance(message, Forward):
             return f"forward {self._proposals(message.envelopes)}"
+        if isinstance(message, Steal):
+            return f"steal for {message.slots} slots"
+        if isinstance(message, Gives):
+            return f"gives {message.count}"
         return super().words(message)
 
     def _proposals(self, envelopes: tuple[Envelope, ...]) -> str:
@@ -166,6 +172,13 @@ class LedgerStage(Commands[Peer]):
     def do_undrain(self, words: Words) -> None:
         """undrain PEER at PEER"""
         self._ask(words[2], Drain(self.actor(words[0]).id, DrainMode.OFF))
+
+    def do_place(self, words: Words) -> None:
+        """place JOB TASKS on PEER at PEER: as no coordinator would."""
+        job, tasks, _, peer, _, at = words
+        owner = self.actor(peer)
+        incarnation = owner.scheduler.info.incarnation
+        self._ask(at, Place(self.jobs.id(job), TaskSet.parse(tasks), owner.id, incarnation))
 
     def do_generation(self, words: Words) -> None:
         """generation NUMBER at PEER: all that was granted before is over. No cluster that works

@@ -49,6 +49,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
+from p2psched.model.moves import Moved, Transfer
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
@@ -97,7 +98,7 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return _decision_words(command, jobs)
 
 
-def _decision_words(command: Decision | NewGeneration | ForgetPeer, jobs: Jobs) -> str:
+def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, jobs: Jobs) -> str:
     match command:
         case Cancel(job=job) | Forget(job=job):
             return f"{type(command).__name__.lower()} {jobs.name(job)}"
@@ -112,14 +113,21 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer, jobs: Jobs) 
         case Drain(peer=peer, mode=mode):
             once = " until it comes up again" if mode is DrainMode.ONCE else ""
             return f"{'undrain' if mode is DrainMode.OFF else 'drain'} {peer}{once}"
-        case GiveBack(job=job, grant=grant, tasks=tasks):
-            return f"give back {jobs.name(job)} {tasks} of {grant}"
+        case GiveBack() | Transfer():
+            return _leaving_words(command, jobs)
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
         case ForgetPeer(peer=peer):
             return f"forget peer {peer}"
         case _:
             return _hook_words(command)
+
+
+def _leaving_words(command: GiveBack | Transfer, jobs: Jobs) -> str:
+    what = f"{jobs.name(command.job)} {command.tasks} of {command.grant}"
+    if isinstance(command, Transfer):
+        return f"move {what} to {command.peer}/{command.incarnation}"
+    return f"give back {what}"
 
 
 def _hook_words(command: AddWebhook | RemoveWebhook | AckWebhook) -> str:
@@ -194,8 +202,9 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
             return f"{jobs.name(job)} {tasks} waits again; results before {position} are void"
         case JobEnded(job=job, state=state):
             return f"{jobs.name(job)} has {state}"
-        case GivenBack(job=job, tasks=tasks):
-            return f"{jobs.name(job)} {tasks} waits again"
+        case GivenBack(job=job, tasks=tasks) | Moved(job=job, tasks=tasks):
+            where = f"is {event.taker}'s now" if isinstance(event, Moved) else "waits again"
+            return f"{jobs.name(job)} {tasks} {where}"
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
             | JobForgotten() | PeerDrains() | Alerted() | Delayed()

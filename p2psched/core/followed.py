@@ -1,0 +1,40 @@
+"""A job as far as a follower is told of it: see `follower`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from p2psched.core.jobs import HeldGrant, Job
+from p2psched.model.feed_messages import FedGrant
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.job import JobSpec
+from p2psched.model.taskset import TaskSet
+
+
+class FollowedJob(Job, array_like=True, eq=False, gc=False):
+    """What this peer owns of it."""
+
+    parts: tuple[tuple[int, TaskSet], ...] = ()
+
+    def attempts(self, tasks: TaskSet) -> list[tuple[int, TaskSet]]:
+        return [(number, same) for number, part in self.parts if (same := part & tasks)]
+
+    def take(self, grants: Sequence[FedGrant], me: PeerId) -> None:
+        """That is all from here on."""
+        self.parts = tuple(part for held in grants for part in held.parts)
+        self.grants = {
+            held.grant: HeldGrant(
+                *(held.grant, me, held.incarnation),
+                TaskSet.union([tasks for _, tasks in held.parts]),
+                0,
+                token=held.token,
+                moves=held.moves,
+            )
+            for held in grants
+        }
+
+
+def followed(job: JobId, spec: JobSpec) -> FollowedJob:
+    made = FollowedJob.of(job, spec, index=0, wall_ms=0)
+    assert isinstance(made, FollowedJob)
+    return made

@@ -1,0 +1,124 @@
+"""Both sides of stealing, put together: a part of a scheduler's core, and of a follower's.
+
+Who has nothing to do asks one peer that looks busy; who is asked sets tasks aside and proposes to
+the ledger that they move. Nothing that is said here counts: the ledger grants.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from p2psched.core.feed import Say
+from p2psched.core.giving import choose
+from p2psched.core.levels import NEEDED
+from p2psched.core.owner import Owner
+from p2psched.core.state import LedgerState
+from p2psched.core.thief import Busy, Thief
+from p2psched.model.commands import PeerInfo
+from p2psched.model.execution import ExecutorEvent, Progress
+from p2psched.model.ids import PeerId
+from p2psched.model.job import Cause
+from p2psched.model.moves import Transfer
+from p2psched.model.steal_messages import Gives, Steal, StealMessage
+
+ASKING_MAX: Final = 64  # in one turn; others ask again
+MOVES_MAX: Final = 8  # commands under way; who asks then asks again soon
+SOON_MS: Final = 20
+LATER_MS: Final = 100  # when nothing waits that is worth a move
+UNPLACED_MS: Final = 30  # idle, while the coordinator has something to place
+FULL_MS: Final = 10_000  # after a task found no space here, nothing is asked for
+
+
+class Counts(msgspec.Struct):
+    """Since the start of the process."""
+
+    given: int = 0  # tasks
+    answered: int = 0  # requests of others
+    refused: int = 0  # of these, without a task
+
+
+class Stealing:
+    def __init__(self, state: LedgerState, owner: Owner, rng: random.Random) -> None:
+        self.counts = Counts()
+        self.thief = Thief(rng)
+        self._state = state
+        self.owner = owner
+        self._asking: dict[PeerId, Steal] = {}
+        self._idle_since_ms: int | None = None
+        self._full_until_ms = 0
+
+    # --- what comes in ---
+
+    def on_message(self, now_ms: int, sender: PeerId, message: StealMessage) -> None:
+        match message:
+            case Steal():
+                if sender in self._asking or len(self._asking) < ASKING_MAX:
+                    self._asking[sender] = message
+            case Gives():
+                self.thief.on_gives(now_ms, sender, message)
+
+    def on_executed(self, now_ms: int, event: ExecutorEvent) -> None:
+        if isinstance(event, Progress) and any(s.cause is Cause.NO_SPACE for s in event.segments):
+            self._full_until_ms = now_ms + FULL_MS
+
+    # --- a turn ---
+
+    def give(self, me: PeerInfo, *, gives_nothing: bool) -> tuple[list[Transfer], list[Say]]:
+        """Answer who has asked since the last turn, before anything else is started. The caller
+        proposes the commands, and tells the owner."""
+        if not self._asking:
+            return [], []
+        asking, self._asking = self._asking, {}
+        moves: list[Transfer] = []
+        answers: list[Say] = []
+        for peer, steal in asking.items():
+            self.counts.answered += 1
+            given: list[Transfer] = []
+            is_busy = self.owner.departing.moves + len(moves) >= MOVES_MAX
+            if not (gives_nothing or is_busy or not self.is_known or steal.slots < 1):
+                given = self._give(peer, steal, me.slots)
+            moves += given
+            count = sum(len(move.tasks) for move in given)
+            self.counts.given += count
+            self.counts.refused += not count
+            again_ms = 0 if count else SOON_MS if is_busy else LATER_MS
+            answers.append(Say(peer, Gives(steal.number, count, again_ms)))
+        return moves, answers
+
+    def _give(self, peer: PeerId, steal: Steal, slots: int) -> list[Transfer]:
+        owner = self.owner
+        chosen = choose(owner.lots(), slots=slots, busy_us=owner.busy_us, taker_slots=steal.slots)
+        return [
+            Transfer(job, grant, tasks, peer, steal.incarnation)
+            for job, grant, tasks in owner.set_aside(chosen)
+        ]
+
+    def look(
+        self, now_ms: int, me: PeerInfo, victims: Callable[[], Sequence[Busy]], *, takes: bool
+    ) -> list[Say]:
+        """Ask somebody, if there is nothing to do here and it is time. `takes`: tasks are wanted
+        here, and would be granted."""
+        is_idle = takes and now_ms >= self._full_until_ms and self.owner.is_hungry
+        if not is_idle or not self.is_known:
+            self._idle_since_ms = None
+            return []
+        if self._idle_since_ms is None:
+            self._idle_since_ms = now_ms
+        if self._state.unplaced and now_ms - self._idle_since_ms < UNPLACED_MS:
+            return []
+        if not self.thief.may_ask(now_ms):
+            return []
+        asked = self.thief.ask(now_ms, victims())
+        if asked is None:
+            return []
+        peer, number = asked
+        return [Say(peer, Steal(number, me.incarnation, me.slots))]
+
+    @property
+    def is_known(self) -> bool:
+        """All peers know of it."""
+        return self._state.level >= NEEDED[Transfer]

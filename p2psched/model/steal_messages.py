@@ -1,0 +1,26 @@
+"""What a peer with nothing to do and one with too much say to each other (ADR 0051). Both are lost
+without harm. Tags are for ever; fields are only appended, with defaults.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Steal(msgspec.Struct, frozen=True, array_like=True, tag=113):
+    """Give me tasks that you have not begun."""
+
+    number: int  # of the request: the answer names it
+    incarnation: int  # under which the sender would own them
+    slots: int  # that it has
+
+
+class Gives(msgspec.Struct, frozen=True, array_like=True, tag=114):
+    """So many are on their way: the ledger will say so. If there are none, ask again later."""
+
+    number: int
+    count: int
+    again_ms: int = 0
+
+
+StealMessage = Steal | Gives

@@ -1,0 +1,254 @@
+"""An owner that gives and a peer that asks, around one ledger."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2psched.core.feed import Say
+from p2psched.core.levels import KNOWN_LEVEL
+from p2psched.core.machine import Machine
+from p2psched.core.owner import StartBatch
+from p2psched.core.scheduler import (
+    Applied,
+    Executed,
+    Followed,
+    Renewed,
+    RenewIncarnation,
+    Restored,
+    Round,
+    Scheduler,
+    SchedulerEffect,
+)
+from p2psched.core.snapshot import encode_machine
+from p2psched.core.stealing import MOVES_MAX
+from p2psched.model import chunks
+from p2psched.model.commands import (
+    Cancel,
+    Command,
+    Drain,
+    DrainMode,
+    Envelope,
+    Outcome,
+    PeerDown,
+    PeerInfo,
+    PeerUp,
+    Place,
+    Placed,
+    RaiseLevel,
+    SubmitJob,
+)
+from p2psched.model.execution import Committed, Progress
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.job import Cause, JobSpec, ProgramWork, Segment
+from p2psched.model.moves import Transfer
+from p2psched.model.steal_messages import Gives, Steal
+from p2psched.model.taskset import EMPTY, TaskSet
+
+A, B, C = PeerId("a"), PeerId("b"), PeerId("c")
+JOB = JobId("job")
+TEN = TaskSet.of(0, 10)
+END = TaskSet.of(6, 10)  # half of what two slots leave in the queue
+
+
+def info(peer: PeerId, incarnation: int = 1, slots: int = 2) -> PeerInfo:
+    return PeerInfo(peer, incarnation, peer, f"{peer}:1", 0, slots, "0", "3", KNOWN_LEVEL)
+
+
+class Pair:
+    """Victim a and thief b, with the effects of each, over a ledger that a test commits to."""
+
+    def __init__(self, level: int = KNOWN_LEVEL) -> None:
+        self.machine = Machine()
+        self.now_ms = 1_000
+        self.peers: dict[PeerId, Scheduler] = {}
+        self.effects: dict[PeerId, list[SchedulerEffect]] = {A: [], B: []}
+        self._number = 0
+        for peer in (A, B, C):
+            self.commit(PeerUp(info(peer)))
+        self.commit(RaiseLevel(level))
+        for peer in (A, B):
+            self.peers[peer] = Scheduler(info(peer))
+            self.peers[peer].step(Restored(self.now_ms, encode_machine(self.machine)))
+        self.commit(SubmitJob(JOB, JobSpec("j", TEN, ProgramWork(("true",)))))
+        self.commit(Place(JOB, TEN, A, 1))
+        self.grant = self.machine.command_index
+        self.turn(A)
+
+    def commit(self, *commands: Command) -> Outcome:
+        return self.commit_all(*(Envelope(C, 10_000 + n, c) for n, c in enumerate(commands)))
+
+    def commit_all(self, *envelopes: Envelope) -> Outcome:
+        self._number += 1
+        numbered = tuple(
+            Envelope(e.proposer, e.request + self._number * 100, e.command)
+            if e.proposer == C
+            else e
+            for e in envelopes
+        )
+        batch = Committed(self._number, self._number, 0, numbered)
+        outcomes, _ = self.machine.apply(batch)
+        for peer, scheduler in self.peers.items():
+            self.effects[peer] += scheduler.step(Applied(self.now_ms, (batch,)))
+        return outcomes[-1]
+
+    def turn(self, peer: PeerId) -> list[SchedulerEffect]:
+        found = self.peers[peer].step(Round(self.now_ms))
+        self.effects[peer] += found
+        return found
+
+    def ask(self, incarnation: int = 1, number: int = 1, thief: PeerId = B) -> Gives:
+        """What a says to who asks."""
+        asked = Steal(number, incarnation, 2)
+        self.peers[A].step(Followed(self.now_ms, thief, asked))
+        said = [e for e in self.turn(A) if isinstance(e, Say)]
+        (answer,) = [say.message for say in said if isinstance(say.message, Gives)]
+        return answer
+
+    @property
+    def moves(self) -> list[Envelope]:
+        """Proposed by a so far."""
+        return [
+            envelope
+            for effect in self.effects[A]
+            for envelope in getattr(effect, "envelopes", ())
+            if isinstance(envelope.command, Transfer)
+        ]
+
+    def started(self, peer: PeerId) -> TaskSet:
+        batches = [e.batch for e in self.effects[peer] if isinstance(e, StartBatch)]
+        return TaskSet.union(batch.tasks for batch in batches)
+
+    def held(self, peer: PeerId) -> TaskSet:
+        return TaskSet.union(kept.tasks for kept in self.peers[peer].owner.kept())
+
+
+def test_who_has_nothing_asks_and_gets_half_of_what_waits() -> None:
+    pair = Pair()
+    (say,) = [e for e in pair.turn(B) if isinstance(e, Say)]
+    assert (say.to, say.message) == (A, Steal(1, 1, 2))
+    assert pair.turn(B) == [], "one request at a time"
+    gives = pair.ask()
+    assert gives.count == len(END)
+    (move,) = pair.moves
+    assert move.command == Transfer(JOB, pair.grant, END, B, 1)
+    pair.commit_all(move)
+    pair.turn(B)
+    pair.turn(A)
+    assert pair.held(A) == TEN - END
+    assert pair.held(B) == END
+    assert not pair.started(A) & END
+    assert pair.started(B) == TaskSet.of(6, 8)
+    assert pair.peers[B].owner.moved_here == len(END)
+    assert list(pair.peers[B].stealing.thief.round_trips_ms) == [0]
+
+
+def test_what_is_on_its_way_is_held_and_started_by_nobody() -> None:
+    pair = Pair()
+    pair.ask()
+    for _ in range(3):
+        pair.turn(A)
+    assert pair.held(A) == TEN
+    assert not pair.started(A) & END
+    assert len(pair.moves) == 1
+
+
+def test_what_could_not_move_is_next() -> None:
+    pair = Pair()
+    pair.commit(Drain(B, DrainMode.ON))
+    pair.ask()
+    assert pair.commit_all(*pair.moves) != Placed(0, END)
+    assert pair.held(A) == TEN
+    assert pair.peers[A].owner.departing.stayed == len(END)
+    first = pair.peers[A].owner.lots()[0]
+    assert first.tasks == len(END)
+
+
+def test_a_repeat_that_says_nothing_moved_is_not_believed() -> None:
+    """The first outcome was in a snapshot."""
+    pair = Pair()
+    pair.ask()
+    (move,) = pair.moves
+    batch = Committed(pair.machine.applied_index + 1, 0, 0, (move,))
+    pair.machine.apply(batch)
+    pair.peers[A].step(Restored(pair.now_ms, encode_machine(pair.machine)))
+    repeat = Committed(batch.index + 1, 0, 0, (move,))
+    pair.machine.apply(repeat)
+    pair.peers[A].step(Applied(pair.now_ms, (repeat,)))
+    pair.turn(A)
+    assert pair.held(A) == TEN - END
+    assert not pair.started(A) & END
+
+
+def test_a_job_that_is_cancelled_meanwhile_leaves_nothing() -> None:
+    pair = Pair()
+    pair.ask()
+    pair.commit(Cancel(JOB))
+    pair.commit_all(*pair.moves)
+    pair.turn(A)
+    assert pair.peers[A].owner.departing.moves == 0
+    assert not pair.peers[A].owner.has_queue
+
+
+def test_an_owner_that_is_declared_down_keeps_what_is_on_its_way() -> None:
+    pair = Pair()
+    pair.ask()
+    pair.commit(PeerDown(A, 1, "not heard"))
+    assert any(isinstance(e, RenewIncarnation) for e in pair.effects[A])
+    pair.effects[A] += pair.peers[A].step(Renewed(pair.now_ms, 2))
+    pair.turn(A)
+    ups = [
+        envelope
+        for effect in pair.effects[A]
+        for envelope in getattr(effect, "envelopes", ())
+        if isinstance(envelope.command, PeerUp)
+    ]
+    assert TaskSet.union(kept.tasks for kept in ups[-1].command.kept) == TEN
+    pair.commit_all(ups[-1])
+    pair.commit_all(*pair.moves)
+    pair.turn(A)
+    assert pair.held(A) == TEN - END
+    assert pair.machine.peers[B].owned == len(END)
+
+
+def test_what_is_asked_for_by_many_is_given_to_a_few_at_a_time() -> None:
+    pair = Pair()
+    answers = [pair.ask(number=number) for number in range(1, 20)]
+    assert sum(answer.count for answer in answers) < len(TEN)
+    assert len(pair.moves) <= MOVES_MAX
+    assert answers[-1].count == 0
+    assert answers[-1].again_ms > 0
+
+
+@pytest.mark.parametrize("level", [4])
+def test_nobody_asks_or_gives_before_all_peers_know_of_it(level: int) -> None:
+    pair = Pair(level)
+    assert not [e for e in pair.turn(B) if isinstance(e, Say)]
+    assert pair.ask().count == 0
+
+
+def test_a_drained_peer_neither_asks_nor_gives() -> None:
+    pair = Pair()
+    pair.commit(Drain(B, DrainMode.ON))
+    assert not [e for e in pair.turn(B) if isinstance(e, Say)]
+    pair.commit(Drain(A, DrainMode.ON))
+    assert pair.ask().count == 0
+
+
+def test_a_peer_whose_disk_is_full_asks_for_nothing_for_a_while() -> None:
+    pair = Pair()
+    thief = pair.peers[B]
+    full = Segment(0, 1, Cause.NO_SPACE, chunks.pack([b""]))
+    thief.step(Executed(pair.now_ms, Progress(1, (full,))))
+    assert not [e for e in pair.turn(B) if isinstance(e, Say)]
+    pair.now_ms += 10_000
+    assert [e for e in pair.turn(B) if isinstance(e, Say)]
+
+
+def test_what_begun_once_under_its_grant_is_given_to_nobody() -> None:
+    pair = Pair()
+    assert pair.started(B) == EMPTY
+    owner = pair.peers[A].owner
+    for queued in owner._queue:
+        queued.begun = True
+    assert pair.ask().count == 0
+    assert pair.moves == []

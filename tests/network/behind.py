@@ -1,0 +1,31 @@
+"""Three voters, each in a namespace of its own behind the switch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.cluster import LiveCluster
+from tests.network.switch import Switch
+
+NAMES: Final = ("a", "b", "c")
+
+
+@contextmanager
+def behind_a_switch(folder: Path, *, slots: int = 1) -> Iterator[tuple[LiveCluster, Switch]]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    with Switch(NAMES, subnet=99 + worker, seed=7) as switch, LiveCluster(folder) as cluster:
+        for name in NAMES:
+            cluster.before[name] = switch.inside(name)
+            listen = f"{switch.address(name)}:7420"
+            options = ["--insecure", *_secret_of(cluster)]
+            cluster.start(name, slots=slots, listen=listen, options=options)
+        yield cluster, switch
+
+
+def _secret_of(cluster: LiveCluster) -> list[str]:
+    first = cluster.peers.get("a")
+    return [] if first is None else ["--secret-file", str(first.data / "secret")]
