@@ -46,6 +46,8 @@ TARGETS: Final = (
     Target("leader_killed_idle.p2psched.max_s", 3.0),
     Target("leader_killed_busy.p2psched.p99_s", 2.5),
     Target("leader_stopped.p2psched.max_ms", 200),
+    Target("owner_killed.p2psched.p50_s", 4.0),
+    Target("owner_killed.p2psched.p99_s", 8.0),
     Target("frames.batched.per_1000_tasks", 0.1, of="frames.single.per_1000_tasks"),
 )
 # Beside whom we stand: our figure divided by theirs.

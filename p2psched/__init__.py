@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from p2psched.embed.config import Config as Config
     from p2psched.embed.peer import Peer as Peer
     from p2psched.model.hold import Hold as Hold
+    from p2psched.model.needs import Needs as Needs
 
 __version__ = VERSION
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "File",
     "Hold",
     "Job",
+    "Needs",
     "Peer",
     "Task",
     "TaskResult",
@@ -52,6 +54,7 @@ _HOME = {
     "Executor": "p2psched.client.executor",
     "File": "p2psched.client.files",
     "Hold": "p2psched.model.hold",
+    "Needs": "p2psched.model.needs",
     "Job": "p2psched.client.job",
     "Peer": "p2psched.embed.peer",
     "Task": "p2psched.client.futures",

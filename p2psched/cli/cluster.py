@@ -13,6 +13,7 @@ from p2psched.cli.output import (
     Column,
     Output,
     count,
+    note,
     print_json,
     print_sheet,
     print_table,
@@ -77,6 +78,9 @@ def peers(target: Target, at: AtOption = None) -> None:
                 write_line(short(view.info.peer))
         case Output.TABLE:
             print_table(_COLUMNS, [_row(view) for view in found])
+            for view in found:
+                if view.quarantine:
+                    note(f"{view.info.name}: {view.quarantine}")
 
 
 def _row(view: PeerView) -> tuple[object, ...]:
@@ -99,9 +103,10 @@ def _row(view: PeerView) -> tuple[object, ...]:
 
 def _state(view: PeerView) -> str:
     """One word for a peer that is there."""
-    if not view.drain:
+    word = view.drain or ("quarantined" if view.quarantine else "")
+    if not word:
         return view.state
-    return view.drain if view.state == "alive" else f"{view.state}, {view.drain}"
+    return word if view.state == "alive" else f"{view.state}, {word}"
 
 
 @talks_to_peers

@@ -43,6 +43,7 @@ COMMANDS: Final = {
     # Its own options end where the command begins: `submit-job -- ls -l` and `ls -l` are the same.
     "submit-job": Command("submit", "submit_job", "EXAMPLES", interspersed=False),
     "jobs": Command("jobs", "jobs", "JOBS_EXAMPLES"),
+    "explain": Command("explain", "explain", "EXAMPLES"),
     "peers": Command("cluster", "peers", "PEERS_EXAMPLES"),
     "status": Command("cluster", "status", "STATUS_EXAMPLES"),
     "stop": Command("stop", "stop", "EXAMPLES"),
@@ -70,6 +71,8 @@ GROUPS: Final = {
         "demote": Command("peer", "demote", "DEMOTE_EXAMPLES"),
         "voters": Command("peer", "voters", "VOTERS_EXAMPLES"),
         "drain": Command("drain", "drain", "DRAIN_EXAMPLES"),
+        "cordon": Command("drain", "cordon", "CORDON_EXAMPLES"),
+        "uncordon": Command("drain", "uncordon", "UNCORDON_EXAMPLES"),
     },
     "ledger": {
         "verify": Command("ledger", "verify_ledger", "VERIFY_EXAMPLES"),
@@ -115,6 +118,7 @@ GROUPS: Final = {
         "run": Command("sim", "run", "RUN_EXAMPLES"),
         "replay": Command("sim", "replay", "REPLAY_EXAMPLES"),
         "shrink": Command("sim", "shrink", "SHRINK_EXAMPLES"),
+        "policy": Command("sim_policy", "policy", "POLICY_EXAMPLES"),
     },
 }
 

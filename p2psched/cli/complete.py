@@ -118,6 +118,15 @@ async def _members() -> list[tuple[str, str]]:
     return [(view.info.name, f"{view.role}, {view.state}") for view in views]
 
 
+def complete_policies(incomplete: str) -> Iterator[tuple[str, str]]:
+    """Those that come with p2psched."""
+    from p2psched.core.policies.registry import POLICIES  # noqa: PLC0415
+
+    for policy in POLICIES.values():
+        if policy.name.startswith(incomplete):
+            yield policy.name, policy.summary
+
+
 def complete_queues(incomplete: str) -> Iterator[tuple[str, str]]:
     """Names of queues, with what is in them."""
     import asyncio  # noqa: PLC0415

@@ -194,4 +194,5 @@ def peer_fields(view: PeerView) -> dict[str, object]:
         "lag": view.lag,
         "drain": view.drain or None,
         "copies_left": view.copies_left,
+        "quarantine": view.quarantine or None,
     }

@@ -19,6 +19,7 @@ from typing import IO, Final
 from p2psched.cli.output import Output, note, write_bytes, write_line
 from p2psched.model.config import Config
 from p2psched.model.errors import Unavailable
+from p2psched.model.needs import AVERAGE_WEIGHT
 
 LOG_NAME: Final = "peer.log"
 READY_BYTES_MAX: Final = 64 * 1024
@@ -105,6 +106,7 @@ def _arguments(config: Config) -> list[str]:
         given += ["--ledger", config.ledger]
     for address in config.group:
         given += ["--group", address]
+    given += _having(config)
     flags = {
         "--no-vote": config.votes is False,
         "--follow": config.follows is True,
@@ -129,6 +131,18 @@ def _read_until_closed(pipe: IO[bytes], patience_s: float) -> bytes | None:
                 break
             found += data
     return found
+
+
+def _having(config: Config) -> list[str]:
+    """What the peer has, and who else may say where tasks go."""
+    given = [word for key, value in config.labels for word in ("--label", f"{key}={value}")]
+    if config.gpus is not None:
+        given += ["--gpus", str(config.gpus)]
+    if config.memory_mib is not None:
+        given += ["--memory", f"{config.memory_mib}M"]
+    if config.policy_file is not None:
+        given += ["--policy-file", config.policy_file]
+    return [*given, "--weight", str(config.weight / AVERAGE_WEIGHT)]
 
 
 def _pass_on(notes: IO[bytes], log: Path, before_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""`p2psched peer drain`, and what `p2psched stop --drain` does first."""
+"""`p2psched peer drain`, `cordon` and `uncordon`, and what `p2psched stop --drain` does first."""
 
 from __future__ import annotations
 
@@ -28,6 +28,18 @@ Examples:
   p2psched peer drain b --timeout 10m && p2psched stop b
   p2psched peer drain b --undo
 """
+CORDON_EXAMPLES: Final = """\b
+Example:
+  p2psched peer cordon b
+"""
+UNCORDON_EXAMPLES: Final = """\b
+Example:
+  p2psched peer uncordon b
+"""
+PeerArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAME", autocompletion=complete_peers, help="Name or id of the peer."),
+]
 TimeoutOption = Annotated[
     str | None,
     typer.Option("--timeout", metavar="DURATION", help="Stop waiting then, exit 4."),
@@ -37,12 +49,7 @@ TimeoutOption = Annotated[
 @talks_to_peers
 def drain(
     target: Target,
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME", autocompletion=complete_peers, help="Name or id of the peer."
-        ),
-    ],
+    name: PeerArgument,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait until nothing rests on it alone.")
     ] = True,
@@ -63,6 +70,10 @@ def drain(
         return await _wait_drained(client, view.info.peer, timeout_s=timeout_s)
 
     view = talk(target, work)
+    _tell(target, view, "" if undo or wait else _left(view))
+
+
+def _tell(target: Target, view: PeerView, left: str = "") -> None:
     match target.output:
         case Output.JSON:
             print_json(peer=peer_fields(view))
@@ -70,7 +81,22 @@ def drain(
             write_line(short(view.info.peer))
         case Output.TABLE:
             state = f"is {view.drain}" if view.drain else "takes tasks again"
-            write_line(f"peer {view.info.name} {state}{'' if undo or wait else _left(view)}")
+            write_line(f"peer {view.info.name} {state}{left}")
+
+
+@talks_to_peers
+def cordon(target: Target, name: PeerArgument) -> None:
+    """Grant a peer nothing more. It keeps what it has, and its disk counts.
+
+    It stays cordoned over restarts, until `peer uncordon`.
+    """
+    _tell(target, talk(target, lambda client: client.peer.cordon(name)))
+
+
+@talks_to_peers
+def uncordon(target: Target, name: PeerArgument) -> None:
+    """Grant a peer tasks again, whether it was cordoned or drained."""
+    _tell(target, talk(target, lambda client: client.peer.cordon(name, undo=True)))
 
 
 async def drain_and_wait(

@@ -49,7 +49,7 @@ def history(
 
     async def work(client: Client) -> tuple[JobView, list[Stamped], Names, Label]:
         found = await client.job(job)
-        events = await _history(found, limit)
+        events = await events_of(found, limit)
         names = {peer.info.peer: peer.info.name for peer in await client.peers()}
         return await found.show(), events, names, label(client)
 
@@ -80,7 +80,8 @@ def history(
                 note(f"only the first {limit:,} events: --limit shows more")
 
 
-async def _history(job: Job, limit: int) -> list[Stamped]:
+async def events_of(job: Job, limit: int) -> list[Stamped]:
+    """The first of its history."""
     found: list[Stamped] = []
     after = 0
     while len(found) < limit:

@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import typer
 
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 
 QUEUE_PREFIX: Final = "queue:"  # of the lock that stands for an ordered queue
+
+
+_Lock = Annotated[
+    str | None,
+    typer.Option("--lock", metavar="NAME", help="Each task holds this lock while it runs."),
+]
+_Resource = Annotated[
+    str | None,
+    typer.Option(
+        "--resource",
+        metavar="NAME:COUNT",
+        help="Each task takes one of COUNT: never more run at a time, of all jobs.",
+    ),
+]
+_Queue = Annotated[
+    str | None,
+    typer.Option("--queue", metavar="NAME", help="With --ordered: the jobs of one queue."),
+]
+_Ordered = Annotated[
+    bool,
+    typer.Option("--ordered", help="Run one task of the queue at a time, in the order of submits."),
+]
+_OrderKey = Annotated[
+    str | None,
+    typer.Option("--order-key", metavar="KEY", help="In order only with jobs of the same key."),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """The options of it."""
+
+    lock: _Lock = None
+    resource: _Resource = None
+    queue: _Queue = None
+    ordered: _Ordered = False
+    order_key: _OrderKey = None
+
+    @property
+    def hold(self) -> Hold | None:
+        """Raises UsageError for what makes no sense."""
+        return hold_of(
+            lock=self.lock,
+            resource=self.resource,
+            queue=self.queue,
+            ordered=self.ordered,
+            order_key=self.order_key,
+        )
 
 
 def hold_of(

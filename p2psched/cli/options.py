@@ -119,6 +119,29 @@ def talks_to_peers(function: Callable[Concatenate[Target, P], None]) -> Callable
     return command
 
 
+def with_options(
+    values: type[object], name: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the fields of a dataclass as further options, and the function one argument
+    `name` with all of them. A field is its option: annotated as a parameter would be."""
+    fields = list(inspect.signature(values, eval_str=True).parameters.values())
+
+    def wrap(function: Callable[..., None]) -> Callable[..., None]:
+        def command(*args: object, **kwargs: object) -> None:
+            taken = {field.name: kwargs.pop(field.name) for field in fields}
+            function(*args, **kwargs, **{name: values(**taken)})
+
+        functools.update_wrapper(command, function)
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        others = [parameter for parameter in own if parameter.name != name]
+        parameters = [*others, *fields]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # PEP 362
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        return command
+
+    return wrap
+
+
 def reads_from_peers(function: Callable[Concatenate[Target, P], None]) -> Callable[..., None]:
     """As `talks_to_peers`, of a command that only reads: with `--stale`."""
 

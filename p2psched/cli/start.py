@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
+import msgspec
 import typer
 
 from p2psched.cli.detach import start_detached
@@ -22,12 +24,15 @@ from p2psched.cli.options import (
     duration,
     keep_ms,
     runtime_dir,
+    with_options,
 )
 from p2psched.cli.output import Output
 from p2psched.cli.serve import Serving, become_peer
+from p2psched.cli.values import labels_of, memory_mib
 from p2psched.model.config import LEDGERS, TIMINGS, Config
 from p2psched.model.errors import UsageError
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
+from p2psched.model.needs import AVERAGE_WEIGHT
 from p2psched.net.address import DEFAULT_PORT
 from p2psched.observe import logs
 from p2psched.store.folder import default_data_folder
@@ -123,6 +128,29 @@ _ReplaceAfter = Annotated[
         help="A voter that is away for so long is replaced by another peer, while this one leads.",
     ),
 ]
+_Label = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="KEY=VALUE",
+        help="For jobs that choose their peers. `name` and `zone` are there without.",
+    ),
+]
+_Gpus = Annotated[
+    int | None,
+    typer.Option("--gpus", min=0, help="To share out among tasks. Default: those that are found."),
+]
+_Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="To share out among tasks that say what they take. Default: all of the machine.",
+    ),
+]
+_Weight = Annotated[
+    float, typer.Option("--weight", help="How much it can do beside others, for policy `weighted`.")
+]
 _RetryBudget = Annotated[
     int,
     typer.Option(
@@ -199,6 +227,43 @@ _SnapshotLog = Annotated[int, typer.Option("--snapshot-log-bytes", hidden=True)]
 _Detached = Annotated[bool, typer.Option("--detached", hidden=True)]
 
 
+_PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy-file",
+        metavar="FILE",
+        help="A placement policy of your own (docs/policies.md). The same on all peers.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Having:
+    """What the peer has for tasks beside slots, and who else may say where they go."""
+
+    label: _Label = None
+    gpus: _Gpus = None
+    memory: _Memory = None
+    weight: _Weight = 1.0
+    policy_file: _PolicyFile = None
+    retry_budget: _RetryBudget = 10
+
+    def noted_in(self, config: Config) -> Config:
+        """Raises UsageError, or ValueError for what is too much."""
+        noted = msgspec.structs.replace(
+            config,
+            labels=labels_of(self.label, "--label"),
+            gpus=self.gpus,
+            memory_mib=None if self.memory is None else memory_mib(self.memory, "--memory"),
+            weight=round(self.weight * AVERAGE_WEIGHT),
+            policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
+            retry_percent=self.retry_budget,
+        )
+        noted.__post_init__()
+        return noted
+
+
+@with_options(Having, "having")
 def start(
     *,
     name: _Name = None,
@@ -217,7 +282,6 @@ def start(
     no_vote: _NoVote = False,
     zone: _Zone = "",
     replace_after: _ReplaceAfter = "5m",
-    retry_budget: _RetryBudget = 10,
     anew: _Anew = False,
     follow: _Follow = None,
     timing: _Timing = "lan",
@@ -230,6 +294,7 @@ def start(
     output: OutputOption = Output.TABLE,
     snapshot_log_bytes: _SnapshotLog = SNAPSHOT_LOG_BYTES,
     detached: _Detached = False,
+    having: Having,
 ) -> None:
     """Start a peer. It is a new cluster of one, with --join a member of another, or itself again.
 
@@ -255,7 +320,6 @@ def start(
             votes=not no_vote,
             zone=zone,
             replace_ms=round(duration(replace_after, "--replace-after") * 1000),
-            retry_percent=retry_budget,
             anew=anew,
             ledger=ledger,
             group=tuple(group or ()),
@@ -263,6 +327,7 @@ def start(
             snapshot_log_bytes=snapshot_log_bytes,
             runtime_dir=str(runtime_dir()),
         ).with_timing(timing)
+        config = having.noted_in(config)
     except ValueError as error:
         raise UsageError(f"{error}: see `p2psched start --help`") from error
     serving = Serving(

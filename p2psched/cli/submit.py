@@ -10,26 +10,28 @@ from typing import Annotated, Final, TypedDict
 import typer
 
 from p2psched.cli.batches import BATCHES_HELP, print_outcomes
-from p2psched.cli.complete import complete_rules
 from p2psched.cli.connect import talk
 from p2psched.cli.describe import job_fields, title
 from p2psched.cli.follow import conclude, follow_job
-from p2psched.cli.holds import hold_of
+from p2psched.cli.holds import Holding
 from p2psched.cli.interrupt import detachable
-from p2psched.cli.options import Target, duration, keep_ms, talks_to_peers
+from p2psched.cli.needs import Choice, staying_apart
+from p2psched.cli.options import Target, duration, keep_ms, talks_to_peers, with_options
 from p2psched.cli.output import Output, count, note, print_json, write_line
 from p2psched.cli.progress import Progress
+from p2psched.cli.rules import Rules
 from p2psched.cli.sending import modes_of, opened_inputs, sending_of
 from p2psched.client import blobs
 from p2psched.client.batches import lines_of, pack_batches
 from p2psched.client.client import Client, Job, who_am_i
 from p2psched.client.functions import PackedJob, timeout_ms
-from p2psched.client.retries import policy_of_words, times
+from p2psched.core.policies.registry import POLICIES
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, new_id, short
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
+from p2psched.model.needs import Needs
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -37,7 +39,7 @@ KEY_LEN_MAX: Final = 1024
 _KEY_CONTEXT: Final = b"p2psched idempotency key\0"
 _ID_DIGITS: Final = 32
 
-EXAMPLES: Final = """\b
+_EXAMPLES: Final = """\b
 Examples:
   p2psched submit-job --wait -- python3 -c 'print(6*7)'
   p2psched submit-job --name hello --array 0-99 -- \\
@@ -52,10 +54,18 @@ Examples:
       --send score.py -- python3 score.py > scores.txt
   p2psched submit-job --resource cam:1 --array 0-9 -- ./take
   p2psched submit-job --queue deploys --ordered -- ./deploy
+  p2psched submit-job --require arch=arm64 -- ./build
 
 A task finds its index in $P2P_INDEX, and $P2P_PEER, $P2P_JOB_ID,
 $P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE beside it. One that holds a lock
 has the lock's token in $P2P_FENCE.
+"""
+
+_POLICIES: Final = "\n".join(f"  {p.name:<18}{p.summary}" for p in POLICIES.values())
+EXAMPLES: Final = f"""{_EXAMPLES}
+\b
+Policies:
+{_POLICIES}
 """
 
 
@@ -129,53 +139,13 @@ _Keep = Annotated[
 _Copies = Annotated[
     int, typer.Option("--copies", help="Disks that a large result is on before it counts.")
 ]
-_Lock = Annotated[
-    str | None,
-    typer.Option("--lock", metavar="NAME", help="Each task holds this lock while it runs."),
-]
-_Resource = Annotated[
-    str | None,
-    typer.Option(
-        "--resource",
-        metavar="NAME:COUNT",
-        help="Each task takes one of COUNT: never more run at a time, of all jobs.",
-    ),
-]
-_Queue = Annotated[
-    str | None,
-    typer.Option("--queue", metavar="NAME", help="With --ordered: the jobs of one queue."),
-]
-_Ordered = Annotated[
-    bool,
-    typer.Option("--ordered", help="Run one task of the queue at a time, in the order of submits."),
-]
-_OrderKey = Annotated[
-    str | None,
-    typer.Option("--order-key", metavar="KEY", help="In order only with jobs of the same key."),
-]
-_Retry = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--retry",
-        metavar="CAUSE=N[,OPTION...]",
-        autocompletion=complete_rules,
-        help="Further attempts after ends by this cause; see docs/retries.md. Repeatable.",
-    ),
-]
-_QueueTimeout = Annotated[
-    str | None,
-    typer.Option(
-        "--queue-timeout", metavar="DURATION", help="Give up what no peer has taken by then."
-    ),
-]
-_TotalTimeout = Annotated[
-    str | None,
-    typer.Option("--total-timeout", metavar="DURATION", help="End the whole job after this."),
-]
 _Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")]
 
 
 @talks_to_peers
+@with_options(Choice, "choice")
+@with_options(Holding, "holding")
+@with_options(Rules, "rules")
 def submit_job(
     target: Target,
     *,
@@ -197,14 +167,9 @@ def submit_job(
     cpus: _Cpus = 1,
     keep_results: _Keep = None,
     copies: _Copies = 2,
-    lock: _Lock = None,
-    resource: _Resource = None,
-    queue: _Queue = None,
-    ordered: _Ordered = False,
-    order_key: _OrderKey = None,
-    retry: _Retry = None,
-    queue_timeout: _QueueTimeout = None,
-    total_timeout: _TotalTimeout = None,
+    holding: Holding,
+    choice: Choice,
+    rules: Rules,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
@@ -220,11 +185,11 @@ def submit_job(
         keep_ms=None if keep_results is None else keep_ms(keep_results),
         copies=copies,
         submitter=who_am_i(),
-        hold=hold_of(
-            lock=lock, resource=resource, queue=queue, ordered=ordered, order_key=order_key
-        ),
-        retry=policy_of_words(retry or []),
-        times=_times(queue_timeout, total_timeout),
+        hold=holding.hold,
+        policy=choice.policy_name,
+        needs=choice.needs,
+        retry=rules.policy,
+        times=rules.times,
     )
     variables, folder = _variables(env or []), _folder(cwd)
     if inputs is None:
@@ -245,7 +210,8 @@ def submit_job(
                 **common,
             )
     job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
-    _submit(target, job_id, packed, waits=wait, wait_s=wait_s, batches=inputs is not None)
+    batches = inputs is not None
+    _submit(target, job_id, packed, choice.apart or [], waits=wait, wait_s=wait_s, batches=batches)
 
 
 class _Common(TypedDict):
@@ -258,6 +224,8 @@ class _Common(TypedDict):
     copies: int
     submitter: str
     hold: Hold | None
+    policy: str
+    needs: Needs | None
     retry: RetryPolicy | None
     times: TimeLimits | None
 
@@ -271,10 +239,6 @@ def _check_form(inputs: str | None, *, is_batched: bool, is_plain: bool) -> None
 
 def _seconds(text: str | None, option: str) -> float | None:
     return None if text is None else duration(text, option)
-
-
-def _times(queue: str | None, total: str | None) -> TimeLimits | None:
-    return times(_seconds(queue, "--queue-timeout"), _seconds(total, "--total-timeout"))
 
 
 def _work(
@@ -312,16 +276,18 @@ def _submit(
     target: Target,
     job_id: JobId,
     packed: PackedJob,
+    apart: list[str],
     *,
     waits: bool,
     wait_s: float | None,
     batches: bool,
 ) -> None:
     async def work(client: Client) -> None:
+        spec = await staying_apart(client, packed.spec, apart, job_id)
         progress = Progress("sent", sum(upload.ref.size for upload in packed.uploads))
         try:
             answer = await blobs.submit(
-                client.session, Submit(job_id, packed.spec), packed.uploads, progress
+                client.session, Submit(job_id, spec), packed.uploads, progress
             )
         finally:
             progress.hide()

@@ -34,6 +34,7 @@ from p2psched.model.hold import Hold
 from p2psched.model.ids import short
 from p2psched.model.job import Cause, FunctionWork
 from p2psched.model.messages import FetchItem, ItemAnswer, JobView
+from p2psched.model.needs import Needs
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.net.together import together
 from p2psched.run.host.files import File
@@ -103,6 +104,8 @@ def pack_batches(
     copies: int = 2,
     keep_ms: int | None = None,
     hold: Hold | None = None,
+    policy: str = "",
+    needs: Needs | None = None,
     retry: RetryPolicy | None = None,
     times: TimeLimits | None = None,
 ) -> PackedJob:
@@ -132,6 +135,8 @@ def pack_batches(
         copies=copies,
         keep_ms=keep_ms,
         hold=hold,
+        policy=policy,
+        needs=needs,
         retry=retry,
         times=times,
     )

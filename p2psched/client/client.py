@@ -199,8 +199,8 @@ class Client(Shared):
         the built-in does it; `kwargs` are passed to all. Returns once the job is accepted: from
         then on it can't be lost. `timeout_s` is for one attempt; by default a task is tried once,
         without a limit, on one cpu. `copies`: disks that a large result is on. `hold`: of a
-        lock, by each task while it runs. `modules`: see `client.functions.pack`. Raises UsageError
-        for what can't be serialised or is over a limit.
+        lock, by each task while it runs. `policy` and `needs`: where its tasks go. `modules`: see
+        `client.functions.pack`. Raises UsageError for what can't be serialised or is over a limit.
         The same `job_id` (32 hex digits) again is the same job."""
         return await self._map(function, calls(items, *more, kwargs=kwargs), job_id, options)
 
@@ -329,8 +329,8 @@ class Client(Shared):
         **options: Unpack[ProgramOptions],
     ) -> Job:
         """One child process for each of `tasks` (default: one, index 0), never through a shell.
-        `outputs` are files in the task's folder that it hands over: see `TaskResult.files`. `hold`:
-        as in `map`."""
+        `outputs` are files in the task's folder that it hands over: see `TaskResult.files`. `hold`,
+        `policy` and `needs`: as in `map`."""
         spec, uploads = pack_program(argv, submitter=who_am_i(), **options)
         return await self.submit_spec(spec, job_id=job_id, uploads=uploads)
 

@@ -26,13 +26,15 @@ from p2psched.client.packing import (
     LargeCall,
     Packer,
 )
-from p2psched.client.retries import Retry, policy
+from p2psched.client.retries import Retry
+from p2psched.client.retries import policy as retry_policy
 from p2psched.client.spool import Section, Spool, Upload
 from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, SentFile
+from p2psched.model.needs import Needs
 from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
 from p2psched.run.host.pickling import PROTOCOL, PYTHON
@@ -74,6 +76,8 @@ class MapOptions(TypedDict, total=False):
     cpus: int | None
     copies: int
     hold: Hold | None
+    policy: str
+    needs: Needs | None
     modules: Choice
     retry: Retry | None
     times: TimeLimits | None
@@ -156,6 +160,8 @@ def pack(
     copies: int = 2,
     keep_ms: int | None = None,
     hold: Hold | None = None,
+    policy: str = "",
+    needs: Needs | None = None,
     modules: Choice = "auto",
     retry: Retry | None = None,
     times: TimeLimits | None = None,
@@ -204,7 +210,9 @@ def pack(
             copies=copies,
             keep_ms=keep_ms,
             hold=hold,
-            retry=policy(retry),
+            policy=policy,
+            needs=needs,
+            retry=retry_policy(retry),
             times=times,
         )
     except (TypeError, ValueError) as error:

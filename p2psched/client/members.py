@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from p2psched.client.session import Session
-from p2psched.core.drain import DRAINED
+from p2psched.core.drain import DRAINED, DRAINING
 from p2psched.model.commands import DrainMode
 from p2psched.model.errors import NotFound, Refused
 from p2psched.model.ids import PeerId
@@ -20,6 +20,7 @@ from p2psched.model.messages import Done, DrainPeer, ListPeers
 from p2psched.model.peer_messages import PeerList, PeerView
 
 VOTES_S: Final = 0.2  # between two looks whether a peer votes by now
+MODES: Final = {False: DrainMode.CORDON, True: DrainMode.OFF}  # by whether it is undone
 DRAINS_S: Final = 0.25  # and whether one is drained
 PREFIX_LEN_MIN: Final = 4  # of an id: shorter is a name
 
@@ -70,6 +71,13 @@ class Members:
             return await self.wait_drained(chosen, look)
         return _view_of(await self._peers(), chosen)
 
+    async def cordon(self, peer: str, *, undo: bool = False) -> PeerView:
+        """Grant a peer nothing more, or (`undo`, also of one that is drained) tasks again. It keeps
+        what it has. Raises Unavailable as long as a peer of an older version is there."""
+        chosen = find_peer(await self._peers(), peer).info.peer
+        await self._session.call(DrainPeer(chosen, MODES[undo]), Done)
+        return _view_of(await self._peers(), chosen)
+
     async def wait_drained(self, peer: PeerId, look: Look = lambda *_: None) -> PeerView:
         """Until nothing rests on it alone. Raises Refused if somebody takes it back."""
         while True:
@@ -77,7 +85,7 @@ class Members:
             view = _view_of(views, peer)
             if view.drain == DRAINED:
                 return view
-            if not view.drain:
+            if view.drain != DRAINING:
                 raise Refused(f"somebody has taken peer {view.info.name} back meanwhile")
             look(view, views)
             await asyncio.sleep(DRAINS_S)

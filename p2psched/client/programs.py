@@ -12,6 +12,7 @@ from p2psched.client.spool import Upload
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
+from p2psched.model.needs import Needs
 from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -29,6 +30,8 @@ class ProgramOptions(TypedDict, total=False):
     timeout_s: float | None
     cpus: int
     hold: Hold | None
+    policy: str
+    needs: Needs | None
     retry: Retry | None
     times: TimeLimits | None
 
@@ -55,6 +58,8 @@ def pack_program(
             cpus=options.get("cpus", 1),
             submitter=submitter,
             hold=options.get("hold"),
+            policy=options.get("policy", ""),
+            needs=options.get("needs"),
             retry=policy(options.get("retry")),
             times=options.get("times"),
         )

@@ -34,6 +34,7 @@ from p2psched.model.commands import (
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId
 from p2psched.model.limits import KIB
+from p2psched.model.needs import Offer
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 SLICE_JOBS: Final = 500  # encoded in one go: about a millisecond
@@ -51,7 +52,7 @@ _VALUES: Final = frozenset(
 )
 _OF_NO_JOB: Final = (
     *(RaiseLevel, Drain, AddWebhook, RemoveWebhook, AckWebhook, ForgetPeer),
-    Act,
+    *(Act, Offer),
 )
 assert _FIELDS[0] == "jobs", "jobs come first, so that they can be told before all is known"
 

@@ -8,16 +8,20 @@ a stale one changes nothing. It declares nobody down before it has listened for 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-import msgspec
-
 from p2psched.core import acts, holding, levels, poison, retry_turns
+from p2psched.core.choosing import Chooser
+from p2psched.core.decisions import Record
 from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
-from p2psched.core.placement import Candidate, has_room, share_out
+from p2psched.core.placement import BACKLOG_US, Candidate, cut, has_room, share_out, with_load
+from p2psched.core.policies.adaptive import share_leaning
+from p2psched.core.policies.base import Ask, Policy
+from p2psched.core.policies.registry import POLICIES
+from p2psched.core.quarantine import Quarantine
 from p2psched.core.retry_budget import SHARE_PERCENT, RetryBudget
 from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
@@ -28,17 +32,20 @@ from p2psched.model.commands import (
     Place,
     Recorded,
     Retried,
+    Stamped,
     SubmitJob,
 )
-from p2psched.model.ids import PeerId
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.load import Seen
+from p2psched.model.taskset import TaskSet
 
 DETECTION_WINDOW_MS: Final = 2500  # silence after which a peer is declared down
 # After a task ended there because its disk was full, nothing is placed on a peer for so long.
 FULL_MS: Final = 10_000
 YIELD_RETRY_MS: Final = 3_000  # between two tries to hand over: nothing is appended meanwhile
 ELAPSE_RETRY_MS: Final = 1_000  # a proposal that is not applied by then is made again
+NOBODY: Final[frozenset[PeerId]] = frozenset()
 PLACEMENTS_MAX: Final = 256  # commands in one round; the next round goes on
 
 
@@ -52,7 +59,9 @@ class Coordinator:
         *,
         window_ms: int,
         retry_percent: int = SHARE_PERCENT,
+        policies: Mapping[str, Policy] = POLICIES,
     ) -> None:
+        self.chooser = Chooser(me, machine, policies)
         self._me = me
         self._machine = machine
         self._window_ms = window_ms
@@ -62,8 +71,11 @@ class Coordinator:
         # Peers whose disks were full lately -> until when, in ledger time: who starts and applies
         # its log again doesn't wait for what is long over. Whoever leads next has applied the same.
         self._full: dict[PeerId, int] = {}
+        self.quarantine: Final = Quarantine()
+        self._ledger_ms = 0
         self._say_full: frozenset[PeerId] = frozenset()
         self._seen: Mapping[PeerId, Seen] = {}
+        self._asking: set[PeerId] = set()  # since the last round
         self._yield_again_ms = 0
         self.budget = RetryBudget(machine, percent=retry_percent)
         self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
@@ -74,13 +86,20 @@ class Coordinator:
         self._declared_ms.clear()
         self._elapse = (-1, 0)
         self.budget.begin()
+        self.chooser.measuring.clear()
 
     def on_event(self, event: Event) -> None:
         """Of the ledger, in order, on every peer, as it is applied."""
-        if isinstance(event, (Retried, Recorded)):
-            self.budget.on_event(event)
-            if event.segment.cause is Cause.NO_SPACE:
-                self._full[event.peer] = self._machine.stamp_ms + FULL_MS
+        if not isinstance(event, (Retried, Recorded)):
+            return
+        self.budget.on_event(event)
+        self.quarantine.on_event(event, self._machine.stamp_ms)
+        if event.segment.cause is Cause.NO_SPACE:
+            self._full[event.peer] = self._machine.stamp_ms + FULL_MS
+
+    def forget(self, job: JobId) -> None:
+        self.quarantine.forget(job)
+        self.budget.on_job_ended(job)
 
     def on_full(self, peers: frozenset[PeerId]) -> None:
         """Whose disks are full now, as they say themselves: they get nothing more."""
@@ -90,8 +109,18 @@ class Coordinator:
         """What gossip says of the other peers: advice, which may be old or wrong."""
         self._seen = seen
 
+    def measure(self, events: Iterable[Stamped]) -> None:
+        """What policies go by that measure answers themselves."""
+        for stamped in events:
+            self.chooser.measuring.on_event(stamped.event, stamped.at_ms)
+
+    def on_pull(self, peer: PeerId) -> None:
+        """It has nothing to do: the next round may give it what nobody is given otherwise."""
+        self._asking.add(peer)
+
     def forgive_full(self, ledger_ms: int) -> None:
         """Those whose disks were full long ago may get tasks again."""
+        self._ledger_ms = ledger_ms
         self._full = {peer: until for peer, until in self._full.items() if until > ledger_ms}
 
     @property
@@ -156,48 +185,102 @@ class Coordinator:
         if self._since_ms is None or not machine.unplaced:
             return []
         commands, candidates = self._isolate(self._candidates())
+        self._asking.clear()
         everyone = candidates
-        jobs = self._oldest_fitting() if any(map(has_room, candidates)) else []
+        is_open = any(map(has_room, candidates))
+        if not is_open and not machine.choosy:
+            return commands
+        jobs = self._oldest_fitting(candidates, is_open=is_open)
         placeable = ((j, holding.placeable(machine, j) - j.suspects) for j in jobs)
         for turn in retry_turns.turns(placeable):
             job, cost_us = turn.job, self._cost_us(turn.job)
             fitting, tasks = candidates, turn.tasks
             if turn.is_retry:
                 cost_us = self.budget.cost_us(job, cost_us)
-                fitting = retry_turns.fitting(turn, candidates, everyone)
-                fitting, tasks = self.budget.allowed(job, tasks, cost_us, fitting)
+                fitting, tasks = turn.limited(self.budget, cost_us, candidates, everyone)
                 if not tasks:
                     continue
-            shares = share_out(
-                tasks,
-                fitting,
-                estimate_us=max(1, cost_us // job.spec.cpus),
-                cpus=job.spec.cpus,
-                owned_here=_owned_by_peer(job),
-            )
+            shares = self._share(job, tasks, fitting, max(1, cost_us // job.spec.cpus))
             for candidate, share in shares:
                 commands.append(Place(job.id, share, candidate.peer, candidate.incarnation))
-                candidates = _with_load(candidates, candidate, len(share), cost_us)
+                candidates = with_load(candidates, candidate, len(share), cost_us)
                 if turn.is_retry:
                     self.budget.spend(len(share), cost_us)
             if not shares and fitting:
-                candidates = _without_least_busy(candidates, fitting, job.spec.cpus)
-            if len(commands) >= PLACEMENTS_MAX or not any(map(has_room, candidates)):
+                candidates = self._without_least_busy(candidates, fitting, job)
+            if len(commands) >= PLACEMENTS_MAX or not (
+                machine.choosy or any(map(has_room, candidates))
+            ):
                 break
         return commands
 
-    def _oldest_fitting(self) -> list[Job]:
-        """The oldest unplaced jobs that some live peer is large enough for; enough for a round."""
+    def _share(
+        self, job: Job, tasks: TaskSet, candidates: list[Candidate], estimate_us: int
+    ) -> list[tuple[Candidate, TaskSet]]:
+        chooser = self.chooser
+        if job.spec.is_choosy or self._machine.apart or self._is_leaning(job):
+            return chooser.share(job, tasks, candidates, self._looked_ms)
+        shares = share_out(
+            tasks,
+            candidates,
+            estimate_us=estimate_us,
+            cpus=job.spec.cpus,
+            owned_here=job.owned_by_peer(),
+        )
+        if shares:
+            self._note(job.id, shares, candidates, estimate_us, job.spec.cpus)
+        return shares
+
+    def _is_leaning(self, job: Job) -> bool:
+        """True if gossip makes a difference between peers for it."""
+        if not self._seen or job.full is None:
+            return False
+        return bool(job.spec.blobs) or bool(self.chooser.leans(job.full.work).of)
+
+    def _note(
+        self,
+        job: JobId,
+        shares: list[tuple[Candidate, TaskSet]],
+        candidates: list[Candidate],
+        estimate_us: int,
+        cpus: int,
+    ) -> None:
+        at_ms, wall_ms = self._looked_ms, self._machine.wall_ms
+        record = Record(job, shares, candidates, at_ms, wall_ms, estimate_us, cpus)
+        self.chooser.decisions.note(record)
+
+    def _oldest_fitting(self, candidates: list[Candidate], *, is_open: bool) -> list[Job]:
+        """The oldest unplaced jobs that some live peer is large enough for; enough for a round.
+        While no peer has room only those that don't wait for it."""
         machine = self._machine
         rows = machine.peers.values()
         largest = max((row.info.slots for row in rows if row.takes_tasks), default=0)
+        unplaced = machine.unplaced
+        names = unplaced if is_open else [name for name in machine.choosy if name in unplaced]
         fitting = (
             job
-            for job in map(machine.jobs.__getitem__, machine.unplaced)
+            for job in map(machine.jobs.__getitem__, names)
             if job.spec.cpus <= largest
             and (job.id not in machine.suspected or holding.placeable(machine, job) - job.suspects)
         )
-        return heapq.nsmallest(PLACEMENTS_MAX, fitting, key=lambda job: job.index)
+        if not machine.choosy:
+            return heapq.nsmallest(PLACEMENTS_MAX, fitting, key=lambda job: job.index)
+        return self._choosy(sorted(fitting, key=lambda job: job.index), candidates, is_open=is_open)
+
+    def _choosy(self, jobs: list[Job], candidates: list[Candidate], *, is_open: bool) -> list[Job]:
+        """Those that can go somewhere now, for what they need."""
+        chooser = self.chooser
+        chooser.begin_round()
+        free: list[Job] = []
+        blocked: list[Job] = []
+        for job in jobs:
+            if not is_open and not chooser.is_early(job):
+                continue
+            (free if chooser.can_go(job, candidates) else blocked).append(job)
+            if len(free) >= PLACEMENTS_MAX:
+                break
+        chooser.reserve(blocked, candidates)
+        return free
 
     def _isolate(self, candidates: list[Candidate]) -> tuple[list[Command], list[Candidate]]:
         """Placements of suspects, each on a peer that owns nothing, and the peers that are left
@@ -212,16 +295,30 @@ class Coordinator:
         jobs = [machine.jobs[name] for name in machine.suspected if name in machine.unplaced]
         for job in sorted(jobs, key=lambda job: job.index):
             for group in poison.groups(job):
-                fitting = [c for c in candidates if c.slots >= job.spec.cpus]
+                fitting = [c for c in candidates if self._may_own(job, c)]
                 if room <= 0 or not fitting:
                     break
                 killed = job.killed.get(group.first, ())
-                chosen = min(fitting, key=lambda c: _business(c, killed))
+                chosen = min(fitting, key=lambda c: poison.business(c, killed))
                 candidates = [c for c in candidates if c is not chosen]
                 room -= 1
                 if not chosen.owned:
                     commands.append(Place(job.id, group, chosen.peer, chosen.incarnation))
         return commands, candidates
+
+    def _may_own(self, job: Job, c: Candidate) -> bool:
+        if c.slots < job.spec.cpus:
+            return False
+        return not job.spec.is_choosy or self.chooser.can_go(job, [c])
+
+    def _without_least_busy(
+        self, candidates: list[Candidate], fitting: list[Candidate], job: Job
+    ) -> list[Candidate]:
+        fitting = [c for c in fitting if self._may_own(job, c)]
+        if not fitting or (job.spec.is_choosy and self.chooser.is_early(job)):
+            return candidates
+        kept_free = min(fitting, key=lambda c: (c.load_us / c.slots, c.peer))
+        return [c for c in candidates if c is not kept_free]
 
     def _cost_us(self, job: Job) -> int:
         return (job.estimate_us or self._machine.estimate_us) * job.spec.cpus
@@ -237,70 +334,67 @@ class Coordinator:
             if command.job in self._machine.jobs:
                 continue
             estimate_us, spec = self._machine.estimate_us, command.spec
+            if spec.needs is not None or spec.policy or self._machine.apart:
+                continue  # the next round knows what they may
             tasks = holding.first_placeable(self._machine, spec)
             if not tasks:
                 continue
-            shares = share_out(
-                tasks, candidates, estimate_us=estimate_us, cpus=spec.cpus, owned_here={}
-            )
+            leans = None
+            if self._seen:
+                leans = self.chooser.leans(spec.work)
+            if leans is not None and leans.of:
+                ask = Ask(command.job, len(tasks), estimate_us, spec.cpus, {}, is_guess=True)
+                shares = cut(tasks, share_leaning(ask, candidates, leans))
+            else:
+                shares = share_out(
+                    tasks, candidates, estimate_us=estimate_us, cpus=spec.cpus, owned_here={}
+                )
+            if shares:
+                self._note(command.job, shares, candidates, estimate_us, spec.cpus)
             for candidate, share in shares:
                 commands.append(Place(command.job, share, candidate.peer, candidate.incarnation))
                 cost_us = estimate_us * spec.cpus
-                candidates = _with_load(candidates, candidate, len(share), cost_us)
+                candidates = with_load(candidates, candidate, len(share), cost_us)
         return commands
 
+    def shunned(self) -> frozenset[PeerId]:
+        """Who shall get nothing from others, either: innocent tasks fail there."""
+        return frozenset().union(*self._shut())
+
+    def stories(self) -> dict[PeerId, str]:
+        """Why peers get nothing, or little, for people."""
+        shut = self.shunned()
+        return {peer: self.quarantine.story(peer, self._ledger_ms) for peer in shut}
+
+    def _shut(self) -> tuple[frozenset[PeerId], frozenset[PeerId]]:
+        if not self.quarantine.listens:
+            return NOBODY, NOBODY
+        rows = self._machine.peers.items()
+        takers = {peer: row.info.slots for peer, row in rows if row.takes_tasks and row.info.slots}
+        return self.quarantine.shut(takers, self._ledger_ms)
+
     def _candidates(self) -> list[Candidate]:
-        return [
+        out, probed = self._shut()
+        found = [
             Candidate(
                 *(peer, row.info.incarnation, row.info.slots, row.owned, row.load_us),
                 is_self=peer == self._me,
+                weight=row.offers.weight,
+                seen=self._seen.get(peer),
+                asks=peer in self._asking,
             )
+            if peer not in probed
+            else Candidate(peer, row.info.incarnation, 1, row.owned, BACKLOG_US)  # room for one
             for peer, row in sorted(self._machine.peers.items())
             if row.takes_tasks
             and row.info.slots > 0
             and not row.suspects
+            and peer not in out
             and not self._is_full(peer)
         ]
+        if self._seen:
+            self.chooser.look(found, self._looked_ms)
+        return found
 
     def _is_full(self, peer: PeerId) -> bool:
         return peer in self._full or peer in self._say_full
-
-
-def _owned_by_peer(job: Job) -> dict[PeerId, int]:
-    owned: dict[PeerId, int] = {}
-    for held in job.grants.values():
-        owned[held.peer] = owned.get(held.peer, 0) + len(held.tasks)
-    return owned
-
-
-def _business(
-    c: Candidate, killed: Sequence[PeerId]
-) -> tuple[bool, bool, float, bool, bool, int, PeerId]:
-    """Least first. If it may be had, a peer that this task has not killed yet, for it may have been
-    the machine: the last try waits until it may be had. And not the coordinator: its death stops
-    more than its tasks."""
-    again = c.peer in killed
-    last = again and len(killed) >= poison.POISON_DEATHS - 1
-    return last, c.owned > 0, c.load_us / c.slots, again, c.is_self, c.slots, c.peer
-
-
-def _without_least_busy(
-    candidates: list[Candidate], fitting: list[Candidate], cpus: int
-) -> list[Candidate]:
-    fitting = [c for c in fitting if c.slots >= cpus]
-    if not fitting:
-        return candidates
-    kept_free = min(fitting, key=lambda c: (c.load_us / c.slots, c.peer))
-    return [c for c in candidates if c is not kept_free]
-
-
-def _with_load(
-    candidates: list[Candidate], chosen: Candidate, count: int, cost_us: int
-) -> list[Candidate]:
-    """The view after a share was given away, so that one round doesn't flood one peer."""
-    return [
-        msgspec.structs.replace(c, owned=c.owned + count, load_us=c.load_us + count * cost_us)
-        if c.peer == chosen.peer
-        else c
-        for c in candidates
-    ]

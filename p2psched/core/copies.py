@@ -44,7 +44,7 @@ def wanted(state: LedgerState, copies: int) -> int:
 
 def staying_peers(state: LedgerState) -> list[PeerId]:
     """Live peers whose disks count: who is drained may go at any time."""
-    return sorted(peer for peer, row in state.peers.items() if row.takes_tasks)
+    return sorted(p for p, row in state.peers.items() if row.live and not row.drains)
 
 
 def lacking(state: LedgerState, among: Container[PeerId] | None = None) -> Iterator[Lack]:

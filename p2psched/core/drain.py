@@ -1,4 +1,5 @@
-"""Peers that are drained: they are granted nothing more and give back what they have not started.
+"""Peers that are granted nothing more: those that are drained give back what they have not started,
+those that are cordoned keep it.
 
 What runs there may end. A drained peer stays a member, keeps its blobs and answers whoever asks; it
 may be stopped or removed once nothing rests on it alone, which `standing` says.
@@ -24,6 +25,7 @@ from p2psched.model.ids import PeerId
 
 DRAINING: Final = "draining"
 DRAINED: Final = "drained"
+CORDONED: Final = "cordoned"
 
 # --- the fold -------------------------------------------------------------------------------------
 
@@ -59,19 +61,32 @@ def give_back(s: LedgerState, command: GiveBack) -> Outcome:
 
 def is_draining(s: LedgerState, peer: PeerId) -> bool:
     row = s.peers.get(peer)
-    return row is not None and row.drain is not DrainMode.OFF
+    return row is not None and row.drains
 
 
 def draining(s: LedgerState) -> frozenset[PeerId]:
-    return frozenset(peer for peer, row in s.peers.items() if row.drain is not DrainMode.OFF)
+    return frozenset(peer for peer, row in s.peers.items() if row.drains)
+
+
+def is_cordoned(s: LedgerState, peer: PeerId) -> bool:
+    row = s.peers.get(peer)
+    return row is not None and row.drain is DrainMode.CORDON
+
+
+def standing_without_ledger(s: LedgerState, peer: PeerId) -> str:
+    """As far as a peer knows it that holds none."""
+    if is_draining(s, peer):
+        return DRAINING
+    return CORDONED if is_cordoned(s, peer) else ""
 
 
 def standing(s: LedgerState, peer: PeerId, *, leads: bool) -> tuple[str, int]:
-    """`DRAINING`, `DRAINED` or nothing; and how many large results other peers lack still.
+    """`DRAINING`, `DRAINED`, `CORDONED` or nothing; and how many large results of one that drains
+    other peers lack still.
 
     `leads`: it leads, and another could. Cost O(large results)."""
     if not is_draining(s, peer):
-        return "", 0
+        return CORDONED if is_cordoned(s, peer) else "", 0
     left = only_on(s, peer)
     is_empty = not s.peers[peer].owned and not left and not leads
     return DRAINED if is_empty else DRAINING, left

@@ -31,7 +31,7 @@ def dump(s: LedgerState) -> object:
         [
             (
                 (row.info, row.live, row.owned, row.load_us, row.suspects, row.stopped),
-                (row.alone, row.drain),
+                (row.alone, row.drain, row.offers, row.gpus, row.memory_mib),
             )
             for row in s.peers.values()
         ],

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final
 
-from p2psched.model import digests
-from p2psched.model.blob import BlobRef
+from p2psched.core.kinds import kind_name
 from p2psched.model.ids import JobId
-from p2psched.model.job import FunctionWork, Work
+from p2psched.model.job import Work
 
 KINDS_MAX: Final = 256  # of work whose time is known; what was measured longest ago is forgotten
 
@@ -28,14 +27,14 @@ class Expectations:
         known = self._jobs.get(job)
         if known is not None:
             return known, False
-        return self._kinds.get(_kind(work)), True
+        return self._kinds.get(kind_name(work)), True
 
     def on_measured(self, job: JobId, work: Work, task_us: int) -> None:
         """The mean of some tasks that have just ended. The newest count most: half."""
         task_us = max(1, task_us)
         known = self._jobs.get(job)
         self._jobs[job] = task_us if known is None else max(1, (known + task_us) // 2)
-        kind = _kind(work)
+        kind = kind_name(work)
         # One that takes long now and then is seldom thought to be quick, which is the safe side.
         known = self._kinds.pop(kind, None)
         self._kinds[kind] = task_us if known is None else max(1, (known + task_us) // 2)
@@ -49,12 +48,3 @@ class Expectations:
     def keep(self, jobs: Container[JobId]) -> None:
         """Forget all other jobs."""
         self._jobs = {job: us for job, us in self._jobs.items() if job in jobs}
-
-
-def _kind(work: Work) -> bytes:
-    """The same for jobs that call the same function, or run the same command line."""
-    if not isinstance(work, FunctionWork):
-        return digests.digest_of("\0".join(work.argv).encode(errors="surrogatepass"))
-    if work.path:
-        return work.path.encode(errors="surrogatepass")
-    return work.code.digest if isinstance(work.code, BlobRef) else digests.digest_of(work.code)

@@ -307,6 +307,7 @@ class Feeder:
                 drain=row.drain if row is not None else DrainMode.OFF,
                 short=holders(self._group, self._machine) < holders_wanted(self._group),
                 level=self._machine.level,
+                pulls=self._machine.awaits_pull,
             )
             self._out.append(Say(peer, feed))
         for job in jobs:

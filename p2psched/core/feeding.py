@@ -19,14 +19,14 @@ class Feeding:
     def __init__(self, me: PeerId, machine: Machine) -> None:
         self._me = me
         self._machine = machine
-        self._coordinator: PeerId | None = None
+        self.coordinator: PeerId | None = None
         self.feeder = Feeder(me, machine)
         self.roll = Roll()
         self._reporter = Reporter()
         self._out: list[Say] = []
 
     def on_coordinator(self, coordinator: PeerId | None) -> None:
-        self._coordinator = coordinator
+        self.coordinator = coordinator
         self.roll.clear()
 
     def on_message(
@@ -36,7 +36,7 @@ class Feeding:
             case Follow():
                 self.feeder.on_follow(now_ms, sender, message)
             case FeedReport():
-                if self._coordinator == self._me:
+                if self.coordinator == self._me:
                     answer = self.roll.on_report(now_ms, sender, message)
                     if answer is not None:
                         self._out.append(Say(sender, answer))
@@ -45,7 +45,7 @@ class Feeding:
 
     def on_clock(self, clocked: Clocked) -> Mapping[PeerId, int]:
         """When each peer was heard, followers too."""
-        now_ms, group, leader = clocked.now_ms, clocked.group, self._coordinator
+        now_ms, group, leader = clocked.now_ms, clocked.group, self.coordinator
         if group is None:
             return clocked.contacts
         self.feeder.on_clock(now_ms, group, leader, led=clocked.is_led)

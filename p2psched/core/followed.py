@@ -1,13 +1,16 @@
-"""A job as far as a follower is told of it: see `follower`."""
+"""A job as far as a follower is told of it, and who may feed it: see `follower`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Container, Sequence
 
+from p2psched.core.feed import members_of
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.model.feed_messages import FedGrant
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec
+from p2psched.model.raft import Membership
 from p2psched.model.taskset import TaskSet
 
 
@@ -38,3 +41,16 @@ def followed(job: JobId, spec: JobSpec) -> FollowedJob:
     made = FollowedJob.of(job, spec, index=0, wall_ms=0)
     assert isinstance(made, FollowedJob)
     return made
+
+
+def ranked(
+    group: Membership, me: PeerId, *, leader: PeerId | None, mute: Container[PeerId]
+) -> list[PeerId]:
+    """Who may feed this peer, best first: followers spread evenly, and again if one goes. Not the
+    leader, nor who said nothing lately, if there are others."""
+
+    def rank(peer: PeerId) -> tuple[bool, bool, bytes]:
+        chance = hashlib.blake2b((me + peer).encode()).digest()
+        return peer == leader, peer in mute, chance
+
+    return sorted((m.peer for m in members_of(group) if m.peer != me), key=rank)

@@ -8,16 +8,15 @@ it comes, and what leaves a gap: then it asks anew, for all of its part.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Mapping
 from typing import Final
 
 from p2psched.core.catch_up import catch_up
 from p2psched.core.departing import Parting
-from p2psched.core.drain import is_draining
+from p2psched.core.drain import is_cordoned, is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
-from p2psched.core.followed import FollowedJob, followed
+from p2psched.core.followed import FollowedJob, followed, ranked
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
 from p2psched.core.levels import check_known
 from p2psched.core.life import Life
@@ -35,7 +34,7 @@ from p2psched.core.scheduler_events import (
 )
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.core.stealing import Stealing
-from p2psched.core.thief import by_gossip
+from p2psched.core.thief import Busy, by_gossip
 from p2psched.model.commands import (
     Complete,
     Outcome,
@@ -45,6 +44,7 @@ from p2psched.model.feed_messages import FedJob, Feed, FeedElsewhere, Follow
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.load import Seen
 from p2psched.model.messages import Forward
+from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.raft import Membership
 from p2psched.model.steal_messages import StealMessage
 
@@ -58,14 +58,21 @@ _NUMBERS_PER_INCARNATION: Final = 1 << 20
 class Follower:
     """`info.incarnation` must be new for this start of the process; `group` holds the ledger."""
 
-    def __init__(self, info: PeerInfo, group: Membership, leader: PeerId | None) -> None:
+    def __init__(
+        self,
+        info: PeerInfo,
+        group: Membership,
+        leader: PeerId | None,
+        offers: Offers = NOTHING,
+    ) -> None:
         self.machine = LedgerState()  # only this peer's part, and who holds the whole ledger
-        self.owner = Owner(self.machine, slots=info.slots)
+        self.owner = Owner(self.machine, slots=info.slots, offers=offers)
         rng = random.Random(f"{info.peer} {info.incarnation}")
-        self.stealing = Stealing(self.machine, self.owner, rng)
+        self.stealing = Stealing(self.machine, self.owner, rng, offers)
         self._parted: list[tuple[int, Outcome]] = []  # see `_part`
         self._proposals = Proposals(info.peer, info.incarnation)
-        self._life = Life(info, self._proposals, self.owner.kept)
+        self._life = Life(info, self._proposals, self.owner.kept, offers)
+        self.pulls = False  # tasks wait that somebody has to ask the leader for
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
         self._known = 0  # the newest incarnation of ours that the ledger knows
         self.group = Membership()
@@ -134,15 +141,8 @@ class Follower:
     # --- whom to follow ---
 
     def feeders(self) -> list[PeerId]:
-        """Who may feed this peer, best first: followers spread evenly, and again if one goes. Not
-        the leader, if there are others."""
-        me = self._life.info.peer
-
-        def rank(peer: PeerId) -> tuple[bool, bool, bytes]:
-            chance = hashlib.blake2b((me + peer).encode()).digest()
-            return peer == self.leader, peer in self._mute, chance
-
-        return sorted((m.peer for m in members_of(self.group) if m.peer != me), key=rank)
+        """Who may feed this peer, best first."""
+        return ranked(self.group, self._life.info.peer, leader=self.leader, mute=self._mute)
 
     def _seek(self, now_ms: int) -> None:
         """Follow somebody else, if there is anybody else; soon, if none was of use."""
@@ -174,6 +174,8 @@ class Follower:
 
     def _on_passed(self, now_ms: int) -> None:
         self._life.repeat(now_ms)
+        if self.is_known:
+            self._life.offer(now_ms, level=self.machine.level, known=self._life.offered)
         if self.feeder is None:
             if now_ms - self._heard_ms >= SEEK_PAUSE_MS:
                 self._tried.clear()
@@ -214,7 +216,7 @@ class Follower:
             self._life.repeat(now_ms, all_of_them=True)
         self._turn, self.cursor, self._heard_ms = message.turn, message.index, now_ms
         self._stamp = (message.stamp_ms, now_ms)
-        self.leader = message.leader
+        self.leader, self.pulls = message.leader, message.pulls
         if message.group is not None:
             self._take_group(message.group)
         self._settle(message)
@@ -332,11 +334,17 @@ class Follower:
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
         self._life.append.clear()
-        takes = not starts_nothing and self.is_known and self.is_fed
-        me = self._life.info
-        self._out += answers + self.stealing.look(
-            now_ms, me, lambda: by_gossip(me.peer, self.seen), takes=takes
-        )
+        self._out += answers
+        if self.stealing.is_idle(now_ms):
+            me = self._life.info
+            is_open = self.is_known and not is_cordoned(self.machine, me.peer)
+            takes = not starts_nothing and is_open and self.is_fed
+            if takes and self.pulls and self.leader is not None:
+                self._out += self.stealing.ask(now_ms, me, [Busy(self.leader, 0)])
+            else:
+                self._out += self.stealing.look(
+                    now_ms, me, lambda: by_gossip(me.peer, self.seen), takes=takes
+                )
 
     # --- what others may look at ---
 

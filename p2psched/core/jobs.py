@@ -39,6 +39,8 @@ class HeldGrant(msgspec.Struct, array_like=True, eq=False, gc=False):
     suspect: bool = False  # all its tasks are: its peer owns nothing else
     token: int = 0  # of the lock that its tasks hold
     moves: int = 0  # from peer to peer since they were placed
+    gpus: int = 0  # of each of its tasks
+    memory_mib: int = 0
 
 
 class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
@@ -110,6 +112,12 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     @property
     def owned_count(self) -> int:
         return sum(len(held.tasks) for held in self.grants.values())
+
+    def owned_by_peer(self) -> dict[PeerId, int]:
+        owned: dict[PeerId, int] = {}
+        for held in self.grants.values():
+            owned[held.peer] = owned.get(held.peer, 0) + len(held.tasks)
+        return owned
 
     @property
     def ended(self) -> bool:

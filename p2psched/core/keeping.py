@@ -6,7 +6,7 @@ said and never hidden; running its task again makes another one.
 
 from __future__ import annotations
 
-from p2psched.core import retrying
+from p2psched.core import fitting, retrying
 from p2psched.core.jobs import Job
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
@@ -93,6 +93,7 @@ def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
         job.ended_wall_ms = None
         job.full = command.spec
         s.running[job.id] = None
+        fitting.note_running(s, job)
         del s.ended[job.id]
         s.whole.pop(job.id, None)
     s.note_unplaced(job)

@@ -19,6 +19,7 @@ from p2psched.model.commands import (
     Acknowledged,
     Command,
     Drain,
+    DrainMode,
     ForgetPeer,
     GiveBack,
     NewGeneration,
@@ -31,12 +32,15 @@ from p2psched.model.errors import Refused
 from p2psched.model.ids import PeerId
 from p2psched.model.job import JobSpec
 from p2psched.model.moves import Transfer
+from p2psched.model.needs import Offer
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 KNOWN_LEVEL: Final = 5  # the highest that this version knows
 # Members are removed, and voters made learners: an older version, as leader, would forget of it.
 GROUP_LEVEL: Final = 2
 HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
+NEEDS_LEVEL: Final = 5  # or on peers that lack what they need
+CORDON_LEVEL: Final = 5  # an older version knows no such mode
 RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and know no limits of time
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
@@ -49,12 +53,15 @@ NEEDED: Final[dict[type[Command], int]] = {
     ForgetPeer: 3,
     Act: 4,
     Elapsed: 4,
+    Offer: NEEDS_LEVEL,
     Transfer: 5,
 }
 
 
 def refusal(s: LedgerState, command: Command) -> Rejected | None:
     """Why a command may not be proposed yet."""
+    if isinstance(command, Drain) and command.mode is DrainMode.CORDON:
+        return _refusal(s, CORDON_LEVEL)
     if isinstance(command, SubmitJob):
         return _refusal(s, _level_of(command.spec))
     return _refusal(s, NEEDED.get(type(command), 1))
@@ -63,6 +70,8 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
 def _level_of(spec: JobSpec) -> int:
     if spec.retry is not None or spec.times is not None:
         return RETRY_LEVEL
+    if spec.needs is not None or spec.policy:
+        return NEEDS_LEVEL
     return HOLD_LEVEL if spec.hold is not None else 1
 
 

@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import msgspec
 
+from p2psched.core.levels import NEEDS_LEVEL
 from p2psched.core.replica import Proposals
 from p2psched.core.scheduler_events import Answered, RenewIncarnation
 from p2psched.model.commands import (
+    Acknowledged,
     Command,
     Envelope,
     KeptGrant,
@@ -20,16 +22,24 @@ from p2psched.model.commands import (
     PeerUp,
     Rejected,
 )
+from p2psched.model.needs import NOTHING, Offer, Offers
 
 
 class Life:
     """Of one process, over its incarnations. Whoever uses it empties `append` and sends that."""
 
     def __init__(
-        self, info: PeerInfo, proposals: Proposals, kept: Callable[[], tuple[KeptGrant, ...]]
+        self,
+        info: PeerInfo,
+        proposals: Proposals,
+        kept: Callable[[], tuple[KeptGrant, ...]],
+        offers: Offers = NOTHING,
     ) -> None:
         """`kept`: the grants that it still works on."""
         self.info = info
+        self.offers = offers
+        self.offered: Offers | None = None  # what the ledger has acknowledged of it
+        self._offer: int | None = None  # request
         self.leaving = False
         self.append: list[Envelope] = []
         self._proposals = proposals
@@ -72,6 +82,11 @@ class Life:
             self._arrivals.clear()
             # Rejected: the ledger knows a later life of ours.
             return [*self.renew()] if isinstance(outcome, Rejected) else []
+        if request == self._offer:
+            self._offer = None
+            if isinstance(outcome, Acknowledged):
+                self.offered = self.offers
+            return []
         tag = self._tags.pop(request, None)
         return [] if tag is None else [Answered(tag, outcome)]
 
@@ -98,6 +113,13 @@ class Life:
         for request in self._arrivals:
             self._proposals.forget(request)
         self._arrivals = {self.propose(PeerUp(self.info, self._kept(), continues), now_ms)}
+
+    def offer(self, now_ms: int, *, level: int, known: Offers | None) -> None:
+        """Tell what this peer has beside slots, if that is not what is `known` of it. The ledger
+        knows this incarnation, and is at this feature level."""
+        if level >= NEEDS_LEVEL and known != self.offers and self._offer is None:
+            told = Offer(self.info.peer, self.info.incarnation, self.offers)
+            self._offer = self.propose(told, now_ms)
 
     @property
     def arrives(self) -> bool:

@@ -16,6 +16,7 @@ import msgspec
 from p2psched.core import (
     acts,
     drain,
+    fitting,
     generation,
     holding,
     hooks,
@@ -67,6 +68,7 @@ from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
+from p2psched.model.needs import Offer
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -140,12 +142,12 @@ class Machine(LedgerState):
         command = envelope.command
         match command:
             case SubmitJob():
-                return self._submit(command)
+                return self._submit_once(envelope, command)
             case Place() | Transfer():
                 return self._grant(envelope, command)
             case Complete():
                 return self._complete(command)
-            case PeerUp() | PeerDown() | ForgetPeer():
+            case PeerUp() | PeerDown() | ForgetPeer() | Offer():
                 return peering.decide(self, command)
             case NewGeneration():
                 return generation.begin(self, command)
@@ -204,6 +206,18 @@ class Machine(LedgerState):
 
     # --- jobs ---
 
+    def _submit_once(self, envelope: Envelope, command: SubmitJob) -> Outcome:
+        """What no peer could run stays refused when it is committed again after one has come."""
+        if command.spec.needs is None and not command.spec.policy:
+            return self._submit(command)
+        key = (envelope.proposer, envelope.request)
+        if self._is_repeat(envelope) and (refused := self._taken[key]) is not None:
+            return refused
+        outcome = self._submit(command)
+        if isinstance(outcome, Rejected):
+            self._taken[key] = outcome
+        return outcome
+
     def _submit(self, command: SubmitJob) -> Outcome:
         known = self.jobs.get(command.job)
         if known is not None:
@@ -213,14 +227,20 @@ class Machine(LedgerState):
         if command.job in self.forgotten:
             return Submitted(command.job, duplicate=True)
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
-        spec = job.spec
-        if spec.hold is not None or spec.retry is not None or spec.times is not None:
+        head = job.spec
+        is_choosy = head.needs is not None or head.policy
+        has_rules = head.retry is not None or head.times is not None
+        if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
+            if refusal is None and head.needs is not None:
+                refusal = fitting.refusal(self, command.spec)
             if refusal is not None:
                 return refusal
             retrying.begin(self, job)
         self.jobs[job.id] = job
         self.running[job.id] = None
+        if is_choosy:
+            fitting.note_running(self, job)
         self.note_unplaced(job)
         self.note_sent(job)
         self.events.append(JobAdded(job.id, command.spec))

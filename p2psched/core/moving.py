@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from p2psched.core import poison
+from p2psched.core import fitting, poison
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import Granted, Outcome, Placed
@@ -35,6 +35,8 @@ def transfer(s: LedgerState, proposer: PeerId, command: Transfer) -> Outcome:
     new = HeldGrant(
         *(grant, command.peer, command.incarnation, tasks, held.estimate_us),
         moves=held.moves + 1,
+        gpus=held.gpus,
+        memory_mib=held.memory_mib,
     )
     job.grants[grant] = new
     s.load(new, len(tasks))
@@ -48,10 +50,10 @@ def _movable(s: LedgerState, job: Job, held: HeldGrant, command: Transfer) -> Ta
     row = s.peers.get(command.peer)
     if row is None or not row.takes_tasks or row.info.incarnation != command.incarnation:
         return EMPTY
-    is_bound = job.spec.hold is not None or held.suspect
+    is_bound = job.spec.hold is not None or held.suspect or not fitting.may_steal(job.spec)
     if is_bound or command.peer == held.peer or not s.is_live(held.peer, held.incarnation):
         return EMPTY
-    tasks = held.tasks & command.tasks
+    tasks = fitting.grantable(s, job, row, held.tasks & command.tasks)
     return poison.grantable(job, row, tasks) if row.suspects or job.deaths.levels else tasks
 
 

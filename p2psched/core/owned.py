@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from p2psched.model.commands import Grant
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId
 from p2psched.model.job import Segment
+from p2psched.model.needs import Needs, Offers
 from p2psched.model.taskset import TaskSet
 
 # A program costs more than a call, so more time of them makes a message worth while.
@@ -48,6 +50,20 @@ class Running:
             Queued(batch.job, batch.grant, batch.attempt + 1, self.left - unstarted, begun=True),
         )
         return [queued for queued in parts if queued.tasks.ranges]
+
+
+def is_taken(needs: Needs, offers: Offers, running: Mapping[int, Running]) -> bool:
+    """True if what runs leaves too little for another such task. What it owns leaves enough, but a
+    task that was taken away has what it has until its process has ended."""
+    gpus, memory_mib = needs.gpus, needs.memory_mib
+    if not (gpus or memory_mib):
+        return False
+    for run in running.values():
+        other = run.batch.spec.needs
+        if other is not None:
+            gpus += other.gpus
+            memory_mib += other.memory_mib
+    return bool(running) and (gpus > offers.gpus or memory_mib > offers.memory_mib)
 
 
 class Uncopied:

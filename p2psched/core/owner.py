@@ -13,13 +13,14 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core import fitting
 from p2psched.core.batch_sizes import BATCH_US, READY_MAX, READY_US, batch_size
 from p2psched.core.departing import Departing, Parting
 from p2psched.core.expectations import Expectations
 from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
 from p2psched.core.outbox import Outbox
-from p2psched.core.owned import Queued, Running
+from p2psched.core.owned import Queued, Running, is_taken
 from p2psched.core.pieces import split
 from p2psched.core.state import LedgerState
 from p2psched.core.waiting import Waiting
@@ -37,6 +38,7 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.limits import KEPT_RANGES_MAX
 from p2psched.model.moves import Transfer
+from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.taskset import EMPTY, TaskSet
 
 SOON_US: Final = 10_000  # a slot: expected work that is over before more could be here
@@ -67,9 +69,10 @@ OwnerEffect = StartBatch | StopBatch | CopyBlobs
 class Owner:
     """Mutable; lives as long as the process, across the peer's incarnations."""
 
-    def __init__(self, machine: LedgerState, *, slots: int) -> None:
+    def __init__(self, machine: LedgerState, *, slots: int, offers: Offers = NOTHING) -> None:
         self._machine = machine
         self._slots = slots
+        self._offers = offers
         self._queue = Waiting()
         self._running: dict[int, Running] = {}
         self._busy = 0  # slots that these take, one behind another
@@ -166,7 +169,9 @@ class Owner:
             cpus = min(job.spec.cpus, self._slots)
             # Of a job with more tasks than a guess is worth, some are measured first.
             is_start = is_guess and len(tasks) < len(queued.tasks)
-            if not self._has_room(cpus, task_us, None if is_start else expected_us):
+            if not self._has_room(cpus, task_us, None if is_start else expected_us) or (
+                job.spec.needs is not None and is_taken(job.spec.needs, self._offers, self._running)
+            ):
                 break  # nothing overtakes: a task that needs many slots would wait for ever
             self._queue.take_first(tasks)
             effects.append(self._start(job.full, queued, tasks, cpus, expected_us))
@@ -257,13 +262,16 @@ class Owner:
 
     # --- what others may have ---
 
-    def lots(self) -> list[Lot]:
+    def lots(self, taker_slots: int, taker: Offers) -> list[Lot]:
         """The queue, as `giving` sees it."""
         lots: list[Lot] = []
         for queued in self._queue:
             job = self._machine.jobs[queued.job]
             held, full = job.grants.get(queued.grant), job.full
             may_go = not queued.begun and held is not None and full is not None
+            if job.spec.needs is not None:
+                fits = fitting.fits(job.spec, taker_slots, taker)
+                may_go = may_go and fits and fitting.may_steal(job.spec)
             lots.append(
                 Lot(
                     *(len(queued.tasks), self._task_us(job), job.spec.cpus),

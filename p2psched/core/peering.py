@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from p2psched.core import levels, poison
+from p2psched.core import fitting, levels, poison
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.model.commands import (
@@ -22,12 +22,13 @@ from p2psched.model.commands import (
     Rejected,
 )
 from p2psched.model.ids import PeerId
+from p2psched.model.needs import NOTHING, Offer
 from p2psched.model.taskset import EMPTY
 
 GONE_MAX: Final = 10_000  # peers that are known to be removed; the oldest are forgotten
 
 
-def decide(s: LedgerState, command: PeerUp | PeerDown | ForgetPeer) -> Outcome:
+def decide(s: LedgerState, command: PeerUp | PeerDown | ForgetPeer | Offer) -> Outcome:
     match command:
         case PeerUp():
             return peer_up(s, command)
@@ -35,6 +36,8 @@ def decide(s: LedgerState, command: PeerUp | PeerDown | ForgetPeer) -> Outcome:
             return peer_down(s, command)
         case ForgetPeer():
             return levels.refusal(s, command) or forget(s, command)
+        case Offer():
+            return levels.refusal(s, command) or fitting.offer(s, command)
 
 
 def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
@@ -52,9 +55,8 @@ def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
     died = command.continues != row.info.incarnation and not row.stopped
     if not died:
         poison.note_back(s, row)
+    _begin_life(row, command)
     row.info, row.live, row.down_reason = info, True, ""
-    if row.drain is DrainMode.ONCE and not command.continues:
-        row.drain = DrainMode.OFF
     s.events.append(PeerCameUp(info))
     for job in s.jobs_with_grants():
         for held in list(job.grants.values()):
@@ -65,6 +67,13 @@ def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
     row.alone = row.blamed = None
     row.stopped = False
     return Acknowledged()
+
+
+def _begin_life(row: PeerRow, command: PeerUp) -> None:
+    if command.continues != row.info.incarnation:
+        row.offers = NOTHING  # until this process says what it has
+    if row.drain is DrainMode.ONCE and not command.continues:
+        row.drain = DrainMode.OFF
 
 
 def _refusal(s: LedgerState, row: PeerRow | None, info: PeerInfo) -> Rejected | None:

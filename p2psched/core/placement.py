@@ -14,11 +14,14 @@ from typing import Final
 import msgspec
 
 from p2psched.model.ids import PeerId
+from p2psched.model.load import Seen
+from p2psched.model.needs import AVERAGE_WEIGHT
 from p2psched.model.taskset import TaskSet
 
 BACKLOG_US: Final = 1_000_000  # expected work per slot that a peer owns ahead, at most
 SHARES_PER_SLOT: Final = 2  # a slot is given 1/(2 x slots) of what is left
 GRANT_US_MIN: Final = 20_000  # expected work worth a round of the ledger: less is not split further
+NO_LIMITS: Final[Mapping[PeerId, int]] = {}
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
@@ -30,6 +33,9 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     owned: int  # tasks, all jobs
     load_us: int  # expected work of those
     is_self: bool = False  # the coordinator: what it runs itself costs no message to start
+    weight: int = AVERAGE_WEIGHT
+    seen: Seen | None = None  # what gossip says of it: advice, maybe old or wrong
+    asks: bool = False  # it has nothing to do, and has said so
 
 
 def share_out(
@@ -46,28 +52,57 @@ def share_out(
     The least loaded peer comes first; ties go to the coordinator itself, then by id, so equal views
     give equal shares.
     """
+    if len(tasks) == 1:
+        return _share_of_one(tasks, candidates, estimate_us, cpus, owned_here)
+    counts = share_counts(
+        len(tasks), candidates, estimate_us=estimate_us, cpus=cpus, owned_here=owned_here
+    )
+    return cut(tasks, counts)
+
+
+def cut(tasks: TaskSet, counts: Sequence[tuple[Candidate, int]]) -> list[tuple[Candidate, TaskSet]]:
+    """The first tasks for the first peer, and so on."""
+    shares = []
+    for candidate, count in counts:
+        share = tasks.take(count)
+        tasks = tasks - share
+        shares.append((candidate, share))
+    return shares
+
+
+def share_counts(
+    count: int,
+    candidates: Sequence[Candidate],
+    *,
+    estimate_us: int,
+    cpus: int,
+    owned_here: Mapping[PeerId, int],
+    most: Mapping[PeerId, int] = NO_LIMITS,
+) -> list[tuple[Candidate, int]]:
+    """How many each is given. `most`: peers that may own only so many more."""
     fitting = [c for c in candidates if c.slots >= cpus]
-    count = len(tasks)
-    if count == 1:
-        return _share_of_one(tasks, fitting, estimate_us, cpus, owned_here)
     slots = sum(c.slots for c in fitting)
     if not slots or not count:
         return []
-    fair = -(-len(tasks) // slots)
+    fair = -(-count // slots)
     least = GRANT_US_MIN // estimate_us
     quota = max(-(-fair // SHARES_PER_SLOT), min(fair, least))
-    rooms = {c.peer: _room(c, quota, owned_here.get(c.peer, 0), estimate_us, cpus) for c in fitting}
+    rooms = {
+        c.peer: room_in(c, quota, owned_here.get(c.peer, 0), estimate_us, cpus) for c in fitting
+    }
     fitting = [c for c in fitting if rooms[c.peer] > 0]
     free = sum(c.slots for c in fitting)
-    if free and quota < (worth := min(-(-len(tasks) // free), least)):
+    if free and quota < (worth := min(-(-count // free), least)):
         # The others are busy: too little is left to keep any of it for them.
         quota = worth
         for c in fitting:
-            rooms[c.peer] = _room(c, quota, owned_here.get(c.peer, 0), estimate_us, cpus)
-    counts = dict.fromkeys((c.peer for c in fitting), 0)
-    heap = [(*_busyness(c), c) for c in fitting]
+            rooms[c.peer] = room_in(c, quota, owned_here.get(c.peer, 0), estimate_us, cpus)
+    for peer, limit in most.items():
+        rooms[peer] = min(rooms.get(peer, 0), limit)
+    counts = {c.peer: 0 for c in fitting if rooms[c.peer] > 0}
+    heap = [(*_busyness(c), c) for c in fitting if c.peer in counts]
     heapq.heapify(heap)
-    left = len(tasks)
+    left = count
     while left and heap:
         load, is_other, peer, candidate = heapq.heappop(heap)
         given = min(left, quota, rooms[peer] - counts[peer])
@@ -76,28 +111,24 @@ def share_out(
         if counts[peer] < rooms[peer]:
             load += given * estimate_us * cpus / candidate.slots
             heapq.heappush(heap, (load, is_other, peer, candidate))
-    shares = []
-    for candidate in fitting:
-        if counts[candidate.peer]:
-            share = tasks.take(counts[candidate.peer])
-            tasks = tasks - share
-            shares.append((candidate, share))
-    return shares
+    return [(c, counts[c.peer]) for c in fitting if counts.get(c.peer)]
 
 
 def _share_of_one(
     task: TaskSet,
-    fitting: Sequence[Candidate],
+    candidates: Sequence[Candidate],
     estimate_us: int,
     cpus: int,
     owned_here: Mapping[PeerId, int],
 ) -> list[tuple[Candidate, TaskSet]]:
     """As `share_out`, without its bookkeeping: very many jobs are one task."""
     chosen, least = None, None
-    for candidate in fitting:
+    for candidate in candidates:
+        if candidate.slots < cpus:
+            continue
         busyness = _busyness(candidate)
         if (least is None or busyness < least) and (
-            _room(candidate, 1, owned_here.get(candidate.peer, 0), estimate_us, cpus) > 0
+            room_in(candidate, 1, owned_here.get(candidate.peer, 0), estimate_us, cpus) > 0
         ):
             chosen, least = candidate, busyness
     return [] if chosen is None else [(chosen, task)]
@@ -107,7 +138,7 @@ def _busyness(candidate: Candidate) -> tuple[float, bool, PeerId]:
     return candidate.load_us / candidate.slots, not candidate.is_self, candidate.peer
 
 
-def _room(candidate: Candidate, quota: int, owned_here: int, estimate_us: int, cpus: int) -> int:
+def room_in(candidate: Candidate, quota: int, owned_here: int, estimate_us: int, cpus: int) -> int:
     """How many more tasks this peer may own now: none before half of what it was given is done,
     so that a peer is given many tasks seldom, not one task often."""
     slots = candidate.slots
@@ -123,3 +154,15 @@ def _room(candidate: Candidate, quota: int, owned_here: int, estimate_us: int, c
 def has_room(candidate: Candidate) -> bool:
     """True if the peer may own more of some task."""
     return candidate.load_us < candidate.slots * BACKLOG_US or candidate.owned < candidate.slots
+
+
+def with_load(
+    candidates: list[Candidate], chosen: Candidate, count: int, cost_us: int
+) -> list[Candidate]:
+    """The view after a share was given away, so that one round doesn't flood one peer."""
+    return [
+        msgspec.structs.replace(c, owned=c.owned + count, load_us=c.load_us + count * cost_us)
+        if c.peer == chosen.peer
+        else c
+        for c in candidates
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2psched.core import holding, poison
+from p2psched.core import fitting, holding, poison
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import Granted, Outcome, Place, Placed
@@ -17,9 +17,12 @@ def place(s: LedgerState, command: Place) -> Outcome:
         return Placed(grant, EMPTY)
     if not row.takes_tasks or row.info.incarnation != command.incarnation:
         return Placed(grant, EMPTY)
+    tasks = command.tasks
+    if job.spec.needs is not None or s.apart:
+        tasks = fitting.grantable(s, job, row, tasks & job.placeable)
     if job.orphaned.ranges:
-        _take_orphans(s, job, command.tasks)
-    tasks = job.ready & command.tasks
+        _take_orphans(s, job, tasks)
+    tasks = job.ready & tasks
     if row.suspects or job.deaths.levels:
         tasks = poison.grantable(job, row, tasks)
     holds = job.spec.hold is not None
@@ -36,6 +39,8 @@ def place(s: LedgerState, command: Place) -> Outcome:
             suspect=suspect,
             token=holding.bind(s, job, grant, tasks) if holds else 0,
         )
+        if job.spec.needs is not None:
+            held.gpus, held.memory_mib = fitting.weight_of(job)
         job.grants[grant] = held
         if job.spec.times is not None:
             job.tried = job.tried | tasks

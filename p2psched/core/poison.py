@@ -11,10 +11,11 @@ nobody can tell: what it owned alone counts as killed then, and no more once it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core.placement import Candidate
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.model import chunks, items
 from p2psched.model.ids import PeerId
@@ -108,3 +109,14 @@ def groups(job: Job) -> Iterator[TaskSet]:
             group = rest.take(-(-len(rest) // GROUPS_MAX))
             rest = rest - group
             yield group
+
+
+def business(
+    c: Candidate, killed: Sequence[PeerId]
+) -> tuple[bool, bool, float, bool, bool, int, PeerId]:
+    """Least first. If it may be had, a peer that this task has not killed yet, for it may have been
+    the machine: the last try waits until it may be had. And not the coordinator: its death stops
+    more than its tasks."""
+    again = c.peer in killed
+    last = again and len(killed) >= POISON_DEATHS - 1
+    return last, c.owned > 0, c.load_us / c.slots, again, c.is_self, c.slots, c.peer

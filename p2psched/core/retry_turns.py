@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from p2psched.core.jobs import Job
 from p2psched.core.placement import Candidate
+from p2psched.core.retry_budget import RetryBudget
 from p2psched.model.ids import PeerId
 from p2psched.model.taskset import TaskSet
 
@@ -27,6 +28,20 @@ class Turn(NamedTuple):
     tasks: TaskSet
     is_retry: bool = False
     avoids: frozenset[PeerId] = frozenset()
+
+    def limited(
+        self,
+        budget: RetryBudget,
+        cost_us: int,
+        candidates: Sequence[Candidate],
+        everyone: Sequence[Candidate],
+    ) -> tuple[list[Candidate], TaskSet]:
+        """Of retries: those of `candidates` that they may go to, and which of them may go now.
+        `everyone`: also those that are kept free."""
+        cpus, fitting = self.job.spec.cpus, list(candidates)
+        if any(c.slots >= cpus and c.peer not in self.avoids for c in everyone):
+            fitting = [c for c in candidates if c.peer not in self.avoids]
+        return budget.allowed(self.job, self.tasks, cost_us, fitting)
 
 
 def turns(jobs: Iterable[tuple[Job, TaskSet]]) -> list[Turn]:
@@ -59,13 +74,3 @@ def _groups(job: Job, tasks: TaskSet) -> list[tuple[frozenset[PeerId], TaskSet]]
             if part
         ][:GROUPS_MAX]
     return groups
-
-
-def fitting(
-    turn: Turn, candidates: Sequence[Candidate], everyone: Sequence[Candidate]
-) -> list[Candidate]:
-    """Those of `candidates` that a turn may go to; `everyone`: also those that are kept free."""
-    cpus, avoids = turn.job.spec.cpus, turn.avoids
-    if not any(c.slots >= cpus and c.peer not in avoids for c in everyone):
-        return list(candidates)
-    return [c for c in candidates if c.peer not in avoids]

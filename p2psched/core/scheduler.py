@@ -13,14 +13,17 @@ from typing import Final
 
 from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
+from p2psched.core.decisions import Decisions
 from p2psched.core.departing import Parting
-from p2psched.core.drain import draining, is_draining
+from p2psched.core.drain import draining, is_cordoned, is_draining
 from p2psched.core.feed import Say
 from p2psched.core.feeding import Feeding
 from p2psched.core.life import Life
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner
 from p2psched.core.peering import to_forget
+from p2psched.core.policies.base import Policy
+from p2psched.core.policies.registry import POLICIES
 from p2psched.core.replica import Replica
 from p2psched.core.retention import KEEP_BYTES, KEEP_MS, Retention
 from p2psched.core.retry_budget import SHARE_PERCENT
@@ -48,7 +51,7 @@ from p2psched.core.scheduler_events import (
 )
 from p2psched.core.snapshot import restore_machine
 from p2psched.core.stealing import Stealing
-from p2psched.core.thief import by_rows
+from p2psched.core.thief import Busy, by_rows
 from p2psched.model.aside import Aside
 from p2psched.model.commands import (
     Complete,
@@ -68,7 +71,8 @@ from p2psched.model.execution import Committed
 from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
-from p2psched.model.steal_messages import StealMessage
+from p2psched.model.needs import NOTHING, Offers
+from p2psched.model.steal_messages import Gives, Steal, StealMessage
 from p2psched.model.taskset import EMPTY
 
 __all__ = [
@@ -108,21 +112,23 @@ class Scheduler:
         window_ms: int = DETECTION_WINDOW_MS,
         keep_ms: int = KEEP_MS,
         keep_bytes: int = KEEP_BYTES,
+        offers: Offers = NOTHING,
+        policies: Mapping[str, Policy] = POLICIES,
         retry_percent: int = SHARE_PERCENT,
     ) -> None:
+        self.policies = policies
         self.machine = Machine(info.level)
         self.retention = Retention(self.machine, keep_ms=keep_ms, keep_bytes=keep_bytes)
         self._replica = Replica(info.peer, info.incarnation, self.machine)
-        self._coordinator = Coordinator(
-            info.peer, self.machine, window_ms=window_ms, retry_percent=retry_percent
-        )
+        leads = {"window_ms": window_ms, "retry_percent": retry_percent}
+        self._coordinator = Coordinator(info.peer, self.machine, policies=policies, **leads)
         self.feeding = Feeding(info.peer, self.machine)
-        self.owner = Owner(self.machine, slots=info.slots)
+        self.owner = Owner(self.machine, slots=info.slots, offers=offers)
         rng = random.Random(f"{info.peer} {info.incarnation}")
-        self.stealing = Stealing(self.machine, self.owner, rng)
+        self.stealing = Stealing(self.machine, self.owner, rng, offers)
         self.seen: Mapping[PeerId, Seen] = {}  # as gossip had it when time last went on: advice
         self._out: list[SchedulerEffect] = []
-        self._life = Life(info, self._replica, self.owner.kept)
+        self._life = Life(info, self._replica, self.owner.kept, offers)
         self._append = self._life.append
         self._places: set[int] = set()  # requests of the round of placements in flight
         self._places_sent_ms = 0
@@ -177,7 +183,10 @@ class Scheduler:
         sender: PeerId,
         message: Follow | FeedReport | FeedReported | StealMessage,
     ) -> None:
-        if isinstance(message, StealMessage):
+        if isinstance(message, Steal) and self.coordinates and self.machine.awaits_pull:
+            self._coordinator.on_pull(sender)
+            self._out.append(Say(sender, Gives(message.number, 1)))
+        elif isinstance(message, StealMessage):
             self.stealing.on_message(now_ms, sender, message)
         else:
             self.feeding.on_message(now_ms, sender, message)
@@ -214,8 +223,12 @@ class Scheduler:
             self.feeding.feeder.on_applied(batch, brought.happened.outcomes, brought.events)
             for request, outcome in brought.own:
                 self._on_outcome(request, outcome)
-            for stamped in brought.changes():
+            # That tasks succeeded concerns nobody else here, unless there are failures to explain.
+            listens = self._coordinator.quarantine.listens
+            for stamped in brought.events if listens else brought.changes():
                 self._on_event(stamped, now_ms)
+            if self.machine.choosy and self._coordinator.coordinates:
+                self._coordinator.measure(brought.events)
             kept = tuple(e for e in brought.events if not isinstance(e.event, Aside))
             self._out.append(Store(kept, batch.index, brought.happened))
         self._stamp = (self.machine.stamp_ms, now_ms)
@@ -254,9 +267,9 @@ class Scheduler:
                 else:
                     self.stealing.thief.on_news(now_ms)
             case JobEnded():
+                self._coordinator.forget(event.job)
                 self.retention.on_event(event)
                 self.owner.on_job_ended(event.job)
-                self._coordinator.budget.on_job_ended(event.job)
             case JobForgotten():
                 self.retention.on_event(event)
             case Retried() | Recorded():
@@ -279,6 +292,9 @@ class Scheduler:
     def _on_clock(self, clocked: Clocked) -> None:
         now_ms = clocked.now_ms
         self._life.repeat(now_ms)
+        row = self.machine.peers.get(self.info.peer)
+        if row is not None and row.live and row.info.incarnation == self.info.incarnation:
+            self._life.offer(now_ms, level=self.machine.level, known=row.offers)
         contacts = self.feeding.on_clock(clocked)
         self._coordinator.forgive_full(self.ledger_ms(now_ms))
         for command in self._coordinator.find_dead(now_ms, contacts):
@@ -300,10 +316,25 @@ class Scheduler:
         commands: list[Complete | Parting] = [*self.owner.next_round()]
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
-        moves, answers = self.stealing.give(self._life.info, gives_nothing=self.starts_nothing)
+        shunned = self._coordinator.shunned()
+        moves, answers = self.stealing.give(
+            self._life.info, gives_nothing=self.starts_nothing, shunned=shunned
+        )
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
+        self._place(now_ms)
+        if not self.starts_nothing:
+            self._out += self.owner.start_batches()
+        if self._append:
+            self._out.append(AppendToLedger(tuple(self._append)))
+            self._append.clear()
+        self._out += self.feeding.on_round()
+        self._out += answers
+        if self.stealing.is_idle(now_ms):
+            self._out += self._ask_for_work(now_ms)
+
+    def _place(self, now_ms: int) -> None:
         if self._places and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS:
             for request in self._places:
                 self._replica.forget(request)
@@ -312,17 +343,19 @@ class Scheduler:
             for place in self._coordinator.place():
                 self._places.add(self._life.propose(place, now_ms))
                 self._places_sent_ms = now_ms
-        if not self.starts_nothing:
-            self._out += self.owner.start_batches()
-        if self._append:
-            self._out.append(AppendToLedger(tuple(self._append)))
-            self._append.clear()
-        self._out += self.feeding.on_round()
-        self._out += answers + self._ask_for_work(now_ms)
 
     def _ask_for_work(self, now_ms: int) -> list[Say]:
         me = self._life.info
         takes = not self.starts_nothing and self.machine.is_live(me.peer, me.incarnation)
+        takes = takes and not is_cordoned(self.machine, me.peer)
+        takes = takes and me.peer not in self._coordinator.shunned()
+        if takes and self.machine.choosy and self.machine.awaits_pull:
+            if self.coordinates:
+                self._coordinator.on_pull(me.peer)
+                return []
+            leader = self.feeding.coordinator
+            if leader is not None:
+                return self.stealing.ask(now_ms, me, [Busy(leader, 0)])
         return self.stealing.look(
             now_ms, me, lambda: by_rows(self.machine, me.peer, self.seen), takes=takes
         )
@@ -338,6 +371,10 @@ class Scheduler:
         """It is about to stop, or drained. What has begun goes on."""
         return self._life.leaving or is_draining(self.machine, self._life.info.peer)
 
+    def stories(self) -> dict[PeerId, str]:
+        """Of peers on which innocent tasks fail, for people."""
+        return self._coordinator.stories()
+
     @property
     def info(self) -> PeerInfo:
         return self._life.info
@@ -345,6 +382,11 @@ class Scheduler:
     @property
     def coordinates(self) -> bool:
         return self._coordinator.coordinates
+
+    @property
+    def decisions(self) -> Decisions:
+        """Why this peer placed tasks as it did, while it coordinated."""
+        return self._coordinator.chooser.decisions
 
     @property
     def pending_count(self) -> int:

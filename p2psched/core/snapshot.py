@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core import fitting
 from p2psched.core.acts import rebuild
 from p2psched.core.forgotten import Forgotten, Generation
 from p2psched.core.jobs import Job
@@ -30,6 +31,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.key_actions import Entry
 from p2psched.model.lease_actions import Lease, LeaseId
 from p2psched.model.lock_actions import ClaimId
+from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.webhook import Webhook
 
 FORMAT: Final = 1
@@ -38,15 +40,8 @@ TRANSIENT: Final = frozenset({"events", "known_level", "turning"})
 # What follows from the rest, and is made anew.
 DERIVED: Final = frozenset(
     {
-        "sent",
-        "acted_bytes",
-        "lease_ends",
-        "key_order",
-        "key_bytes",
-        "lease_keys",
-        "locks",
-        "queues",
-        "job_dues",
+        *("sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "locks"),
+        *("queues", "choosy", "apart", "job_dues"),
     }
 )
 
@@ -62,6 +57,9 @@ class PeerRowImage(msgspec.Struct, frozen=True, array_like=True):
     blamed: tuple[JobId, int] | None = None
     suspects: int = 0
     drain: DrainMode = DrainMode.OFF
+    offers: Offers = NOTHING
+    gpus: int = 0
+    memory_mib: int = 0
 
 
 class GenerationImage(msgspec.Struct, frozen=True, array_like=True):
@@ -184,6 +182,7 @@ def restore_machine(machine: Machine, data: bytes | memoryview) -> None:
     for job in machine.jobs.values():
         machine.note_sent(job)
     rebuild(machine)
+    fitting.rebuild(machine)
 
 
 def _original(part: object) -> object:

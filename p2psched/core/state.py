@@ -21,11 +21,13 @@ from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.key_actions import Entry
 from p2psched.model.lease_actions import Lease, LeaseId
 from p2psched.model.lock_actions import ClaimId
+from p2psched.model.needs import NOTHING
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import Webhook
 
 _SUCCEEDED: Final = JobState.SUCCEEDED  # as `machine._OK`
 ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run any
+PULL: Final = "pull"  # the policy
 ENDED_WHOLE_MAX = 1_000  # ended jobs that still know what each grant has said
 
 
@@ -37,9 +39,12 @@ class PeerRow:
         "blamed",
         "down_reason",
         "drain",
+        "gpus",
         "info",
         "live",
         "load_us",
+        "memory_mib",
+        "offers",
         "owned",
         "stopped",
         "suspects",
@@ -56,10 +61,18 @@ class PeerRow:
         self.blamed: tuple[JobId, int] | None = None  # that task, once it was lost
         self.suspects = 0  # of those that it owns: none, or all
         self.drain = DrainMode.OFF
+        self.offers = NOTHING  # as its newest process has said, or one before
+        self.gpus = 0  # of those, what the tasks need that it owns
+        self.memory_mib = 0
 
     @property
     def takes_tasks(self) -> bool:
         return self.live and self.drain is DrainMode.OFF
+
+    @property
+    def drains(self) -> bool:
+        """It gives back what it has not begun, too: who is only cordoned stays."""
+        return self.drain in {DrainMode.ON, DrainMode.ONCE}
 
 
 class LedgerState:
@@ -78,6 +91,8 @@ class LedgerState:
         # Blobs that jobs were submitted with, and of how many jobs: thousands may be of one code.
         self.sent: dict[BlobRef, int] = {}
         self.suspected: dict[JobId, None] = {}  # jobs with tasks that may kill their peers
+        self.choosy: dict[JobId, None] = {}  # running ones that say where their tasks may go
+        self.apart: dict[JobId, None] = {}  # of those, who stay apart from others
         self.forgotten = Forgotten()
         self.generation = 1  # rises when the ledger goes on from a copy: see `generation`
         self.level = 1  # of features in use: see `levels`
@@ -114,6 +129,12 @@ class LedgerState:
         self.events: list[Event] = []  # of the command that is being applied
 
     # --- peers ---
+
+    @property
+    def awaits_pull(self) -> bool:
+        """True if tasks wait that somebody has to ask the coordinator for."""
+        jobs = self.jobs
+        return any(jobs[name].spec.policy == PULL for name in self.choosy if name in self.unplaced)
 
     def is_live(self, peer: PeerId, incarnation: int) -> bool:
         row = self.peers.get(peer)
@@ -170,6 +191,8 @@ class LedgerState:
         del self.running[job.id]
         self.note_unplaced(job)
         self.suspected.pop(job.id, None)
+        if self.choosy and self.choosy.pop(job.id, job) is None:
+            self.apart.pop(job.id, None)
         self.ended[job.id] = self.whole[job.id] = None
         if len(self.whole) > ENDED_WHOLE_MAX:
             oldest, _ = self.whole.popitem(last=False)
@@ -227,4 +250,7 @@ class LedgerState:
         row.owned += count
         row.load_us += count * held.estimate_us
         row.suspects += count * held.suspect
+        if held.gpus or held.memory_mib:
+            row.gpus += count * held.gpus
+            row.memory_mib += count * held.memory_mib
         assert row.owned >= 0

@@ -7,8 +7,9 @@ the ledger that they move. Nothing that is said here counts: the ledger grants.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Container, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -20,11 +21,14 @@ from p2psched.core.state import LedgerState
 from p2psched.core.thief import Busy, Thief
 from p2psched.model.commands import PeerInfo
 from p2psched.model.execution import ExecutorEvent, Progress
-from p2psched.model.ids import PeerId
+from p2psched.model.explain_messages import Decision
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.moves import Transfer
+from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.steal_messages import Gives, Steal, StealMessage
 
+REMEMBERED_MAX: Final = 1_024  # moves that are remembered, for who asks why
 ASKING_MAX: Final = 64  # in one turn; others ask again
 MOVES_MAX: Final = 8  # commands under way; who asks then asks again soon
 SOON_MS: Final = 20
@@ -41,13 +45,26 @@ class Counts(msgspec.Struct):
     refused: int = 0  # of these, without a task
 
 
+class Given(NamedTuple):
+    """Why tasks were given away, for who asks."""
+
+    move: Transfer
+    wait_us: int  # expected work of all that waited, for each slot
+    wall_ms: int  # of the ledger; 0: not known here
+    by: PeerId
+
+
 class Stealing:
-    def __init__(self, state: LedgerState, owner: Owner, rng: random.Random) -> None:
+    def __init__(
+        self, state: LedgerState, owner: Owner, rng: random.Random, offers: Offers = NOTHING
+    ) -> None:
+        self._offers = offers
         self.counts = Counts()
         self.thief = Thief(rng)
         self._state = state
         self.owner = owner
         self._asking: dict[PeerId, Steal] = {}
+        self._remembered: deque[Given] = deque(maxlen=REMEMBERED_MAX)
         self._idle_since_ms: int | None = None
         self._full_until_ms = 0
 
@@ -67,9 +84,11 @@ class Stealing:
 
     # --- a turn ---
 
-    def give(self, me: PeerInfo, *, gives_nothing: bool) -> tuple[list[Transfer], list[Say]]:
+    def give(
+        self, me: PeerInfo, *, gives_nothing: bool, shunned: Container[PeerId] = ()
+    ) -> tuple[list[Transfer], list[Say]]:
         """Answer who has asked since the last turn, before anything else is started. The caller
-        proposes the commands, and tells the owner."""
+        proposes the commands, and tells the owner. `shunned`: who gets nothing."""
         if not self._asking:
             return [], []
         asking, self._asking = self._asking, {}
@@ -79,8 +98,9 @@ class Stealing:
             self.counts.answered += 1
             given: list[Transfer] = []
             is_busy = self.owner.departing.moves + len(moves) >= MOVES_MAX
-            if not (gives_nothing or is_busy or not self.is_known or steal.slots < 1):
-                given = self._give(peer, steal, me.slots)
+            is_shut = gives_nothing or peer in shunned
+            if not (is_shut or is_busy or not self.is_known or steal.slots < 1):
+                given = self._give(peer, steal, me)
             moves += given
             count = sum(len(move.tasks) for move in given)
             self.counts.given += count
@@ -89,34 +109,61 @@ class Stealing:
             answers.append(Say(peer, Gives(steal.number, count, again_ms)))
         return moves, answers
 
-    def _give(self, peer: PeerId, steal: Steal, slots: int) -> list[Transfer]:
-        owner = self.owner
-        chosen = choose(owner.lots(), slots=slots, busy_us=owner.busy_us, taker_slots=steal.slots)
-        return [
+    def _give(self, peer: PeerId, steal: Steal, me: PeerInfo) -> list[Transfer]:
+        owner, slots = self.owner, me.slots
+        lots = owner.lots(steal.slots, steal.offers)
+        chosen = choose(lots, slots=slots, busy_us=owner.busy_us, taker_slots=steal.slots)
+        moves = [
             Transfer(job, grant, tasks, peer, steal.incarnation)
             for job, grant, tasks in owner.set_aside(chosen)
         ]
+        wait_us = (owner.busy_us + sum(lot.tasks * lot.work_us for lot in lots)) // slots
+        wall_ms = self._state.wall_ms
+        self._remembered += [Given(move, wait_us, wall_ms, me.peer) for move in moves]
+        return moves
+
+    def remembered(self, job: JobId, index: int) -> list[Decision]:
+        """Why this peer gave a task away; the newest first."""
+        return [
+            Decision(
+                kind="moved",
+                by=given.by,
+                chosen=given.move.peer,
+                tasks=given.move.tasks,
+                note=f"{given.wait_us / 1000:,.0f} ms of work waited for each slot there, and "
+                "this peer had nothing to do",
+                wall_ms=given.wall_ms,
+            )
+            for given in reversed(self._remembered)
+            if given.move.job == job and index in given.move.tasks
+        ]
+
+    def is_idle(self, now_ms: int) -> bool:
+        """Whether to `look`. Cheap: asked each turn."""
+        if self.owner.is_hungry:
+            return self.thief.may_ask(now_ms)
+        self._idle_since_ms = None
+        return False
 
     def look(
         self, now_ms: int, me: PeerInfo, victims: Callable[[], Sequence[Busy]], *, takes: bool
     ) -> list[Say]:
-        """Ask somebody, if there is nothing to do here and it is time. `takes`: tasks are wanted
-        here, and would be granted."""
-        is_idle = takes and now_ms >= self._full_until_ms and self.owner.is_hungry
-        if not is_idle or not self.is_known:
+        """Ask somebody, if it is time. `takes`: tasks are wanted here, and would be granted."""
+        if not takes or now_ms < self._full_until_ms or not self.is_known:
             self._idle_since_ms = None
             return []
         if self._idle_since_ms is None:
             self._idle_since_ms = now_ms
         if self._state.unplaced and now_ms - self._idle_since_ms < UNPLACED_MS:
             return []
-        if not self.thief.may_ask(now_ms):
-            return []
-        asked = self.thief.ask(now_ms, victims())
+        return self.ask(now_ms, me, victims())
+
+    def ask(self, now_ms: int, me: PeerInfo, victims: Sequence[Busy]) -> list[Say]:
+        asked = self.thief.ask(now_ms, victims)
         if asked is None:
             return []
         peer, number = asked
-        return [Say(peer, Steal(number, me.incarnation, me.slots))]
+        return [Say(peer, Steal(number, me.incarnation, me.slots, self._offers))]
 
     @property
     def is_known(self) -> bool:

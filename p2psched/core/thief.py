@@ -81,9 +81,11 @@ class Thief:
 
     def may_ask(self, now_ms: int) -> bool:
         """Cheap: before a view is made."""
-        if self._due_ms is not None and now_ms >= self._due_ms:
+        if self._due_ms is None:
+            return now_ms >= self._again_ms
+        if now_ms >= self._due_ms:
             self._fail(now_ms)
-        return self._due_ms is None and now_ms >= self._again_ms
+        return False
 
     def ask(self, now_ms: int, victims: Sequence[Busy]) -> tuple[PeerId, int] | None:
         """Whom, and the number of the request."""

@@ -16,6 +16,7 @@ from p2psched.model.blob import BlobRef
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.moves import Moved, Transfer
+from p2psched.model.needs import Offer
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
@@ -146,6 +147,7 @@ class DrainMode(enum.IntEnum):
     OFF = 0
     ON = 1  # it is given nothing, until somebody takes it back
     ONCE = 2  # nothing, until its next process comes up
+    CORDON = 3  # nothing more, and it keeps what it has; until somebody takes it back
 
 
 class Drain(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
@@ -200,6 +202,7 @@ Command = (
     | ForgetPeer
     | Act
     | Elapsed
+    | Offer
     | Transfer
 )
 

@@ -8,6 +8,14 @@ from typing import Final
 import msgspec
 
 from p2psched.model.limits import GIB, KEEP_MS_MAX, KIB, SLOTS_MAX, SNAPSHOT_LOG_BYTES
+from p2psched.model.needs import (
+    AVERAGE_WEIGHT,
+    NAME_LABEL,
+    ZONE_LABEL,
+    Labels,
+    Offers,
+    is_label_value,
+)
 
 # What differs from the defaults, which are for one machine or a LAN. All peers of a cluster should
 # have the same: a leader's heartbeat must be short beside the patience of the others.
@@ -71,6 +79,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ledger: str | None = None  # engine, one of LEDGERS; None: what the folder has, or `raft`
     group: tuple[str, ...] = ()  # of a raftos ledger: addresses of all its peers
     ballast: int | None = None  # kept for when there is none: 16 MiB, or a 32nd of a small disk
+    labels: Labels = ()  # for jobs that choose their peers; `name` and `zone` are there anyway
+    gpus: int | None = None  # to share out among tasks; None: those that are found
+    memory_mib: int | None = None  # likewise; None: all of the machine
+    weight: int = AVERAGE_WEIGHT  # how much it can do, per mille of an average peer
+    policy_file: str | None = None  # a placement policy of the user's own
     retry_percent: int = 10  # while it leads: of all slots, for retries beside healthy jobs
 
     def __post_init__(self) -> None:
@@ -91,8 +104,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.snapshot_log_bytes < KIB:
             raise ValueError("a snapshot is worth 1 KiB of the log at least")
+        offers = self.offers(gpus=self.gpus or 0, memory_mib=self.memory_mib or 0)
+        offers.__post_init__()
         if self.detection_window_ms < 2 * self.election_ms_min:
             raise ValueError("the detection window must be at least two election timeouts")
+
+    def offers(self, *, gpus: int, memory_mib: int) -> Offers:
+        """What it has beside slots, where nobody says otherwise."""
+        own = {NAME_LABEL: self.name, ZONE_LABEL: self.zone}
+        labels = {key: value for key, value in own.items() if is_label_value(value)}
+        return Offers(
+            labels=tuple(sorted((labels | dict(self.labels)).items())),
+            gpus=gpus if self.gpus is None else self.gpus,
+            memory_mib=memory_mib if self.memory_mib is None else self.memory_mib,
+            weight=self.weight,
+        )
 
     def with_timing(self, timing: str) -> Config:
         """With the timers of a preset. Raises ValueError if there is none of that name."""

@@ -12,7 +12,6 @@ and may always be made again from the bytes. Standard library only: workers load
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -31,15 +30,15 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES: Final = 512 * limits.KIB
 DIGEST_BYTES: Final = 32
+SMALL_BYTES: Final = 64 * limits.KIB
 _ROOT_MARK: Final = b"p2psched blob 1\n"
 
 
-def _sha256(size: int = CHUNK_BYTES + 1) -> Callable[..., _Hash]:
-    """For so many bytes. OpenSSL's is quick, and 0.6 MiB of each starter and worker, which have few
-    and small ones: as much time as to load it."""
-    if size <= CHUNK_BYTES and "hashlib" not in sys.modules:
+def _sha256(size: int) -> Callable[..., _Hash]:
+    """For so many bytes. OpenSSL's is quick, and 0.6 MiB of each starter and worker."""
+    if size <= SMALL_BYTES:
         return _builtin_sha256  # type: ignore[no-any-return, unused-ignore]
-    from hashlib import sha256  # noqa: PLC0415
+    from hashlib import sha256  # noqa: PLC0415 (not before it pays)
 
     return sha256
 
@@ -49,9 +48,9 @@ class Hasher:
 
     __slots__ = ("_chunk", "_filled", "_sha256", "digests", "size")
 
-    def __init__(self, expected: int = CHUNK_BYTES + 1) -> None:
-        """`expected`: about how many bytes; any number may come."""
-        self._sha256 = _sha256(expected)
+    def __init__(self, *, seldom: bool = False) -> None:
+        """`seldom`: for so few bytes that OpenSSL is not worth its memory."""
+        self._sha256 = _sha256(0 if seldom else SMALL_BYTES + 1)
         self.size = 0
         self.digests: list[bytes] = []  # of the whole chunks so far; of all after `finish`
         self._chunk = self._sha256()
@@ -82,9 +81,7 @@ class Hasher:
 
 def digest_of(data: bytes | bytearray | memoryview) -> bytes:
     """The digest of a blob that is in memory."""
-    if 0 < len(data) < CHUNK_BYTES:
-        return root(len(data), [_sha256(len(data))(data).digest()])
-    hasher = Hasher()
+    hasher = Hasher(seldom=len(data) <= SMALL_BYTES)
     hasher.update(data)
     return hasher.finish()
 
@@ -113,9 +110,7 @@ def root(size: int, digests: Sequence[bytes]) -> bytes:
 
 def fits(chunk: bytes | memoryview, digest: bytes) -> bool:
     """True if a chunk is the one that `digest` names."""
-    # One that is whole is one of many.
-    size = len(chunk) if len(chunk) < CHUNK_BYTES else CHUNK_BYTES + 1
-    return _sha256(size)(chunk).digest() == digest
+    return _sha256(len(chunk))(chunk).digest() == digest
 
 
 def file_name(digest: bytes) -> str:

@@ -62,6 +62,7 @@ class Feed(msgspec.Struct, frozen=True, array_like=True, tag=66):
     drain: DrainMode = DrainMode.OFF  # of the follower
     short: bool = False  # too few of those that hold the whole ledger are up
     level: int = 0  # of features that the cluster uses
+    pulls: bool = False  # tasks wait that somebody has to ask the leader for
 
 
 class FeedElsewhere(msgspec.Struct, frozen=True, array_like=True, tag=67):

@@ -16,6 +16,7 @@ from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.cause import Cause
 from p2psched.model.hold import Hold
+from p2psched.model.needs import Needs, check_policy
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -152,6 +153,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     keep_ms: int | None = None  # of ledger time after its end; None: what the cluster keeps
     copies: int = 2  # disks that a large result is on before it counts, as far as there are peers
     hold: Hold | None = None  # of a lock, by each task as long as it runs
+    policy: str = ""  # who says where its tasks go; empty: as the cluster does by itself
+    needs: Needs | None = None  # of the peers that run its tasks
     retry: RetryPolicy | None = None  # besides `retries`, by cause
     times: TimeLimits | None = None
 
@@ -186,6 +189,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and type(code) is bytes
             and len(code) + len(chunks[0]) <= _SMALL_BYTES
             and (type(modules) is not bytes or len(modules) <= _SMALL_BYTES)
+            and not self.policy
         )
 
     def _check_numbers(self) -> None:
@@ -247,6 +251,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             raise ValueError(f"a job's name has up to {most} printable characters, and no '/'")
         if len(self.submitter) > limits.SUBMITTER_LEN_MAX:
             raise ValueError(f"a submitter has up to {limits.SUBMITTER_LEN_MAX} characters")
+        check_policy(self.policy)
 
 
 def argument_size(work: Work) -> int:

@@ -14,6 +14,7 @@ from p2psched.model.backup_messages import BackupAnswer, BackupCall
 from p2psched.model.blob_messages import BlobAnswer, BlobCall
 from p2psched.model.commands import DrainMode, Envelope, Stamped
 from p2psched.model.event_messages import EventAnswer, EventCall
+from p2psched.model.explain_messages import ExplainAnswer, ExplainCall
 from p2psched.model.feed_messages import FeedMessage, Following, KeepBlobs, KeptBlobs
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
@@ -205,6 +206,7 @@ CallBody = (
     | AwaitLock
     | ListLocks
     | QueueCall
+    | ExplainCall
 )
 
 
@@ -355,6 +357,7 @@ AnswerBody = (
     | LockNow
     | LockList
     | QueueCallAnswer
+    | ExplainAnswer
 )
 
 

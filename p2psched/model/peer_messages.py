@@ -20,6 +20,7 @@ class PeerView(msgspec.Struct, frozen=True, array_like=True):
     lag: int | None = None
     drain: str = ""  # draining, drained, or nothing
     copies_left: int = 0  # of a draining one: large results that others lack still
+    quarantine: str = ""  # why it gets nothing, or one task at a time, as who was asked sees it
 
 
 class PeerList(msgspec.Struct, frozen=True, array_like=True, tag=9):

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import msgspec
 
+from p2psched.model.needs import NOTHING, Offers
+
 
 class Steal(msgspec.Struct, frozen=True, array_like=True, tag=113):
     """Give me tasks that you have not begun."""
@@ -13,6 +15,7 @@ class Steal(msgspec.Struct, frozen=True, array_like=True, tag=113):
     number: int  # of the request: the answer names it
     incarnation: int  # under which the sender would own them
     slots: int  # that it has
+    offers: Offers = NOTHING  # and what else
 
 
 class Gives(msgspec.Struct, frozen=True, array_like=True, tag=114):

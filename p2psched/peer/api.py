@@ -27,6 +27,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, from_wire
 from p2psched.model.event_messages import EventCall
+from p2psched.model.explain_messages import ExplainCall
 from p2psched.model.feed_messages import KeepBlobs, KeptBlobs
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
@@ -73,6 +74,7 @@ from p2psched.peer.backfill import Source
 from p2psched.peer.backups import Backups
 from p2psched.peer.engines import embedded
 from p2psched.peer.events_api import EventsApi
+from p2psched.peer.explaining import Explaining
 from p2psched.peer.keys_api import Watching
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.locks import LocksApi
@@ -88,7 +90,7 @@ from p2psched.ports.engine import Engine
 
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
-Shared = Do | WatchKeys | AwaitLock | QueueCall  # what clients share through the ledger
+Shared = Do | WatchKeys | AwaitLock | QueueCall | ExplainCall  # what has a file of its own
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 
 
@@ -137,6 +139,7 @@ class Api:
             patience=self._patience,
         )
         self._locks = LocksApi(scheduling, ledger, self._reads.linearize)
+        self._explaining = Explaining(scheduling.scheduler, others, self._reads.linearize)
         self._queues = QueuesApi(scheduling, self._reads.linearize)
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
         self.events: Final = EventsApi(
@@ -176,6 +179,8 @@ class Api:
             return await self._locks.wait(body)
         if isinstance(body, QueueCall):
             return await self._queues.answer(body)
+        if isinstance(body, ExplainCall):
+            return await self._explaining.answer(body)
         return await self._backups.answer(body)
 
     async def _compact(self) -> AnswerBody:

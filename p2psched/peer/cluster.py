@@ -15,16 +15,20 @@ from typing import Final
 import msgspec
 
 from p2psched.core.levels import KNOWN_LEVEL
+from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
 from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.ids import ClusterId, PeerId, new_id
+from p2psched.model.needs import Offers
 from p2psched.model.raft import Member
 from p2psched.model.version import VERSION
 from p2psched.net.address import Address, is_loopback, parse
 from p2psched.net.auth import Identity, new_secret
 from p2psched.net.dial import connect
 from p2psched.net.link import Handlers
+from p2psched.observe.capacity import gpu_count, memory_mib
+from p2psched.peer.own_policies import load_policies
 from p2psched.peer.static_group import check_group, cluster_of, group_of
 from p2psched.store.folder import DataFolder, read_secret_file
 from p2psched.store.records import Record, list_records
@@ -166,6 +170,24 @@ def info_of(config: Config, member: Member, incarnation: int, python: str) -> Pe
         version=VERSION,
         python=python,
         level=KNOWN_LEVEL,
+    )
+
+
+def offers_of(config: Config) -> Offers:
+    """What this process has for tasks beside slots."""
+    return config.offers(gpus=gpu_count(), memory_mib=memory_mib())
+
+
+def scheduler_of(config: Config, info: PeerInfo) -> Scheduler:
+    """The core of a peer that holds the ledger. Raises UsageError for what is no policy."""
+    return Scheduler(
+        info,
+        window_ms=config.detection_window_ms,
+        keep_ms=config.keep_ms,
+        keep_bytes=config.keep_bytes,
+        offers=offers_of(config),
+        policies=load_policies(config.policy_file),
+        retry_percent=config.retry_percent,
     )
 
 

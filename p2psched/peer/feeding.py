@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from p2psched.model.ids import PeerId
-from p2psched.model.messages import PeerMessage
 from p2psched.model.raft import Membership
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.scheduler_loop import SchedulerLoop
 
 
-def begin_feeding(
-    scheduling: SchedulerLoop,
-    ledger: RaftLedger,
-    send: Callable[[PeerId, PeerMessage], object],
-) -> None:
+def begin_feeding(scheduling: SchedulerLoop, ledger: RaftLedger) -> None:
     engine = ledger.engine
     # What is committed for a follower concerns whoever feeds it.
     engine.concern.through = scheduling.scheduler.feeding.roll.through
@@ -23,4 +15,4 @@ def begin_feeding(
     def group() -> tuple[Membership, bool]:
         return engine.raft.membership, engine.raft.leader_is_live()
 
-    scheduling.attach_feeding(send=send, group=group)
+    scheduling.attach_feeding(group)

@@ -12,6 +12,7 @@ from typing import Final
 from p2psched.core.follower import Follower
 from p2psched.model.blob_messages import BlobCall, ReadBlob, StatBlob
 from p2psched.model.errors import Unavailable, UsageError
+from p2psched.model.explain_messages import DecisionsOf, DecisionsTold
 from p2psched.model.ids import JobId
 from p2psched.model.member_messages import GetStanding, Standing
 from p2psched.model.messages import (
@@ -67,6 +68,9 @@ class FollowerApi:
         """Raises a P2PSchedError for the caller."""
         if isinstance(body, BlobCall):
             return await self._data.answer(body)
+        if isinstance(body, DecisionsOf):
+            given = self._follower.stealing.remembered(body.job, body.index)
+            return DecisionsTold(tuple(given))
         answer = await self._answer_here(body)
         if answer is not None:
             return answer

@@ -32,7 +32,7 @@ from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.announcing import Announcing
 from p2psched.peer.answering import Answering
 from p2psched.peer.asking import AskingAround
-from p2psched.peer.cluster import Belonging, info_of
+from p2psched.peer.cluster import Belonging, info_of, offers_of
 from p2psched.peer.follower_api import FollowerApi
 from p2psched.peer.follower_loop import FollowerLoop
 from p2psched.peer.joining import CALL_PATIENCE_S, JOIN_RETRY_S
@@ -213,7 +213,7 @@ class Life:
 
     def _wire(self, told: Following, incarnation: int) -> None:
         info = info_of(self._config, self._member, incarnation, self._pool.python_version)
-        follower = Follower(info, told.group, told.leader)
+        follower = Follower(info, told.group, told.leader, offers_of(self._config))
         loop = self._loop = FollowerLoop(
             follower,
             clock=self._clock,

@@ -13,7 +13,6 @@ import logging
 import random
 from collections.abc import Callable
 
-from p2psched.core.scheduler import Scheduler
 from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
@@ -41,6 +40,7 @@ from p2psched.peer.cluster import (
     check_start,
     find_cluster,
     info_of,
+    scheduler_of,
 )
 from p2psched.peer.doors import Doors
 from p2psched.peer.engines import make_ledger
@@ -202,13 +202,7 @@ class Node:
 
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config, self._lost = self._config, recovered.lost
-        scheduler = Scheduler(
-            self._info,
-            window_ms=config.detection_window_ms,
-            keep_ms=config.keep_ms,
-            keep_bytes=config.keep_bytes,
-            retry_percent=config.retry_percent,
-        )
+        scheduler = scheduler_of(config, self._info)
         self._scheduling = SchedulerLoop(
             scheduler,
             clock=self._clock,
@@ -236,9 +230,9 @@ class Node:
             late_ms=lambda: self._lateness.p99_ms,
             away_ms=away_ms(config, scheduler.machine),
         )
-        self._scheduling.attach(self._ledger)
+        self._scheduling.attach(self._ledger, send=self._send)
         if isinstance(self._ledger, RaftLedger):
-            begin_feeding(self._scheduling, self._ledger, self._send)
+            begin_feeding(self._scheduling, self._ledger)
         self._data.blobs.store.space_left_min = self._space.watch.least
         self._data.start(self._scheduling, self._ledger.engine.raft, self._clock)
         self._addresses.state = scheduler.machine

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from typing import Final
 
+import msgspec
+
 from p2psched.core.feed import LEVEL, holders, holders_wanted
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.errors import P2PSchedError, Unavailable
@@ -42,6 +44,7 @@ class Roster:
         others: Others,
     ) -> None:
         self._me = me
+        self._scheduler = scheduler
         self._machine = scheduler.machine
         self._feeding = scheduler.feeding
         self._ledger = ledger
@@ -58,7 +61,11 @@ class Roster:
         else:
             reached = self._others.connected() | {self._me}
         leader = self._ledger.coordinator()
-        views = peer_views(self._machine, raft.membership, leader, ages, reached)
+        stories = self._scheduler.stories()
+        views = [
+            msgspec.structs.replace(view, quarantine=stories.get(view.info.peer, ""))
+            for view in peer_views(self._machine, raft.membership, leader, ages, reached)
+        ]
         return PeerList(tuple(with_standings(views, await self._standings())))
 
     async def _standings(self) -> dict[PeerId, Standing]:

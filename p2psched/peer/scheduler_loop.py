@@ -104,17 +104,13 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         self._watchers: dict[JobId, list[Callable[[], None]]] = {}
         self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
 
-    def attach(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def attach(self, ledger: Ledger, *, send: Callable[[PeerId, PeerMessage], object]) -> None:
+        """`send` reaches other peers, or drops what is for one that it doesn't reach."""
+        self._ledger, self._send = ledger, send
 
-    def attach_feeding(
-        self,
-        *,
-        send: Callable[[PeerId, PeerMessage], object],
-        group: Callable[[], tuple[Membership, bool]],
-    ) -> None:
-        """How followers are reached, and who holds the whole ledger, and is led."""
-        self._send, self._group = send, group
+    def attach_feeding(self, group: Callable[[], tuple[Membership, bool]]) -> None:
+        """Who holds the whole ledger, and is led: only then there are followers."""
+        self._group = group
 
     def attach_blobs(
         self,

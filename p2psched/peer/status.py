@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core.drain import DRAINING, is_draining, standing
+from p2psched.core.drain import standing, standing_without_ledger
 from p2psched.core.follower import Follower
 from p2psched.core.keeping import live_holders
 from p2psched.core.machine import Machine
@@ -153,7 +153,7 @@ def follower_status(process: Process, follower: Follower) -> StatusAnswer:
         process.status(info, "follower", machine, follower.stealing, applied=follower.cursor),
         leader=follower.leader,
         quorum=follower.is_fed and follower.leader is not None,
-        drain=DRAINING if is_draining(machine, info.peer) else "",
+        drain=standing_without_ledger(machine, info.peer),
         feeder=follower.feeder,
     )
 

@@ -66,6 +66,12 @@ class Submissions:
     def refusal(self, body: Submit) -> P2PSchedError | None:
         if not is_id(body.job):
             return UsageError("a job's id has 32 hex digits")
+        policies = self.scheduling.scheduler.policies
+        if body.spec.policy and body.spec.policy not in policies:
+            return UsageError(
+                f"no policy {body.spec.policy!r} here: {', '.join(policies)}; one of your own is "
+                "for each peer to know (`p2psched start --policy-file`)"
+            )
         return self._refusal(body)
 
     def first_results(self, accepted: JobAccepted) -> SubmitAnswer | None:

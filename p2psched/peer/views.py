@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import holding
+from p2psched.core import fitting, holding
 from p2psched.core.copies import staying_peers
 from p2psched.core.drain import standing
 from p2psched.core.jobs import Job
@@ -59,7 +59,7 @@ def job_view(
         finished_by=tuple(sorted(job.finished_by.items())),
         task_set=job.spec.tasks if whole else EMPTY,
         command=job.spec.command,
-        note=_why_waiting(job, machine),
+        note=why_waiting(job, machine) if job.waiting and not job.grants else "",
         lost=len(job.lost),
         short=short_count(job, machine) if whole else 0,
         pinned=job.pinned,
@@ -84,15 +84,14 @@ def short_count(job: Job, machine: Machine) -> int:
     return sum(len(live_holders(machine, blob)) < job.spec.copies for blob in job.blobs.values())
 
 
-def _why_waiting(job: Job, machine: Machine) -> str:
-    if not job.waiting or job.grants:
-        return ""
+def why_waiting(job: Job, machine: Machine) -> str:
+    """What tasks of it wait for."""
     slots = [row.info.slots for row in machine.peers.values() if row.takes_tasks]
     if max(slots, default=0) == 0:
         if any(row.live and row.info.slots for row in machine.peers.values()):
             return (
-                "all peers that run tasks are drained: start another, or take one back with "
-                "`p2psched peer drain NAME --undo`"
+                "all peers that run tasks are drained or cordoned: start another, or take one back "
+                "with `p2psched peer uncordon NAME`"
             )
         return "no live peer runs tasks: start one with --slots 1 or more"
     if max(slots) < job.spec.cpus:
@@ -100,6 +99,9 @@ def _why_waiting(job: Job, machine: Machine) -> str:
             f"a task needs {job.spec.cpus} slots and the largest live peer has {max(slots)}: "
             "start a larger one"
         )
+    story = fitting.story(machine, job) if job.spec.is_choosy or machine.apart else ""
+    if story:
+        return story
     if job.delayed == job.waiting:
         return "waits until its next attempts are due"
     if job.spec.hold is not None and job.id not in machine.unplaced:

@@ -143,6 +143,26 @@ def test_a_drain_survives_its_peer_and_its_leader_and_is_taken_back(
     assert side.of(name)
 
 
+def test_a_cordoned_peer_ends_what_it_has_and_gets_nothing_more(
+    empty: LiveCluster, tmp_path: Path
+) -> None:
+    empty.start("a", slots=1)
+    empty.start("b", slots=0)
+    side = Side(tmp_path)
+    job = submit(empty, side, 1)
+    wait_until(lambda: len(side.starts()) == 1, "a task to begin")
+    assert empty.ok("peer", "cordon", "a") == "peer a is cordoned\n"
+    later = submit(empty, side, 2)
+    assert "all peers that run tasks are drained or cordoned" in empty.ok("job", "show", later)
+    side.let_go()
+    assert empty.run("job", "wait", job).returncode == 0, "what it had it keeps"
+    assert views(empty)["a"].drain == "cordoned"
+    assert empty.run("job", "wait", later, "--timeout", "500ms").returncode == 4
+    assert empty.ok("peer", "uncordon", "a") == "peer a takes tasks again\n"
+    assert empty.run("job", "wait", later).returncode == 0
+    assert len(side.starts()) == 3
+
+
 def test_the_only_peer_with_slots_is_drained_and_work_waits_and_says_why(
     empty: LiveCluster, tmp_path: Path
 ) -> None:
@@ -159,7 +179,7 @@ def test_the_only_peer_with_slots_is_drained_and_work_waits_and_says_why(
     side.let_go()
     drained = json.loads(empty.ok("peer", "drain", "a", "-o", "json"))["peer"]
     assert (drained["drain"], drained["owned"]) == ("drained", 0)
-    assert "all peers that run tasks are drained" in empty.ok("job", "show", job)
+    assert "all peers that run tasks are drained or cordoned" in empty.ok("job", "show", job)
     assert "voter, drained" in empty.ok("status", "--peer", empty.peers["a"].address).replace(
         "leader", "voter"
     )

@@ -19,6 +19,7 @@ COMMANDS: Final = (
     "start",
     "submit-job",
     "jobs",
+    "explain",
     "peers",
     "status",
     "stop",
@@ -72,10 +73,11 @@ COMMANDS: Final = (
     "sim run",
     "sim replay",
     "sim shrink",
+    "sim policy",
 )
 SILENT: Final = {
     *("start", "demo", "restore", "ledger verify", "ledger recover"),
-    *("sim run", "sim replay", "sim shrink"),
+    *("sim run", "sim replay", "sim shrink", "sim policy"),
 }
 TALKING: Final = tuple(name for name in COMMANDS if name not in SILENT)
 OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from p2psched.core.copies import lacking
-from p2psched.core.drain import DRAINED, DRAINING, standing
+from p2psched.core.copies import lacking, staying_peers
+from p2psched.core.drain import CORDONED, DRAINED, DRAINING, standing
+from p2psched.core.levels import CORDON_LEVEL, KNOWN_LEVEL
 from p2psched.core.machine import Machine
 from p2psched.core.owner import StartBatch
 from p2psched.core.scheduler import (
@@ -51,7 +52,7 @@ TEN = TaskSet.of(0, 10)
 
 
 def info(peer: PeerId, incarnation: int = 1, slots: int = 2) -> PeerInfo:
-    return PeerInfo(peer, incarnation, peer, f"{peer}:1", 0, slots, "0", "3", level=2)
+    return PeerInfo(peer, incarnation, peer, f"{peer}:1", 0, slots, "0", "3", level=KNOWN_LEVEL)
 
 
 class Ledger:
@@ -164,6 +165,33 @@ def test_nobody_is_drained_before_all_peers_know_of_it() -> None:
     assert isinstance(outcome, Rejected)
     assert outcome.code == "unavailable"
     assert ledger.machine.peers[B].drain is DrainMode.OFF
+
+
+def test_a_cordoned_peer_is_granted_nothing_and_keeps_what_it_has() -> None:
+    ledger = Ledger(level=KNOWN_LEVEL)
+    scheduler = follow(ledger, B)
+    ledger.submit()
+    placed = ledger.place(B, TaskSet.of(0, 5))
+    assert ledger.drain(B, DrainMode.CORDON) == Acknowledged()
+    assert ledger.events == [PeerDrains(B, DrainMode.CORDON)]
+    assert ledger.place(B, TaskSet.of(5, 10)).tasks == EMPTY
+    ledger.effects.clear()
+    scheduler.step(Round(1_000))
+    assert not [c for c in proposals(ledger.effects) if isinstance(c, GiveBack)]
+    assert ledger.machine.jobs[JOB].grants[placed.grant].tasks == TaskSet.of(0, 5)
+    assert standing(ledger.machine, B, leads=False) == (CORDONED, 0)
+    assert B in staying_peers(ledger.machine)
+    ledger.do(PeerDown(B, 1, "cut off"))
+    ledger.do(PeerUp(info(B, 2)))
+    assert ledger.machine.peers[B].drain is DrainMode.CORDON, "it survives a restart"
+    ledger.drain(B, DrainMode.OFF)
+    assert ledger.place(B, TaskSet.of(5, 10), 2).tasks == TaskSet.of(5, 10)
+
+
+def test_nobody_is_cordoned_before_all_peers_know_of_it() -> None:
+    outcome = Ledger(level=CORDON_LEVEL - 1).drain(B, DrainMode.CORDON)
+    assert isinstance(outcome, Rejected)
+    assert outcome.code == "unavailable"
 
 
 def test_an_unknown_peer_is_not_drained() -> None:

@@ -10,6 +10,7 @@ from p2psched.core.machine import Machine
 from p2psched.core.owner import StartBatch
 from p2psched.core.scheduler import (
     Applied,
+    CoordinatorChanged,
     Executed,
     Followed,
     Renewed,
@@ -41,6 +42,7 @@ from p2psched.model.execution import Committed, Progress
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, ProgramWork, Segment
 from p2psched.model.moves import Transfer
+from p2psched.model.needs import NOTHING
 from p2psched.model.steal_messages import Gives, Steal
 from p2psched.model.taskset import EMPTY, TaskSet
 
@@ -159,7 +161,7 @@ def test_what_could_not_move_is_next() -> None:
     assert pair.commit_all(*pair.moves) != Placed(0, END)
     assert pair.held(A) == TEN
     assert pair.peers[A].owner.departing.stayed == len(END)
-    first = pair.peers[A].owner.lots()[0]
+    first = pair.peers[A].owner.lots(2, NOTHING)[0]
     assert first.tasks == len(END)
 
 
@@ -252,3 +254,36 @@ def test_what_begun_once_under_its_grant_is_given_to_nobody() -> None:
         queued.begun = True
     assert pair.ask().count == 0
     assert pair.moves == []
+
+
+def test_while_tasks_wait_to_be_pulled_the_coordinator_is_asked_and_gives_to_who_asks() -> None:
+    pair = Pair()
+    pulled = JobId("pulled")
+    pair.commit(Cancel(JOB))
+    spec = JobSpec("p", TEN, ProgramWork(("true",)), policy="pull")
+    pair.commit(SubmitJob(pulled, spec))
+    for peer in (A, B):
+        pair.peers[peer].step(CoordinatorChanged(pair.now_ms, A, peer == A))
+    pair.turn(A)
+    assert not placed_on_b(pair)
+    (say,) = [e for e in pair.turn(B) if isinstance(e, Say) and isinstance(e.message, Steal)]
+    assert say.to == A
+    assert isinstance(say.message, Steal)
+    pair.peers[A].step(Followed(pair.now_ms, B, say.message))
+    pair.turn(A)
+    ((place, command),) = placed_on_b(pair)
+    assert command.job == pulled
+    assert 0 < len(command.tasks) < len(TEN)
+    pair.commit_all(place)
+    pair.turn(B)
+    assert pair.started(B)
+
+
+def placed_on_b(pair: Pair) -> list[tuple[Envelope, Place]]:
+    """Proposed by a so far."""
+    return [
+        (envelope, envelope.command)
+        for effect in pair.effects[A]
+        for envelope in getattr(effect, "envelopes", ())
+        if isinstance(envelope.command, Place) and envelope.command.peer == B
+    ]

@@ -137,15 +137,13 @@ def test_giver_or_taker_is_killed_in_the_middle(
         async with cluster.client("a") as client:
             job = await misplaced(cluster, client, side, "v")
             await until(lambda: bool(side.on("t")))
-            before = len(side.on(dies))
             cluster.kill(dies)
             other = "t" if dies == "v" else "v"
             for start in side.on(other):
                 side.let_go(start.index, other)
-            lost = {start.index for start in side.on(dies)}
-            assert len(lost) == before
             view = await end_well(job, side)
-            assert view.attempts_lost >= before
+            lost = {start.index for start in side.on(dies)}
+            assert view.attempts_lost >= len(lost) > 0
             assert lost <= {start.index for start in side.on(other)}
 
     asyncio.run(story())

@@ -73,8 +73,6 @@ PURE_STDLIB: Final = frozenset(
 )
 # Its modules in versions other than that of this interpreter.
 OTHER_STDLIB: Final = frozenset({"_sha2", "_sha256"})
-# It asks what is loaded already, for the quicker of two ways to the same bytes.
-LOOKS_AROUND: Final = frozenset({("model/digests.py", "sys")})
 PURE_PACKAGES: Final = frozenset({"msgspec"})
 # Bytes are opened as Python objects only by workers, by callers, and by what stands for them.
 NO_PICKLE: Final = ("model", "core", "ports", "net", "store", "observe", "peer")
@@ -146,7 +144,7 @@ def impure_lines(path: str, tree: ast.Module) -> list[str]:
     found = [
         f"{path}:{line} imports {name}"
         for line, name in foreign_imports(path, tree)
-        if name not in PURE_STDLIB | PURE_PACKAGES and (path, name) not in LOOKS_AROUND
+        if name not in PURE_STDLIB | PURE_PACKAGES
     ]
     for node in ast.walk(tree):
         match node:

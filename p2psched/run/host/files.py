@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HOME: Final = "p2psched.run.host.files"
 COPY_BYTES: Final = 1024 * 1024
+SELDOM_BYTES_MAX: Final = 1024 * 1024  # 4 ms: as long as it takes to load OpenSSL
 
 Ref = values.Ref
 Fetch = Callable[[Ref, str], None]  # bring a blob into a new file of this path; blocks
@@ -131,9 +132,9 @@ def value_in_blob(digest: bytes, size: int) -> object:
     raise CantTravelAlone(f"{digest.hex()} ({size} bytes) is opened by p2psched only")
 
 
-def digest_file(descriptor: int) -> Ref:
-    """Digest and size of an open file, piece by piece."""
-    hasher = digests.Hasher(os.fstat(descriptor).st_size)
+def digest_file(descriptor: int, *, seldom: bool = False) -> Ref:
+    """Digest and size of an open file, piece by piece. `seldom`: this process reads no others."""
+    hasher = digests.Hasher(seldom=seldom and os.fstat(descriptor).st_size <= SELDOM_BYTES_MAX)
     position = 0
     while piece := os.pread(descriptor, COPY_BYTES, position):
         hasher.update(piece)

@@ -79,15 +79,15 @@ class BlobFolder:
             os.close(descriptor)
 
     def read(self, ref: Ref) -> bytes:
-        """All of a blob that is small enough for memory. Raises Missing."""
-        descriptor = self._open(ref)
+        """All of a blob of code, which is small enough for memory. Raises Missing."""
+        descriptor = self._open(ref, seldom=True)
         with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
             return file.read()
 
     def _path(self, ref: Ref) -> str:
         return f"{self._folder}/{digests.file_name(ref[0])}"
 
-    def _open(self, ref: Ref) -> int:
+    def _open(self, ref: Ref, *, seldom: bool = False) -> int:
         digest, size = ref
         if not self._folder:
             raise Missing("this peer keeps no large data")
@@ -99,19 +99,19 @@ class BlobFolder:
         except OSError as error:
             raise Missing(f"blob {digest.hex()} can't be read here: {error.strerror}") from error
         try:
-            self._verify(descriptor, digest, size)
+            self._verify(descriptor, digest, size, seldom=seldom)
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
 
-    def _verify(self, descriptor: int, digest: bytes, size: int) -> None:
+    def _verify(self, descriptor: int, digest: bytes, size: int, *, seldom: bool) -> None:
         status = os.fstat(descriptor)
         state = (status.st_ino, status.st_mtime_ns, status.st_size)
         if self._verified.get(digest) == state:
             self._verified.move_to_end(digest)
             return
-        if status.st_size != size or files.digest_file(descriptor) != (digest, size):
+        if status.st_size != size or files.digest_file(descriptor, seldom=seldom) != (digest, size):
             kind = Damaged if self._set_aside(digest, status.st_ino) else Missing
             raise kind(f"blob {digest.hex()} is damaged on this peer's disk")
         self._verified[digest] = state

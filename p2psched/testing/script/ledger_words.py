@@ -50,6 +50,7 @@ from p2psched.model.commands import (
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Moved, Transfer
+from p2psched.model.needs import Offer
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
@@ -94,6 +95,8 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return f"down {peer}/{incarnation}: " + (reason if stopped else "not heard")
         case Act() | Elapsed():
             return act_words(command)
+        case Offer(peer=peer):
+            return f"{peer} says what it has"
         case _:
             return _decision_words(command, jobs)
 

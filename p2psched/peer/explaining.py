@@ -1,0 +1,90 @@
+"""Why a task is where it is: what the ledger says, and what whoever decided remembers.
+
+Memory of decisions is short and lost with a process: then the history of the job tells when it was
+granted to whom, and that is all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from p2psched.core.decisions import told
+from p2psched.core.scheduler import Scheduler
+from p2psched.model.errors import P2PSchedError
+from p2psched.model.explain_messages import (
+    Decision,
+    DecisionsOf,
+    DecisionsTold,
+    ExplainAnswer,
+    ExplainCall,
+    Explained,
+    ExplainTask,
+)
+from p2psched.model.ids import PeerId
+from p2psched.net.together import together
+from p2psched.peer.others import Others
+from p2psched.peer.views import job_of, task_state, why_waiting
+
+PATIENCE_S: Final = 1.0  # for what another peer remembers
+ASKED_AT_ONCE_MAX: Final = 64
+
+
+class Explaining:
+    def __init__(
+        self, scheduler: Scheduler, others: Others, linearize: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._scheduler = scheduler
+        self._others = others
+        self._linearize = linearize
+
+    async def answer(self, body: ExplainCall) -> ExplainAnswer:
+        """Raises NotFound for a job or task that there isn't."""
+        if isinstance(body, DecisionsOf):
+            return DecisionsTold(tuple(self._own(body)))
+        return await self._explain(body)
+
+    async def _explain(self, body: ExplainTask) -> Explained:
+        await self._linearize()
+        machine = self._scheduler.machine
+        job = job_of(machine, body.job)
+        state, owner = task_state(job, body.index)
+        asked = DecisionsOf(body.job, body.index)
+        decisions = self._own(asked)
+        silent: list[PeerId] = []
+
+        async def ask(peer: PeerId) -> None:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    answer = await self._others.call(peer, asked)
+            except (TimeoutError, P2PSchedError):
+                silent.append(peer)
+            else:
+                assert isinstance(answer, DecisionsTold)
+                decisions.extend(answer.decisions)
+
+        me = self._scheduler.info.peer
+        live = [peer for peer, row in machine.peers.items() if row.live and peer != me]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * PATIENCE_S):
+                await together(ask, live, at_most=ASKED_AT_ONCE_MAX)
+        decisions.sort(key=lambda decision: -decision.wall_ms)
+        return Explained(
+            job=body.job,
+            index=body.index,
+            state=state,
+            owner=owner,
+            waits=why_waiting(job, machine) if state == "waiting" else "",
+            policy=job.spec.policy,
+            decisions=tuple(decisions),
+            silent=tuple(sorted(silent)),
+        )
+
+    def _own(self, asked: DecisionsOf) -> list[Decision]:
+        scheduler = self._scheduler
+        me = scheduler.info.peer
+        placed = scheduler.decisions.find(asked.job, asked.index)
+        found = [told(record, asked.index, scheduler.policies, me) for record in placed]
+        return found + scheduler.stealing.remembered(asked.job, asked.index)
