@@ -48,6 +48,9 @@ TARGETS: Final = (
     Target("leader_stopped.p2psched.max_ms", 200),
     Target("owner_killed.p2psched.p50_s", 4.0),
     Target("owner_killed.p2psched.p99_s", 8.0),
+    Target("load_reports.p2psched.bytes_per_s", 0.2, of="load_reports.json.bytes_per_s"),
+    Target("load_idle.p2psched.gossip_bytes_per_s", 200),
+    Target("load_packets.p2psched.packets_per_s", 0.1, of="load_packets.single.packets_per_s"),
     Target("frames.batched.per_1000_tasks", 0.1, of="frames.single.per_1000_tasks"),
 )
 # Beside whom we stand: our figure divided by theirs.

@@ -8,6 +8,7 @@ from bench.measures import (
     functions,
     keys,
     ledger,
+    load,
     locks,
     programs,
     queues,
@@ -32,6 +33,7 @@ def registry() -> Registry:
         keys,
         locks,
         queues,
+        load,
     ):
         found.add(*module.MEASURES)
     return found

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+import typer
 
 from p2psched.cli.connect import Label, label, talk
 from p2psched.cli.describe import info_fields, peer_fields
-from p2psched.cli.options import AtOption, Target, one_time, reads_from_peers, talks_to_peers
+from p2psched.cli.loads import load_sheet, watch_loads
+from p2psched.cli.options import (
+    AtOption,
+    Target,
+    duration,
+    one_time,
+    reads_from_peers,
+    talks_to_peers,
+)
 from p2psched.cli.output import (
     Column,
     Output,
@@ -28,12 +37,13 @@ from p2psched.client.session import Session
 from p2psched.model.ids import short
 from p2psched.model.messages import GetStatus, ListPeers
 from p2psched.model.peer_messages import PeerList, PeerView
-from p2psched.model.status_messages import BLOBS_SHORT_MAX, StatusAnswer
+from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
 
 PEERS_EXAMPLES: Final = """\b
 Examples:
   p2psched peers
   p2psched peers --stale
+  p2psched peers --watch
   p2psched peers -o json | jq -r '.peers[].address'
 """
 STATUS_EXAMPLES: Final = """\b
@@ -46,6 +56,7 @@ _COLUMNS: Final = (
     Column(title="id", drop=4),
     Column(title="role"),
     Column(title="state"),
+    Column(title="gossip", drop=9),
     Column(title="slots", right=True, drop=8),
     Column(title="tasks", right=True),
     Column(title="address"),
@@ -59,9 +70,26 @@ _COLUMNS: Final = (
 
 
 @reads_from_peers
-def peers(target: Target, at: AtOption = None) -> None:
-    """List the peers: role, state, address, tasks that they own, and how far each has applied."""
+def peers(
+    target: Target,
+    at: AtOption = None,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="How busy each is, again and again, until Ctrl-C.")
+    ] = False,
+    every: Annotated[
+        str, typer.Option("--every", metavar="DURATION", help="Between two tables of --watch.")
+    ] = "1s",
+) -> None:
+    """List the peers: role, state, address, tasks that they own, and how far each has applied.
+
+    With --watch, what a peer hears of the load of all by gossip: slots in use, queue and the work
+    in it, processors in use (also by others than the cluster), memory, disk and so on.
+    """
     one_time(target, at)
+    if watch:
+        watch_loads(target, at, duration(every, "--every"))
+        return
 
     async def work(client: Client) -> tuple[list[PeerView], Label]:
         if at is not None:
@@ -91,6 +119,7 @@ def _row(view: PeerView) -> tuple[object, ...]:
         short(info.peer),
         view.role,
         _state(view),
+        view.gossip or "-",
         info.slots,
         view.owned,
         info.address,
@@ -122,7 +151,10 @@ def status(target: Target) -> None:
     match target.output:
         case Output.JSON:
             fields = msgspec.structs.asdict(found)
-            print_json(status={**fields, "info": info_fields(found.info)})
+            gossip = msgspec.structs.asdict(found.gossip) if found.gossip is not None else None
+            load = msgspec.to_builtins(msgspec.structs.asdict(found.load)) if found.load else None
+            more = {"info": info_fields(found.info), "gossip": gossip, "load": load}
+            print_json(status={**fields, **more})
         case Output.QUIET:
             write_line(short(found.info.peer))
         case Output.TABLE:
@@ -195,6 +227,23 @@ def _written(found: StatusAnswer) -> str:
     return f"{size(total)} since its start, {size(a_day)} a day" + (f" ({named})" if named else "")
 
 
+def _gossip(found: GossipStatus | None) -> list[tuple[str, object]]:
+    if found is None:
+        return []
+    others = [("alive", found.alive), ("suspect", found.suspect), ("dead", found.dead)]
+    named = ", ".join(f"{number} {state}" for state, number in others if number or state == "alive")
+    hears = f", doubts itself ({found.health} of 8)" if found.health else ""
+    dropped = found.foreign + found.malformed + found.unsent
+    cost = f"{size(found.bytes_per_s)}/s sent, {found.datagrams_sent:,} datagrams"
+    if found.carried:
+        cost += f", {found.carried:,} over links"
+    if dropped:
+        cost += f"; {dropped:,} dropped ({found.foreign:,} not from this cluster)"
+    if found.problem:
+        cost += f"; no datagrams come in: {found.problem}"
+    return [("gossip", f"{named} of the others{hears}"), ("gossip costs", cost)]
+
+
 # Of a peer that holds the ledger, and of one that follows.
 _OF_LEDGERS: Final = (
     "longest without leader",
@@ -253,6 +302,8 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("timing", _timing(found)),
         ("written", _written(found)),
         ("network", f"{size(found.bytes_sent)} sent, {size(found.bytes_received)} received"),
+        *_gossip(found.gossip),
+        *load_sheet(found.load),
         ("events dropped", str(found.events_dropped)),
     ]
     absent = _OF_LEDGERS if found.role == "follower" else _OF_FOLLOWERS

@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from p2psched.cli.output import count, moment, one_line, span
 from p2psched.cli.tasks import TaskEnd
 from p2psched.model import items
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import SHORT_LEN, JobId, PeerId, short
 from p2psched.model.job import Cause, JobState
+from p2psched.model.load import LoadReport
 from p2psched.model.messages import JobView
 from p2psched.model.peer_messages import PeerView
 
@@ -195,4 +198,26 @@ def peer_fields(view: PeerView) -> dict[str, object]:
         "drain": view.drain or None,
         "copies_left": view.copies_left,
         "quarantine": view.quarantine or None,
+        "gossip": view.gossip or None,
+        "load": load_fields(view.load),
+        "load_age_ms": view.load_age_ms,
     }
+
+
+def load_fields(load: LoadReport | None) -> dict[str, object] | None:
+    """Memory and disk in MiB, rates in KiB/s, shares from 0 to 1."""
+    if load is None:
+        return None
+    fields = msgspec.structs.asdict(load)
+    for name in ("cpu", "foreign_cpu", "duty", "weight"):
+        fields[name] /= 1000
+    for name in ("battery", "temperature"):
+        fields[name] = fields[name] if fields[name] >= 0 else None
+    fields["load"] /= 100
+    fields["queued"] = [{"kind": f"{kind:08x}", "tasks": tasks} for kind, tasks in load.queued]
+    fields["speeds"] = [
+        {**msgspec.structs.asdict(speed), "kind": f"{speed.kind:08x}"} for speed in load.speeds
+    ]
+    fields["warm"] = [f"{key:08x}" for key in load.warm]
+    fields["machine"] = f"{load.machine:08x}"
+    return fields

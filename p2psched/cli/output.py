@@ -92,8 +92,13 @@ def write_bytes(stream: TextIO, data: bytes) -> None:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
-    for line in table(columns, rows, width=_width(), color=_colors(sys.stdout)):
+    for line in table_lines(columns, rows):
         write_line(line)
+
+
+def table_lines(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> list[str]:
+    """For stdout, as it is now."""
+    return table(columns, rows, width=_width(), color=_colors(sys.stdout))
 
 
 def print_sheet(pairs: Sequence[tuple[str, object]]) -> None:

@@ -29,6 +29,7 @@ from p2psched.client.results import TaskResult
 from p2psched.model.errors import UsageError
 from p2psched.model.ids import JobId
 from p2psched.model.limits import KIB
+from p2psched.model.needs import Needs
 
 BATCH_TASKS_MAX: Final = 8192
 BATCH_BYTES_MAX: Final = 256 * KIB
@@ -44,6 +45,8 @@ class Options:
     timeout_s: float | None = None
     cpus: int = 1
     name: str | None = None
+    policy: str = ""
+    needs: Needs | None = None
 
 
 @runtime_checkable
@@ -81,13 +84,24 @@ def unwrap(function: object, defaults: Options = DEFAULTS) -> tuple[Function, Op
     found = getattr(function, "settings", None)
     if inner is not None and isinstance(found, TaskOptions):
         return inner, Options(
-            retries=found.retries, timeout_s=found.timeout_s, cpus=found.cpus, name=found.name
+            retries=found.retries,
+            timeout_s=found.timeout_s,
+            cpus=found.cpus,
+            name=found.name,
+            policy=str(getattr(found, "policy", "")),
+            needs=_needs(getattr(found, "needs", None)),
         )
     if not callable(function):
         raise UsageError(
             f"{function!r} is not a function: pass one, or a path like package.module:name"
         )
     return function, defaults
+
+
+def _needs(found: object) -> Needs | None:
+    if found is None or isinstance(found, Needs):
+        return found
+    raise UsageError(f"needs are a p2psched.Needs, not {found!r}")
 
 
 class Waiter(Protocol):
@@ -186,8 +200,10 @@ class Batch:
             cpus=options.cpus,
             submitter=submitter,
         )
-        single = pack_single(packed, calls[0], **same) if len(calls) == 1 else None
-        return single or pack(packed, packed_calls(calls), **same)
+        policy, needs = options.policy, options.needs
+        is_usual = len(calls) == 1 and not policy and needs is None
+        single = pack_single(packed, calls[0], **same) if is_usual else None
+        return single or pack(packed, packed_calls(calls), policy=policy, needs=needs, **same)
 
     def accepted(self) -> None:
         assert self.stage is Stage.LEFT

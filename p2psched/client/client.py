@@ -229,6 +229,8 @@ class Client(Shared):
             "retries": own.retries,
             "timeout_s": own.timeout_s,
             "cpus": own.cpus,
+            "policy": own.policy,
+            "needs": own.needs,
         }
         for option, value in options.items():
             if value is not None:

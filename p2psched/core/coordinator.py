@@ -13,16 +13,24 @@ from typing import Final
 
 from p2psched.core import acts, holding, levels, poison, retry_turns
 from p2psched.core.choosing import Chooser
-from p2psched.core.decisions import Record
 from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
-from p2psched.core.placement import BACKLOG_US, Candidate, cut, has_room, share_out, with_load
+from p2psched.core.placement import (
+    BACKLOG_US,
+    Candidate,
+    cut,
+    has_room,
+    owned_by_peer,
+    share_out,
+    with_load,
+)
 from p2psched.core.policies.adaptive import share_leaning
 from p2psched.core.policies.base import Ask, Policy
 from p2psched.core.policies.registry import POLICIES
 from p2psched.core.quarantine import Quarantine
 from p2psched.core.retry_budget import SHARE_PERCENT, RetryBudget
+from p2psched.core.shunning import to_shun
 from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
     Command,
@@ -76,6 +84,7 @@ class Coordinator:
         self._say_full: frozenset[PeerId] = frozenset()
         self._seen: Mapping[PeerId, Seen] = {}
         self._asking: set[PeerId] = set()  # since the last round
+        self._shunned: frozenset[PeerId] = frozenset()
         self._yield_again_ms = 0
         self.budget = RetryBudget(machine, percent=retry_percent)
         self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
@@ -117,6 +126,12 @@ class Coordinator:
     def on_pull(self, peer: PeerId) -> None:
         """It has nothing to do: the next round may give it what nobody is given otherwise."""
         self._asking.add(peer)
+
+    def on_shun(self, said: frozenset[PeerId], now_ms: int, contacts: Mapping[PeerId, int]) -> None:
+        """Whom gossip doubts: they get nothing more, as long as that is so."""
+        rows = self._machine.peers.items() if said else ()
+        others = {p for p, row in rows if p != self._me and row.takes_tasks and row.info.slots > 0}
+        self._shunned = to_shun(said, others, now_ms=now_ms, heard_ms=contacts)
 
     def forgive_full(self, ledger_ms: int) -> None:
         """Those whose disks were full long ago may get tasks again."""
@@ -197,7 +212,8 @@ class Coordinator:
             fitting, tasks = candidates, turn.tasks
             if turn.is_retry:
                 cost_us = self.budget.cost_us(job, cost_us)
-                fitting, tasks = turn.limited(self.budget, cost_us, candidates, everyone)
+                able = self.chooser.able(job, everyone)
+                fitting, tasks = turn.limited(self.budget, cost_us, candidates, able)
                 if not tasks:
                     continue
             shares = self._share(job, tasks, fitting, max(1, cost_us // job.spec.cpus))
@@ -220,15 +236,13 @@ class Coordinator:
         chooser = self.chooser
         if job.spec.is_choosy or self._machine.apart or self._is_leaning(job):
             return chooser.share(job, tasks, candidates, self._looked_ms)
-        shares = share_out(
-            tasks,
-            candidates,
-            estimate_us=estimate_us,
-            cpus=job.spec.cpus,
-            owned_here=job.owned_by_peer(),
-        )
+        owned, cpus = owned_by_peer(job), job.spec.cpus
+        shares = share_out(tasks, candidates, estimate_us=estimate_us, cpus=cpus, owned_here=owned)
         if shares:
-            self._note(job.id, shares, candidates, estimate_us, job.spec.cpus)
+            at_ms = self._looked_ms
+            chooser.note(
+                job.id, shares, candidates, at_ms=at_ms, estimate_us=estimate_us, cpus=cpus
+            )
         return shares
 
     def _is_leaning(self, job: Job) -> bool:
@@ -236,18 +250,6 @@ class Coordinator:
         if not self._seen or job.full is None:
             return False
         return bool(job.spec.blobs) or bool(self.chooser.leans(job.full.work).of)
-
-    def _note(
-        self,
-        job: JobId,
-        shares: list[tuple[Candidate, TaskSet]],
-        candidates: list[Candidate],
-        estimate_us: int,
-        cpus: int,
-    ) -> None:
-        at_ms, wall_ms = self._looked_ms, self._machine.wall_ms
-        record = Record(job, shares, candidates, at_ms, wall_ms, estimate_us, cpus)
-        self.chooser.decisions.note(record)
 
     def _oldest_fitting(self, candidates: list[Candidate], *, is_open: bool) -> list[Job]:
         """The oldest unplaced jobs that some live peer is large enough for; enough for a round.
@@ -265,22 +267,8 @@ class Coordinator:
         )
         if not machine.choosy:
             return heapq.nsmallest(PLACEMENTS_MAX, fitting, key=lambda job: job.index)
-        return self._choosy(sorted(fitting, key=lambda job: job.index), candidates, is_open=is_open)
-
-    def _choosy(self, jobs: list[Job], candidates: list[Candidate], *, is_open: bool) -> list[Job]:
-        """Those that can go somewhere now, for what they need."""
-        chooser = self.chooser
-        chooser.begin_round()
-        free: list[Job] = []
-        blocked: list[Job] = []
-        for job in jobs:
-            if not is_open and not chooser.is_early(job):
-                continue
-            (free if chooser.can_go(job, candidates) else blocked).append(job)
-            if len(free) >= PLACEMENTS_MAX:
-                break
-        chooser.reserve(blocked, candidates)
-        return free
+        ordered = sorted(fitting, key=lambda job: job.index)
+        return self.chooser.free(ordered, candidates, PLACEMENTS_MAX, is_open=is_open)
 
     def _isolate(self, candidates: list[Candidate]) -> tuple[list[Command], list[Candidate]]:
         """Placements of suspects, each on a peer that owns nothing, and the peers that are left
@@ -350,7 +338,12 @@ class Coordinator:
                     tasks, candidates, estimate_us=estimate_us, cpus=spec.cpus, owned_here={}
                 )
             if shares:
-                self._note(command.job, shares, candidates, estimate_us, spec.cpus)
+                self.chooser.note(
+                    *(command.job, shares, candidates),
+                    at_ms=self._looked_ms,
+                    estimate_us=estimate_us,
+                    cpus=spec.cpus,
+                )
             for candidate, share in shares:
                 commands.append(Place(command.job, share, candidate.peer, candidate.incarnation))
                 cost_us = estimate_us * spec.cpus
@@ -391,6 +384,7 @@ class Coordinator:
             and not row.suspects
             and peer not in out
             and not self._is_full(peer)
+            and peer not in self._shunned
         ]
         if self._seen:
             self.chooser.look(found, self._looked_ms)

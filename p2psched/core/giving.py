@@ -40,6 +40,8 @@ def choose(
 ) -> list[tuple[int, int]]:
     """Which entries, and how many of the last tasks of each. `busy_us`: expected work of what has
     begun."""
+    if not slots:  # nothing is ever here, or it is given back
+        return []
     queue_us = sum(lot.tasks * lot.work_us for lot in lots)
     fair_us = (busy_us + queue_us) * taker_slots // (slots + taker_slots)
     left_us = min(queue_us // 2, fair_us)

@@ -113,12 +113,6 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     def owned_count(self) -> int:
         return sum(len(held.tasks) for held in self.grants.values())
 
-    def owned_by_peer(self) -> dict[PeerId, int]:
-        owned: dict[PeerId, int] = {}
-        for held in self.grants.values():
-            owned[held.peer] = owned.get(held.peer, 0) + len(held.tasks)
-        return owned
-
     @property
     def ended(self) -> bool:
         return self.state is not RUNNING

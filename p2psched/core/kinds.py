@@ -24,7 +24,11 @@ def kind_name(work: Work) -> bytes:
 
 def kind_of(work: Work) -> int:
     """32 bits of it, as gossip has them; never 0, which stands for none."""
-    found = hashlib.blake2b(kind_name(work), digest_size=_BYTES).digest()
+    return number_of(kind_name(work))
+
+
+def number_of(name: bytes) -> int:
+    found = hashlib.blake2b(name, digest_size=_BYTES).digest()
     return int.from_bytes(found, "big") or 1
 
 

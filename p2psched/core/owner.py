@@ -21,6 +21,7 @@ from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
 from p2psched.core.outbox import Outbox
 from p2psched.core.owned import Queued, Running, is_taken
+from p2psched.core.owner_load import owner_load
 from p2psched.core.pieces import split
 from p2psched.core.state import LedgerState
 from p2psched.core.waiting import Waiting
@@ -37,6 +38,7 @@ from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.limits import KEPT_RANGES_MAX
+from p2psched.model.load import LoadReport
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -139,8 +141,9 @@ class Owner:
                 else:
                     self._outbox.post(batch.job, batch.grant, piece)
         if current.ranges:  # else the job may have ended, and nobody would ever drop this
-            mean_us = max(1, segment.busy_us // (segment.stop - segment.start))
-            self._expected.on_measured(batch.job, batch.spec.work, mean_us)
+            count = segment.stop - segment.start
+            mean_us = max(1, segment.busy_us // count)
+            self._expected.on_measured(batch.job, batch.spec.work, mean_us, count)
         return effects
 
     def on_copied(self, number: int, blobs: Iterable[ResultBlob]) -> None:
@@ -341,6 +344,11 @@ class Owner:
     def blobs(self) -> Iterator[BlobRef]:
         """Large results that the ledger has not judged yet."""
         return self._outbox.blobs()
+
+    def load(self) -> LoadReport:
+        """How busy it is, and how quick; without what others measure."""
+        running = self._running.values()
+        return owner_load(self._machine, self._slots, self._queue, running, self._expected)
 
     @property
     def has_queue(self) -> bool:

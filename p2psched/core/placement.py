@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.jobs import Job
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
 from p2psched.model.needs import AVERAGE_WEIGHT
@@ -166,3 +167,10 @@ def with_load(
         else c
         for c in candidates
     ]
+
+
+def owned_by_peer(job: Job) -> dict[PeerId, int]:
+    owned: dict[PeerId, int] = {}
+    for held in job.grants.values():
+        owned[held.peer] = owned.get(held.peer, 0) + len(held.tasks)
+    return owned

@@ -114,9 +114,9 @@ def groups(job: Job) -> Iterator[TaskSet]:
 def business(
     c: Candidate, killed: Sequence[PeerId]
 ) -> tuple[bool, bool, float, bool, bool, int, PeerId]:
-    """Least first. If it may be had, a peer that this task has not killed yet, for it may have been
-    the machine: the last try waits until it may be had. And not the coordinator: its death stops
-    more than its tasks."""
+    """For a suspect: least first. If it may be had, a peer that this task has not killed yet, for
+    it may have been the machine: the last try waits until it may be had. And not the coordinator:
+    its death stops more than its tasks."""
     again = c.peer in killed
     last = again and len(killed) >= POISON_DEATHS - 1
     return last, c.owned > 0, c.load_us / c.slots, again, c.is_self, c.slots, c.peer

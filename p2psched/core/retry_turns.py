@@ -34,12 +34,12 @@ class Turn(NamedTuple):
         budget: RetryBudget,
         cost_us: int,
         candidates: Sequence[Candidate],
-        everyone: Sequence[Candidate],
+        able: Sequence[Candidate],
     ) -> tuple[list[Candidate], TaskSet]:
         """Of retries: those of `candidates` that they may go to, and which of them may go now.
-        `everyone`: also those that are kept free."""
+        `able`: those that have what the job needs, also those that are kept free."""
         cpus, fitting = self.job.spec.cpus, list(candidates)
-        if any(c.slots >= cpus and c.peer not in self.avoids for c in everyone):
+        if any(c.slots >= cpus and c.peer not in self.avoids for c in able):
             fitting = [c for c in candidates if c.peer not in self.avoids]
         return budget.allowed(self.job, self.tasks, cost_us, fitting)
 

@@ -296,6 +296,7 @@ class Scheduler:
         if row is not None and row.live and row.info.incarnation == self.info.incarnation:
             self._life.offer(now_ms, level=self.machine.level, known=row.offers)
         contacts = self.feeding.on_clock(clocked)
+        self._coordinator.on_shun(clocked.shun, now_ms, contacts)
         self._coordinator.forgive_full(self.ledger_ms(now_ms))
         for command in self._coordinator.find_dead(now_ms, contacts):
             self._deaths.add(self._life.propose(command, now_ms))

@@ -87,6 +87,7 @@ class Clocked(msgspec.Struct, frozen=True):
     is_led: bool = False  # the coordinator was heard lately
     removed: tuple[PeerId, ...] = ()  # members no more, which is committed; lately, oldest first
     seen: Mapping[PeerId, Seen] = {}  # what gossip says of the others: advice, maybe old or wrong
+    shun: frozenset[PeerId] = frozenset()  # who gossip says should get nothing new: advice
 
 
 class Followed(msgspec.Struct, frozen=True):

@@ -98,8 +98,8 @@ class Stealing:
             self.counts.answered += 1
             given: list[Transfer] = []
             is_busy = self.owner.departing.moves + len(moves) >= MOVES_MAX
-            is_shut = gives_nothing or peer in shunned
-            if not (is_shut or is_busy or not self.is_known or steal.slots < 1):
+            is_shut = gives_nothing or peer in shunned or min(steal.slots, me.slots) < 1
+            if not (is_shut or is_busy or not self.is_known):
                 given = self._give(peer, steal, me)
             moves += given
             count = sum(len(move.tasks) for move in given)

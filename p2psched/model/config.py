@@ -26,12 +26,16 @@ TIMINGS: Final[dict[str, dict[str, int]]] = {
         "election_ms_min": 1_500,
         "election_ms_max": 3_000,
         "detection_window_ms": 6_000,
+        "probe_ms": 2_000,
+        "probe_ack_ms": 1_000,
     },
     "edge": {  # slow disks and links that stall
         "heartbeat_ms": 500,
         "election_ms_min": 3_000,
         "election_ms_max": 6_000,
         "detection_window_ms": 15_000,
+        "probe_ms": 5_000,
+        "probe_ack_ms": 3_000,
     },
 }
 
@@ -78,6 +82,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     space_min: int | None = None
     ledger: str | None = None  # engine, one of LEDGERS; None: what the folder has, or `raft`
     group: tuple[str, ...] = ()  # of a raftos ledger: addresses of all its peers
+    # Gossip: a peer is probed in so long, and others are asked to try after the second. Part of the
+    # presets above.
+    probe_ms: int = 1_000
+    probe_ack_ms: int = 500
     ballast: int | None = None  # kept for when there is none: 16 MiB, or a 32nd of a small disk
     labels: Labels = ()  # for jobs that choose their peers; `name` and `zone` are there anyway
     gpus: int | None = None  # to share out among tasks; None: those that are found
@@ -102,6 +110,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
                 f"a zone has up to {ZONE_LEN_MAX} printable characters and no spaces, and a voter "
                 "is replaced after some time"
             )
+        if not 0 < self.probe_ack_ms < self.probe_ms:
+            raise ValueError("a probe takes longer than the wait before others are asked")
         if self.snapshot_log_bytes < KIB:
             raise ValueError("a snapshot is worth 1 KiB of the log at least")
         offers = self.offers(gpus=self.gpus or 0, memory_mib=self.memory_mib or 0)

@@ -16,9 +16,11 @@ from p2psched.model.commands import DrainMode, Envelope, Stamped
 from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.explain_messages import ExplainAnswer, ExplainCall
 from p2psched.model.feed_messages import FeedMessage, Following, KeepBlobs, KeptBlobs
+from p2psched.model.gossip_messages import Carried, GossipAnswer, GossipCall
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, WatchKeys
+from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
@@ -207,6 +209,8 @@ CallBody = (
     | ListLocks
     | QueueCall
     | ExplainCall
+    | GossipCall
+    | GetLoads
 )
 
 
@@ -358,6 +362,8 @@ AnswerBody = (
     | LockList
     | QueueCallAnswer
     | ExplainAnswer
+    | GossipAnswer
+    | LoadTable
 )
 
 
@@ -378,5 +384,6 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag=32):
     retry_after_ms: int = 0
 
 
-PeerMessage = RaftMessage | Forward | FeedMessage | StealMessage  # one way, only between peers
+# One way, only between peers.
+PeerMessage = RaftMessage | Forward | FeedMessage | StealMessage | Carried
 Message = Opening | PeerMessage | Call | Answer | Failure

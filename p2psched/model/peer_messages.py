@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from p2psched.model.commands import PeerInfo
+from p2psched.model.load import LoadReport
 
 
 class PeerView(msgspec.Struct, frozen=True, array_like=True):
@@ -21,6 +22,10 @@ class PeerView(msgspec.Struct, frozen=True, array_like=True):
     drain: str = ""  # draining, drained, or nothing
     copies_left: int = 0  # of a draining one: large results that others lack still
     quarantine: str = ""  # why it gets nothing, or one task at a time, as who was asked sees it
+    gossip: str = ""  # alive, suspect, dead or left as the peer that answers hears; empty: nothing
+    # As the peer that answers has heard, and how long ago; None: nothing.
+    load: LoadReport | None = None
+    load_age_ms: int | None = None
 
 
 class PeerList(msgspec.Struct, frozen=True, array_like=True, tag=9):

@@ -8,8 +8,32 @@ import msgspec
 
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
+from p2psched.model.load_messages import LoadStatus
 
 BLOBS_SHORT_MAX: Final = 1_000  # as far as a peer counts for its status
+
+
+class GossipStatus(msgspec.Struct, frozen=True, array_like=True):
+    """What gossip sees and costs, since the process started. Bytes are with the heads of IP."""
+
+    problem: str  # why no datagrams come in; empty: they do
+    alive: int  # others, as gossip sees them
+    suspect: int
+    dead: int
+    left: int
+    health: int  # 0: it hears well; up to 8: it doubts itself, and waits longer
+    refuted: int  # what was said of it and not true
+    probes: int
+    probes_failed: int
+    datagrams_sent: int
+    datagrams_received: int
+    bytes_sent: int  # of datagrams, and of comparisons about
+    bytes_received: int  # of datagrams
+    bytes_per_s: int  # sent, over the last minute
+    carried: int  # datagrams over links
+    foreign: int  # dropped: not sealed by a peer of this cluster
+    malformed: int  # dropped: sealed, and nothing that we know
+    unsent: int  # dropped: the socket did not take them
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
@@ -75,3 +99,5 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     steals_answered: int = 0  # requests of others
     tasks_given: int = 0
     tasks_stayed: int = 0  # of these, could not move in the end
+    gossip: GossipStatus | None = None
+    load: LoadStatus | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from p2psched.core.state import LedgerState
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
 from p2psched.peer.cluster import Belonging, record_of
@@ -49,6 +50,16 @@ class Announcing:
         wall_ms = self._clock.wall_ms()
         record = record_of(info, self._folder, self._config, self._belonging, wall_ms)
         await asyncio.to_thread(write_record, Path(self._config.runtime_dir), record)
+
+    async def announce(self, info: PeerInfo, state: LedgerState) -> None:
+        """Leave a record, and say when the ledger knows of us."""
+        await self.leave_record(info)
+        while True:
+            row = state.peers.get(info.peer)
+            if row is not None and row.live and row.info.incarnation >= info.incarnation:
+                break
+            await asyncio.sleep(0.02)
+        self.ready(info)
 
     def remove_record(self) -> None:
         remove_record(Path(self._config.runtime_dir), self._folder.identity.peer)

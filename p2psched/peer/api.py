@@ -8,11 +8,12 @@ that any other peer would answer: what only the leader can do is passed on to it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final
 
 from p2psched.core.copies import referenced
+from p2psched.core.swim.members import Member
 from p2psched.model.act_messages import Do
 from p2psched.model.backup_messages import BackupCall
 from p2psched.model.blob_messages import BlobCall
@@ -29,10 +30,12 @@ from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, from_w
 from p2psched.model.event_messages import EventCall
 from p2psched.model.explain_messages import ExplainCall
 from p2psched.model.feed_messages import KeepBlobs, KeptBlobs
+from p2psched.model.gossip_messages import Compare, Tell
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
 from p2psched.model.key_messages import GetKey, RangeKeys, WatchKeys
 from p2psched.model.limits import JOB_RANGES_MAX
+from p2psched.model.load_messages import GetLoads
 from p2psched.model.lock_messages import AwaitLock, ListLocks
 from p2psched.model.member_messages import MemberCall
 from p2psched.model.messages import (
@@ -77,6 +80,7 @@ from p2psched.peer.events_api import EventsApi
 from p2psched.peer.explaining import Explaining
 from p2psched.peer.keys_api import Watching
 from p2psched.peer.large_data import LargeData
+from p2psched.peer.loads import Loads
 from p2psched.peer.locks import LocksApi
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
@@ -114,6 +118,8 @@ class Api:
         where: Callable[[WhereAre], Sightings],
         stop: Callable[[], None],
         secret: bytes,
+        gossip: Callable[[], Mapping[PeerId, Member]],
+        loads: Loads,
     ) -> None:
         self._me = me
         self._scheduling = scheduling
@@ -128,8 +134,11 @@ class Api:
         self._where = where
         self._stop = stop
         self._members = Members(me, self._machine, ledger, others)
+        self._loads = loads
         self._patience = Patience(PATIENCE_S)
-        self._roster = Roster(me, scheduling.scheduler, ledger, others)
+        self._roster = Roster(
+            me, scheduling.scheduler, ledger, others, gossip=gossip, seen=loads.seen
+        )
         self._reads = Reads(
             scheduling=scheduling,
             ledger=ledger,
@@ -221,6 +230,8 @@ class Api:
                 | ListLocks()
             ):
                 return await self._reads.answer(body, fresh=True)
+            case Compare() | Tell():
+                raise UsageError("gossip goes from peer to peer")  # `Doors` has taken theirs
             case FetchResults() | FetchItem() | FetchHistory():
                 return await self._reads.answer(body, fresh=True)
             case _:
@@ -243,7 +254,7 @@ class Api:
         return Done()
 
     async def _of_this_peer(
-        self, body: Join | GetStatus | Contacts | StopPeer | WhereAre | KeepBlobs
+        self, body: Join | GetStatus | Contacts | StopPeer | WhereAre | KeepBlobs | GetLoads
     ) -> AnswerBody:
         match body:
             case Join():
@@ -254,6 +265,8 @@ class Api:
                 return KeptBlobs(tuple(digest for digest in digests if digest in kept))
             case GetStatus():
                 return self._status()
+            case GetLoads():
+                return self._loads.table()
             case WhereAre():
                 return self._where(body)
             case Contacts():

@@ -14,6 +14,7 @@ from p2psched.model.blob_messages import BlobCall, ReadBlob, StatBlob
 from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.explain_messages import DecisionsOf, DecisionsTold
 from p2psched.model.ids import JobId
+from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.member_messages import GetStanding, Standing
 from p2psched.model.messages import (
     AnswerBody,
@@ -50,6 +51,7 @@ class FollowerApi:
         status: Callable[[], StatusAnswer],
         stop: Callable[[], None],
         where: Callable[[WhereAre], Sightings],
+        loads: Callable[[], LoadTable],
     ) -> None:
         self._follower = follower
         self._others = others
@@ -58,6 +60,7 @@ class FollowerApi:
         self._status = status
         self._stop = stop
         self._where = where
+        self._loads = loads
 
     async def answer(self, body: CallBody) -> AnswerBody:
         """To a client. Raises a P2PSchedError for it."""
@@ -81,8 +84,8 @@ class FollowerApi:
     async def _answer_here(self, body: CallBody) -> AnswerBody | None:
         """None: others know."""
         match body:
-            case GetStatus():
-                return self._status()
+            case GetStatus() | GetLoads():
+                return self._status() if isinstance(body, GetStatus) else self._loads()
             case StopPeer():
                 self._stop()
                 return Done()

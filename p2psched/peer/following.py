@@ -31,13 +31,16 @@ from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.announcing import Announcing
 from p2psched.peer.answering import Answering
+from p2psched.peer.around import KnownPeers
 from p2psched.peer.asking import AskingAround
 from p2psched.peer.cluster import Belonging, info_of, offers_of
 from p2psched.peer.follower_api import FollowerApi
 from p2psched.peer.follower_loop import FollowerLoop
+from p2psched.peer.gossip import Gossip
 from p2psched.peer.joining import CALL_PATIENCE_S, JOIN_RETRY_S
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import write_failure
+from p2psched.peer.loads import Loads
 from p2psched.peer.members import was_removed
 from p2psched.peer.space import SpaceKeeper
 from p2psched.peer.status import Process, follower_status
@@ -73,12 +76,15 @@ class Life:
         stop: asyncio.Event,
         on_failed: Callable[[BaseException], None],
         announcing: Announcing,
+        gossip: Gossip,
+        loads: Loads,
     ) -> None:
         """`stop` ends it; `on_failed` is told of what the peer must not survive, and sets it."""
         self._config, self._folder, self._space = config, folder, space
         self._belonging, self._server = belonging, server
         self._clock, self._stop = clock, stop
         self._on_failed, self._announcing = on_failed, announcing
+        self._gossip, self._loads = gossip, loads
         self._me = folder.identity.peer
         self._started_ms = clock.now_ms()
         self._lateness = LoopLateness()
@@ -241,6 +247,7 @@ class Life:
             status=self.status,
             stop=self._stop.set,
             where=self._where.answer,
+            loads=self._loads.table,
         )
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
@@ -257,11 +264,17 @@ class Life:
             loop.run(),
             self._announce(),
             self._collect(),
+            self._gossip.run(
+                KnownPeers.of_feed(self._where, loop.follower), self._links, self._where.meet
+            ),
         ):
             group.create_task(task)
+        self._loads.begin(loop, loop.follower, self._space, group)
         watching = group.create_task(self._until_whole())
         stopping = group.create_task(self._stop.wait())
         await asyncio.wait([watching, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not self._is_whole:
+            self._gossip.leave()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.leave_ms / 1000):
                 await loop.leave()
@@ -345,5 +358,7 @@ class Life:
             timing=self._config.timing,
             clock=self._clock,
             started_ms=self._started_ms,
+            gossip=self._gossip.status(),
+            load=self._loads.status(),
         )
         return follower_status(process, self._loop.follower)

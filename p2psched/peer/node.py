@@ -17,6 +17,7 @@ from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.feed_messages import Feed, FeedElsewhere, FeedMessage
+from p2psched.model.gossip_messages import Carried
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Call, Failure, PeerMessage
 from p2psched.model.raft import Member
@@ -33,6 +34,7 @@ from p2psched.peer.addresses import Addresses
 from p2psched.peer.announcing import Announcing, Ready
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
+from p2psched.peer.around import KnownPeers
 from p2psched.peer.backfill import BackFill, Source
 from p2psched.peer.cluster import (
     Belonging,
@@ -47,9 +49,11 @@ from p2psched.peer.engines import make_ledger
 from p2psched.peer.failures import failure_of
 from p2psched.peer.feeding import begin_feeding
 from p2psched.peer.following import Life
+from p2psched.peer.gossip import Gossip
 from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import may_follow, open_log, write_failure
+from p2psched.peer.loads import Loads
 from p2psched.peer.members import away_ms
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.regaining import await_regained
@@ -110,10 +114,14 @@ class Node:
             secret, handlers = belonging.secret, doors.handlers
             server = Server(address, identity=identity, secret=secret, handlers=handlers)
             await server.start()
+            doors.gossip = self._gossip = Gossip(identity, secret, self._config, self._clock)
+            self._loads = Loads.of(folder, self._gossip, self._clock)
             try:
+                await self._gossip.open(server.address)
                 if await self._is_whole(folder, belonging, server, doors):
                     await self._run_in(folder, belonging, server, handlers)
             finally:
+                self._gossip.close()
                 await server.close()
         if self._failure is not None:
             raise self._failure
@@ -130,6 +138,8 @@ class Node:
             stop=self._stop,
             on_failed=self._on_bug,
             announcing=self._announcing,
+            gossip=self._gossip,
+            loads=self._loads,
         )
         before, doors.to, self._follower = doors.to, life.handlers, life
         is_whole = await life.run(self._config.advertise or str(server.address))
@@ -230,7 +240,7 @@ class Node:
             late_ms=lambda: self._lateness.p99_ms,
             away_ms=away_ms(config, scheduler.machine),
         )
-        self._scheduling.attach(self._ledger, send=self._send)
+        self._scheduling.attach(self._ledger, send=self._send, shun=lambda: self._gossip.shunned)
         if isinstance(self._ledger, RaftLedger):
             begin_feeding(self._scheduling, self._ledger)
         self._data.blobs.store.space_left_min = self._space.watch.least
@@ -261,6 +271,8 @@ class Node:
             stop=self.stop,
             where=self._where.answer,
             secret=self._belonging.secret,
+            gossip=lambda: self._gossip.members,
+            loads=self._loads,
         )
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
@@ -291,11 +303,15 @@ class Node:
         group.create_task(self._api.events.webhooks.run())
         group.create_task(BackFill(self._results, self._source).run())
         joining.start(group)
-        group.create_task(self._announce())
+        scheduler, raft = self._scheduling.scheduler, self._ledger.engine.raft
+        around = KnownPeers.of_ledger(self._where, scheduler, lambda: raft.membership)
+        group.create_task(self._announcing.announce(self._info, scheduler.machine))
+        self._loads.begin(self._scheduling, scheduler, self._space, group)
+        group.create_task(self._gossip.run(around, self._links, self._where.meet))
         if self._lost is not None:
             group.create_task(
                 await_regained(
-                    self._ledger.engine.raft,
+                    raft,
                     self._lost,
                     clock=self._clock,
                     election_ms_max=self._config.election_ms_max,
@@ -303,6 +319,7 @@ class Node:
             )
         await self._stop.wait()
         if self._failure is None:
+            self._gossip.leave()
             with contextlib.suppress(TimeoutError, Unavailable):
                 async with asyncio.timeout(self._config.leave_ms / 1000):
                     await self._scheduling.leave()
@@ -315,19 +332,6 @@ class Node:
         self._scheduling.stop()
         self._ledger.stop()
         raise _Stopped
-
-    # --- belonging --------------------------------------------------------------------------------
-
-    async def _announce(self) -> None:
-        """Leave a record for local commands, and say when the ledger knows of us."""
-        await self._announcing.leave_record(self._info)
-        machine = self._scheduling.scheduler.machine
-        while True:
-            row = machine.peers.get(self._me)
-            if row is not None and row.live and row.info.incarnation >= self._info.incarnation:
-                break
-            await asyncio.sleep(0.02)
-        self._announcing.ready(self._info)
 
     def _send(self, peer: PeerId, message: PeerMessage) -> None:
         if isinstance(message, StealMessage):
@@ -347,6 +351,7 @@ class Node:
         elif isinstance(message, Call):
             self._answering.on_call(connection, message)
         elif connection.peer is not None:
+            assert not isinstance(message, Carried), "`Doors` takes those"
             if not isinstance(message, FeedMessage | StealMessage):
                 self._ledger.on_message(connection.peer, message)
             elif not isinstance(message, Feed | FeedElsewhere):  # of when this peer followed
@@ -389,5 +394,7 @@ class Node:
             timing=self._config.timing,
             clock=self._clock,
             started_ms=self._started_ms,
+            gossip=self._gossip.status(),
+            load=self._loads.status(),
         )
         return status_of(process, self._scheduling.scheduler, self._ledger, self._results)

@@ -6,9 +6,8 @@ should have the same: whichever leads decides, and goes by `adaptive` for a poli
 
 from __future__ import annotations
 
-import runpy
+import sys
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
@@ -22,15 +21,34 @@ GROUP: Final = "p2psched.policies"
 
 def load_policies(file: str | None) -> dict[str, Policy]:
     """All that this peer knows. Raises UsageError for what is no policy."""
-    points = entry_points(group=GROUP)
-    own: list[Policy] = [_of_entry(point.value, point.load()) for point in points]
+    own = _installed() if _may_be_installed() else []
     if file is not None:
         own.append(policy_file(Path(file)))
     return with_own(own)
 
 
+def _installed() -> list[Policy]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 (2 MiB that most peers never need)
+
+    return [_of_entry(point.value, point.load()) for point in entry_points(group=GROUP)]
+
+
+def _may_be_installed() -> bool:
+    """True if some package that could be imported names the group, in the file where such stand."""
+    for folder in map(Path, sys.path):
+        if folder.suffix == ".egg" or folder.is_file():
+            return True  # another form: the standard library knows it
+        for kind in ("dist", "egg"):
+            for file in folder.glob(f"*.{kind}-info/entry_points.txt"):
+                if GROUP in file.read_text(errors="replace"):
+                    return True
+    return False
+
+
 def policy_file(path: Path) -> Policy:
     """Raises UsageError."""
+    import runpy  # noqa: PLC0415 (as above)
+
     try:
         values = runpy.run_path(str(path))
     except Exception as error:  # a user's code may raise anything

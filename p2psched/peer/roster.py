@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 
 from p2psched.core.feed import LEVEL, holders, holders_wanted
 from p2psched.core.scheduler import Scheduler
+from p2psched.core.swim.members import Member
 from p2psched.model.errors import P2PSchedError, Unavailable
 from p2psched.model.feed_messages import Following
 from p2psched.model.ids import PeerId
+from p2psched.model.load import Seen
 from p2psched.model.member_messages import GetStanding, Standing
 from p2psched.model.messages import ContactList, Contacts, Done, Join
 from p2psched.model.peer_messages import PeerList
 from p2psched.net.together import together
 from p2psched.peer.members import was_removed
 from p2psched.peer.others import Others
-from p2psched.peer.views import peer_views, with_standings
+from p2psched.peer.views import peer_views, with_gossip, with_loads, with_standings
 from p2psched.ports.engine import Engine
 
 PATIENCE_S: Final = 5.0  # for a leader to be there; then the caller is told to come back
@@ -42,6 +45,9 @@ class Roster:
         scheduler: Scheduler,
         ledger: Engine,
         others: Others,
+        *,
+        gossip: Callable[[], Mapping[PeerId, Member]],
+        seen: Callable[[], Mapping[PeerId, Seen]],
     ) -> None:
         self._me = me
         self._scheduler = scheduler
@@ -49,6 +55,8 @@ class Roster:
         self._feeding = scheduler.feeding
         self._ledger = ledger
         self._others = others
+        self._gossip = gossip
+        self._seen = seen
 
     async def peers(self, *, fresh: bool) -> PeerList:
         """As of now, with what the leader knows; not `fresh`: whom this peer reaches. People need
@@ -66,6 +74,8 @@ class Roster:
             msgspec.structs.replace(view, quarantine=stories.get(view.info.peer, ""))
             for view in peer_views(self._machine, raft.membership, leader, ages, reached)
         ]
+        views = with_gossip(views, self._gossip())
+        views = with_loads(views, self._seen(), self._ledger.now_ms)
         return PeerList(tuple(with_standings(views, await self._standings())))
 
     async def _standings(self) -> dict[PeerId, Standing]:

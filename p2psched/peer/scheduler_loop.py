@@ -97,6 +97,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         self._send: Callable[[PeerId, PeerMessage], object] = lambda _to, _message: None
         self._group: Callable[[], tuple[Membership | None, bool]] = lambda: (None, False)
         self._ledger: Ledger | None = None
+        self._shun: Callable[[], frozenset[PeerId]] = frozenset
         # The newest, as long as somebody takes its pieces.
         self._capture: weakref.ref[Capture] | None = None
         self._waiting: dict[int, Heard] = {}
@@ -104,9 +105,16 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         self._watchers: dict[JobId, list[Callable[[], None]]] = {}
         self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
 
-    def attach(self, ledger: Ledger, *, send: Callable[[PeerId, PeerMessage], object]) -> None:
-        """`send` reaches other peers, or drops what is for one that it doesn't reach."""
-        self._ledger, self._send = ledger, send
+    def attach(
+        self,
+        ledger: Ledger,
+        *,
+        send: Callable[[PeerId, PeerMessage], object],
+        shun: Callable[[], frozenset[PeerId]] = frozenset,
+    ) -> None:
+        """`send` reaches other peers, or drops what is for one that it doesn't reach. `shun`: who
+        should get nothing new, as gossip sees it."""
+        self._ledger, self._send, self._shun = ledger, send, shun
 
     def attach_feeding(self, group: Callable[[], tuple[Membership, bool]]) -> None:
         """Who holds the whole ledger, and is led: only then there are followers."""
@@ -130,7 +138,8 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
             heard = {peer: now_ms - age for peer, age in self.ledger.contacts().items()}
             removed = self.ledger.removed()
             full, group = self.ledger.full(), self._group()
-            self._step(Clocked(now_ms, heard, full, *group, removed, self.look()))
+            seen, shun = self.look(), self._shun()
+            self._step(Clocked(now_ms, heard, full, *group, removed, seen, shun))
 
     def stop(self) -> None:
         super().stop()

@@ -20,8 +20,9 @@ from p2psched.core.stealing import Stealing
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
+from p2psched.model.load_messages import LoadStatus
 from p2psched.model.raft import Membership
-from p2psched.model.status_messages import BLOBS_SHORT_MAX, StatusAnswer
+from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
 from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
@@ -47,6 +48,8 @@ class Process:
     timing: str
     clock: Clock
     started_ms: int
+    gossip: GossipStatus
+    load: LoadStatus
 
     def status(
         self, info: PeerInfo, role: str, state: LedgerState, stealing: Stealing, *, applied: int
@@ -93,6 +96,8 @@ class Process:
             steals_answered=counts.answered,
             tasks_given=counts.given,
             tasks_stayed=owner.departing.stayed,
+            gossip=self.gossip,
+            load=self.load,
         )
 
 

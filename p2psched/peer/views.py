@@ -14,10 +14,12 @@ from p2psched.core.drain import standing
 from p2psched.core.jobs import Job
 from p2psched.core.keeping import live_holders
 from p2psched.core.machine import Machine
+from p2psched.core.swim.members import Member
 from p2psched.model.commands import PeerInfo
 from p2psched.model.errors import NotFound
 from p2psched.model.ids import JobId, PeerId, is_id
 from p2psched.model.limits import KIB
+from p2psched.model.load import Liveness, Seen
 from p2psched.model.member_messages import Standing
 from p2psched.model.messages import JobView
 from p2psched.model.peer_messages import PeerView
@@ -213,6 +215,40 @@ def peer_views(
         view = PeerView(info, role, state, owned, heard_ms, zone)
         views.append(msgspec.structs.replace(view, drain=drain, copies_left=copies_left))
     return sorted(views, key=lambda view: (view.info.name, view.info.peer))
+
+
+def with_gossip(views: Sequence[PeerView], members: Mapping[PeerId, Member]) -> list[PeerView]:
+    """The same, with what this peer hears of each; who is suspect there is so here, too."""
+    found = []
+    for view in views:
+        member = members.get(view.info.peer)
+        if member is None or not member.number:  # this peer itself, or one that says nothing
+            found.append(view)
+            continue
+        is_doubted = view.state == "alive" and member.liveness is not Liveness.ALIVE
+        found.append(
+            msgspec.structs.replace(
+                view,
+                gossip=member.liveness.name.lower(),
+                state="suspect" if is_doubted else view.state,
+            )
+        )
+    return found
+
+
+def with_loads(
+    views: Sequence[PeerView], seen: Mapping[PeerId, Seen], now_ms: int
+) -> list[PeerView]:
+    """The same, with what each has told of its load."""
+    found = []
+    for view in views:
+        one = seen.get(view.info.peer)
+        if one is None or one.load is None:
+            found.append(view)
+        else:
+            age_ms = max(0, now_ms - one.heard_ms)
+            found.append(msgspec.structs.replace(view, load=one.load, load_age_ms=age_ms))
+    return found
 
 
 def with_standings(

@@ -33,7 +33,8 @@ from p2psched.model.commands import (
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Transfer
-from p2psched.testing import shadow_keeping, shadow_moving, shadow_retries
+from p2psched.model.needs import Offer, Offers
+from p2psched.testing import shadow_keeping, shadow_moving, shadow_needs, shadow_retries
 from p2psched.testing.facts import Fact
 from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJob
 from p2psched.testing.shadow_turns import Turns
@@ -76,6 +77,10 @@ class Shadow:
         self.levels: dict[PeerId, int] = {}  # that each peer knows
         self.drains: dict[PeerId, DrainMode] = {}
         self.gone: set[PeerId] = set()  # for the length of a simulation: for ever
+        self.offers: dict[PeerId, Offers] = {}
+        self.slots: dict[PeerId, int] = {}
+        self.has_apart = False  # some job was apart from another
+        self._refused: set[tuple[PeerId, int] | None] = set()
         self._turns = Turns(self.jobs)
         self._taken: set[tuple[PeerId, int]] = set()  # of `ACTS_ONCE`, applied before
 
@@ -98,63 +103,52 @@ class Shadow:
         if isinstance(command, Transfer):
             shadow_moving.transfer(self, command, proposal)
         else:
-            self._apply(command)
+            self._apply(command, proposal)
         self._turns.settle()
         return sorted(self.facts)
 
-    def _apply(self, command: Command) -> None:
+    def _submit(self, command: SubmitJob, proposal: tuple[PeerId, int] | None) -> None:
+        job, spec = command.job, command.spec
+        if job in self.jobs or job in self.forgotten or proposal in self._refused:
+            return
+        if not self._accepts(spec):
+            if shadow_needs.is_choosy(spec):
+                self._refused.add(proposal)
+            return
+        self.has_apart |= spec.needs is not None and bool(spec.needs.apart)
+        self.jobs[job] = ShadowJob(spec)
+        shadow_retries.begin(self, self.jobs[job])
+        self._turns.add(self.jobs[job])
+        self.say("added", job)
+
+    def _apply(self, command: Command, proposal: tuple[PeerId, int] | None) -> None:
         match command:
             case SubmitJob():
-                self._submit(command)
-            case Elapsed(upto_ms=upto_ms) if self.level >= HOLDS:
-                shadow_retries.elapse(self, upto_ms)
+                self._submit(command, proposal)
             case Place():
                 self._place(command)
             case Complete():
                 self._complete(command)
             case PeerUp():
                 self._peer_up(command)
+            case Offer():
+                shadow_needs.offer(self, command)
             case PeerDown(peer=peer, incarnation=incarnation):
                 if self.live.get(peer) == (incarnation, True):
                     self._peer_down(command)
             case Cancel() | Forget() | Pin() | Retry() | Held() | NewGeneration():
                 self._keep(command)
-            case Drain() | GiveBack() | RaiseLevel() | ForgetPeer():
+            case Drain() | GiveBack() | RaiseLevel() | ForgetPeer() | Elapsed():
                 self._on_later(command)
 
-    def _submit(self, command: SubmitJob) -> None:
-        job, spec = command.job, command.spec
-        if self._knows(spec) and job not in self.jobs and job not in self.forgotten:
-            self.jobs[job] = ShadowJob(spec)
-            shadow_retries.begin(self, self.jobs[job])
-            self._turns.add(self.jobs[job])
-            self.say("added", job)
-
-    def _knows(self, spec: JobSpec) -> bool:
+    def _accepts(self, spec: JobSpec) -> bool:
+        if shadow_needs.is_choosy(spec):
+            return self.level >= shadow_needs.LEVEL and shadow_needs.accepts(self, spec)
         if spec.retry is not None or spec.times is not None:
             return self.level >= RULES
         return spec.hold is None or self.level >= HOLDS
 
-    def _begin_generation(self, command: NewGeneration) -> None:
-        if command.generation <= self.generation:
-            return
-        self.generation = command.generation
-        self.index = max(self.index, (command.generation << 40) + command.start)
-        for name, job in self.jobs.items():
-            for index, grant in job.owner.items():
-                if grant > 0:
-                    job.owner[index] = WAITING
-                    self.say("revoked", name, index, grant)
-            for _, holders in job.blobs.values():
-                holders.clear()
-                holders.add(command.peer)
-        self.live.clear()
-        self.level = max(self.level, LATER)
-        self.levels.clear()
-        self.drains.clear()
-        self.away.clear()
-
-    def _on_later(self, command: Drain | GiveBack | RaiseLevel | ForgetPeer) -> None:
+    def _on_later(self, command: Drain | GiveBack | RaiseLevel | ForgetPeer | Elapsed) -> None:
         """What not all versions know: nothing before it is in use."""
         match command:
             case RaiseLevel(level=level, gone=gone):
@@ -167,10 +161,13 @@ class Shadow:
             case ForgetPeer(peer=peer):
                 if self.level >= FORGETS and peer in self.live:
                     self._forget_peer(peer)
+            case Elapsed(upto_ms=upto_ms):
+                if self.level >= HOLDS:
+                    shadow_retries.elapse(self, upto_ms)
 
     def _forget_peer(self, peer: PeerId) -> None:
         if not self.live[peer][1] and not self.owned_by(peer):
-            for known in (self.live, self.levels, self.drains, self.away):
+            for known in (self.live, self.levels, self.drains, self.away, self.offers):
                 known.pop(peer, None)
             self.gone.add(peer)
 
@@ -188,7 +185,7 @@ class Shadow:
 
     def _keep(self, command: Cancel | Forget | Pin | Retry | Held | NewGeneration) -> None:
         if isinstance(command, NewGeneration):
-            self._begin_generation(command)
+            shadow_keeping.begin_generation(self, command)
             return
         job = self.jobs.get(command.job)
         if job is None:
@@ -229,16 +226,14 @@ class Shadow:
             return
         if self.drains.get(command.peer, DrainMode.OFF) is not DrainMode.OFF:
             return
-        for index in command.tasks:
-            owner = job.owner.get(index, ENDED)
-            if owner > 0 and not self.is_live(owner):
+        free = [index for index in command.tasks if self._is_free(job, index)]
+        free = shadow_needs.may_own(self, command.job, command.peer, free)
+        for index in free:
+            owner = job.owner[index]
+            if owner > 0:
                 self._lose(command.job, index, died=not self.away[self.holders[owner][0]].stopped)
         self.end_if_done(command.job, job)
-        taken = [
-            index
-            for index in command.tasks
-            if job.owner.get(index, ENDED) == WAITING and index not in job.due
-        ]
+        taken = [index for index in free if job.owner.get(index, ENDED) == WAITING]
         others = [index for index in taken if job.deaths[index] < SUSPECT]
         there = [self.jobs[name].deaths[index] for name, index in self.owned_by(command.peer)]
         if any(deaths >= SUSPECT for deaths in there):
@@ -255,6 +250,12 @@ class Shadow:
         for index in taken:
             job.owner[index] = grant
             self.say("granted", command.job, index, grant)
+
+    def _is_free(self, job: ShadowJob, index: int) -> bool:
+        owner = job.owner.get(index, ENDED)
+        if owner == WAITING:
+            return index not in job.due
+        return owner > 0 and not self.is_live(owner)
 
     def _complete(self, command: Complete) -> None:
         job = self.jobs.get(command.job)
@@ -326,6 +327,7 @@ class Shadow:
         if command.info.level < self.level or peer in self.gone:
             return
         self.levels[peer] = command.info.level
+        shadow_needs.came_up(self, command, known)
         if self.drains.get(peer) is DrainMode.ONCE and not command.continues:
             self.drains[peer] = DrainMode.OFF
         away = self.away.pop(peer, None) or Away(self.owned_by(peer), stopped=False)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from p2psched.model.commands import Forget, Held, Retry
+from p2psched.model.commands import Forget, Held, NewGeneration, Retry
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
 from p2psched.testing import shadow_retries
@@ -12,6 +12,8 @@ from p2psched.testing.shadow_job import WAITING, ShadowJob
 
 if TYPE_CHECKING:
     from p2psched.testing.shadow import Shadow
+
+GENERATIONS: Final = 2  # the level that knows of them
 
 
 def forget(s: Shadow, job: ShadowJob, command: Forget) -> None:
@@ -64,6 +66,27 @@ def reopen(s: Shadow, job: ShadowJob, name: JobId, index: int) -> None:
     job.left += 1
     job.state, job.ran_again = "running", True
     s.say("reopened", name, index)
+
+
+def begin_generation(s: Shadow, command: NewGeneration) -> None:
+    if command.generation <= s.generation:
+        return
+    s.generation = command.generation
+    s.index = max(s.index, (command.generation << 40) + command.start)
+    for name, job in s.jobs.items():
+        for index, grant in job.owner.items():
+            if grant > 0:
+                job.owner[index] = WAITING
+                s.say("revoked", name, index, grant)
+        for _, holders in job.blobs.values():
+            holders.clear()
+            holders.add(command.peer)
+    s.live.clear()
+    s.level = max(s.level, GENERATIONS)
+    s.levels.clear()
+    s.offers.clear()
+    s.drains.clear()
+    s.away.clear()
 
 
 def held(s: Shadow, job: ShadowJob, command: Held) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 from p2psched.model.commands import DrainMode
 from p2psched.model.ids import PeerId
 from p2psched.model.moves import Transfer
+from p2psched.model.needs import Needs
+from p2psched.testing import shadow_needs
 from p2psched.testing.shadow_job import ENDED
 
 if TYPE_CHECKING:
@@ -31,7 +33,12 @@ def transfer(s: Shadow, command: Transfer, proposal: tuple[PeerId, int] | None) 
     there = (s.jobs[name].deaths[index] for name, index in s.owned_by(taker))
     if any(deaths >= SUSPECT for deaths in there) or s.moves.get(old, 0) >= MOVES_MAX:
         return
-    moved = [i for i in command.tasks if job.owner.get(i, ENDED) == old and job.deaths[i] < SUSPECT]
+    needs = job.spec.needs or Needs()
+    if not needs.steal or needs.spread or needs.apart:
+        return
+    held = [index for index in command.tasks if job.owner.get(index, ENDED) == old]
+    held = shadow_needs.may_own(s, command.job, taker, held)
+    moved = [index for index in held if job.deaths[index] < SUSPECT]
     if not moved:
         return
     s.moves[new] = s.moves.get(old, 0) + 1

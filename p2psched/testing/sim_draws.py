@@ -11,6 +11,7 @@ from typing import Final
 from p2psched.core.raft.progress import Compaction
 from p2psched.model.limits import KIB
 from p2psched.testing.faults import Faults
+from p2psched.testing.sim_doubts import with_doubts
 from p2psched.testing.sim_drains import with_drains
 from p2psched.testing.sim_stealing import with_stealing
 from p2psched.testing.sim_world import Snapshots
@@ -19,7 +20,7 @@ HURT_ALONE: Final = 0.5  # of the seeds that damage logs: no other bytes rot
 
 
 def drawn_apart(faults: Faults, seed: int, *, healing: bool) -> Faults:
-    """With members that are replaced, damaged logs, wishes of people, and drains."""
+    """With members that are replaced, damaged logs, wishes of people, drains, and doubts."""
     hurt = random.Random(f"hurts {seed}")  # drawn apart, and more often where it may be
     faults = replace(faults, hurt=hurt.choice((0, 0.05, 0.3)))
     if faults.hurt and hurt.random() < HURT_ALONE:
@@ -30,7 +31,7 @@ def drawn_apart(faults: Faults, seed: int, *, healing: bool) -> Faults:
         faults = replace(faults, wipe_every_ms=0, rot_every_ms=0, hurt=0.0)
     if not (faults.wipe_every_ms or faults.rot_every_ms or faults.hurt):  # else nobody asks for one
         faults = replace(faults, regroup_every_ms=members.choice((0, 700)) * healing)
-    return with_stealing(with_drains(faults, seed), seed)
+    return with_doubts(with_stealing(with_drains(faults, seed), seed), seed)
 
 
 def draw_snapshots(rng: random.Random) -> Snapshots:

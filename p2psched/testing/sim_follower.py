@@ -37,6 +37,7 @@ from p2psched.testing.sim_executor import (
 )
 from p2psched.testing.sim_items import Arrived, SimClock, decode_wire
 from p2psched.testing.sim_levels import NEWER_LEVEL
+from p2psched.testing.sim_needs import offers_of
 from p2psched.testing.sim_stealing import Views
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class SimFollower:
         self._clock = SimClock(self.rng, cluster.faults.drift_ppm)
         self._turn_is_due = False
         self._backlog: list[Callable[[], None]] = []
-        self._views = Views(cluster, self.rng)
+        self.views: Views | None = None
         cluster.referees.keeping.disks[self.id] = self.blobs
 
     @property
@@ -93,7 +94,7 @@ class SimFollower:
             *(self.id, self._incarnation, f"follower-{self.number}", "", 0, self.slots, "0", "3"),
             level=self._level,
         )
-        self.follower = Follower(info, cluster.newest_group(), None)
+        self.follower = Follower(info, cluster.newest_group(), None, offers_of(self.number))
         self.executor = SimExecutor(self.slots, self.rng, self._later_work, self._on_started)
         self._decide(Began(self.now_ms))
         self._later(1 + self.rng.randrange(CLOCK_US), self._on_clock)
@@ -172,7 +173,7 @@ class SimFollower:
             self.kill()  # whoever starts it again names it a peer that is there
             return
         self._later(CLOCK_US, self._on_clock)
-        self._decide(Passed(self.now_ms, seen=self._views.look(self, self.now_ms)))
+        self._decide(Passed(self.now_ms, seen=self.views.look(self.now_ms) if self.views else {}))
 
     def _later_work(self, delay_us: int, item: TasksEnd | BatchStops) -> None:
         self._later(delay_us, lambda: self._on_work(item))
@@ -246,7 +247,9 @@ class Followers:
             SimFollower(cluster, len(cluster.peers) + n, slots=rng.randint(1, 3))
             for n in range(drawn if count is None else count)
         ]
+        views = Views(cluster)
         for follower in self.all:
+            follower.views = views
             cluster.guests[follower.id] = follower
             cluster.after(rng.randrange(1, 2_000), follower.boot)
         cluster.happened["followers"] = len(self.all)

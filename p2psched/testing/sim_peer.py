@@ -63,6 +63,7 @@ from p2psched.testing.sim_items import (
 )
 from p2psched.testing.sim_joining import Joining
 from p2psched.testing.sim_keeper import SimKeeper
+from p2psched.testing.sim_needs import offers_of
 from p2psched.testing.sim_reads import Reads
 from p2psched.testing.sim_saves import Saves
 from p2psched.testing.sim_space import SimSpace
@@ -96,8 +97,7 @@ class SimPeer:
         self.member = member
         self.slots = slots
         self.disk = SimDisk(random.Random(world.rng.getrandbits(64)))
-        self.alive = False
-        self.paused = False
+        self.alive = self.paused = False
         self.level = KNOWN_LEVEL  # of its processes from the next one on
         self.slow_sync_us = 0  # that each sync takes more: a disk that is about to die
         self.process = 0  # counts processes; what belongs to an older one is void
@@ -135,7 +135,7 @@ class SimPeer:
         world, me = self._world, self.member
         self._clock = SimClock(world.rng, world.faults.drift_ppm)
         info = PeerInfo(self.id, 0, me.name, me.address, 0, self.slots, "0", "3", self.level)
-        self.scheduler = sched.Scheduler(info)
+        self.scheduler = sched.Scheduler(info, offers=offers_of(self.number))
         self.engine = self._new_engine(NOTHING)
         self.executor = SimExecutor(
             self.slots,
@@ -188,7 +188,7 @@ class SimPeer:
             self.writes.found(hard_state, entries)
             recovered = replace(recovered, hard_state=hard_state, entries=entries)
         info = msgspec.structs.replace(self.scheduler.info, incarnation=incarnation)
-        self.scheduler = sched.Scheduler(info)
+        self.scheduler = sched.Scheduler(info, offers=offers_of(self.number))
         self.engine = self._new_engine(recovered)
         self.engine.concern.through = self.scheduler.feeding.roll.through
         if recovered.snapshot is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from p2psched.core.raft.effects import RoomChanged
 from p2psched.core.raft.engine import EngineEffect
 from p2psched.core.scheduler import Clocked, Renewed
+from p2psched.model.ids import PeerId
 from p2psched.model.raft import Room
 from p2psched.store.space import is_no_space
 
@@ -23,6 +24,7 @@ class SimSpace:
     def __init__(self, peer: SimPeer) -> None:
         self._peer = peer
         self.stalled = False  # a write waits for space
+        self.shun: frozenset[PeerId] = frozenset()  # as gossip says
         self._renews = False  # as soon as there is space
 
     def clocked(self, now_ms: int) -> Clocked:
@@ -32,6 +34,7 @@ class SimSpace:
             group=engine.raft.membership,
             is_led=engine.raft.leader_is_live(),
             removed=engine.raft.removed,
+            shun=self.shun,
         )
 
     def renew(self) -> None:

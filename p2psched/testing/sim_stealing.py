@@ -6,11 +6,13 @@ Nothing that is safe reads a view, so whatever stands in one may cost time and n
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from p2psched.core.state import PeerRow
 from p2psched.model.commands import Place
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Liveness, LoadReport, Seen
@@ -20,10 +22,11 @@ from p2psched.testing.shadow_job import WAITING
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster
-    from p2psched.testing.sim_world import Process
 
 STALE: Final = 0.5  # of the looks
 WRONG: Final = 0.1  # of what is seen then
+VIEW_US: Final = 100_000  # between two looks
+SEEN_MAX: Final = 16
 
 
 def with_stealing(faults: Faults, seed: int) -> Faults:
@@ -65,35 +68,40 @@ class Misplacing:
 
 
 class Views:
-    """What one process believes of the others."""
+    """What the followers of one cluster believe of the busiest others. Made once in a while for all
+    of them: there may be a thousand."""
 
-    def __init__(self, cluster: SimCluster, rng: random.Random) -> None:
+    def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
-        self._rng = rng
+        self._rng = random.Random(f"views {cluster.seed}")
         self._seen: Mapping[PeerId, Seen] = {}
+        self._made_us = -VIEW_US
 
-    def look(self, me: Process, now_ms: int) -> Mapping[PeerId, Seen]:
-        rng = self._rng
-        if self._seen and rng.random() < STALE:
-            return self._seen
-        teller = next((peer for peer in self._cluster.peers if peer.alive), None)
-        rows = teller.state.peers.items() if teller is not None else ()
-        self._seen = {
-            peer: Seen(
-                *(peer, row.info.incarnation, Liveness.ALIVE, now_ms),
-                LoadReport(
-                    number=1,
-                    slots=row.info.slots,
-                    queue=max(0, row.owned - row.info.slots),
-                    queue_us=row.load_us,
-                )
-                if rng.random() >= WRONG
-                else _lie(rng),
-            )
-            for peer, row in rows
-            if peer != me.id
-        }
+    def look(self, now_ms: int) -> Mapping[PeerId, Seen]:
+        cluster, rng = self._cluster, self._rng
+        if cluster.now_us - self._made_us >= VIEW_US:
+            self._made_us = cluster.now_us
+            if not self._seen or rng.random() >= STALE:
+                self._seen = self._make(now_ms)
         return self._seen
+
+    def _make(self, now_ms: int) -> Mapping[PeerId, Seen]:
+        rng = self._rng
+        teller = next((peer for peer in self._cluster.peers if peer.alive), None)
+        rows = teller.state.peers.values() if teller is not None else ()
+        most = heapq.nlargest(SEEN_MAX, rows, key=lambda row: row.load_us)
+        return {
+            row.info.peer: Seen(
+                *(row.info.peer, row.info.incarnation, Liveness.ALIVE, now_ms),
+                _lie(rng) if rng.random() < WRONG else _report(row),
+            )
+            for row in most
+        }
+
+
+def _report(row: PeerRow) -> LoadReport:
+    queue = max(0, row.owned - row.info.slots)
+    return LoadReport(number=1, slots=row.info.slots, queue=queue, queue_us=row.load_us)
 
 
 def _lie(rng: random.Random) -> LoadReport:

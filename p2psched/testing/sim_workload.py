@@ -22,6 +22,7 @@ from p2psched.testing.sim_executor import (
     sim_job,
     with_hangs,
 )
+from p2psched.testing.sim_needs import Choices
 from p2psched.testing.sim_rules import Rules
 
 KILLER_JOBS_MAX: Final = 2
@@ -50,6 +51,8 @@ class Wanted(Protocol):
     def holding(self) -> bool: ...
     @property
     def retrying(self) -> bool: ...
+    @property
+    def choosing(self) -> bool: ...
 
 
 class Workload:
@@ -76,6 +79,7 @@ class Workload:
         self._holding_jobs_left = self._holding.choice((0, HOLDING_JOBS_MAX)) * options.holding
         self._held_us = HOLDING_US_MAX
         self._rules = Rules(cluster.seed, wanted=options.retrying)
+        self._choices = Choices(cluster.seed, wanted=options.choosing)
 
     @property
     def killer_count(self) -> int:
@@ -145,7 +149,11 @@ class Workload:
             spec = self._draw_hang(spec)
             spec = self._draw_hold(spec, mean_us)
         spec = self._rules.draw(spec)
-        command = SubmitJob(JobId(new_id(rng)), spec)
+        job = JobId(new_id(rng))
+        if kills_none(spec.name):
+            spec = self._choices.draw(spec, job, [submit.job for submit in self._submits])
+        self._cluster.happened["job that chooses"] += bool(spec.needs is not None or spec.policy)
+        command = SubmitJob(job, spec)
         self._submits.append(command)
         self._cluster.ask(command, self._on_answer)
 

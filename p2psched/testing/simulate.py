@@ -15,6 +15,7 @@ from p2psched.core.raft.timing import Timing
 from p2psched.testing.faults import Changes, Faults, changed, changes_of, text_of
 from p2psched.testing.sim import LAST_EVENTS, SimCluster
 from p2psched.testing.sim_apart import Apart
+from p2psched.testing.sim_doubts import Doubts
 from p2psched.testing.sim_drains import Draining
 from p2psched.testing.sim_draws import draw_snapshots, drawn_apart
 from p2psched.testing.sim_follower import Followers
@@ -57,6 +58,7 @@ class Options:
     poison: bool = True  # a few tasks kill their peers, in some seeds
     hanging: bool = True  # a few tasks never end by themselves, in some seeds
     holding: bool = True  # tasks of a few jobs hold locks, in some seeds
+    choosing: bool = True  # some jobs say which peers they need, and by whom they are placed
     retrying: bool = True  # a few jobs have rules for retries, or limits of time, in some seeds
     healing: bool = True  # leaders look after the group
     keeping: bool = True  # callers forget, pin and run again; some results are large
@@ -94,6 +96,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     apart = Apart(cluster, locks=options.locks)
     Regrouping(cluster)
     replacing, draining = Replacing(cluster), Draining(cluster)
+    doubts = Doubts(cluster)
     followers = Followers(cluster, options.followers)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
@@ -101,6 +104,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     cluster.heal()
     followers.heal()
     draining.end()
+    doubts.end()
     apart.end()
     healed_us = cluster.now_us
     under_way = (replacing, draining, followers, apart)

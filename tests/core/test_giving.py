@@ -31,6 +31,11 @@ def test_a_single_task_behind_a_long_one_goes() -> None:
     assert choose([Lot(1, 1_000, 1)], slots=1, busy_us=500_000, taker_slots=1) == [(0, 1)]
 
 
+def test_who_runs_nothing_gives_nothing() -> None:
+    assert choose([], slots=0, busy_us=0, taker_slots=1) == []
+    assert choose([Lot(1, 500_000, 1)], slots=0, busy_us=0, taker_slots=1) == []
+
+
 def test_what_is_begun_soon_stays() -> None:
     assert choose([Lot(8, 1_000, 1)], slots=1, busy_us=1_000, taker_slots=4) == []
 

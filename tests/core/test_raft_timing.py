@@ -151,7 +151,8 @@ def test_a_preset_is_a_valid_timing_and_differs_in_timers_only(name: str) -> Non
     assert timing.election_ms_min >= TIMING.election_ms_min
     assert config.detection_window_ms >= 2 * timing.election_ms_max
     assert set(TIMINGS[name]) <= {
-        *("heartbeat_ms", "election_ms_min", "election_ms_max", "detection_window_ms")
+        *("heartbeat_ms", "election_ms_min", "election_ms_max", "detection_window_ms"),
+        *("probe_ms", "probe_ack_ms"),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from p2psched.core.coordinator import Coordinator
 from p2psched.core.jobs import Job
 from p2psched.core.placement import Candidate
@@ -9,6 +11,7 @@ from p2psched.model import chunks
 from p2psched.model.commands import Command, Drain, DrainMode, PeerDown, Place, Retried
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause, Segment
+from p2psched.model.needs import Needs, Offer, Offers
 from p2psched.model.retry import RetryRule
 from p2psched.model.taskset import EMPTY, TaskSet
 from tests.core.retry_rig import Ledger, P, Q, R, spec
@@ -59,6 +62,14 @@ def test_it_goes_back_if_no_other_peer_takes_tasks() -> None:
     ledger.run(job, Cause.EXIT, P)
     ledger.do(PeerDown(R, 1, "gone"))
     ledger.do(Drain(Q, DrainMode.ON))
+    assert list(placed(coordinator(ledger).place(), job)) == [P]
+
+
+def test_it_goes_back_if_no_other_peer_has_what_it_needs() -> None:
+    ledger = Ledger(slots=1)
+    ledger.do(Offer(P, 1, Offers(gpus=1)))
+    job = ledger.submit(replace(spec(1, ELSEWHERE), needs=Needs(gpus=1)))
+    ledger.run(job, Cause.EXIT, P)
     assert list(placed(coordinator(ledger).place(), job)) == [P]
 
 

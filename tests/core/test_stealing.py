@@ -287,3 +287,13 @@ def placed_on_b(pair: Pair) -> list[tuple[Envelope, Place]]:
         for envelope in getattr(effect, "envelopes", ())
         if isinstance(envelope.command, Place) and envelope.command.peer == B
     ]
+
+
+def test_a_peer_that_runs_nothing_gives_nothing_whoever_asks() -> None:
+    pair = Pair()
+    holder = Scheduler(info(C, slots=0))
+    holder.step(Restored(pair.now_ms, encode_machine(pair.machine)))
+    holder.step(Followed(pair.now_ms, B, Steal(3, 1, 2)))
+    (say,) = [e for e in holder.step(Round(pair.now_ms)) if isinstance(e, Say)]
+    assert isinstance(say.message, Gives)
+    assert (say.to, say.message.number, say.message.count) == (B, 3, 0)

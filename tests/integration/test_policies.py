@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from p2psched import Needs
+from p2psched import Needs, task
 from p2psched.client.client import Client
 from p2psched.client.job import Job
 from p2psched.model.errors import Refused, UsageError
 from p2psched.model.explain_messages import Explained, ExplainTask
 from tests.cluster import LiveCluster
+from tests.integration import work
 from tests.integration.rig import until
 
 pytestmark = pytest.mark.process
@@ -78,6 +79,21 @@ def test_tasks_run_where_what_they_need_is_also_on_a_follower(cluster: LiveClust
             assert await where(client, job) == {"f": 4}
             one = await program(client, 6, Needs(require=(("name", "b"),), gpus=1))
             assert await where(client, one) == {"b": 6}
+
+    asyncio.run(story())
+
+
+def test_a_task_brings_its_needs_and_its_policy(cluster: LiveCluster) -> None:
+    needs = Needs(require=(("name", "b"),))
+    wanted = task(needs=needs, policy="round-robin")(work.square)
+
+    async def story() -> None:
+        async with cluster.client("a") as client:
+            single = client.submit(wanted, 3)
+            assert await single == 9
+            assert await where(client, single.job) == {"b": 1}
+            job = await client.map(wanted, range(4))
+            assert await where(client, job) == {"b": 4}
 
     asyncio.run(story())
 

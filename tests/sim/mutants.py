@@ -79,6 +79,7 @@ class Mutant:
     poison: bool = False
     hanging: bool = False
     holding: bool = False
+    choosing: bool = False
     retrying: bool = False
     healing: bool = False
     formed: bool = True
@@ -97,6 +98,7 @@ class Mutant:
             poison=self.poison,
             hanging=self.hanging,
             holding=self.holding,
+            choosing=self.choosing,
             retrying=self.retrying,
             healing=self.healing,
             locks=self.locks,

@@ -12,6 +12,7 @@ from p2psched.testing.simulate import simulate
 from tests.sim.act_mutants import ACT_MUTANTS
 from tests.sim.disk_mutants import DISK_MUTANTS
 from tests.sim.drain_mutants import DRAIN_MUTANTS
+from tests.sim.gossip_mutants import GOSSIP_MUTANTS
 from tests.sim.hang_mutants import HANG_MUTANTS
 from tests.sim.hold_mutants import HOLD_MUTANTS
 from tests.sim.hurt_mutants import HURT_MUTANTS
@@ -19,6 +20,7 @@ from tests.sim.keep_mutants import KEEP_MUTANTS
 from tests.sim.lock_mutants import LOCK_MUTANTS
 from tests.sim.member_mutants import MEMBER_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
+from tests.sim.needs_mutants import NEEDS_MUTANTS
 from tests.sim.poison_mutants import POISON_MUTANTS
 from tests.sim.queue_mutants import QUEUE_MUTANTS
 from tests.sim.raft_mutants import RAFT_MUTANTS
@@ -31,8 +33,10 @@ ALL = (
     *ACT_MUTANTS,
     *LOCK_MUTANTS,
     *HOLD_MUTANTS,
+    *NEEDS_MUTANTS,
     *QUEUE_MUTANTS,
     *STEAL_MUTANTS,
+    *GOSSIP_MUTANTS,
     *RETRY_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
@@ -54,6 +58,9 @@ FIRST = {
     "a lock is kept for a lost peer's task": 29,
     "what is on its way is not held": 34,
     "what could not move is forgotten": 10,
+    "a peer owns more than its GPUs are enough for": 7,
+    "a job that stays apart is joined by the other": 16,
+    "nobody is apart from anybody": 6,
 }
 
 WEATHERS = {mutant.options(): mutant for mutant in ALL}.values()  # many grow in the same

@@ -66,6 +66,8 @@ SHOWN_BY: Final[dict[str, tuple[str, ...]]] = {
     "replace_every_ms": ("members replaced", "leaders removed"),
     "regroup_every_ms": ("asked of the group",),
     "drain_every_ms": ("drain on", "drain once", "drain off", "tasks given back"),
+    "doubt_every_ms": ("doubts",),
+    "misplace_every_ms": ("badly placed", "steals asked", "tasks moved"),
     "hurt": ("logs damaged", "logs regained"),
     "full_every_ms": ("disks full", "writes without space"),
     "full_ms_max": ("tasks spaceless",),

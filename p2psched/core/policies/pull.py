@@ -13,7 +13,7 @@ PULLED_US: Final = 500_000  # a slot: expected work that one answer brings, at m
 
 class Pull:
     name = "pull"
-    summary = "nothing is pushed: peers with nothing to do ask for tasks"
+    summary = "nobody, until a peer asks for work"
     is_late = False
 
     def share(self, ask: Ask, peers: Sequence[Candidate], _notes: Notes) -> Shares:

@@ -25,6 +25,8 @@ class TaskOptions:
     timeout_s: float | None = None  # of one attempt
     cpus: int = 1
     name: str | None = None  # of the job; None: the function's
+    policy: str = ""  # who says where tasks go
+    needs: object = None  # a `p2psched.Needs`, of the peers; for callers only
 
 
 class Changes(TypedDict, total=False):
@@ -34,6 +36,8 @@ class Changes(TypedDict, total=False):
     timeout_s: float | None
     cpus: int
     name: str | None
+    policy: str
+    needs: object
 
 
 class TaskFunction(Generic[P, R]):
@@ -53,7 +57,8 @@ class TaskFunction(Generic[P, R]):
         return f"<task {getattr(self.function, '__qualname__', self.function)}>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return TaskFunction, (self.function, self.settings)
+        # What it needs of peers is no business of a worker, which may not have its class.
+        return TaskFunction, (self.function, replace(self.settings, needs=None))
 
     def options(self, **changes: Unpack[Changes]) -> TaskFunction[P, R]:
         """The same task with other options; this one stays as it is."""

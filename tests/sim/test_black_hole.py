@@ -1,0 +1,69 @@
+"""A simulated peer on which every task fails at once eats little, and is back once it is sound."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2psched.core.quarantine import Quarantine
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.job import Cause
+from p2psched.model.taskset import TaskSet
+from p2psched.testing.sim import SimCluster, SimulationError
+from p2psched.testing.sim_executor import SimExecutor, TasksEnd, _Run, sim_job
+
+TASKS = 300
+WITHIN_MS = 240_000
+
+
+class Hole(SimExecutor):
+    """One task after another has no program."""
+
+    def _begin(self, run: _Run) -> None:
+        index = run.left.pop(0)
+        run.now = [(index, Cause.NOT_STARTABLE, 500)]
+        self._on_start(run.batch, index)
+        self._later(500, TasksEnd(run.batch.id))
+
+
+def with_a_hole(seed: int) -> tuple[SimCluster, JobId]:
+    cluster = SimCluster(seed=seed, peers=3)
+    cluster.run_for(3_000)
+    cluster.peers[seed % 3].executor.__class__ = Hole
+    spec = sim_job(TaskSet.of(0, TASKS), mean_us=30_000, retries=3)
+    job = cluster.submit(spec)
+    ended = {"succeeded", "failed"}
+    cluster.run_until(lambda: cluster.state_of(job) in ended, within_ms=WITHIN_MS, every=10)
+    return cluster, job
+
+
+def failed(cluster: SimCluster, job: JobId) -> int:
+    return len(cluster.referees.shadow.jobs[job].failed)
+
+
+def stories(cluster: SimCluster) -> list[dict[PeerId, str]]:
+    return [peer.scheduler.stories() for peer in cluster.peers]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nearly_all_tasks_succeed_elsewhere(seed: int) -> None:
+    cluster, job = with_a_hole(seed)
+    assert failed(cluster, job) <= TASKS // 50
+    hole = cluster.peers[seed % 3]
+    assert all(set(story) == {hole.id} for story in stories(cluster)), "all have seen the same"
+
+
+def test_without_quarantine_it_eats_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = (frozenset[PeerId](), frozenset[PeerId]())
+    monkeypatch.setattr(Quarantine, "shut", lambda *_: nobody)
+    # It fails so fast that it asks the others for work all the time, which a referee notices.
+    with pytest.raises(SimulationError, match="is asked"):
+        with_a_hole(1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_once_it_is_sound_it_is_back(seed: int) -> None:
+    cluster, _ = with_a_hole(seed)
+    cluster.peers[seed % 3].executor.__class__ = SimExecutor
+    job = cluster.submit(sim_job(TaskSet.of(0, 2_000), mean_us=100_000))
+    cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=WITHIN_MS, every=10)
+    assert not any(stories(cluster))
