@@ -111,7 +111,7 @@ class Stealing:
 
     def _give(self, peer: PeerId, steal: Steal, me: PeerInfo) -> list[Transfer]:
         owner, slots = self.owner, me.slots
-        lots = owner.lots(steal.slots, steal.offers)
+        lots = owner.lots(peer, steal.slots, steal.offers)
         chosen = choose(lots, slots=slots, busy_us=owner.busy_us, taker_slots=steal.slots)
         moves = [
             Transfer(job, grant, tasks, peer, steal.incarnation)

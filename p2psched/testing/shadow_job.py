@@ -43,6 +43,7 @@ class ShadowJob:
         self.killed: dict[int, list[PeerId]] = {}  # owners that died and owned nothing else
         self.ends: Counter[tuple[int, Cause]] = Counter()  # of attempts, by causes with a rule
         self.due: dict[int, int] = {}  # tasks that wait for a moment to come
+        self.avoids: set[tuple[int, PeerId]] = set()  # where it ended badly, and is not moved to
         self.alerted: set[Cause] = set()
         self.fatal = self.given_up = self.queue_over = False
         self.since_ms = 0  # its limits of time count from there

@@ -56,6 +56,7 @@ def reopen(s: Shadow, job: ShadowJob, name: JobId, index: int) -> None:
     for key in [key for key in job.ends if key[0] == index]:
         del job.ends[key]
     job.tried.discard(index)
+    job.avoids = {(task, peer) for task, peer in job.avoids if task != index}
     if job.state != "running":
         job.alerted.clear()
         job.fatal = job.given_up = False

@@ -29,6 +29,8 @@ def rule_of(job: ShadowJob, cause: Cause) -> RetryRule | None:
 def end_attempt(s: Shadow, job: ShadowJob, command: Complete, index: int, rule: RetryRule) -> bool:
     """True if it was the last one of its task."""
     name, before = command.job, job.ends[index, rule.cause]
+    if rule.elsewhere:
+        job.avoids.add((index, s.holders[command.grant][0]))
     if rule.severity is Severity.FATAL:
         job.fatal = job.given_up = True
         alert(s, job, name, rule)
