@@ -246,8 +246,10 @@ def reopen(s: LedgerState, job: Job, tasks: TaskSet) -> None:
     job.avoids = {peer: left for peer, of in job.avoids.items() if (left := of - tasks)}
     job.demoted = job.demoted - tasks
     job.tried = job.tried - tasks
+    if not job.cancelled.ranges:  # else the rest of it stays given up
+        job.stopped = ""
     if job.ended:
-        job.alerted, job.stopped = {}, ""
+        job.alerted = {}
         begin(s, job)
 
 

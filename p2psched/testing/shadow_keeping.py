@@ -39,6 +39,8 @@ def retry(s: Shadow, job: ShadowJob, command: Retry) -> None:
         if not command.tasks or index in command.tasks:
             job.causes[index] = Cause.CANCELLED  # as it were
             job.dropped.discard(index)
+        else:
+            job.dropped.add(index)
     for index, cause in sorted(job.causes.items()):
         if command.tasks and index not in command.tasks:
             continue
@@ -55,11 +57,12 @@ def reopen(s: Shadow, job: ShadowJob, name: JobId, index: int) -> None:
     del job.failures[index], job.spaceless[index]
     for key in [key for key in job.ends if key[0] == index]:
         del job.ends[key]
+    job.given_up = bool(job.dropped)
     job.tried.discard(index)
     job.avoids = {(task, peer) for task, peer in job.avoids if task != index}
     if job.state != "running":
         job.alerted.clear()
-        job.fatal = job.given_up = False
+        job.fatal = False
         shadow_retries.begin(s, job)
     job.killed.pop(index, None)
     del job.deaths[index]

@@ -260,6 +260,19 @@ def test_a_job_that_was_stopped_can_be_run_again() -> None:
     assert job.ended
 
 
+def test_who_runs_a_part_of_it_again_has_not_run_the_rest() -> None:
+    ledger = Ledger()
+    wanted = spec(4, rule(Severity.FATAL))
+    job = ledger.submit(wanted)
+    ledger.end(job, ledger.place(job, P, ONE), Cause.EXIT)
+    ledger.do(Retry(job.id, wanted, TaskSet.of(0, 2)))
+    ledger.run(job, Cause.OK)
+    assert (job.state, job.cancelled) == (JobState.FAILED, TaskSet.of(2, 4))
+    ledger.do(Retry(job.id, wanted))
+    ledger.run(job, Cause.OK)
+    assert (job.state, job.succeeded) == (JobState.SUCCEEDED, wanted.tasks)
+
+
 # --- limits of time -------------------------------------------------------------------------------
 
 
