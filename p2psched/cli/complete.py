@@ -52,6 +52,22 @@ async def _locks(prefix: str) -> list[tuple[str, str]]:
     return [(view.name, ", ".join(holder.label for holder in view.holders)) for view in views]
 
 
+def complete_rules(incomplete: str) -> Iterator[str]:
+    """`CAUSE=N[,OPTION...]`, word by word."""
+    from p2psched.client.retries import ANY, OPTIONS  # noqa: PLC0415
+    from p2psched.model.retry import CAUSES  # noqa: PLC0415
+
+    cause, equals, _ = incomplete.partition("=")
+    if not equals:
+        yield from (f"{name}=2" for name in (*CAUSES, ANY) if name.startswith(cause))
+        return
+    before, comma, last = incomplete.rpartition(",")
+    if comma:
+        yield from (f"{before},{option}" for option in OPTIONS if option.startswith(last))
+    else:
+        yield from (f"{incomplete},{option}" for option in OPTIONS)
+
+
 def complete_addresses(incomplete: str) -> Iterator[tuple[str, str]]:
     for record in _local_peers():
         if record.address.startswith(incomplete):

@@ -142,6 +142,7 @@ class Story:
         finally:
             if process.returncode is None:
                 process.kill()
+            await process.communicate()  # else its pipe is open when the loop closes
         self._alone_s = self._stage.elapsed_s - began_s
         self._stage.tell(f"one process is done after {self._alone_s:.1f} s")
 

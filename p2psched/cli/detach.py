@@ -99,6 +99,7 @@ def _arguments(config: Config) -> list[str]:
     given += ["--keep-results", f"{config.keep_ms}ms" if config.keep_ms else "0"]
     given += ["--keep-bytes", str(config.keep_bytes)]
     given += ["--timing", config.timing, "--replace-after", f"{config.replace_ms}ms"]
+    given += ["--retry-budget", str(config.retry_percent)]
     if config.zone:
         given += ["--zone", config.zone]
     if config.ledger is not None:

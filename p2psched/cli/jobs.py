@@ -183,6 +183,9 @@ def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
         ("stolen", moves_text(view, {PeerId(peer): name for peer, name in names.items()})),
         ("attempts lost", f"{view.attempts_lost} (with their peer)"),
         ("attempts failed", f"{view.attempts_failed} (and retried)"),
+        ("ended badly by", _bad_ends_text(view)),
+        ("next attempts", _delayed_text(view)),
+        ("given up", view.stopped or None),
         ("results refused", f"{view.results_refused} (of owners that were not any more)"),
         ("submitted", f"{moment(view.submitted_ms)} by {view.submitter or 'nobody'}"),
         ("ended", moment(view.ended_ms)),
@@ -199,6 +202,16 @@ def _results_text(view: JobView) -> str:
     if view.short:
         text += f"; {count(view.short, 'large one')} on fewer disks than asked for"
     return text
+
+
+def _bad_ends_text(view: JobView) -> str | None:
+    return ", ".join(f"{cause} {number:,}" for cause, number in view.bad_ends) or None
+
+
+def _delayed_text(view: JobView) -> str | None:
+    if view.next_attempt_ms is None:
+        return None
+    return f"{count(view.delayed, 'task')} wait, the first until {moment(view.next_attempt_ms)}"
 
 
 def _kept_text(view: JobView) -> str | None:

@@ -151,6 +151,16 @@ _Memory = Annotated[
 _Weight = Annotated[
     float, typer.Option("--weight", help="How much it can do beside others, for policy `weighted`.")
 ]
+_RetryBudget = Annotated[
+    int,
+    typer.Option(
+        "--retry-budget",
+        metavar="PERCENT",
+        min=0,
+        max=100,
+        help="Slots that retries get beside healthy jobs, while this peer leads.",
+    ),
+]
 _Anew = Annotated[
     bool,
     typer.Option(
@@ -236,6 +246,7 @@ class Having:
     memory: _Memory = None
     weight: _Weight = 1.0
     policy_file: _PolicyFile = None
+    retry_budget: _RetryBudget = 10
 
     def noted_in(self, config: Config) -> Config:
         """Raises UsageError, or ValueError for what is too much."""
@@ -246,6 +257,7 @@ class Having:
             memory_mib=None if self.memory is None else memory_mib(self.memory, "--memory"),
             weight=round(self.weight * AVERAGE_WEIGHT),
             policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
+            retry_percent=self.retry_budget,
         )
         noted.__post_init__()
         return noted

@@ -19,6 +19,7 @@ from p2psched.cli.needs import Choice, staying_apart
 from p2psched.cli.options import Target, duration, keep_ms, talks_to_peers, with_options
 from p2psched.cli.output import Output, count, note, print_json, write_line
 from p2psched.cli.progress import Progress
+from p2psched.cli.rules import Rules
 from p2psched.cli.sending import modes_of, opened_inputs, sending_of
 from p2psched.client import blobs
 from p2psched.client.batches import lines_of, pack_batches
@@ -31,6 +32,7 @@ from p2psched.model.ids import JobId, new_id, short
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
 from p2psched.model.needs import Needs
+from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
 KEY_LEN_MAX: Final = 1024
@@ -44,6 +46,8 @@ Examples:
       sh -c 'echo task $P2P_INDEX on $P2P_PEER'
   p2psched submit-job --send train.py --retries 2 \\
       --timeout 1.5h --wait -- python3 train.py
+  p2psched submit-job --retry exit=5,delay=exp:1s:60s \\
+      --retry timeout=1 --timeout 10m -- ./fetch
   p2psched submit-job --send data.bin --collect model.bin \\
       --send train.py -- python3 train.py
   p2psched submit-job --inputs urls.txt --batch 200 --wait \\
@@ -141,6 +145,7 @@ _Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")
 @talks_to_peers
 @with_options(Choice, "choice")
 @with_options(Holding, "holding")
+@with_options(Rules, "rules")
 def submit_job(
     target: Target,
     *,
@@ -164,13 +169,15 @@ def submit_job(
     copies: _Copies = 2,
     holding: Holding,
     choice: Choice,
+    rules: Rules,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
     Once this returns, the job can't be lost. Everything after -- is the command, and it never
     passes through a shell.
     """
-    wait_s = None if wait_timeout is None else duration(wait_timeout, "--wait-timeout")
+    _check_form(inputs, is_batched=args or batch != 1, is_plain=array is not None or bool(collect))
+    wait_s, timeout_s = _seconds(wait_timeout, "--wait-timeout"), _seconds(timeout, "--timeout")
     common = _Common(
         name=Path(command[0]).name[:128] if name is None else name,
         retries=retries,
@@ -181,18 +188,15 @@ def submit_job(
         hold=holding.hold,
         policy=choice.policy_name,
         needs=choice.needs,
+        retry=rules.policy,
+        times=rules.times,
     )
     variables, folder = _variables(env or []), _folder(cwd)
-    timeout_s = None if timeout is None else duration(timeout, "--timeout")
     if inputs is None:
-        if args or batch != 1:
-            raise UsageError("--batch and --args are for inputs: name them with --inputs FILE")
         sending = sending_of(send or [])
         work = _work(command, variables, folder, sending.files, collect or [])
         packed = PackedJob(_spec(work, array, timeout_s, common), sending.uploads)
     else:
-        if array is not None or collect:
-            raise UsageError("with --inputs there is no --array and no --collect")
         with opened_inputs(inputs) as stream:
             packed = pack_batches(
                 command,
@@ -222,6 +226,19 @@ class _Common(TypedDict):
     hold: Hold | None
     policy: str
     needs: Needs | None
+    retry: RetryPolicy | None
+    times: TimeLimits | None
+
+
+def _check_form(inputs: str | None, *, is_batched: bool, is_plain: bool) -> None:
+    if inputs is None and is_batched:
+        raise UsageError("--batch and --args are for inputs: name them with --inputs FILE")
+    if inputs is not None and is_plain:
+        raise UsageError("with --inputs there is no --array and no --collect")
+
+
+def _seconds(text: str | None, option: str) -> float | None:
+    return None if text is None else duration(text, option)
 
 
 def _work(

@@ -26,6 +26,8 @@ from p2psched.client.packing import (
     LargeCall,
     Packer,
 )
+from p2psched.client.retries import Retry
+from p2psched.client.retries import policy as retry_policy
 from p2psched.client.spool import Section, Spool, Upload
 from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef
@@ -33,6 +35,7 @@ from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, SentFile
 from p2psched.model.needs import Needs
+from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
 from p2psched.run.host.pickling import PROTOCOL, PYTHON
 from p2psched.run.host.tasks import TaskFunction, TaskOptions
@@ -76,6 +79,8 @@ class MapOptions(TypedDict, total=False):
     policy: str
     needs: Needs | None
     modules: Choice
+    retry: Retry | None
+    times: TimeLimits | None
 
 
 class PackedFunction(NamedTuple):
@@ -158,6 +163,8 @@ def pack(
     policy: str = "",
     needs: Needs | None = None,
     modules: Choice = "auto",
+    retry: Retry | None = None,
+    times: TimeLimits | None = None,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
@@ -205,6 +212,8 @@ def pack(
             hold=hold,
             policy=policy,
             needs=needs,
+            retry=retry_policy(retry),
+            times=times,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

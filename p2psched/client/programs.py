@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from p2psched.client.functions import large_files, timeout_ms
+from p2psched.client.retries import Retry, policy
 from p2psched.client.spool import Upload
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.needs import Needs
+from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
 
 
@@ -30,6 +32,8 @@ class ProgramOptions(TypedDict, total=False):
     hold: Hold | None
     policy: str
     needs: Needs | None
+    retry: Retry | None
+    times: TimeLimits | None
 
 
 def pack_program(
@@ -56,6 +60,8 @@ def pack_program(
             hold=options.get("hold"),
             policy=options.get("policy", ""),
             needs=options.get("needs"),
+            retry=policy(options.get("retry")),
+            times=options.get("times"),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

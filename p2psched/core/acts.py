@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import keys, leases, locks, queues
+from p2psched.core import keys, leases, locks, queues, retrying
 from p2psched.core.state import LedgerState
 from p2psched.model.actions import Act, Acted, Action, ActionAnswer, Elapsed
 from p2psched.model.commands import Acknowledged, Rejected
@@ -41,6 +41,7 @@ _CLOCKS: Final[
 ] = (
     (leases.next_due_ms, leases.elapse),
     (queues.next_due_ms, queues.elapse),
+    (retrying.next_due_ms, retrying.elapse),
 )
 
 
@@ -155,3 +156,4 @@ def rebuild(s: LedgerState) -> None:
     keys.rebuild(s)
     locks.rebuild(s)
     queues.rebuild(s)
+    retrying.rebuild(s)

@@ -9,7 +9,8 @@ those first that it may change (`before`). Which these are:
 - what is about a peer may change every job that has not ended, a new generation all of them;
 - what is about webhooks changes those, which are encoded at the start;
 - what clients do to leases, and to what hangs on them, replaces
-  values that never change themselves.
+  values that never change themselves;
+- what is due by time may change the jobs of which something is due.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from p2psched.core.machine import Machine
 from p2psched.core.snapshot import FORMAT, MachineImage, encode_part
 from p2psched.model.actions import Act, Elapsed
 from p2psched.model.commands import (
+    Command,
     Drain,
     ForgetPeer,
     NewGeneration,
@@ -50,7 +52,7 @@ _VALUES: Final = frozenset(
 )
 _OF_NO_JOB: Final = (
     *(RaiseLevel, Drain, AddWebhook, RemoveWebhook, AckWebhook, ForgetPeer),
-    *(Act, Elapsed, Offer),
+    *(Act, Offer),
 )
 assert _FIELDS[0] == "jobs", "jobs come first, so that they can be told before all is known"
 
@@ -64,6 +66,7 @@ class Capture:
         self._jobs = list(machine.jobs)
         self._left = dict(machine.jobs)  # not encoded yet
         self._running = list(machine.running)
+        self._timed = list(map(JobId, machine.job_dues.keys()))
         self._early: dict[JobId, bytes] = {}  # encoded out of turn
         self._rest = [
             (name, dict(value) if name in _ORDERS or name in _VALUES else encode_part(value))
@@ -78,15 +81,17 @@ class Capture:
         if self._left:
             for batch in batches:
                 for envelope in batch.envelopes:
-                    command = envelope.command
-                    if isinstance(command, PeerUp | PeerDown):
-                        for job in self._running:
-                            self._encode_early(job)
-                    elif isinstance(command, NewGeneration):
-                        for job in self._jobs:
-                            self._encode_early(job)
-                    elif not isinstance(command, _OF_NO_JOB):
-                        self._encode_early(command.job)
+                    for job in self._touched(envelope.command):
+                        self._encode_early(job)
+
+    def _touched(self, command: Command) -> Iterable[JobId]:
+        if isinstance(command, PeerUp | PeerDown):
+            return self._running
+        if isinstance(command, NewGeneration):
+            return self._jobs
+        if isinstance(command, Elapsed):
+            return self._timed
+        return () if isinstance(command, _OF_NO_JOB) else (command.job,)
 
     def _encode_early(self, name: JobId) -> None:
         job = self._left.pop(name, None)

@@ -16,14 +16,14 @@ from p2psched.core import fitting
 from p2psched.core.decisions import Decisions, Record
 from p2psched.core.jobs import Job
 from p2psched.core.kinds import blob_key, kind_of
-from p2psched.core.placement import SHARES_PER_SLOT, Candidate, cut, room_in
+from p2psched.core.placement import SHARES_PER_SLOT, Candidate, cut, owned_by_peer, room_in
 from p2psched.core.policies.adaptive import Leans, leans_of
 from p2psched.core.policies.base import Ask, Notes, Policy, Shares
 from p2psched.core.policies.measured import Measuring
 from p2psched.core.policies.registry import ADAPTIVE, POLICIES
 from p2psched.core.policies.speeds import Speeds, speeds_of
 from p2psched.core.state import LedgerState, PeerRow
-from p2psched.model.ids import PeerId
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import FunctionWork, Work
 from p2psched.model.limits import JOB_TASKS_MAX
 from p2psched.model.taskset import TaskSet
@@ -101,6 +101,23 @@ class Chooser:
             return fitting.room(self._machine, job, row, gpus=gpus, memory_mib=memory_mib)
         return fitting.room(self._machine, job, row)
 
+    def free(
+        self, jobs: Sequence[Job], candidates: Sequence[Candidate], most: int, *, is_open: bool
+    ) -> list[Job]:
+        """Those that can go somewhere now, for what they need; so many at most. What the others
+        wait for is reserved."""
+        self.begin_round()
+        found: list[Job] = []
+        blocked: list[Job] = []
+        for job in jobs:
+            if not is_open and not self.is_early(job):
+                continue
+            (found if self.can_go(job, candidates) else blocked).append(job)
+            if len(found) >= most:
+                break
+        self.reserve(blocked, candidates)
+        return found
+
     def can_go(self, job: Job, candidates: Sequence[Candidate]) -> bool:
         """True if a peer that takes tasks could own one of it now. Such jobs are asked for in
         order; what has to wait for GPUs holds up nobody who needs none."""
@@ -112,16 +129,17 @@ class Chooser:
     def reserve(self, jobs: Iterable[Job], candidates: Sequence[Candidate]) -> None:
         """The oldest job that waits for GPUs or memory keeps younger ones off one peer that has
         them, or those that need little would take them for ever."""
-        rows = self._machine.peers
         for job in jobs:
-            able = [c for c in candidates if self._fits(job, rows[c.peer])]
+            able = self.able(job, candidates)
             if able:
                 kept = min(able, key=lambda c: (c.load_us / c.slots, c.peer))
                 self._reserved[kept.peer] = job.index
                 return
 
-    def _fits(self, job: Job, row: PeerRow) -> bool:
-        return fitting.fits(job.spec, row.info.slots, row.offers)
+    def able(self, job: Job, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those that have what it needs, be it in use or not."""
+        rows = [(c, self._machine.peers[c.peer]) for c in candidates]
+        return [c for c, row in rows if fitting.fits(job.spec, row.info.slots, row.offers)]
 
     # --- who ---
 
@@ -156,17 +174,28 @@ class Chooser:
             self.decisions.note(record)
         return shares
 
+    def note(
+        self,
+        job: JobId,
+        shares: Chosen,
+        candidates: Sequence[Candidate],
+        *,
+        at_ms: int,
+        estimate_us: int,
+        cpus: int,
+    ) -> None:
+        """What was decided by `placement` alone, for who asks why."""
+        wall_ms = self._machine.wall_ms
+        self.decisions.note(Record(job, shares, candidates, at_ms, wall_ms, estimate_us, cpus))
+
     def ask(self, job: Job, count: int, most: Mapping[PeerId, int]) -> Ask:
         assert job.full is not None
-        owned: dict[PeerId, int] = {}
-        for held in job.grants.values():
-            owned[held.peer] = owned.get(held.peer, 0) + len(held.tasks)
         return Ask(
             job=job.id,
             count=count,
             estimate_us=job.estimate_us or self._machine.estimate_us,
             cpus=job.spec.cpus,
-            owned_here=owned,
+            owned_here=owned_by_peer(job),
             kind=kind_of(job.full.work),
             blobs=tuple((blob_key(ref), ref.size) for ref in job.spec.blobs),
             most=most,

@@ -11,9 +11,8 @@ import heapq
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from p2psched.core import acts, holding, levels, poison
+from p2psched.core import acts, holding, levels, poison, retry_turns
 from p2psched.core.choosing import Chooser
-from p2psched.core.decisions import Record
 from p2psched.core.drain import is_draining
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
@@ -30,6 +29,7 @@ from p2psched.core.policies.adaptive import share_leaning
 from p2psched.core.policies.base import Ask, Policy
 from p2psched.core.policies.registry import POLICIES
 from p2psched.core.quarantine import Quarantine
+from p2psched.core.retry_budget import SHARE_PERCENT, RetryBudget
 from p2psched.core.shunning import to_shun
 from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
@@ -66,6 +66,7 @@ class Coordinator:
         machine: Machine,
         *,
         window_ms: int,
+        retry_percent: int = SHARE_PERCENT,
         policies: Mapping[str, Policy] = POLICIES,
     ) -> None:
         self.chooser = Chooser(me, machine, policies)
@@ -85,6 +86,7 @@ class Coordinator:
         self._asking: set[PeerId] = set()  # since the last round
         self._shunned: frozenset[PeerId] = frozenset()
         self._yield_again_ms = 0
+        self.budget = RetryBudget(machine, percent=retry_percent)
         self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
 
     def on_coordinator(self, now_ms: int, *, is_self: bool) -> None:
@@ -92,15 +94,21 @@ class Coordinator:
         self._looked_ms = now_ms
         self._declared_ms.clear()
         self._elapse = (-1, 0)
+        self.budget.begin()
         self.chooser.measuring.clear()
 
     def on_event(self, event: Event) -> None:
         """Of the ledger, in order, on every peer, as it is applied."""
         if not isinstance(event, (Retried, Recorded)):
             return
+        self.budget.on_event(event)
         self.quarantine.on_event(event, self._machine.stamp_ms)
         if event.segment.cause is Cause.NO_SPACE:
             self._full[event.peer] = self._machine.stamp_ms + FULL_MS
+
+    def forget(self, job: JobId) -> None:
+        self.quarantine.forget(job)
+        self.budget.on_job_ended(job)
 
     def on_full(self, peers: frozenset[PeerId]) -> None:
         """Whose disks are full now, as they say themselves: they get nothing more."""
@@ -143,6 +151,8 @@ class Coordinator:
         if now_ms - self._looked_ms > self._window_ms // 2:
             self._since_ms = now_ms
         self._looked_ms = now_ms
+        rows = self._machine.peers.values()
+        self.budget.on_time(now_ms, sum(row.info.slots for row in rows if row.takes_tasks))
         commands: list[Command] = []
         for peer, row in sorted(self._machine.peers.items()):
             if peer == self._me or not row.live:
@@ -191,37 +201,48 @@ class Coordinator:
             return []
         commands, candidates = self._isolate(self._candidates())
         self._asking.clear()
+        everyone = candidates
         is_open = any(map(has_room, candidates))
         if not is_open and not machine.choosy:
             return commands
-        for job in self._oldest_fitting(candidates, is_open=is_open):
-            shares = self._share(job, candidates)
+        jobs = self._oldest_fitting(candidates, is_open=is_open)
+        placeable = ((j, holding.placeable(machine, j) - j.suspects) for j in jobs)
+        for turn in retry_turns.turns(placeable):
+            job, cost_us = turn.job, self._cost_us(turn.job)
+            fitting, tasks = candidates, turn.tasks
+            if turn.is_retry:
+                cost_us = self.budget.cost_us(job, cost_us)
+                able = self.chooser.able(job, everyone)
+                fitting, tasks = turn.limited(self.budget, cost_us, candidates, able)
+                if not tasks:
+                    continue
+            shares = self._share(job, tasks, fitting, max(1, cost_us // job.spec.cpus))
             for candidate, share in shares:
                 commands.append(Place(job.id, share, candidate.peer, candidate.incarnation))
-                candidates = with_load(candidates, candidate, len(share), self._cost_us(job))
-            if not shares:
-                candidates = self._without_least_busy(candidates, job)
+                candidates = with_load(candidates, candidate, len(share), cost_us)
+                if turn.is_retry:
+                    self.budget.spend(len(share), cost_us)
+            if not shares and fitting:
+                candidates = self._without_least_busy(candidates, fitting, job)
             if len(commands) >= PLACEMENTS_MAX or not (
                 machine.choosy or any(map(has_room, candidates))
             ):
                 break
         return commands
 
-    def _share(self, job: Job, candidates: list[Candidate]) -> list[tuple[Candidate, TaskSet]]:
-        machine, chooser = self._machine, self.chooser
-        tasks = holding.placeable(machine, job) - job.suspects
-        if job.spec.is_choosy or machine.apart or self._is_leaning(job):
+    def _share(
+        self, job: Job, tasks: TaskSet, candidates: list[Candidate], estimate_us: int
+    ) -> list[tuple[Candidate, TaskSet]]:
+        chooser = self.chooser
+        if job.spec.is_choosy or self._machine.apart or self._is_leaning(job):
             return chooser.share(job, tasks, candidates, self._looked_ms)
-        estimate_us = job.estimate_us or machine.estimate_us
-        shares = share_out(
-            tasks,
-            candidates,
-            estimate_us=estimate_us,
-            cpus=job.spec.cpus,
-            owned_here=owned_by_peer(job),
-        )
+        owned, cpus = owned_by_peer(job), job.spec.cpus
+        shares = share_out(tasks, candidates, estimate_us=estimate_us, cpus=cpus, owned_here=owned)
         if shares:
-            self._note(job.id, shares, candidates, estimate_us, job.spec.cpus)
+            at_ms = self._looked_ms
+            chooser.note(
+                job.id, shares, candidates, at_ms=at_ms, estimate_us=estimate_us, cpus=cpus
+            )
         return shares
 
     def _is_leaning(self, job: Job) -> bool:
@@ -229,18 +250,6 @@ class Coordinator:
         if not self._seen or job.full is None:
             return False
         return bool(job.spec.blobs) or bool(self.chooser.leans(job.full.work).of)
-
-    def _note(
-        self,
-        job: JobId,
-        shares: list[tuple[Candidate, TaskSet]],
-        candidates: list[Candidate],
-        estimate_us: int,
-        cpus: int,
-    ) -> None:
-        at_ms, wall_ms = self._looked_ms, self._machine.wall_ms
-        record = Record(job, shares, candidates, at_ms, wall_ms, estimate_us, cpus)
-        self.chooser.decisions.note(record)
 
     def _oldest_fitting(self, candidates: list[Candidate], *, is_open: bool) -> list[Job]:
         """The oldest unplaced jobs that some live peer is large enough for; enough for a round.
@@ -258,22 +267,8 @@ class Coordinator:
         )
         if not machine.choosy:
             return heapq.nsmallest(PLACEMENTS_MAX, fitting, key=lambda job: job.index)
-        return self._choosy(sorted(fitting, key=lambda job: job.index), candidates, is_open=is_open)
-
-    def _choosy(self, jobs: list[Job], candidates: list[Candidate], *, is_open: bool) -> list[Job]:
-        """Those that can go somewhere now, for what they need."""
-        chooser = self.chooser
-        chooser.begin_round()
-        free: list[Job] = []
-        blocked: list[Job] = []
-        for job in jobs:
-            if not is_open and not chooser.is_early(job):
-                continue
-            (free if chooser.can_go(job, candidates) else blocked).append(job)
-            if len(free) >= PLACEMENTS_MAX:
-                break
-        chooser.reserve(blocked, candidates)
-        return free
+        ordered = sorted(fitting, key=lambda job: job.index)
+        return self.chooser.free(ordered, candidates, PLACEMENTS_MAX, is_open=is_open)
 
     def _isolate(self, candidates: list[Candidate]) -> tuple[list[Command], list[Candidate]]:
         """Placements of suspects, each on a peer that owns nothing, and the peers that are left
@@ -304,8 +299,10 @@ class Coordinator:
             return False
         return not job.spec.is_choosy or self.chooser.can_go(job, [c])
 
-    def _without_least_busy(self, candidates: list[Candidate], job: Job) -> list[Candidate]:
-        fitting = [c for c in candidates if self._may_own(job, c)]
+    def _without_least_busy(
+        self, candidates: list[Candidate], fitting: list[Candidate], job: Job
+    ) -> list[Candidate]:
+        fitting = [c for c in fitting if self._may_own(job, c)]
         if not fitting or (job.spec.is_choosy and self.chooser.is_early(job)):
             return candidates
         kept_free = min(fitting, key=lambda c: (c.load_us / c.slots, c.peer))
@@ -341,7 +338,12 @@ class Coordinator:
                     tasks, candidates, estimate_us=estimate_us, cpus=spec.cpus, owned_here={}
                 )
             if shares:
-                self._note(command.job, shares, candidates, estimate_us, spec.cpus)
+                self.chooser.note(
+                    *(command.job, shares, candidates),
+                    at_ms=self._looked_ms,
+                    estimate_us=estimate_us,
+                    cpus=spec.cpus,
+                )
             for candidate, share in shares:
                 commands.append(Place(command.job, share, candidate.peer, candidate.incarnation))
                 cost_us = estimate_us * spec.cpus

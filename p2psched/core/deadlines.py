@@ -24,6 +24,13 @@ class Deadlines(Generic[K]):
         self._due.clear()
         self._heap.clear()
 
+    def keys(self) -> list[K]:
+        return list(self._due)
+
+    def of(self, key: K) -> int | None:
+        """When this one is due."""
+        return self._due.get(key)
+
     def set(self, key: K, due_ms: int) -> None:
         self._due[key] = due_ms
         heapq.heappush(self._heap, (due_ms, key))

@@ -23,6 +23,8 @@ def dump(s: LedgerState) -> object:
                 [(g.grant, g.peer, g.incarnation, g.tasks, g.moves) for g in job.grants.values()],
                 (list(job.blobs.values()), job.lost, job.result_bytes, job.pinned),
                 (job.deaths, sorted(job.killed.items()), job.spaceless, job.moved, job.moved_count),
+                (sorted(job.ends.items()), sorted(job.later.items()), job.stopped),
+                (sorted(job.avoids.items()), job.demoted, list(job.alerted)),
             )
             for job in s.jobs.values()
         ],

@@ -49,6 +49,7 @@ from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
+from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import EMPTY
 from p2psched.model.webhook import AddWebhook, RemoveWebhook
 
@@ -76,6 +77,8 @@ KINDS: Final = (
     "peer.drain",
     "tasks.returned",
     "generation.began",
+    "job.alert",
+    "tasks.delayed",
     *ACT_KINDS,
     "tasks.moved",
 )
@@ -308,6 +311,17 @@ def _moved(event: Event) -> Said:
     return "tasks.moved", event.job, event.peer, event.tasks, data
 
 
+def _alerted(event: Event) -> Said:
+    assert isinstance(event, Alerted)
+    data: dict[str, Value] = {"cause": event.cause.value, "severity": event.severity}
+    return "job.alert", event.job, event.peer, event.tasks, data
+
+
+def _delayed(event: Event) -> Said:
+    assert isinstance(event, Delayed)
+    return "tasks.delayed", event.job, None, event.tasks, {"until_ms": event.until_ms}
+
+
 _EVENTS: Final[dict[type[Event], Make]] = {
     JobAdded: _submitted,
     Granted: _granted,
@@ -323,6 +337,8 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     PeerDrains: _drains,
     GivenBack: _given_back,
     Moved: _moved,
+    Alerted: _alerted,
+    Delayed: _delayed,
     **ACT_EVENTS,
 }
 # Told from the command that led to them, which says more.

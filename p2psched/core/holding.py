@@ -41,7 +41,7 @@ def refusal(s: LedgerState, job: Job) -> Rejected | None:
 
 def placeable(s: LedgerState, job: Job) -> TaskSet:
     """What of the job may be placed now."""
-    return job.placeable if job.spec.hold is None else grantable(s, job, job.waiting)
+    return job.placeable if job.spec.hold is None else grantable(s, job, job.ready)
 
 
 def first_placeable(s: LedgerState, spec: JobSpec) -> TaskSet:
@@ -119,7 +119,7 @@ def _claim(s: LedgerState, job: Job) -> None:
     hold = job.spec.hold
     assert hold is not None
     unbound = [claim for claim, bound in job.claims.items() if bound == UNBOUND]
-    wanted = min(hold.capacity, len(job.waiting), CLAIMS_AHEAD_MAX)
+    wanted = min(hold.capacity, len(job.ready), CLAIMS_AHEAD_MAX)
     if hold.in_order:
         wanted = 1 - (len(job.claims) - len(unbound))
     _let_go(s, job, unbound[wanted:])  # the youngest have waited least

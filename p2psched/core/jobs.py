@@ -14,7 +14,7 @@ from p2psched.core.counter import NOTHING, RangeCounter
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Grant
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import JobSpec, JobState, Segment
+from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.job_head import JobHead, head_of
 from p2psched.model.lock_actions import ClaimId
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -85,6 +85,19 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     claims_made: int = 0
     moved: tuple[tuple[PeerId, PeerId, int], ...] = ()  # from whom, to whom, tasks: see `moving`
     moved_count: int = 0
+    # See `retrying`.
+    ends: dict[Cause, RangeCounter] = {}  # ends of attempts, by causes that have a rule
+    later: dict[int, TaskSet] = {}  # ledger time -> tasks that nobody places before
+    delayed: TaskSet = EMPTY  # all of those; they wait
+    avoids: dict[PeerId, TaskSet] = {}  # tasks that shall run elsewhere, if they can
+    demoted: TaskSet = EMPTY  # they come behind what was submitted before `demoted_at`
+    demoted_at: int = 0
+    alerted: dict[Cause, None] = {}
+    bad_ends: dict[Cause, int] = {}  # of attempts, whatever followed
+    stopped: str = ""  # why it is given up, or a part of it
+    timed_from_ms: int = 0  # its limits of time count from there
+    queue_over: bool = False
+    tried: TaskSet = EMPTY  # of a job with a limit for the queue: some peer has owned these
 
     @classmethod
     def of(cls, job: JobId, spec: JobSpec, *, index: int, wall_ms: int) -> Job:
@@ -105,19 +118,32 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
         return self.state is not RUNNING
 
     @property
+    def ready(self) -> TaskSet:
+        """Tasks that wait, and not for a moment to come."""
+        return self.waiting - self.delayed if self.delayed.ranges else self.waiting
+
+    @property
     def placeable(self) -> TaskSet:
-        """Tasks that nobody live owns."""
-        return self.waiting | self.orphaned
+        """Tasks that nobody live owns, and that may be owned now."""
+        return self.ready | self.orphaned
+
+    @property
+    def retried(self) -> TaskSet:
+        """Tasks whose next attempt is another one after a bad end."""
+        counters = [self.failures, self.spaceless, *self.ends.values()]
+        found = [counter.levels[0] for counter in counters if counter.levels]
+        return TaskSet.union(found) if found else EMPTY
 
     def attempts(self, tasks: TaskSet) -> list[tuple[int, TaskSet]]:
         """`tasks` by the number of the attempt that runs next or now, 1 for the first."""
-        if not (self.losses.levels or self.failures.levels or self.spaceless.levels):
-            return [(1, tasks)] if tasks else []
-        parts: list[tuple[int, TaskSet]] = []
-        for lost, part in self.losses.split(tasks):
-            for spaceless, piece in self.spaceless.split(part):
-                before = 1 + lost + spaceless
-                parts += [(before + failed, same) for failed, same in self.failures.split(piece)]
+        parts = [(1, tasks)] if tasks else []
+        for counter in (self.losses, self.spaceless, self.failures, *self.ends.values()):
+            if counter.levels:
+                parts = [
+                    (before + count, piece)
+                    for before, part in parts
+                    for count, piece in counter.split(part)
+                ]
         return parts
 
     def current_part(self, grant: Grant, tasks: TaskSet) -> TaskSet:
@@ -152,6 +178,7 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
         if self.succeeded == self.spec.tasks:
             self.succeeded = self.spec.tasks  # once in memory
         self.losses = self.failures = self.spaceless = NOTHING
+        self.ends, self.avoids, self.demoted, self.tried = {}, {}, EMPTY, EMPTY
         self.forget_deaths(self.spec.tasks)
 
     def forget_deaths(self, tasks: TaskSet) -> None:
@@ -165,6 +192,8 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
         """Assert the invariant; for referees, O(ranges)."""
         parts = [self.waiting, self.succeeded, self.failed, self.cancelled]
         parts += [held.tasks for held in self.grants.values()]
+        assert not self.delayed - self.waiting, f"a delayed task of job {self.id} does not wait"
+        assert self.delayed == TaskSet.union(self.later.values()), f"job {self.id} forgets a delay"
         union = EMPTY
         for part in parts:
             assert not union & part, f"a task of job {self.id} is in two places"

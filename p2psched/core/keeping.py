@@ -6,7 +6,7 @@ said and never hidden; running its task again makes another one.
 
 from __future__ import annotations
 
-from p2psched.core import fitting
+from p2psched.core import fitting, retrying
 from p2psched.core.jobs import Job
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
@@ -67,6 +67,8 @@ def retry(s: LedgerState, command: Retry) -> Outcome:
     if job.state is JobState.CANCELLED:
         return Rejected("refused", f"job {job.id} was cancelled, which is final: submit it again")
     tasks = job.failed | job.lost | unreachable(s, job)
+    if job.stopped:  # what was given up then
+        tasks = tasks | job.cancelled
     if command.tasks:
         tasks = tasks & command.tasks
     if tasks:
@@ -76,11 +78,13 @@ def retry(s: LedgerState, command: Retry) -> Outcome:
 
 def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
     job.failed = job.failed - tasks
+    job.cancelled = job.cancelled - tasks
     job.succeeded = job.succeeded - tasks
     job.lost = job.lost - tasks
     job.failures = job.failures.without(tasks)  # they get all their retries again
     job.spaceless = job.spaceless.without(tasks)
     job.forget_deaths(tasks)
+    retrying.reopen(s, job, tasks)
     job.waiting = job.waiting | tasks
     for key in [key for key in job.blobs if key[0] in tasks]:
         drop_blob(s, job, job.blobs.pop(key))

@@ -30,6 +30,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.errors import Refused
 from p2psched.model.ids import PeerId
+from p2psched.model.job import JobSpec
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
@@ -40,6 +41,7 @@ GROUP_LEVEL: Final = 2
 HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
 NEEDS_LEVEL: Final = 5  # or on peers that lack what they need
 CORDON_LEVEL: Final = 5  # an older version knows no such mode
+RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and know no limits of time
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -61,11 +63,16 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
     if isinstance(command, Drain) and command.mode is DrainMode.CORDON:
         return _refusal(s, CORDON_LEVEL)
     if isinstance(command, SubmitJob):
-        spec = command.spec
-        if spec.needs is not None or spec.policy:
-            return _refusal(s, NEEDS_LEVEL)
-        return _refusal(s, HOLD_LEVEL if spec.hold is not None else 1)
+        return _refusal(s, _level_of(command.spec))
     return _refusal(s, NEEDED.get(type(command), 1))
+
+
+def _level_of(spec: JobSpec) -> int:
+    if spec.retry is not None or spec.times is not None:
+        return RETRY_LEVEL
+    if spec.needs is not None or spec.policy:
+        return NEEDS_LEVEL
+    return HOLD_LEVEL if spec.hold is not None else 1
 
 
 def _refusal(s: LedgerState, needed: int) -> Rejected | None:

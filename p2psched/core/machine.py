@@ -25,6 +25,7 @@ from p2psched.core import (
     moving,
     peering,
     placing,
+    retrying,
 )
 from p2psched.core.dump import dump
 from p2psched.core.jobs import SPACELESS_MAX, Job
@@ -57,7 +58,6 @@ from p2psched.model.commands import (
     ResultRefused,
     Retried,
     Retry,
-    Revoked,
     Stamped,
     SubmitJob,
     Submitted,
@@ -229,12 +229,14 @@ class Machine(LedgerState):
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         head = job.spec
         is_choosy = head.needs is not None or head.policy
-        if is_choosy or head.hold is not None:
+        has_rules = head.retry is not None or head.times is not None
+        if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
             if refusal is None and head.needs is not None:
                 refusal = fitting.refusal(self, command.spec)
             if refusal is not None:
                 return refusal
+            retrying.begin(self, job)
         self.jobs[job.id] = job
         self.running[job.id] = None
         if is_choosy:
@@ -278,6 +280,8 @@ class Machine(LedgerState):
             job.results_refused += len(stale)
             self.results_refused += len(stale)
             self.events.append(ResultRefused(job.id, command.grant, stale))
+        if job.stopped:
+            retrying.settle(self, job)
         self.note_unplaced(job)
         self.end_if_done(job)
         return Completed(accepted, duplicate, stale)
@@ -336,12 +340,21 @@ class Machine(LedgerState):
             self.record(job, held, segment)
             keeping.add_blobs(self, job, segment.blobs)
             return segment.cause, tasks
+        cause = segment.cause
+        job.bad_ends[cause] = job.bad_ends.get(cause, 0) + len(tasks)
+        policy = job.spec.retry
+        rule = policy.rule_for(cause) if policy is not None else None
+        if rule is not None:
+            final, parts = retrying.on_end(self, job, held, segment, rule)
+            for part in parts:
+                self.record(job, held, part)
+            return cause, final
         final = tasks
         counter, most = job.failures, job.spec.retries
-        is_spaceless = segment.cause is Cause.NO_SPACE  # the peer's fault: another may have room
+        is_spaceless = cause is Cause.NO_SPACE  # the peer's fault: another may have room
         if is_spaceless:
             counter, most = job.spaceless, SPACELESS_MAX
-        if most and segment.cause not in NEVER_RETRIED:
+        if most and cause not in NEVER_RETRIED:
             final = tasks & counter.at_least(most)
             again = tasks - final
             for part in segment.parts(again):
@@ -354,7 +367,7 @@ class Machine(LedgerState):
             job.waiting = job.waiting | again
         for part in segment.parts(final):
             self.record(job, held, part)
-        return segment.cause, final
+        return cause, final
 
     def _cancel(self, command: Cancel) -> Outcome:
         job = self.jobs.get(command.job)
@@ -362,14 +375,7 @@ class Machine(LedgerState):
             return keeping.unknown(self, command.job)
         if job.ended:
             return Acknowledged()
-        job.cancelled = job.waiting
-        for held in list(job.grants.values()):
-            tasks = held.tasks
-            job.cancelled = job.cancelled | tasks
-            self.release(job, held, tasks)
-            self.events.append(Revoked(job.id, held.grant, held.peer, tasks, Cause.CANCELLED))
-        job.waiting = job.orphaned = EMPTY
-        self.end(job, JobState.CANCELLED)
+        self.halt(job, JobState.CANCELLED, Cause.CANCELLED)
         return Acknowledged()
 
     def dump(self) -> object:

@@ -35,7 +35,7 @@ from p2psched.model.commands import (
     Outcome,
 )
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
-from p2psched.model.ids import JobId
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.limits import KEPT_RANGES_MAX
 from p2psched.model.load import LoadReport
@@ -265,7 +265,7 @@ class Owner:
 
     # --- what others may have ---
 
-    def lots(self, taker_slots: int, taker: Offers) -> list[Lot]:
+    def lots(self, peer: PeerId, taker_slots: int, taker: Offers) -> list[Lot]:
         """The queue, as `giving` sees it."""
         lots: list[Lot] = []
         for queued in self._queue:
@@ -275,6 +275,8 @@ class Owner:
             if job.spec.needs is not None:
                 fits = fitting.fits(job.spec, taker_slots, taker)
                 may_go = may_go and fits and fitting.may_steal(job.spec)
+            if peer in job.avoids:
+                may_go = may_go and not queued.tasks & job.avoids[peer]
             lots.append(
                 Lot(
                     *(len(queued.tasks), self._task_us(job), job.spec.cpus),

@@ -22,7 +22,7 @@ def place(s: LedgerState, command: Place) -> Outcome:
         tasks = fitting.grantable(s, job, row, tasks & job.placeable)
     if job.orphaned.ranges:
         _take_orphans(s, job, tasks)
-    tasks = job.waiting & tasks
+    tasks = job.ready & tasks
     if row.suspects or job.deaths.levels:
         tasks = poison.grantable(job, row, tasks)
     holds = job.spec.hold is not None
@@ -42,6 +42,8 @@ def place(s: LedgerState, command: Place) -> Outcome:
         if job.spec.needs is not None:
             held.gpus, held.memory_mib = fitting.weight_of(job)
         job.grants[grant] = held
+        if job.spec.times is not None:
+            job.tried = job.tried | tasks
         s.load(held, len(tasks))
         s.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
     else:

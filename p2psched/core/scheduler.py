@@ -27,6 +27,7 @@ from p2psched.core.policies.base import Policy
 from p2psched.core.policies.registry import POLICIES
 from p2psched.core.replica import Replica
 from p2psched.core.retention import KEEP_BYTES, KEEP_MS, Retention
+from p2psched.core.retry_budget import SHARE_PERCENT
 from p2psched.core.scheduler_events import (
     Answered,
     AppendToLedger,
@@ -114,14 +115,14 @@ class Scheduler:
         keep_bytes: int = KEEP_BYTES,
         offers: Offers = NOTHING,
         policies: Mapping[str, Policy] = POLICIES,
+        retry_percent: int = SHARE_PERCENT,
     ) -> None:
         self.policies = policies
         self.machine = Machine(info.level)
         self.retention = Retention(self.machine, keep_ms=keep_ms, keep_bytes=keep_bytes)
         self._replica = Replica(info.peer, info.incarnation, self.machine)
-        self._coordinator = Coordinator(
-            info.peer, self.machine, window_ms=window_ms, policies=policies
-        )
+        leads = {"window_ms": window_ms, "retry_percent": retry_percent}
+        self._coordinator = Coordinator(info.peer, self.machine, policies=policies, **leads)
         self.feeding = Feeding(info.peer, self.machine)
         self.owner = Owner(self.machine, slots=info.slots, offers=offers)
         rng = random.Random(f"{info.peer} {info.incarnation}")
@@ -267,7 +268,7 @@ class Scheduler:
                 else:
                     self.stealing.thief.on_news(now_ms)
             case JobEnded():
-                self._coordinator.quarantine.forget(event.job)
+                self._coordinator.forget(event.job)
                 self.retention.on_event(event)
                 self.owner.on_job_ended(event.job)
             case JobForgotten():

@@ -41,7 +41,7 @@ TRANSIENT: Final = frozenset({"events", "known_level", "turning"})
 DERIVED: Final = frozenset(
     {
         *("sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "locks"),
-        *("queues", "choosy", "apart"),
+        *("queues", "choosy", "apart", "job_dues"),
     }
 )
 

@@ -22,7 +22,7 @@ from p2psched.model.key_actions import Entry
 from p2psched.model.lease_actions import Lease, LeaseId
 from p2psched.model.lock_actions import ClaimId
 from p2psched.model.needs import NOTHING
-from p2psched.model.taskset import TaskSet
+from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import Webhook
 
 _SUCCEEDED: Final = JobState.SUCCEEDED  # as `machine._OK`
@@ -113,6 +113,7 @@ class LedgerState:
         self.lock_token = 0  # the newest that was given
         self.locks = Locks(self.lock_claims)
         self.turning: dict[JobId, None] = {}  # jobs that hold locks, touched by this command
+        self.job_dues: Deadlines[str] = Deadlines()  # of jobs: see `retrying`
         self.queue_heads: dict[str, QueueHead] = {}
         self.queue_items: dict[ItemKey, Item] = {}
         self.queue_claims: dict[str, QueueClaim] = {}
@@ -174,7 +175,7 @@ class LedgerState:
     def note_unplaced(self, job: Job) -> None:
         if job.spec.hold is not None:
             self.turning[job.id] = None  # see `holding`
-        elif job.waiting.ranges or job.orphaned.ranges:
+        elif job.ready.ranges or job.orphaned.ranges:
             self.unplaced[job.id] = None
         else:
             self.unplaced.pop(job.id, None)
@@ -184,6 +185,9 @@ class LedgerState:
         job.ended_wall_ms = self.wall_ms
         job.ended_ms = self.stamp_ms
         job.full = None
+        if job.later:
+            job.later, job.delayed = {}, EMPTY
+        self.job_dues.drop(job.id)
         del self.running[job.id]
         self.note_unplaced(job)
         self.suspected.pop(job.id, None)
@@ -197,7 +201,19 @@ class LedgerState:
 
     def end_if_done(self, job: Job) -> None:
         if not job.grants and not job.waiting.ranges and not job.ended:
-            self.end(job, JobState.FAILED if job.failed.ranges else _SUCCEEDED)
+            bad = job.failed.ranges or job.stopped
+            self.end(job, JobState.FAILED if bad else _SUCCEEDED)
+
+    def halt(self, job: Job, state: JobState, cause: Cause) -> None:
+        """End it now, whatever runs or waits: that is cancelled."""
+        job.cancelled = job.cancelled | job.waiting
+        for held in list(job.grants.values()):
+            tasks = held.tasks
+            job.cancelled = job.cancelled | tasks
+            self.release(job, held, tasks)
+            self.events.append(Revoked(job.id, held.grant, held.peer, tasks, cause))
+        job.waiting = job.orphaned = EMPTY
+        self.end(job, state)
 
     def record(self, job: Job, held: HeldGrant, segment: Segment) -> None:
         """These tasks have ended for good."""

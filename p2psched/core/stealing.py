@@ -119,7 +119,7 @@ class Stealing:
 
     def _give(self, peer: PeerId, steal: Steal, me: PeerInfo) -> list[Transfer]:
         owner, slots = self.owner, me.slots
-        lots = owner.lots(steal.slots, steal.offers)
+        lots = owner.lots(peer, steal.slots, steal.offers)
         # What takes longer than it was expected to is expected to take as long again.
         since_ms = self._now_ms if self._progress_ms is None else self._progress_ms
         stalled_us = max(0, self._now_ms - since_ms) * 1000 * slots

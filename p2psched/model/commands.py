@@ -17,6 +17,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -374,6 +375,8 @@ JobEvent = (
     | PeerDrains
     | GivenBack
     | Moved
+    | Alerted
+    | Delayed
 )
 Event = JobEvent | ActEvent
 

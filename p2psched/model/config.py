@@ -92,6 +92,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int | None = None  # likewise; None: all of the machine
     weight: int = AVERAGE_WEIGHT  # how much it can do, per mille of an average peer
     policy_file: str | None = None  # a placement policy of the user's own
+    retry_percent: int = 10  # while it leads: of all slots, for retries beside healthy jobs
 
     def __post_init__(self) -> None:
         if self.ledger not in (None, *LEDGERS):
@@ -100,6 +101,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"slots are 0 to {SLOTS_MAX}, not {self.slots}")
         if not 0 <= self.keep_ms <= KEEP_MS_MAX or self.keep_bytes < 0:
             raise ValueError("results are kept for up to ten years, and for 0 bytes or more")
+        if not 0 <= self.retry_percent <= 100:
+            raise ValueError("the budget for retries is 0 to 100 percent of all slots")
         if (self.space_min or 0) < 0 or (self.ballast or 0) < 0:
             raise ValueError("space to keep free, and ballast, are 0 bytes or more")
         if self.replace_ms < 1 or len(self.zone) > ZONE_LEN_MAX or not _is_word(self.zone):

@@ -14,9 +14,24 @@ import msgspec
 
 from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef, ResultBlob
+from p2psched.model.cause import Cause
 from p2psched.model.hold import Hold
 from p2psched.model.needs import Needs, check_policy
+from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
+
+__all__ = [
+    "Cause",
+    "FunctionWork",
+    "JobSpec",
+    "JobState",
+    "ProgramWork",
+    "Segment",
+    "SentFile",
+    "Work",
+    "argument_size",
+    "blobs_of",
+]
 
 _BUSY_US_MAX: Final = 2**53
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
@@ -32,22 +47,6 @@ def _is_encodable(word: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-class Cause(enum.StrEnum):
-    """How an attempt ended. One list for the whole product; retry rules are tables over it."""
-
-    OK = "ok"
-    EXIT = "exit"  # a program ended with another code than 0, or a function called os._exit
-    EXCEPTION = "exception"  # a function raised
-    SIGNAL = "signal"  # the process was ended by a signal that we didn't send
-    TIMEOUT = "timeout"
-    NOT_STARTABLE = "not-startable"  # no such program, module or function, or it can't be opened
-    NOT_SERIALISABLE = "not-serialisable"  # the value returned can't be pickled
-    TOO_LARGE = "too-large"  # the value returned is over BLOB_BYTES_MAX
-    NO_SPACE = "no-space"  # the owner's disk is full: nothing that the task did
-    CANCELLED = "cancelled"
-    PEER_LOST = "peer-lost"
 
 
 def _check_file_name(what: str, name: str) -> None:
@@ -156,6 +155,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     hold: Hold | None = None  # of a lock, by each task as long as it runs
     policy: str = ""  # who says where its tasks go; empty: as the cluster does by itself
     needs: Needs | None = None  # of the peers that run its tasks
+    retry: RetryPolicy | None = None  # besides `retries`, by cause
+    times: TimeLimits | None = None
 
     def __post_init__(self) -> None:
         # At each decode on each peer, so what is in order is seen at a glance.

@@ -14,14 +14,17 @@ from p2psched.model.blob import BlobRef
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, Work, blobs_of
 from p2psched.model.needs import Needs
+from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _FIELDS: Final = JobSpec.__struct_fields__
-# As it was before jobs could hold a lock, and before they could choose their peers.
-_first_fields: Final = operator.attrgetter(*_FIELDS[:-3])
-_held_fields: Final = operator.attrgetter(*_FIELDS[:-2])
-assert _FIELDS[-3:] == ("hold", "policy", "needs")
+# As it was before jobs could hold a lock, before they could choose their peers, and before they had
+# rules for retries.
+_HOLD: Final = _FIELDS.index("hold")
+_first_fields: Final = operator.attrgetter(*_FIELDS[:_HOLD])
+_held_fields: Final = operator.attrgetter(*_FIELDS[: _HOLD + 1])
+assert _FIELDS[_HOLD:] == ("hold", "policy", "needs", "retry", "times")
 
 
 class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -41,6 +44,8 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     hold: Hold | None = None
     policy: str = ""
     needs: Needs | None = None
+    retry: RetryPolicy | None = None
+    times: TimeLimits | None = None
 
     @property
     def is_choosy(self) -> bool:
@@ -66,13 +71,16 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.hold,
         spec.policy,
         spec.needs,
+        spec.retry,
+        spec.times,
     )
 
 
 def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
     said: object = spec
-    if spec.needs is None and not spec.policy:
+    is_plain = spec.retry is None and spec.times is None
+    if is_plain and spec.needs is None and not spec.policy:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()
 

@@ -258,6 +258,10 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     result_bytes: int = 0
     moved: int = 0  # tasks that an owner gave to another peer before it began them
     moves: tuple[tuple[PeerId, PeerId, int], ...] = ()  # from whom, to whom: the first few pairs
+    bad_ends: tuple[tuple[str, int], ...] = ()  # attempts by the cause of their end
+    delayed: int = 0  # of the waiting: they wait for the moment of their next attempt
+    next_attempt_ms: int | None = None  # the first such moment, Unix time, for people
+    stopped: str = ""  # why it, or a part of it, was given up
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):

@@ -193,6 +193,7 @@ def scheduler_of(config: Config, info: PeerInfo) -> Scheduler:
         keep_bytes=config.keep_bytes,
         offers=offers_of(config),
         policies=load_policies(config.policy_file),
+        retry_percent=config.retry_percent,
     )
 
 

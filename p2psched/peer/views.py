@@ -69,7 +69,16 @@ def job_view(
         result_bytes=job.result_bytes,
         moved=job.moved_count,
         moves=job.moved if whole else (),
+        bad_ends=tuple(sorted(job.bad_ends.items())),
+        delayed=len(job.delayed),
+        next_attempt_ms=_next_attempt_ms(job, machine),
+        stopped=job.stopped,
     )
+
+
+def _next_attempt_ms(job: Job, machine: Machine) -> int | None:
+    """As the clock of who leads has it."""
+    return machine.wall_ms + min(job.later) - machine.stamp_ms if job.later else None
 
 
 def short_count(job: Job, machine: Machine) -> int:
@@ -95,6 +104,8 @@ def why_waiting(job: Job, machine: Machine) -> str:
     story = fitting.story(machine, job) if job.spec.is_choosy or machine.apart else ""
     if story:
         return story
+    if job.delayed == job.waiting:
+        return "waits until its next attempts are due"
     if job.spec.hold is not None and job.id not in machine.unplaced:
         return holding.story(machine, job)
     return "waits for a free slot"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
+from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
     Cancel,
     Command,
@@ -30,10 +31,10 @@ from p2psched.model.commands import (
     SubmitJob,
 )
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import Cause, Segment
+from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer, Offers
-from p2psched.testing import shadow_keeping, shadow_moving, shadow_needs
+from p2psched.testing import shadow_keeping, shadow_moving, shadow_needs, shadow_retries
 from p2psched.testing.facts import Fact
 from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJob
 from p2psched.testing.shadow_turns import Turns
@@ -44,6 +45,7 @@ SPACELESS: Final = 12
 LATER: Final = 2  # the level that knows of what came later
 FORGETS: Final = 3  # and of removed peers that are forgotten
 HOLDS: Final = 4  # and of tasks that hold locks
+RULES: Final = 5  # and of rules by cause, and limits of time
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = (
@@ -109,17 +111,15 @@ class Shadow:
         job, spec = command.job, command.spec
         if job in self.jobs or job in self.forgotten or proposal in self._refused:
             return
-        is_known = spec.hold is None or self.level >= HOLDS
-        if shadow_needs.is_choosy(spec):
-            is_known = self.level >= shadow_needs.LEVEL
-            if not is_known or not shadow_needs.accepts(self, spec):
+        if not self._accepts(spec):
+            if shadow_needs.is_choosy(spec):
                 self._refused.add(proposal)
-                return
-        if is_known:
-            self.has_apart |= spec.needs is not None and bool(spec.needs.apart)
-            self.jobs[job] = ShadowJob(spec)
-            self._turns.add(self.jobs[job])
-            self.say("added", job)
+            return
+        self.has_apart |= spec.needs is not None and bool(spec.needs.apart)
+        self.jobs[job] = ShadowJob(spec)
+        shadow_retries.begin(self, self.jobs[job])
+        self._turns.add(self.jobs[job])
+        self.say("added", job)
 
     def _apply(self, command: Command, proposal: tuple[PeerId, int] | None) -> None:
         match command:
@@ -138,30 +138,17 @@ class Shadow:
                     self._peer_down(command)
             case Cancel() | Forget() | Pin() | Retry() | Held() | NewGeneration():
                 self._keep(command)
-            case Drain() | GiveBack() | RaiseLevel() | ForgetPeer():
+            case Drain() | GiveBack() | RaiseLevel() | ForgetPeer() | Elapsed():
                 self._on_later(command)
 
-    def _begin_generation(self, command: NewGeneration) -> None:
-        if command.generation <= self.generation:
-            return
-        self.generation = command.generation
-        self.index = max(self.index, (command.generation << 40) + command.start)
-        for name, job in self.jobs.items():
-            for index, grant in job.owner.items():
-                if grant > 0:
-                    job.owner[index] = WAITING
-                    self.say("revoked", name, index, grant)
-            for _, holders in job.blobs.values():
-                holders.clear()
-                holders.add(command.peer)
-        self.live.clear()
-        self.level = max(self.level, LATER)
-        self.levels.clear()
-        self.offers.clear()
-        self.drains.clear()
-        self.away.clear()
+    def _accepts(self, spec: JobSpec) -> bool:
+        if shadow_needs.is_choosy(spec):
+            return self.level >= shadow_needs.LEVEL and shadow_needs.accepts(self, spec)
+        if spec.retry is not None or spec.times is not None:
+            return self.level >= RULES
+        return spec.hold is None or self.level >= HOLDS
 
-    def _on_later(self, command: Drain | GiveBack | RaiseLevel | ForgetPeer) -> None:
+    def _on_later(self, command: Drain | GiveBack | RaiseLevel | ForgetPeer | Elapsed) -> None:
         """What not all versions know: nothing before it is in use."""
         match command:
             case RaiseLevel(level=level, gone=gone):
@@ -174,6 +161,9 @@ class Shadow:
             case ForgetPeer(peer=peer):
                 if self.level >= FORGETS and peer in self.live:
                     self._forget_peer(peer)
+            case Elapsed(upto_ms=upto_ms):
+                if self.level >= HOLDS:
+                    shadow_retries.elapse(self, upto_ms)
 
     def _forget_peer(self, peer: PeerId) -> None:
         if not self.live[peer][1] and not self.owned_by(peer):
@@ -195,7 +185,7 @@ class Shadow:
 
     def _keep(self, command: Cancel | Forget | Pin | Retry | Held | NewGeneration) -> None:
         if isinstance(command, NewGeneration):
-            self._begin_generation(command)
+            shadow_keeping.begin_generation(self, command)
             return
         job = self.jobs.get(command.job)
         if job is None:
@@ -242,7 +232,7 @@ class Shadow:
             owner = job.owner[index]
             if owner > 0:
                 self._lose(command.job, index, died=not self.away[self.holders[owner][0]].stopped)
-        self._end_if_done(command.job, job)
+        self.end_if_done(command.job, job)
         taken = [index for index in free if job.owner.get(index, ENDED) == WAITING]
         others = [index for index in taken if job.deaths[index] < SUSPECT]
         there = [self.jobs[name].deaths[index] for name, index in self.owned_by(command.peer)]
@@ -256,13 +246,16 @@ class Shadow:
         self._turns.start(command.job, job, grant, taken)
         self.holders[grant] = (command.peer, command.incarnation)
         self.granted_tasks[grant] = (command.job, frozenset(taken))
+        job.tried.update(taken)
         for index in taken:
             job.owner[index] = grant
             self.say("granted", command.job, index, grant)
 
     def _is_free(self, job: ShadowJob, index: int) -> bool:
         owner = job.owner.get(index, ENDED)
-        return owner == WAITING or (owner > 0 and not self.is_live(owner))
+        if owner == WAITING:
+            return index not in job.due
+        return owner > 0 and not self.is_live(owner)
 
     def _complete(self, command: Complete) -> None:
         job = self.jobs.get(command.job)
@@ -281,10 +274,18 @@ class Shadow:
             said |= fresh
         for index in sorted(refused):
             self.say("refused", command.job, index, command.grant)
-        self._end_if_done(command.job, job)
+        if job.fatal and job.state == "running":
+            shadow_retries.stop(self, command.job, job)
+        self.end_if_done(command.job, job)
 
     def _end_attempt(self, command: Complete, job: ShadowJob, index: int, segment: Segment) -> None:
         cause = segment.cause
+        rule = shadow_retries.rule_of(job, cause)
+        if rule is not None:
+            if not shadow_retries.end_attempt(self, job, command, index, rule):
+                return
+            self._end_task(command, job, index, segment)
+            return
         ends, most = job.failures, job.spec.retries
         if cause is Cause.NO_SPACE:
             ends, most = job.spaceless, SPACELESS
@@ -294,6 +295,10 @@ class Shadow:
             job.owner[index] = WAITING
             self.say("retried", command.job, index, command.grant)
             return
+        self._end_task(command, job, index, segment)
+
+    def _end_task(self, command: Complete, job: ShadowJob, index: int, segment: Segment) -> None:
+        cause = segment.cause
         self.counts["timed out"] += cause is Cause.TIMEOUT
         job.causes[index] = cause
         job.owner[index] = ENDED
@@ -308,9 +313,10 @@ class Shadow:
         if index in job.lost:
             self.say("lost", command.job, index)
 
-    def _end_if_done(self, name: JobId, job: ShadowJob) -> None:
+    def end_if_done(self, name: JobId, job: ShadowJob) -> None:
         if not job.left and job.state == "running":
-            job.state, job.ended_ms = "failed" if job.failed else "succeeded", self.stamp_ms
+            is_bad = job.failed or job.given_up
+            job.state, job.ended_ms = "failed" if is_bad else "succeeded", self.stamp_ms
             self.say("ended", name, -1, job.state)
 
     def _peer_up(self, command: PeerUp) -> None:
@@ -338,7 +344,7 @@ class Shadow:
             grant = self.jobs[name].owner[index]
             if (name, grant, index) not in kept:
                 self._lose(name, index, died=died)
-                self._end_if_done(name, self.jobs[name])
+                self.end_if_done(name, self.jobs[name])
         del self.away[peer]
         for grant, (holder, _) in self.holders.items():
             if holder == peer:
@@ -352,7 +358,7 @@ class Shadow:
         for name, index in owned:  # nobody keeps a lock for who may be back
             if self.jobs[name].spec.hold is not None:
                 self._lose(name, index, died=not stopped)
-                self._end_if_done(name, self.jobs[name])
+                self.end_if_done(name, self.jobs[name])
 
     def _lose(self, name: JobId, index: int, *, died: bool) -> None:
         """The task's owner is gone. The third that died of it, and of nothing else, is the last."""

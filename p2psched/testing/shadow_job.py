@@ -41,6 +41,14 @@ class ShadowJob:
         self.ran_again = False
         self.deaths: Counter[int] = Counter()  # of owners of the task
         self.killed: dict[int, list[PeerId]] = {}  # owners that died and owned nothing else
+        self.ends: Counter[tuple[int, Cause]] = Counter()  # of attempts, by causes with a rule
+        self.due: dict[int, int] = {}  # tasks that wait for a moment to come
+        self.avoids: set[tuple[int, PeerId]] = set()  # where it ended badly, and is not moved to
+        self.alerted: set[Cause] = set()
+        self.fatal = self.given_up = self.queue_over = False
+        self.since_ms = 0  # its limits of time count from there
+        self.tried: set[int] = set()  # some peer has owned these
+        self.dropped: set[int] = set()  # they had waited for too long
 
     @property
     def lost(self) -> set[int]:

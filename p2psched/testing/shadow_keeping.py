@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from p2psched.model.commands import Forget, Held, Retry
+from p2psched.model.commands import Forget, Held, NewGeneration, Retry
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
+from p2psched.testing import shadow_retries
 from p2psched.testing.shadow_job import WAITING, ShadowJob
 
 if TYPE_CHECKING:
     from p2psched.testing.shadow import Shadow
+
+GENERATIONS: Final = 2  # the level that knows of them
 
 
 def forget(s: Shadow, job: ShadowJob, command: Forget) -> None:
@@ -29,6 +32,15 @@ def retry(s: Shadow, job: ShadowJob, command: Retry) -> None:
     if job.state == "cancelled" or job.spec != command.spec:
         return
     out_of_reach = s.out_of_reach(job)
+    given_up = (
+        {i for i in job.owner if i not in job.causes} if job.state == "failed" else job.dropped
+    )
+    for index in sorted(given_up):
+        if not command.tasks or index in command.tasks:
+            job.causes[index] = Cause.CANCELLED  # as it were
+            job.dropped.discard(index)
+        else:
+            job.dropped.add(index)
     for index, cause in sorted(job.causes.items()):
         if command.tasks and index not in command.tasks:
             continue
@@ -43,12 +55,42 @@ def reopen(s: Shadow, job: ShadowJob, name: JobId, index: int) -> None:
         s.replaced.append((name, at, digest))
     del job.causes[index]
     del job.failures[index], job.spaceless[index]
+    for key in [key for key in job.ends if key[0] == index]:
+        del job.ends[key]
+    job.given_up = bool(job.dropped)
+    job.tried.discard(index)
+    job.avoids = {(task, peer) for task, peer in job.avoids if task != index}
+    if job.state != "running":
+        job.alerted.clear()
+        job.fatal = False
+        shadow_retries.begin(s, job)
     job.killed.pop(index, None)
     del job.deaths[index]
     job.owner[index] = WAITING
     job.left += 1
     job.state, job.ran_again = "running", True
     s.say("reopened", name, index)
+
+
+def begin_generation(s: Shadow, command: NewGeneration) -> None:
+    if command.generation <= s.generation:
+        return
+    s.generation = command.generation
+    s.index = max(s.index, (command.generation << 40) + command.start)
+    for name, job in s.jobs.items():
+        for index, grant in job.owner.items():
+            if grant > 0:
+                job.owner[index] = WAITING
+                s.say("revoked", name, index, grant)
+        for _, holders in job.blobs.values():
+            holders.clear()
+            holders.add(command.peer)
+    s.live.clear()
+    s.level = max(s.level, GENERATIONS)
+    s.levels.clear()
+    s.offers.clear()
+    s.drains.clear()
+    s.away.clear()
 
 
 def held(s: Shadow, job: ShadowJob, command: Held) -> None:

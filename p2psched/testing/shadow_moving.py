@@ -37,6 +37,7 @@ def transfer(s: Shadow, command: Transfer, proposal: tuple[PeerId, int] | None) 
     if not needs.steal or needs.spread or needs.apart:
         return
     held = [index for index in command.tasks if job.owner.get(index, ENDED) == old]
+    held = [index for index in held if (index, taker) not in job.avoids]
     held = shadow_needs.may_own(s, command.job, taker, held)
     moved = [index for index in held if job.deaths[index] < SUSPECT]
     if not moved:

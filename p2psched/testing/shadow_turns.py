@@ -51,7 +51,7 @@ class Turns:
             return
         mine = [wish for wish in wishes if wish.job == name]
         idle = [wish for wish in mine if wish.by is None]
-        waiting = sum(owner == WAITING for owner in job.owner.values())
+        waiting = sum(o == WAITING and i not in job.due for i, o in job.owner.items())
         wanted = min(waiting, hold.capacity, AHEAD)
         if hold.in_order:
             wanted = 1 - (len(mine) - len(idle))

@@ -35,8 +35,13 @@ def report_of(cluster: SimCluster, healed_us: int) -> Report:
     happened["jobs cancelled"] = len(cluster.referees.cancelled)
     happened["tasks blamed"] = len(cluster.referees.poison.blamed)
     happened["jobs forgotten"] = len(cluster.referees.shadow.forgotten)
+    counts = cluster.referees.shadow.counts
     for what in ("reopened", "lost", "large", "spaceless", "timed out", "given back", "moved"):
-        happened[f"tasks {what}"] = cluster.referees.shadow.counts[what]
+        happened[f"tasks {what}"] = counts[what]
+    for what in ("retried by a rule", "delayed", "waited for too long"):
+        happened[f"tasks {what}"] = counts[what]
+    happened["jobs out of time"] = counts["out of time"]
+    happened["jobs with an alert"] = counts["alerted"]
     happened["writes without space"] = sum(peer.disk.refused for peer in cluster.peers)
     happened["tasks started"] = len(cluster.referees.starts)
     happened["results refused"] = cluster.peers[0].scheduler.machine.results_refused

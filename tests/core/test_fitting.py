@@ -280,8 +280,8 @@ def test_an_owner_offers_a_thief_only_what_that_can_run() -> None:
         cluster.do(Place(job_id(number), TaskSet.of(0, 1), A, 1))
         job = cluster.job(number)
         owner.on_granted(job, next(iter(job.grants)), job.spec.tasks)
-    assert [lot.may_go for lot in owner.lots(2, Offers(gpus=1))] == [True, False, False, True]
-    assert [lot.may_go for lot in owner.lots(2, Offers(gpus=2))] == [True, True, False, True]
+    assert [lot.may_go for lot in owner.lots(B, 2, Offers(gpus=1))] == [True, False, False, True]
+    assert [lot.may_go for lot in owner.lots(B, 2, Offers(gpus=2))] == [True, True, False, True]
 
 
 STEPS = st.lists(

@@ -38,6 +38,7 @@ from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, ProgramWork, Segment
 from p2psched.model.moves import Moved, Transfer
+from p2psched.model.retry import NO_DELAY, RetryPolicy, RetryRule
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.facts import facts_of
 from p2psched.testing.shadow import Shadow
@@ -56,7 +57,13 @@ def up(peer: PeerId, incarnation: int = 1, **more: object) -> PeerUp:
 class Ledger:
     """A machine, and the naive reading of the same commands beside it."""
 
-    def __init__(self, *, level: int = KNOWN_LEVEL, hold: Hold | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        level: int = KNOWN_LEVEL,
+        hold: Hold | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
         self.machine = Machine()
         self.shadow = Shadow()
         self.events: list[Event] = []
@@ -64,7 +71,8 @@ class Ledger:
         for peer in (A, B, C):
             self.do(up(peer))
         self.do(RaiseLevel(level))
-        self.do(SubmitJob(JOB, JobSpec("j", TEN, ProgramWork(("true",)), hold=hold)))
+        spec = JobSpec("j", TEN, ProgramWork(("true",)), hold=hold, retry=retry)
+        self.do(SubmitJob(JOB, spec))
 
     def do(self, command: Command, proposer: PeerId = C, request: int | None = None) -> Outcome:
         self._number += 1
@@ -97,15 +105,27 @@ class Ledger:
         assert isinstance(moved, Placed)
         return moved
 
-    def complete(self, grant: int, tasks: TaskSet, by: PeerId) -> Completed:
+    def complete(
+        self, grant: int, tasks: TaskSet, by: PeerId, cause: Cause = Cause.OK
+    ) -> Completed:
         start, stop = tasks.ranges[0]
-        segment = Segment(start, stop, Cause.OK, chunks.pack([b"x"] * len(tasks)), 1_000)
+        segment = Segment(start, stop, cause, chunks.pack([b"x"] * len(tasks)), 1_000)
         outcome = self.do(Complete(JOB, grant, (segment,)), by)
         assert isinstance(outcome, Completed)
         return outcome
 
     def owned(self, peer: PeerId) -> int:
         return self.machine.peers[peer].owned
+
+
+def test_nothing_moves_to_where_it_ended_badly_if_it_shall_run_elsewhere() -> None:
+    for elsewhere in (True, False):
+        rule = RetryRule(Cause.EXIT, 3, NO_DELAY, elsewhere=elsewhere)
+        ledger = Ledger(retry=RetryPolicy((rule,)))
+        ledger.complete(ledger.place(B, TaskSet.of(8, 10)), TaskSet.of(8, 10), B, Cause.EXIT)
+        old = ledger.place(A)
+        assert ledger.move(old).tasks == (TaskSet.of(6, 8) if elsewhere else END)
+        assert ledger.move(old, to=C).tasks == (TaskSet.of(8, 10) if elsewhere else EMPTY)
 
 
 def test_what_an_owner_gives_is_granted_to_the_other_under_a_newer_grant() -> None:

@@ -161,7 +161,7 @@ def test_what_could_not_move_is_next() -> None:
     assert pair.commit_all(*pair.moves) != Placed(0, END)
     assert pair.held(A) == TEN
     assert pair.peers[A].owner.departing.stayed == len(END)
-    first = pair.peers[A].owner.lots(2, NOTHING)[0]
+    first = pair.peers[A].owner.lots(B, 2, NOTHING)[0]
     assert first.tasks == len(END)
 
 
@@ -244,6 +244,16 @@ def test_a_peer_whose_disk_is_full_asks_for_nothing_for_a_while() -> None:
     assert not [e for e in pair.turn(B) if isinstance(e, Say)]
     pair.now_ms += 10_000
     assert [e for e in pair.turn(B) if isinstance(e, Say)]
+
+
+def test_what_shall_run_elsewhere_is_not_offered_to_who_failed_it() -> None:
+    pair = Pair()
+    lots = pair.peers[A].owner.lots
+    assert any(lot.may_go for lot in lots(B, 2, NOTHING))
+    job = pair.peers[A].machine.jobs[JOB]
+    job.avoids[B] = TaskSet.of(9, 10)
+    assert not any(lot.may_go for lot in lots(B, 2, NOTHING))
+    assert any(lot.may_go for lot in lots(C, 2, NOTHING))
 
 
 def test_what_begun_once_under_its_grant_is_given_to_nobody() -> None:

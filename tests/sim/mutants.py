@@ -80,6 +80,7 @@ class Mutant:
     hanging: bool = False
     holding: bool = False
     choosing: bool = False
+    retrying: bool = False
     healing: bool = False
     formed: bool = True
     locks: int = 0  # callers that hold locks
@@ -98,6 +99,7 @@ class Mutant:
             hanging=self.hanging,
             holding=self.holding,
             choosing=self.choosing,
+            retrying=self.retrying,
             healing=self.healing,
             locks=self.locks,
         )

@@ -24,6 +24,7 @@ from tests.sim.needs_mutants import NEEDS_MUTANTS
 from tests.sim.poison_mutants import POISON_MUTANTS
 from tests.sim.queue_mutants import QUEUE_MUTANTS
 from tests.sim.raft_mutants import RAFT_MUTANTS
+from tests.sim.retry_mutants import RETRY_MUTANTS
 from tests.sim.steal_mutants import STEAL_MUTANTS
 
 ALL = (
@@ -36,6 +37,7 @@ ALL = (
     *QUEUE_MUTANTS,
     *STEAL_MUTANTS,
     *GOSSIP_MUTANTS,
+    *RETRY_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 # Seeds that catch what many don't are tried first; the others follow if they no longer do.

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from ...model import items  # noqa: TID252 - see shared.py
-from . import capture, frames, large
+from . import capture, frames, large, tree
 from .orders import Tickets
 from .shared import STARTING, Shared
 from .spawner import Spawner
@@ -60,7 +60,10 @@ class Host:
         self.kill_at_s: float | None = None
 
     def signal(self, number: int) -> None:
-        """To its whole group, and to that of the program that it runs."""
+        """To its whole group, and to that of the program that it runs. Of a worker, to all that
+        descends from it, too."""
+        if self.pipes:
+            tree.signal_all(self.pid, number)
         if self.shared.group == STARTING:
             self._end_unknown()
         # The leader may not have made its group yet, or not be in it alone.
@@ -76,12 +79,12 @@ class Host:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGSTOP)
         for _ in range(STOPS_MAX):
-            state, children = _children_of(self.pid)
+            state, children = tree.state_of(self.pid), tree.children(self.pid)
             for child in children:
                 for end in (os.killpg, os.kill):
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         end(child, signal.SIGKILL)
-            if children or state in "TZX":
+            if children or state in b"TZX":
                 break
             time.sleep(0.001)
         with contextlib.suppress(ProcessLookupError):
@@ -109,6 +112,7 @@ class Starter:
         self._blobs = ""  # the folder of the peer's blobs; empty if it keeps none
         self._pid = os.getpid()
         self._set_death_signal = _death_signal()
+        self._adopts = tree.adopt_orphans()
 
     def run(self) -> None:
         """Serve until the peer is gone or says QUIT."""
@@ -193,6 +197,7 @@ class Starter:
         if pid == 0:
             kept = (*inputs, theirs.fileno(), out_read, err_read)
             self._become_host(cpus, kept, out_write, err_write)
+            tree.adopt_orphans()
             peer, tickets = inputs
             worker = Worker(
                 peer=socket.socket(fileno=peer),
@@ -306,12 +311,23 @@ class Starter:
         code = os.waitstatus_to_exitcode(status)
         output = self._take_output(host)
         self._forget(host)
+        if self._adopts:  # daemons of its task, which are ours now
+            self._end_orphans()
         header: items.Header = {"exit": code} if code >= 0 else {"signal": -code}
         header.update(output.header())
         item = items.pack(header, b"", output.stdout.body(), output.stderr.body())
         self._control.sendall(
             frames.frame(frames.EXITED, frames.HOST_STATUS.pack(host.number, code), item)
         )
+
+    def _end_orphans(self) -> None:
+        hosts = {host.pid for host in self._hosts.values()}
+        kept = [pid for host in hosts for pid in (host, *tree.descendants(host))]
+        tree.end_all(self._pid, spared=kept)
+        for child in tree.children(self._pid):
+            if child not in hosts:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(child, os.WNOHANG)
 
     def _forget(self, host: Host) -> None:
         self._unwatch(host)
@@ -324,22 +340,6 @@ class Starter:
             shutil.rmtree(folder, ignore_errors=True)
         if self._blobs:
             large.forget(self._folder, f"host-{host.number}")
-
-
-def _children_of(parent: int) -> tuple[str, list[int]]:
-    """The state of a process, X if it is gone, and its children. Nothing without /proc."""
-    state, children = "X", []
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is not worth its import time
-            if not name.isdecimal():
-                continue
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
-                fields = file.read().rpartition(b")")[2].split()
-                if int(name) == parent:
-                    state = fields[0].decode()
-                elif int(fields[1]) == parent:
-                    children.append(int(name))
-    return state, children
 
 
 def _pipe() -> tuple[int, int]:

@@ -2,14 +2,14 @@
 
 One thread and `posix_spawn`; never a shell. A program is over when its process is: what it left in
 its group is killed, what its pipes hold is read, and nothing waits for a stranger that still holds
-them. Output on disk and in memory is bounded, and a noisy program is never held up. The task's
-folder is gone, or empty, before its result is reported. The next program of a batch gets the pipes
-and the empty folder of the one before, but only if no process of that one is left (ADR 0014).
+them. Of one that is ended by us nothing is left, daemons included. Output on disk and in memory is
+bounded, and a noisy program is never held up. The task's folder is gone, or empty, before its
+result is reported. The next program of a batch gets the pipes and the empty folder of the one
+before, but only if no process of that one is left (ADR 0014).
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import select
 import shutil
@@ -19,7 +19,7 @@ import time
 from typing import Final
 
 from ...model import items  # noqa: TID252 - see shared.py
-from . import folders, frames, large, outputs
+from . import folders, frames, large, outputs, tree
 from .orders import Tickets
 from .report import PROGRAMS_FLUSH_NS, Reporter
 from .shared import STARTING, Shared
@@ -29,7 +29,6 @@ RECEIVE_BYTES: Final = 64 * 1024
 NS_PER_MS: Final = 1_000_000
 REAP_MS: Final = 1000  # how often an idle spawner looks whether a daemon of a program has ended
 REAPS_MAX: Final = 64  # in one go
-PR_SET_CHILD_SUBREAPER: Final = 36
 _EXIT_0: Final[items.Header] = {"exit": 0}
 _ITEM_EXIT_0: Final = items.pack(_EXIT_0)
 _DEFAULT_SIGNALS: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them; programs don't
@@ -105,6 +104,7 @@ class Child:
         self.ended_as = -1  # a cause, if it was ended by us
         self.stopped = False  # with its batch
         self.kill_ns: int | None = None
+        self.strangers: list[int] = []  # that earlier programs have left
 
     def spawn(self, order: Order, shared: Shared, output: Streams) -> None:
         """Raises OSError or NotStartable; then nothing is left behind but `close`."""
@@ -134,12 +134,15 @@ class Child:
             raise
 
     def terminate(self, now_ns: int, grace_ns: int) -> None:
-        self.signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM, whole=True)
         if self.kill_ns is None:
             self.kill_ns = now_ns + grace_ns
 
-    def signal(self, number: int) -> None:
-        """To its group. It is not reaped yet, so the number is still its own."""
+    def signal(self, number: int, *, whole: bool = False) -> None:
+        """To its group, or to all that it has started, whatever that calls itself. It is not
+        reaped yet, so the number is still its own."""
+        if whole:
+            tree.signal_all(os.getpid(), number, spared=[*self.strangers, self.pid])
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
@@ -147,8 +150,11 @@ class Child:
 
     def reap(self) -> int:
         """End what it left, and take its exit code (or -signal)."""
+        is_ours = self.ended_as >= 0 or self.stopped
         self.signal(signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
+        if is_ours:
+            tree.end_all(os.getpid(), spared=self.strangers)
         return os.waitstatus_to_exitcode(status)
 
     def close(self) -> None:
@@ -182,7 +188,8 @@ class Spawner:
         self._poll.register(peer, select.POLLIN)
         self._output = Streams(self._poll)
         self._place = folders.Place()
-        self._adopts = _adopt_orphans()
+        self._was_alone = True
+        self._adopts = tree.adopt_orphans()
 
     def run(self) -> None:
         """Serve until the peer is gone."""
@@ -231,6 +238,8 @@ class Spawner:
         order.environment[b"P2P_TASK_ID"] = f"{order.job}/{index}".encode()
         self._report.begin(index)
         child = Child()
+        if not self._was_alone:
+            child.strangers = tree.descendants(os.getpid())
         is_alone = False
         try:
             cause, refusal = self._spawn(child, order, folder)
@@ -247,6 +256,7 @@ class Spawner:
             self._output.drain()
         finally:
             child.close()
+            self._was_alone = is_alone
             self._output.leave(is_alone=is_alone)
             self._place.leave(is_alone=is_alone)
         if not child.stopped:
@@ -335,18 +345,8 @@ class Spawner:
             child.terminate(now_ns, order.grace_ns)
         if child.kill_ns is not None and now_ns >= child.kill_ns:
             child.kill_ns = None
-            child.signal(signal.SIGKILL)
+            child.signal(signal.SIGKILL, whole=True)
         return limit_ns
-
-
-def _adopt_orphans() -> bool:
-    """Become the parent of whatever a program leaves behind, where the system can do that. Then to
-    have no child is to know that no process of an earlier program is left, daemons included."""
-    try:
-        library = importlib.import_module("ctypes").CDLL(None)
-        return bool(library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
-    except (ImportError, OSError, AttributeError):
-        return False
 
 
 def _outcome(code: int, ended_as: int, timeout_ms: int | None) -> tuple[int, items.Header]:
