@@ -33,7 +33,7 @@ from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
-from p2psched.model.job import FunctionWork, JobSpec, SentFile
+from p2psched.model.job import NAMELESS, FunctionWork, JobSpec, SentFile
 from p2psched.model.needs import Needs
 from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
@@ -81,6 +81,7 @@ class MapOptions(TypedDict, total=False):
     modules: Choice
     retry: Retry | None
     times: TimeLimits | None
+    checkpoint: bool | None
 
 
 class PackedFunction(NamedTuple):
@@ -165,6 +166,7 @@ def pack(
     modules: Choice = "auto",
     retry: Retry | None = None,
     times: TimeLimits | None = None,
+    checkpoint: bool | None = None,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
@@ -175,10 +177,7 @@ def pack(
     a list of names sends these. Raises UsageError for what can't be serialised or is over a limit.
     """
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
-    if isinstance(function, PackedFunction):
-        packed = function
-    else:
-        packed = pack_function(function, modules=modules)
+    packed = _as_packed(function, modules)
     packer = Packer()
     packer.set_constants(arguments.constants)
     stream = _Arguments(limits.JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
@@ -214,10 +213,19 @@ def pack(
             needs=needs,
             retry=retry_policy(retry),
             times=times,
+            checkpoint=NAMELESS
+            if (options.checkpoint if checkpoint is None else checkpoint)
+            else "",
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     return PackedJob(spec, tuple(packer.uploads.values()))
+
+
+def _as_packed(function: Function | PackedFunction, modules: Choice) -> PackedFunction:
+    if isinstance(function, PackedFunction):
+        return function
+    return pack_function(function, modules=modules)
 
 
 def pack_single(

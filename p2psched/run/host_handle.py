@@ -326,6 +326,7 @@ def _program_header(batch: Batch, work: ProgramWork, grace_s: float) -> dict[str
         "outputs": [[name] for name in work.outputs],
         "timeout_ms": batch.spec.timeout_ms,
         "grace_ms": int(grace_s * 1000),
+        "checkpoint": batch.spec.checkpoint,
     }
 
 

@@ -19,7 +19,7 @@ import time
 from typing import Final
 
 from ...model import items  # noqa: TID252 - see shared.py
-from . import folders, frames, large, outputs, tree
+from . import checkpoint, folders, frames, large, outputs, tree
 from .orders import Tickets
 from .report import PROGRAMS_FLUSH_NS, Reporter
 from .shared import STARTING, Shared
@@ -66,6 +66,7 @@ class Order:
             content = frames.open_ref(words) or data[position:end]
             self._files.append((str(name), frames.number(mode), content))
             position = end
+        self.checkpoint = str(header["checkpoint"])
         self.outputs = [str(name) for (name,) in _list(header["outputs"])]
         self._found: str | None = None
 
@@ -279,6 +280,8 @@ class Spawner:
                 os.chdir(order.cwd)
             elif is_new:
                 os.chdir(folder)
+            if order.checkpoint:
+                checkpoint.offer(order.environment, order.checkpoint, folder)
             self._output.open(folder)
             child.spawn(order, self._shared, self._output)
         except (NotStartable, large.Missing, ValueError) as error:
