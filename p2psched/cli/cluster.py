@@ -30,6 +30,7 @@ from p2psched.cli.output import (
     span,
     write_line,
 )
+from p2psched.cli.resumed import status_row
 from p2psched.client.client import Client
 from p2psched.client.events import past
 from p2psched.client.find import find_peers
@@ -153,7 +154,10 @@ def status(target: Target) -> None:
             fields = msgspec.structs.asdict(found)
             gossip = msgspec.structs.asdict(found.gossip) if found.gossip is not None else None
             load = msgspec.to_builtins(msgspec.structs.asdict(found.load)) if found.load else None
+            saved = found.checkpoints
+            checkpoints = msgspec.structs.asdict(saved) if saved is not None else None
             more = {"info": info_fields(found.info), "gossip": gossip, "load": load}
+            more["checkpoints"] = checkpoints
             print_json(status={**fields, **more})
         case Output.QUIET:
             write_line(short(found.info.peer))
@@ -293,6 +297,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("forgotten jobs", f"{found.forgotten_known:,} ids still taken"),
         ("tasks here", f"{found.tasks_running} running, {found.tasks_queued} queued"),
         ("stealing", _stealing(found)),
+        *status_row(found.checkpoints),
         ("results refused", str(found.results_refused)),
         (
             "event loop late",

@@ -11,6 +11,7 @@ from p2psched.cli.describe import Names
 from p2psched.cli.jobs import JobArgument
 from p2psched.cli.options import Target, reads_from_peers
 from p2psched.cli.output import Column, Output, moment, note, print_json, print_table, write_line
+from p2psched.cli.resumed import from_where
 from p2psched.client.client import Client, Job
 from p2psched.model.commands import (
     Event,
@@ -29,6 +30,7 @@ from p2psched.model.commands import (
 from p2psched.model.ids import PeerId, short
 from p2psched.model.messages import JobView
 from p2psched.model.moves import Moved
+from p2psched.model.resumed import Resumed
 from p2psched.model.taskset import EMPTY, TaskSet
 
 HISTORY_EXAMPLES: Final = """\b
@@ -108,6 +110,8 @@ def _event_row(event: Event, names: Names) -> tuple[str, TaskSet, str, str]:
             return "given back", tasks, name(peer), "the peer is drained"
         case Moved(tasks=tasks, peer=peer, taker=taker):
             return "moved", tasks, name(taker), f"{name(peer)} was busy"
+        case Resumed(tasks=tasks, peer=peer):
+            return "resumed", tasks, name(peer), from_where(event, name)
         case Recorded(segment=segment, peer=peer):
             return "ended", segment.tasks, name(peer), segment.cause
         case Retried(segment=segment, peer=peer):

@@ -49,6 +49,7 @@ from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
+from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import EMPTY
 from p2psched.model.webhook import AddWebhook, RemoveWebhook
@@ -81,6 +82,7 @@ KINDS: Final = (
     "tasks.delayed",
     *ACT_KINDS,
     "tasks.moved",
+    "tasks.resumed",
 )
 
 
@@ -322,6 +324,18 @@ def _delayed(event: Event) -> Said:
     return "tasks.delayed", event.job, None, event.tasks, {"until_ms": event.until_ms}
 
 
+def _resumed(event: Event) -> Said:
+    assert isinstance(event, Resumed)
+    data: dict[str, Value] = {
+        "grant": event.grant,
+        "attempt": event.attempt,
+        "checkpoint": event.number,
+        "saved_ms": event.saved_wall_ms,
+        "from": event.source or "",
+    }
+    return "tasks.resumed", event.job, event.peer, event.tasks, data
+
+
 _EVENTS: Final[dict[type[Event], Make]] = {
     JobAdded: _submitted,
     Granted: _granted,
@@ -339,6 +353,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     Moved: _moved,
     Alerted: _alerted,
     Delayed: _delayed,
+    Resumed: _resumed,
     **ACT_EVENTS,
 }
 # Told from the command that led to them, which says more.
