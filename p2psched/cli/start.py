@@ -161,6 +161,14 @@ _RetryBudget = Annotated[
         help="Slots that retries get beside healthy jobs, while this peer leads.",
     ),
 ]
+_CheckpointBudget = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint-budget",
+        metavar="SIZE",
+        help="Bytes a minute that go to copies of tasks' checkpoints on other peers.",
+    ),
+]
 _Anew = Annotated[
     bool,
     typer.Option(
@@ -247,6 +255,7 @@ class Having:
     weight: _Weight = 1.0
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
+    checkpoint_budget: _CheckpointBudget = "256M"
 
     def noted_in(self, config: Config) -> Config:
         """Raises UsageError, or ValueError for what is too much."""
@@ -258,6 +267,7 @@ class Having:
             weight=round(self.weight * AVERAGE_WEIGHT),
             policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
             retry_percent=self.retry_budget,
+            checkpoint_budget=byte_count(self.checkpoint_budget, "--checkpoint-budget"),
         )
         noted.__post_init__()
         return noted

@@ -341,6 +341,7 @@ def _program_header(batch: Batch, work: ProgramWork, grace_s: float) -> dict[str
         "timeout_ms": batch.spec.timeout_ms,
         "grace_ms": int(grace_s * 1000),
         "isolation": _isolation_words(batch.spec.isolation),
+        "checkpoint": batch.spec.checkpoint,
     }
 
 
