@@ -29,6 +29,7 @@ from p2psched.model.commands import (
 from p2psched.model.ids import PeerId, short
 from p2psched.model.messages import JobView
 from p2psched.model.moves import Moved
+from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import EMPTY, TaskSet
 
 HISTORY_EXAMPLES: Final = """\b
@@ -105,7 +106,9 @@ def _event_row(event: Event, names: Names) -> tuple[str, TaskSet, str, str]:
         case Revoked(tasks=tasks, peer=peer, cause=cause):
             return "taken away", tasks, name(peer), cause
         case GivenBack(tasks=tasks, peer=peer):
-            return "given back", tasks, name(peer), "the peer is drained"
+            return "given back", tasks, name(peer), "not begun there"
+        case Stalled(tasks=tasks, peer=peer, note=text):
+            return "stood still", tasks, name(peer), text
         case Moved(tasks=tasks, peer=peer, taker=taker):
             return "moved", tasks, name(taker), f"{name(peer)} was busy"
         case Recorded(segment=segment, peer=peer):

@@ -107,6 +107,12 @@ class Shared:
         """Process group of the program that a spawner runs, or what `note_group` says."""
         return int(struct.unpack_from("<Q", self._map, _GROUP_AT)[0])
 
+    @property
+    def opened(self) -> int | None:
+        """The batch that was begun last, if there was one."""
+        batch, generation = _BATCH_GENERATION.unpack_from(self._map)
+        return int(batch) if generation else None
+
     def is_watched(self) -> bool:
         """True while the starter drains the output of this host."""
         return bool(_WATCHED.unpack_from(self._map, _WATCHED_AT)[0])
