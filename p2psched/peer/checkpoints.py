@@ -22,7 +22,14 @@ from p2psched.core.resuming import Budget, Search, Take, Without
 from p2psched.model.checkpoint_messages import CheckpointCall
 from p2psched.model.checkpoints import Head, key_of
 from p2psched.model.errors import NoSpace, P2PSchedError
-from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
+from p2psched.model.execution import (
+    Batch,
+    Ended,
+    ExecutorEvent,
+    Progress,
+    Standing,
+    Tending,
+)
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.messages import AnswerBody
@@ -81,6 +88,7 @@ class Checkpoints:
         self._around = lambda: ([], [], [])
         self._note: Callable[[NoteResumed], object] = lambda _note: None
         self._runs: dict[int, Run] = {}
+        self._parting: set[int] = set()  # batches that have ended, and nobody was told
         self._locks: dict[tuple[JobId, int], asyncio.Lock] = {}
         self._renames: Renames | None = None
         self._ending = False
@@ -135,6 +143,15 @@ class Checkpoints:
             run.leaves = cause is Cause.PEER_LOST
         self._inner.stop(batch, cause)
 
+    def standing(self) -> Standing:
+        assert self._inner is not None
+        inner = self._inner.standing()
+        return Standing(inner.batches | self._runs.keys() | self._parting, inner.unbegun)
+
+    def tend(self, how: Tending, batches: frozenset[int]) -> None:
+        assert self._inner is not None
+        self._inner.tend(how, batches)
+
     def on_executed(self, event: ExecutorEvent) -> None:
         """What the executor inside says."""
         run = self._runs.get(event.batch)
@@ -164,7 +181,9 @@ class Checkpoints:
 
     async def _part(self, run: Run, event: Ended) -> None:
         assert run.tending is not None
+        self._parting.add(event.batch)
         await asyncio.wait([run.tending], timeout=MOVE_S)
+        self._parting.discard(event.batch)
         self._forward(event)
 
     async def leave(self, timeout_s: float) -> None:

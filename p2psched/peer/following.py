@@ -221,7 +221,10 @@ class Life:
 
     def _wire(self, told: Following, incarnation: int) -> None:
         info = info_of(self._config, self._member, incarnation, self._pool.python_version)
-        follower = Follower(info, told.group, told.leader, offers_of(self._config))
+        config = self._config
+        follower = Follower(
+            *(info, told.group, told.leader, offers_of(config)), stall_ms=config.stall_ms
+        )
         loop = self._loop = FollowerLoop(
             follower,
             clock=self._clock,
