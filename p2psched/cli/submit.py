@@ -184,7 +184,7 @@ def submit_job(
     Once this returns, the job can't be lost. Everything after -- is the command, and it never
     passes through a shell.
     """
-    _check_form(inputs, is_batched=args or batch != 1, is_plain=array is not None or bool(collect))
+    _check_form(inputs, args or batch != 1, bool(array or collect or saving.checkpoint))
     wait_s, timeout_s = _seconds(wait_timeout, "--wait-timeout"), _seconds(timeout, "--timeout")
     isolation, needs = bounds.around(choice.needs)
     common = _Common(
@@ -205,11 +205,9 @@ def submit_job(
     if inputs is None:
         sending = sending_of(send or [])
         work = _work(command, variables, folder, sending.files, collect or [])
-        spec = _spec(work, array, timeout_s, common, checkpoint=saving.checkpoint)
+        spec = _spec(work, array, timeout_s, common, saving.checkpoint)
         packed = PackedJob(spec, sending.uploads)
     else:
-        if saving.checkpoint:
-            raise UsageError("with --inputs there is no --checkpoint: make each input a task")
         with opened_inputs(inputs) as stream:
             packed = pack_batches(
                 command,
@@ -223,8 +221,7 @@ def submit_job(
                 **common,
             )
     job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
-    batches = inputs is not None
-    _submit(target, job_id, packed, choice.apart or [], waits=wait, wait_s=wait_s, batches=batches)
+    _submit(target, job_id, packed, choice.apart or [], wait, wait_s, inputs is not None)
 
 
 class _Common(TypedDict):
@@ -244,11 +241,14 @@ class _Common(TypedDict):
     isolation: Isolation | None
 
 
-def _check_form(inputs: str | None, *, is_batched: bool, is_plain: bool) -> None:
+def _check_form(inputs: str | None, is_batched: bool, is_plain: bool) -> None:
     if inputs is None and is_batched:
         raise UsageError("--batch and --args are for inputs: name them with --inputs FILE")
     if inputs is not None and is_plain:
-        raise UsageError("with --inputs there is no --array and no --collect")
+        raise UsageError(
+            "with --inputs there is no --array, no --collect and no --checkpoint: for these make "
+            "each input a task"
+        )
 
 
 def _seconds(text: str | None, option: str) -> float | None:
@@ -281,7 +281,6 @@ def _spec(
     array: str | None,
     timeout_s: float | None,
     common: _Common,
-    *,
     checkpoint: str,
 ) -> JobSpec:
     tasks = TaskSet.of(0, 1) if array is None else _indices(array)
@@ -297,7 +296,6 @@ def _submit(
     job_id: JobId,
     packed: PackedJob,
     apart: list[str],
-    *,
     waits: bool,
     wait_s: float | None,
     batches: bool,
