@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, TypedDict
 
@@ -220,8 +221,8 @@ def submit_job(
                 timeout_s=timeout_s,
                 **common,
             )
-    job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
-    _submit(target, job_id, packed, choice.apart or [], wait, wait_s, inputs is not None)
+    how = _How(waits=wait, wait_s=wait_s, batches=inputs is not None)
+    _submit(target, _id_of(key), packed, choice.apart or [], how)
 
 
 class _Common(TypedDict):
@@ -291,15 +292,20 @@ def _spec(
         raise UsageError(str(error)) from error
 
 
-def _submit(
-    target: Target,
-    job_id: JobId,
-    packed: PackedJob,
-    apart: list[str],
-    waits: bool,
-    wait_s: float | None,
-    batches: bool,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _How:
+    """What follows the submit."""
+
+    waits: bool
+    wait_s: float | None
+    batches: bool  # the tasks run a process for many inputs
+
+
+def _id_of(key: str | None) -> JobId:
+    return JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
+
+
+def _submit(target: Target, job_id: JobId, packed: PackedJob, apart: list[str], how: _How) -> None:
     async def work(client: Client) -> None:
         spec = await staying_apart(client, packed.spec, apart, job_id)
         progress = Progress("sent", sum(upload.ref.size for upload in packed.uploads))
@@ -311,13 +317,17 @@ def _submit(
             progress.hide()
         job = Job(client.session, job_id)
         view = await job.show()
-        _say_accepted(view, target.output, known=answer.duplicate, waits=waits)
-        if waits:
+        _say_accepted(view, target.output, known=answer.duplicate, waits=how.waits)
+        if how.waits:
             following = follow_job(
-                client, job, output=target.output, show_outputs=not batches, timeout_s=wait_s
+                client,
+                job,
+                output=target.output,
+                show_outputs=not how.batches,
+                timeout_s=how.wait_s,
             )
             view = await detachable(job, following)
-            if batches and target.output is Output.TABLE:
+            if how.batches and target.output is Output.TABLE:
                 await print_outcomes(client, await job.show())
             await conclude(client, view, target.output)
 
