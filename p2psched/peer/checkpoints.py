@@ -20,7 +20,7 @@ from typing import Final
 from p2psched.core.resuming import Search, Take, Without
 from p2psched.model.checkpoint_messages import CheckpointCall
 from p2psched.model.checkpoints import key_of
-from p2psched.model.errors import NoSpace, P2PSchedError
+from p2psched.model.errors import NoSpace, P2PSchedError, first_of
 from p2psched.model.execution import (
     Batch,
     Ended,
@@ -301,9 +301,15 @@ class Checkpoints:
                 self._renames.unwatch(run.watches.pop())
 
     async def _tend(self, run: Run) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._take(run))
-            group.create_task(self.copies.keep(run))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._take(run))
+                group.create_task(self.copies.keep(run))
+        except* (
+            P2PSchedError
+        ) as errors:  # of this disk: the task goes on, and nobody looks after it
+            what = {"job": run.batch.job, "task": run.task, "error": str(first_of(errors))}
+            log.warning("checkpoints-not-kept", extra=what)
 
     async def _take(self, run: Run) -> None:
         """What it saves as files, whenever that has changed."""
@@ -338,7 +344,8 @@ class Checkpoints:
 
     async def _sweep(self, is_over: Callable[[JobId, int], Awaitable[bool]]) -> None:
         while True:
-            self._kept, self._kept_bytes = await self._threads.quick(self._files.total)
+            with contextlib.suppress(P2PSchedError):
+                self._kept, self._kept_bytes = await self._threads.quick(self._files.total)
             await asyncio.sleep(SWEEP_S)
             with contextlib.suppress(P2PSchedError):
                 for job, task in await self._threads.quick(self._files.tasks):
