@@ -162,6 +162,14 @@ _RetryBudget = Annotated[
         help="Slots that retries get beside healthy jobs, while this peer leads.",
     ),
 ]
+_CheckpointBudget = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint-budget",
+        metavar="SIZE",
+        help="Bytes a minute that go to copies of tasks' checkpoints on other peers.",
+    ),
+]
 _Anew = Annotated[
     bool,
     typer.Option(
@@ -259,6 +267,7 @@ class Having:
     weight: _Weight = 1.0
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
+    checkpoint_budget: _CheckpointBudget = "256M"
     stall_after: _StallAfter = f"{STALL_MS // 1000}s"
 
     def noted_in(self, config: Config) -> Config:
@@ -271,6 +280,7 @@ class Having:
             weight=round(self.weight * AVERAGE_WEIGHT),
             policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
             retry_percent=self.retry_budget,
+            checkpoint_budget=byte_count(self.checkpoint_budget, "--checkpoint-budget"),
             stall_ms=round(duration(self.stall_after, "--stall-after") * 1000),
         )
         noted.__post_init__()

@@ -20,20 +20,13 @@ from p2psched.core.expectations import Expectations
 from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
 from p2psched.core.outbox import Outbox
-from p2psched.core.owned import Queued, Running, fence_of, is_taken
+from p2psched.core.owned import Queued, Running, fence_of, is_taken, to_move
 from p2psched.core.owner_load import owner_load
 from p2psched.core.pieces import split
 from p2psched.core.state import LedgerState
 from p2psched.core.waiting import Waiting
 from p2psched.model.blob import BlobRef, ResultBlob
-from p2psched.model.commands import (
-    Complete,
-    Completed,
-    GiveBack,
-    Grant,
-    KeptGrant,
-    Outcome,
-)
+from p2psched.model.commands import Complete, Completed, GiveBack, Grant, KeptGrant, Outcome
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
@@ -166,7 +159,7 @@ class Owner:
             size = batch_size(
                 *(job.spec.kind, len(queued.tasks), task_us), is_guess=is_guess, slots=self._slots
             )
-            tasks = queued.tasks.take(size)
+            tasks = queued.tasks.take(1 if job.spec.checkpoint else size)
             expected_us = None if task_us is None else task_us * len(tasks)
             cpus = min(job.spec.cpus, self._slots)
             # Of a job with more tasks than a guess is worth, some are measured first.
@@ -178,6 +171,13 @@ class Owner:
             self._queue.take_first(tasks)
             effects.append(self._start(job.full, queued, tasks, cpus, expected_us))
         return effects
+
+    def next_batches(self, *, starts_nothing: bool) -> list[OwnerEffect]:
+        """As `start_batches`. Who is drained or leaves starts nothing, and ends what saves
+        checkpoints, which goes on elsewhere."""
+        if not starts_nothing:
+            return self.start_batches()
+        return [StopBatch(r.batch.id, Cause.PEER_LOST) for r in to_move(self._running.values())]
 
     def _has_room(self, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
         full = Full(self._slots, self._busy, len(self._running), self._short_us)

@@ -11,7 +11,8 @@ import msgspec
 
 from p2psched.model.act_messages import ActCall, ActCallAnswer
 from p2psched.model.backup_messages import BackupAnswer, BackupCall
-from p2psched.model.blob_messages import BlobAnswer, BlobCall
+from p2psched.model.blob_messages import BlobAnswer
+from p2psched.model.checkpoint_messages import CheckpointAnswer, DataCall
 from p2psched.model.commands import DrainMode, Envelope, Stamped
 from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.explain_messages import ExplainAnswer, ExplainCall
@@ -199,7 +200,7 @@ CallBody = (
     | WhereAre
     | Stale
     | BackupCall
-    | BlobCall
+    | DataCall
     | MemberCall
     | EventCall
     | KeepBlobs
@@ -309,6 +310,7 @@ class History(msgspec.Struct, frozen=True, array_like=True, tag=8):
     events: tuple[Stamped, ...]
     more: bool
     spec: JobSpec | None = None
+    demotes: tuple[str, ...] = ()  # causes whose ends put a task of the job behind others
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -367,6 +369,7 @@ AnswerBody = (
     | GossipAnswer
     | LoadTable
     | LogAnswer
+    | CheckpointAnswer
 )
 
 
