@@ -40,6 +40,7 @@ from p2psched.store.blobs import BlobFiles
 
 # Of large results whose copies are counted for one status. A few milliseconds.
 COUNTED_MAX: Final = 10_000
+SHUT: Final = "this peer fails tasks, or could not start them: `p2psched peers` says more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +183,7 @@ def follower_status(process: Process, follower: Follower) -> StatusAnswer:
         quorum=follower.is_fed and follower.leader is not None,
         drain=standing_without_ledger(machine, info.peer),
         feeder=follower.feeder,
+        quarantine=SHUT if info.peer in follower.shut else "",
     )
 
 
