@@ -161,6 +161,14 @@ _RetryBudget = Annotated[
         help="Slots that retries get beside healthy jobs, while this peer leads.",
     ),
 ]
+_MaxDisconnect = Annotated[
+    str,
+    typer.Option(
+        "--max-disconnect",
+        metavar="DURATION",
+        help="How long it goes on with its tasks without a majority, if their jobs don't say.",
+    ),
+]
 _Anew = Annotated[
     bool,
     typer.Option(
@@ -247,6 +255,7 @@ class Having:
     weight: _Weight = 1.0
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
+    max_disconnect: _MaxDisconnect = "10m"
 
     def noted_in(self, config: Config) -> Config:
         """Raises UsageError, or ValueError for what is too much."""
@@ -258,6 +267,7 @@ class Having:
             weight=round(self.weight * AVERAGE_WEIGHT),
             policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
             retry_percent=self.retry_budget,
+            max_disconnect_ms=round(duration(self.max_disconnect, "--max-disconnect") * 1000),
         )
         noted.__post_init__()
         return noted

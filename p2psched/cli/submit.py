@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, TypedDict
 
@@ -11,6 +12,7 @@ import typer
 
 from p2psched.cli.batches import BATCHES_HELP, print_outcomes
 from p2psched.cli.connect import talk
+from p2psched.cli.cutting import Cutting, leave_in_spool
 from p2psched.cli.describe import job_fields, title
 from p2psched.cli.follow import conclude, follow_job
 from p2psched.cli.holds import Holding
@@ -26,7 +28,7 @@ from p2psched.client.batches import lines_of, pack_batches
 from p2psched.client.client import Client, Job, who_am_i
 from p2psched.client.functions import PackedJob, timeout_ms
 from p2psched.core.policies.registry import POLICIES
-from p2psched.model.errors import UsageError
+from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, new_id, short
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
@@ -146,6 +148,7 @@ _Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")
 @with_options(Choice, "choice")
 @with_options(Holding, "holding")
 @with_options(Rules, "rules")
+@with_options(Cutting, "cutting")
 def submit_job(
     target: Target,
     *,
@@ -170,6 +173,7 @@ def submit_job(
     holding: Holding,
     choice: Choice,
     rules: Rules,
+    cutting: Cutting,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
@@ -190,6 +194,7 @@ def submit_job(
         needs=choice.needs,
         retry=rules.policy,
         times=rules.times,
+        max_disconnect_ms=cutting.max_disconnect_ms,
     )
     variables, folder = _variables(env or []), _folder(cwd)
     if inputs is None:
@@ -210,8 +215,17 @@ def submit_job(
                 **common,
             )
     job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
-    batches = inputs is not None
-    _submit(target, job_id, packed, choice.apart or [], waits=wait, wait_s=wait_s, batches=batches)
+    following = _Following(waits=wait, wait_s=wait_s, batches=inputs is not None)
+    _submit(target, job_id, packed, choice.apart or [], following, spools=cutting.spool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Following:
+    """What is done once it is accepted."""
+
+    waits: bool
+    wait_s: float | None
+    batches: bool
 
 
 class _Common(TypedDict):
@@ -228,6 +242,7 @@ class _Common(TypedDict):
     needs: Needs | None
     retry: RetryPolicy | None
     times: TimeLimits | None
+    max_disconnect_ms: int | None
 
 
 def _check_form(inputs: str | None, *, is_batched: bool, is_plain: bool) -> None:
@@ -277,10 +292,9 @@ def _submit(
     job_id: JobId,
     packed: PackedJob,
     apart: list[str],
+    how: _Following,
     *,
-    waits: bool,
-    wait_s: float | None,
-    batches: bool,
+    spools: bool,
 ) -> None:
     async def work(client: Client) -> None:
         spec = await staying_apart(client, packed.spec, apart, job_id)
@@ -289,17 +303,25 @@ def _submit(
             answer = await blobs.submit(
                 client.session, Submit(job_id, spec), packed.uploads, progress
             )
+        except Unavailable as error:
+            if not spools:
+                raise
+            await leave_in_spool(client.session, target, job_id, packed, error)
+            return
         finally:
             progress.hide()
         job = Job(client.session, job_id)
         view = await job.show()
-        _say_accepted(view, target.output, known=answer.duplicate, waits=waits)
-        if waits:
+        _say_accepted(view, target.output, known=answer.duplicate, waits=how.waits)
+        if how.waits:
             following = follow_job(
-                client, job, output=target.output, show_outputs=not batches, timeout_s=wait_s
+                *(client, job),
+                output=target.output,
+                show_outputs=not how.batches,
+                timeout_s=how.wait_s,
             )
             view = await detachable(job, following)
-            if batches and target.output is Output.TABLE:
+            if how.batches and target.output is Output.TABLE:
                 await print_outcomes(client, await job.show())
             await conclude(client, view, target.output)
 

@@ -108,6 +108,7 @@ def pack_batches(
     needs: Needs | None = None,
     retry: RetryPolicy | None = None,
     times: TimeLimits | None = None,
+    max_disconnect_ms: int | None = None,
 ) -> PackedJob:
     """`files`: paths and modes, put into the folder of each process. `retries` are those of an
     input, and of a batch whose worker dies. Raises UsageError for what makes no sense."""
@@ -139,6 +140,7 @@ def pack_batches(
         needs=needs,
         retry=retry,
         times=times,
+        max_disconnect_ms=max_disconnect_ms,
     )
     assert isinstance(packed.spec.work, FunctionWork)
     path = f"{MODULE}:run_{counted.count}_by_{batch}"

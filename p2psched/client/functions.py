@@ -81,6 +81,7 @@ class MapOptions(TypedDict, total=False):
     modules: Choice
     retry: Retry | None
     times: TimeLimits | None
+    max_disconnect_ms: int | None
 
 
 class PackedFunction(NamedTuple):
@@ -165,14 +166,13 @@ def pack(
     modules: Choice = "auto",
     retry: Retry | None = None,
     times: TimeLimits | None = None,
+    max_disconnect_ms: int | None = None,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
     `function` is `"module:name"`, looked up by the workers, or an object that travels by import
-    path where it can and by value as far as it must (cloudpickle: `__main__`, lambdas, closures).
-    One with `@task` brings its own options, for those that are None here. `modules`: "auto" sends
-    the caller's own modules along where the function is in one or names one, "none" sends none,
-    a list of names sends these. Raises UsageError for what can't be serialised or is over a limit.
+    path or by value. One with `@task` brings its own options, for those that are None here. Of the
+    caller's `modules` "auto" sends what it needs. Raises UsageError for what is too large.
     """
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
     if isinstance(function, PackedFunction):
@@ -214,6 +214,7 @@ def pack(
             needs=needs,
             retry=retry_policy(retry),
             times=times,
+            max_disconnect_ms=max_disconnect_ms,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -34,6 +34,7 @@ class ProgramOptions(TypedDict, total=False):
     needs: Needs | None
     retry: Retry | None
     times: TimeLimits | None
+    max_disconnect_ms: int | None
 
 
 def pack_program(
@@ -62,6 +63,7 @@ def pack_program(
             needs=options.get("needs"),
             retry=policy(options.get("retry")),
             times=options.get("times"),
+            max_disconnect_ms=options.get("max_disconnect_ms"),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

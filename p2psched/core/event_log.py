@@ -49,6 +49,7 @@ from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
+from p2psched.model.reconciled import PeerReconciled
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import EMPTY
 from p2psched.model.webhook import AddWebhook, RemoveWebhook
@@ -81,6 +82,7 @@ KINDS: Final = (
     "tasks.delayed",
     *ACT_KINDS,
     "tasks.moved",
+    "peer.reconciled",
 )
 
 
@@ -322,6 +324,18 @@ def _delayed(event: Event) -> Said:
     return "tasks.delayed", event.job, None, event.tasks, {"until_ms": event.until_ms}
 
 
+def _reconciled(event: Event) -> Said:
+    assert isinstance(event, PeerReconciled)
+    data: dict[str, Value] = {
+        "away_ms": event.away_ms,
+        "committed": event.committed,
+        "discarded": event.discarded,
+        "ended": event.ended,
+        "spooled": event.spooled,
+    }
+    return "peer.reconciled", None, event.peer, EMPTY, data
+
+
 _EVENTS: Final[dict[type[Event], Make]] = {
     JobAdded: _submitted,
     Granted: _granted,
@@ -339,6 +353,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     Moved: _moved,
     Alerted: _alerted,
     Delayed: _delayed,
+    PeerReconciled: _reconciled,
     **ACT_EVENTS,
 }
 # Told from the command that led to them, which says more.

@@ -33,6 +33,8 @@ from p2psched.core.scheduler_events import (
     Renewed,
     Round,
 )
+from p2psched.core.separation import Separation
+from p2psched.core.separation_effects import Recalled, Spooled
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.core.stealing import Stealing
 from p2psched.core.thief import Busy, by_gossip
@@ -41,6 +43,7 @@ from p2psched.model.commands import (
     Outcome,
     PeerInfo,
 )
+from p2psched.model.config import MAX_DISCONNECT_MS
 from p2psched.model.feed_messages import FedJob, Feed, FeedElsewhere, Follow
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.load import Seen
@@ -65,6 +68,7 @@ class Follower:
         group: Membership,
         leader: PeerId | None,
         offers: Offers = NOTHING,
+        max_disconnect_ms: int = MAX_DISCONNECT_MS,
     ) -> None:
         self.machine = LedgerState()  # only this peer's part, and who holds the whole ledger
         self.owner = Owner(self.machine, slots=info.slots, offers=offers)
@@ -73,6 +77,7 @@ class Follower:
         self._parted: list[tuple[int, Outcome]] = []  # see `_part`
         self._proposals = Proposals(info.peer, info.incarnation)
         self._life = Life(info, self._proposals, self.owner.kept, offers)
+        self.separation = Separation(self.owner, self.machine, self._life, max_disconnect_ms)
         self.pulls = False  # tasks wait that somebody has to ask the leader for
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
         self._known = 0  # the newest incarnation of ours that the ledger knows
@@ -113,6 +118,8 @@ class Follower:
             case Lost(peer=peer):
                 if peer == self.feeder:
                     self._give_up(now_ms)
+            case Recalled() | Spooled():
+                self._out += self.separation.on_event(event)
             case _:
                 self._on_caller(event)
         out, self._out = self._out, []
@@ -124,7 +131,8 @@ class Follower:
         now_ms = event.now_ms
         match event:
             case Began():
-                self._life.begin(now_ms)
+                self.separation.on_begin(now_ms)
+                self.cursor = self.separation.cursor
                 self._seek(now_ms)
             case Asked(tag=tag, command=command):
                 self._out += self._life.ask(tag, command, now_ms, self._proposals.busy)
@@ -175,6 +183,7 @@ class Follower:
 
     def _on_passed(self, now_ms: int) -> None:
         self._life.repeat(now_ms)
+        self._out += self.separation.on_clock(now_ms, led=self.is_led, up=self.is_known)
         if self.is_known:
             self._life.offer(now_ms, level=self.machine.level, known=self._life.offered)
         if self.feeder is None:
@@ -326,7 +335,8 @@ class Follower:
         if is_drained:
             commands += self.owner.give_back()
         starts_nothing = self._life.leaving or is_drained
-        moves, answers = self.stealing.give(self._life.info, gives_nothing=starts_nothing)
+        is_shut = starts_nothing or self.separation.is_cut
+        moves, answers = self.stealing.give(self._life.info, gives_nothing=is_shut)
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
@@ -335,11 +345,12 @@ class Follower:
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
         self._life.append.clear()
+        self._out += self.separation.on_round(now_ms)
         self._out += answers
         if self.stealing.is_idle(now_ms):
             me = self._life.info
             is_open = self.is_known and not is_cordoned(self.machine, me.peer)
-            takes = not starts_nothing and is_open and self.is_fed
+            takes = not starts_nothing and is_open and self.is_fed and not self.separation.is_cut
             if takes and self.pulls and self.leader is not None:
                 self._out += self.stealing.ask(now_ms, me, [Busy(self.leader, 0)])
             else:
@@ -369,6 +380,11 @@ class Follower:
     @property
     def is_fed(self) -> bool:
         return self._turn > 0
+
+    @property
+    def is_led(self) -> bool:
+        """Fed by one that hears a majority."""
+        return self.is_fed and self.leader is not None
 
     @property
     def is_removed(self) -> bool:

@@ -69,6 +69,7 @@ from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.reconciled import Reconciled
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -94,6 +95,7 @@ Decision = (
     | AddWebhook
     | RemoveWebhook
     | AckWebhook
+    | Reconciled
 )
 
 
@@ -172,10 +174,10 @@ class Machine(LedgerState):
 
     def _decide(self, command: Decision) -> Outcome:
         match command:
-            case Drain():
-                return drain.drain(self, command)
-            case GiveBack():
-                return drain.give_back(self, command)
+            case Drain() | GiveBack():
+                return drain.decide(self, command)
+            case Reconciled():
+                return peering.tell(self, command)
             case AddWebhook() | RemoveWebhook() | AckWebhook():
                 return hooks.decide(self, command)
             case RaiseLevel():

@@ -43,6 +43,7 @@ LEDGERS: Final = ("raft", "raftos")  # engines: the embedded one, and a lab engi
 
 
 ZONE_LEN_MAX: Final = 64
+MAX_DISCONNECT_MS: Final = 600_000
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,14 +94,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     weight: int = AVERAGE_WEIGHT  # how much it can do, per mille of an average peer
     policy_file: str | None = None  # a placement policy of the user's own
     retry_percent: int = 10  # while it leads: of all slots, for retries beside healthy jobs
+    # Without a majority: how long it goes on with its tasks, of jobs that don't say.
+    max_disconnect_ms: int = MAX_DISCONNECT_MS
 
     def __post_init__(self) -> None:
         if self.ledger not in (None, *LEDGERS):
             raise ValueError(f"a ledger is one of {', '.join(LEDGERS)}, not {self.ledger!r}")
         if not 0 <= self.slots <= SLOTS_MAX:
             raise ValueError(f"slots are 0 to {SLOTS_MAX}, not {self.slots}")
-        if not 0 <= self.keep_ms <= KEEP_MS_MAX or self.keep_bytes < 0:
-            raise ValueError("results are kept for up to ten years, and for 0 bytes or more")
+        self._check_keeping()
         if not 0 <= self.retry_percent <= 100:
             raise ValueError("the budget for retries is 0 to 100 percent of all slots")
         if (self.space_min or 0) < 0 or (self.ballast or 0) < 0:
@@ -118,6 +120,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         offers.__post_init__()
         if self.detection_window_ms < 2 * self.election_ms_min:
             raise ValueError("the detection window must be at least two election timeouts")
+
+    def _check_keeping(self) -> None:
+        if not 0 <= self.keep_ms <= KEEP_MS_MAX or self.keep_bytes < 0:
+            raise ValueError("results are kept for up to ten years, and for 0 bytes or more")
+        if not 0 <= self.max_disconnect_ms <= KEEP_MS_MAX:
+            raise ValueError("a peer that is cut off goes on with its tasks for up to ten years")
 
     def offers(self, *, gpus: int, memory_mib: int) -> Offers:
         """What it has beside slots, where nobody says otherwise."""

@@ -157,6 +157,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     needs: Needs | None = None  # of the peers that run its tasks
     retry: RetryPolicy | None = None  # besides `retries`, by cause
     times: TimeLimits | None = None
+    # How long a peer without a majority goes on with its tasks; None: as that peer was started.
+    max_disconnect_ms: int | None = None
 
     def __post_init__(self) -> None:
         # At each decode on each peer, so what is in order is seen at a glance.
@@ -190,6 +192,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and len(code) + len(chunks[0]) <= _SMALL_BYTES
             and (type(modules) is not bytes or len(modules) <= _SMALL_BYTES)
             and not self.policy
+            and self.max_disconnect_ms is None
         )
 
     def _check_numbers(self) -> None:
@@ -200,6 +203,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and 1 <= self.copies <= limits.COPIES_MAX
             and self.keep_ms is None
             and self.timeout_ms is None
+            and self.max_disconnect_ms is None
         ):
             return
         for field, value, low, high in (
@@ -207,6 +211,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             ("cpus", self.cpus, 1, limits.SLOTS_MAX),
             ("copies", self.copies, 1, limits.COPIES_MAX),
             ("milliseconds to keep", self.keep_ms or 0, 0, limits.KEEP_MS_MAX),
+            ("milliseconds cut off", self.max_disconnect_ms or 0, 0, limits.KEEP_MS_MAX),
         ):
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{field} are {low} to {high}, not {value!r}")

@@ -27,6 +27,7 @@ from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
+from p2psched.model.separation_messages import GrantsOf, SeparationAnswer, SeparationCall
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
@@ -211,6 +212,8 @@ CallBody = (
     | ExplainCall
     | GossipCall
     | GetLoads
+    | SeparationCall
+    | GrantsOf
 )
 
 
@@ -364,6 +367,7 @@ AnswerBody = (
     | ExplainAnswer
     | GossipAnswer
     | LoadTable
+    | SeparationAnswer
 )
 
 

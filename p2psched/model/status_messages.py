@@ -9,6 +9,7 @@ import msgspec
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.model.load_messages import LoadStatus
+from p2psched.model.reconcile import Reconciliation
 
 BLOBS_SHORT_MAX: Final = 1_000  # as far as a peer counts for its status
 
@@ -34,6 +35,17 @@ class GossipStatus(msgspec.Struct, frozen=True, array_like=True):
     foreign: int  # dropped: not sealed by a peer of this cluster
     malformed: int  # dropped: sealed, and nothing that we know
     unsent: int  # dropped: the socket did not take them
+
+
+class SeparationStatus(msgspec.Struct, frozen=True, array_like=True):
+    """Of a peer that may be cut off from the majority."""
+
+    away_ms: int  # for how long it is that now; 0: it isn't
+    max_disconnect_ms: int  # that it goes on with tasks of jobs that don't say
+    overdue: int  # jobs that it has ended because that takes too long
+    spooled: int  # jobs in its spool
+    results_kept: int  # of tasks, that the ledger has not judged
+    newest: Reconciliation | None  # the last report
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
@@ -101,3 +113,4 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     tasks_stayed: int = 0  # of these, could not move in the end
     gossip: GossipStatus | None = None
     load: LoadStatus | None = None
+    separation: SeparationStatus | None = None

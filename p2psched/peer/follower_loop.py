@@ -18,6 +18,8 @@ from p2psched.core.scheduler_events import (
     RenewIncarnation,
     Store,
 )
+from p2psched.core.separation import Separation
+from p2psched.core.separation_effects import KeepOwned, KeepResults, Reported, SpoolDecided
 from p2psched.model.commands import Outcome
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
@@ -48,6 +50,10 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         self._send = send
         self._left: asyncio.Future[Outcome] = self._loop.create_future()
         self._changed = asyncio.Event()  # something was told
+
+    @property
+    def separation(self) -> Separation:
+        return self.follower.separation
 
     async def run(self) -> None:
         """Tell the ledger that we are here, then keep time until cancelled."""
@@ -92,10 +98,8 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
             match effect:
                 case Say(to=to, message=message):
                     self._send(to, message)
-                case StartBatch(batch=batch):
-                    self._executor.start(batch)
-                case StopBatch(batch=number, cause=cause):
-                    self._executor.stop(number, cause)
+                case StartBatch() | StopBatch():
+                    self._execute(effect)
                 case CopyBlobs():
                     assert self.copy is not None, "a job with large results needs blobs"
                     self.copy(effect)
@@ -104,5 +108,13 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
                         self._left.set_result(outcome)
                 case RenewIncarnation():
                     self._renew()
+                case KeepOwned() | KeepResults() | SpoolDecided() | Reported():
+                    self.keep(effect)
                 case AppendToLedger() | Store():
                     raise AssertionError("a follower has no ledger and keeps no results")
+
+    def _execute(self, effect: StartBatch | StopBatch) -> None:
+        if isinstance(effect, StartBatch):
+            self._executor.start(effect.batch)
+        else:
+            self._executor.stop(effect.batch, effect.cause)

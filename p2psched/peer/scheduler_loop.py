@@ -33,6 +33,8 @@ from p2psched.core.scheduler import (
     Store,
     YieldLead,
 )
+from p2psched.core.separation import Separation
+from p2psched.core.separation_effects import KeepOwned, KeepResults, Reported, SpoolDecided
 from p2psched.model.commands import (
     Command,
     Envelope,
@@ -128,6 +130,10 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
     ) -> None:
         """Who copies large results (and says `on_copied`), and who hears of all events."""
         self._copy, self._on_stored = copy, on_stored
+
+    @property
+    def separation(self) -> Separation:
+        return self.scheduler.separation
 
     async def run(self) -> None:
         """Tell the ledger that we are here, then keep time until cancelled."""
@@ -311,6 +317,8 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
                     self._waiting.pop(tag, _nobody)(outcome)
                 case RenewIncarnation() | YieldLead() | Say():
                     self._change(effect)
+                case KeepOwned() | KeepResults() | SpoolDecided() | Reported():
+                    self.keep(effect)
 
     def _change(self, effect: RenewIncarnation | YieldLead | Say) -> None:
         match effect:

@@ -28,6 +28,7 @@ from p2psched.core.feed import SaidMessage
 from p2psched.core.raft.timing import Timing
 from p2psched.core.scheduler import Store
 from p2psched.model.commands import Cancel, Command, Outcome, SubmitJob
+from p2psched.model.config import MAX_DISCONNECT_MS
 from p2psched.model.errors import Damaged, Refused
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
@@ -99,6 +100,7 @@ class SimCluster(Lives):
         self.size = peers
         self.away_ms = away_ms
         self.faults = self.faults_drawn = faults or Faults()
+        self.max_disconnect_ms = MAX_DISCONNECT_MS
         self.snapshots = snapshots or Snapshots()
         self.now_us = 0
         self.events = 0
