@@ -161,6 +161,14 @@ _RetryBudget = Annotated[
         help="Slots that retries get beside healthy jobs, while this peer leads.",
     ),
 ]
+_CheckpointBudget = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint-budget",
+        metavar="SIZE",
+        help="Bytes a minute that go to copies of tasks' checkpoints on other peers.",
+    ),
+]
 _MaxDisconnect = Annotated[
     str,
     typer.Option(
@@ -255,6 +263,7 @@ class Having:
     weight: _Weight = 1.0
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
+    checkpoint_budget: _CheckpointBudget = "256M"
     max_disconnect: _MaxDisconnect = "10m"
 
     def noted_in(self, config: Config) -> Config:
@@ -267,6 +276,7 @@ class Having:
             weight=round(self.weight * AVERAGE_WEIGHT),
             policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
             retry_percent=self.retry_budget,
+            checkpoint_budget=byte_count(self.checkpoint_budget, "--checkpoint-budget"),
             max_disconnect_ms=round(duration(self.max_disconnect, "--max-disconnect") * 1000),
         )
         noted.__post_init__()

@@ -17,11 +17,13 @@ from p2psched.cli.describe import job_fields, title
 from p2psched.cli.follow import conclude, follow_job
 from p2psched.cli.holds import Holding
 from p2psched.cli.interrupt import detachable
+from p2psched.cli.limits import Bounds
 from p2psched.cli.needs import Choice, staying_apart
 from p2psched.cli.options import Target, duration, keep_ms, talks_to_peers, with_options
 from p2psched.cli.output import Output, count, note, print_json, write_line
 from p2psched.cli.progress import Progress
 from p2psched.cli.rules import Rules
+from p2psched.cli.saving import Saving
 from p2psched.cli.sending import modes_of, opened_inputs, sending_of
 from p2psched.client import blobs
 from p2psched.client.batches import lines_of, pack_batches
@@ -31,6 +33,7 @@ from p2psched.core.policies.registry import POLICIES
 from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, new_id, short
+from p2psched.model.isolation import Isolation
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
 from p2psched.model.needs import Needs
@@ -57,6 +60,7 @@ Examples:
   p2psched submit-job --resource cam:1 --array 0-9 -- ./take
   p2psched submit-job --queue deploys --ordered -- ./deploy
   p2psched submit-job --require arch=arm64 -- ./build
+  p2psched submit-job --limit mem=2G -- ./render
 
 A task finds its index in $P2P_INDEX, and $P2P_PEER, $P2P_JOB_ID,
 $P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE beside it. One that holds a lock
@@ -148,6 +152,8 @@ _Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")
 @with_options(Choice, "choice")
 @with_options(Holding, "holding")
 @with_options(Rules, "rules")
+@with_options(Bounds, "bounds")
+@with_options(Saving, "saving")
 @with_options(Cutting, "cutting")
 def submit_job(
     target: Target,
@@ -173,6 +179,8 @@ def submit_job(
     holding: Holding,
     choice: Choice,
     rules: Rules,
+    bounds: Bounds,
+    saving: Saving,
     cutting: Cutting,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
@@ -180,8 +188,10 @@ def submit_job(
     Once this returns, the job can't be lost. Everything after -- is the command, and it never
     passes through a shell.
     """
-    _check_form(inputs, is_batched=args or batch != 1, is_plain=array is not None or bool(collect))
+    is_plain = array is not None or bool(collect or saving.checkpoint)
+    _check_form(inputs, is_batched=args or batch != 1, is_plain=is_plain)
     wait_s, timeout_s = _seconds(wait_timeout, "--wait-timeout"), _seconds(timeout, "--timeout")
+    isolation, needs = bounds.around(choice.needs)
     common = _Common(
         name=Path(command[0]).name[:128] if name is None else name,
         retries=retries,
@@ -191,16 +201,18 @@ def submit_job(
         submitter=who_am_i(),
         hold=holding.hold,
         policy=choice.policy_name,
-        needs=choice.needs,
+        needs=needs,
         retry=rules.policy,
         times=rules.times,
+        isolation=isolation,
         max_disconnect_ms=cutting.max_disconnect_ms,
     )
-    variables, folder = _variables(env or []), _folder(cwd)
+    variables, folder = _variables(bounds.variables(env or [])), _folder(cwd)
     if inputs is None:
         sending = sending_of(send or [])
         work = _work(command, variables, folder, sending.files, collect or [])
-        packed = PackedJob(_spec(work, array, timeout_s, common), sending.uploads)
+        spec = _spec(work, array, timeout_s, common, checkpoint=saving.checkpoint)
+        packed = PackedJob(spec, sending.uploads)
     else:
         with opened_inputs(inputs) as stream:
             packed = pack_batches(
@@ -242,6 +254,7 @@ class _Common(TypedDict):
     needs: Needs | None
     retry: RetryPolicy | None
     times: TimeLimits | None
+    isolation: Isolation | None
     max_disconnect_ms: int | None
 
 
@@ -249,7 +262,7 @@ def _check_form(inputs: str | None, *, is_batched: bool, is_plain: bool) -> None
     if inputs is None and is_batched:
         raise UsageError("--batch and --args are for inputs: name them with --inputs FILE")
     if inputs is not None and is_plain:
-        raise UsageError("with --inputs there is no --array and no --collect")
+        raise UsageError("with --inputs there is no --array, no --collect and no --checkpoint")
 
 
 def _seconds(text: str | None, option: str) -> float | None:
@@ -278,11 +291,17 @@ def _work(
 
 
 def _spec(
-    work: ProgramWork, array: str | None, timeout_s: float | None, common: _Common
+    work: ProgramWork,
+    array: str | None,
+    timeout_s: float | None,
+    common: _Common,
+    *,
+    checkpoint: str,
 ) -> JobSpec:
     tasks = TaskSet.of(0, 1) if array is None else _indices(array)
     try:
-        return JobSpec(tasks=tasks, work=work, timeout_ms=timeout_ms(timeout_s), **common)
+        limit_ms = timeout_ms(timeout_s)
+        return JobSpec(tasks=tasks, work=work, timeout_ms=limit_ms, checkpoint=checkpoint, **common)
     except ValueError as error:
         raise UsageError(str(error)) from error
 

@@ -340,8 +340,7 @@ class Follower:
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
-        if not starts_nothing:
-            self._out += self.owner.start_batches()
+        self._out += self.owner.next_batches(starts_nothing=starts_nothing)
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
         self._life.append.clear()

@@ -44,6 +44,8 @@ NEEDS_LEVEL: Final = 5  # or on peers that lack what they need
 CORDON_LEVEL: Final = 5  # an older version knows no such mode
 CUT_OFF_LEVEL: Final = 5  # an older version would go on with its tasks for ever
 RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and know no limits of time
+ISOLATION_LEVEL: Final = 5  # an older version would run the tasks without limits
+CHECKPOINT_LEVEL: Final = 5  # an older version would run the tasks without a place to save
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -73,10 +75,14 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
 def _level_of(spec: JobSpec) -> int:
     if spec.retry is not None or spec.times is not None:
         return RETRY_LEVEL
+    if spec.isolation is not None:
+        return ISOLATION_LEVEL
     if spec.max_disconnect_ms is not None:
         return CUT_OFF_LEVEL
     if spec.needs is not None or spec.policy:
         return NEEDS_LEVEL
+    if spec.checkpoint:
+        return CHECKPOINT_LEVEL
     return HOLD_LEVEL if spec.hold is not None else 1
 
 

@@ -18,7 +18,7 @@ from p2psched.core.departing import Parting
 from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
 from p2psched.core.lots import lots_of
-from p2psched.core.owned import Queued, Running, is_taken
+from p2psched.core.owned import Queued, Running, is_taken, to_move
 from p2psched.core.owner_view import OwnerView
 from p2psched.core.pieces import split
 from p2psched.model.blob import ResultBlob
@@ -153,7 +153,7 @@ class Owner(OwnerView):
             size = batch_size(
                 *(job.spec.kind, len(queued.tasks), task_us), is_guess=is_guess, slots=self._slots
             )
-            tasks = queued.tasks.take(size)
+            tasks = queued.tasks.take(1 if job.spec.checkpoint else size)
             expected_us = None if task_us is None else task_us * len(tasks)
             cpus = min(job.spec.cpus, self._slots)
             # Of a job with more tasks than a guess is worth, some are measured first.
@@ -165,6 +165,13 @@ class Owner(OwnerView):
             self._queue.take_first(tasks)
             effects.append(self._start(job.full, queued, tasks, cpus, expected_us))
         return effects
+
+    def next_batches(self, *, starts_nothing: bool) -> list[OwnerEffect]:
+        """As `start_batches`. Who is drained or leaves starts nothing, and ends what saves
+        checkpoints, which goes on elsewhere."""
+        if not starts_nothing:
+            return self.start_batches()
+        return [StopBatch(r.batch.id, Cause.PEER_LOST) for r in to_move(self._running.values())]
 
     def _has_room(self, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
         """True if one more batch may start: without `expected_us` not more than one stands ready

@@ -322,8 +322,7 @@ class Scheduler:
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
         self._deciding.place(now_ms)
-        if not self.starts_nothing:
-            self._out += self.owner.start_batches()
+        self._out += self.owner.next_batches(starts_nothing=self.starts_nothing)
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.model.limits import GIB, KEEP_MS_MAX, KIB, SLOTS_MAX, SNAPSHOT_LOG_BYTES
+from p2psched.model.limits import GIB, KEEP_MS_MAX, KIB, MIB, SLOTS_MAX, SNAPSHOT_LOG_BYTES
 from p2psched.model.needs import (
     AVERAGE_WEIGHT,
     NAME_LABEL,
@@ -93,6 +93,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int | None = None  # likewise; None: all of the machine
     weight: int = AVERAGE_WEIGHT  # how much it can do, per mille of an average peer
     policy_file: str | None = None  # a placement policy of the user's own
+    checkpoint_budget: int = 256 * MIB  # bytes a minute that go to copies of checkpoints
     retry_percent: int = 10  # while it leads: of all slots, for retries beside healthy jobs
     # Without a majority: how long it goes on with its tasks, of jobs that don't say.
     max_disconnect_ms: int = MAX_DISCONNECT_MS
@@ -105,8 +106,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         self._check_keeping()
         if not 0 <= self.retry_percent <= 100:
             raise ValueError("the budget for retries is 0 to 100 percent of all slots")
-        if (self.space_min or 0) < 0 or (self.ballast or 0) < 0:
-            raise ValueError("space to keep free, and ballast, are 0 bytes or more")
+        if (self.space_min or 0) < 0 or (self.ballast or 0) < 0 or self.checkpoint_budget < 0:
+            raise ValueError("space to keep free, ballast and budgets are 0 bytes or more")
         if self.replace_ms < 1 or len(self.zone) > ZONE_LEN_MAX or not _is_word(self.zone):
             raise ValueError(
                 f"a zone has up to {ZONE_LEN_MAX} printable characters and no spaces, and a voter "

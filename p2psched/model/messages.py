@@ -11,7 +11,8 @@ import msgspec
 
 from p2psched.model.act_messages import ActCall, ActCallAnswer
 from p2psched.model.backup_messages import BackupAnswer, BackupCall
-from p2psched.model.blob_messages import BlobAnswer, BlobCall
+from p2psched.model.blob_messages import BlobAnswer
+from p2psched.model.checkpoint_messages import CheckpointAnswer, DataCall
 from p2psched.model.commands import DrainMode, Envelope, Stamped
 from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.explain_messages import ExplainAnswer, ExplainCall
@@ -22,6 +23,7 @@ from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, WatchKeys
 from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
+from p2psched.model.log_messages import LogAnswer, LogCall
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
@@ -199,7 +201,7 @@ CallBody = (
     | WhereAre
     | Stale
     | BackupCall
-    | BlobCall
+    | DataCall
     | MemberCall
     | EventCall
     | KeepBlobs
@@ -212,6 +214,7 @@ CallBody = (
     | ExplainCall
     | GossipCall
     | GetLoads
+    | LogCall
     | SeparationCall
     | GrantsOf
 )
@@ -310,6 +313,7 @@ class History(msgspec.Struct, frozen=True, array_like=True, tag=8):
     events: tuple[Stamped, ...]
     more: bool
     spec: JobSpec | None = None
+    demotes: tuple[str, ...] = ()  # causes whose ends put a task of the job behind others
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -367,6 +371,8 @@ AnswerBody = (
     | ExplainAnswer
     | GossipAnswer
     | LoadTable
+    | LogAnswer
+    | CheckpointAnswer
     | SeparationAnswer
 )
 

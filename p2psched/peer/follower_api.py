@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from p2psched.core.follower import Follower
-from p2psched.model.blob_messages import BlobCall, ReadBlob, StatBlob
+from p2psched.model.blob_messages import ReadBlob, StatBlob
+from p2psched.model.checkpoint_messages import DataCall
 from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.explain_messages import DecisionsOf, DecisionsTold
 from p2psched.model.ids import JobId
@@ -73,7 +74,7 @@ class FollowerApi:
 
     async def answer_peer(self, body: CallBody) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
-        if isinstance(body, BlobCall):
+        if isinstance(body, DataCall):
             return await self._data.answer(body)
         if isinstance(body, DecisionsOf):
             given = self._follower.stealing.remembered(body.job, body.index)
@@ -110,7 +111,7 @@ class FollowerApi:
                 is_here = body.here or self._data.blobs.is_here(body.ref)
                 return await self._data.answer(body) if is_here else None
             case _:
-                return await self._data.answer(body) if isinstance(body, BlobCall) else None
+                return await self._data.answer(body) if isinstance(body, DataCall) else None
 
     async def ask(self, body: CallBody) -> AnswerBody:
         """The answer of a peer that holds the ledger. Raises what that one raises; Unavailable if

@@ -191,6 +191,8 @@ class Node:
                     others=self._addresses,
                     group=group,
                     on_disk_failed=self._on_disk_failed,
+                    clock=self._clock,
+                    checkpoint_budget=self._config.checkpoint_budget,
                 )
                 group.create_task(self._pool.run())
                 await self._pool.wait_ready()
@@ -219,7 +221,7 @@ class Node:
         self._scheduling = SchedulerLoop(
             scheduler,
             clock=self._clock,
-            executor=self._pool,
+            executor=self._data.checkpoints.around(self._pool),
             results=self._results,
             next_incarnation=lambda: self._space.patiently(self._folder.next_incarnation),
             on_bug=self._on_bug,
@@ -250,7 +252,7 @@ class Node:
         self._data.blobs.store.space_left_min = self._space.watch.least
         self._data.start(self._scheduling, self._ledger.engine.raft, self._clock)
         self._addresses.state = scheduler.machine
-        self._source = Source(self._addresses, self._ledger.coordinator)
+        self._source = Source(self._addresses, self._ledger.coordinator, scheduler.machine)
         self._api = Api(
             me=self._me,
             name=self._info.name,
@@ -322,8 +324,7 @@ class Node:
         await self._stop.wait()
         if self._failure is None:
             self._gossip.leave()
-            patience_s = self._config.leave_ms / 1000
-            await leave(self._scheduling, self._ledger, self._separation, patience_s)
+            await leave(self._scheduling, self._ledger, self._separation, self._data, self._config)
             self._server.say_goodbye()  # nobody shall wait until our workers have ended
             self._announcing.remove_record()
         # Together: what is delivered to a scheduler that has stopped is applied nowhere.
@@ -365,7 +366,7 @@ class Node:
             self._answering.on_closed(connection)
 
     def _on_executed(self, event: ExecutorEvent) -> None:
-        self._scheduling.on_executed(event)
+        self._data.checkpoints.on_executed(event)
 
     # --- failures ---------------------------------------------------------------------------------
 

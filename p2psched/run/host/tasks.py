@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Final, Generic, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 HOME: Final = "p2psched.run.host.tasks"
 
@@ -17,8 +16,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskOptions:
+class TaskOptions(NamedTuple):
     """What `Client.map` and the others use where they are told nothing else."""
 
     retries: int = 0
@@ -27,6 +25,7 @@ class TaskOptions:
     name: str | None = None  # of the job; None: the function's
     policy: str = ""  # who says where tasks go
     needs: object = None  # a `p2psched.Needs`, of the peers; for callers only
+    checkpoint: bool = False  # it may use `p2psched.checkpoint`
 
 
 class Changes(TypedDict, total=False):
@@ -38,6 +37,7 @@ class Changes(TypedDict, total=False):
     name: str | None
     policy: str
     needs: object
+    checkpoint: bool
 
 
 class TaskFunction(Generic[P, R]):
@@ -58,11 +58,11 @@ class TaskFunction(Generic[P, R]):
 
     def __reduce__(self) -> tuple[object, ...]:
         # What it needs of peers is no business of a worker, which may not have its class.
-        return TaskFunction, (self.function, replace(self.settings, needs=None))
+        return TaskFunction, (self.function, self.settings._replace(needs=None))
 
     def options(self, **changes: Unpack[Changes]) -> TaskFunction[P, R]:
         """The same task with other options; this one stays as it is."""
-        return TaskFunction(self.function, replace(self.settings, **changes))
+        return TaskFunction(self.function, TaskOptions(**{**self.settings._asdict(), **changes}))
 
 
 @overload
