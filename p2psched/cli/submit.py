@@ -185,8 +185,7 @@ def submit_job(
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
-    Once this returns, the job can't be lost. Everything after -- is the command, and it never
-    passes through a shell.
+    Once this returns, the job can't be lost. What follows -- is the command; no shell sees it.
     """
     is_plain = array is not None or bool(collect or saving.checkpoint)
     _check_form(inputs, is_batched=args or batch != 1, is_plain=is_plain)

@@ -52,6 +52,7 @@ from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
 from p2psched.model.reconciled import PeerReconciled
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import EMPTY
 from p2psched.model.webhook import AddWebhook, RemoveWebhook
 
@@ -84,6 +85,7 @@ KINDS: Final = (
     *ACT_KINDS,
     "tasks.moved",
     "peer.reconciled",
+    "peer.stalled",
 )
 
 
@@ -337,6 +339,12 @@ def _reconciled(event: Event) -> Said:
     return "peer.reconciled", None, event.peer, EMPTY, data
 
 
+def _stalled(event: Event) -> Said:
+    assert isinstance(event, Stalled)
+    data: dict[str, Value] = {"fault": event.fault, "step": event.step, "note": event.note}
+    return "peer.stalled", event.job, event.peer, event.tasks, data
+
+
 _EVENTS: Final[dict[type[Event], Make]] = {
     JobAdded: _submitted,
     Granted: _granted,
@@ -355,6 +363,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     Alerted: _alerted,
     Delayed: _delayed,
     PeerReconciled: _reconciled,
+    Stalled: _stalled,
     **ACT_EVENTS,
 }
 # Told from the command that led to them, which says more.

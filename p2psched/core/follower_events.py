@@ -17,6 +17,7 @@ from p2psched.core.scheduler_events import (
     Renewed,
     Round,
     SchedulerEffect,
+    Watched,
 )
 from p2psched.core.separation_effects import SeparationEvent
 from p2psched.model.feed_messages import Feed, FeedElsewhere
@@ -60,5 +61,6 @@ FollowerEvent = (
     | Lost
     | Passed
     | SeparationEvent
+    | Watched
 )
 FollowerEffect = SchedulerEffect | Say

@@ -110,6 +110,9 @@ class Outbox:
         """What was proposed so, if it was one of these."""
         return self._in_flight.pop(request, None)
 
+    def in_flight(self, request: int) -> Complete | None:
+        return self._in_flight.get(request)
+
     def parts(self) -> Iterator[tuple[JobId, Grant, TaskSet]]:
         """All that the ledger has not judged."""
         yield from self._kept_parts()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from p2psched.core.jobs import Job
 from p2psched.model.commands import Grant
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId
@@ -14,6 +15,7 @@ from p2psched.model.taskset import TaskSet
 
 # A program costs more than a call, so more time of them makes a message worth while.
 PROGRAM_BATCH_US: Final = 100_000
+GENERATION: Final = 1  # of fences; that of the ledger stands in the high bits of grants
 
 
 class Queued:
@@ -59,6 +61,14 @@ def to_move(running: Iterable[Running]) -> list[Running]:
     for run in found:
         run.moves = True
     return found
+
+
+def fence_of(job: Job, queued: Queued) -> str:
+    """The token of the lock that its tasks hold, or (generation, grant, attempt)."""
+    held = job.grants.get(queued.grant)
+    if held is not None and held.token:
+        return str(held.token)
+    return f"{GENERATION}.{queued.grant}.{queued.attempt}"
 
 
 def is_taken(needs: Needs, offers: Offers, running: Mapping[int, Running]) -> bool:

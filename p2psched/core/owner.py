@@ -9,26 +9,19 @@ at a time: what piles up leaves with the next. While its peer is drained, the qu
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 import msgspec
 
-from p2psched.core.batch_sizes import BATCH_US, READY_MAX, READY_US, batch_size
+from p2psched.core.batch_sizes import Full, batch_size, has_room
 from p2psched.core.departing import Parting
 from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
 from p2psched.core.lots import lots_of
-from p2psched.core.owned import Queued, Running, is_taken, to_move
+from p2psched.core.owned import Queued, Running, fence_of, is_taken, to_move
 from p2psched.core.owner_view import OwnerView
 from p2psched.core.pieces import split
 from p2psched.model.blob import ResultBlob
-from p2psched.model.commands import (
-    Complete,
-    Completed,
-    GiveBack,
-    Grant,
-    Outcome,
-)
+from p2psched.model.commands import Complete, Completed, GiveBack, Grant, Outcome
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
@@ -36,8 +29,6 @@ from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offers
 from p2psched.model.reconcile import KeptResult, OwnedPart
 from p2psched.model.taskset import TaskSet
-
-GENERATION: Final = 1  # of fences; that of the ledger stands in the high bits of grants
 
 
 class StartBatch(msgspec.Struct, frozen=True):
@@ -174,44 +165,27 @@ class Owner(OwnerView):
         return [StopBatch(r.batch.id, Cause.PEER_LOST) for r in to_move(self._running.values())]
 
     def _has_room(self, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
-        """True if one more batch may start: without `expected_us` not more than one stands ready
-        behind each slot."""
-        busy = self._busy + cpus
-        if busy <= self._slots:
-            return True
-        if task_us is None or task_us * 2 > BATCH_US:
-            return False
-        if busy <= self._slots * 2:
-            return True
-        if expected_us is None or len(self._running) >= self._slots * READY_MAX:
-            return False
-        return self._short_us + expected_us <= self._slots * READY_US
+        full = Full(self._slots, self._busy, len(self._running), self._short_us)
+        return has_room(full, cpus, task_us, expected_us)
 
     def _start(
         self, spec: JobSpec, queued: Queued, tasks: TaskSet, cpus: int, expected_us: int | None
     ) -> StartBatch:
         batch = Batch(
-            id=self._next_batch,
+            id=self.next_batch,
             job=queued.job,
             spec=spec,
             tasks=tasks,
             grant=queued.grant,
             attempt=queued.attempt,
-            fence=self._fence(queued),
+            fence=fence_of(self._jobs[queued.job], queued),
             expected_us=expected_us,
         )
-        self._next_batch += 1
+        self.next_batch += 1
         run = self._running[batch.id] = Running(batch, cpus)
         self._busy += run.slots
         self._short_us += run.short_us
         return StartBatch(batch)
-
-    def _fence(self, queued: Queued) -> str:
-        """The token of the lock that its tasks hold, or (generation, grant, attempt)."""
-        held = self._jobs[queued.job].grants.get(queued.grant)
-        if held is not None and held.token:
-            return str(held.token)
-        return f"{GENERATION}.{queued.grant}.{queued.attempt}"
 
     def next_round(self) -> list[Complete]:
         """Results to propose now, in one round; empty while one is in flight. The caller numbers
@@ -229,6 +203,10 @@ class Owner(OwnerView):
             self._outbox.proposed(request, command)
         else:
             self.departing.proposed(request, command)
+
+    def proposed_as(self, request: int) -> Complete | None:
+        """The results that were proposed so, and are not judged yet."""
+        return self._outbox.in_flight(request)
 
     def on_outcome(self, request: int, outcome: Outcome) -> bool:
         """True if it was one of ours."""
@@ -283,6 +261,28 @@ class Owner(OwnerView):
     def recall_result(self, kept: KeptResult) -> list[OwnerEffect]:
         """A result of a process before this one, that the ledger has not judged."""
         return self._post(kept.job, kept.grant, kept.segment, kept.copies)
+
+    # --- for the watchdog ---
+
+    def standstill(self) -> str:
+        """Why nothing is started though a slot is free, if that is right."""
+        if self._outbox.is_full:
+            return "results wait for the ledger, or for copies: nothing starts before they are kept"
+        needs = self._jobs[self._queue.first.job].spec.needs
+        if needs is not None and is_taken(needs, self._offers, self._running):
+            return "GPUs or memory that it needs are still in use here"
+        return ""
+
+    def reckon(self) -> None:
+        """Count anew."""
+        self._busy = sum(run.slots for run in self._running.values())
+        self._short_us = sum(run.short_us for run in self._running.values())
+
+    def lose(self, batch: int) -> GiveBack:
+        """The executor has it no more: nothing of it may be started under this grant."""
+        run = self._running.pop(batch)
+        self.reckon()
+        return GiveBack(run.batch.job, run.batch.grant, run.left)
 
     # --- what others may have ---
 

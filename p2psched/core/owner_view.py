@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from p2psched.core.departing import Departing
@@ -10,7 +10,7 @@ from p2psched.core.expectations import Expectations
 from p2psched.core.jobs import Job
 from p2psched.core.known_jobs import KnownJobs
 from p2psched.core.outbox import Outbox
-from p2psched.core.owned import Running
+from p2psched.core.owned import Queued, Running
 from p2psched.core.owner_load import owner_load
 from p2psched.core.state import LedgerState
 from p2psched.core.verdicts import Verdicts
@@ -41,7 +41,7 @@ class OwnerView:
         self.outbox = self._outbox = Outbox()
         self.departing = Departing(machine)
         self._expected = Expectations()
-        self._next_batch = 1
+        self.next_batch = 1
         self.verdicts: Verdicts | None = None  # what is told of it, if anybody listens
         self.results_refused = 0
         self.moved_here = 0  # tasks that came from other peers
@@ -122,6 +122,18 @@ class OwnerView:
                 yield OwnedPart(batch.job, batch.grant, batch.attempt, run.left)
         for queued in (*self._queue, *self._queue.held()):
             yield OwnedPart(queued.job, queued.grant, queued.attempt, queued.tasks)
+
+    @property
+    def batches(self) -> Mapping[int, Running]:
+        """Handed to the executor, and not known to have ended."""
+        return self._running
+
+    @property
+    def first(self) -> Queued | None:
+        return self._queue.first if self._queue else None
+
+    def cpus_of(self, job: JobId) -> int:
+        return self._jobs[job].spec.cpus
 
     def specs(self, names: Iterable[JobId]) -> dict[JobId, JobSpec]:
         found = {name: self._jobs[name].full for name in dict.fromkeys(names)}

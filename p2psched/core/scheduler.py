@@ -48,6 +48,7 @@ from p2psched.core.scheduler_events import (
     SchedulerEffect,
     SchedulerEvent,
     Store,
+    Watched,
     YieldLead,
 )
 from p2psched.core.separation import Separation
@@ -55,6 +56,7 @@ from p2psched.core.separation_effects import Recalled, Spooled
 from p2psched.core.snapshot import restore_machine
 from p2psched.core.stealing import Stealing
 from p2psched.core.thief import Busy, by_rows
+from p2psched.core.watching import Watching
 from p2psched.model.aside import Aside
 from p2psched.model.commands import (
     Complete,
@@ -76,6 +78,7 @@ from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
 from p2psched.model.needs import NOTHING, Offers
+from p2psched.model.stalls import STALL_MS, Stalled
 from p2psched.model.steal_messages import Gives, Steal, StealMessage
 from p2psched.model.taskset import EMPTY
 
@@ -100,6 +103,7 @@ __all__ = [
     "SchedulerEffect",
     "SchedulerEvent",
     "Store",
+    "Watched",
     "YieldLead",
 ]
 
@@ -118,6 +122,7 @@ class Scheduler:
         policies: Mapping[str, Policy] = POLICIES,
         retry_percent: int = SHARE_PERCENT,
         max_disconnect_ms: int = MAX_DISCONNECT_MS,
+        stall_ms: int = STALL_MS,
     ) -> None:
         self.policies = policies
         self.machine = Machine(info.level)
@@ -133,8 +138,11 @@ class Scheduler:
         self._out: list[SchedulerEffect] = []
         self._life = Life(info, self._replica, self.owner.kept, offers)
         self._append = self._life.append
-        self._deciding = Deciding(self._coordinator, self._life, self._replica)
         self.separation = Separation(self.owner, self.machine, self._life, max_disconnect_ms)
+        self._deciding = Deciding(self._coordinator, self.machine, self._replica, self._life)
+        self.watching = Watching(
+            *(self.machine, self.owner, self._life), patience_ms=stall_ms, placing=self._deciding
+        )
         self._stamp = (0, 0)  # the newest stamp of the ledger, and our time when it came
 
     def step(self, event: SchedulerEvent) -> list[SchedulerEffect]:
@@ -193,7 +201,9 @@ class Scheduler:
         else:
             self.feeding.on_message(now_ms, sender, message)
 
-    def _on_change(self, event: Began | CoordinatorChanged | Renewed | Leaving | Restored) -> None:
+    def _on_change(
+        self, event: Began | CoordinatorChanged | Renewed | Leaving | Restored | Watched
+    ) -> None:
         now_ms = event.now_ms
         match event:
             case CoordinatorChanged(coordinator=coordinator, is_self=is_self):
@@ -214,6 +224,8 @@ class Scheduler:
                 self._life.leave(tag)
             case Restored(state=state):
                 self._on_restored(state, now_ms)
+            case Watched():
+                self._out += self.watching.on_watched(event)
 
     def _say_farewell(self, now_ms: int) -> None:
         row = self.machine.peers.get(self.info.peer)
@@ -249,7 +261,7 @@ class Scheduler:
             self._out += self._life.renew()
 
     def _on_outcome(self, request: int, outcome: Outcome) -> None:
-        self._deciding.settle(request)
+        self._deciding.on_outcome(request, outcome)
         if not self.owner.on_outcome(request, outcome):
             self._out += self._life.on_outcome(request, outcome)
 
@@ -268,7 +280,7 @@ class Scheduler:
                 self.owner.on_job_ended(event.job)
             case JobForgotten():
                 self.retention.on_event(event)
-            case Retried() | Recorded():
+            case Retried() | Recorded() | Stalled():
                 self._coordinator.on_event(event)
             case Revoked(peer=info.peer):
                 effects = self.owner.on_revoked(event.job, event.grant, event.tasks, event.cause)
@@ -313,6 +325,7 @@ class Scheduler:
         if self._life.leaving:
             self._say_farewell(now_ms)
         commands: list[Complete | Parting] = [*self.owner.next_round()]
+        commands += self.watching.give_back()
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         shunned = self._coordinator.shunned()
@@ -356,8 +369,8 @@ class Scheduler:
 
     @property
     def starts_nothing(self) -> bool:
-        """It is about to stop, or drained. What has begun goes on."""
-        return self._life.leaving or is_draining(self.machine, self._life.info.peer)
+        """It is about to stop, or drained, or gives back. What has begun goes on."""
+        return bool(self.watching.shut)
 
     def stories(self) -> dict[PeerId, str]:
         """Of peers on which innocent tasks fail, for people."""

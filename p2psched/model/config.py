@@ -16,6 +16,7 @@ from p2psched.model.needs import (
     Offers,
     is_label_value,
 )
+from p2psched.model.stalls import STALL_MS, STALL_MS_MIN
 
 # What differs from the defaults, which are for one machine or a LAN. All peers of a cluster should
 # have the same: a leader's heartbeat must be short beside the patience of the others.
@@ -97,15 +98,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     retry_percent: int = 10  # while it leads: of all slots, for retries beside healthy jobs
     # Without a majority: how long it goes on with its tasks, of jobs that don't say.
     max_disconnect_ms: int = MAX_DISCONNECT_MS
+    stall_ms: int = STALL_MS  # work that could run and does not is a fault after so long
 
     def __post_init__(self) -> None:
         if self.ledger not in (None, *LEDGERS):
             raise ValueError(f"a ledger is one of {', '.join(LEDGERS)}, not {self.ledger!r}")
         if not 0 <= self.slots <= SLOTS_MAX:
             raise ValueError(f"slots are 0 to {SLOTS_MAX}, not {self.slots}")
-        self._check_keeping()
-        if not 0 <= self.retry_percent <= 100:
-            raise ValueError("the budget for retries is 0 to 100 percent of all slots")
+        if not 0 <= self.keep_ms <= KEEP_MS_MAX or self.keep_bytes < 0:
+            raise ValueError("results are kept for up to ten years, and for 0 bytes or more")
+        self._check_patience()
         if (self.space_min or 0) < 0 or (self.ballast or 0) < 0 or self.checkpoint_budget < 0:
             raise ValueError("space to keep free, ballast and budgets are 0 bytes or more")
         if self.replace_ms < 1 or len(self.zone) > ZONE_LEN_MAX or not _is_word(self.zone):
@@ -122,11 +124,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         if self.detection_window_ms < 2 * self.election_ms_min:
             raise ValueError("the detection window must be at least two election timeouts")
 
-    def _check_keeping(self) -> None:
-        if not 0 <= self.keep_ms <= KEEP_MS_MAX or self.keep_bytes < 0:
-            raise ValueError("results are kept for up to ten years, and for 0 bytes or more")
+    def _check_patience(self) -> None:
         if not 0 <= self.max_disconnect_ms <= KEEP_MS_MAX:
             raise ValueError("a peer that is cut off goes on with its tasks for up to ten years")
+        if not 0 <= self.retry_percent <= 100:
+            raise ValueError("the budget for retries is 0 to 100 percent of all slots")
+        if self.stall_ms < STALL_MS_MIN:
+            raise ValueError(f"nothing stands still before {STALL_MS_MIN} ms have passed")
 
     def offers(self, *, gpus: int, memory_mib: int) -> Offers:
         """What it has beside slots, where nobody says otherwise."""

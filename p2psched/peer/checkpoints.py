@@ -22,7 +22,14 @@ from p2psched.core.resuming import Budget, Search, Take, Without
 from p2psched.model.checkpoint_messages import CheckpointCall
 from p2psched.model.checkpoints import Head, key_of
 from p2psched.model.errors import NoSpace, P2PSchedError
-from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
+from p2psched.model.execution import (
+    Batch,
+    Ended,
+    ExecutorEvent,
+    Progress,
+    Standing,
+    Tending,
+)
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.messages import AnswerBody
@@ -147,6 +154,15 @@ class Checkpoints:
         if run is not None:
             run.leaves = cause is Cause.PEER_LOST
         self._inner.stop(batch, cause)
+
+    def standing(self) -> Standing:
+        assert self._inner is not None
+        inner = self._inner.standing()
+        return Standing(inner.batches | self._runs.keys(), inner.unbegun)
+
+    def tend(self, how: Tending, batches: frozenset[int]) -> None:
+        assert self._inner is not None
+        self._inner.tend(how, batches)
 
     def on_executed(self, event: ExecutorEvent) -> None:
         """What the executor inside says."""

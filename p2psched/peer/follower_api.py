@@ -78,7 +78,8 @@ class FollowerApi:
             return await self._data.answer(body)
         if isinstance(body, DecisionsOf):
             given = self._follower.stealing.remembered(body.job, body.index)
-            return DecisionsTold(tuple(given))
+            stood = self._follower.watching.remembered(body.job, body.index)
+            return DecisionsTold((*given, *stood))
         answer = await self._answer_here(body)
         if answer is not None:
             return answer

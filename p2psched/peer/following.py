@@ -235,9 +235,11 @@ class Life:
 
     def _wire(self, told: Following, incarnation: int) -> None:
         info = info_of(self._config, self._member, incarnation, self._pool.python_version)
+        config = self._config
         follower = Follower(
-            *(info, told.group, told.leader, offers_of(self._config)),
-            max_disconnect_ms=self._config.max_disconnect_ms,
+            *(info, told.group, told.leader, offers_of(config)),
+            stall_ms=config.stall_ms,
+            max_disconnect_ms=config.max_disconnect_ms,
         )
         loop = self._loop = FollowerLoop(
             follower,

@@ -22,6 +22,7 @@ from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.model.load_messages import LoadStatus
 from p2psched.model.raft import Membership
+from p2psched.model.stalls import StallStatus
 from p2psched.model.status_messages import (
     BLOBS_SHORT_MAX,
     GossipStatus,
@@ -58,7 +59,14 @@ class Process:
     separation: SeparationStatus
 
     def status(
-        self, info: PeerInfo, role: str, state: LedgerState, stealing: Stealing, *, applied: int
+        self,
+        info: PeerInfo,
+        role: str,
+        state: LedgerState,
+        stealing: Stealing,
+        *,
+        applied: int,
+        stalls: StallStatus,
     ) -> StatusAnswer:
         """As of one that knows of no leader. `state`: as far as it knows the ledger."""
         owner, counts, thief = stealing.owner, stealing.counts, stealing.thief
@@ -105,6 +113,7 @@ class Process:
             gossip=self.gossip,
             load=self.load,
             separation=self.separation,
+            stalls=stalls,
         )
 
 
@@ -127,6 +136,7 @@ def status_of(
             machine,
             scheduler.stealing,
             applied=machine.applied_index,
+            stalls=scheduler.watching.status(),
         ),
         term=raft.term,
         leader=raft.leader,
@@ -154,6 +164,7 @@ def status_of(
         leader_heartbeat_ms=raft.leader_heartbeat_ms,
         drain=_drain(machine, me, raft.membership, leads=raft.is_leader),
         followers=scheduler.feeding.feeder.followers,
+        quarantine=scheduler.stories().get(me, ""),
     )
 
 
@@ -161,8 +172,12 @@ def follower_status(process: Process, follower: Follower) -> StatusAnswer:
     """Of a peer that holds no ledger: how far its feed is, and what it owns. Whether others have
     copies of its large results it doesn't know: drained it is for `peers` only."""
     machine, info = follower.machine, follower.info
+    stalls, applied = follower.watching.status(), follower.cursor
+    own = process.status(
+        info, "follower", machine, follower.stealing, applied=applied, stalls=stalls
+    )
     return msgspec.structs.replace(
-        process.status(info, "follower", machine, follower.stealing, applied=follower.cursor),
+        own,
         leader=follower.leader,
         quorum=follower.is_fed and follower.leader is not None,
         drain=standing_without_ledger(machine, info.peer),

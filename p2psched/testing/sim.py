@@ -47,6 +47,7 @@ from p2psched.testing.sim_lives import Act, Lives
 from p2psched.testing.sim_net import SimNetwork
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Damage, PowerLostError, Process, Snapshots, founding_of
+from p2psched.testing.stall_referee import StallReferee
 
 LAST_EVENTS: Final = 30  # shown when something fails
 EVENT_CHARS_MAX: Final = 300
@@ -72,6 +73,8 @@ class SimulationError(AssertionError):
 
 class SimCluster(Lives):
     """Peers 0..peers-1 and the world around them."""
+
+    max_disconnect_ms = MAX_DISCONNECT_MS  # that peers go on without a majority
 
     def __init__(
         self,
@@ -100,7 +103,6 @@ class SimCluster(Lives):
         self.size = peers
         self.away_ms = away_ms
         self.faults = self.faults_drawn = faults or Faults()
-        self.max_disconnect_ms = MAX_DISCONNECT_MS
         self.snapshots = snapshots or Snapshots()
         self.now_us = 0
         self.events = 0
@@ -108,6 +110,7 @@ class SimCluster(Lives):
         self.happened: Counter[str] = Counter()
         self.referees = Referees()
         self.disks = self.referees.disks
+        self.stalls = StallReferee(self.happened)
         self.network = SimNetwork(
             peers, random.Random(self.rng.getrandbits(64)), self.happened, self._carry
         )
@@ -328,6 +331,7 @@ class SimCluster(Lives):
         self.referees.events.on_happened(peer, stored.happened)
         self.referees.acts.on_happened(stored.happened)
         self.referees.locks.on_events(stored.happened.events)
+        self.stalls.on_events(stored.events)
         self.referees.queues.on_happened(peer, stored.happened)
 
     def on_saving(self, peer: SimPeer, snapshot: Snapshot) -> None:

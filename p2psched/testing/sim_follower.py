@@ -16,7 +16,16 @@ from p2psched.core.follower import Follower
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Passed, Told
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
-from p2psched.core.scheduler_events import Copied, Executed, Renewed, RenewIncarnation, Round
+from p2psched.core.scheduler_events import (
+    Copied,
+    Executed,
+    Noticed,
+    Renewed,
+    RenewIncarnation,
+    Round,
+    Tend,
+    Watched,
+)
 from p2psched.core.separation_effects import KeepOwned, KeepResults, Reported, SpoolDecided
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
@@ -182,6 +191,8 @@ class SimFollower:
         self.notes.mark(cluster.now_us, self.follower.separation.away_ms)
         self._later(CLOCK_US, self._on_clock)
         self._decide(Passed(self.now_ms, seen=self.views.look(self.now_ms) if self.views else {}))
+        if self.follower.watching.watchdog.is_due(self.now_ms):
+            self._decide(Watched(self.now_ms, self.executor.standing()))
 
     def _later_work(self, delay_us: int, item: TasksEnd | BatchStops) -> None:
         self._later(delay_us, lambda: self._on_work(item))
@@ -231,6 +242,8 @@ class SimFollower:
                     self._later(1, self._renewer(self._incarnation))
                 case KeepOwned() | KeepResults() | SpoolDecided() | Reported():
                     self.notes.perform(effect)
+                case Tend() | Noticed():
+                    self._cluster.stalls.attend(self, effect)
                 case _:
                     raise AssertionError(f"a follower does not do {effect}")
 

@@ -109,9 +109,7 @@ class SimPeer:
         self.is_hurt = False  # its log was, and is not whole again; the others can be asked
         self.blobs = SimBlobs(member.peer)
         self.notes = Notes()
-        self._timing = timing
-        self._segment_bytes = segment_bytes
-        self._founding = founding
+        self._timing, self._segment_bytes, self._founding = timing, segment_bytes, founding
         self._reset()
 
     @property
@@ -149,17 +147,14 @@ class SimPeer:
         self.space = SimSpace(self, world)
         self.writes = Writes(self, world)
         self.saves = Saves(self, world)
-        self._looked_ms = 0  # at the time
-        self._late_ms = 0.0  # how late it looked lately
+        self._looked_ms, self._late_ms = 0, 0.0  # at the time, and how late it looked lately
         self._tick_at_us = 0
-        self._turn_is_due = False
+        self._turn_is_due = self.leaving = False
         self._joining = Joining(self, world)
         self._keeper = SimKeeper(self, world)
         self.reads = Reads(self, world)
-        self.leaving = False
         self.last_batch = 0  # that it handed to its executor before it left or was drained
-        self.commit_seen = 0  # how far the referees have looked at this process
-        self.term_led = 0
+        self.commit_seen = self.term_led = 0  # how far the referees have looked at this process
 
     def _new_engine(self, found: Recovered) -> raft.RaftEngine:
         return raft.RaftEngine(
@@ -317,6 +312,8 @@ class SimPeer:
         self.writes.mark()
         self._perform(self.space.look())
         self.decide(self.space.clocked(now_ms))
+        if self.scheduler.watching.watchdog.is_due(now_ms):
+            self.decide(sched.Watched(now_ms, self.executor.standing()))
         self._keeper.look(now_ms)
         for event in self._joining.look(now_ms, self.wall_ms):
             self.step(event)

@@ -9,6 +9,7 @@ from p2psched.core.owner import StopBatch
 from p2psched.core.raft.effects import RoomChanged
 from p2psched.core.raft.engine import EngineEffect
 from p2psched.core.scheduler import Clocked, Renewed, RenewIncarnation, YieldLead
+from p2psched.core.scheduler_events import Noticed, Tend
 from p2psched.core.separation_effects import SeparationEffect
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Room
@@ -43,7 +44,9 @@ class SimSpace:
             shun=self.shun,
         )
 
-    def change(self, effect: RenewIncarnation | YieldLead | StopBatch | SeparationEffect) -> None:
+    def change(
+        self, effect: RenewIncarnation | YieldLead | StopBatch | Tend | Noticed | SeparationEffect
+    ) -> None:
         """What its scheduler wants of it, besides work."""
         peer = self._peer
         match effect:
@@ -53,6 +56,8 @@ class SimSpace:
                 self._world.later(1, peer, HandOverHere(avoid))
             case StopBatch(batch=batch):
                 peer.executor.stop(batch)
+            case Tend() | Noticed():
+                self._world.stalls.attend(peer, effect)
             case _:
                 peer.notes.perform(effect)
 

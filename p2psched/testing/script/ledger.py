@@ -350,7 +350,7 @@ class Peer(Actor):
                     self._decide(sched.Renewed(self.scene.now_ms, number))
                 case Say(to=to, message=message):
                     scene.post(name, to, message)
-                case _:  # what is kept
+                case _:  # what is kept, and noticed
                     pass
 
     # --- reads ---
