@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import msgspec
 import typer
 
 from p2psched.cli.options import Target, duration
@@ -39,10 +40,14 @@ class Cutting:
     max_disconnect: _MaxDisconnect = None
     spool: _Spool = False
 
-    @property
-    def max_disconnect_ms(self) -> int | None:
-        text = self.max_disconnect
-        return None if text is None else round(duration(text, "--max-disconnect") * 1000)
+    def noted_in(self, packed: PackedJob) -> PackedJob:
+        """Raises UsageError."""
+        if self.max_disconnect is None:
+            return packed
+        limit_ms = round(duration(self.max_disconnect, "--max-disconnect") * 1000)
+        spec = msgspec.structs.replace(packed.spec, max_disconnect_ms=limit_ms)
+        spec.__post_init__()
+        return PackedJob(spec, packed.uploads)
 
 
 async def leave_in_spool(

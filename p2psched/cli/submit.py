@@ -187,8 +187,7 @@ def submit_job(
 
     Once this returns, the job can't be lost. What follows -- is the command; no shell sees it.
     """
-    is_plain = array is not None or bool(collect or saving.checkpoint)
-    _check_form(inputs, is_batched=args or batch != 1, is_plain=is_plain)
+    _check_form(inputs, array, collect, saving.checkpoint, is_batched=args or batch != 1)
     wait_s, timeout_s = _seconds(wait_timeout, "--wait-timeout"), _seconds(timeout, "--timeout")
     isolation, needs = bounds.around(choice.needs)
     common = _Common(
@@ -204,7 +203,6 @@ def submit_job(
         retry=rules.policy,
         times=rules.times,
         isolation=isolation,
-        max_disconnect_ms=cutting.max_disconnect_ms,
     )
     variables, folder = _variables(bounds.variables(env or [])), _folder(cwd)
     if inputs is None:
@@ -215,8 +213,7 @@ def submit_job(
     else:
         with opened_inputs(inputs) as stream:
             packed = pack_batches(
-                command,
-                lines_of(stream),
+                *(command, lines_of(stream)),
                 batch=batch,
                 env=variables,
                 cwd=folder,
@@ -227,6 +224,7 @@ def submit_job(
             )
     job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
     following = _Following(waits=wait, wait_s=wait_s, batches=inputs is not None)
+    packed = cutting.noted_in(packed)
     _submit(target, job_id, packed, choice.apart or [], following, spools=cutting.spool)
 
 
@@ -254,13 +252,12 @@ class _Common(TypedDict):
     retry: RetryPolicy | None
     times: TimeLimits | None
     isolation: Isolation | None
-    max_disconnect_ms: int | None
 
 
-def _check_form(inputs: str | None, *, is_batched: bool, is_plain: bool) -> None:
+def _check_form(inputs: str | None, *plain: object, is_batched: bool) -> None:
     if inputs is None and is_batched:
         raise UsageError("--batch and --args are for inputs: name them with --inputs FILE")
-    if inputs is not None and is_plain:
+    if inputs is not None and any(plain):
         raise UsageError("with --inputs there is no --array, no --collect and no --checkpoint")
 
 

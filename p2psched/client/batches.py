@@ -110,7 +110,6 @@ def pack_batches(
     retry: RetryPolicy | None = None,
     times: TimeLimits | None = None,
     isolation: Isolation | None = None,
-    max_disconnect_ms: int | None = None,
 ) -> PackedJob:
     """`files`: paths and modes, put into the folder of each process. `retries` are those of an
     input, and of a batch whose worker dies. Raises UsageError for what makes no sense."""
@@ -143,7 +142,6 @@ def pack_batches(
         retry=retry,
         times=times,
         limits=isolation,
-        max_disconnect_ms=max_disconnect_ms,
     )
     assert isinstance(packed.spec.work, FunctionWork)
     path = f"{MODULE}:run_{counted.count}_by_{batch}"

@@ -51,6 +51,7 @@ from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
 from p2psched.model.reconciled import PeerReconciled
+from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import EMPTY
@@ -84,6 +85,7 @@ KINDS: Final = (
     "tasks.delayed",
     *ACT_KINDS,
     "tasks.moved",
+    "tasks.resumed",
     "peer.reconciled",
     "peer.stalled",
 )
@@ -327,15 +329,22 @@ def _delayed(event: Event) -> Said:
     return "tasks.delayed", event.job, None, event.tasks, {"until_ms": event.until_ms}
 
 
+def _resumed(event: Event) -> Said:
+    assert isinstance(event, Resumed)
+    data: dict[str, Value] = {
+        "grant": event.grant,
+        "attempt": event.attempt,
+        "checkpoint": event.number,
+        "saved_ms": event.saved_wall_ms,
+        "from": event.source or "",
+    }
+    return "tasks.resumed", event.job, event.peer, event.tasks, data
+
+
 def _reconciled(event: Event) -> Said:
     assert isinstance(event, PeerReconciled)
-    data: dict[str, Value] = {
-        "away_ms": event.away_ms,
-        "committed": event.committed,
-        "discarded": event.discarded,
-        "ended": event.ended,
-        "spooled": event.spooled,
-    }
+    data: dict[str, Value] = msgspec.structs.asdict(event)
+    del data["peer"]
     return "peer.reconciled", None, event.peer, EMPTY, data
 
 
@@ -362,6 +371,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     Moved: _moved,
     Alerted: _alerted,
     Delayed: _delayed,
+    Resumed: _resumed,
     PeerReconciled: _reconciled,
     Stalled: _stalled,
     **ACT_EVENTS,

@@ -34,7 +34,7 @@ from p2psched.core.scheduler_events import (
     Round,
     Watched,
 )
-from p2psched.core.separation import Separation
+from p2psched.core.separation import MAX_DISCONNECT_MS, Separation
 from p2psched.core.separation_effects import Recalled, Spooled
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.core.stealing import Stealing
@@ -45,7 +45,6 @@ from p2psched.model.commands import (
     Outcome,
     PeerInfo,
 )
-from p2psched.model.config import MAX_DISCONNECT_MS
 from p2psched.model.feed_messages import FedJob, Feed, FeedElsewhere, Follow
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.load import Seen
@@ -85,6 +84,7 @@ class Follower:
         self.separation = Separation(self.owner, self.machine, self._life, max_disconnect_ms)
         self.watching = Watching(self.machine, self.owner, self._life, patience_ms=stall_ms)
         self.pulls = False  # tasks wait that somebody has to ask the leader for
+        self.shut: frozenset[PeerId] = frozenset()  # in quarantine, as its feeder sees it
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
         self._known = 0  # the newest incarnation of ours that the ledger knows
         self.group = Membership()
@@ -119,7 +119,7 @@ class Follower:
             case Copied(number=number, blobs=blobs):
                 self.owner.on_copied(number, blobs)
             case Passed(seen=seen):
-                self.seen = seen
+                self.seen, self.stealing.group = seen, len(seen) + 1
                 self._on_passed(now_ms)
             case Lost(peer=peer):
                 if peer == self.feeder:
@@ -137,8 +137,7 @@ class Follower:
         now_ms = event.now_ms
         match event:
             case Began():
-                self.separation.on_begin(now_ms)
-                self.cursor = self.separation.cursor
+                self.cursor = self.separation.on_begin(now_ms)
                 self._seek(now_ms)
             case Asked(tag=tag, command=command):
                 self._out += self._life.ask(tag, command, now_ms, self._proposals.busy)
@@ -317,6 +316,7 @@ class Follower:
         # Or the ledger would refuse one incarnation after another, as fast as it can.
         check_known(feed.level, self._life.info.level)
         self._known, self.is_short = feed.incarnation, feed.short
+        self.shut = frozenset(feed.shut)
         self.machine.level = feed.level
         self.machine.peers[self._life.info.peer].drain = feed.drain
         is_down = feed.incarnation == self._life.info.incarnation and not feed.live
@@ -346,7 +346,8 @@ class Follower:
             commands += self.owner.give_back()
         starts_nothing = bool(self.watching.shut)
         is_shut = starts_nothing or self.separation.is_cut
-        moves, answers = self.stealing.give(self._life.info, gives_nothing=is_shut)
+        me = self._life.info
+        moves, answers = self.stealing.give(me, gives_nothing=is_shut, shunned=self.shut)
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
@@ -357,9 +358,8 @@ class Follower:
         self._out += self.separation.on_round(now_ms)
         self._out += answers
         if self.stealing.is_idle(now_ms):
-            me = self._life.info
             is_open = self.is_known and not is_cordoned(self.machine, me.peer)
-            takes = not starts_nothing and is_open and self.is_fed and not self.separation.is_cut
+            takes = not is_shut and is_open and self.is_fed and me.peer not in self.shut
             if takes and self.pulls and self.leader is not None:
                 self._out += self.stealing.ask(now_ms, me, [Busy(self.leader, 0)])
             else:

@@ -25,6 +25,7 @@ from p2psched.core import (
     moving,
     peering,
     placing,
+    resumptions,
     retrying,
 )
 from p2psched.core.dump import dump
@@ -70,6 +71,7 @@ from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.reconciled import Reconciled
+from p2psched.model.resumed import NoteResumed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -92,6 +94,7 @@ Decision = (
     | RaiseLevel
     | Drain
     | GiveBack
+    | NoteResumed
     | AddWebhook
     | RemoveWebhook
     | AckWebhook
@@ -174,10 +177,10 @@ class Machine(LedgerState):
 
     def _decide(self, command: Decision) -> Outcome:
         match command:
-            case Drain() | GiveBack():
+            case Drain() | Reconciled():
                 return drain.decide(self, command)
-            case Reconciled():
-                return peering.tell(self, command)
+            case GiveBack() | NoteResumed():
+                return resumptions.decide(self, command)
             case AddWebhook() | RemoveWebhook() | AckWebhook():
                 return hooks.decide(self, command)
             case RaiseLevel():
@@ -231,7 +234,7 @@ class Machine(LedgerState):
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         head = job.spec
         is_choosy = head.needs is not None or head.policy
-        has_rules = head.retry is not None or head.times is not None
+        has_rules = head.retry is not None or head.times is not None or head.checkpoint
         if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
             if refusal is None and head.needs is not None:

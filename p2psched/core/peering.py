@@ -23,7 +23,6 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import PeerId
 from p2psched.model.needs import NOTHING, Offer
-from p2psched.model.reconciled import PeerReconciled, Reconciled
 from p2psched.model.taskset import EMPTY
 
 GONE_MAX: Final = 10_000  # peers that are known to be removed; the oldest are forgotten
@@ -39,20 +38,6 @@ def decide(s: LedgerState, command: PeerUp | PeerDown | ForgetPeer | Offer) -> O
             return levels.refusal(s, command) or forget(s, command)
         case Offer():
             return levels.refusal(s, command) or fitting.offer(s, command)
-
-
-def tell(s: LedgerState, command: Reconciled) -> Outcome:
-    """It changes nothing here."""
-    s.events.append(
-        PeerReconciled(
-            *(command.peer, command.away_ms),
-            committed=command.committed,
-            discarded=command.discarded,
-            ended=command.ended,
-            spooled=command.spooled,
-        )
-    )
-    return Acknowledged()
 
 
 def peer_up(s: LedgerState, command: PeerUp) -> Outcome:

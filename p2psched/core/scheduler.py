@@ -51,7 +51,7 @@ from p2psched.core.scheduler_events import (
     Watched,
     YieldLead,
 )
-from p2psched.core.separation import Separation
+from p2psched.core.separation import MAX_DISCONNECT_MS, Separation
 from p2psched.core.separation_effects import Recalled, Spooled
 from p2psched.core.snapshot import restore_machine
 from p2psched.core.stealing import Stealing
@@ -72,7 +72,6 @@ from p2psched.model.commands import (
     Revoked,
     Stamped,
 )
-from p2psched.model.config import MAX_DISCONNECT_MS
 from p2psched.model.execution import Committed
 from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
@@ -165,6 +164,7 @@ class Scheduler:
                 self._coordinator.on_full(full)
                 self._coordinator.on_seen(seen)
                 self.seen = seen
+                self.stealing.group = len(self.machine.peers)
                 self._on_clock(event)
             case Followed(sender=sender, message=message):
                 self._on_message(now_ms, sender, message)
@@ -304,6 +304,7 @@ class Scheduler:
         is_up = self.machine.is_live(self.info.peer, self.info.incarnation)
         if row is not None and is_up:
             self._life.offer(now_ms, level=self.machine.level, known=row.offers)
+        self.feeding.feeder.shut = self._coordinator.shunned()
         contacts = self.feeding.on_clock(clocked)
         self._coordinator.on_shun(clocked.shun, now_ms, contacts)
         self._coordinator.forgive_full(self.ledger_ms(now_ms))

@@ -27,6 +27,7 @@ from p2psched.core.spooling import Spooling
 from p2psched.core.state import LedgerState
 from p2psched.core.verdicts import LINES_MAX, Verdicts, lines_of
 from p2psched.model.commands import Grant
+from p2psched.model.config import MAX_DISCONNECT_MS
 from p2psched.model.ids import JobId
 from p2psched.model.reconcile import OwnedPart, Recollection, Reconciliation, SpoolOutcome
 from p2psched.model.reconciled import Reconciled
@@ -39,6 +40,8 @@ ATTEMPTS_APART: Final = 100
 RECALL_MS: Final = 6_000
 RESTARTS_MAX: Final = 3  # without a majority; after more, most likely something here kills its peer
 SPOOL_MS: Final = 5_000  # a report waits so long for what is in the spool
+
+__all__ = ["MAX_DISCONNECT_MS", "Separation"]
 
 Effects = list[OwnerEffect | SeparationEffect]
 
@@ -54,7 +57,7 @@ class Separation:
         self._book = OwnedBook(owner)
         self.spooling = Spooling(life)
         self._recalled: Recollection | None = None  # until a majority is heard
-        self.cursor = 0  # how far the process before this one was fed: older is of no use
+        self._cursor = 0
         self._went_on = False  # with what is recalled
         self._began_ms = 0
         self._since = life.info.incarnation  # the last one that heard a majority
@@ -95,13 +98,14 @@ class Separation:
 
     # --- events ---
 
-    def on_begin(self, now_ms: int) -> None:
-        """Who has something to claim says that it is there once somebody hears it: it may have more
-        to claim by then."""
+    def on_begin(self, now_ms: int) -> int:
+        """How far the process before this one was fed. Who has something to claim says that it is
+        there once somebody hears it: it may have more to claim by then."""
         self._began_ms = now_ms
         if self._recalled is None:
             self._cut.on_begin(now_ms)
             self._life.begin(now_ms)
+        return self._cursor
 
     def on_event(self, event: SeparationEvent) -> Effects:
         if not isinstance(event, Recalled):
@@ -113,7 +117,7 @@ class Separation:
             self.spooling.add(job, spec)
         if found.has_work:
             self._recalled = found
-            self._since, self.cursor = found.since, found.cursor
+            self._since, self._cursor = found.since, found.cursor
             self._cut.on_begin(event.now_ms, found.away_ms)
             for kept in found.results:
                 effects += self._owner.recall_result(kept)

@@ -29,7 +29,8 @@ from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
-from p2psched.model.separation_messages import GrantsOf, SeparationAnswer, SeparationCall
+from p2psched.model.resumed import Resumption
+from p2psched.model.separation_messages import CutOffCall, SeparationAnswer
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
@@ -109,8 +110,7 @@ class ListPeers(msgspec.Struct, frozen=True, array_like=True, tag=10):
     here_only: bool = False  # whom the peer that receives it knows of; good enough for addresses
 
 
-class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    pass
+class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=11): ...
 
 
 class Join(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -215,8 +215,7 @@ CallBody = (
     | GossipCall
     | GetLoads
     | LogCall
-    | SeparationCall
-    | GrantsOf
+    | CutOffCall
 )
 
 
@@ -268,6 +267,8 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     delayed: int = 0  # of the waiting: they wait for the moment of their next attempt
     next_attempt_ms: int | None = None  # the first such moment, Unix time, for people
     stopped: str = ""  # why it, or a part of it, was given up
+    resumed: int = 0  # attempts that went on from a checkpoint, or should have
+    resumptions: tuple[Resumption, ...] = ()  # the newest of the last few tasks
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):

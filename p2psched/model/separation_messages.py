@@ -42,6 +42,7 @@ class GrantsOf(msgspec.Struct, frozen=True, array_like=True, tag=153):
 
 SpoolCall = SpoolJob | ListSpool | RemoveSpooled
 SeparationCall = SpoolCall | GetReconciles
+CutOffCall = SeparationCall | GrantsOf
 
 
 class SpoolReceipt(msgspec.Struct, frozen=True, array_like=True, tag=149):

@@ -255,6 +255,7 @@ class Life:
             lambda: follower.group,
             on_copied=loop.on_copied,
             on_executed=loop.on_executed,
+            note=loop.note,
             catch_up=loop.wait_told,
         )
         loop.copy = copier.start
@@ -288,9 +289,8 @@ class Life:
         self._peers = Answering(group, self._space.gate(self._api.answer_peer))
         for connection in self._server.connections:
             self._on_opened(connection)
-        await self._separation.recall()
+        await self._separation.begin(group)
         for task in (
-            self._separation.run(),
             self._pool.keep(self._data.blobs),
             self._lateness.run(),
             self._space.run(),
@@ -394,6 +394,7 @@ class Life:
             started_ms=self._started_ms,
             gossip=self._gossip.status(),
             load=self._loads.status(),
+            checkpoints=self._data.checkpoints.status(),
             separation=self._separation.status(),
         )
         return follower_status(process, self._loop.follower)

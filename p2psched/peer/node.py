@@ -196,9 +196,8 @@ class Node:
                 )
                 group.create_task(self._pool.run())
                 await self._pool.wait_ready()
-                self._info = info_of(
-                    self._config, self._member, incarnation, self._pool.python_version
-                )
+                python = self._pool.python_version
+                self._info = info_of(self._config, self._member, incarnation, python)
                 self._wire(store, recovered)
                 del recovered  # as large as the log was, and not needed any more
                 await self._live(group)
@@ -288,7 +287,7 @@ class Node:
         self._where.read_book()
         for peer, address in self._belonging.known.items():
             self._where.meet(peer, address)  # newer than both
-        await self._separation.recall()
+        await self._separation.begin(group)
         joining = Joining(
             self._member,
             config=self._config,
@@ -308,7 +307,6 @@ class Node:
         group.create_task(self._lateness.run())
         group.create_task(self._space.run())
         group.create_task(self._scheduling.run())
-        group.create_task(self._separation.run())
         group.create_task(self._api.events.webhooks.run())
         group.create_task(BackFill(self._results, self._source).run())
         joining.start(group)
@@ -318,9 +316,10 @@ class Node:
         self._loads.begin(self._scheduling, scheduler, self._space, group)
         group.create_task(self._gossip.run(around, self._links, self._where.meet))
         if self._lost is not None:
-            lost, most_ms = self._lost, self._config.election_ms_max
-            regained = await_regained(raft, lost, clock=self._clock, election_ms_max=most_ms)
-            group.create_task(regained)
+            ms = self._config.election_ms_max
+            group.create_task(
+                await_regained(raft, self._lost, clock=self._clock, election_ms_max=ms)
+            )
         await self._stop.wait()
         if self._failure is None:
             self._gossip.leave()
@@ -395,6 +394,7 @@ class Node:
             started_ms=self._started_ms,
             gossip=self._gossip.status(),
             load=self._loads.status(),
+            checkpoints=self._data.checkpoints.status(),
             separation=self._separation.status(),
         )
         return status_of(process, self._scheduling.scheduler, self._ledger, self._results)

@@ -77,7 +77,7 @@ class Loop(Protocol):
 
 
 class SeparationKeeper:
-    """Of one process. `recall` before the core begins."""
+    """Of one process. `begin` before the core does."""
 
     def __init__(
         self,
@@ -107,7 +107,13 @@ class SeparationKeeper:
         self._loop.keep = _nothing
         self._write(partial(self._files.note, Note(), {}))
 
-    async def recall(self) -> None:
+    async def begin(self, group: asyncio.TaskGroup) -> None:
+        """Before the core does. Raises Damaged."""
+        await self._recall()
+        group.create_task(self._mark())
+        group.create_task(self._report())
+
+    async def _recall(self) -> None:
         """Tell the core what the process before this one left. Raises Damaged."""
         now = self._now()
 
@@ -135,12 +141,6 @@ class SeparationKeeper:
             )
         self._loop.keep = self.perform
         self._loop.on_separation(event)
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._mark())
-            group.create_task(self._report())
 
     def close(self) -> None:
         self._errands.close()
