@@ -27,6 +27,7 @@ from p2psched.model.status_messages import (
     BLOBS_SHORT_MAX,
     CheckpointStatus,
     GossipStatus,
+    SeparationStatus,
     StatusAnswer,
 )
 from p2psched.net.peers import PeerLinks
@@ -40,6 +41,7 @@ from p2psched.store.blobs import BlobFiles
 
 # Of large results whose copies are counted for one status. A few milliseconds.
 COUNTED_MAX: Final = 10_000
+SHUT: Final = "this peer fails tasks, or could not start them: `p2psched peers` says more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,7 @@ class Process:
     gossip: GossipStatus
     load: LoadStatus
     checkpoints: CheckpointStatus
+    separation: SeparationStatus
 
     def status(
         self,
@@ -113,6 +116,7 @@ class Process:
             gossip=self.gossip,
             load=self.load,
             checkpoints=self.checkpoints,
+            separation=self.separation,
             stalls=stalls,
         )
 
@@ -182,6 +186,7 @@ def follower_status(process: Process, follower: Follower) -> StatusAnswer:
         quorum=follower.is_fed and follower.leader is not None,
         drain=standing_without_ledger(machine, info.peer),
         feeder=follower.feeder,
+        quarantine=SHUT if info.peer in follower.shut else "",
     )
 
 

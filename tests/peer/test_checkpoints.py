@@ -145,7 +145,7 @@ class _Over(Exception):
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - files change without a word
             await asyncio.sleep(0.005)
 
