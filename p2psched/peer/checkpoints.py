@@ -338,7 +338,6 @@ class Checkpoints:
             return
         if head is None:
             log.info("checkpoint-changed-meanwhile", extra={"job": job, "task": task})
-        run.saved.set()
 
     # --- what nobody needs any more ---
 
