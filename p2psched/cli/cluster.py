@@ -9,6 +9,7 @@ import typer
 
 from p2psched.cli.connect import Label, label, talk
 from p2psched.cli.describe import info_fields, peer_fields
+from p2psched.cli.limits import kept_by
 from p2psched.cli.loads import load_sheet, watch_loads
 from p2psched.cli.options import (
     AtOption,
@@ -153,7 +154,13 @@ def status(target: Target) -> None:
             fields = msgspec.structs.asdict(found)
             gossip = msgspec.structs.asdict(found.gossip) if found.gossip is not None else None
             load = msgspec.to_builtins(msgspec.structs.asdict(found.load)) if found.load else None
-            more = {"info": info_fields(found.info), "gossip": gossip, "load": load}
+            limits = [msgspec.structs.asdict(row) for row in found.limits]
+            more = {
+                "info": info_fields(found.info),
+                "gossip": gossip,
+                "load": load,
+                "limits": limits,
+            }
             print_json(status={**fields, **more})
         case Output.QUIET:
             write_line(short(found.info.peer))
@@ -271,6 +278,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     if found.leader == info.peer:
         leader = "this peer"
     drain = f", {found.drain}" if found.drain else ""
+    kept, boxed = kept_by(found.limits)
     workers = f"workers Python {info.python}" if info.python else "no workers"
     rows: list[tuple[str, object]] = [
         ("peer", f"{info.name} ({short(info.peer)}), {found.role}{drain}"),
@@ -304,6 +312,8 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("network", f"{size(found.bytes_sent)} sent, {size(found.bytes_received)} received"),
         *_gossip(found.gossip),
         *load_sheet(found.load),
+        ("limits of tasks", kept),
+        ("sandbox", boxed),
         ("events dropped", str(found.events_dropped)),
     ]
     absent = _OF_LEDGERS if found.role == "follower" else _OF_FOLLOWERS

@@ -161,6 +161,22 @@ _RetryBudget = Annotated[
         help="Slots that retries get beside healthy jobs, while this peer leads.",
     ),
 ]
+_Cgroup = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--cgroup",
+        metavar="DIR",
+        help="A control group where it may make groups for tasks with limits; of version 1, one "
+        "for each hierarchy. Default: its own, if that was delegated to it.",
+        show_default=False,
+    ),
+]
+_PassEnv = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pass-env", metavar="NAME", help="A variable of its environment that tasks see, too."
+    ),
+]
 _Anew = Annotated[
     bool,
     typer.Option(
@@ -247,6 +263,8 @@ class Having:
     weight: _Weight = 1.0
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
+    cgroup: _Cgroup = None
+    pass_env: _PassEnv = None
 
     def noted_in(self, config: Config) -> Config:
         """Raises UsageError, or ValueError for what is too much."""
@@ -258,6 +276,8 @@ class Having:
             weight=round(self.weight * AVERAGE_WEIGHT),
             policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
             retry_percent=self.retry_budget,
+            cgroups=tuple(str(path.absolute()) for path in self.cgroup or []),
+            pass_env=tuple(self.pass_env or []),
         )
         noted.__post_init__()
         return noted

@@ -36,6 +36,14 @@ class GossipStatus(msgspec.Struct, frozen=True, array_like=True):
     unsent: int  # dropped: the socket did not take them
 
 
+class Kept(msgspec.Struct, frozen=True, array_like=True):
+    """A limit of tasks, as this peer enforces it."""
+
+    limit: str
+    by: str  # empty: it does not
+    lack: str  # why not, or not by something better
+
+
 class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """One peer's view of itself and the cluster. Answered without a quorum too."""
 
@@ -101,3 +109,4 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     tasks_stayed: int = 0  # of these, could not move in the end
     gossip: GossipStatus | None = None
     load: LoadStatus | None = None
+    limits: tuple[Kept, ...] = ()

@@ -22,7 +22,7 @@ from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.model.load_messages import LoadStatus
 from p2psched.model.raft import Membership
-from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
+from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, Kept, StatusAnswer
 from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
@@ -50,6 +50,7 @@ class Process:
     started_ms: int
     gossip: GossipStatus
     load: LoadStatus
+    limits: tuple[Kept, ...]
 
     def status(
         self, info: PeerInfo, role: str, state: LedgerState, stealing: Stealing, *, applied: int
@@ -98,6 +99,7 @@ class Process:
             tasks_stayed=owner.departing.stayed,
             gossip=self.gossip,
             load=self.load,
+            limits=self.limits,
         )
 
 

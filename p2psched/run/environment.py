@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 # Marks every process that a pool started, so that what outlived its starter can be found.
@@ -16,7 +16,6 @@ _NAMES: Final = frozenset(
         "LOGNAME",
         "PATH",
         "SHELL",
-        "TMPDIR",
         "TZ",
         "USER",
         "VIRTUAL_ENV",
@@ -25,9 +24,14 @@ _NAMES: Final = frozenset(
 _PREFIXES: Final = ("LC_", "PYTHON")
 
 
-def environment(own: Mapping[str, str], *, folder: str, peer_name: str) -> dict[str, str]:
-    """The environment of the starter, and through it of all tasks."""
+def environment(
+    own: Mapping[str, str], *, folder: str, peer_name: str, passed: Collection[str] = ()
+) -> dict[str, str]:
+    """The environment of the starter, and through it of all tasks. `passed`: what the peer was told
+    to pass on besides."""
     kept = {
-        name: value for name, value in own.items() if name in _NAMES or name.startswith(_PREFIXES)
+        name: value
+        for name, value in own.items()
+        if name in _NAMES or name in passed or name.startswith(_PREFIXES)
     }
     return {**kept, POOL_VARIABLE: folder, "P2P_PEER": peer_name}
