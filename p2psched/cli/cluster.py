@@ -31,6 +31,7 @@ from p2psched.cli.output import (
     span,
     write_line,
 )
+from p2psched.cli.resumed import status_row
 from p2psched.client.client import Client
 from p2psched.client.events import past
 from p2psched.client.find import find_peers
@@ -38,6 +39,7 @@ from p2psched.client.session import Session
 from p2psched.model.ids import short
 from p2psched.model.messages import GetStatus, ListPeers
 from p2psched.model.peer_messages import PeerList, PeerView
+from p2psched.model.stalls import StallStatus
 from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
 
 PEERS_EXAMPLES: Final = """\b
@@ -154,11 +156,16 @@ def status(target: Target) -> None:
             fields = msgspec.structs.asdict(found)
             gossip = msgspec.structs.asdict(found.gossip) if found.gossip is not None else None
             load = msgspec.to_builtins(msgspec.structs.asdict(found.load)) if found.load else None
+            saved = found.checkpoints
+            checkpoints = msgspec.structs.asdict(saved) if saved is not None else None
+            stalls = msgspec.structs.asdict(found.stalls) if found.stalls is not None else None
             limits = [msgspec.structs.asdict(row) for row in found.limits]
             more = {
                 "info": info_fields(found.info),
                 "gossip": gossip,
                 "load": load,
+                "stalls": stalls,
+                "checkpoints": checkpoints,
                 "limits": limits,
             }
             print_json(status={**fields, **more})
@@ -272,6 +279,17 @@ def _stealing(found: StatusAnswer) -> str:
     return f"{got}, {given}"
 
 
+def _standing_still(found: StallStatus | None) -> list[tuple[str, object]]:
+    """What is as it should be is said only where work waits."""
+    if found is None:
+        return []
+    rows: list[tuple[str, object]] = [("stands still", text) for text in found.now]
+    if not found.now:
+        healed = f", {found.healed:,} times it did and was healed" if found.found else ""
+        rows.append(("stands still", f"no{healed}"))
+    return rows + [("work waits", text) for text in found.waits]
+
+
 def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     info = found.info
     leader = "none known" if found.leader is None else short(found.leader)
@@ -301,6 +319,9 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("forgotten jobs", f"{found.forgotten_known:,} ids still taken"),
         ("tasks here", f"{found.tasks_running} running, {found.tasks_queued} queued"),
         ("stealing", _stealing(found)),
+        *status_row(found.checkpoints),
+        *_standing_still(found.stalls),
+        ("quarantine", found.quarantine or "no"),
         ("results refused", str(found.results_refused)),
         (
             "event loop late",

@@ -6,7 +6,6 @@ from typing import Final
 
 from p2psched.cli.connect import talk
 from p2psched.cli.describe import Names
-from p2psched.cli.history import events_of
 from p2psched.cli.jobs import JobArgument
 from p2psched.cli.options import Target, talks_to_peers
 from p2psched.cli.output import (
@@ -20,8 +19,10 @@ from p2psched.cli.output import (
     span,
     write_line,
 )
+from p2psched.cli.resumed import from_where
 from p2psched.cli.tasks import split_task
 from p2psched.client.client import Client
+from p2psched.client.story import read_history
 from p2psched.model.commands import (
     GivenBack,
     Granted,
@@ -34,6 +35,8 @@ from p2psched.model.errors import UsageError
 from p2psched.model.explain_messages import Considered, Decision, Explained, ExplainTask
 from p2psched.model.ids import PeerId, short
 from p2psched.model.moves import Moved
+from p2psched.model.resumed import Resumed
+from p2psched.model.stalls import Stalled
 
 EXAMPLES: Final = """\b
 Examples:
@@ -71,9 +74,8 @@ def explain(target: Target, job: JobArgument) -> None:
                 raise UsageError(f"which task of it? write {text}/INDEX: {view.task_set}")
             chosen = view.task_set.first
         explained = await client.session.call(ExplainTask(found.id, chosen), Explained)
-        events = [
-            stamped for stamped in await events_of(found, HISTORY_MAX) if _concerns(stamped, chosen)
-        ]
+        read = await read_history(client.session, found.id, HISTORY_MAX)
+        events = [stamped for stamped in read.events if _concerns(stamped, chosen)]
         names = {peer.info.peer: peer.info.name for peer in await client.peers()}
         return explained, events, names
 
@@ -91,7 +93,7 @@ def _concerns(stamped: Stamped, index: int) -> bool:
     match stamped.event:
         case Granted(tasks=tasks) | Moved(tasks=tasks) | GivenBack(tasks=tasks):
             return index in tasks
-        case Revoked(tasks=tasks):
+        case Revoked(tasks=tasks) | Resumed(tasks=tasks) | Stalled(tasks=tasks):
             return index in tasks
         case Recorded(segment=segment) | Retried(segment=segment):
             return segment.start <= index < segment.stop
@@ -143,6 +145,8 @@ def _time(wall_ms: int) -> str:
 def _headline(decision: Decision, by: str, chosen: str) -> str:
     tasks = count(len(decision.tasks), "task")
     when = f"{_time(decision.wall_ms)} " if decision.wall_ms else ""
+    if decision.kind == "stalled":
+        return f"{when}{by} found that it could run and did not, {tasks} together"
     if decision.kind == "moved":
         return f"{when}{by} gave it to {chosen}, {tasks} together"
     each = span(decision.estimate_us / 1_000_000)
@@ -169,8 +173,13 @@ def _what(stamped: Stamped, names: Names) -> str:
             )
         case GivenBack(peer=peer):
             return f"given back by {_name(peer, names)}"
+        case Resumed(peer=peer):
+            where = from_where(stamped.event, lambda one: _name(one, names))
+            return f"begins on {_name(peer, names)} from {where}"
         case Revoked(peer=peer, cause=cause):
             return f"taken from {_name(peer, names)}: {cause}"
+        case Stalled(peer=peer, note=text):
+            return f"{_name(peer, names)} found: {text}"
         case Retried(peer=peer, segment=segment):
             return f"failed on {_name(peer, names)} ({segment.cause}), to be tried again"
         case Recorded(peer=peer, segment=segment):

@@ -36,6 +36,7 @@ class ProgramOptions(TypedDict, total=False):
     retry: Retry | None
     times: TimeLimits | None
     limits: Limits | None
+    checkpoint: str
 
 
 def pack_program(
@@ -66,6 +67,7 @@ def pack_program(
             retry=policy(options.get("retry")),
             times=options.get("times"),
             isolation=isolation,
+            checkpoint=options.get("checkpoint", ""),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

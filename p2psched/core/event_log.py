@@ -44,12 +44,15 @@ from p2psched.model.commands import (
 from p2psched.model.errors import UsageError
 from p2psched.model.event_messages import EventRecord, Value
 from p2psched.model.execution import Committed
+from p2psched.model.history_events import HistoryCut
 from p2psched.model.ids import PeerId
 from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
+from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import EMPTY
 from p2psched.model.webhook import AddWebhook, RemoveWebhook
 
@@ -81,6 +84,8 @@ KINDS: Final = (
     "tasks.delayed",
     *ACT_KINDS,
     "tasks.moved",
+    "tasks.resumed",
+    "peer.stalled",
 )
 
 
@@ -322,6 +327,24 @@ def _delayed(event: Event) -> Said:
     return "tasks.delayed", event.job, None, event.tasks, {"until_ms": event.until_ms}
 
 
+def _resumed(event: Event) -> Said:
+    assert isinstance(event, Resumed)
+    data: dict[str, Value] = {
+        "grant": event.grant,
+        "attempt": event.attempt,
+        "checkpoint": event.number,
+        "saved_ms": event.saved_wall_ms,
+        "from": event.source or "",
+    }
+    return "tasks.resumed", event.job, event.peer, event.tasks, data
+
+
+def _stalled(event: Event) -> Said:
+    assert isinstance(event, Stalled)
+    data: dict[str, Value] = {"fault": event.fault, "step": event.step, "note": event.note}
+    return "peer.stalled", event.job, event.peer, event.tasks, data
+
+
 _EVENTS: Final[dict[type[Event], Make]] = {
     JobAdded: _submitted,
     Granted: _granted,
@@ -339,10 +362,13 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     Moved: _moved,
     Alerted: _alerted,
     Delayed: _delayed,
+    Resumed: _resumed,
+    Stalled: _stalled,
     **ACT_EVENTS,
 }
 # Told from the command that led to them, which says more.
 TOLD_BY_COMMAND: Final[frozenset[type[Event]]] = frozenset({JobForgotten})
+OF_STORES: Final[frozenset[type[Event]]] = frozenset({HistoryCut})  # the fold says none of these
 
 
 def is_public(event: type[Event]) -> bool:

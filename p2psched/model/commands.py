@@ -13,11 +13,14 @@ import msgspec
 
 from p2psched.model.actions import Act, Acted, ActEvent, Elapsed
 from p2psched.model.blob import BlobRef
+from p2psched.model.history_events import HistoryCut
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.resumed import NoteResumed, Resumed
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stall, Stalled
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -159,11 +162,13 @@ class Drain(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
 
 class GiveBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=31):
     """Its owner has not started these tasks under this grant and won't: they wait again, at no
-    cost to their retries."""
+    cost to their retries. With a `stall` it tells why, and under grant 0 it only tells
+    that."""
 
     job: JobId
     grant: Grant
     tasks: TaskSet
+    stall: Stall | None = None
 
 
 class NewGeneration(msgspec.Struct, frozen=True, array_like=True, tag=40):
@@ -204,6 +209,7 @@ Command = (
     | Elapsed
     | Offer
     | Transfer
+    | NoteResumed
 )
 
 
@@ -377,6 +383,9 @@ JobEvent = (
     | Moved
     | Alerted
     | Delayed
+    | Resumed
+    | HistoryCut
+    | Stalled
 )
 Event = JobEvent | ActEvent
 

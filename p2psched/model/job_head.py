@@ -24,7 +24,15 @@ _FIELDS: Final = JobSpec.__struct_fields__
 _HOLD: Final = _FIELDS.index("hold")
 _first_fields: Final = operator.attrgetter(*_FIELDS[:_HOLD])
 _held_fields: Final = operator.attrgetter(*_FIELDS[: _HOLD + 1])
-assert _FIELDS[_HOLD:] == ("hold", "policy", "needs", "retry", "times", "isolation")
+assert _FIELDS[_HOLD:] == (
+    "hold",
+    "policy",
+    "needs",
+    "retry",
+    "times",
+    "isolation",
+    "checkpoint",
+)
 
 
 class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -46,6 +54,7 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     needs: Needs | None = None
     retry: RetryPolicy | None = None
     times: TimeLimits | None = None
+    checkpoint: str = ""
 
     @property
     def is_choosy(self) -> bool:
@@ -73,6 +82,7 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.needs,
         spec.retry,
         spec.times,
+        spec.checkpoint,
     )
 
 
@@ -80,7 +90,7 @@ def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
     said: object = spec
     is_plain = spec.retry is None and spec.times is None and spec.isolation is None
-    if is_plain and spec.needs is None and not spec.policy:
+    if is_plain and spec.needs is None and not spec.policy and not spec.checkpoint:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()
 

@@ -11,7 +11,8 @@ import msgspec
 
 from p2psched.model.act_messages import ActCall, ActCallAnswer
 from p2psched.model.backup_messages import BackupAnswer, BackupCall
-from p2psched.model.blob_messages import BlobAnswer, BlobCall
+from p2psched.model.blob_messages import BlobAnswer
+from p2psched.model.checkpoint_messages import CheckpointAnswer, DataCall
 from p2psched.model.commands import DrainMode, Envelope, Stamped
 from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.explain_messages import ExplainAnswer, ExplainCall
@@ -28,6 +29,7 @@ from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
+from p2psched.model.resumed import Resumption
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
@@ -199,7 +201,7 @@ CallBody = (
     | WhereAre
     | Stale
     | BackupCall
-    | BlobCall
+    | DataCall
     | MemberCall
     | EventCall
     | KeepBlobs
@@ -264,6 +266,8 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     delayed: int = 0  # of the waiting: they wait for the moment of their next attempt
     next_attempt_ms: int | None = None  # the first such moment, Unix time, for people
     stopped: str = ""  # why it, or a part of it, was given up
+    resumed: int = 0  # attempts that went on from a checkpoint, or should have
+    resumptions: tuple[Resumption, ...] = ()  # the newest of the last few tasks
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -309,6 +313,7 @@ class History(msgspec.Struct, frozen=True, array_like=True, tag=8):
     events: tuple[Stamped, ...]
     more: bool
     spec: JobSpec | None = None
+    demotes: tuple[str, ...] = ()  # causes whose ends put a task of the job behind others
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -367,6 +372,7 @@ AnswerBody = (
     | GossipAnswer
     | LoadTable
     | LogAnswer
+    | CheckpointAnswer
 )
 
 

@@ -13,12 +13,16 @@ from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
 from p2psched.core.scheduler_events import (
     Answered,
     AppendToLedger,
+    Asked,
     Began,
     Leaving,
+    Noticed,
     RenewIncarnation,
     Store,
+    Tend,
+    YieldLead,
 )
-from p2psched.model.commands import Outcome
+from p2psched.model.commands import Command, Outcome
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import PeerMessage
@@ -28,6 +32,7 @@ from p2psched.ports.clock import Clock
 from p2psched.ports.executor import Executor
 
 _FAREWELL_TAG: Final = 1
+_NOTE_TAG: Final = 2
 
 
 class FollowerLoop(CoreLoop[FollowerEvent]):
@@ -41,10 +46,11 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         next_incarnation: Callable[[], int],
         on_bug: Callable[[Exception], None],
     ) -> None:
-        super().__init__(clock=clock, next_incarnation=next_incarnation, on_bug=on_bug)
+        super().__init__(
+            clock=clock, executor=executor, next_incarnation=next_incarnation, on_bug=on_bug
+        )
         self.follower = follower
         self.copy: Callable[[CopyBlobs], None] | None = None
-        self._executor = executor
         self._send = send
         self._left: asyncio.Future[Outcome] = self._loop.create_future()
         self._changed = asyncio.Event()  # something was told
@@ -55,11 +61,16 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         while True:
             await asyncio.sleep(CLOCK_PERIOD_S)
             self._step(Passed(self._clock.now_ms(), self.look()))
+            self._watch(self.follower.watching.watchdog)
 
     async def leave(self) -> None:
         """Give everything back before a clean stop; the caller owns the deadline."""
         self._step(Leaving(self._clock.now_ms(), _FAREWELL_TAG))
         await self._left
+
+    def note(self, command: Command) -> None:
+        """Have it put into the ledger; nobody hears what became of it."""
+        self._step(Asked(self._clock.now_ms(), _NOTE_TAG, command))
 
     async def wait(self, condition: Callable[[], bool]) -> None:
         """Until it holds; looked at whenever something was told. The caller owns the deadline."""
@@ -99,10 +110,19 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
                 case CopyBlobs():
                     assert self.copy is not None, "a job with large results needs blobs"
                     self.copy(effect)
-                case Answered(outcome=outcome):
-                    if not self._left.done():
+                case Answered(tag=tag, outcome=outcome):
+                    if tag == _FAREWELL_TAG and not self._left.done():
                         self._left.set_result(outcome)
-                case RenewIncarnation():
-                    self._renew()
-                case AppendToLedger() | Store():
-                    raise AssertionError("a follower has no ledger and keeps no results")
+                case _:
+                    self._change(effect)
+
+    def _change(
+        self, effect: RenewIncarnation | Tend | Noticed | YieldLead | AppendToLedger | Store
+    ) -> None:
+        match effect:
+            case RenewIncarnation():
+                self._renew()
+            case Tend() | Noticed():
+                self._attend(effect)
+            case YieldLead() | AppendToLedger() | Store():
+                raise AssertionError("a follower has no ledger and keeps no results")

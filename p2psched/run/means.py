@@ -89,7 +89,7 @@ def _bubblewrap(
     found = shutil.which(BWRAP, path=environment.get("PATH"))
     if found is None:
         return "", "no bubblewrap (bwrap) in PATH: install the package bubblewrap, and restart"
-    command = sandbox.words(found, list(hidden), folder=str(folder), cwd=str(folder))
+    command = sandbox.words(found, list(hidden), own=[str(folder)], cwd=str(folder))
     try:
         done = subprocess.run(
             [*command, "--", shutil.which("true") or "/bin/true"],

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 import pytest
 
+from p2psched.model.checkpoints import WORK, folder_name
 from p2psched.model.isolation import SANDBOX_LABEL, Isolation
 from p2psched.model.job import Cause, JobSpec
 from p2psched.model.needs import Needs
@@ -61,6 +62,16 @@ def test_a_task_sees_its_own_folder_and_nothing_of_its_peer(tmp_path: Path) -> N
 
 
 @needs_bwrap
+def test_a_task_saves_checkpoints_from_its_sandbox(tmp_path: Path) -> None:
+    job = f"{1:08x}{0:024x}"
+    work = tmp_path / "checkpoints" / folder_name(job, 0) / WORK
+    work.mkdir(parents=True)
+    spec = msgspec.structs.replace(boxed(shell("echo 7 > saved/step")), checkpoint="saved")
+    assert run(tmp_path, spec).cause is Cause.OK
+    assert (work / "step").read_text() == "7\n"
+
+
+@needs_bwrap
 def test_a_task_without_network_reaches_nobody(tmp_path: Path) -> None:
     script = "cat /proc/net/dev | tail -n +3 | cut -d: -f1"
     assert run(tmp_path, boxed(shell(script), network=False)).stdout.split() in ([b"lo"], [])
@@ -90,10 +101,10 @@ def test_what_is_hidden_is_not_started(tmp_path: Path) -> None:
     means: dict[str, object] = {"bwrap": "/usr/bin/bwrap", "hidden": [str(tmp_path)]}
     limits = Bounds({"sandbox": "bwrap"})
     with pytest.raises(ValueError, match="hidden in a sandbox"):
-        wrapped(["x"], f"{tmp_path}/x", means, limits, folder=f"{tmp_path}/t", cwd=None)
+        wrapped(["x"], f"{tmp_path}/x", means, limits, own=[f"{tmp_path}/t"], cwd=None)
     with pytest.raises(ValueError, match="hidden in a sandbox"):
-        wrapped(["x"], "/bin/x", means, limits, folder=f"{tmp_path}/t", cwd=f"{tmp_path}/other")
-    command = wrapped(["x", "y"], "/bin/x", means, limits, folder=f"{tmp_path}/t", cwd=None)
+        wrapped(["x"], "/bin/x", means, limits, own=[f"{tmp_path}/t"], cwd=f"{tmp_path}/other")
+    command = wrapped(["x", "y"], "/bin/x", means, limits, own=[f"{tmp_path}/t"], cwd=None)
     assert command[-3:] == ["--", "/bin/x", "y"]
     assert command.index(str(tmp_path)) < command.index(f"{tmp_path}/t")
 

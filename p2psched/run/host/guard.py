@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from . import bounds, frames, groups, sandbox, watch
+from .checkpoint import FOLDER_VARIABLE
 
 Verdict = tuple[int, str]  # a cause and a text; no text: no limit ended it
 _NONE: Verdict = (frames.SIGNAL, "")
@@ -42,8 +43,9 @@ class Guard:
         """Spawn the program, bound. Its number. Raises what `program` does, OSError, ValueError."""
         limits, program, argv = self._bounds, order.program(), order.argv
         if limits.sandbox:
-            folder, cwd = order.folder, order.cwd
-            argv = sandbox.wrapped(argv, program, order.means, limits, folder=folder, cwd=cwd)
+            saved = order.environment.get(FOLDER_VARIABLE.encode())
+            own = [order.folder, *([os.fsdecode(saved)] if saved else [])]
+            argv = sandbox.wrapped(argv, program, order.means, limits, own=own, cwd=order.cwd)
             program = argv[0]
         group = self._group = groups.of(order.means, f"program-{os.getpid()}", limits)
         self._watch = watch.of(limits, os.getpid(), group=group, alone=True, spared=self._strangers)

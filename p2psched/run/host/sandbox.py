@@ -23,14 +23,16 @@ _SHUT_IN: Final = (
 
 
 def words(
-    bwrap: str, hidden: list[str], *, folder: str, cwd: str, network: bool = True
+    bwrap: str, hidden: list[str], *, own: list[str], cwd: str, network: bool = True
 ) -> list[str]:
-    """What goes before the program. `folder` is the task's own, `hidden` what it may not see."""
+    """What goes before the program. `own` are the task's folders; it may not see what is `hidden`."""
     found = [bwrap, *_SHUT_IN]
     for path in hidden:
         is_file = os.path.isfile(path)  # noqa: PTH113 - strings all along, as beside it
         found += ("--ro-bind", "/dev/null", path) if is_file else ("--tmpfs", path)
-    found += ("--bind", folder, folder, "--chdir", cwd)
+    for path in own:
+        found += ("--bind", path, path)
+    found += ("--chdir", cwd)
     return found if network else [*found, "--unshare-net"]
 
 
@@ -40,10 +42,11 @@ def wrapped(
     means: dict[str, object],
     limits: Bounds,
     *,
-    folder: str,
+    own: list[str],
     cwd: str | None,
 ) -> list[str]:
-    """The command that runs this program so. Raises ValueError if that can't be here: then it must
+    """The command that runs this program so, in the first of its own folders if it names no other.
+    Raises ValueError if that can't be here: then it must
     not run at all."""
     bwrap, hidden = str(means.get("bwrap") or ""), means.get("hidden")
     if not bwrap or not isinstance(hidden, list):
@@ -55,5 +58,5 @@ def wrapped(
                 f"{path} is hidden in a sandbox, for it is in the home or the data folder of "
                 "the peer: install it for all users"
             )
-    before = words(bwrap, names, folder=folder, cwd=cwd or folder, network=limits.network)
+    before = words(bwrap, names, own=own, cwd=cwd or own[0], network=limits.network)
     return [*before, "--", program, *argv[1:]]

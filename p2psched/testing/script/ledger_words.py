@@ -47,11 +47,14 @@ from p2psched.model.commands import (
     SubmitJob,
     Submitted,
 )
+from p2psched.model.history_events import HistoryCut
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.resumed import NoteResumed, Resumed
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 from p2psched.testing.script.act_words import act_words, acted_words, struct_words
@@ -116,7 +119,7 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
         case Drain(peer=peer, mode=mode):
             once = " until it comes up again" if mode is DrainMode.ONCE else ""
             return f"{'undrain' if mode is DrainMode.OFF else 'drain'} {peer}{once}"
-        case GiveBack() | Transfer():
+        case GiveBack() | Transfer() | NoteResumed():
             return _leaving_words(command, jobs)
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
@@ -126,7 +129,9 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
             return _hook_words(command)
 
 
-def _leaving_words(command: GiveBack | Transfer, jobs: Jobs) -> str:
+def _leaving_words(command: GiveBack | Transfer | NoteResumed, jobs: Jobs) -> str:
+    if isinstance(command, NoteResumed):
+        return f"{jobs.name(command.job)} {command.task} goes on from {command.number}"
     what = f"{jobs.name(command.job)} {command.tasks} of {command.grant}"
     if isinstance(command, Transfer):
         return f"move {what} to {command.peer}/{command.incarnation}"
@@ -183,6 +188,8 @@ def event_words(event: Event, jobs: Jobs) -> str:
     """Empty for what the outcome says already."""
     if isinstance(event, Alerted):
         return f"{event.severity}: {jobs.name(event.job)} {event.tasks} ended by {event.cause}"
+    if isinstance(event, Stalled):
+        return f"{event.peer}: {event.note}"
     if isinstance(event, Delayed):
         return f"{jobs.name(event.job)} {event.tasks} waits until {event.until_ms}"
     return struct_words(event) if isinstance(event, Aside) else _event_words(event, jobs)
@@ -210,6 +217,8 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
             return f"{jobs.name(job)} {tasks} {where}"
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
-            | JobForgotten() | PeerDrains() | Alerted() | Delayed()
+            | JobForgotten() | PeerDrains() | Alerted() | Delayed() | Resumed()
+            | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut()
+            | Stalled()
         ):  # fmt: skip
             return ""
