@@ -17,6 +17,7 @@ import msgspec
 import typer
 
 from p2psched.cli.detach import start_detached
+from p2psched.cli.limits import CgroupOption, PeerEnvOption
 from p2psched.cli.options import (
     OutputOption,
     SecretOption,
@@ -170,20 +171,12 @@ _CheckpointBudget = Annotated[
         help="Bytes a minute that go to copies of tasks' checkpoints on other peers.",
     ),
 ]
-_Cgroup = Annotated[
-    list[Path] | None,
+_MaxDisconnect = Annotated[
+    str,
     typer.Option(
-        "--cgroup",
-        metavar="DIR",
-        help="A control group where it may make groups for tasks with limits; of version 1, one "
-        "for each hierarchy. Default: its own, if that was delegated to it.",
-        show_default=False,
-    ),
-]
-_PassEnv = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--pass-env", metavar="NAME", help="A variable of its environment that tasks see, too."
+        "--max-disconnect",
+        metavar="DURATION",
+        help="How long it goes on with its tasks without a majority, if their jobs don't say.",
     ),
 ]
 _Anew = Annotated[
@@ -284,9 +277,10 @@ class Having:
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
     checkpoint_budget: _CheckpointBudget = "256M"
+    max_disconnect: _MaxDisconnect = "10m"
     stall_after: _StallAfter = f"{STALL_MS // 1000}s"
-    cgroup: _Cgroup = None
-    pass_env: _PassEnv = None
+    cgroup: CgroupOption = None
+    pass_env: PeerEnvOption = None
 
     def noted_in(self, config: Config) -> Config:
         """Raises UsageError, or ValueError for what is too much."""
@@ -299,6 +293,7 @@ class Having:
             policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
             retry_percent=self.retry_budget,
             checkpoint_budget=byte_count(self.checkpoint_budget, "--checkpoint-budget"),
+            max_disconnect_ms=round(duration(self.max_disconnect, "--max-disconnect") * 1000),
             stall_ms=round(duration(self.stall_after, "--stall-after") * 1000),
             cgroups=tuple(str(path.absolute()) for path in self.cgroup or []),
             pass_env=tuple(self.pass_env or []),

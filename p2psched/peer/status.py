@@ -28,6 +28,7 @@ from p2psched.model.status_messages import (
     CheckpointStatus,
     GossipStatus,
     Kept,
+    SeparationStatus,
     StatusAnswer,
 )
 from p2psched.net.peers import PeerLinks
@@ -59,6 +60,7 @@ class Process:
     gossip: GossipStatus
     load: LoadStatus
     checkpoints: CheckpointStatus
+    separation: SeparationStatus
     limits: tuple[Kept, ...]
 
     def status(
@@ -116,6 +118,7 @@ class Process:
             gossip=self.gossip,
             load=self.load,
             checkpoints=self.checkpoints,
+            separation=self.separation,
             stalls=stalls,
             limits=self.limits,
         )

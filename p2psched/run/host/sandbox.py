@@ -25,7 +25,7 @@ _SHUT_IN: Final = (
 def words(
     bwrap: str, hidden: list[str], *, own: list[str], cwd: str, network: bool = True
 ) -> list[str]:
-    """What goes before the program. `own` are the task's folders; it may not see what is `hidden`."""
+    """What goes before the program. `own` are the task's folders; what is `hidden` it can't see."""
     found = [bwrap, *_SHUT_IN]
     for path in hidden:
         is_file = os.path.isfile(path)  # noqa: PTH113 - strings all along, as beside it
