@@ -29,6 +29,7 @@ from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
+from p2psched.model.resumed import Resumption
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
@@ -265,6 +266,8 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     delayed: int = 0  # of the waiting: they wait for the moment of their next attempt
     next_attempt_ms: int | None = None  # the first such moment, Unix time, for people
     stopped: str = ""  # why it, or a part of it, was given up
+    resumed: int = 0  # attempts that went on from a checkpoint, or should have
+    resumptions: tuple[Resumption, ...] = ()  # the newest of the last few tasks
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):

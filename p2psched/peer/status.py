@@ -23,7 +23,12 @@ from p2psched.model.ids import ClusterId, PeerId
 from p2psched.model.load_messages import LoadStatus
 from p2psched.model.raft import Membership
 from p2psched.model.stalls import StallStatus
-from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
+from p2psched.model.status_messages import (
+    BLOBS_SHORT_MAX,
+    CheckpointStatus,
+    GossipStatus,
+    StatusAnswer,
+)
 from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
@@ -52,6 +57,7 @@ class Process:
     started_ms: int
     gossip: GossipStatus
     load: LoadStatus
+    checkpoints: CheckpointStatus
 
     def status(
         self,
@@ -107,6 +113,7 @@ class Process:
             tasks_stayed=owner.departing.stayed,
             gossip=self.gossip,
             load=self.load,
+            checkpoints=self.checkpoints,
             stalls=stalls,
         )
 
