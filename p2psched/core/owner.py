@@ -290,8 +290,8 @@ class Owner:
             held, full = job.grants.get(queued.grant), job.full
             may_go = not queued.begun and held is not None and full is not None
             if job.spec.needs is not None:
-                fits = fitting.fits(job.spec, taker_slots, taker)
-                may_go = may_go and fits and fitting.may_steal(job.spec)
+                may_go = may_go and fitting.fits(job.spec, taker_slots, taker)
+                may_go = may_go and fitting.may_offer(self._machine, job, queued.grant, peer)
             if peer in job.avoids:
                 may_go = may_go and not queued.tasks & job.avoids[peer]
             lots.append(
