@@ -145,6 +145,8 @@ def _having(config: Config) -> list[str]:
         given += ["--memory", f"{config.memory_mib}M"]
     if config.policy_file is not None:
         given += ["--policy-file", config.policy_file]
+    for option, words in (("--cgroup", config.cgroups), ("--pass-env", config.pass_env)):
+        given += [word for value in words for word in (option, value)]
     return [*given, "--weight", str(config.weight / AVERAGE_WEIGHT)]
 
 

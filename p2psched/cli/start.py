@@ -17,6 +17,7 @@ import msgspec
 import typer
 
 from p2psched.cli.detach import start_detached
+from p2psched.cli.limits import CgroupOption, PeerEnvOption
 from p2psched.cli.options import (
     OutputOption,
     SecretOption,
@@ -289,6 +290,8 @@ class Having:
     battery_min: _BatteryMin = 10
     max_disconnect: _MaxDisconnect = "10m"
     stall_after: _StallAfter = f"{STALL_MS // 1000}s"
+    cgroup: CgroupOption = None
+    pass_env: PeerEnvOption = None
 
     def noted_in(self, config: Config) -> Config:
         """Raises UsageError, or ValueError for what is too much."""
@@ -304,6 +307,8 @@ class Having:
             checkpoint_budget=byte_count(self.checkpoint_budget, "--checkpoint-budget"),
             max_disconnect_ms=round(duration(self.max_disconnect, "--max-disconnect") * 1000),
             stall_ms=round(duration(self.stall_after, "--stall-after") * 1000),
+            cgroups=tuple(str(path.absolute()) for path in self.cgroup or []),
+            pass_env=tuple(self.pass_env or []),
         )
         noted.__post_init__()
         return noted
