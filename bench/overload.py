@@ -22,7 +22,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Final
 
-from bench.cluster import Cluster
+from bench.cluster import Cluster, running
 from p2psched.client.functions import calls, pack
 from p2psched.client.session import Session
 from p2psched.model.errors import Busy, P2PSchedError
@@ -32,6 +32,7 @@ from p2psched.model.messages import AnswerBody, FindJob, JobAccepted, JobView, S
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.net.calls import CallClient
 
+SLOTS: Final = (1, 1, 1)
 FACTOR: Final = 10.0
 STEADY_S: Final = 5.0  # as long as a normal rate is measured
 CALLERS: Final = 32  # who wait for their answers
@@ -61,6 +62,8 @@ class Report:
     terms: tuple[int, int] = (0, 0)  # before, after
     memory_before: list[float] = field(default_factory=list)
     memory_curve: list[list[float]] = field(default_factory=list)  # each second
+    late_ms_p99: list[float] = field(default_factory=list)  # of the loops, at the end of the flood
+    refused: list[int] = field(default_factory=list)  # as each peer counts it
     again_s: float = 0.0  # until the rate is normal
     again_per_s: float = 0.0
     accepted: int = 0
@@ -107,6 +110,9 @@ class Flood:
             report.terms = ((await self._status()).term, 0)
             report.memory_before = self._memory()
             await self._flood([await session.connection() for session in sessions], for_s)
+        statuses = await self.cluster.statuses()
+        report.late_ms_p99 = [status.loop_late_ms_p99 for status in statuses]
+        report.refused = [status.door.refused for status in statuses if status.door is not None]
         async with AsyncExitStack() as stack:
             fresh = [
                 (await stack.enter_async_context(self.cluster.client(number % 3))).session
@@ -220,12 +226,8 @@ class Flood:
 
 
 async def main(for_s: float) -> Report:
-    cluster = Cluster([1, 1, 1])
-    try:
-        await cluster.start()
+    async with running(SLOTS) as cluster:
         return await Flood(cluster).run(for_s)
-    finally:
-        cluster.stop()
 
 
 if __name__ == "__main__":

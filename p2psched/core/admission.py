@@ -27,11 +27,11 @@ from p2psched.model.status_messages import DoorStatus
 LATE_MS: Final = 300  # an outcome that takes longer than the quickest by this shortens the line
 SOON_MS: Final = LATE_MS // 2  # one that takes less lets it grow
 # What the quickest takes may be the way to the others and their disks: no shorter line helps that.
-QUICKEST_MS_MAX: Final = 300
+QUICKEST_MS_MAX: Final = 200
 QUICKEST_OF_MS: Final = 5_000  # twice that: the quickest of this span and the one before
 # Of the line. It begins with what one connection may ask at a time, and always has room for a few.
 LINE_START: Final = 256
-LINE_MIN: Final = 64
+LINE_MIN: Final = 32
 LINE_BYTES_MAX: Final = 32 * MIB  # of code, arguments and values that wait in it
 SHRINK: Final = 0.7
 GROW: Final = 0.1  # by each outcome that comes soon; by one, as long as none has been late
