@@ -101,3 +101,5 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     tasks_stayed: int = 0  # of these, could not move in the end
     gossip: GossipStatus | None = None
     load: LoadStatus | None = None
+    outputs_kept: int = 0  # files with outputs of attempts, on this peer's disk
+    outputs_bytes: int = 0

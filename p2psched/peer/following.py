@@ -241,9 +241,7 @@ class Life:
             follower,
             others=self._links,
             data=self._data,
-            tail=lambda job, index, stderr, offset: self._pool.tail(
-                job, index, stderr=stderr, offset=offset
-            ),
+            output=self._pool.output,
             status=self.status,
             stop=self._stop.set,
             where=self._where.answer,
@@ -360,5 +358,6 @@ class Life:
             started_ms=self._started_ms,
             gossip=self._gossip.status(),
             load=self._loads.status(),
+            outputs=self._pool.output.sizes(),
         )
         return follower_status(process, self._loop.follower)

@@ -16,7 +16,7 @@ from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef
 from p2psched.model.blob_messages import BlobCall, ReadBlob, StatBlob
 from p2psched.model.errors import NotFound, ResultLost
-from p2psched.model.ids import PeerId
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.messages import AnswerBody
 from p2psched.model.raft import Membership
 from p2psched.peer.blob_api import BlobApi
@@ -41,6 +41,7 @@ class LargeData:
         others: Others,
         group: asyncio.TaskGroup,
         on_disk_failed: Callable[[OSError], None],
+        on_forgotten: Callable[[JobId], None] = lambda _: None,
     ) -> None:
         self._me = me
         self._others = others
@@ -48,6 +49,7 @@ class LargeData:
         self._state: LedgerState | None = None
         self._group: Callable[[], Membership] = Membership
         self._keeper: Keeper | None = None
+        self._on_forgotten = on_forgotten
         self.blobs: Final = PeerBlobs(
             files,
             me=me,
@@ -70,6 +72,7 @@ class LargeData:
             is_voter=lambda: raft.membership.is_voter(self._me),
             clock=clock,
             takers=lambda: {member.peer for member in members_of(raft.membership)},
+            on_forgotten=self._on_forgotten,
         )
         self.blobs.store.on_damaged = keeper.on_damaged
         self.blobs.places.catch_up = scheduling.wait_linearizable

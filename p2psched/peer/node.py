@@ -189,6 +189,7 @@ class Node:
                     others=self._addresses,
                     group=group,
                     on_disk_failed=self._on_disk_failed,
+                    on_forgotten=self._pool.output.forget,
                 )
                 group.create_task(self._pool.run())
                 await self._pool.wait_ready()
@@ -264,9 +265,7 @@ class Node:
             others=self._addresses,
             data=self._data,
             source=self._source,
-            tail=lambda job, index, stderr, offset: self._pool.tail(
-                job, index, stderr=stderr, offset=offset
-            ),
+            output=self._pool.output,
             status=self.status,
             stop=self.stop,
             where=self._where.answer,
@@ -396,5 +395,6 @@ class Node:
             started_ms=self._started_ms,
             gossip=self._gossip.status(),
             load=self._loads.status(),
+            outputs=self._pool.output.sizes(),
         )
         return status_of(process, self._scheduling.scheduler, self._ledger, self._results)

@@ -50,6 +50,7 @@ class Process:
     started_ms: int
     gossip: GossipStatus
     load: LoadStatus
+    outputs: tuple[int, int]  # of attempts, that are kept: files and bytes
 
     def status(
         self, info: PeerInfo, role: str, state: LedgerState, stealing: Stealing, *, applied: int
@@ -98,6 +99,8 @@ class Process:
             tasks_stayed=owner.departing.stayed,
             gossip=self.gossip,
             load=self.load,
+            outputs_kept=self.outputs[0],
+            outputs_bytes=self.outputs[1],
         )
 
 

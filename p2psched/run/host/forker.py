@@ -27,6 +27,7 @@ from . import capture, frames, large, tree
 from .orders import Tickets
 from .shared import STARTING, Shared
 from .spawner import Spawner
+from .watched import Watched
 from .worker import MODULES_SUFFIX, Worker
 
 THREADS_VARIABLES: Final = (
@@ -48,13 +49,13 @@ STOPS_MAX: Final = 50  # looks, a millisecond apart, whether a host has stopped
 class Host:
     """A forked process, seen from the starter."""
 
-    def __init__(self, *, number: int, pid: int, shared: Shared, scratch: str) -> None:
+    def __init__(self, *, number: int, pid: int, shared: Shared, scratch: str, folder: str) -> None:
         self.number = number
         self.pid = pid
         self.shared = shared
         self.scratch = scratch
         self.pidfd = os.pidfd_open(pid)
-        self.output = capture.Output()
+        self.watched = Watched(shared, folder)
         self.pipes: tuple[int, ...] = ()
         self.socket: socket.socket | None = None
         self.kill_at_s: float | None = None
@@ -122,7 +123,7 @@ class Starter:
             for key, _ in self._selector.select(self._wait_s()):
                 # An earlier handler of this round may have closed it.
                 if self._selector.get_map().get(key.fd) is key:
-                    handler: Callable[[], None] = key.data
+                    handler: Callable[[], object] = key.data
                     handler()
             self._kill_due()
 
@@ -151,7 +152,7 @@ class Starter:
             if kind == frames.FORK:
                 self._fork(frames.open_json(body)[0])
             elif kind == frames.WATCH:
-                self._watch(*frames.HOST.unpack(body))
+                self._watch(body)
             elif kind == frames.KILL:
                 self._kill(*frames.HOST_NUMBER.unpack(body))
             elif kind == frames.QUIT:
@@ -213,7 +214,7 @@ class Starter:
         theirs.close()
         os.close(out_write)
         os.close(err_write)
-        host = Host(number=number, pid=pid, shared=shared, scratch=scratch)
+        host = Host(number=number, pid=pid, shared=shared, scratch=scratch, folder=self._folder)
         host.pipes = (out_read, err_read)
         host.socket = ours
         collect = functools.partial(self._on_collect, host)
@@ -236,7 +237,7 @@ class Starter:
                 spill=self._spill(number),
             )
             _run_and_exit(spawner.run)
-        return Host(number=number, pid=pid, shared=shared, scratch=scratch)
+        return Host(number=number, pid=pid, shared=shared, scratch=scratch, folder=self._folder)
 
     def _spill(self, number: int) -> large.Spill | None:
         return large.Spill(self._folder, f"host-{number}") if self._blobs else None
@@ -260,16 +261,15 @@ class Starter:
 
     # --- output of workers
 
-    def _watch(self, number: int) -> None:
+    def _watch(self, body: bytes) -> None:
         """From now on, and until the worker asks, empty its pipes for it."""
-        host = self._hosts.get(number)
+        host = self._hosts.get(frames.WATCHED.unpack_from(body)[0])
         if host is None or not host.pipes or host.shared.is_watched():
             return
         host.shared.set_watched(1)
-        for descriptor, stream in zip(
-            host.pipes, (host.output.stdout, host.output.stderr), strict=True
-        ):
-            handler = functools.partial(capture.drain_once, descriptor, stream)
+        host.watched.begin(body)
+        for stream, descriptor in enumerate(host.pipes):
+            handler = functools.partial(host.watched.read, stream, descriptor)
             self._selector.register(descriptor, selectors.EVENT_READ, handler)
 
     def _unwatch(self, host: Host) -> None:
@@ -288,18 +288,10 @@ class Starter:
         if not asked:
             self._selector.unregister(host.socket)
             return
-        output = self._take_output(host)
+        output = host.watched.take(host.pipes, is_told=True, is_whole=asked == b"?")
         self._unwatch(host)
         with contextlib.suppress(OSError):  # it died meanwhile: `_on_exit` follows
             capture.send_output(host.socket, output)
-
-    def _take_output(self, host: Host) -> capture.Output:
-        for descriptor, stream in zip(
-            host.pipes, (host.output.stdout, host.output.stderr), strict=False
-        ):
-            capture.drain(descriptor, stream)
-        output, host.output = host.output, capture.Output()
-        return output
 
     # --- ends
 
@@ -309,7 +301,7 @@ class Starter:
         host.signal(signal.SIGKILL)
         _, status = os.waitpid(host.pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        output = self._take_output(host)
+        output = host.watched.take(host.pipes, is_told=False, is_whole=True)
         self._forget(host)
         if self._adopts:  # daemons of its task, which are ours now
             self._end_orphans()
