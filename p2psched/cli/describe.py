@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from p2psched.cli.output import count, moment, one_line, span
+from p2psched.cli.resumed import resumed_fields
 from p2psched.cli.tasks import TaskEnd
 from p2psched.client.attempts import Attempt
 from p2psched.client.logs import Log
@@ -63,9 +64,10 @@ def reason(cause: str, header: items.Header) -> str:
         return f"{header['type']}: {message}" if message else str(header["type"])
     if cause != Cause.TIMEOUT and header.get("exit"):
         return f"exit code {header['exit']}"
-    if cause != Cause.TIMEOUT and "signal" in header:
-        return f"signal {header['signal']} ({_signal_name(int(header['signal']))})"
     message = one_line(str(header.get("message", "")))
+    if cause not in {Cause.TIMEOUT, Cause.OOM} and "signal" in header:
+        text = f"signal {header['signal']} ({_signal_name(int(header['signal']))})"
+        return f"{text}: {message}" if message else text
     return f"{cause}: {message}" if message else cause
 
 
@@ -140,6 +142,7 @@ def job_fields(view: JobView) -> dict[str, object]:
         "moves": [
             {"from": giver, "to": taker, "tasks": number} for giver, taker, number in view.moves
         ],
+        **resumed_fields(view),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, TypedDict
 
@@ -11,24 +12,28 @@ import typer
 
 from p2psched.cli.batches import BATCHES_HELP, print_outcomes
 from p2psched.cli.connect import talk
+from p2psched.cli.cutting import Cutting, leave_in_spool
 from p2psched.cli.describe import job_fields, title
 from p2psched.cli.follow import conclude, follow_job
 from p2psched.cli.holds import Holding
 from p2psched.cli.interrupt import detachable
+from p2psched.cli.limits import Bounds
 from p2psched.cli.needs import Choice, staying_apart
 from p2psched.cli.options import Target, duration, keep_ms, talks_to_peers, with_options
 from p2psched.cli.output import Output, count, note, print_json, write_line
 from p2psched.cli.progress import Progress
 from p2psched.cli.rules import Rules
+from p2psched.cli.saving import Saving
 from p2psched.cli.sending import modes_of, opened_inputs, sending_of
 from p2psched.client import blobs
 from p2psched.client.batches import lines_of, pack_batches
 from p2psched.client.client import Client, Job, who_am_i
 from p2psched.client.functions import PackedJob, timeout_ms
 from p2psched.core.policies.registry import POLICIES
-from p2psched.model.errors import UsageError
+from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, new_id, short
+from p2psched.model.isolation import Isolation
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
 from p2psched.model.needs import Needs
@@ -55,6 +60,7 @@ Examples:
   p2psched submit-job --resource cam:1 --array 0-9 -- ./take
   p2psched submit-job --queue deploys --ordered -- ./deploy
   p2psched submit-job --require arch=arm64 -- ./build
+  p2psched submit-job --limit mem=2G -- ./render
 
 A task finds its index in $P2P_INDEX, and $P2P_PEER, $P2P_JOB_ID,
 $P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE beside it. One that holds a lock
@@ -146,6 +152,9 @@ _Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")
 @with_options(Choice, "choice")
 @with_options(Holding, "holding")
 @with_options(Rules, "rules")
+@with_options(Bounds, "bounds")
+@with_options(Saving, "saving")
+@with_options(Cutting, "cutting")
 def submit_job(
     target: Target,
     *,
@@ -170,14 +179,17 @@ def submit_job(
     holding: Holding,
     choice: Choice,
     rules: Rules,
+    bounds: Bounds,
+    saving: Saving,
+    cutting: Cutting,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
-    Once this returns, the job can't be lost. Everything after -- is the command, and it never
-    passes through a shell.
+    Once this returns, the job can't be lost. What follows -- is the command; no shell sees it.
     """
-    _check_form(inputs, is_batched=args or batch != 1, is_plain=array is not None or bool(collect))
+    _check_form(inputs, array, collect, saving.checkpoint, is_batched=args or batch != 1)
     wait_s, timeout_s = _seconds(wait_timeout, "--wait-timeout"), _seconds(timeout, "--timeout")
+    isolation, needs = bounds.around(choice.needs)
     common = _Common(
         name=Path(command[0]).name[:128] if name is None else name,
         retries=retries,
@@ -187,20 +199,21 @@ def submit_job(
         submitter=who_am_i(),
         hold=holding.hold,
         policy=choice.policy_name,
-        needs=choice.needs,
+        needs=needs,
         retry=rules.policy,
         times=rules.times,
+        isolation=isolation,
     )
-    variables, folder = _variables(env or []), _folder(cwd)
+    variables, folder = _variables(bounds.variables(env or [])), _folder(cwd)
     if inputs is None:
         sending = sending_of(send or [])
         work = _work(command, variables, folder, sending.files, collect or [])
-        packed = PackedJob(_spec(work, array, timeout_s, common), sending.uploads)
+        spec = _spec(work, array, timeout_s, common, checkpoint=saving.checkpoint)
+        packed = PackedJob(spec, sending.uploads)
     else:
         with opened_inputs(inputs) as stream:
             packed = pack_batches(
-                command,
-                lines_of(stream),
+                *(command, lines_of(stream)),
                 batch=batch,
                 env=variables,
                 cwd=folder,
@@ -210,8 +223,18 @@ def submit_job(
                 **common,
             )
     job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
-    batches = inputs is not None
-    _submit(target, job_id, packed, choice.apart or [], waits=wait, wait_s=wait_s, batches=batches)
+    following = _Following(waits=wait, wait_s=wait_s, batches=inputs is not None)
+    packed = cutting.noted_in(packed)
+    _submit(target, job_id, packed, choice.apart or [], following, spools=cutting.spool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Following:
+    """What is done once it is accepted."""
+
+    waits: bool
+    wait_s: float | None
+    batches: bool
 
 
 class _Common(TypedDict):
@@ -228,13 +251,14 @@ class _Common(TypedDict):
     needs: Needs | None
     retry: RetryPolicy | None
     times: TimeLimits | None
+    isolation: Isolation | None
 
 
-def _check_form(inputs: str | None, *, is_batched: bool, is_plain: bool) -> None:
+def _check_form(inputs: str | None, *plain: object, is_batched: bool) -> None:
     if inputs is None and is_batched:
         raise UsageError("--batch and --args are for inputs: name them with --inputs FILE")
-    if inputs is not None and is_plain:
-        raise UsageError("with --inputs there is no --array and no --collect")
+    if inputs is not None and any(plain):
+        raise UsageError("with --inputs there is no --array, no --collect and no --checkpoint")
 
 
 def _seconds(text: str | None, option: str) -> float | None:
@@ -263,11 +287,17 @@ def _work(
 
 
 def _spec(
-    work: ProgramWork, array: str | None, timeout_s: float | None, common: _Common
+    work: ProgramWork,
+    array: str | None,
+    timeout_s: float | None,
+    common: _Common,
+    *,
+    checkpoint: str,
 ) -> JobSpec:
     tasks = TaskSet.of(0, 1) if array is None else _indices(array)
     try:
-        return JobSpec(tasks=tasks, work=work, timeout_ms=timeout_ms(timeout_s), **common)
+        limit_ms = timeout_ms(timeout_s)
+        return JobSpec(tasks=tasks, work=work, timeout_ms=limit_ms, checkpoint=checkpoint, **common)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -277,10 +307,9 @@ def _submit(
     job_id: JobId,
     packed: PackedJob,
     apart: list[str],
+    how: _Following,
     *,
-    waits: bool,
-    wait_s: float | None,
-    batches: bool,
+    spools: bool,
 ) -> None:
     async def work(client: Client) -> None:
         spec = await staying_apart(client, packed.spec, apart, job_id)
@@ -289,17 +318,25 @@ def _submit(
             answer = await blobs.submit(
                 client.session, Submit(job_id, spec), packed.uploads, progress
             )
+        except Unavailable as error:
+            if not spools:
+                raise
+            await leave_in_spool(client.session, target, job_id, packed, error)
+            return
         finally:
             progress.hide()
         job = Job(client.session, job_id)
         view = await job.show()
-        _say_accepted(view, target.output, known=answer.duplicate, waits=waits)
-        if waits:
+        _say_accepted(view, target.output, known=answer.duplicate, waits=how.waits)
+        if how.waits:
             following = follow_job(
-                client, job, output=target.output, show_outputs=not batches, timeout_s=wait_s
+                *(client, job),
+                output=target.output,
+                show_outputs=not how.batches,
+                timeout_s=how.wait_s,
             )
             view = await detachable(job, following)
-            if batches and target.output is Output.TABLE:
+            if how.batches and target.output is Output.TABLE:
                 await print_outcomes(client, await job.show())
             await conclude(client, view, target.output)
 

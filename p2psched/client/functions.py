@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypedDict
 
 import cloudpickle
 
+from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.modules import ARCHIVES, Choice, importable_as, is_local, named_in
 from p2psched.client.packing import (
     IN_MEMORY_BYTES_MAX,
@@ -33,7 +34,8 @@ from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
-from p2psched.model.job import FunctionWork, JobSpec, SentFile
+from p2psched.model.job import NAMELESS, FunctionWork, JobSpec, SentFile
+from p2psched.model.limits import JOB_ARGUMENT_BYTES_MAX
 from p2psched.model.needs import Needs
 from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
@@ -81,6 +83,9 @@ class MapOptions(TypedDict, total=False):
     modules: Choice
     retry: Retry | None
     times: TimeLimits | None
+    limits: Limits | None
+    checkpoint: bool | None
+    max_disconnect_ms: int | None
 
 
 class PackedFunction(NamedTuple):
@@ -165,28 +170,23 @@ def pack(
     modules: Choice = "auto",
     retry: Retry | None = None,
     times: TimeLimits | None = None,
+    limits: Limits | None = None,
+    checkpoint: bool | None = None,
+    max_disconnect_ms: int | None = None,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
     `function` is `"module:name"`, looked up by the workers, or an object that travels by import
-    path where it can and by value as far as it must (cloudpickle: `__main__`, lambdas, closures).
-    One with `@task` brings its own options, for those that are None here. `modules`: "auto" sends
-    the caller's own modules along where the function is in one or names one, "none" sends none,
-    a list of names sends these. Raises UsageError for what can't be serialised or is over a limit.
+    path or by value. One with `@task` brings its own options, for those that are None here. Of the
+    caller's `modules` "auto" sends what it needs. Raises UsageError for what is too large.
     """
+    isolation, needs = shut_in(limits, needs)
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
-    if isinstance(function, PackedFunction):
-        packed = function
-    else:
-        packed = pack_function(function, modules=modules)
+    packed = _as_packed(function, modules)
     packer = Packer()
     packer.set_constants(arguments.constants)
-    stream = _Arguments(limits.JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
-    for call in arguments.each:
-        if isinstance(call, bytes):
-            stream.add(packer.take(call) if isinstance(call, LargeCall) else call)
-        else:
-            stream.add(packer.item(call, stable=arguments.stable))
+    stream = _Arguments(JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
+    stream.take(arguments, packer)
     blob = stream.finish(packer)
     try:
         work = FunctionWork(
@@ -214,10 +214,21 @@ def pack(
             needs=needs,
             retry=retry_policy(retry),
             times=times,
+            isolation=isolation,
+            checkpoint=NAMELESS
+            if (options.checkpoint if checkpoint is None else checkpoint)
+            else "",
+            max_disconnect_ms=max_disconnect_ms,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     return PackedJob(spec, tuple(packer.uploads.values()))
+
+
+def _as_packed(function: Function | PackedFunction, modules: Choice) -> PackedFunction:
+    if isinstance(function, PackedFunction):
+        return function
+    return pack_function(function, modules=modules)
 
 
 def pack_single(
@@ -284,6 +295,14 @@ class _Arguments:
             )
         if len(self._items) == CHUNK_TASKS:
             self._close_chunk()
+
+    def take(self, arguments: Calls, packer: Packer) -> None:
+        """All of them."""
+        for call in arguments.each:
+            if isinstance(call, bytes):
+                self.add(packer.take(call) if isinstance(call, LargeCall) else call)
+            else:
+                self.add(packer.item(call, stable=arguments.stable))
 
     def finish(self, packer: Packer) -> BlobRef | None:
         """The blob of all arguments, or None if `chunks` has them."""

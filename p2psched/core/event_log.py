@@ -50,7 +50,10 @@ from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
+from p2psched.model.reconciled import PeerReconciled
+from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import EMPTY
 from p2psched.model.webhook import AddWebhook, RemoveWebhook
 
@@ -82,6 +85,9 @@ KINDS: Final = (
     "tasks.delayed",
     *ACT_KINDS,
     "tasks.moved",
+    "tasks.resumed",
+    "peer.reconciled",
+    "peer.stalled",
 )
 
 
@@ -323,6 +329,31 @@ def _delayed(event: Event) -> Said:
     return "tasks.delayed", event.job, None, event.tasks, {"until_ms": event.until_ms}
 
 
+def _resumed(event: Event) -> Said:
+    assert isinstance(event, Resumed)
+    data: dict[str, Value] = {
+        "grant": event.grant,
+        "attempt": event.attempt,
+        "checkpoint": event.number,
+        "saved_ms": event.saved_wall_ms,
+        "from": event.source or "",
+    }
+    return "tasks.resumed", event.job, event.peer, event.tasks, data
+
+
+def _reconciled(event: Event) -> Said:
+    assert isinstance(event, PeerReconciled)
+    data: dict[str, Value] = msgspec.structs.asdict(event)
+    del data["peer"]
+    return "peer.reconciled", None, event.peer, EMPTY, data
+
+
+def _stalled(event: Event) -> Said:
+    assert isinstance(event, Stalled)
+    data: dict[str, Value] = {"fault": event.fault, "step": event.step, "note": event.note}
+    return "peer.stalled", event.job, event.peer, event.tasks, data
+
+
 _EVENTS: Final[dict[type[Event], Make]] = {
     JobAdded: _submitted,
     Granted: _granted,
@@ -340,6 +371,9 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     Moved: _moved,
     Alerted: _alerted,
     Delayed: _delayed,
+    Resumed: _resumed,
+    PeerReconciled: _reconciled,
+    Stalled: _stalled,
     **ACT_EVENTS,
 }
 # Told from the command that led to them, which says more.

@@ -17,7 +17,7 @@ from p2psched.core.catch_up import catch_up
 from p2psched.core.departing import Parting
 from p2psched.core.drain import is_cordoned, is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
-from p2psched.core.followed import FollowedJob, followed, ranked
+from p2psched.core.followed import FollowedJob, followed, ranked, settle
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
 from p2psched.core.levels import check_known
 from p2psched.core.life import Life
@@ -32,10 +32,14 @@ from p2psched.core.scheduler_events import (
     Leaving,
     Renewed,
     Round,
+    Watched,
 )
+from p2psched.core.separation import MAX_DISCONNECT_MS, Separation
+from p2psched.core.separation_effects import Recalled, Spooled
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.core.stealing import Stealing
 from p2psched.core.thief import Busy, by_gossip
+from p2psched.core.watching import Watching
 from p2psched.model.commands import (
     Complete,
     Outcome,
@@ -47,6 +51,7 @@ from p2psched.model.load import Seen
 from p2psched.model.messages import Forward
 from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.raft import Membership
+from p2psched.model.stalls import STALL_MS
 from p2psched.model.steal_messages import StealMessage
 
 BEAT_MS: Final = 400  # between two words to the feeder, which answers each
@@ -65,6 +70,9 @@ class Follower:
         group: Membership,
         leader: PeerId | None,
         offers: Offers = NOTHING,
+        *,
+        max_disconnect_ms: int = MAX_DISCONNECT_MS,
+        stall_ms: int = STALL_MS,
     ) -> None:
         self.machine = LedgerState()  # only this peer's part, and who holds the whole ledger
         self.owner = Owner(self.machine, slots=info.slots, offers=offers)
@@ -73,7 +81,10 @@ class Follower:
         self._parted: list[tuple[int, Outcome]] = []  # see `_part`
         self._proposals = Proposals(info.peer, info.incarnation)
         self._life = Life(info, self._proposals, self.owner.kept, offers)
+        self.separation = Separation(self.owner, self.machine, self._life, max_disconnect_ms)
+        self.watching = Watching(self.machine, self.owner, self._life, patience_ms=stall_ms)
         self.pulls = False  # tasks wait that somebody has to ask the leader for
+        self.shut: frozenset[PeerId] = frozenset()  # in quarantine, as its feeder sees it
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
         self._known = 0  # the newest incarnation of ours that the ledger knows
         self.group = Membership()
@@ -108,11 +119,13 @@ class Follower:
             case Copied(number=number, blobs=blobs):
                 self.owner.on_copied(number, blobs)
             case Passed(seen=seen):
-                self.seen = seen
+                self.seen, self.stealing.group = seen, len(seen) + 1
                 self._on_passed(now_ms)
             case Lost(peer=peer):
                 if peer == self.feeder:
                     self._give_up(now_ms)
+            case Recalled() | Spooled():
+                self._out += self.separation.on_event(event)
             case _:
                 self._on_caller(event)
         out, self._out = self._out, []
@@ -120,11 +133,11 @@ class Follower:
 
     # --- callers and lives ---
 
-    def _on_caller(self, event: Began | Asked | GaveUp | Renewed | Leaving) -> None:
+    def _on_caller(self, event: Began | Asked | GaveUp | Renewed | Leaving | Watched) -> None:
         now_ms = event.now_ms
         match event:
             case Began():
-                self._life.begin(now_ms)
+                self.cursor = self.separation.on_begin(now_ms)
                 self._seek(now_ms)
             case Asked(tag=tag, command=command):
                 self._out += self._life.ask(tag, command, now_ms, self._proposals.busy)
@@ -134,8 +147,11 @@ class Follower:
                 self._life.renewed(incarnation, now_ms)
             case Leaving(tag=tag):
                 self._life.leave(tag)
+            case Watched():
+                self._out += self.watching.on_watched(event)
 
     def _on_outcome(self, request: int, outcome: Outcome) -> None:
+        settle(self.machine, self.owner.proposed_as(request), outcome)
         if not self.owner.on_outcome(request, outcome):
             self._out += self._life.on_outcome(request, outcome)
 
@@ -175,6 +191,8 @@ class Follower:
 
     def _on_passed(self, now_ms: int) -> None:
         self._life.repeat(now_ms)
+        is_led = self.is_fed and self.leader is not None
+        self._out += self.separation.on_clock(now_ms, led=is_led, up=self.is_known)
         if self.is_known:
             self._life.offer(now_ms, level=self.machine.level, known=self._life.offered)
         if self.feeder is None:
@@ -298,6 +316,7 @@ class Follower:
         # Or the ledger would refuse one incarnation after another, as fast as it can.
         check_known(feed.level, self._life.info.level)
         self._known, self.is_short = feed.incarnation, feed.short
+        self.shut = frozenset(feed.shut)
         self.machine.level = feed.level
         self.machine.peers[self._life.info.peer].drain = feed.drain
         is_down = feed.incarnation == self._life.info.incarnation and not feed.live
@@ -322,24 +341,25 @@ class Follower:
             now_ms, known=self._known, refusal=self._proposals.busy
         )
         commands: list[Complete | Parting] = [*self.owner.next_round()]
-        is_drained = is_draining(self.machine, self._life.info.peer)
-        if is_drained:
+        commands += self.watching.give_back()
+        if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
-        starts_nothing = self._life.leaving or is_drained
-        moves, answers = self.stealing.give(self._life.info, gives_nothing=starts_nothing)
+        starts_nothing = bool(self.watching.shut)
+        is_shut = starts_nothing or self.separation.is_cut
+        me = self._life.info
+        moves, answers = self.stealing.give(me, gives_nothing=is_shut, shunned=self.shut)
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
-        if not starts_nothing:
-            self._out += self.owner.start_batches()
+        self._out += self.owner.next_batches(starts_nothing=starts_nothing)
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
         self._life.append.clear()
+        self._out += self.separation.on_round(now_ms)
         self._out += answers
         if self.stealing.is_idle(now_ms):
-            me = self._life.info
             is_open = self.is_known and not is_cordoned(self.machine, me.peer)
-            takes = not starts_nothing and is_open and self.is_fed
+            takes = not is_shut and is_open and self.is_fed and me.peer not in self.shut
             if takes and self.pulls and self.leader is not None:
                 self._out += self.stealing.ask(now_ms, me, [Busy(self.leader, 0)])
             else:

@@ -17,7 +17,9 @@ from p2psched.core.scheduler_events import (
     Renewed,
     Round,
     SchedulerEffect,
+    Watched,
 )
+from p2psched.core.separation_effects import SeparationEvent
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
@@ -47,6 +49,18 @@ class Passed(msgspec.Struct, frozen=True):
 
 
 FollowerEvent = (
-    Began | Asked | GaveUp | Executed | Copied | Renewed | Leaving | Round | Told | Lost | Passed
+    Began
+    | Asked
+    | GaveUp
+    | Executed
+    | Copied
+    | Renewed
+    | Leaving
+    | Round
+    | Told
+    | Lost
+    | Passed
+    | SeparationEvent
+    | Watched
 )
 FollowerEffect = SchedulerEffect | Say

@@ -33,6 +33,8 @@ from p2psched.model.ids import PeerId
 from p2psched.model.job import JobSpec
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.reconciled import Reconciled
+from p2psched.model.resumed import NoteResumed
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 KNOWN_LEVEL: Final = 5  # the highest that this version knows
@@ -41,7 +43,11 @@ GROUP_LEVEL: Final = 2
 HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
 NEEDS_LEVEL: Final = 5  # or on peers that lack what they need
 CORDON_LEVEL: Final = 5  # an older version knows no such mode
+CUT_OFF_LEVEL: Final = 5  # an older version would go on with its tasks for ever
 RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and know no limits of time
+ISOLATION_LEVEL: Final = 5  # an older version would run the tasks without limits
+CHECKPOINT_LEVEL: Final = 5  # an older version would run the tasks without a place to save
+STALL_LEVEL: Final = 5  # an older version would tell nothing of it
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -55,6 +61,8 @@ NEEDED: Final[dict[type[Command], int]] = {
     Elapsed: 4,
     Offer: NEEDS_LEVEL,
     Transfer: 5,
+    NoteResumed: 5,
+    Reconciled: CUT_OFF_LEVEL,
 }
 
 
@@ -62,6 +70,8 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
     """Why a command may not be proposed yet."""
     if isinstance(command, Drain) and command.mode is DrainMode.CORDON:
         return _refusal(s, CORDON_LEVEL)
+    if isinstance(command, GiveBack) and command.stall is not None:
+        return _refusal(s, STALL_LEVEL)
     if isinstance(command, SubmitJob):
         return _refusal(s, _level_of(command.spec))
     return _refusal(s, NEEDED.get(type(command), 1))
@@ -70,8 +80,14 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
 def _level_of(spec: JobSpec) -> int:
     if spec.retry is not None or spec.times is not None:
         return RETRY_LEVEL
+    if spec.isolation is not None:
+        return ISOLATION_LEVEL
+    if spec.max_disconnect_ms is not None:
+        return CUT_OFF_LEVEL
     if spec.needs is not None or spec.policy:
         return NEEDS_LEVEL
+    if spec.checkpoint:
+        return CHECKPOINT_LEVEL
     return HOLD_LEVEL if spec.hold is not None else 1
 
 

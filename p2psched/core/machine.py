@@ -25,6 +25,7 @@ from p2psched.core import (
     moving,
     peering,
     placing,
+    resumptions,
     retrying,
 )
 from p2psched.core.dump import dump
@@ -69,6 +70,8 @@ from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.reconciled import Reconciled
+from p2psched.model.resumed import NoteResumed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -91,9 +94,11 @@ Decision = (
     | RaiseLevel
     | Drain
     | GiveBack
+    | NoteResumed
     | AddWebhook
     | RemoveWebhook
     | AckWebhook
+    | Reconciled
 )
 
 
@@ -172,10 +177,10 @@ class Machine(LedgerState):
 
     def _decide(self, command: Decision) -> Outcome:
         match command:
-            case Drain():
-                return drain.drain(self, command)
-            case GiveBack():
-                return drain.give_back(self, command)
+            case Drain() | Reconciled():
+                return drain.decide(self, command)
+            case GiveBack() | NoteResumed():
+                return resumptions.decide(self, command)
             case AddWebhook() | RemoveWebhook() | AckWebhook():
                 return hooks.decide(self, command)
             case RaiseLevel():
@@ -229,7 +234,7 @@ class Machine(LedgerState):
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         head = job.spec
         is_choosy = head.needs is not None or head.policy
-        has_rules = head.retry is not None or head.times is not None
+        has_rules = head.retry is not None or head.times is not None or head.checkpoint
         if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
             if refusal is None and head.needs is not None:

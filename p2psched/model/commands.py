@@ -18,9 +18,12 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.reconciled import PeerReconciled, Reconciled
+from p2psched.model.resumed import NoteResumed, Resumed
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stall, Stalled
 from p2psched.model.taskset import EMPTY, TaskSet
-from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
+from p2psched.model.webhook import WebhookCommand
 
 Grant = int  # index of the command that made its peer the owner, the generation in its high bits
 
@@ -160,11 +163,13 @@ class Drain(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
 
 class GiveBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=31):
     """Its owner has not started these tasks under this grant and won't: they wait again, at no
-    cost to their retries."""
+    cost to their retries. With a `stall` it tells why, and under grant 0 it only tells
+    that."""
 
     job: JobId
     grant: Grant
     tasks: TaskSet
+    stall: Stall | None = None
 
 
 class NewGeneration(msgspec.Struct, frozen=True, array_like=True, tag=40):
@@ -197,14 +202,14 @@ Command = (
     | Drain
     | GiveBack
     | NewGeneration
-    | AddWebhook
-    | RemoveWebhook
-    | AckWebhook
+    | WebhookCommand
     | ForgetPeer
     | Act
     | Elapsed
     | Offer
     | Transfer
+    | NoteResumed
+    | Reconciled
 )
 
 
@@ -378,9 +383,11 @@ JobEvent = (
     | Moved
     | Alerted
     | Delayed
+    | Resumed
     | HistoryCut
+    | Stalled
 )
-Event = JobEvent | ActEvent
+Event = JobEvent | ActEvent | PeerReconciled
 
 
 class Stamped(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -16,11 +16,13 @@ from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.cause import Cause
 from p2psched.model.hold import Hold
+from p2psched.model.isolation import Isolation
 from p2psched.model.needs import Needs, check_policy
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
 __all__ = [
+    "NAMELESS",
     "Cause",
     "FunctionWork",
     "JobSpec",
@@ -37,6 +39,7 @@ _BUSY_US_MAX: Final = 2**53
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _FIRST_TASK: Final = ((0, 1),)
 _SMALL_BYTES: Final = limits.JOB_ARGUMENT_BYTES_MAX // 2
+NAMELESS: Final = "."  # a folder of checkpoints without a name in the task's own folder
 _BLOBS_ALONE: Final = 3  # fields of `FunctionWork` that are one blob
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
@@ -157,8 +160,15 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     needs: Needs | None = None  # of the peers that run its tasks
     retry: RetryPolicy | None = None  # besides `retries`, by cause
     times: TimeLimits | None = None
+    isolation: Isolation | None = None  # what a task may use, and how far it is shut in
+    # Its tasks save checkpoints: the name that their folder has in a program's own; empty: none.
+    checkpoint: str = ""
+    # How long a peer without a majority goes on with its tasks; None: as that peer was started.
+    max_disconnect_ms: int | None = None
 
     def __post_init__(self) -> None:
+        if self.isolation is not None:
+            self.isolation.check(self.needs.require if self.needs is not None else ())
         # At each decode on each peer, so what is in order is seen at a glance.
         if self._is_single_call():
             return
@@ -190,6 +200,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and len(code) + len(chunks[0]) <= _SMALL_BYTES
             and (type(modules) is not bytes or len(modules) <= _SMALL_BYTES)
             and not self.policy
+            and not self.checkpoint
+            and self.max_disconnect_ms is None
         )
 
     def _check_numbers(self) -> None:
@@ -200,6 +212,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and 1 <= self.copies <= limits.COPIES_MAX
             and self.keep_ms is None
             and self.timeout_ms is None
+            and self.max_disconnect_ms is None
         ):
             return
         for field, value, low, high in (
@@ -207,6 +220,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             ("cpus", self.cpus, 1, limits.SLOTS_MAX),
             ("copies", self.copies, 1, limits.COPIES_MAX),
             ("milliseconds to keep", self.keep_ms or 0, 0, limits.KEEP_MS_MAX),
+            ("milliseconds cut off", self.max_disconnect_ms or 0, 0, limits.KEEP_MS_MAX),
         ):
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{field} are {low} to {high}, not {value!r}")
@@ -252,6 +266,23 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
         if len(self.submitter) > limits.SUBMITTER_LEN_MAX:
             raise ValueError(f"a submitter has up to {limits.SUBMITTER_LEN_MAX} characters")
         check_policy(self.policy)
+        if self.checkpoint:
+            self._check_checkpoint()
+
+    def _check_checkpoint(self) -> None:
+        name, work = self.checkpoint, self.work
+        if name == NAMELESS:
+            return
+        _check_file_name("a folder of checkpoints", name)
+        if isinstance(work, FunctionWork):
+            raise ValueError("a function asks `p2psched.checkpoint` for its folder: give no name")
+        if work.cwd is not None:
+            raise ValueError(
+                "with a working folder of your own name no folder of checkpoints: pass '.', and "
+                "have the command write into $P2PSCHED_CHECKPOINT_DIR"
+            )
+        if any(name == file.name for file in work.files) or name in work.outputs:
+            raise ValueError(f"the folder of checkpoints has the name of a file: {name!r}")
 
 
 def argument_size(work: Work) -> int:

@@ -20,11 +20,20 @@ from p2psched.model.taskset import TaskSet
 _encode: Final = msgspec.msgpack.Encoder().encode
 _FIELDS: Final = JobSpec.__struct_fields__
 # As it was before jobs could hold a lock, before they could choose their peers, and before they had
-# rules for retries.
+# rules for retries, or limits.
 _HOLD: Final = _FIELDS.index("hold")
 _first_fields: Final = operator.attrgetter(*_FIELDS[:_HOLD])
 _held_fields: Final = operator.attrgetter(*_FIELDS[: _HOLD + 1])
-assert _FIELDS[_HOLD:] == ("hold", "policy", "needs", "retry", "times")
+assert _FIELDS[_HOLD:] == (
+    "hold",
+    "policy",
+    "needs",
+    "retry",
+    "times",
+    "isolation",
+    "checkpoint",
+    "max_disconnect_ms",
+)
 
 
 class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -46,6 +55,7 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     needs: Needs | None = None
     retry: RetryPolicy | None = None
     times: TimeLimits | None = None
+    checkpoint: str = ""
 
     @property
     def is_choosy(self) -> bool:
@@ -73,14 +83,16 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.needs,
         spec.retry,
         spec.times,
+        spec.checkpoint,
     )
 
 
 def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
     said: object = spec
-    is_plain = spec.retry is None and spec.times is None
-    if is_plain and spec.needs is None and not spec.policy:
+    is_plain = spec.retry is None and spec.times is None and spec.isolation is None
+    is_plain = is_plain and spec.max_disconnect_ms is None
+    if is_plain and spec.needs is None and not spec.policy and not spec.checkpoint:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()
 

@@ -11,7 +11,8 @@ import msgspec
 
 from p2psched.model.act_messages import ActCall, ActCallAnswer
 from p2psched.model.backup_messages import BackupAnswer, BackupCall
-from p2psched.model.blob_messages import BlobAnswer, BlobCall
+from p2psched.model.blob_messages import BlobAnswer
+from p2psched.model.checkpoint_messages import CheckpointAnswer, DataCall
 from p2psched.model.commands import DrainMode, Envelope, Stamped
 from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.explain_messages import ExplainAnswer, ExplainCall
@@ -28,6 +29,8 @@ from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
+from p2psched.model.resumed import Resumption
+from p2psched.model.separation_messages import CutOffCall, SeparationAnswer
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
@@ -107,8 +110,7 @@ class ListPeers(msgspec.Struct, frozen=True, array_like=True, tag=10):
     here_only: bool = False  # whom the peer that receives it knows of; good enough for addresses
 
 
-class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    pass
+class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=11): ...
 
 
 class Join(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -199,7 +201,7 @@ CallBody = (
     | WhereAre
     | Stale
     | BackupCall
-    | BlobCall
+    | DataCall
     | MemberCall
     | EventCall
     | KeepBlobs
@@ -213,6 +215,7 @@ CallBody = (
     | GossipCall
     | GetLoads
     | LogCall
+    | CutOffCall
 )
 
 
@@ -264,6 +267,8 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     delayed: int = 0  # of the waiting: they wait for the moment of their next attempt
     next_attempt_ms: int | None = None  # the first such moment, Unix time, for people
     stopped: str = ""  # why it, or a part of it, was given up
+    resumed: int = 0  # attempts that went on from a checkpoint, or should have
+    resumptions: tuple[Resumption, ...] = ()  # the newest of the last few tasks
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -368,6 +373,8 @@ AnswerBody = (
     | GossipAnswer
     | LoadTable
     | LogAnswer
+    | CheckpointAnswer
+    | SeparationAnswer
 )
 
 

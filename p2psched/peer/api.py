@@ -14,9 +14,10 @@ from typing import Final
 
 from p2psched.core.copies import referenced
 from p2psched.core.swim.members import Member
+from p2psched.core.verdicts import current_grants
 from p2psched.model.act_messages import Do
 from p2psched.model.backup_messages import BackupCall
-from p2psched.model.blob_messages import BlobCall
+from p2psched.model.checkpoint_messages import DataCall
 from p2psched.model.commands import (
     Cancel,
     Drain,
@@ -69,6 +70,15 @@ from p2psched.model.messages import (
     TailOutput,
 )
 from p2psched.model.queue_messages import QueueCall
+from p2psched.model.separation_messages import (
+    GetReconciles,
+    GrantsNow,
+    GrantsOf,
+    ListSpool,
+    RemoveSpooled,
+    SeparationCall,
+    SpoolJob,
+)
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
@@ -91,6 +101,7 @@ from p2psched.peer.reads import WAIT_MS_MAX, Reads
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
+from p2psched.peer.separation import SeparationKeeper
 from p2psched.peer.submissions import Submissions, SubmitAnswer
 from p2psched.ports.engine import Engine
 from p2psched.run.live_output import Outputs
@@ -124,6 +135,7 @@ class Api:
         secret: bytes,
         gossip: Callable[[], Mapping[PeerId, Member]],
         loads: Loads,
+        separation: SeparationKeeper,
     ) -> None:
         self._me = me
         self._scheduling = scheduling
@@ -139,6 +151,7 @@ class Api:
         self._stop = stop
         self._members = Members(me, self._machine, ledger, others)
         self._loads = loads
+        self._separation = separation
         self._patience = Patience(PATIENCE_S)
         self._roster = Roster(
             me, scheduling.scheduler, ledger, others, gossip=gossip, seen=loads.seen
@@ -173,7 +186,7 @@ class Api:
         """Raises a P2PSchedError for the caller."""
         try:
             # Take as long as their bytes do, and bound it themselves.
-            if isinstance(body, BlobCall | CompactLedger | BackupCall):
+            if isinstance(body, DataCall | CompactLedger | BackupCall):
                 return await self._answer(body)
             async with self._patience_whole.limit():
                 return await self._answer(body)
@@ -181,10 +194,10 @@ class Api:
             raise Unavailable(NO_QUORUM) from exc
 
     async def _apart(
-        self, body: BlobCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
+        self, body: DataCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
     ) -> AnswerBody:
         """What another part of the peer answers."""
-        if isinstance(body, BlobCall):
+        if isinstance(body, DataCall):
             return await self._data.answer(body)
         if isinstance(body, CompactLedger):
             return await self._compact()
@@ -222,7 +235,7 @@ class Api:
 
     async def _answer(self, body: CallBody) -> AnswerBody:
         if isinstance(
-            body, BlobCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
+            body, DataCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
         ):
             return await self._apart(body)
         match body:
@@ -271,7 +284,16 @@ class Api:
         return Done()
 
     async def _of_this_peer(
-        self, body: Join | GetStatus | Contacts | StopPeer | WhereAre | KeepBlobs | GetLoads
+        self,
+        body: Join
+        | GetStatus
+        | Contacts
+        | StopPeer
+        | WhereAre
+        | KeepBlobs
+        | GetLoads
+        | GrantsOf
+        | SeparationCall,
     ) -> AnswerBody:
         match body:
             case Join():
@@ -284,6 +306,10 @@ class Api:
                 return self._status()
             case GetLoads():
                 return self._loads.table()
+            case GrantsOf(job=job, tasks=tasks):
+                return GrantsNow(tuple(current_grants(self._machine.jobs.get(job), tasks)))
+            case SpoolJob() | ListSpool() | RemoveSpooled() | GetReconciles():
+                return await self._separation.answer(body)
             case WhereAre():
                 return self._where(body)
             case Contacts():

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from p2psched.core.follower import Follower
-from p2psched.model.blob_messages import BlobCall, ReadBlob, StatBlob
+from p2psched.model.blob_messages import ReadBlob, StatBlob
+from p2psched.model.checkpoint_messages import DataCall
 from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.explain_messages import DecisionsOf, DecisionsTold
 from p2psched.model.load_messages import GetLoads, LoadTable
@@ -28,10 +29,12 @@ from p2psched.model.messages import (
     StopPeer,
     TailOutput,
 )
+from p2psched.model.separation_messages import SeparationCall
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.others import Others
+from p2psched.peer.separation import SeparationKeeper
 from p2psched.run.live_output import Outputs
 
 _NOWHERE: Final = (
@@ -52,6 +55,7 @@ class FollowerApi:
         stop: Callable[[], None],
         where: Callable[[WhereAre], Sightings],
         loads: Callable[[], LoadTable],
+        separation: SeparationKeeper,
     ) -> None:
         self._follower = follower
         self._others = others
@@ -61,6 +65,7 @@ class FollowerApi:
         self._stop = stop
         self._where = where
         self._loads = loads
+        self._separation = separation
 
     async def answer(self, body: CallBody) -> AnswerBody:
         """To a client. Raises a P2PSchedError for it."""
@@ -69,11 +74,12 @@ class FollowerApi:
 
     async def answer_peer(self, body: CallBody) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
-        if isinstance(body, BlobCall):
+        if isinstance(body, DataCall):
             return await self._data.answer(body)
         if isinstance(body, DecisionsOf):
             given = self._follower.stealing.remembered(body.job, body.index)
-            return DecisionsTold(tuple(given))
+            stood = self._follower.watching.remembered(body.job, body.index)
+            return DecisionsTold((*given, *stood))
         answer = await self._answer_here(body)
         if answer is not None:
             return answer
@@ -83,14 +89,16 @@ class FollowerApi:
 
     async def _answer_here(self, body: CallBody) -> AnswerBody | None:
         """None: others know."""
+        if isinstance(body, GetStanding):
+            return Standing(0, self._follower.cursor)
         match body:
             case GetStatus() | GetLoads():
                 return self._status() if isinstance(body, GetStatus) else self._loads()
+            case _ if isinstance(body, SeparationCall):
+                return await self._separation.answer(body)
             case StopPeer():
                 self._stop()
                 return Done()
-            case GetStanding():
-                return Standing(0, self._follower.cursor)
             case WhereAre():
                 return self._where(body)
             case Contacts():
@@ -102,10 +110,8 @@ class FollowerApi:
             case StatBlob() | ReadBlob():
                 is_here = body.here or self._data.blobs.is_here(body.ref)
                 return await self._data.answer(body) if is_here else None
-            case _ if isinstance(body, BlobCall):
-                return await self._data.answer(body)
             case _:
-                return None
+                return await self._data.answer(body) if isinstance(body, DataCall) else None
 
     async def _output_here(self, body: TailOutput | ReadOutput) -> AnswerBody | None:
         if isinstance(body, ReadOutput):

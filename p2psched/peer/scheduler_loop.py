@@ -33,6 +33,9 @@ from p2psched.core.scheduler import (
     Store,
     YieldLead,
 )
+from p2psched.core.scheduler_events import Noticed, Tend
+from p2psched.core.separation import Separation
+from p2psched.core.separation_effects import SeparationEffect
 from p2psched.model.commands import (
     Command,
     Envelope,
@@ -86,11 +89,12 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         next_incarnation: Callable[[], int],
         on_bug: Callable[[Exception], None],
     ) -> None:
-        super().__init__(clock=clock, next_incarnation=next_incarnation, on_bug=on_bug)
+        super().__init__(
+            clock=clock, executor=executor, next_incarnation=next_incarnation, on_bug=on_bug
+        )
         self.scheduler = scheduler
         self.events: Final = EventFeed()
         self.wakes: Final = Wakes()
-        self._executor = executor
         self._results = results
         self._copy: Callable[[CopyBlobs], None] | None = None
         self._on_stored: Callable[[Sequence[Stamped]], None] | None = None
@@ -129,6 +133,10 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         """Who copies large results (and says `on_copied`), and who hears of all events."""
         self._copy, self._on_stored = copy, on_stored
 
+    @property
+    def separation(self) -> Separation:
+        return self.scheduler.separation
+
     async def run(self) -> None:
         """Tell the ledger that we are here, then keep time until cancelled."""
         self._step(Began(self._clock.now_ms()))
@@ -140,6 +148,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
             full, group = self.ledger.full(), self._group()
             seen, shun = self.look(), self._shun()
             self._step(Clocked(now_ms, heard, full, *group, removed, seen, shun))
+            self._watch(self.scheduler.watching.watchdog)
 
     def stop(self) -> None:
         super().stop()
@@ -309,10 +318,12 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
                     self._store(effect)
                 case Answered(tag=tag, outcome=outcome):
                     self._waiting.pop(tag, _nobody)(outcome)
-                case RenewIncarnation() | YieldLead() | Say():
+                case Tend() | Noticed():
+                    self._attend(effect)
+                case _:
                     self._change(effect)
 
-    def _change(self, effect: RenewIncarnation | YieldLead | Say) -> None:
+    def _change(self, effect: RenewIncarnation | YieldLead | Say | SeparationEffect) -> None:
         match effect:
             case RenewIncarnation():
                 self._renew()
@@ -321,6 +332,8 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
                 self._loop.call_soon(self.ledger.yield_lead, avoid)
             case Say(to=to, message=message):
                 self._send(to, message)
+            case _:
+                self.keep(effect)
 
     def _store(self, effect: Store) -> None:
         self._results.store(effect.events, effect.applied_index)

@@ -22,7 +22,14 @@ from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.model.load_messages import LoadStatus
 from p2psched.model.raft import Membership
-from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
+from p2psched.model.stalls import StallStatus
+from p2psched.model.status_messages import (
+    BLOBS_SHORT_MAX,
+    CheckpointStatus,
+    GossipStatus,
+    SeparationStatus,
+    StatusAnswer,
+)
 from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
@@ -34,6 +41,7 @@ from p2psched.store.blobs import BlobFiles
 
 # Of large results whose copies are counted for one status. A few milliseconds.
 COUNTED_MAX: Final = 10_000
+SHUT: Final = "this peer fails tasks, or could not start them: `p2psched peers` says more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +58,19 @@ class Process:
     started_ms: int
     gossip: GossipStatus
     load: LoadStatus
+    checkpoints: CheckpointStatus
+    separation: SeparationStatus
     outputs: tuple[int, int]  # of attempts, that are kept: files and bytes
 
     def status(
-        self, info: PeerInfo, role: str, state: LedgerState, stealing: Stealing, *, applied: int
+        self,
+        info: PeerInfo,
+        role: str,
+        state: LedgerState,
+        stealing: Stealing,
+        *,
+        applied: int,
+        stalls: StallStatus,
     ) -> StatusAnswer:
         """As of one that knows of no leader. `state`: as far as it knows the ledger."""
         owner, counts, thief = stealing.owner, stealing.counts, stealing.thief
@@ -99,6 +116,9 @@ class Process:
             tasks_stayed=owner.departing.stayed,
             gossip=self.gossip,
             load=self.load,
+            checkpoints=self.checkpoints,
+            separation=self.separation,
+            stalls=stalls,
             outputs_kept=self.outputs[0],
             outputs_bytes=self.outputs[1],
         )
@@ -123,6 +143,7 @@ def status_of(
             machine,
             scheduler.stealing,
             applied=machine.applied_index,
+            stalls=scheduler.watching.status(),
         ),
         term=raft.term,
         leader=raft.leader,
@@ -150,6 +171,7 @@ def status_of(
         leader_heartbeat_ms=raft.leader_heartbeat_ms,
         drain=_drain(machine, me, raft.membership, leads=raft.is_leader),
         followers=scheduler.feeding.feeder.followers,
+        quarantine=scheduler.stories().get(me, ""),
     )
 
 
@@ -157,12 +179,17 @@ def follower_status(process: Process, follower: Follower) -> StatusAnswer:
     """Of a peer that holds no ledger: how far its feed is, and what it owns. Whether others have
     copies of its large results it doesn't know: drained it is for `peers` only."""
     machine, info = follower.machine, follower.info
+    stalls, applied = follower.watching.status(), follower.cursor
+    own = process.status(
+        info, "follower", machine, follower.stealing, applied=applied, stalls=stalls
+    )
     return msgspec.structs.replace(
-        process.status(info, "follower", machine, follower.stealing, applied=follower.cursor),
+        own,
         leader=follower.leader,
         quorum=follower.is_fed and follower.leader is not None,
         drain=standing_without_ledger(machine, info.peer),
         feeder=follower.feeder,
+        quarantine=SHUT if info.peer in follower.shut else "",
     )
 
 

@@ -28,6 +28,7 @@ from p2psched.core.feed import SaidMessage
 from p2psched.core.raft.timing import Timing
 from p2psched.core.scheduler import Store
 from p2psched.model.commands import Cancel, Command, Outcome, SubmitJob
+from p2psched.model.config import MAX_DISCONNECT_MS
 from p2psched.model.errors import Damaged, Refused
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
@@ -46,6 +47,7 @@ from p2psched.testing.sim_lives import Act, Lives
 from p2psched.testing.sim_net import SimNetwork
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Damage, PowerLostError, Process, Snapshots, founding_of
+from p2psched.testing.stall_referee import StallReferee
 
 LAST_EVENTS: Final = 30  # shown when something fails
 EVENT_CHARS_MAX: Final = 300
@@ -71,6 +73,8 @@ class SimulationError(AssertionError):
 
 class SimCluster(Lives):
     """Peers 0..peers-1 and the world around them."""
+
+    max_disconnect_ms = MAX_DISCONNECT_MS  # that peers go on without a majority
 
     def __init__(
         self,
@@ -106,6 +110,7 @@ class SimCluster(Lives):
         self.happened: Counter[str] = Counter()
         self.referees = Referees()
         self.disks = self.referees.disks
+        self.stalls = StallReferee(self.happened)
         self.network = SimNetwork(
             peers, random.Random(self.rng.getrandbits(64)), self.happened, self._carry
         )
@@ -326,6 +331,7 @@ class SimCluster(Lives):
         self.referees.events.on_happened(peer, stored.happened)
         self.referees.acts.on_happened(stored.happened)
         self.referees.locks.on_events(stored.happened.events)
+        self.stalls.on_events(stored.events)
         self.referees.queues.on_happened(peer, stored.happened)
 
     def on_saving(self, peer: SimPeer, snapshot: Snapshot) -> None:

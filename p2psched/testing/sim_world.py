@@ -29,6 +29,7 @@ from p2psched.model.raft import (
 from p2psched.testing.disk_referee import DiskReferee
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim_items import Item
+from p2psched.testing.stall_referee import StallReferee
 
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer
@@ -81,9 +82,11 @@ class World(Protocol):
     faults: Faults
     size: int  # peers, up or not
     away_ms: int | None  # silence after which leaders replace a voter; None: they replace nobody
+    max_disconnect_ms: int  # that peers go on without a majority
     snapshots: Snapshots
     happened: Counter[str]
     disks: DiskReferee
+    stalls: StallReferee
 
     def later(self, delay_us: int, peer: SimPeer, item: Item) -> None:
         """Bring `item` to this process, unless it is gone by then."""

@@ -15,6 +15,7 @@ from p2psched.core.raft.timing import Timing
 from p2psched.testing.faults import Changes, Faults, changed, changes_of, text_of
 from p2psched.testing.sim import LAST_EVENTS, SimCluster
 from p2psched.testing.sim_apart import Apart
+from p2psched.testing.sim_cutoff import max_disconnect_ms
 from p2psched.testing.sim_doubts import Doubts
 from p2psched.testing.sim_drains import Draining
 from p2psched.testing.sim_draws import draw_snapshots, drawn_apart
@@ -23,6 +24,7 @@ from p2psched.testing.sim_group import Group, Regrouping, await_group
 from p2psched.testing.sim_members import Replacing, await_forgotten
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_report import CALM_MS, Report, report_of
+from p2psched.testing.sim_stalls import Stalls
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_workload import Workload
 from p2psched.testing.sim_world import Snapshots
@@ -98,6 +100,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     replacing, draining = Replacing(cluster), Draining(cluster)
     doubts = Doubts(cluster)
     followers = Followers(cluster, options.followers)
+    stalls = Stalls(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()
@@ -105,6 +108,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     followers.heal()
     draining.end()
     doubts.end()
+    stalls.end()
     apart.end()
     healed_us = cluster.now_us
     under_way = (replacing, draining, followers, apart)
@@ -126,7 +130,7 @@ def draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster:
         faults = replace(faults, damage_every_ms=rng.choice((0, 500, 3_000)))
     faults = drawn_apart(faults, seed, healing=options.healing)
     group = Group.draw(seed)
-    return SimCluster(
+    cluster = SimCluster(
         seed=seed,
         peers=options.peers or size,
         faults=changed(options.faults or faults, dict(options.changes)),
@@ -140,6 +144,8 @@ def draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster:
         replay=replay_line(seed, options),
         last=options.last,
     )
+    cluster.max_disconnect_ms = max_disconnect_ms(seed)
+    return cluster
 
 
 def await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -180,6 +181,13 @@ def test_the_output_of_a_running_function_can_be_followed_and_is_kept(tmp_path: 
         assert rig.outcomes[batch].tasks[0].header["stdout_total"] == BIG + 7
         quiet = rig.start(functions(code=code, arguments=[("again",)]))
         await rig.ended(quiet)
+        await asyncio.to_thread(go.unlink)
+        stopped = rig.start(functions(code=code, arguments=[("stopped",)]))
+        while await text_of(rig, rig.job(stopped)) != b"stopped\n":
+            assert rig.outcomes[stopped].unstarted is None
+        rig.pool.stop(stopped, Cause.CANCELLED)
+        await rig.ended(stopped)
+        assert await text_of(rig, rig.job(stopped)) == b"stopped\n"
         assert not list(rig.folder.glob("*.std*"))
 
     in_pool(tmp_path, scenario)

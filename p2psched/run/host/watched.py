@@ -49,7 +49,7 @@ class Watched:
     def take(self, pipes: Sequence[int], *, is_told: bool, is_whole: bool) -> capture.Output:
         """The task is over. What its result can't bring is kept, and all of it if it has none (not
         `is_told`); nothing if the worker has taken a part before us (not `is_whole`)."""
-        is_ours = is_whole and (self._is_at_task() or not is_told)
+        is_ours = is_whole and self._is_at_task()
         for stream, descriptor in enumerate(pipes):
             for _ in range(capture.READS_MAX):
                 if not self.read(stream, descriptor):

@@ -52,7 +52,10 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.reconciled import Reconciled
+from p2psched.model.resumed import NoteResumed, Resumed
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 from p2psched.testing.script.act_words import act_words, acted_words, struct_words
@@ -117,17 +120,20 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
         case Drain(peer=peer, mode=mode):
             once = " until it comes up again" if mode is DrainMode.ONCE else ""
             return f"{'undrain' if mode is DrainMode.OFF else 'drain'} {peer}{once}"
-        case GiveBack() | Transfer():
+        case GiveBack() | Transfer() | NoteResumed():
             return _leaving_words(command, jobs)
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
-        case ForgetPeer(peer=peer):
-            return f"forget peer {peer}"
+        case ForgetPeer(peer=peer) | Reconciled(peer=peer):
+            is_report = isinstance(command, Reconciled)
+            return f"{peer} reports" if is_report else f"forget peer {peer}"
         case _:
             return _hook_words(command)
 
 
-def _leaving_words(command: GiveBack | Transfer, jobs: Jobs) -> str:
+def _leaving_words(command: GiveBack | Transfer | NoteResumed, jobs: Jobs) -> str:
+    if isinstance(command, NoteResumed):
+        return f"{jobs.name(command.job)} {command.task} goes on from {command.number}"
     what = f"{jobs.name(command.job)} {command.tasks} of {command.grant}"
     if isinstance(command, Transfer):
         return f"move {what} to {command.peer}/{command.incarnation}"
@@ -184,6 +190,8 @@ def event_words(event: Event, jobs: Jobs) -> str:
     """Empty for what the outcome says already."""
     if isinstance(event, Alerted):
         return f"{event.severity}: {jobs.name(event.job)} {event.tasks} ended by {event.cause}"
+    if isinstance(event, Stalled):
+        return f"{event.peer}: {event.note}"
     if isinstance(event, Delayed):
         return f"{jobs.name(event.job)} {event.tasks} waits until {event.until_ms}"
     return struct_words(event) if isinstance(event, Aside) else _event_words(event, jobs)
@@ -211,6 +219,8 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
             return f"{jobs.name(job)} {tasks} {where}"
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
+            | JobForgotten() | PeerDrains() | Alerted() | Delayed() | Resumed()
             | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut()
+            | Stalled()
         ):  # fmt: skip
             return ""
