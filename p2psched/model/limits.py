@@ -58,7 +58,7 @@ OUTPUT_FILE_BYTES_MAX: Final = 1 * MIB
 # job and in all. The oldest go first.
 OUTPUTS_JOB_BYTES_MAX: Final = 64 * MIB
 OUTPUTS_BYTES_MAX: Final = 256 * MIB
-OUTPUTS_FILES_MAX: Final = 4096
+OUTPUTS_FILES_MAX: Final = 4096  # streams; and never more than a quarter of the free disk
 
 # Jobs that have ended and are remembered; the oldest are forgotten beyond it. Pinned ones stay.
 ENDED_JOBS_MAX: Final = 100_000

@@ -131,5 +131,5 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     stalls: StallStatus | None = None
     quarantine: str = ""  # why this peer gets nothing, or little, as far as it knows that
     separation: SeparationStatus | None = None
-    outputs_kept: int = 0  # files with outputs of attempts, on this peer's disk
+    outputs_kept: int = 0  # streams of attempts, on this peer's disk
     outputs_bytes: int = 0

@@ -60,7 +60,7 @@ class Process:
     load: LoadStatus
     checkpoints: CheckpointStatus
     separation: SeparationStatus
-    outputs: tuple[int, int]  # of attempts, that are kept: files and bytes
+    outputs: tuple[int, int]  # of attempts, that are kept: streams and bytes
 
     def status(
         self,

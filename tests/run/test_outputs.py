@@ -94,6 +94,10 @@ def test_the_oldest_files_go_first_of_a_job_and_of_all(
     assert spool.prune(str(tmp_path)) == (5, 401)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {f"{job}.{n}.9.stdout" for job in ("one", "two") for n in (6, 7)} | {small.name}
+    ring = tmp_path / f"one.6.9.stdout{spool.RING}"  # a stream is one, whatever its files
+    ring.write_bytes(bytes(100))
+    assert spool.prune(str(tmp_path)) == (4, 401)
+    assert not (tmp_path / "one.7.9.stdout").exists()
 
 
 # --- of tasks that run ----------------------------------------------------------------------------

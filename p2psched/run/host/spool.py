@@ -207,25 +207,41 @@ def remove(path: str) -> None:
 
 
 def prune(folder: str) -> tuple[int, int]:
-    """Take the oldest files away that are too many. How many there are then, and their bytes."""
+    """Take the oldest streams away that are too many. How many there are then, and their bytes."""
     _Kept.files = _Kept.size = 0
-    found: list[tuple[float, int, str]] = []
+    found = _streams(folder)
+    room = _room(folder, sum(size for _, size, _ in found))
+    count = size = 0
+    of_jobs: dict[str, int] = {}
+    for _, stream_bytes, name in sorted(found, reverse=True):  # newest first
+        job = name.partition(".")[0]
+        of_job = of_jobs.get(job, 0) + stream_bytes
+        fits = size + stream_bytes <= room and of_job <= OUTPUTS_JOB_BYTES_MAX
+        if fits and count < OUTPUTS_FILES_MAX:
+            count, size = count + 1, size + stream_bytes
+            of_jobs[job] = of_job
+        else:
+            remove(f"{folder}/{name}")
+    return count, size
+
+
+def _streams(folder: str) -> list[tuple[float, int, str]]:
+    """When each was written last, its bytes, and its name."""
+    found: dict[str, tuple[float, int]] = {}
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):
                 about = entry.stat(follow_symlinks=False)
-                found.append((about.st_mtime, about.st_size, entry.name))
-    found.sort(reverse=True)
-    count = size = 0
-    of_jobs: dict[str, int] = {}
-    for _, file_bytes, name in found:  # newest first
-        job = name.partition(".")[0]
-        of_job = of_jobs.get(job, 0) + file_bytes
-        fits = size + file_bytes <= OUTPUTS_BYTES_MAX and of_job <= OUTPUTS_JOB_BYTES_MAX
-        if fits and count < OUTPUTS_FILES_MAX:
-            count, size = count + 1, size + file_bytes
-            of_jobs[job] = of_job
-        else:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{folder}/{name}")  # noqa: PTH108
-    return count, size
+                name = entry.name.removesuffix(RING)
+                at, size = found.get(name, (0.0, 0))
+                found[name] = (max(at, about.st_mtime), size + about.st_size)
+    return [(at, size, name) for name, (at, size) in found.items()]
+
+
+def _room(folder: str, size: int) -> int:
+    """Bytes that may be kept: no more than a quarter of what would be free without them."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return 0
+    return min(OUTPUTS_BYTES_MAX, (disk.f_bavail * disk.f_frsize + size) // 4)
