@@ -112,7 +112,7 @@ class Outputs:
             return False
 
     def sizes(self) -> tuple[int, int]:
-        """Streams that are kept, and their bytes. Blocks for a few milliseconds if they are many."""
+        """Streams that are kept, and their bytes. Blocks, for milliseconds if they are many."""
         return spool.prune(str(self.kept_folder))
 
     def forget(self, job: JobId) -> None:
