@@ -27,6 +27,7 @@ from p2psched.model.status_messages import (
     BLOBS_SHORT_MAX,
     CheckpointStatus,
     GossipStatus,
+    Kept,
     SeparationStatus,
     StatusAnswer,
 )
@@ -60,6 +61,7 @@ class Process:
     load: LoadStatus
     checkpoints: CheckpointStatus
     separation: SeparationStatus
+    limits: tuple[Kept, ...]
     outputs: tuple[int, int]  # of attempts, that are kept: streams and bytes
 
     def status(
@@ -119,6 +121,7 @@ class Process:
             checkpoints=self.checkpoints,
             separation=self.separation,
             stalls=stalls,
+            limits=self.limits,
             outputs_kept=self.outputs[0],
             outputs_bytes=self.outputs[1],
         )
