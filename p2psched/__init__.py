@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from p2psched.embed.peer import Peer as Peer
     from p2psched.model.hold import Hold as Hold
     from p2psched.model.needs import Needs as Needs
+    from p2psched.run.host.words import progress as progress
 
 __version__ = VERSION
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "__version__",
     "listen",
     "on",
+    "progress",
     "task",
 ]
 
@@ -61,6 +63,7 @@ _HOME = {
     "TaskResult": "p2psched.client.results",
     "listen": "p2psched.client.listeners",
     "on": "p2psched.client.listeners",
+    "progress": "p2psched.run.host.words",
     "task": "p2psched.client.task",
 }
 

@@ -32,6 +32,7 @@ from p2psched.model.ids import JobId, new_id, short
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
 from p2psched.model.needs import Needs
+from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -48,6 +49,8 @@ Examples:
       --timeout 1.5h --wait -- python3 train.py
   p2psched submit-job --retry exit=5,delay=exp:1s:60s \\
       --retry timeout=1 --timeout 10m -- ./fetch
+  p2psched submit-job --progress 'epoch (\\d+)/(\\d+)' \\
+      --timeout 2h --on-stall elsewhere -- ./train
   p2psched submit-job --send data.bin --collect model.bin \\
       --send train.py -- python3 train.py
   p2psched submit-job --inputs urls.txt --batch 200 --wait \\
@@ -190,6 +193,7 @@ def submit_job(
         needs=choice.needs,
         retry=rules.policy,
         times=rules.times,
+        pace=rules.pace,
     )
     variables, folder = _variables(env or []), _folder(cwd)
     if inputs is None:
@@ -228,6 +232,7 @@ class _Common(TypedDict):
     needs: Needs | None
     retry: RetryPolicy | None
     times: TimeLimits | None
+    pace: PaceRules | None
 
 
 def _check_form(inputs: str | None, *, is_batched: bool, is_plain: bool) -> None:

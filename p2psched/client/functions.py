@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, TypedDict
 import cloudpickle
 
 from p2psched.client.modules import ARCHIVES, Choice, importable_as, is_local, named_in
+from p2psched.client.pacing import Pace, pace_rules, refuse_pattern, with_stalls
 from p2psched.client.packing import (
     IN_MEMORY_BYTES_MAX,
     MODULES_INLINE_BYTES_MAX,
@@ -81,6 +82,7 @@ class MapOptions(TypedDict, total=False):
     modules: Choice
     retry: Retry | None
     times: TimeLimits | None
+    pace: Pace | None
 
 
 class PackedFunction(NamedTuple):
@@ -165,6 +167,7 @@ def pack(
     modules: Choice = "auto",
     retry: Retry | None = None,
     times: TimeLimits | None = None,
+    pace: Pace | None = None,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
@@ -174,11 +177,9 @@ def pack(
     the caller's own modules along where the function is in one or names one, "none" sends none,
     a list of names sends these. Raises UsageError for what can't be serialised or is over a limit.
     """
+    rules = refuse_pattern(pace_rules(pace))
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
-    if isinstance(function, PackedFunction):
-        packed = function
-    else:
-        packed = pack_function(function, modules=modules)
+    packed = _packed(function, modules)
     packer = Packer()
     packer.set_constants(arguments.constants)
     stream = _Arguments(limits.JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
@@ -212,12 +213,19 @@ def pack(
             hold=hold,
             policy=policy,
             needs=needs,
-            retry=retry_policy(retry),
+            retry=with_stalls(retry_policy(retry), rules),
             times=times,
+            pace=rules,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     return PackedJob(spec, tuple(packer.uploads.values()))
+
+
+def _packed(function: Function | PackedFunction, modules: Choice) -> PackedFunction:
+    if isinstance(function, PackedFunction):
+        return function
+    return pack_function(function, modules=modules)
 
 
 def pack_single(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from p2psched.client.functions import large_files, timeout_ms
+from p2psched.client.pacing import Pace, pace_rules, with_stalls
 from p2psched.client.retries import Retry, policy
 from p2psched.client.spool import Upload
 from p2psched.model.errors import UsageError
@@ -34,12 +35,14 @@ class ProgramOptions(TypedDict, total=False):
     needs: Needs | None
     retry: Retry | None
     times: TimeLimits | None
+    pace: Pace | None
 
 
 def pack_program(
     argv: Sequence[str], *, submitter: str, **options: Unpack[ProgramOptions]
 ) -> tuple[JobSpec, tuple[Upload, ...]]:
     """What to submit, and the blobs that must be there before. Raises UsageError."""
+    rules = pace_rules(options.get("pace"))
     sent, uploads = large_files(options.get("files", ()))
     name, tasks, env = options.get("name"), options.get("tasks"), options.get("env")
     try:
@@ -60,8 +63,9 @@ def pack_program(
             hold=options.get("hold"),
             policy=options.get("policy", ""),
             needs=options.get("needs"),
-            retry=policy(options.get("retry")),
+            retry=with_stalls(policy(options.get("retry")), rules),
             times=options.get("times"),
+            pace=rules,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -24,7 +24,7 @@ def dump(s: LedgerState) -> object:
                 (list(job.blobs.values()), job.lost, job.result_bytes, job.pinned),
                 (job.deaths, sorted(job.killed.items()), job.spaceless, job.moved, job.moved_count),
                 (sorted(job.ends.items()), sorted(job.later.items()), job.stopped),
-                (sorted(job.avoids.items()), job.demoted, list(job.alerted)),
+                (sorted(job.avoids.items()), job.demoted, list(job.alerted), job.warned),
             )
             for job in s.jobs.values()
         ],

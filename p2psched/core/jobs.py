@@ -98,6 +98,7 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     timed_from_ms: int = 0  # its limits of time count from there
     queue_over: bool = False
     tried: TaskSet = EMPTY  # of a job with a limit for the queue: some peer has owned these
+    warned: bool = False  # a task of it was too slow or silent, and that was told
 
     @classmethod
     def of(cls, job: JobId, spec: JobSpec, *, index: int, wall_ms: int) -> Job:

@@ -33,6 +33,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.job import JobSpec
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.pace_commands import Warn
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 KNOWN_LEVEL: Final = 5  # the highest that this version knows
@@ -41,6 +42,7 @@ GROUP_LEVEL: Final = 2
 HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
 NEEDS_LEVEL: Final = 5  # or on peers that lack what they need
 CORDON_LEVEL: Final = 5  # an older version knows no such mode
+PACE_LEVEL: Final = 5  # an older version knows no tasks that stall
 RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and know no limits of time
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
@@ -55,6 +57,7 @@ NEEDED: Final[dict[type[Command], int]] = {
     Elapsed: 4,
     Offer: NEEDS_LEVEL,
     Transfer: 5,
+    Warn: PACE_LEVEL,
 }
 
 
@@ -68,7 +71,7 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
 
 
 def _level_of(spec: JobSpec) -> int:
-    if spec.retry is not None or spec.times is not None:
+    if spec.retry is not None or spec.times is not None or spec.pace is not None:
         return RETRY_LEVEL
     if spec.needs is not None or spec.policy:
         return NEEDS_LEVEL

@@ -69,6 +69,7 @@ from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.pace_commands import Warn
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -94,6 +95,7 @@ Decision = (
     | AddWebhook
     | RemoveWebhook
     | AckWebhook
+    | Warn
 )
 
 
@@ -172,10 +174,8 @@ class Machine(LedgerState):
 
     def _decide(self, command: Decision) -> Outcome:
         match command:
-            case Drain():
-                return drain.drain(self, command)
-            case GiveBack():
-                return drain.give_back(self, command)
+            case Drain() | GiveBack():
+                return drain.decide(self, command)
             case AddWebhook() | RemoveWebhook() | AckWebhook():
                 return hooks.decide(self, command)
             case RaiseLevel():
@@ -190,6 +190,8 @@ class Machine(LedgerState):
                 return keeping.retry(self, command)
             case Held():
                 return keeping.held(self, command)
+            case Warn():
+                return retrying.warn(self, command)
 
     def _is_repeat(self, envelope: Envelope) -> bool:
         """True if this proposal was applied before. A job that was unknown to a cancel may be there
@@ -229,7 +231,7 @@ class Machine(LedgerState):
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         head = job.spec
         is_choosy = head.needs is not None or head.policy
-        has_rules = head.retry is not None or head.times is not None
+        has_rules = head.retry is not None or head.times is not None or command.spec.pace
         if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
             if refusal is None and head.needs is not None:

@@ -15,13 +15,14 @@ import msgspec
 
 from p2psched.core import fitting
 from p2psched.core.batch_sizes import BATCH_US, READY_MAX, READY_US, batch_size
-from p2psched.core.departing import Departing, Parting
+from p2psched.core.departing import Departing, Own
 from p2psched.core.expectations import Expectations
 from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
 from p2psched.core.outbox import Outbox
 from p2psched.core.owned import Queued, Running, is_taken
 from p2psched.core.owner_load import owner_load
+from p2psched.core.pacing import EndTask, Pacing
 from p2psched.core.pieces import split
 from p2psched.core.state import LedgerState
 from p2psched.core.waiting import Waiting
@@ -34,13 +35,14 @@ from p2psched.model.commands import (
     KeptGrant,
     Outcome,
 )
-from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
+from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress, Reports
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.limits import KEPT_RANGES_MAX
 from p2psched.model.load import LoadReport
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import NOTHING, Offers
+from p2psched.model.pace_commands import Warn
 from p2psched.model.taskset import EMPTY, TaskSet
 
 SOON_US: Final = 10_000  # a slot: expected work that is over before more could be here
@@ -65,7 +67,7 @@ class CopyBlobs(msgspec.Struct, frozen=True):
     copies: int
 
 
-OwnerEffect = StartBatch | StopBatch | CopyBlobs
+OwnerEffect = StartBatch | StopBatch | CopyBlobs | EndTask
 
 
 class Owner:
@@ -82,6 +84,7 @@ class Owner:
         self._outbox = Outbox()
         self.departing = Departing(machine)
         self._expected = Expectations()
+        self.pacing: Final = Pacing(machine, self._expected.measured_ms)
         self._next_batch = 1
         self.results_refused = 0
         self.moved_here = 0  # tasks that came from other peers
@@ -109,6 +112,8 @@ class Owner:
         return effects
 
     def on_executed(self, event: ExecutorEvent) -> list[OwnerEffect]:
+        if isinstance(event, Reports):
+            return [*self.pacing.on_reports(event.reports, self._running)]
         run = self._running.get(event.batch)
         effects: list[OwnerEffect] = []
         if run is None:
@@ -220,10 +225,10 @@ class Owner:
             return str(held.token)
         return f"{GENERATION}.{queued.grant}.{queued.attempt}"
 
-    def next_round(self) -> list[Complete]:
-        """Results to propose now, in one round; empty while one is in flight. The caller numbers
-        them and says so with `proposed`."""
-        return self._outbox.next_round()
+    def next_round(self) -> list[Complete | Warn]:
+        """Results to propose now, in one round, none while one is in flight; and warnings. The
+        caller numbers them and says so with `proposed`."""
+        return [*self._outbox.next_round(), *self.pacing.take_warnings()]
 
     def give_back(self) -> list[GiveBack]:
         """What no batch was made of, while this peer is drained; otherwise as `next_round`."""
@@ -231,9 +236,11 @@ class Owner:
             return []
         return self._queue.give_back()
 
-    def proposed(self, request: int, command: Complete | Parting) -> None:
+    def proposed(self, request: int, command: Own) -> None:
         if isinstance(command, Complete):
             self._outbox.proposed(request, command)
+        elif isinstance(command, Warn):
+            self.pacing.proposed(request)
         else:
             self.departing.proposed(request, command)
 
@@ -245,7 +252,7 @@ class Owner:
                 self._take_again(parting)
             return True
         if not self._outbox.on_outcome(request):
-            return False
+            return self.pacing.on_outcome(request)
         if isinstance(outcome, Completed):
             self.results_refused += len(outcome.stale)
         return True

@@ -20,15 +20,17 @@ from p2psched.core.counter import NOTHING
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model import chunks, items
-from p2psched.model.commands import Retried
+from p2psched.model.commands import Acknowledged, Retried
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobState, Segment
+from p2psched.model.pace_commands import Warn
 from p2psched.model.retry import Delay, RetryRule, Severity
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import EMPTY, TaskSet
 
 JITTERS_MAX: Final = 4_096  # blocks of one job, each with delays of its own
 STEPS: Final = 1_000  # moments that a drawn delay may end at
+SLOW_CAUSES: Final = (Cause.TIMEOUT, Cause.STALLED)
 SLOW_PEERS: Final = 2  # where a task met its limit before it counts as too slow everywhere
 
 
@@ -63,7 +65,7 @@ def on_end(
     if rule.severity is not Severity.INFO and alarming.ranges:
         _alert(s, job, held, alarming, rule)
     parts = segment.parts(final)
-    if cause is Cause.TIMEOUT and rule.elsewhere:
+    if cause in SLOW_CAUSES and rule.elsewhere:
         parts = [told for part in parts for told in _slow(s, job, part)]
     return final, parts
 
@@ -75,9 +77,19 @@ def _alert(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, rule: Retr
         s.events.append(Alerted(job.id, held.peer, tasks, rule.cause, severity))
 
 
+def warn(s: LedgerState, command: Warn) -> Acknowledged:
+    """A task is too slow or silent, as its owner sees it; told once for each job."""
+    job, task = s.jobs.get(command.job), TaskSet.of(command.index, command.index + 1)
+    held = job.grants.get(command.grant) if job is not None else None
+    if job is not None and held is not None and held.tasks & task and not job.warned:
+        job.warned = True
+        s.events.append(Alerted(job.id, held.peer, task, Cause.STALLED, "warn", command.why))
+    return Acknowledged()
+
+
 def _slow(s: LedgerState, job: Job, segment: Segment) -> list[Segment]:
-    """The last limit of these is met. Who has met it on several peers is told that it was not the
-    peer."""
+    """These have met their limit for the last time, or stalled. Who has on several peers is told
+    that it was not the peer."""
     groups = [(0, segment.tasks)]
     for tasks in job.avoids.values():
         groups = [
@@ -97,7 +109,8 @@ def _slow(s: LedgerState, job: Job, segment: Segment) -> list[Segment]:
 def _with_story(s: LedgerState, job: Job, segment: Segment) -> Segment:
     first = segment.start
     names = [s.name_of(peer) for peer, tasks in job.avoids.items() if first in tasks]
-    story = f"too slow everywhere: it met its limit on {', '.join(names)}"
+    met = "it met its limit" if segment.cause is Cause.TIMEOUT else "it stalled"
+    story = f"too slow everywhere: {met} on {', '.join(names)}"
     try:
         packed = [_retold(item, story) for item in chunks.unpack(segment.data)]
     except ValueError:  # no item of ours
@@ -249,7 +262,7 @@ def reopen(s: LedgerState, job: Job, tasks: TaskSet) -> None:
     if not job.cancelled.ranges:  # else the rest of it stays given up
         job.stopped = ""
     if job.ended:
-        job.alerted = {}
+        job.alerted, job.warned = {}, False
         begin(s, job)
 
 

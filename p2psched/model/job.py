@@ -17,6 +17,7 @@ from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.cause import Cause
 from p2psched.model.hold import Hold
 from p2psched.model.needs import Needs, check_policy
+from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -157,6 +158,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     needs: Needs | None = None  # of the peers that run its tasks
     retry: RetryPolicy | None = None  # besides `retries`, by cause
     times: TimeLimits | None = None
+    pace: PaceRules | None = None
 
     def __post_init__(self) -> None:
         # At each decode on each peer, so what is in order is seen at a glance.

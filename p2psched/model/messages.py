@@ -25,6 +25,7 @@ from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
+from p2psched.model.progress_messages import ProgressAnswer, ProgressCall
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.sighting_messages import Sightings, WhereAre
@@ -209,6 +210,7 @@ CallBody = (
     | ListLocks
     | QueueCall
     | ExplainCall
+    | ProgressCall
     | GossipCall
     | GetLoads
 )
@@ -362,6 +364,7 @@ AnswerBody = (
     | LockList
     | QueueCallAnswer
     | ExplainAnswer
+    | ProgressAnswer
     | GossipAnswer
     | LoadTable
 )

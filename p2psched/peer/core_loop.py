@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
+from p2psched.core.owner import StartBatch, StopBatch
+from p2psched.core.pacing import EndTask
 from p2psched.core.scheduler_events import Copied, Executed, Renewed, Round
 from p2psched.model.blob import ResultBlob
 from p2psched.model.errors import NoSpace
@@ -16,6 +18,7 @@ from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
 from p2psched.ports.clock import Clock
+from p2psched.ports.executor import Executor
 
 CLOCK_PERIOD_S: Final = 0.1
 RENEW_RETRY_S: Final = 0.5
@@ -31,10 +34,12 @@ class CoreLoop(ABC, Generic[E]):
         self,
         *,
         clock: Clock,
+        executor: Executor,
         next_incarnation: Callable[[], int],
         on_bug: Callable[[Exception], None],
     ) -> None:
         self._clock = clock
+        self._executor = executor
         self._next_incarnation = next_incarnation
         self._on_bug = on_bug
         self._loop = asyncio.get_running_loop()
@@ -42,6 +47,9 @@ class CoreLoop(ABC, Generic[E]):
         self.look: Callable[[], Mapping[PeerId, Seen]] = dict
         self._round: asyncio.Handle | None = None  # that is on its way
         self._stopped = False
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
 
     @abstractmethod
     def _take(self, event: E | Common) -> None:
@@ -74,6 +82,15 @@ class CoreLoop(ABC, Generic[E]):
             self._round.cancel()
             self._round = None
         self._step(Round(self._clock.now_ms()))
+
+    def _execute(self, effect: StartBatch | StopBatch | EndTask) -> None:
+        match effect:
+            case StartBatch(batch=batch):
+                self._executor.start(batch)
+            case StopBatch(batch=number, cause=cause):
+                self._executor.stop(number, cause)
+            case EndTask():
+                self._executor.end_task(effect.batch, effect.index, effect.cause, effect.why)
 
     def _renew(self) -> None:
         """Rare, and nothing of ours may go on before it is on disk; on a full one it waits."""

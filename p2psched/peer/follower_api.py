@@ -28,10 +28,12 @@ from p2psched.model.messages import (
     StopPeer,
     TailOutput,
 )
+from p2psched.model.progress_messages import ProgressOf
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.others import Others
+from p2psched.peer.progress import told
 
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 _NOWHERE: Final = (
@@ -74,6 +76,8 @@ class FollowerApi:
         if isinstance(body, DecisionsOf):
             given = self._follower.stealing.remembered(body.job, body.index)
             return DecisionsTold(tuple(given))
+        if isinstance(body, ProgressOf):
+            return told(self._follower.owner.pacing, body)
         answer = await self._answer_here(body)
         if answer is not None:
             return answer

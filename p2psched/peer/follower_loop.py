@@ -10,6 +10,7 @@ from p2psched.core.feed import Say
 from p2psched.core.follower import Follower
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
+from p2psched.core.pacing import EndTask
 from p2psched.core.scheduler_events import (
     Answered,
     AppendToLedger,
@@ -41,10 +42,11 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         next_incarnation: Callable[[], int],
         on_bug: Callable[[Exception], None],
     ) -> None:
-        super().__init__(clock=clock, next_incarnation=next_incarnation, on_bug=on_bug)
+        super().__init__(
+            clock=clock, executor=executor, next_incarnation=next_incarnation, on_bug=on_bug
+        )
         self.follower = follower
         self.copy: Callable[[CopyBlobs], None] | None = None
-        self._executor = executor
         self._send = send
         self._left: asyncio.Future[Outcome] = self._loop.create_future()
         self._changed = asyncio.Event()  # something was told
@@ -92,10 +94,8 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
             match effect:
                 case Say(to=to, message=message):
                     self._send(to, message)
-                case StartBatch(batch=batch):
-                    self._executor.start(batch)
-                case StopBatch(batch=number, cause=cause):
-                    self._executor.stop(number, cause)
+                case StartBatch() | StopBatch() | EndTask():
+                    self._execute(effect)
                 case CopyBlobs():
                     assert self.copy is not None, "a job with large results needs blobs"
                     self.copy(effect)

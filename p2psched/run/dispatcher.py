@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
-from p2psched.model.job import Cause, FunctionWork, ProgramWork, blobs_of
+from p2psched.model.job import Cause, FunctionWork, blobs_of
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.ports.blobs import Blobs
 from p2psched.ports.executor import OnExecutorEvent
@@ -28,11 +27,18 @@ from p2psched.run.adoption import Adopter
 from p2psched.run.arguments import ArgumentReader, Part, inline_part
 from p2psched.run.blame import blame
 from p2psched.run.host import frames
-from p2psched.run.host.report import FLUSH_NS
 from p2psched.run.host.shared import State, pieces
-from p2psched.run.host_handle import AHEAD_BYTES_MAX, LOOK_S, HostHandle, Running, refusal
+from p2psched.run.host_handle import (
+    LOOK_S,
+    HostHandle,
+    Running,
+    is_small,
+    leaves_by_itself,
+    refusal,
+)
 from p2psched.run.hosts import Hosts
 from p2psched.run.supply import Lack, Ready, Supply
+from p2psched.run.watching import Watching
 
 # When no host can be had, it is tried again after this.
 RESTART_S: Final = 0.1
@@ -58,6 +64,7 @@ class Dispatcher:
         self._ending = False
         self._hosts_lost = 0
         self._tasks_ended = 0
+        self._watching = Watching(self.running, self._emit, self._expire)
 
     def attend(self, loop: asyncio.AbstractEventLoop) -> None:
         """The loop that all of this happens in; once, before anything starts."""
@@ -126,6 +133,18 @@ class Dispatcher:
         if host is not None:
             self._dispatch()  # what else came back
 
+    def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
+        host = self._running.get(batch)
+        if host is not None:
+            host.batches[batch].why = why
+            self._watching.end_task(host, host.batches[batch], index, cause)
+
+    def _expire(self, host: HostHandle, running: Running, index: int) -> None:
+        """End the host of a task whose time is over."""
+        running.expired = index
+        self._take_back(host)
+        self._kill_for(running, host, running.grace_s)
+
     def _end_waiting(self, batch: int) -> None:
         """End a batch that no host has."""
         found = [queued for queued in self._queue if queued.id == batch]
@@ -143,12 +162,12 @@ class Dispatcher:
             return
         running.stopping = True
         if host.functions:
-            self._kill_for(running, host, self._grace_s)
+            self._kill_for(running, host, running.grace_s)
             return
         host.channel.send(frames.frame(frames.STOP, frames.BATCH.pack(running.batch.id)))
         assert self._loop is not None
         running.timer = self._loop.call_later(
-            self._grace_s + STOP_MARGIN_S, self._kill_for, running, host, 0.0
+            running.grace_s + STOP_MARGIN_S, self._kill_for, running, host, 0.0
         )
 
     def _kill_for(self, running: Running, host: HostHandle, grace_s: float) -> None:
@@ -200,7 +219,7 @@ class Dispatcher:
                 return True
         else:
             part = Part([], batch.tasks, last=True)
-        if host is not None and not _is_small(batch, part):
+        if host is not None and not is_small(batch, part):
             self._put_back(batch, ready)  # it waits for an idle host
             return False
         assert self._loop is not None
@@ -214,6 +233,7 @@ class Dispatcher:
         is_idle = not host.batches
         self._running[batch.id] = host
         running = host.run(batch, part=part, grace_s=self._grace_s)
+        self._watching.begin(self._loop)
         running.supplied = ready is not None
         if not part.last and ready is not None:
             running.rest = rest
@@ -333,10 +353,8 @@ class Dispatcher:
                 self._take_back(host)
             delay_s = running.time_left_s(state)
             if delay_s == 0.0:
-                running.expired = state.index
-                self._take_back(host)
-                self._kill_for(running, host, self._grace_s)
-            elif not _leaves_by_itself(state):
+                self._expire(host, running, state.index)
+            elif not leaves_by_itself(state):
                 delay_s = LOOK_S if delay_s is None else min(delay_s, LOOK_S)
         if host.aimed_at is None:
             self._look_at(host, delay_s)
@@ -379,19 +397,3 @@ class Dispatcher:
     def _emit(self, event: ExecutorEvent) -> None:
         if not self._ending:
             self._on_event(event)
-
-
-def _is_small(batch: Batch, part: Part) -> bool:
-    """True if a host may be given it while it is busy."""
-    work = batch.spec.work
-    size = sum(len(data) for *_, data in part.pieces)
-    if isinstance(work, ProgramWork):
-        size += sum(len(file.data) for file in work.files if isinstance(file.data, bytes))
-    return part.last and size <= AHEAD_BYTES_MAX
-
-
-def _leaves_by_itself(state: State) -> bool:
-    """True once the task that runs has run for so long that its result, and all that is kept
-    beside it, will be sent when it ends. Before, a worker may keep a result that came quickly and
-    then be silent for as long as the next task takes."""
-    return state.running and time.monotonic_ns() - state.started_ns > FLUSH_NS

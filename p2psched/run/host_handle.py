@@ -25,6 +25,7 @@ from p2psched.run.adoption import result_blobs
 from p2psched.run.arguments import Part
 from p2psched.run.channel import Channel
 from p2psched.run.host import frames, orders
+from p2psched.run.host.report import FLUSH_NS
 from p2psched.run.host.shared import BYTES, Shared, State
 
 # Functions that a worker keeps open. The least recently used one is dropped.
@@ -47,8 +48,12 @@ _FunctionKey = tuple[str, bytes | BlobRef, bytes | BlobRef, str]
 class Running:
     """A batch that a host has, and what of it is not reported yet."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, grace_s: float) -> None:
+        """`grace_s`: what the peer gives its tasks; the job may have one of its own."""
         self.batch = batch
+        times = batch.spec.times
+        own_ms = None if times is None else times.grace_ms
+        self.grace_s = grace_s if own_ms is None else own_ms / 1000
         self.left = batch.tasks
         self.part = batch.tasks  # what the host has been given last
         self.supplied = False  # it came with blobs, and its first part is gone with it
@@ -56,6 +61,8 @@ class Running:
         self.is_fed = False  # the next part is on its way
         self.stopping = False
         self.expired: int | None = None  # a task that was ended because its time was over
+        self.expired_as = Cause.TIMEOUT  # or why it was
+        self.why = ""  # for people
         self.timer: asyncio.TimerHandle | None = None  # how long it may take to stop
 
     @property
@@ -200,7 +207,7 @@ class HostHandle:
     def run(self, batch: Batch, *, part: Part, grace_s: float) -> Running:
         """Hand a batch over, or as much of it as `part` has."""
         is_idle = not self.batches
-        running = self.batches[batch.id] = Running(batch)
+        running = self.batches[batch.id] = Running(batch, grace_s)
         self.load_us += running.load_us
         self.desk.give(batch.id)
         work = batch.spec.work
@@ -210,7 +217,7 @@ class HostHandle:
             send(self._order(running, work, part, first=True))
         else:
             bodies = [file.data for file in work.files if isinstance(file.data, bytes)]
-            header = _program_header(batch, work, grace_s)
+            header = _program_header(batch, work, running.grace_s)
             send(frames.frame_json(frames.RUN, header, *bodies))
         return running
 
@@ -326,6 +333,7 @@ def _program_header(batch: Batch, work: ProgramWork, grace_s: float) -> dict[str
         "outputs": [[name] for name in work.outputs],
         "timeout_ms": batch.spec.timeout_ms,
         "grace_ms": int(grace_s * 1000),
+        "progress": batch.spec.pace.pattern if batch.spec.pace is not None else "",
     }
 
 
@@ -344,3 +352,19 @@ def refusal(
         for start, stop in tasks.ranges
     )
     return Progress(batch, segments)
+
+
+def is_small(batch: Batch, part: Part) -> bool:
+    """True if a host may be given it while it is busy."""
+    work = batch.spec.work
+    size = sum(len(data) for *_, data in part.pieces)
+    if isinstance(work, ProgramWork):
+        size += sum(len(file.data) for file in work.files if isinstance(file.data, bytes))
+    return part.last and size <= AHEAD_BYTES_MAX
+
+
+def leaves_by_itself(state: State) -> bool:
+    """True once the task that runs has run for so long that its result, and all that is kept
+    beside it, will be sent when it ends. Before, a worker may keep a result that came quickly and
+    then be silent for as long as the next task takes."""
+    return state.running and time.monotonic_ns() - state.started_ns > FLUSH_NS

@@ -160,6 +160,9 @@ class WorkerPool:
     def stop(self, batch: int, cause: Cause) -> None:
         self._dispatcher.stop(batch, cause)
 
+    def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
+        self._dispatcher.end_task(batch, index, cause, why)
+
     # --- output of running programs
 
     def task_folder(self, job: JobId, index: int, grant: int) -> Path:

@@ -51,6 +51,7 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.pace_commands import Warn
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
@@ -116,8 +117,8 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
         case Drain(peer=peer, mode=mode):
             once = " until it comes up again" if mode is DrainMode.ONCE else ""
             return f"{'undrain' if mode is DrainMode.OFF else 'drain'} {peer}{once}"
-        case GiveBack() | Transfer():
-            return _leaving_words(command, jobs)
+        case GiveBack() | Transfer() | Warn():
+            return _owner_words(command, jobs)
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
         case ForgetPeer(peer=peer):
@@ -126,7 +127,9 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
             return _hook_words(command)
 
 
-def _leaving_words(command: GiveBack | Transfer, jobs: Jobs) -> str:
+def _owner_words(command: GiveBack | Transfer | Warn, jobs: Jobs) -> str:
+    if isinstance(command, Warn):
+        return f"warn of {jobs.name(command.job)}/{command.index}: {command.why}"
     what = f"{jobs.name(command.job)} {command.tasks} of {command.grant}"
     if isinstance(command, Transfer):
         return f"move {what} to {command.peer}/{command.incarnation}"
@@ -182,7 +185,8 @@ def _readable(message: str, jobs: Jobs) -> str:
 def event_words(event: Event, jobs: Jobs) -> str:
     """Empty for what the outcome says already."""
     if isinstance(event, Alerted):
-        return f"{event.severity}: {jobs.name(event.job)} {event.tasks} ended by {event.cause}"
+        what = event.why or f"ended by {event.cause}"
+        return f"{event.severity}: {jobs.name(event.job)} {event.tasks} {what}"
     if isinstance(event, Delayed):
         return f"{jobs.name(event.job)} {event.tasks} waits until {event.until_ms}"
     return struct_words(event) if isinstance(event, Aside) else _event_words(event, jobs)
