@@ -9,6 +9,7 @@ from typing import Final
 from p2psched.client import blobs
 from p2psched.client.downloads import results_with_values
 from p2psched.client.export import Exported, export_job
+from p2psched.client.logs import TaskOfJob
 from p2psched.client.results import TaskResult
 from p2psched.client.session import Asker, Session
 from p2psched.model.blob import BlobRef
@@ -135,6 +136,10 @@ class Job:
     async def history(self, *, after: int = 0, limit: int = 1000) -> History:
         """Events of the job with a command index above `after`."""
         return await self._session.call(FetchHistory(self.id, after, limit), History)
+
+    def task(self, index: int = 0) -> TaskOfJob:
+        """One of its tasks: its attempts, and what they printed."""
+        return TaskOfJob(self._session, self.id, index)
 
     async def download(self, ref: BlobRef, path: Path) -> None:
         """Write a large part of a result to a file, chunk by chunk. Raises ResultLost."""

@@ -22,6 +22,7 @@ from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, WatchKeys
 from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
+from p2psched.model.log_messages import LogAnswer, LogCall
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
@@ -213,6 +214,7 @@ CallBody = (
     | ProgressCall
     | GossipCall
     | GetLoads
+    | LogCall
 )
 
 
@@ -367,6 +369,7 @@ AnswerBody = (
     | ProgressAnswer
     | GossipAnswer
     | LoadTable
+    | LogAnswer
 )
 
 

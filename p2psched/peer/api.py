@@ -37,6 +37,7 @@ from p2psched.model.key_messages import GetKey, RangeKeys, WatchKeys
 from p2psched.model.limits import JOB_RANGES_MAX
 from p2psched.model.load_messages import GetLoads
 from p2psched.model.lock_messages import AwaitLock, ListLocks
+from p2psched.model.log_messages import LogCall
 from p2psched.model.member_messages import MemberCall
 from p2psched.model.messages import (
     AnswerBody,
@@ -83,6 +84,7 @@ from p2psched.peer.keys_api import Watching
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.loads import Loads
 from p2psched.peer.locks import LocksApi
+from p2psched.peer.logs import LogsApi
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
 from p2psched.peer.progress import ProgressApi
@@ -97,7 +99,7 @@ from p2psched.ports.engine import Engine
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
 Shared = (
-    Do | WatchKeys | AwaitLock | QueueCall | ExplainCall | ProgressCall
+    Do | WatchKeys | AwaitLock | QueueCall | ExplainCall | ProgressCall | LogCall
 )  # what has a file of its own
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 
@@ -156,6 +158,7 @@ class Api:
         self._progress = ProgressApi(
             me, scheduling.scheduler.owner.pacing, others, self._owners, scheduling.now_ms
         )
+        self._logs = LogsApi(results, source, self._reads.linearize)
         self._queues = QueuesApi(scheduling, self._reads.linearize)
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
         self.events: Final = EventsApi(
@@ -199,13 +202,15 @@ class Api:
             return await self._locks.wait(body)
         if isinstance(body, QueueCall):
             return await self._queues.answer(body)
-        if isinstance(body, ExplainCall | ProgressCall):
+        if isinstance(body, ExplainCall | ProgressCall | LogCall):
             return await self._of_tasks(body)
         return await self._backups.answer(body)
 
-    async def _of_tasks(self, body: ExplainCall | ProgressCall) -> AnswerBody:
+    async def _of_tasks(self, body: ExplainCall | ProgressCall | LogCall) -> AnswerBody:
         if isinstance(body, ProgressCall):
             return await self._progress.answer(body)
+        if isinstance(body, LogCall):
+            return await self._logs.answer(body)
         return await self._explaining.answer(body)
 
     async def _compact(self) -> AnswerBody:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import mmap
 import struct
 import time
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 # relative: the same file is p2psched.* in the peer and a private name in the user's interpreter
@@ -44,16 +43,20 @@ FLUSH_BYTES: Final = 128 * 1024
 Record = tuple[int, int, int, int, bytes]  # batch, index, cause, busy_us, item
 
 
-@dataclass(frozen=True, slots=True)
 class State:
     """Of one instant: the task that was begun last, and results that were not sent yet; these may
     be of several batches."""
 
-    batch: int
-    index: int
-    running: bool
-    started_ns: int  # CLOCK_MONOTONIC, one clock for all processes
-    records: list[Record]
+    __slots__ = ("batch", "index", "records", "running", "started_ns")
+
+    def __init__(
+        self, batch: int, index: int, *, running: bool, started_ns: int, records: list[Record]
+    ) -> None:
+        self.batch = batch
+        self.index = index
+        self.running = running
+        self.started_ns = started_ns  # CLOCK_MONOTONIC, one clock for all processes
+        self.records = records
 
 
 class Word(NamedTuple):
@@ -166,7 +169,8 @@ class Shared:
             return None
         records = _records(data)
         known = any(record[:2] == (batch, index) for record in records[-1:])
-        return State(batch, index, bool(running) and not known, started_ns, records)
+        is_running = bool(running) and not known
+        return State(batch, index, running=is_running, started_ns=started_ns, records=records)
 
 
 def _records(data: bytes) -> list[Record]:
