@@ -30,6 +30,7 @@ from p2psched.model.taskset import EMPTY, TaskSet
 
 JITTERS_MAX: Final = 4_096  # blocks of one job, each with delays of its own
 STEPS: Final = 1_000  # moments that a drawn delay may end at
+SINK_STEPS_MAX: Final = 3  # that a task is demoted: from there on it keeps its place
 SLOW_CAUSES: Final = (Cause.TIMEOUT, Cause.STALLED)
 SLOW_PEERS: Final = 2  # where a task met its limit before it counts as too slow everywhere
 
@@ -55,8 +56,7 @@ def on_end(
         job.attempts_failed += len(again)
         job.waiting = job.waiting | again
         if rule.demote:
-            job.demoted = job.demoted | again
-            job.demoted_at = s.command_index
+            _sink(s, job, again)
         _delay(s, job, before.split(again), rule)
     if rule.elsewhere:
         job.avoids[held.peer] = job.avoids.get(held.peer, EMPTY) | tasks
@@ -68,6 +68,18 @@ def on_end(
     if cause in SLOW_CAUSES and rule.elsewhere:
         parts = [told for part in parts for told in _slow(s, job, part)]
     return final, parts
+
+
+def _sink(s: LedgerState, job: Job, tasks: TaskSet) -> None:
+    """One step each: behind all that was submitted until now. Who is at the last step keeps the
+    place that its job got there first, so that it is placed some day."""
+    job.demoted = job.demoted | tasks
+    sinking = tasks - job.sunk.at_least(SINK_STEPS_MAX)
+    for before, _ in job.sunk.split(sinking):
+        step = before + 1
+        at_floor = step == SINK_STEPS_MAX and step in job.sunk_at
+        job.sunk_at[step] = job.sunk_at[step] if at_floor else s.command_index
+    job.sunk = job.sunk.plus(sinking)
 
 
 def _alert(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, rule: RetryRule) -> None:
@@ -257,7 +269,7 @@ def reopen(s: LedgerState, job: Job, tasks: TaskSet) -> None:
     for cause, counter in list(job.ends.items()):
         job.ends[cause] = counter.without(tasks)
     job.avoids = {peer: left for peer, of in job.avoids.items() if (left := of - tasks)}
-    job.demoted = job.demoted - tasks
+    job.demoted, job.sunk = job.demoted - tasks, job.sunk.without(tasks)
     job.tried = job.tried - tasks
     if not job.cancelled.ranges:  # else the rest of it stays given up
         job.stopped = ""
