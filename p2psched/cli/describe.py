@@ -63,9 +63,10 @@ def reason(cause: str, header: items.Header) -> str:
         return f"{header['type']}: {message}" if message else str(header["type"])
     if cause != Cause.TIMEOUT and header.get("exit"):
         return f"exit code {header['exit']}"
-    if cause != Cause.TIMEOUT and "signal" in header:
-        return f"signal {header['signal']} ({_signal_name(int(header['signal']))})"
     message = one_line(str(header.get("message", "")))
+    if cause not in {Cause.TIMEOUT, Cause.OOM} and "signal" in header:
+        text = f"signal {header['signal']} ({_signal_name(int(header['signal']))})"
+        return f"{text}: {message}" if message else text
     return f"{cause}: {message}" if message else cause
 
 

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypedDict
 
 import cloudpickle
 
+from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.modules import ARCHIVES, Choice, importable_as, is_local, named_in
 from p2psched.client.pacing import Pace, pace_rules, refuse_pattern, with_stalls
 from p2psched.client.packing import (
@@ -35,6 +36,7 @@ from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, SentFile
+from p2psched.model.limits import JOB_ARGUMENT_BYTES_MAX
 from p2psched.model.needs import Needs
 from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
@@ -82,6 +84,7 @@ class MapOptions(TypedDict, total=False):
     modules: Choice
     retry: Retry | None
     times: TimeLimits | None
+    limits: Limits | None
     pace: Pace | None
 
 
@@ -167,6 +170,7 @@ def pack(
     modules: Choice = "auto",
     retry: Retry | None = None,
     times: TimeLimits | None = None,
+    limits: Limits | None = None,
     pace: Pace | None = None,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
@@ -177,17 +181,14 @@ def pack(
     the caller's own modules along where the function is in one or names one, "none" sends none,
     a list of names sends these. Raises UsageError for what can't be serialised or is over a limit.
     """
+    isolation, needs = shut_in(limits, needs)
     rules = refuse_pattern(pace_rules(pace))
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
     packed = _packed(function, modules)
     packer = Packer()
     packer.set_constants(arguments.constants)
-    stream = _Arguments(limits.JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
-    for call in arguments.each:
-        if isinstance(call, bytes):
-            stream.add(packer.take(call) if isinstance(call, LargeCall) else call)
-        else:
-            stream.add(packer.item(call, stable=arguments.stable))
+    stream = _Arguments(JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
+    stream.take(arguments, packer)
     blob = stream.finish(packer)
     try:
         work = FunctionWork(
@@ -215,6 +216,7 @@ def pack(
             needs=needs,
             retry=with_stalls(retry_policy(retry), rules),
             times=times,
+            isolation=isolation,
             pace=rules,
         )
     except (TypeError, ValueError) as error:
@@ -292,6 +294,14 @@ class _Arguments:
             )
         if len(self._items) == CHUNK_TASKS:
             self._close_chunk()
+
+    def take(self, arguments: Calls, packer: Packer) -> None:
+        """All of them."""
+        for call in arguments.each:
+            if isinstance(call, bytes):
+                self.add(packer.take(call) if isinstance(call, LargeCall) else call)
+            else:
+                self.add(packer.item(call, stable=arguments.stable))
 
     def finish(self, packer: Packer) -> BlobRef | None:
         """The blob of all arguments, or None if `chunks` has them."""

@@ -12,6 +12,7 @@ from p2psched.client.export import Exported, export_job
 from p2psched.client.logs import TaskOfJob
 from p2psched.client.results import TaskResult
 from p2psched.client.session import Asker, Session
+from p2psched.client.story import Step, read_history
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import NotFound, TaskFailed, UsageError
 from p2psched.model.ids import JobId
@@ -140,6 +141,10 @@ class Job:
     def task(self, index: int = 0) -> TaskOfJob:
         """One of its tasks: its attempts, and what they printed."""
         return TaskOfJob(self._session, self.id, index)
+
+    async def story(self, index: int | None = None, *, failed: bool = False) -> list[Step]:
+        """Its history in words, oldest first: of all tasks or one; only what went wrong."""
+        return (await read_history(self._session, self.id)).steps(index, failed=failed)
 
     async def download(self, ref: BlobRef, path: Path) -> None:
         """Write a large part of a result to a file, chunk by chunk. Raises ResultLost."""

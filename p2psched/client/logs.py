@@ -7,18 +7,15 @@ the ledger keep that: see docs/logs.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from p2psched.client.attempts import Attempt, attempts_of
 from p2psched.client.session import Asker
+from p2psched.client.story import Step, read_history
 from p2psched.model import items
-from p2psched.model.commands import Stamped
 from p2psched.model.errors import NotFound, ProtocolError
 from p2psched.model.ids import JobId, short
 from p2psched.model.log_messages import FetchAttempt, KeptAttempt
-from p2psched.model.messages import FetchHistory, FetchItem, History, ItemAnswer
-
-HISTORY_PAGE: Final = 1000
+from p2psched.model.messages import FetchItem, ItemAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +94,16 @@ class TaskOfJob:
 
     async def attempts(self) -> list[Attempt]:
         """All that the history of the job still tells of, oldest first."""
-        return attempts_of(await events_of(self._session, self.job), self.index)
+        return attempts_of((await read_history(self._session, self.job)).events, self.index)
 
     async def logs(self, *, attempt: int | None = None) -> Log:
         """What an attempt has printed; without a number, the last one. Raises NotFound."""
         found = await self.attempts()
         return await self.log_of(self.chosen(found, attempt))
+
+    async def history(self) -> list[Step]:
+        """What happened to it, and to its job as a whole, oldest first."""
+        return (await read_history(self._session, self.job)).steps(self.index)
 
     def chosen(self, found: list[Attempt], number: int | None) -> Attempt:
         """One of them by its number, or the last. Raises NotFound."""
@@ -154,18 +155,6 @@ def _note(attempt: Attempt, item: bytes | None) -> str:
     if attempt.has_result:
         return "its output is let go of: peers keep that of the newest attempts only"
     return f"it ended by {attempt.cause}, and its peer told nothing of it"
-
-
-async def events_of(session: Asker, job: JobId, limit: int | None = None) -> list[Stamped]:
-    """The first of a job's history, or all of it."""
-    found: list[Stamped] = []
-    after, more = 0, True
-    while more and (limit is None or len(found) < limit):
-        page = await session.call(FetchHistory(job, after, HISTORY_PAGE), History)
-        found += page.events
-        more = page.more and bool(page.events)
-        after = page.events[-1].index if page.events else after
-    return found[:limit]
 
 
 def last_lines(data: bytes, lines: int) -> bytes:

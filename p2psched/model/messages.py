@@ -311,6 +311,7 @@ class History(msgspec.Struct, frozen=True, array_like=True, tag=8):
     events: tuple[Stamped, ...]
     more: bool
     spec: JobSpec | None = None
+    demotes: tuple[str, ...] = ()  # causes whose ends put a task of the job behind others
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):

@@ -69,7 +69,7 @@ class ProgressApi:
         self._owners = owners
         self._now_ms = now_ms
         self._known: dict[PeerId, _Known] = {}
-        self._asking: set[PeerId] = set()
+        self._asking: dict[PeerId, asyncio.Event] = {}  # set once it has said, or has not
 
     async def answer(self, body: ProgressCall) -> ProgressAnswer:
         """Raises NotFound."""
@@ -82,15 +82,9 @@ class ProgressApi:
 
     async def _of_job(self, body: GetProgress, owners: list[PeerId]) -> JobProgress:
         others = [peer for peer in owners if peer != self._me][:OWNERS_MAX]
-        now_ms = self._now_ms()
-        due = [
-            peer
-            for peer in others
-            if peer not in self._asking and now_ms - self._of(peer).asked_ms >= FRESH_MS
-        ]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * PATIENCE_S):
-                await together(self._ask, due, at_most=ASKED_AT_ONCE_MAX)
+                await self._hear(others)
         rows = [msgspec.structs.replace(row, peer=self._me) for row in self._pacing.rows()]
         for peer in others:
             known = self._of(peer)
@@ -100,10 +94,27 @@ class ProgressApi:
         silent = tuple(peer for peer in others if self._of(peer).is_silent)
         return JobProgress(tuple(mine[:ROWS_MAX]), silent)
 
+    async def _hear(self, peers: list[PeerId]) -> None:
+        """Ask those that were not asked lately, and wait for those whom others are asking."""
+        now_ms = self._now_ms()
+        under_way = [self._asking[peer] for peer in peers if peer in self._asking]
+        due = [
+            peer
+            for peer in peers
+            if peer not in self._asking and now_ms - self._of(peer).asked_ms >= FRESH_MS
+        ]
+        for peer in due:
+            self._of(peer).asked_ms, self._asking[peer] = now_ms, asyncio.Event()
+        try:
+            await together(self._ask, due, at_most=ASKED_AT_ONCE_MAX)
+            for said in under_way:
+                await said.wait()
+        finally:
+            for peer in due:  # time may have been over before it was their turn
+                self._end_asking(peer)
+
     async def _ask(self, peer: PeerId) -> None:
         known = self._of(peer)
-        known.asked_ms = self._now_ms()
-        self._asking.add(peer)
         try:
             async with asyncio.timeout(PATIENCE_S):
                 answer = await self._others.call(peer, ProgressOf(known.version))
@@ -111,12 +122,17 @@ class ProgressApi:
             known.is_silent = True
             return
         finally:
-            self._asking.discard(peer)
+            self._end_asking(peer)
         assert isinstance(answer, ProgressTold)
         known.is_silent = False
         if answer.tasks is not None:
             known.version, known.tasks = answer.version, answer.tasks
             known.told_ms = self._now_ms()
+
+    def _end_asking(self, peer: PeerId) -> None:
+        said = self._asking.pop(peer, None)
+        if said is not None:
+            said.set()
 
     def _of(self, peer: PeerId) -> _Known:
         known = self._known.get(peer)

@@ -28,7 +28,7 @@ def blame(
     if running.stopping or host.aimed_at not in (None, batch.id):
         # It was ended by us, or because of a batch that was over in the instant it was ended.
         return [], ran
-    cause = frames.EXIT if code >= 0 else frames.SIGNAL
+    cause, item = _cause(code, item)
     if running.expired is not None:
         if running.expired != ran.first:
             # Hit because the one before it ended in the instant its time was over.
@@ -40,3 +40,12 @@ def blame(
         item = items.pack(header, value, stdout, stderr)
     busy_us = max(0, time.monotonic_ns() - state.started_ns) // 1000
     return [(ran.first, ran.first + 1, cause, busy_us, chunks.pack([item]))], EMPTY
+
+
+def _cause(code: int, item: bytes) -> tuple[int, bytes]:
+    """What its starter says, if a limit was what ended it; else what its end looks like."""
+    header, value, stdout, stderr = items.unpack(item)
+    said = header.pop("ended_as", None)
+    if said not in {frames.OOM, frames.SIGNAL}:
+        return (frames.EXIT if code >= 0 else frames.SIGNAL), item
+    return int(said), items.pack(header, value, stdout, stderr)

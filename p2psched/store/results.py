@@ -42,6 +42,7 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec, Segment
 from p2psched.ports.results import Page
 from p2psched.store.results_attempts import Attempts, is_long
+from p2psched.store.results_cut import HistoryCutter
 from p2psched.store.results_faults import Faults
 from p2psched.store.results_file import Unsound, give_back, mark
 from p2psched.store.results_jobs import PEERS, JobNumbers
@@ -110,6 +111,7 @@ class SqliteResults:
         self._numbers = JobNumbers(self._db)
         self._pages = JobPages(self._db)
         self._attempts = Attempts(self._db)
+        self._cutter = HistoryCutter(self._db)
 
     @property
     def applied_index(self) -> int:
@@ -197,13 +199,14 @@ class SqliteResults:
 
     def _write(self, pending: Pending) -> None:
         histories = [
-            row
+            (job, row)
             for job, events in pending.histories.items()
             for row in history_rows(self._number(job, pending), job, events)
         ]
         self._db.executemany(PUT_JOB, pending.jobs)
         self._write_segments(pending)
-        self._db.executemany(PUT_HISTORY, histories)
+        self._db.executemany(PUT_HISTORY, [row for _, row in histories])
+        self._cutter.on_written(histories)
         self._pages.write()
         for place, stamped in enumerate(pending.peers):  # a row for each: pruned one by one
             self._db.execute(PUT_HISTORY, history_row(PEERS, JobId(""), (stamped,), place))
@@ -393,4 +396,5 @@ class SqliteResults:
             self._numbers.load()
             self._pages.load()
             self._attempts.load()
+            self._cutter.load()
             raise

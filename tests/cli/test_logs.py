@@ -110,3 +110,53 @@ def test_what_cannot_be_shown_is_said_in_one_line(
     assert done.returncode == 2
     assert text in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+# --- history --------------------------------------------------------------------------------------
+
+
+def steps_of(live: LiveCluster, *words: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(live.ok("job", "history", *words, "-o", "json"))[
+        "events"
+    ]
+    return found
+
+
+def test_history_lists_each_transition_with_time_peer_grant_and_cause(live: LiveCluster) -> None:
+    script = 'test $P2P_ATTEMPT = 3 || { test "$P2P_INDEX" = 1 && exit 7; }; sleep 0'
+    words = ("--retry", "exit=2,delay=fixed:200ms,demote,warn", "--array", "0-2", "--wait")
+    live.ok("submit-job", "--name", "told", *words, "--", "sh", "-c", script)
+    steps = steps_of(live, "told", "1")
+    kinds = [step["event"] for step in steps if step["event"] not in {"moved", "given-back"}]
+    retry = ["to-be-retried", "delayed"]
+    assert [kind for kind in kinds if kind != "alert"] == [
+        *("submitted", "granted", *retry, "granted", *retry, "granted", "ended", "job-ended")
+    ]
+    assert kinds.count("alert") == 1
+    retried = [step for step in steps if step["event"] == "to-be-retried"]
+    assert [step["attempt"] for step in retried] == [1, 2]
+    for step in retried:
+        assert step["cause"] == "exit"
+        assert step["demoted"]
+        assert step["peer"] in live.peers
+        assert step["grant"] > 0
+        assert step["time"].startswith("2")
+    delayed = [step for step in steps if step["event"] == "delayed"]
+    assert all(step["until_ledger_ms"] > step["ledger_ms"] for step in delayed)
+    stamps = [step["ledger_ms"] for step in steps]
+    assert stamps == sorted(stamps)
+    assert {step["event"] for step in steps_of(live, "told", "--failed")} == {
+        *("to-be-retried", "alert")
+    }
+    table = live.ok("job", "history", "told/1")
+    assert "to be retried, demoted" in table
+    assert "for 200 ms, until" in table
+
+
+def test_history_of_a_task_that_is_not_there_is_refused(live: LiveCluster) -> None:
+    live.ok("submit-job", "--name", "lone", "--wait", "--", "true")
+    done = live.run("job", "history", "lone", "5")
+    assert done.returncode == 2
+    assert "has no task 5" in done.stderr
+    one, of_task = live.ok("job", "history", "lone"), live.ok("job", "history", "lone/0")
+    assert one == of_task

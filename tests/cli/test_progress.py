@@ -68,6 +68,22 @@ def test_a_silent_task_is_ended_and_its_next_attempt_succeeds(live: LiveCluster)
     assert job["ended_badly_by"] == {"stalled": 1}
 
 
+def test_a_task_too_slow_for_its_limit_goes_elsewhere_before_it(
+    live: LiveCluster, tmp_path: Path
+) -> None:
+    where = tmp_path / "where"
+    script = (
+        f"echo $P2P_PEER >> {where}; test $P2P_ATTEMPT = 2 && exit 0; "
+        "for i in $(seq 600); do echo $i 600 > $P2P_PROGRESS; sleep 0.3; done"
+    )
+    words = ("--timeout", "60s", "--on-stall", "elsewhere", "--name", "tardy", "--wait")
+    live.ok("submit-job", *words, "--", "sh", "-c", script)
+    job = json.loads(live.ok("job", "show", "tardy", "-o", "json"))["job"]
+    assert job["ended_badly_by"] == {"stalled": 1}
+    first, second = where.read_text().split()
+    assert first != second
+
+
 def test_a_warning_is_told_once_and_nothing_is_ended(live: LiveCluster) -> None:
     words = ("--heartbeat", "1s", "--name", "warned", "--array", "0-1", "--wait")
     live.ok("submit-job", *words, "--", "sleep", "3")

@@ -26,6 +26,7 @@ _WATCHED = struct.Struct("<I")
 _RECORD = struct.Struct("<QQBQI")  # batch, index, cause, busy_us, bytes of the item
 _USED_AT = 12
 _INDEX_AT = 16
+_RUNNING_AT = 24
 _GROUP_AT = 40
 STARTING: Final = 1  # instead of the group of a program that is being started
 _WATCHED_AT = 48
@@ -140,6 +141,10 @@ class Shared:
     def group(self) -> int:
         """Process group of the program that a spawner runs, or what `note_group` says."""
         return int(struct.unpack_from("<Q", self._map, _GROUP_AT)[0])
+
+    def is_running(self) -> bool:
+        """True while a task runs, as far as the notes say."""
+        return bool(_WATCHED.unpack_from(self._map, _RUNNING_AT)[0])
 
     def is_watched(self) -> bool:
         """True while the starter drains the output of this host."""
