@@ -35,7 +35,7 @@ from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
-from p2psched.model.job import FunctionWork, JobSpec, SentFile
+from p2psched.model.job import NAMELESS, FunctionWork, JobSpec, SentFile
 from p2psched.model.limits import JOB_ARGUMENT_BYTES_MAX
 from p2psched.model.needs import Needs
 from p2psched.model.retry import TimeLimits
@@ -85,6 +85,7 @@ class MapOptions(TypedDict, total=False):
     retry: Retry | None
     times: TimeLimits | None
     limits: Limits | None
+    checkpoint: bool | None
     pace: Pace | None
 
 
@@ -171,6 +172,7 @@ def pack(
     retry: Retry | None = None,
     times: TimeLimits | None = None,
     limits: Limits | None = None,
+    checkpoint: bool | None = None,
     pace: Pace | None = None,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
@@ -184,9 +186,8 @@ def pack(
     isolation, needs = shut_in(limits, needs)
     rules = refuse_pattern(pace_rules(pace))
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
-    packed = _packed(function, modules)
+    packed = _as_packed(function, modules)
     packer = Packer()
-    packer.set_constants(arguments.constants)
     stream = _Arguments(JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
     stream.take(arguments, packer)
     blob = stream.finish(packer)
@@ -217,6 +218,7 @@ def pack(
             retry=with_stalls(retry_policy(retry), rules),
             times=times,
             isolation=isolation,
+            checkpoint=_saved(options.checkpoint if checkpoint is None else checkpoint),
             pace=rules,
         )
     except (TypeError, ValueError) as error:
@@ -224,7 +226,11 @@ def pack(
     return PackedJob(spec, tuple(packer.uploads.values()))
 
 
-def _packed(function: Function | PackedFunction, modules: Choice) -> PackedFunction:
+def _saved(saves: bool) -> str:  # noqa: FBT001 (its only argument)
+    return NAMELESS if saves else ""
+
+
+def _as_packed(function: Function | PackedFunction, modules: Choice) -> PackedFunction:
     if isinstance(function, PackedFunction):
         return function
     return pack_function(function, modules=modules)

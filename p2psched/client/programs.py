@@ -37,6 +37,7 @@ class ProgramOptions(TypedDict, total=False):
     retry: Retry | None
     times: TimeLimits | None
     limits: Limits | None
+    checkpoint: str
     pace: Pace | None
 
 
@@ -69,6 +70,7 @@ def pack_program(
             retry=with_stalls(policy(options.get("retry")), rules),
             times=options.get("times"),
             isolation=isolation,
+            checkpoint=options.get("checkpoint", ""),
             pace=rules,
         )
     except (TypeError, ValueError) as error:

@@ -51,6 +51,7 @@ from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import EMPTY
 from p2psched.model.webhook import AddWebhook, RemoveWebhook
 
@@ -82,6 +83,7 @@ KINDS: Final = (
     "tasks.delayed",
     *ACT_KINDS,
     "tasks.moved",
+    "peer.stalled",
 )
 
 
@@ -325,6 +327,12 @@ def _delayed(event: Event) -> Said:
     return "tasks.delayed", event.job, None, event.tasks, {"until_ms": event.until_ms}
 
 
+def _stalled(event: Event) -> Said:
+    assert isinstance(event, Stalled)
+    data: dict[str, Value] = {"fault": event.fault, "step": event.step, "note": event.note}
+    return "peer.stalled", event.job, event.peer, event.tasks, data
+
+
 _EVENTS: Final[dict[type[Event], Make]] = {
     JobAdded: _submitted,
     Granted: _granted,
@@ -342,6 +350,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     Moved: _moved,
     Alerted: _alerted,
     Delayed: _delayed,
+    Stalled: _stalled,
     **ACT_EVENTS,
 }
 # Told from the command that led to them, which says more.

@@ -8,37 +8,29 @@ at a time: what piles up leaves with the next. While its peer is drained, the qu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
 
 from p2psched.core import fitting
-from p2psched.core.batch_sizes import BATCH_US, READY_MAX, READY_US, batch_size
+from p2psched.core.batch_sizes import Full, batch_size, has_room
 from p2psched.core.departing import Departing, Own
 from p2psched.core.expectations import Expectations
 from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
 from p2psched.core.outbox import Outbox
-from p2psched.core.owned import Queued, Running, is_taken
+from p2psched.core.owned import Queued, Running, fence_of, is_taken, kept_of, to_move
 from p2psched.core.owner_load import owner_load
 from p2psched.core.pacing import EndTask, Pacing
 from p2psched.core.pieces import split
 from p2psched.core.state import LedgerState
 from p2psched.core.waiting import Waiting
 from p2psched.model.blob import BlobRef, ResultBlob
-from p2psched.model.commands import (
-    Complete,
-    Completed,
-    GiveBack,
-    Grant,
-    KeptGrant,
-    Outcome,
-)
+from p2psched.model.commands import Complete, Completed, GiveBack, Grant, KeptGrant, Outcome
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress, Reports
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
-from p2psched.model.limits import KEPT_RANGES_MAX
 from p2psched.model.load import LoadReport
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import NOTHING, Offers
@@ -46,7 +38,6 @@ from p2psched.model.pace_commands import Warn
 from p2psched.model.taskset import EMPTY, TaskSet
 
 SOON_US: Final = 10_000  # a slot: expected work that is over before more could be here
-GENERATION: Final = 1  # of fences; that of the ledger stands in the high bits of grants
 
 
 class StartBatch(msgspec.Struct, frozen=True):
@@ -85,7 +76,7 @@ class Owner:
         self.departing = Departing(machine)
         self._expected = Expectations()
         self.pacing: Final = Pacing(machine, self._expected.measured_ms)
-        self._next_batch = 1
+        self.next_batch = 1
         self.results_refused = 0
         self.moved_here = 0  # tasks that came from other peers
 
@@ -172,7 +163,7 @@ class Owner:
             size = batch_size(
                 *(job.spec.kind, len(queued.tasks), task_us), is_guess=is_guess, slots=self._slots
             )
-            tasks = queued.tasks.take(size)
+            tasks = queued.tasks.take(1 if job.spec.checkpoint else size)
             expected_us = None if task_us is None else task_us * len(tasks)
             cpus = min(job.spec.cpus, self._slots)
             # Of a job with more tasks than a guess is worth, some are measured first.
@@ -185,45 +176,35 @@ class Owner:
             effects.append(self._start(job.full, queued, tasks, cpus, expected_us))
         return effects
 
+    def next_batches(self, *, starts_nothing: bool) -> list[OwnerEffect]:
+        """As `start_batches`. Who is drained or leaves starts nothing, and ends what saves
+        checkpoints, which goes on elsewhere."""
+        if not starts_nothing:
+            return self.start_batches()
+        return [StopBatch(r.batch.id, Cause.PEER_LOST) for r in to_move(self._running.values())]
+
     def _has_room(self, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
-        """True if one more batch may start: without `expected_us` not more than one stands ready
-        behind each slot."""
-        busy = self._busy + cpus
-        if busy <= self._slots:
-            return True
-        if task_us is None or task_us * 2 > BATCH_US:
-            return False
-        if busy <= self._slots * 2:
-            return True
-        if expected_us is None or len(self._running) >= self._slots * READY_MAX:
-            return False
-        return self._short_us + expected_us <= self._slots * READY_US
+        full = Full(self._slots, self._busy, len(self._running), self._short_us)
+        return has_room(full, cpus, task_us, expected_us)
 
     def _start(
         self, spec: JobSpec, queued: Queued, tasks: TaskSet, cpus: int, expected_us: int | None
     ) -> StartBatch:
         batch = Batch(
-            id=self._next_batch,
+            id=self.next_batch,
             job=queued.job,
             spec=spec,
             tasks=tasks,
             grant=queued.grant,
             attempt=queued.attempt,
-            fence=self._fence(queued),
+            fence=fence_of(self._machine.jobs[queued.job], queued),
             expected_us=expected_us,
         )
-        self._next_batch += 1
+        self.next_batch += 1
         run = self._running[batch.id] = Running(batch, cpus)
         self._busy += run.slots
         self._short_us += run.short_us
         return StartBatch(batch)
-
-    def _fence(self, queued: Queued) -> str:
-        """The token of the lock that its tasks hold, or (generation, grant, attempt)."""
-        held = self._machine.jobs[queued.job].grants.get(queued.grant)
-        if held is not None and held.token:
-            return str(held.token)
-        return f"{GENERATION}.{queued.grant}.{queued.attempt}"
 
     def next_round(self) -> list[Complete | Warn]:
         """Results to propose now, in one round, none while one is in flight; and warnings. The
@@ -243,6 +224,10 @@ class Owner:
             self.pacing.proposed(request)
         else:
             self.departing.proposed(request, command)
+
+    def proposed_as(self, request: int) -> Complete | None:
+        """The results that were proposed so, and are not judged yet."""
+        return self._outbox.in_flight(request)
 
     def on_outcome(self, request: int, outcome: Outcome) -> bool:
         """True if it was one of ours."""
@@ -269,6 +254,37 @@ class Owner:
     def forget_ended(self) -> None:
         """Of jobs that ended without anybody saying so here, because a snapshot was taken."""
         self._expected.keep(self._machine.running)
+
+    # --- for the watchdog ---
+
+    @property
+    def batches(self) -> Mapping[int, Running]:
+        """Handed to the executor, and not known to have ended."""
+        return self._running
+
+    @property
+    def first(self) -> Queued | None:
+        return self._queue.first if self._queue else None
+
+    def standstill(self) -> str:
+        """Why nothing is started though a slot is free, if that is right."""
+        if self._outbox.is_full:
+            return "results wait for the ledger, or for copies: nothing starts before they are kept"
+        needs = self._machine.jobs[self._queue.first.job].spec.needs
+        if needs is not None and is_taken(needs, self._offers, self._running):
+            return "GPUs or memory that it needs are still in use here"
+        return ""
+
+    def reckon(self) -> None:
+        """Count anew."""
+        self._busy = sum(run.slots for run in self._running.values())
+        self._short_us = sum(run.short_us for run in self._running.values())
+
+    def lose(self, batch: int) -> GiveBack:
+        """The executor has it no more: nothing of it may be started under this grant."""
+        run = self._running.pop(batch)
+        self.reckon()
+        return GiveBack(run.batch.job, run.batch.grant, run.left)
 
     # --- what others may have ---
 
@@ -334,13 +350,7 @@ class Owner:
 
     def kept(self) -> tuple[KeptGrant, ...]:
         """What is held, as far as it fits one command: what is left out runs again."""
-        kept = []
-        ranges = 0
-        for (job, grant), tasks in self.held().items():
-            ranges += len(tasks.ranges)
-            if tasks and ranges <= KEPT_RANGES_MAX:
-                kept.append(KeptGrant(job, grant, tasks))
-        return tuple(kept)
+        return kept_of(self.held())
 
     def _all_parts(self) -> Iterator[tuple[JobId, Grant, TaskSet]]:
         for queued in self._queue:

@@ -24,7 +24,16 @@ _FIELDS: Final = JobSpec.__struct_fields__
 _HOLD: Final = _FIELDS.index("hold")
 _first_fields: Final = operator.attrgetter(*_FIELDS[:_HOLD])
 _held_fields: Final = operator.attrgetter(*_FIELDS[: _HOLD + 1])
-assert _FIELDS[_HOLD:] == ("hold", "policy", "needs", "retry", "times", "isolation", "pace")
+assert _FIELDS[_HOLD:] == (
+    "hold",
+    "policy",
+    "needs",
+    "retry",
+    "times",
+    "isolation",
+    "checkpoint",
+    "pace",
+)
 
 
 class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -46,6 +55,7 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     needs: Needs | None = None
     retry: RetryPolicy | None = None
     times: TimeLimits | None = None
+    checkpoint: str = ""
 
     @property
     def is_choosy(self) -> bool:
@@ -73,6 +83,7 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.needs,
         spec.retry,
         spec.times,
+        spec.checkpoint,
     )
 
 
@@ -80,7 +91,7 @@ def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
     said: object = spec
     is_plain = spec.retry is None and spec.times is None and spec.isolation is None
-    is_plain = is_plain and spec.pace is None
+    is_plain = is_plain and spec.pace is None and not spec.checkpoint
     if is_plain and spec.needs is None and not spec.policy:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()

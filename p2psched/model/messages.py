@@ -11,7 +11,8 @@ import msgspec
 
 from p2psched.model.act_messages import ActCall, ActCallAnswer
 from p2psched.model.backup_messages import BackupAnswer, BackupCall
-from p2psched.model.blob_messages import BlobAnswer, BlobCall
+from p2psched.model.blob_messages import BlobAnswer
+from p2psched.model.checkpoint_messages import CheckpointAnswer, DataCall
 from p2psched.model.commands import DrainMode, Envelope, Stamped
 from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.explain_messages import ExplainAnswer, ExplainCall
@@ -200,7 +201,7 @@ CallBody = (
     | WhereAre
     | Stale
     | BackupCall
-    | BlobCall
+    | DataCall
     | MemberCall
     | EventCall
     | KeepBlobs
@@ -371,6 +372,7 @@ AnswerBody = (
     | GossipAnswer
     | LoadTable
     | LogAnswer
+    | CheckpointAnswer
 )
 
 

@@ -5,13 +5,23 @@ in which there was one. The loops of a scheduler and of a follower are such.
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
 from p2psched.core.owner import StartBatch, StopBatch
 from p2psched.core.pacing import EndTask
-from p2psched.core.scheduler_events import Copied, Executed, Renewed, Round
+from p2psched.core.scheduler_events import (
+    Copied,
+    Executed,
+    Noticed,
+    Renewed,
+    Round,
+    Tend,
+    Watched,
+)
+from p2psched.core.watchdog import Watchdog
 from p2psched.model.blob import ResultBlob
 from p2psched.model.errors import NoSpace
 from p2psched.model.execution import ExecutorEvent
@@ -20,11 +30,13 @@ from p2psched.model.load import Seen
 from p2psched.ports.clock import Clock
 from p2psched.ports.executor import Executor
 
+log = logging.getLogger(__name__)
+
 CLOCK_PERIOD_S: Final = 0.1
 RENEW_RETRY_S: Final = 0.5
 
 E = TypeVar("E")
-Common = Executed | Copied | Renewed | Round
+Common = Executed | Copied | Renewed | Round | Watched
 
 
 class CoreLoop(ABC, Generic[E]):
@@ -50,6 +62,27 @@ class CoreLoop(ABC, Generic[E]):
 
     def now_ms(self) -> int:
         return self._clock.now_ms()
+
+    def _watch(self, watchdog: Watchdog) -> None:
+        """See whether something stands still, if it is time."""
+        now_ms = self._clock.now_ms()
+        if watchdog.is_due(now_ms):
+            self._step(Watched(now_ms, self._executor.standing()))
+
+    def _attend(self, effect: Tend | Noticed) -> None:
+        match effect:
+            case Tend(how=how, batches=batches):
+                self._executor.tend(how, batches)
+            case Noticed(what=what):
+                fields = {
+                    "fault": effect.fault.value,
+                    "step": effect.step,
+                    "job": effect.job,
+                    "tasks": str(effect.tasks),
+                    "note": effect.note,
+                }
+                level = logging.INFO if what == "over" else logging.WARNING
+                log.log(level, "stall-%s", what, extra=fields)
 
     @abstractmethod
     def _take(self, event: E | Common) -> None:

@@ -16,8 +16,11 @@ from p2psched.core.scheduler_events import (
     AppendToLedger,
     Began,
     Leaving,
+    Noticed,
     RenewIncarnation,
     Store,
+    Tend,
+    YieldLead,
 )
 from p2psched.model.commands import Outcome
 from p2psched.model.feed_messages import Feed, FeedElsewhere
@@ -57,6 +60,7 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         while True:
             await asyncio.sleep(CLOCK_PERIOD_S)
             self._step(Passed(self._clock.now_ms(), self.look()))
+            self._watch(self.follower.watching.watchdog)
 
     async def leave(self) -> None:
         """Give everything back before a clean stop; the caller owns the deadline."""
@@ -102,7 +106,16 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
                 case Answered(outcome=outcome):
                     if not self._left.done():
                         self._left.set_result(outcome)
-                case RenewIncarnation():
-                    self._renew()
-                case AppendToLedger() | Store():
-                    raise AssertionError("a follower has no ledger and keeps no results")
+                case _:
+                    self._change(effect)
+
+    def _change(
+        self, effect: RenewIncarnation | Tend | Noticed | YieldLead | AppendToLedger | Store
+    ) -> None:
+        match effect:
+            case RenewIncarnation():
+                self._renew()
+            case Tend() | Noticed():
+                self._attend(effect)
+            case YieldLead() | AppendToLedger() | Store():
+                raise AssertionError("a follower has no ledger and keeps no results")

@@ -34,6 +34,7 @@ from p2psched.core.scheduler import (
     Store,
     YieldLead,
 )
+from p2psched.core.scheduler_events import Noticed, Tend
 from p2psched.model.commands import (
     Command,
     Envelope,
@@ -142,6 +143,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
             full, group = self.ledger.full(), self._group()
             seen, shun = self.look(), self._shun()
             self._step(Clocked(now_ms, heard, full, *group, removed, seen, shun))
+            self._watch(self.scheduler.watching.watchdog)
 
     def stop(self) -> None:
         super().stop()
@@ -311,6 +313,8 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
                     self._waiting.pop(tag, _nobody)(outcome)
                 case RenewIncarnation() | YieldLead() | Say():
                     self._change(effect)
+                case Tend() | Noticed():
+                    self._attend(effect)
 
     def _change(self, effect: RenewIncarnation | YieldLead | Say) -> None:
         match effect:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from p2psched.model.execution import Batch, ExecutorEvent
+from p2psched.model.execution import Batch, ExecutorEvent, Standing, Tending
 from p2psched.model.job import Cause
 
 
@@ -29,6 +29,15 @@ class Executor(Protocol):
         """End the attempt of one task of a batch, if it is the one that runs: as `stop` does, but
         its end comes as its result, by this cause. The rest of the batch goes on, or is said to be
         unstarted."""
+        ...
+
+    def standing(self) -> Standing:
+        """What it has, and what of that has not begun."""
+        ...
+
+    def tend(self, how: Tending, batches: frozenset[int]) -> None:
+        """These should have begun long ago. Whatever has begun goes on; what has not may come back
+        as `Ended`, unstarted."""
         ...
 
 

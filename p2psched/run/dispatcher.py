@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
+from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress, Standing
 from p2psched.model.job import Cause, FunctionWork, blobs_of
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.ports.blobs import Blobs
@@ -37,8 +37,9 @@ from p2psched.run.host_handle import (
     refusal,
 )
 from p2psched.run.hosts import Hosts
+from p2psched.run.looks import Looks
+from p2psched.run.standing import has_begun, standing
 from p2psched.run.supply import Lack, Ready, Supply
-from p2psched.run.watching import Watching
 
 # When no host can be had, it is tried again after this.
 RESTART_S: Final = 0.1
@@ -60,11 +61,9 @@ class Dispatcher:
         self._running: dict[int, HostHandle] = {}  # batch -> its host
         self._supply: Supply | None = None
         self._adopter: Adopter | None = None
-        self._up = False  # hosts can be had
-        self._ending = False
-        self._hosts_lost = 0
-        self._tasks_ended = 0
-        self._watching = Watching(self.running, self._emit, self._expire)
+        self._up = self._ending = False  # hosts can be had; nothing is told any more
+        self._hosts_lost = self._tasks_ended = 0
+        self.looks = Looks(self.hosts, self._running, self._take_back, self._emit)
 
     def attend(self, loop: asyncio.AbstractEventLoop) -> None:
         """The loop that all of this happens in; once, before anything starts."""
@@ -80,7 +79,7 @@ class Dispatcher:
     def go(self) -> None:
         """Hosts can be had: start what waits."""
         self._up = True
-        self._dispatch()
+        self.dispatch()
 
     def hold(self) -> None:
         """No hosts for now."""
@@ -103,6 +102,21 @@ class Dispatcher:
         for batch, host in self._running.items():
             yield host, host.batches[batch]
 
+    def standing(self) -> Standing:
+        """What is here, and what of it has not begun."""
+        room = self._slots - self.hosts.slots_used
+        supply, adopter = self._supply, self._adopter
+        queue, running = self._queue, self._running
+        return standing(queue, running, room=room, up=self._up, supply=supply, adopter=adopter)
+
+    def renew_hosts(self, batches: Collection[int]) -> None:
+        """End the hosts that should have begun these batches, and have begun none."""
+        for host in {host for number, host in self._running.items() if number in batches}:
+            self._take_back(host)
+            if not any(has_begun(host, running) for running in host.batches.values()):
+                self.hosts.kill(host, 0.0)
+        self.dispatch()
+
     def start(self, batch: Batch) -> None:
         assert batch.id not in self._running, "a batch is started once"
         if self._ending:
@@ -116,7 +130,7 @@ class Dispatcher:
                 self._supply.get_ready(batch, self._on_ready)
                 return
         self._queue.append(batch)
-        self._dispatch()
+        self.dispatch()
 
     def stop(self, batch: int, cause: Cause) -> None:
         assert cause in {Cause.CANCELLED, Cause.PEER_LOST, Cause.TIMEOUT}, cause
@@ -131,19 +145,7 @@ class Dispatcher:
         else:
             self._end_waiting(batch)
         if host is not None:
-            self._dispatch()  # what else came back
-
-    def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
-        host = self._running.get(batch)
-        if host is not None:
-            host.batches[batch].why = why
-            self._watching.end_task(host, host.batches[batch], index, cause)
-
-    def _expire(self, host: HostHandle, running: Running, index: int) -> None:
-        """End the host of a task whose time is over."""
-        running.expired = index
-        self._take_back(host)
-        self._kill_for(running, host, running.grace_s)
+            self.dispatch()  # what else came back
 
     def _end_waiting(self, batch: int) -> None:
         """End a batch that no host has."""
@@ -162,18 +164,13 @@ class Dispatcher:
             return
         running.stopping = True
         if host.functions:
-            self._kill_for(running, host, running.grace_s)
+            self.hosts.kill_for(running, host, running.grace_s)
             return
         host.channel.send(frames.frame(frames.STOP, frames.BATCH.pack(running.batch.id)))
         assert self._loop is not None
         running.timer = self._loop.call_later(
-            running.grace_s + STOP_MARGIN_S, self._kill_for, running, host, 0.0
+            running.grace_s + STOP_MARGIN_S, self.hosts.kill_for, running, host, 0.0
         )
-
-    def _kill_for(self, running: Running, host: HostHandle, grace_s: float) -> None:
-        host.aimed_at = running.batch.id
-        host.look_later(None, lambda: None)
-        self.hosts.kill(host, grace_s)
 
     def _take_back(self, host: HostHandle) -> None:
         """Bring what has not begun at this host to the head of the queue. What came with blobs ends
@@ -189,7 +186,7 @@ class Dispatcher:
 
     # --- batches
 
-    def _dispatch(self) -> None:
+    def dispatch(self) -> None:
         """Start what can start, in order: a batch that needs many slots is not overtaken."""
         if not self._queue and self.hosts.slots_used < self._slots:
             for spawner in self.hosts.with_programs_ready():
@@ -228,12 +225,12 @@ class Dispatcher:
         except OSError:
             # No descriptors, or the starter is going: what runs may go on, this waits.
             self._put_back(batch, ready)
-            self._loop.call_later(RESTART_S, self._dispatch)
+            self._loop.call_later(RESTART_S, self.dispatch)
             return False
         is_idle = not host.batches
         self._running[batch.id] = host
         running = host.run(batch, part=part, grace_s=self._grace_s)
-        self._watching.begin(self._loop)
+        self.looks.begin(self._loop)
         running.supplied = ready is not None
         if not part.last and ready is not None:
             running.rest = rest
@@ -252,7 +249,7 @@ class Dispatcher:
             self._refuse(batch.id, batch.tasks, lack)
         else:
             self._queue.append(batch)
-            self._dispatch()
+            self.dispatch()
 
     def _feed(self, host: HostHandle, running: Running) -> None:
         """Give a worker the next part of its batch."""
@@ -331,7 +328,7 @@ class Dispatcher:
             self._adopter.add(ended)  # behind the results that wait there
         else:
             self._emit(ended)
-        self._dispatch()
+        self.dispatch()
 
     def _look_at(self, host: HostHandle, delay_s: float | None) -> None:
         """If it is silent until then."""
@@ -353,12 +350,12 @@ class Dispatcher:
                 self._take_back(host)
             delay_s = running.time_left_s(state)
             if delay_s == 0.0:
-                self._expire(host, running, state.index)
+                self.looks.expire(host, running, state.index)
             elif not leaves_by_itself(state):
                 delay_s = LOOK_S if delay_s is None else min(delay_s, LOOK_S)
         if host.aimed_at is None:
             self._look_at(host, delay_s)
-        self._dispatch()
+        self.dispatch()
 
     def _report_notes(self, host: HostHandle, state: State) -> bool:
         """What a worker has finished and not sent, and which batches are over by that. False if its
@@ -392,7 +389,7 @@ class Dispatcher:
             ended, ran = blame(host, running, state, code, item)
             self._report(running, ended)
             self._finish(running, ran)
-        self._dispatch()
+        self.dispatch()
 
     def _emit(self, event: ExecutorEvent) -> None:
         if not self._ending:

@@ -348,6 +348,7 @@ def _program_header(batch: Batch, work: ProgramWork, grace_s: float) -> dict[str
         "timeout_ms": batch.spec.timeout_ms,
         "grace_ms": int(grace_s * 1000),
         "isolation": _isolation_words(batch.spec.isolation),
+        "checkpoint": batch.spec.checkpoint,
         "progress": batch.spec.pace.pattern if batch.spec.pace is not None else "",
     }
 
@@ -359,18 +360,6 @@ def _isolation_words(isolation: Isolation | None) -> dict[str, object] | None:
 def _file_words(file: SentFile) -> tuple[object, ...]:
     data, blob = _inline_or_blob(file.data)
     return file.name, file.mode, len(data), blob
-
-
-def refusal(
-    batch: int, tasks: TaskSet, message: str, cause: Cause = Cause.NOT_STARTABLE
-) -> Progress:
-    """Tasks that can't start: here, or, by most causes, anywhere."""
-    item = items.pack({"message": message})
-    segments = tuple(
-        Segment(start, stop, cause, chunks.pack([item] * (stop - start)))
-        for start, stop in tasks.ranges
-    )
-    return Progress(batch, segments)
 
 
 def is_small(batch: Batch, part: Part) -> bool:
@@ -387,3 +376,15 @@ def leaves_by_itself(state: State) -> bool:
     beside it, will be sent when it ends. Before, a worker may keep a result that came quickly and
     then be silent for as long as the next task takes."""
     return state.running and time.monotonic_ns() - state.started_ns > FLUSH_NS
+
+
+def refusal(
+    batch: int, tasks: TaskSet, message: str, cause: Cause = Cause.NOT_STARTABLE
+) -> Progress:
+    """Tasks that can't start: here, or, by most causes, anywhere."""
+    item = items.pack({"message": message})
+    segments = tuple(
+        Segment(start, stop, cause, chunks.pack([item] * (stop - start)))
+        for start, stop in tasks.ranges
+    )
+    return Progress(batch, segments)

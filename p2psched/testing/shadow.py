@@ -176,7 +176,7 @@ class Shadow:
                     self.drains[peer] = mode
             case GiveBack(job=name, grant=grant):
                 job = self.jobs.get(name)
-                for index in command.tasks if job is not None else ():
+                for index in command.tasks if job is not None and grant else ():  # 0: only told
                     if job is not None and job.owner.get(index) == grant:
                         job.owner[index] = WAITING
                         self.say("given back", name, index, grant)

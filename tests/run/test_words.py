@@ -13,7 +13,7 @@ from p2psched.model.job import Cause, SentFile
 from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
-from p2psched.run import watching
+from p2psched.run import looks
 from p2psched.run.host.words import NOTE_BYTES_MAX, Teller, open_line, open_match
 from tests.run.rig import ROOT, Rig, functions, program, with_pool
 from tests.run.test_programs import shell
@@ -23,7 +23,7 @@ process = pytest.mark.process
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "REPORT_S", 0.05)
+    monkeypatch.setattr(looks, "REPORT_S", 0.05)
 
 
 async def said(rig: Rig, batch: int, index: int = 0, *, done: float) -> TaskReport:
@@ -166,7 +166,7 @@ def test_a_grace_of_its_own_lets_a_program_end_well(tmp_path: Path) -> None:
 def test_a_spawner_that_a_pattern_has_caught_is_ended_for_the_limit_of_its_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "OVERDUE_S", 0.2)
+    monkeypatch.setattr(looks, "OVERDUE_S", 0.2)
     rules = PaceRules(pattern="(x+x+)+y")  # takes for ever on a long line of x
     script = "printf 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\\n'; sleep 60"
 

@@ -54,6 +54,7 @@ from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.pace_commands import Warn
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 from p2psched.testing.script.act_words import act_words, acted_words, struct_words
@@ -188,6 +189,8 @@ def event_words(event: Event, jobs: Jobs) -> str:
     if isinstance(event, Alerted):
         what = event.why or f"ended by {event.cause}"
         return f"{event.severity}: {jobs.name(event.job)} {event.tasks} {what}"
+    if isinstance(event, Stalled):
+        return f"{event.peer}: {event.note}"
     if isinstance(event, Delayed):
         return f"{jobs.name(event.job)} {event.tasks} waits until {event.until_ms}"
     return struct_words(event) if isinstance(event, Aside) else _event_words(event, jobs)
@@ -216,5 +219,6 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
             | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut()
+            | Stalled()
         ):  # fmt: skip
             return ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from p2psched.model.execution import Reports, TaskReport
@@ -18,6 +18,7 @@ from p2psched.model.job import Cause
 from p2psched.run.host import frames
 from p2psched.run.host.shared import State, Word
 from p2psched.run.host_handle import HostHandle, Running
+from p2psched.run.hosts import Hosts
 
 REPORT_S: Final = 1.0
 # A spawner that has not ended a program so long after limit and grace hangs itself.
@@ -25,22 +26,22 @@ OVERDUE_S: Final = 3.0
 _NS_PER_MS: Final = 1_000_000
 _NUMBERS_MAX: Final = 1e15
 
-End = Callable[[HostHandle, Running, int], None]
 
-
-class Watching:
-    """`running`: all batches that hosts have. `end` ends the host of a task, which is what its end
-    is put down to."""
+class Looks:
+    """Of one pool, and how a task is ended whose time is over."""
 
     def __init__(
         self,
-        running: Callable[[], Iterator[tuple[HostHandle, Running]]],
+        hosts: Hosts,
+        running: Mapping[int, HostHandle],
+        take_back: Callable[[HostHandle], None],
         emit: Callable[[Reports], None],
-        end: End,
     ) -> None:
+        """`running`: batch -> its host; `take_back`: what has not begun there."""
+        self._hosts = hosts
         self._running = running
+        self._take_back = take_back
         self._emit = emit
-        self._end = end
         self._timer: asyncio.TimerHandle | None = None
         self._told = False  # the last reports were not none
 
@@ -54,15 +55,17 @@ class Watching:
         now_ns = time.monotonic_ns()
         reports: list[TaskReport] = []
         is_any = False
-        for host, running in list(self._running()):
-            is_any = True
+        for batch, host in list(self._running.items()):
+            is_any, running = True, host.batches.get(batch)
+            if running is None:  # it was taken back just now
+                continue
             state = host.shared.read()
             if state is None or not state.running or state.batch != running.batch.id:
                 continue
             if state.index not in running.left:
                 continue
             if not host.functions and _is_overdue(running, state, now_ns):
-                self._end(host, running, state.index)
+                self.expire(host, running, state.index)
                 continue
             report = _report(running, state, host.shared.word(state.started_ns), now_ns)
             if report is not None:
@@ -73,10 +76,19 @@ class Watching:
         if is_any:
             self.begin(loop)
 
-    def end_task(self, host: HostHandle, running: Running, index: int, cause: Cause) -> None:
-        """As `Executor.end_task`, of a batch that this host has; `running.why` says why."""
-        if running.stopping or running.expired is not None:
+    def expire(self, host: HostHandle, running: Running, index: int) -> None:
+        """End the host of a task: that is what its end is put down to."""
+        running.expired = index
+        self._take_back(host)
+        self._hosts.kill_for(running, host, running.grace_s)
+
+    def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
+        """As `Executor.end_task`."""
+        host = self._running.get(batch)
+        running = host.batches.get(batch) if host is not None else None
+        if host is None or running is None or running.stopping or running.expired is not None:
             return
+        running.why = why
         if not host.functions:
             number = frames.CAUSES.index(cause.value)
             head = frames.END_TASK.pack(running.batch.id, index, number)
@@ -86,7 +98,7 @@ class Watching:
         begun = state is not None and state.running
         if begun and state is not None and (state.batch, state.index) == (running.batch.id, index):
             running.expired_as = cause
-            self._end(host, running, index)
+            self.expire(host, running, index)
 
 
 def _is_overdue(running: Running, state: State, now_ns: int) -> bool:
