@@ -30,6 +30,7 @@ from p2psched.cli.output import (
     span,
     write_line,
 )
+from p2psched.cli.resumed import status_row
 from p2psched.client.client import Client
 from p2psched.client.events import past
 from p2psched.client.find import find_peers
@@ -154,12 +155,15 @@ def status(target: Target) -> None:
             fields = msgspec.structs.asdict(found)
             gossip = msgspec.structs.asdict(found.gossip) if found.gossip is not None else None
             load = msgspec.to_builtins(msgspec.structs.asdict(found.load)) if found.load else None
+            saved = found.checkpoints
+            checkpoints = msgspec.structs.asdict(saved) if saved is not None else None
             stalls = msgspec.structs.asdict(found.stalls) if found.stalls is not None else None
             more = {
                 "info": info_fields(found.info),
                 "gossip": gossip,
                 "load": load,
                 "stalls": stalls,
+                "checkpoints": checkpoints,
             }
             print_json(status={**fields, **more})
         case Output.QUIET:
@@ -311,6 +315,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("forgotten jobs", f"{found.forgotten_known:,} ids still taken"),
         ("tasks here", f"{found.tasks_running} running, {found.tasks_queued} queued"),
         ("stealing", _stealing(found)),
+        *status_row(found.checkpoints),
         *_standing_still(found.stalls),
         ("quarantine", found.quarantine or "no"),
         ("results refused", str(found.results_refused)),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from p2psched.cli.output import count, moment, one_line, span
+from p2psched.cli.resumed import resumed_fields
 from p2psched.cli.tasks import TaskEnd
 from p2psched.client.attempts import Attempt
 from p2psched.client.logs import Log
@@ -141,6 +142,7 @@ def job_fields(view: JobView) -> dict[str, object]:
         "moves": [
             {"from": giver, "to": taker, "tasks": number} for giver, taker, number in view.moves
         ],
+        **resumed_fields(view),
     }
 
 

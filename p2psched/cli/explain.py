@@ -19,6 +19,7 @@ from p2psched.cli.output import (
     span,
     write_line,
 )
+from p2psched.cli.resumed import from_where
 from p2psched.cli.tasks import split_task
 from p2psched.client.client import Client
 from p2psched.client.story import read_history
@@ -34,6 +35,7 @@ from p2psched.model.errors import UsageError
 from p2psched.model.explain_messages import Considered, Decision, Explained, ExplainTask
 from p2psched.model.ids import PeerId, short
 from p2psched.model.moves import Moved
+from p2psched.model.resumed import Resumed
 from p2psched.model.stalls import Stalled
 
 EXAMPLES: Final = """\b
@@ -91,7 +93,7 @@ def _concerns(stamped: Stamped, index: int) -> bool:
     match stamped.event:
         case Granted(tasks=tasks) | Moved(tasks=tasks) | GivenBack(tasks=tasks):
             return index in tasks
-        case Revoked(tasks=tasks) | Stalled(tasks=tasks):
+        case Revoked(tasks=tasks) | Resumed(tasks=tasks) | Stalled(tasks=tasks):
             return index in tasks
         case Recorded(segment=segment) | Retried(segment=segment):
             return segment.start <= index < segment.stop
@@ -176,6 +178,9 @@ def _what(stamped: Stamped, names: Names) -> str:
             )
         case GivenBack(peer=peer):
             return f"given back by {_name(peer, names)}"
+        case Resumed(peer=peer):
+            where = from_where(stamped.event, lambda one: _name(one, names))
+            return f"begins on {_name(peer, names)} from {where}"
         case Revoked(peer=peer, cause=cause):
             return f"taken from {_name(peer, names)}: {cause}"
         case Stalled(peer=peer, note=text):

@@ -43,6 +43,7 @@ from p2psched.cli.output import (
     span,
     write_line,
 )
+from p2psched.cli.resumed import resumed_text
 from p2psched.cli.running import print_running, progress_fields, running_tasks
 from p2psched.cli.tasks import TaskEnd, first_failures
 from p2psched.client.client import Client
@@ -193,6 +194,7 @@ def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
         ("owned by", per_peer(view.owners, known)),
         ("finished by", per_peer(view.finished_by, known)),
         ("stolen", moves_text(view, {PeerId(peer): name for peer, name in names.items()})),
+        ("resumed", resumed_text(view, {PeerId(peer): name for peer, name in names.items()})),
         ("attempts lost", f"{view.attempts_lost} (with their peer)"),
         ("attempts failed", f"{view.attempts_failed} (and retried)"),
         ("ended badly by", _bad_ends_text(view)),

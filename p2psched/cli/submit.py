@@ -209,11 +209,10 @@ def submit_job(
     if inputs is None:
         sending = sending_of(send or [])
         work = _work(command, variables, folder, sending.files, collect or [])
-        spec = _spec(work, array, timeout_s, common, checkpoint=saving.checkpoint)
-        packed = PackedJob(spec, sending.uploads)
+        saved = saving.checkpoint
+        packed = PackedJob(_spec(work, array, timeout_s, common, saved), sending.uploads)
     else:
-        if saving.checkpoint:
-            raise UsageError("with --inputs there is no --checkpoint: make each input a task")
+        saving.refuse()
         with opened_inputs(inputs) as stream:
             packed = pack_batches(
                 command,
@@ -227,8 +226,8 @@ def submit_job(
                 **common,
             )
     job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
-    batches = inputs is not None
-    _submit(target, job_id, packed, choice.apart or [], waits=wait, wait_s=wait_s, batches=batches)
+    apart, batches = choice.apart or [], inputs is not None
+    _submit(target, job_id, packed, apart, waits=wait, wait_s=wait_s, batches=batches)
 
 
 class _Common(TypedDict):
@@ -286,7 +285,6 @@ def _spec(
     array: str | None,
     timeout_s: float | None,
     common: _Common,
-    *,
     checkpoint: str,
 ) -> JobSpec:
     tasks = TaskSet.of(0, 1) if array is None else _indices(array)

@@ -226,7 +226,7 @@ def pack(
     return PackedJob(spec, tuple(packer.uploads.values()))
 
 
-def _saved(saves: bool) -> str:  # noqa: FBT001 (its only argument)
+def _saved(saves: bool) -> str:
     return NAMELESS if saves else ""
 
 
@@ -303,6 +303,7 @@ class _Arguments:
 
     def take(self, arguments: Calls, packer: Packer) -> None:
         """All of them."""
+        packer.set_constants(arguments.constants)
         for call in arguments.each:
             if isinstance(call, bytes):
                 self.add(packer.take(call) if isinstance(call, LargeCall) else call)

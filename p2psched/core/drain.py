@@ -32,10 +32,6 @@ CORDONED: Final = "cordoned"
 # --- the fold -------------------------------------------------------------------------------------
 
 
-def decide(s: LedgerState, command: Drain | GiveBack) -> Outcome:
-    return drain(s, command) if isinstance(command, Drain) else give_back(s, command)
-
-
 def drain(s: LedgerState, command: Drain) -> Outcome:
     row = s.peers.get(command.peer)
     if row is None and command.peer in s.gone:

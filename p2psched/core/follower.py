@@ -76,6 +76,7 @@ class Follower:
         self._life = Life(info, self._proposals, self.owner.kept, offers)
         self.watching = Watching(self.machine, self.owner, self._life, patience_ms=stall_ms)
         self.pulls = False  # tasks wait that somebody has to ask the leader for
+        self.shut: frozenset[PeerId] = frozenset()  # in quarantine, as its feeder sees it
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
         self._known = 0  # the newest incarnation of ours that the ledger knows
         self.group = Membership()
@@ -110,7 +111,7 @@ class Follower:
             case Copied(number=number, blobs=blobs):
                 self.owner.on_copied(number, blobs)
             case Passed(seen=seen):
-                self.seen = seen
+                self.seen, self.stealing.group = seen, len(seen) + 1
                 self._on_passed(now_ms)
             case Lost(peer=peer):
                 if peer == self.feeder:
@@ -303,6 +304,7 @@ class Follower:
         # Or the ledger would refuse one incarnation after another, as fast as it can.
         check_known(feed.level, self._life.info.level)
         self._known, self.is_short = feed.incarnation, feed.short
+        self.shut = frozenset(feed.shut)
         self.machine.level = feed.level
         self.machine.peers[self._life.info.peer].drain = feed.drain
         is_down = feed.incarnation == self._life.info.incarnation and not feed.live
@@ -331,7 +333,9 @@ class Follower:
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         starts_nothing = bool(self.watching.shut)
-        moves, answers = self.stealing.give(self._life.info, gives_nothing=starts_nothing)
+        moves, answers = self.stealing.give(
+            self._life.info, gives_nothing=starts_nothing, shunned=self.shut
+        )
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
@@ -343,7 +347,7 @@ class Follower:
         if self.stealing.is_idle(now_ms):
             me = self._life.info
             is_open = self.is_known and not is_cordoned(self.machine, me.peer)
-            takes = not starts_nothing and is_open and self.is_fed
+            takes = not starts_nothing and is_open and self.is_fed and me.peer not in self.shut
             if takes and self.pulls and self.leader is not None:
                 self._out += self.stealing.ask(now_ms, me, [Busy(self.leader, 0)])
             else:

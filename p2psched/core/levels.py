@@ -34,6 +34,7 @@ from p2psched.model.job import JobSpec
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.pace_commands import Warn
+from p2psched.model.resumed import NoteResumed
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 KNOWN_LEVEL: Final = 5  # the highest that this version knows
@@ -60,6 +61,7 @@ NEEDED: Final[dict[type[Command], int]] = {
     Elapsed: 4,
     Offer: NEEDS_LEVEL,
     Transfer: 5,
+    NoteResumed: 5,
     Warn: PACE_LEVEL,
 }
 

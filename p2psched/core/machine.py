@@ -25,6 +25,7 @@ from p2psched.core import (
     moving,
     peering,
     placing,
+    resumptions,
     retrying,
 )
 from p2psched.core.dump import dump
@@ -70,6 +71,7 @@ from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.pace_commands import Warn
+from p2psched.model.resumed import NoteResumed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -92,6 +94,7 @@ Decision = (
     | RaiseLevel
     | Drain
     | GiveBack
+    | NoteResumed
     | AddWebhook
     | RemoveWebhook
     | AckWebhook
@@ -174,8 +177,10 @@ class Machine(LedgerState):
 
     def _decide(self, command: Decision) -> Outcome:
         match command:
-            case Drain() | GiveBack():
-                return drain.decide(self, command)
+            case Drain():
+                return drain.drain(self, command)
+            case GiveBack() | NoteResumed() | Warn():
+                return resumptions.decide(self, command)
             case AddWebhook() | RemoveWebhook() | AckWebhook():
                 return hooks.decide(self, command)
             case RaiseLevel():
@@ -190,8 +195,6 @@ class Machine(LedgerState):
                 return keeping.retry(self, command)
             case Held():
                 return keeping.held(self, command)
-            case Warn():
-                return retrying.warn(self, command)
 
     def _is_repeat(self, envelope: Envelope) -> bool:
         """True if this proposal was applied before. A job that was unknown to a cancel may be there
@@ -231,7 +234,7 @@ class Machine(LedgerState):
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         head = job.spec
         is_choosy = head.needs is not None or head.policy
-        has_rules = head.retry is not None or head.times is not None or command.spec.pace
+        has_rules = bool(head.retry or head.times or head.checkpoint or command.spec.pace)
         if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
             if refusal is None and head.needs is not None:

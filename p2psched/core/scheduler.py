@@ -161,6 +161,7 @@ class Scheduler:
                 self._coordinator.on_full(full)
                 self._coordinator.on_seen(seen)
                 self.seen = seen
+                self.stealing.group = len(self.machine.peers)
                 self._on_clock(event)
             case Followed(sender=sender, message=message):
                 self._on_message(now_ms, sender, message)
@@ -293,6 +294,7 @@ class Scheduler:
         row = self.machine.peers.get(self.info.peer)
         if row is not None and row.live and row.info.incarnation == self.info.incarnation:
             self._life.offer(now_ms, level=self.machine.level, known=row.offers)
+        self.feeding.feeder.shut = self._coordinator.shunned()
         contacts = self.feeding.on_clock(clocked)
         self._coordinator.on_shun(clocked.shun, now_ms, contacts)
         self._coordinator.forgive_full(self.ledger_ms(now_ms))

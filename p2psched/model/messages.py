@@ -15,7 +15,6 @@ from p2psched.model.blob_messages import BlobAnswer
 from p2psched.model.checkpoint_messages import CheckpointAnswer, DataCall
 from p2psched.model.commands import DrainMode, Envelope, Stamped
 from p2psched.model.event_messages import EventAnswer, EventCall
-from p2psched.model.explain_messages import ExplainAnswer, ExplainCall
 from p2psched.model.feed_messages import FeedMessage, Following, KeepBlobs, KeptBlobs
 from p2psched.model.gossip_messages import Carried, GossipAnswer, GossipCall
 from p2psched.model.ids import JobId, PeerId
@@ -27,9 +26,10 @@ from p2psched.model.log_messages import LogAnswer, LogCall
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
-from p2psched.model.progress_messages import ProgressAnswer, ProgressCall
+from p2psched.model.progress_messages import TaskAnswer, TaskCall
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
+from p2psched.model.resumed import Resumption
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
@@ -211,8 +211,7 @@ CallBody = (
     | AwaitLock
     | ListLocks
     | QueueCall
-    | ExplainCall
-    | ProgressCall
+    | TaskCall
     | GossipCall
     | GetLoads
     | LogCall
@@ -267,6 +266,8 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     delayed: int = 0  # of the waiting: they wait for the moment of their next attempt
     next_attempt_ms: int | None = None  # the first such moment, Unix time, for people
     stopped: str = ""  # why it, or a part of it, was given up
+    resumed: int = 0  # attempts that went on from a checkpoint, or should have
+    resumptions: tuple[Resumption, ...] = ()  # the newest of the last few tasks
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -367,8 +368,7 @@ AnswerBody = (
     | LockNow
     | LockList
     | QueueCallAnswer
-    | ExplainAnswer
-    | ProgressAnswer
+    | TaskAnswer
     | GossipAnswer
     | LoadTable
     | LogAnswer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from p2psched.model.ids import JobId
+from p2psched.model.resumed import NoteResumed
 
 
 class Warn(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=56):
@@ -15,3 +16,6 @@ class Warn(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=56):
     grant: int
     index: int
     why: str
+
+
+Said = NoteResumed | Warn  # by an owner, of a task that runs

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.model.explain_messages import ExplainAnswer, ExplainCall
 from p2psched.model.ids import JobId, PeerId
 
 ROWS_MAX: Final = 256  # of one answer: about 30 KiB at most
@@ -58,3 +59,5 @@ class ProgressTold(msgspec.Struct, frozen=True, array_like=True, tag=135):
 
 ProgressCall = GetProgress | ProgressOf
 ProgressAnswer = JobProgress | ProgressTold
+TaskCall = ExplainCall | ProgressCall  # of tasks that are known by now
+TaskAnswer = ExplainAnswer | ProgressAnswer

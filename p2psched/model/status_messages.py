@@ -37,6 +37,19 @@ class GossipStatus(msgspec.Struct, frozen=True, array_like=True):
     unsent: int  # dropped: the socket did not take them
 
 
+class CheckpointStatus(msgspec.Struct, frozen=True, array_like=True):
+    """Of a peer, since its process started."""
+
+    tasks: int  # whose checkpoints are on its disk, its own and those of others
+    disk_bytes: int
+    running: int  # tasks here that may save
+    behind: int  # of these, whose newest is on no other peer yet
+    copied: int  # to other peers
+    skipped: int  # that a newer one overtook before they were copied
+    resumed: int  # attempts that went on from one
+    damaged: int  # that were set aside
+
+
 class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """One peer's view of itself and the cluster. Answered without a quorum too."""
 
@@ -102,5 +115,6 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     tasks_stayed: int = 0  # of these, could not move in the end
     gossip: GossipStatus | None = None
     load: LoadStatus | None = None
+    checkpoints: CheckpointStatus | None = None
     stalls: StallStatus | None = None
     quarantine: str = ""  # why this peer gets nothing, or little, as far as it knows that

@@ -14,6 +14,7 @@ from p2psched.core.pacing import EndTask
 from p2psched.core.scheduler_events import (
     Answered,
     AppendToLedger,
+    Asked,
     Began,
     Leaving,
     Noticed,
@@ -22,7 +23,7 @@ from p2psched.core.scheduler_events import (
     Tend,
     YieldLead,
 )
-from p2psched.model.commands import Outcome
+from p2psched.model.commands import Command, Outcome
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import PeerMessage
@@ -32,6 +33,7 @@ from p2psched.ports.clock import Clock
 from p2psched.ports.executor import Executor
 
 _FAREWELL_TAG: Final = 1
+_NOTE_TAG: Final = 2
 
 
 class FollowerLoop(CoreLoop[FollowerEvent]):
@@ -66,6 +68,10 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         """Give everything back before a clean stop; the caller owns the deadline."""
         self._step(Leaving(self._clock.now_ms(), _FAREWELL_TAG))
         await self._left
+
+    def note(self, command: Command) -> None:
+        """Have it put into the ledger; nobody hears what became of it."""
+        self._step(Asked(self._clock.now_ms(), _NOTE_TAG, command))
 
     async def wait(self, condition: Callable[[], bool]) -> None:
         """Until it holds; looked at whenever something was told. The caller owns the deadline."""
@@ -103,8 +109,8 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
                 case CopyBlobs():
                     assert self.copy is not None, "a job with large results needs blobs"
                     self.copy(effect)
-                case Answered(outcome=outcome):
-                    if not self._left.done():
+                case Answered(tag=tag, outcome=outcome):
+                    if tag == _FAREWELL_TAG and not self._left.done():
                         self._left.set_result(outcome)
                 case _:
                     self._change(effect)

@@ -239,6 +239,7 @@ class Life:
             lambda: follower.group,
             on_copied=loop.on_copied,
             on_executed=loop.on_executed,
+            note=loop.note,
             catch_up=loop.wait_told,
         )
         loop.copy = copier.start
@@ -366,5 +367,6 @@ class Life:
             started_ms=self._started_ms,
             gossip=self._gossip.status(),
             load=self._loads.status(),
+            checkpoints=self._data.checkpoints.status(),
         )
         return follower_status(process, self._loop.follower)

@@ -311,10 +311,8 @@ class Node:
         self._loads.begin(self._scheduling, scheduler, self._space, group)
         group.create_task(self._gossip.run(around, self._links, self._where.meet))
         if self._lost is not None:
-            patience_ms = self._config.election_ms_max
-            regained = await_regained(
-                raft, self._lost, clock=self._clock, election_ms_max=patience_ms
-            )
+            ms = self._config.election_ms_max
+            regained = await_regained(raft, self._lost, clock=self._clock, election_ms_max=ms)
             group.create_task(regained)
         await self._stop.wait()
         if self._failure is None:
@@ -396,5 +394,6 @@ class Node:
             started_ms=self._started_ms,
             gossip=self._gossip.status(),
             load=self._loads.status(),
+            checkpoints=self._data.checkpoints.status(),
         )
         return status_of(process, self._scheduling.scheduler, self._ledger, self._results)

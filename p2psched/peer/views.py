@@ -69,6 +69,8 @@ def job_view(
         result_bytes=job.result_bytes,
         moved=job.moved_count,
         moves=job.moved if whole else (),
+        resumed=job.resumed_count,
+        resumptions=job.resumed if whole else (),
         bad_ends=tuple(sorted(job.bad_ends.items())),
         delayed=len(job.delayed),
         next_attempt_ms=_next_attempt_ms(job, machine),

@@ -53,6 +53,7 @@ from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.pace_commands import Warn
+from p2psched.model.resumed import NoteResumed, Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import TaskSet
@@ -119,7 +120,7 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
         case Drain(peer=peer, mode=mode):
             once = " until it comes up again" if mode is DrainMode.ONCE else ""
             return f"{'undrain' if mode is DrainMode.OFF else 'drain'} {peer}{once}"
-        case GiveBack() | Transfer() | Warn():
+        case GiveBack() | Transfer() | NoteResumed() | Warn():
             return _owner_words(command, jobs)
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
@@ -129,9 +130,11 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
             return _hook_words(command)
 
 
-def _owner_words(command: GiveBack | Transfer | Warn, jobs: Jobs) -> str:
+def _owner_words(command: GiveBack | Transfer | NoteResumed | Warn, jobs: Jobs) -> str:
     if isinstance(command, Warn):
         return f"warn of {jobs.name(command.job)}/{command.index}: {command.why}"
+    if isinstance(command, NoteResumed):
+        return f"{jobs.name(command.job)} {command.task} goes on from {command.number}"
     what = f"{jobs.name(command.job)} {command.tasks} of {command.grant}"
     if isinstance(command, Transfer):
         return f"move {what} to {command.peer}/{command.incarnation}"
@@ -218,6 +221,7 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
             return f"{jobs.name(job)} {tasks} {where}"
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
+            | JobForgotten() | PeerDrains() | Alerted() | Delayed() | Resumed()
             | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut()
             | Stalled()
         ):  # fmt: skip
