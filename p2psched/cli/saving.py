@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from p2psched.model.errors import UsageError
-
 _Checkpoint = Annotated[
     str,
     typer.Option(
@@ -25,8 +23,3 @@ class Saving:
     """The options of it."""
 
     checkpoint: _Checkpoint = ""
-
-    def refuse(self) -> None:
-        """Of a job that makes its tasks of inputs. Raises UsageError."""
-        if self.checkpoint:
-            raise UsageError("with --inputs there is no --checkpoint: make each input a task")

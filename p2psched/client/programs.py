@@ -38,6 +38,7 @@ class ProgramOptions(TypedDict, total=False):
     times: TimeLimits | None
     limits: Limits | None
     checkpoint: str
+    max_disconnect_ms: int | None
     pace: Pace | None
 
 
@@ -71,6 +72,7 @@ def pack_program(
             times=options.get("times"),
             isolation=isolation,
             checkpoint=options.get("checkpoint", ""),
+            max_disconnect_ms=options.get("max_disconnect_ms"),
             pace=rules,
         )
     except (TypeError, ValueError) as error:

@@ -70,8 +70,8 @@ from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
-from p2psched.model.pace_commands import Warn
-from p2psched.model.resumed import NoteResumed
+from p2psched.model.pace_commands import Said
+from p2psched.model.reconciled import Reconciled
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -94,11 +94,11 @@ Decision = (
     | RaiseLevel
     | Drain
     | GiveBack
-    | NoteResumed
+    | Said
     | AddWebhook
     | RemoveWebhook
     | AckWebhook
-    | Warn
+    | Reconciled
 )
 
 
@@ -177,10 +177,8 @@ class Machine(LedgerState):
 
     def _decide(self, command: Decision) -> Outcome:
         match command:
-            case Drain():
-                return drain.drain(self, command)
-            case GiveBack() | NoteResumed() | Warn():
-                return resumptions.decide(self, command)
+            case Drain() | Reconciled():
+                return drain.decide(self, command)
             case AddWebhook() | RemoveWebhook() | AckWebhook():
                 return hooks.decide(self, command)
             case RaiseLevel():
@@ -195,6 +193,8 @@ class Machine(LedgerState):
                 return keeping.retry(self, command)
             case Held():
                 return keeping.held(self, command)
+            case _:
+                return resumptions.decide(self, command)
 
     def _is_repeat(self, envelope: Envelope) -> bool:
         """True if this proposal was applied before. A job that was unknown to a cancel may be there

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from p2psched.core.jobs import Job
-from p2psched.model.commands import Grant, KeptGrant
+from p2psched.model.commands import Grant
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId
 from p2psched.model.job import Segment
-from p2psched.model.limits import KEPT_RANGES_MAX
 from p2psched.model.needs import Needs, Offers
 from p2psched.model.taskset import TaskSet
 
@@ -86,23 +85,13 @@ def is_taken(needs: Needs, offers: Offers, running: Mapping[int, Running]) -> bo
     return bool(running) and (gpus > offers.gpus or memory_mib > offers.memory_mib)
 
 
-def kept_of(held: Mapping[tuple[JobId, Grant], TaskSet]) -> tuple[KeptGrant, ...]:
-    """See `Owner.kept`."""
-    kept = []
-    ranges = 0
-    for (job, grant), tasks in held.items():
-        ranges += len(tasks.ranges)
-        if tasks and ranges <= KEPT_RANGES_MAX:
-            kept.append(KeptGrant(job, grant, tasks))
-    return tuple(kept)
-
-
 class Uncopied:
     """Results that wait for copies of what is large in them."""
 
-    __slots__ = ("blob_bytes", "grant", "job", "segments")
+    __slots__ = ("blob_bytes", "copies", "grant", "job", "segments")
 
-    def __init__(self, job: JobId, grant: Grant, segment: Segment) -> None:
+    def __init__(self, job: JobId, grant: Grant, segment: Segment, copies: int) -> None:
+        self.copies = copies
         self.job = job
         self.grant = grant
         self.segments = [segment]

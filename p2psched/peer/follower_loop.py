@@ -23,6 +23,8 @@ from p2psched.core.scheduler_events import (
     Tend,
     YieldLead,
 )
+from p2psched.core.separation import Separation
+from p2psched.core.separation_effects import KeepOwned, KeepResults, Reported, SpoolDecided
 from p2psched.model.commands import Command, Outcome
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
@@ -55,6 +57,10 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         self._send = send
         self._left: asyncio.Future[Outcome] = self._loop.create_future()
         self._changed = asyncio.Event()  # something was told
+
+    @property
+    def separation(self) -> Separation:
+        return self.follower.separation
 
     async def run(self) -> None:
         """Tell the ledger that we are here, then keep time until cancelled."""
@@ -112,6 +118,8 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
                 case Answered(tag=tag, outcome=outcome):
                     if tag == _FAREWELL_TAG and not self._left.done():
                         self._left.set_result(outcome)
+                case KeepOwned() | KeepResults() | SpoolDecided() | Reported():
+                    self.keep(effect)
                 case _:
                     self._change(effect)
 

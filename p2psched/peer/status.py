@@ -27,6 +27,7 @@ from p2psched.model.status_messages import (
     BLOBS_SHORT_MAX,
     CheckpointStatus,
     GossipStatus,
+    SeparationStatus,
     StatusAnswer,
 )
 from p2psched.net.peers import PeerLinks
@@ -58,6 +59,7 @@ class Process:
     gossip: GossipStatus
     load: LoadStatus
     checkpoints: CheckpointStatus
+    separation: SeparationStatus
 
     def status(
         self,
@@ -114,6 +116,7 @@ class Process:
             gossip=self.gossip,
             load=self.load,
             checkpoints=self.checkpoints,
+            separation=self.separation,
             stalls=stalls,
         )
 
