@@ -32,7 +32,7 @@ from p2psched.model.event_messages import EventCall
 from p2psched.model.explain_messages import ExplainCall
 from p2psched.model.feed_messages import KeepBlobs, KeptBlobs
 from p2psched.model.gossip_messages import Compare, Tell
-from p2psched.model.ids import ClusterId, PeerId
+from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
 from p2psched.model.key_messages import GetKey, RangeKeys, WatchKeys
 from p2psched.model.limits import JOB_RANGES_MAX
@@ -69,6 +69,7 @@ from p2psched.model.messages import (
     Submit,
     TailOutput,
 )
+from p2psched.model.progress_messages import ProgressCall
 from p2psched.model.queue_messages import QueueCall
 from p2psched.model.separation_messages import (
     GetReconciles,
@@ -96,6 +97,7 @@ from p2psched.peer.locks import LocksApi
 from p2psched.peer.logs import LogsApi
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
+from p2psched.peer.progress import ProgressApi
 from p2psched.peer.queues import QueuesApi
 from p2psched.peer.reads import WAIT_MS_MAX, Reads
 from p2psched.peer.result_writer import ResultWriter
@@ -109,7 +111,7 @@ from p2psched.run.live_output import Outputs
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
 Shared = (
-    Do | WatchKeys | AwaitLock | QueueCall | ExplainCall | LogCall
+    Do | WatchKeys | AwaitLock | QueueCall | ExplainCall | ProgressCall | LogCall
 )  # what has a file of its own
 
 
@@ -174,6 +176,9 @@ class Api:
             output=output,
             linearize=self._reads.linearize,
         )
+        self._progress = ProgressApi(
+            me, scheduling.scheduler.owner.pacing, others, self._owners, scheduling.now_ms
+        )
         self._queues = QueuesApi(scheduling, self._reads.linearize)
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
         self.events: Final = EventsApi(
@@ -181,6 +186,10 @@ class Api:
         )
         self._watching = Watching(scheduling, self.events, self._reads.linearize)
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
+
+    def _owners(self, job: JobId) -> list[PeerId] | None:
+        known = self._machine.jobs.get(job)
+        return None if known is None else [held.peer for held in known.grants.values()]
 
     async def answer(self, body: CallBody) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
@@ -213,14 +222,16 @@ class Api:
             return await self._locks.wait(body)
         if isinstance(body, QueueCall):
             return await self._queues.answer(body)
-        if isinstance(body, ExplainCall | LogCall):
-            return await self._look_back(body)
+        if isinstance(body, ExplainCall | ProgressCall | LogCall):
+            return await self._of_tasks(body)
         return await self._backups.answer(body)
 
-    async def _look_back(self, body: ExplainCall | LogCall) -> AnswerBody:
-        if isinstance(body, ExplainCall):
-            return await self._explaining.answer(body)
-        return await self._logs.answer(body)
+    async def _of_tasks(self, body: ExplainCall | ProgressCall | LogCall) -> AnswerBody:
+        if isinstance(body, ProgressCall):
+            return await self._progress.answer(body)
+        if isinstance(body, LogCall):
+            return await self._logs.answer(body)
+        return await self._explaining.answer(body)
 
     async def _compact(self) -> AnswerBody:
         ledger = embedded(self._ledger, "has no snapshots, and its log can't be compacted")

@@ -112,6 +112,12 @@ class Hosts:
         host.ended_by_us = True
         self._end(host, grace_s)
 
+    def kill_for(self, running: Running, host: HostHandle, grace_s: float) -> None:
+        """End a host because of one of its batches."""
+        host.aimed_at = running.batch.id
+        host.look_later(None, lambda: None)
+        self.kill(host, grace_s)
+
     def end_idle(self, now_s: float) -> None:
         """By the monotonic clock. Often enough."""
         for host in self:
