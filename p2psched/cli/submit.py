@@ -222,8 +222,7 @@ def submit_job(
             )
     job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
     following = _Following(waits=wait, wait_s=wait_s, batches=inputs is not None)
-    packed = cutting.noted_in(packed)
-    _submit(target, job_id, packed, choice.apart or [], following, spools=cutting.spool)
+    _submit(target, job_id, packed, choice.apart or [], following, cutting=cutting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,8 +306,10 @@ def _submit(
     apart: list[str],
     how: _Following,
     *,
-    spools: bool,
+    cutting: Cutting,
 ) -> None:
+    packed = cutting.noted_in(packed)
+
     async def work(client: Client) -> None:
         spec = await staying_apart(client, packed.spec, apart, job_id)
         progress = Progress("sent", sum(upload.ref.size for upload in packed.uploads))
@@ -317,7 +318,7 @@ def _submit(
                 client.session, Submit(job_id, spec), packed.uploads, progress
             )
         except Unavailable as error:
-            if not spools:
+            if not cutting.spool:
                 raise
             await leave_in_spool(client.session, target, job_id, packed, error)
             return

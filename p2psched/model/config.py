@@ -95,6 +95,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int | None = None  # likewise; None: all of the machine
     weight: int = AVERAGE_WEIGHT  # how much it can do, per mille of an average peer
     policy_file: str | None = None  # a placement policy of the user's own
+    battery_min: int = 10  # per cent: with less, and unplugged, the peer drains itself; 0: never
     checkpoint_budget: int = 256 * MIB  # bytes a minute that go to copies of checkpoints
     retry_percent: int = 10  # while it leads: of all slots, for retries beside healthy jobs
     # Without a majority: how long it goes on with its tasks, of jobs that don't say.
@@ -136,8 +137,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def _check_patience(self) -> None:
         if not 0 <= self.max_disconnect_ms <= KEEP_MS_MAX:
             raise ValueError("a peer that is cut off goes on with its tasks for up to ten years")
-        if not 0 <= self.retry_percent <= 100:
-            raise ValueError("the budget for retries is 0 to 100 percent of all slots")
+        if not (0 <= self.retry_percent <= 100 and 0 <= self.battery_min <= 100):
+            raise ValueError(
+                "the budget for retries is 0 to 100 percent of all slots, and the least charge of "
+                "a battery 0 to 100 percent"
+            )
         if self.stall_ms < STALL_MS_MIN:
             raise ValueError(f"nothing stands still before {STALL_MS_MIN} ms have passed")
 

@@ -117,7 +117,7 @@ class Node:
             server = Server(address, identity=identity, secret=secret, handlers=handlers)
             await server.start()
             doors.gossip = self._gossip = Gossip(identity, secret, self._config, self._clock)
-            self._loads = Loads.of(folder, self._gossip, self._clock)
+            self._loads = Loads.of(folder, self._gossip, self._clock, self._config.battery_min)
             try:
                 await self._gossip.open(None if belonging.group else server.address)
                 if await self._is_whole(folder, belonging, server, doors):
