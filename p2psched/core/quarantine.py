@@ -5,8 +5,9 @@ Whether a task is innocent others say: it failed here, and a try elsewhere succe
 fails everywhere blames nobody, and neither does one success here between two failures. A peer
 where a job only fails is watched: it gets nothing for a moment, until others have tried, too, and
 one task at a time as long as they have not. Then it is out, probed with one task at a time after
-growing pauses, and back after a success. Some peer is always left. All of this is advice for placement, made of what is committed, and part of no
-state: who leads anew has seen the same, or learns it again.
+growing pauses, and back after a success. Some peer is always left. All of this is advice for
+placement, made of what is committed, and part of no state: who leads anew has seen the same, or
+learns it again.
 """
 
 from __future__ import annotations
