@@ -9,6 +9,7 @@ import typer
 
 from p2psched.cli.connect import Label, label, talk
 from p2psched.cli.describe import info_fields, peer_fields
+from p2psched.cli.limits import kept_by
 from p2psched.cli.loads import load_sheet, watch_loads
 from p2psched.cli.options import (
     AtOption,
@@ -22,6 +23,7 @@ from p2psched.cli.output import (
     Column,
     Output,
     count,
+    moment,
     note,
     print_json,
     print_sheet,
@@ -30,6 +32,7 @@ from p2psched.cli.output import (
     span,
     write_line,
 )
+from p2psched.cli.reconcile import separation_fields, summary
 from p2psched.cli.resumed import status_row
 from p2psched.client.client import Client
 from p2psched.client.events import past
@@ -39,7 +42,12 @@ from p2psched.model.ids import short
 from p2psched.model.messages import GetStatus, ListPeers
 from p2psched.model.peer_messages import PeerList, PeerView
 from p2psched.model.stalls import StallStatus
-from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
+from p2psched.model.status_messages import (
+    BLOBS_SHORT_MAX,
+    GossipStatus,
+    SeparationStatus,
+    StatusAnswer,
+)
 
 PEERS_EXAMPLES: Final = """\b
 Examples:
@@ -158,13 +166,17 @@ def status(target: Target) -> None:
             saved = found.checkpoints
             checkpoints = msgspec.structs.asdict(saved) if saved is not None else None
             stalls = msgspec.structs.asdict(found.stalls) if found.stalls is not None else None
+            limits = [msgspec.structs.asdict(row) for row in found.limits]
             more = {
                 "info": info_fields(found.info),
                 "gossip": gossip,
                 "load": load,
                 "stalls": stalls,
                 "checkpoints": checkpoints,
+                "limits": limits,
             }
+            if found.separation is not None:
+                more["separation"] = separation_fields(found.separation)
             print_json(status={**fields, **more})
         case Output.QUIET:
             write_line(short(found.info.peer))
@@ -276,6 +288,25 @@ def _stealing(found: StatusAnswer) -> str:
     return f"{got}, {given}"
 
 
+def _separation(found: SeparationStatus | None) -> list[tuple[str, object]]:
+    """Only of a peer that is cut off, or was."""
+    if found is None:
+        return []
+    rows: list[tuple[str, object]] = []
+    if found.away_ms:
+        left_ms = found.max_disconnect_ms - found.away_ms
+        goes_on = f"goes on for {span(left_ms / 1000)}" if left_ms > 0 else "ended what it had"
+        overdue = f" ({count(found.overdue, 'job')} ended)" if found.overdue else ""
+        kept = f"; {count(found.results_kept, 'result')} kept" if found.results_kept else ""
+        rows.append(("cut off", f"for {span(found.away_ms / 1000)}, {goes_on}{overdue}{kept}"))
+    if found.spooled:
+        rows.append(("spool", f"{count(found.spooled, 'job')} not accepted yet"))
+    if found.newest is not None:
+        back = moment(found.newest.back_wall_ms)
+        rows.append(("reconciled", f"{back}: {summary(found.newest)} (`p2psched reconcile show`)"))
+    return rows
+
+
 def _standing_still(found: StallStatus | None) -> list[tuple[str, object]]:
     """What is as it should be is said only where work waits."""
     if found is None:
@@ -293,6 +324,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     if found.leader == info.peer:
         leader = "this peer"
     drain = f", {found.drain}" if found.drain else ""
+    kept, boxed = kept_by(found.limits)
     workers = f"workers Python {info.python}" if info.python else "no workers"
     rows: list[tuple[str, object]] = [
         ("peer", f"{info.name} ({short(info.peer)}), {found.role}{drain}"),
@@ -329,6 +361,9 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("network", f"{size(found.bytes_sent)} sent, {size(found.bytes_received)} received"),
         *_gossip(found.gossip),
         *load_sheet(found.load),
+        *_separation(found.separation),
+        ("limits of tasks", kept),
+        ("sandbox", boxed),
         ("events dropped", str(found.events_dropped)),
     ]
     absent = _OF_LEDGERS if found.role == "follower" else _OF_FOLLOWERS

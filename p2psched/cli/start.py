@@ -17,6 +17,7 @@ import msgspec
 import typer
 
 from p2psched.cli.detach import start_detached
+from p2psched.cli.limits import CgroupOption, PeerEnvOption
 from p2psched.cli.options import (
     OutputOption,
     SecretOption,
@@ -170,6 +171,14 @@ _CheckpointBudget = Annotated[
         help="Bytes a minute that go to copies of tasks' checkpoints on other peers.",
     ),
 ]
+_MaxDisconnect = Annotated[
+    str,
+    typer.Option(
+        "--max-disconnect",
+        metavar="DURATION",
+        help="How long it goes on with its tasks without a majority, if their jobs don't say.",
+    ),
+]
 _Anew = Annotated[
     bool,
     typer.Option(
@@ -268,7 +277,10 @@ class Having:
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
     checkpoint_budget: _CheckpointBudget = "256M"
+    max_disconnect: _MaxDisconnect = "10m"
     stall_after: _StallAfter = f"{STALL_MS // 1000}s"
+    cgroup: CgroupOption = None
+    pass_env: PeerEnvOption = None
 
     def noted_in(self, config: Config) -> Config:
         """Raises UsageError, or ValueError for what is too much."""
@@ -281,7 +293,10 @@ class Having:
             policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
             retry_percent=self.retry_budget,
             checkpoint_budget=byte_count(self.checkpoint_budget, "--checkpoint-budget"),
+            max_disconnect_ms=round(duration(self.max_disconnect, "--max-disconnect") * 1000),
             stall_ms=round(duration(self.stall_after, "--stall-after") * 1000),
+            cgroups=tuple(str(path.absolute()) for path in self.cgroup or []),
+            pass_env=tuple(self.pass_env or []),
         )
         noted.__post_init__()
         return noted

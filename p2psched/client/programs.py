@@ -37,6 +37,7 @@ class ProgramOptions(TypedDict, total=False):
     times: TimeLimits | None
     limits: Limits | None
     checkpoint: str
+    max_disconnect_ms: int | None
 
 
 def pack_program(
@@ -68,6 +69,7 @@ def pack_program(
             times=options.get("times"),
             isolation=isolation,
             checkpoint=options.get("checkpoint", ""),
+            max_disconnect_ms=options.get("max_disconnect_ms"),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

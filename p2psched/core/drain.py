@@ -23,6 +23,7 @@ from p2psched.model.commands import (
     Rejected,
 )
 from p2psched.model.ids import PeerId
+from p2psched.model.reconciled import PeerReconciled, Reconciled
 from p2psched.model.stalls import Stalled
 
 DRAINING: Final = "draining"
@@ -30,6 +31,24 @@ DRAINED: Final = "drained"
 CORDONED: Final = "cordoned"
 
 # --- the fold -------------------------------------------------------------------------------------
+
+
+def decide(s: LedgerState, command: Drain | Reconciled) -> Outcome:
+    return drain(s, command) if isinstance(command, Drain) else tell(s, command)
+
+
+def tell(s: LedgerState, command: Reconciled) -> Outcome:
+    """It changes nothing here."""
+    s.events.append(
+        PeerReconciled(
+            *(command.peer, command.away_ms),
+            committed=command.committed,
+            discarded=command.discarded,
+            ended=command.ended,
+            spooled=command.spooled,
+        )
+    )
+    return Acknowledged()
 
 
 def drain(s: LedgerState, command: Drain) -> Outcome:

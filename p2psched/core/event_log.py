@@ -50,6 +50,7 @@ from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
+from p2psched.model.reconciled import PeerReconciled
 from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.stalls import Stalled
@@ -85,6 +86,7 @@ KINDS: Final = (
     *ACT_KINDS,
     "tasks.moved",
     "tasks.resumed",
+    "peer.reconciled",
     "peer.stalled",
 )
 
@@ -339,6 +341,13 @@ def _resumed(event: Event) -> Said:
     return "tasks.resumed", event.job, event.peer, event.tasks, data
 
 
+def _reconciled(event: Event) -> Said:
+    assert isinstance(event, PeerReconciled)
+    data: dict[str, Value] = msgspec.structs.asdict(event)
+    del data["peer"]
+    return "peer.reconciled", None, event.peer, EMPTY, data
+
+
 def _stalled(event: Event) -> Said:
     assert isinstance(event, Stalled)
     data: dict[str, Value] = {"fault": event.fault, "step": event.step, "note": event.note}
@@ -363,6 +372,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     Alerted: _alerted,
     Delayed: _delayed,
     Resumed: _resumed,
+    PeerReconciled: _reconciled,
     Stalled: _stalled,
     **ACT_EVENTS,
 }

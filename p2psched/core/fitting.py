@@ -15,6 +15,7 @@ from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.model.commands import Acknowledged, Outcome, Rejected
 from p2psched.model.ids import JobId, PeerId, short
+from p2psched.model.isolation import SANDBOX_LABEL
 from p2psched.model.job import JobSpec
 from p2psched.model.job_head import JobHead
 from p2psched.model.limits import JOB_TASKS_MAX
@@ -22,6 +23,7 @@ from p2psched.model.needs import NOTHING, Labels, Offer, Offers
 from p2psched.model.taskset import EMPTY, TaskSet
 
 PEERS_TOLD_MAX: Final = 3
+SANDBOX_HINT: Final = " (install bubblewrap there, restart it, see `p2psched status`)"
 
 # --- for ever -------------------------------------------------------------------------------------
 
@@ -38,7 +40,8 @@ def faults(spec: JobSpec | JobHead, slots: int, offers: Offers) -> dict[str, flo
         for key, value in needs.require:
             if had.get(key) != value:
                 other = f" but {had[key]}" if key in had else ""
-                found[f"no label {key}={value}{other}"] = 1
+                hint = SANDBOX_HINT if key == SANDBOX_LABEL else ""
+                found[f"no label {key}={value}{other}{hint}"] = 1
         gpus, memory_mib = needs.gpus, needs.memory_mib
         if offers.gpus < gpus:
             found[f"{offers.gpus} of {gpus} GPUs"] = 1 - offers.gpus / gpus

@@ -70,6 +70,7 @@ from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.reconciled import Reconciled
 from p2psched.model.resumed import NoteResumed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
@@ -97,6 +98,7 @@ Decision = (
     | AddWebhook
     | RemoveWebhook
     | AckWebhook
+    | Reconciled
 )
 
 
@@ -175,8 +177,8 @@ class Machine(LedgerState):
 
     def _decide(self, command: Decision) -> Outcome:
         match command:
-            case Drain():
-                return drain.drain(self, command)
+            case Drain() | Reconciled():
+                return drain.decide(self, command)
             case GiveBack() | NoteResumed():
                 return resumptions.decide(self, command)
             case AddWebhook() | RemoveWebhook() | AckWebhook():

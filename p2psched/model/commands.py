@@ -18,11 +18,12 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.reconciled import PeerReconciled, Reconciled
 from p2psched.model.resumed import NoteResumed, Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.stalls import Stall, Stalled
 from p2psched.model.taskset import EMPTY, TaskSet
-from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
+from p2psched.model.webhook import WebhookCommand
 
 Grant = int  # index of the command that made its peer the owner, the generation in its high bits
 
@@ -201,15 +202,14 @@ Command = (
     | Drain
     | GiveBack
     | NewGeneration
-    | AddWebhook
-    | RemoveWebhook
-    | AckWebhook
+    | WebhookCommand
     | ForgetPeer
     | Act
     | Elapsed
     | Offer
     | Transfer
     | NoteResumed
+    | Reconciled
 )
 
 
@@ -387,7 +387,7 @@ JobEvent = (
     | HistoryCut
     | Stalled
 )
-Event = JobEvent | ActEvent
+Event = JobEvent | ActEvent | PeerReconciled
 
 
 class Stamped(msgspec.Struct, frozen=True, array_like=True, gc=False):

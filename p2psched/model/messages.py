@@ -30,6 +30,7 @@ from p2psched.model.peer_messages import PeerList
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.resumed import Resumption
+from p2psched.model.separation_messages import CutOffCall, SeparationAnswer
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
@@ -109,8 +110,7 @@ class ListPeers(msgspec.Struct, frozen=True, array_like=True, tag=10):
     here_only: bool = False  # whom the peer that receives it knows of; good enough for addresses
 
 
-class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    pass
+class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=11): ...
 
 
 class Join(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -215,6 +215,7 @@ CallBody = (
     | GossipCall
     | GetLoads
     | LogCall
+    | CutOffCall
 )
 
 
@@ -373,6 +374,7 @@ AnswerBody = (
     | LoadTable
     | LogAnswer
     | CheckpointAnswer
+    | SeparationAnswer
 )
 
 

@@ -9,6 +9,7 @@ import msgspec
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.model.load_messages import LoadStatus
+from p2psched.model.reconcile import Reconciliation
 from p2psched.model.stalls import StallStatus
 
 BLOBS_SHORT_MAX: Final = 1_000  # as far as a peer counts for its status
@@ -48,6 +49,25 @@ class CheckpointStatus(msgspec.Struct, frozen=True, array_like=True):
     skipped: int  # that a newer one overtook before they were copied
     resumed: int  # attempts that went on from one
     damaged: int  # that were set aside
+
+
+class SeparationStatus(msgspec.Struct, frozen=True, array_like=True):
+    """Of a peer that may be cut off from the majority."""
+
+    away_ms: int  # for how long it is that now; 0: it isn't
+    max_disconnect_ms: int  # that it goes on with tasks of jobs that don't say
+    overdue: int  # jobs that it has ended because that takes too long
+    spooled: int  # jobs in its spool
+    results_kept: int  # of tasks, that the ledger has not judged
+    newest: Reconciliation | None  # the last report
+
+
+class Kept(msgspec.Struct, frozen=True, array_like=True):
+    """A limit of tasks, as this peer enforces it."""
+
+    limit: str
+    by: str  # empty: it does not
+    lack: str  # why not, or not by something better
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
@@ -118,3 +138,5 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     checkpoints: CheckpointStatus | None = None
     stalls: StallStatus | None = None
     quarantine: str = ""  # why this peer gets nothing, or little, as far as it knows that
+    separation: SeparationStatus | None = None
+    limits: tuple[Kept, ...] = ()

@@ -22,6 +22,8 @@ from p2psched.core.scheduler_events import (
     Tend,
     YieldLead,
 )
+from p2psched.core.separation import Separation
+from p2psched.core.separation_effects import KeepOwned, KeepResults, Reported, SpoolDecided
 from p2psched.model.commands import Command, Outcome
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
@@ -54,6 +56,10 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         self._send = send
         self._left: asyncio.Future[Outcome] = self._loop.create_future()
         self._changed = asyncio.Event()  # something was told
+
+    @property
+    def separation(self) -> Separation:
+        return self.follower.separation
 
     async def run(self) -> None:
         """Tell the ledger that we are here, then keep time until cancelled."""
@@ -103,18 +109,24 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
             match effect:
                 case Say(to=to, message=message):
                     self._send(to, message)
-                case StartBatch(batch=batch):
-                    self._executor.start(batch)
-                case StopBatch(batch=number, cause=cause):
-                    self._executor.stop(number, cause)
+                case StartBatch() | StopBatch():
+                    self._execute(effect)
                 case CopyBlobs():
                     assert self.copy is not None, "a job with large results needs blobs"
                     self.copy(effect)
                 case Answered(tag=tag, outcome=outcome):
                     if tag == _FAREWELL_TAG and not self._left.done():
                         self._left.set_result(outcome)
+                case KeepOwned() | KeepResults() | SpoolDecided() | Reported():
+                    self.keep(effect)
                 case _:
                     self._change(effect)
+
+    def _execute(self, effect: StartBatch | StopBatch) -> None:
+        if isinstance(effect, StartBatch):
+            self._executor.start(effect.batch)
+        else:
+            self._executor.stop(effect.batch, effect.cause)
 
     def _change(
         self, effect: RenewIncarnation | Tend | Noticed | YieldLead | AppendToLedger | Store

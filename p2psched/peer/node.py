@@ -42,6 +42,7 @@ from p2psched.peer.cluster import (
     check_start,
     find_cluster,
     info_of,
+    pool_of,
     scheduler_of,
 )
 from p2psched.peer.doors import Doors
@@ -52,6 +53,7 @@ from p2psched.peer.following import Life
 from p2psched.peer.gossip import Gossip
 from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
+from p2psched.peer.leaving import leave
 from p2psched.peer.ledger_files import may_follow, open_log, write_failure
 from p2psched.peer.loads import Loads
 from p2psched.peer.members import away_ms
@@ -59,11 +61,11 @@ from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.regaining import await_regained
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
+from p2psched.peer.separation import SeparationKeeper
 from p2psched.peer.space import open_folder
 from p2psched.peer.status import Process, status_of
 from p2psched.peer.submissions import Submissions
 from p2psched.peer.whereabouts import Whereabouts
-from p2psched.run.pool import WorkerPool
 from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import LogStore, Recovered
@@ -172,15 +174,7 @@ class Node:
         self._where = Whereabouts(self._member, links=self._links, book=folder.address_book)
         self._addresses = Addresses(self._where, self._links)
         self._results = ResultWriter(results, on_failed=self._on_bug)
-        self._pool = WorkerPool(
-            slots=self._config.slots,
-            folder=folder.run_path,
-            on_event=self._on_executed,
-            peer_name=folder.identity.name,
-            python=self._config.python,
-            grace_s=self._config.grace_ms / 1000,
-            blobs_folder=files.folder,
-        )
+        self._pool = pool_of(self._config, folder, files, on_event=self._on_executed)
         try:
             async with asyncio.TaskGroup() as group:
                 self._data = LargeData(
@@ -194,9 +188,8 @@ class Node:
                 )
                 group.create_task(self._pool.run())
                 await self._pool.wait_ready()
-                self._info = info_of(
-                    self._config, self._member, incarnation, self._pool.python_version
-                )
+                python = self._pool.python_version
+                self._info = info_of(self._config, self._member, incarnation, python)
                 self._wire(store, recovered)
                 del recovered  # as large as the log was, and not needed any more
                 await self._live(group)
@@ -205,8 +198,9 @@ class Node:
         except* P2PSchedError as errors:
             self._fail(first_of(errors))
         finally:
-            if hasattr(self, "_ledger"):
+            if hasattr(self, "_separation"):
                 self._ledger.stop()
+                self._separation.close()
             self._data.close()
             self._results.close()
             if self._config.embedded:  # the process lives on, and would vouch for the record
@@ -214,7 +208,7 @@ class Node:
 
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config, self._lost = self._config, recovered.lost
-        scheduler = scheduler_of(config, self._info)
+        scheduler = scheduler_of(config, self._info, self._pool.means)
         self._scheduling = SchedulerLoop(
             scheduler,
             clock=self._clock,
@@ -242,6 +236,7 @@ class Node:
             late_ms=lambda: self._lateness.p99_ms,
             away_ms=away_ms(config, scheduler.machine),
         )
+        self._separation = SeparationKeeper(self._folder, self._scheduling, config, self._clock)
         self._scheduling.attach(self._ledger, send=self._send, shun=lambda: self._gossip.shunned)
         if isinstance(self._ledger, RaftLedger):
             begin_feeding(self._scheduling, self._ledger)
@@ -275,6 +270,7 @@ class Node:
             secret=self._belonging.secret,
             gossip=lambda: self._gossip.members,
             loads=self._loads,
+            separation=self._separation,
         )
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
@@ -283,6 +279,7 @@ class Node:
         self._where.read_book()
         for peer, address in self._belonging.known.items():
             self._where.meet(peer, address)  # newer than both
+        await self._separation.begin(group)
         joining = Joining(
             self._member,
             config=self._config,
@@ -312,18 +309,13 @@ class Node:
         group.create_task(self._gossip.run(around, self._links, self._where.meet))
         if self._lost is not None:
             ms = self._config.election_ms_max
-            regained = await_regained(raft, self._lost, clock=self._clock, election_ms_max=ms)
-            group.create_task(regained)
+            group.create_task(
+                await_regained(raft, self._lost, clock=self._clock, election_ms_max=ms)
+            )
         await self._stop.wait()
         if self._failure is None:
             self._gossip.leave()
-            with contextlib.suppress(TimeoutError, Unavailable):
-                async with asyncio.timeout(self._config.leave_ms / 1000):
-                    await self._data.checkpoints.leave(self._config.leave_ms / 2000)
-                    await self._scheduling.leave()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.leave_ms / 1000):
-                    await self._ledger.hand_over()
+            await leave(self._scheduling, self._ledger, self._separation, self._data, self._config)
             self._server.say_goodbye()  # nobody shall wait until our workers have ended
             self._announcing.remove_record()
         # Together: what is delivered to a scheduler that has stopped is applied nowhere.
@@ -395,5 +387,7 @@ class Node:
             gossip=self._gossip.status(),
             load=self._loads.status(),
             checkpoints=self._data.checkpoints.status(),
+            separation=self._separation.status(),
+            limits=self._pool.means.kept(),
         )
         return status_of(process, self._scheduling.scheduler, self._ledger, self._results)

@@ -27,6 +27,8 @@ from p2psched.model.status_messages import (
     BLOBS_SHORT_MAX,
     CheckpointStatus,
     GossipStatus,
+    Kept,
+    SeparationStatus,
     StatusAnswer,
 )
 from p2psched.net.peers import PeerLinks
@@ -58,6 +60,8 @@ class Process:
     gossip: GossipStatus
     load: LoadStatus
     checkpoints: CheckpointStatus
+    separation: SeparationStatus
+    limits: tuple[Kept, ...]
 
     def status(
         self,
@@ -114,7 +118,9 @@ class Process:
             gossip=self.gossip,
             load=self.load,
             checkpoints=self.checkpoints,
+            separation=self.separation,
             stalls=stalls,
+            limits=self.limits,
         )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.process
 DOC: Final = Path(__file__).resolve().parents[2] / "docs" / "isolation.md"
 BLOCK: Final = re.findall(r"^```sh\n(.*?)^```$", DOC.read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS: Final = BLOCK[0].splitlines()
+BOXED: Final = BLOCK[1].splitlines()
+HAS_BWRAP: Final = shutil.which("bwrap") is not None
 FILL: Final = "held = [b'x' * 2**20 for _ in range(200)]; import time; time.sleep(600)"
 SLEEPERS: Final = "i=0; while [ $i -lt 20 ]; do sleep 600 & i=$((i+1)); done; wait"
 STUBBORN: Final = (
@@ -44,6 +47,25 @@ def test_a_command_of_the_page_runs(live: LiveCluster, command: str) -> None:
     assert program == "p2psched"
     done = live.run(*words)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", BOXED)
+def test_a_sandbox_is_made_or_the_job_is_refused(live: LiveCluster, command: str) -> None:
+    done = live.run(*shlex.split(command)[1:])
+    told = json.loads(live.ok("status", "-o", "json"))["status"]["limits"]
+    (sandbox,) = [row for row in told if row["limit"] == "sandbox"]
+    if HAS_BWRAP:
+        assert (done.returncode, bool(sandbox["by"])) == (0, True), done.stderr
+    else:
+        assert done.returncode != 0
+        assert "install bubblewrap" in done.stderr
+        assert (sandbox["by"], "install" in sandbox["lack"]) == ("", True)
+
+
+def test_status_says_which_limits_are_enforced(live: LiveCluster) -> None:
+    sheet = " ".join(live.ok("status").split())
+    assert "files, cpu, fsize, core: the kernel" in sheet
+    assert "mem, procs: looks, each 50 ms" in sheet
 
 
 def test_bad_tasks_end_with_their_cause_and_harm_nobody(live: LiveCluster, tmp_path: Path) -> None:
@@ -97,6 +119,8 @@ def test_why_a_task_was_ended_is_told(live: LiveCluster) -> None:
         (("--limit", "procs=-1"), "is no number"),
         (("--limit", "cpu=soon"), "is no duration"),
         (("--limit", "core=0", "--limit", "core=1"), "twice"),
+        (("--sandbox", "docker"), "--sandbox is bwrap"),
+        (("--no-network",), "add --sandbox bwrap"),
         (("--home", "mine"), "home is the task or the peer's"),
         (("--pass-env", "NO_SUCH_VARIABLE"), "no such variable"),
     ],

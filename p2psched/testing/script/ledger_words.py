@@ -52,6 +52,7 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.reconciled import Reconciled
 from p2psched.model.resumed import NoteResumed, Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.stalls import Stalled
@@ -123,8 +124,9 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
             return _leaving_words(command, jobs)
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
-        case ForgetPeer(peer=peer):
-            return f"forget peer {peer}"
+        case ForgetPeer(peer=peer) | Reconciled(peer=peer):
+            is_report = isinstance(command, Reconciled)
+            return f"{peer} reports" if is_report else f"forget peer {peer}"
         case _:
             return _hook_words(command)
 
