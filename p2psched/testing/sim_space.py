@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from p2psched.core.owner import StopBatch
+from p2psched.core.owner import Owner, StopBatch
+from p2psched.core.pacing import EndTask
 from p2psched.core.raft.effects import RoomChanged
 from p2psched.core.raft.engine import EngineEffect
 from p2psched.core.scheduler import Clocked, Renewed, RenewIncarnation, YieldLead
@@ -20,6 +21,7 @@ from p2psched.testing.sim_world import World
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer
 
+Change = RenewIncarnation | YieldLead | StopBatch | EndTask | Tend | Noticed | SeparationEffect
 LEFT_BYTES_MAX: Final = 4_000  # on a disk that gets full: for some entries, or for none
 
 
@@ -33,20 +35,32 @@ class SimSpace:
         self.shun: frozenset[PeerId] = frozenset()  # as gossip says
         self._renews = False  # as soon as there is space
 
+    @property
+    def id(self) -> PeerId:
+        return self._peer.id
+
+    @property
+    def owner(self) -> Owner:
+        return self._peer.scheduler.owner
+
+    @property
+    def cursor(self) -> int:
+        return 0
+
     def clocked(self, now_ms: int) -> Clocked:
         engine = self._peer.engine
         self._peer.notes.mark(self._world.now_us, self._peer.scheduler.separation.away_ms)
+        led = engine.raft.leader_is_live()
+        self._world.cutoff.on_clock(self.id, self._world.now_us, led=led)
         return Clocked(
             *(now_ms, engine.contacts(), engine.raft.full_members()),
             group=engine.raft.membership,
-            is_led=engine.raft.leader_is_live(),
+            is_led=led,
             removed=engine.raft.removed,
             shun=self.shun,
         )
 
-    def change(
-        self, effect: RenewIncarnation | YieldLead | StopBatch | Tend | Noticed | SeparationEffect
-    ) -> None:
+    def change(self, effect: Change) -> None:
         """What its scheduler wants of it, besides work."""
         peer = self._peer
         match effect:
@@ -56,10 +70,12 @@ class SimSpace:
                 self._world.later(1, peer, HandOverHere(avoid))
             case StopBatch(batch=batch):
                 peer.executor.stop(batch)
+            case EndTask():
+                raise AssertionError("no executor here says how quick its tasks are")
             case Tend() | Noticed():
                 self._world.stalls.attend(peer, effect)
             case _:
-                peer.notes.perform(effect)
+                peer.notes.perform(effect, self, self._world.cutoff)
 
     def renew(self) -> None:
         """Take the next incarnation, now or when there is space for it."""
