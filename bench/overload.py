@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.cluster import Cluster, running
+from bench.stats import at
 from p2psched.client.functions import calls, pack
 from p2psched.client.session import Session
 from p2psched.model.errors import Busy, P2PSchedError
@@ -58,11 +59,14 @@ class Report:
     answer_ms_p50: float = 0.0
     answer_ms_p99: float = 0.0
     answer_ms_max: float = 0.0
+    busy_ms_p99: float = 0.0  # of those that were refused
+    accepted_ms_p99: float = 0.0
     retry_ms: tuple[int, int] = (0, 0)  # that were named: least, most
     terms: tuple[int, int] = (0, 0)  # before, after
     memory_before: list[float] = field(default_factory=list)
     memory_curve: list[list[float]] = field(default_factory=list)  # each second
     late_ms_p99: list[float] = field(default_factory=list)  # of the loops, at the end of the flood
+    left: int = 0  # jobs that have not ended when the flood is over
     refused: list[int] = field(default_factory=list)  # as each peer counts it
     again_s: float = 0.0  # until the rate is normal
     again_per_s: float = 0.0
@@ -97,6 +101,7 @@ class Flood:
         self._connections = connections
         self._answers: Counter[str] = Counter()
         self._took_ms: list[float] = []
+        self._took: dict[str, list[float]] = {"busy": [], "JobAccepted": []}
         self._retries: list[int] = []
 
     async def run(self, for_s: float) -> Report:
@@ -111,6 +116,7 @@ class Flood:
             report.memory_before = self._memory()
             await self._flood([await session.connection() for session in sessions], for_s)
         statuses = await self.cluster.statuses()
+        report.left = max(status.jobs_running for status in statuses)
         report.late_ms_p99 = [status.loop_late_ms_p99 for status in statuses]
         report.refused = [status.door.refused for status in statuses if status.door is not None]
         async with AsyncExitStack() as stack:
@@ -180,8 +186,10 @@ class Flood:
         client.call_nowait(Submit(job, self._spec), heard)
 
     def _heard(self, job: JobId, since_s: float, answer: AnswerBody | P2PSchedError) -> None:
-        self._took_ms.append((time.perf_counter() - since_s) * 1000)
+        took_ms = (time.perf_counter() - since_s) * 1000
         kind = "busy" if isinstance(answer, Busy) else type(answer).__name__
+        self._took_ms.append(took_ms)
+        self._took.setdefault(kind, []).append(took_ms)
         self._answers[kind] += 1
         if isinstance(answer, JobAccepted):
             self.accepted.append(job)
@@ -218,6 +226,8 @@ class Flood:
             report.answer_ms_p50 = took[len(took) // 2]
             report.answer_ms_p99 = took[int((len(took) - 1) * 0.99)]
             report.answer_ms_max = took[-1]
+        report.busy_ms_p99 = at(self._took["busy"], 0.99)
+        report.accepted_ms_p99 = at(self._took["JobAccepted"], 0.99)
         if self._retries:
             report.retry_ms = (min(self._retries), max(self._retries))
         report.answers = dict(self._answers)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-CALLS_A_TURN_MAX: Final = 256  # some 10 to 30 ms
+CALLS_A_TURN_MAX: Final = 128  # some 5 to 15 ms
 
 
 class Turns:
