@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -66,6 +66,13 @@ PeerEnvOption = Annotated[
 ]
 
 
+class Bounded(TypedDict):
+    """Fields of a spec."""
+
+    isolation: Isolation | None
+    needs: Needs | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
     """The options of it."""
@@ -76,7 +83,7 @@ class Bounds:
     home: _Home = "peer"
     pass_env: _PassEnv = None
 
-    def around(self, needs: Needs | None) -> tuple[Isolation | None, Needs | None]:
+    def around(self, needs: Needs | None) -> Bounded:
         """What stands in the spec, and what the job needs of its peers. Raises UsageError."""
         limits: dict[str, Value] = {**limits_of_words(self.limit or []), "home": self.home}
         if self.sandbox and self.sandbox not in SANDBOXES:
@@ -84,7 +91,8 @@ class Bounds:
         if self.no_network and not self.sandbox:
             raise UsageError("--no-network takes a sandbox: add --sandbox bwrap")
         limits |= {"sandbox": self.sandbox, "network": not self.no_network}
-        return shut_in(limits, needs)
+        isolation, needs = shut_in(limits, needs)
+        return Bounded(isolation=isolation, needs=needs)
 
     def variables(self, given: list[str]) -> list[str]:
         """NAME=VALUE each: those, and what is passed on. Raises UsageError."""

@@ -189,7 +189,6 @@ def submit_job(
     """
     _check_form(inputs, array, collect, saving.checkpoint, is_batched=args or batch != 1)
     wait_s, timeout_s = _seconds(wait_timeout, "--wait-timeout"), _seconds(timeout, "--timeout")
-    isolation, needs = bounds.around(choice.needs)
     common = _Common(
         name=Path(command[0]).name[:128] if name is None else name,
         retries=retries,
@@ -199,10 +198,9 @@ def submit_job(
         submitter=who_am_i(),
         hold=holding.hold,
         policy=choice.policy_name,
-        needs=needs,
         retry=rules.policy,
         times=rules.times,
-        isolation=isolation,
+        **bounds.around(choice.needs),
     )
     variables, folder = _variables(bounds.variables(env or [])), _folder(cwd)
     if inputs is None:

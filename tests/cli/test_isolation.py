@@ -4,13 +4,16 @@ and nobody else notices. And the commands of docs/isolation.md run."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Final
 
+import psutil
 import pytest
 
 from p2psched.cli.complete import complete_limits
@@ -89,6 +92,38 @@ def test_bad_tasks_end_with_their_cause_and_harm_nobody(live: LiveCluster, tmp_p
 def peers(live: LiveCluster) -> list[dict[str, object]]:
     found: list[dict[str, object]] = json.loads(live.ok("peers", "-o", "json"))["peers"]
     return found
+
+
+@pytest.mark.long
+def test_what_a_killed_peer_has_left_is_ended(empty: LiveCluster, tmp_path: Path) -> None:
+    bare, marked = tmp_path / "bare", tmp_path / "marked"
+    peer = empty.start("a")
+    leave = "setsid {} sh -c 'trap \"\" TERM HUP; echo $$ > {}; sleep 600; sleep 600' &"
+    script = f"[ -e {bare} ] || {leave.format('env -i', bare)} {leave.format('', marked)} wait"
+
+    def daemons() -> list[int]:
+        return [*pids_in(bare), *pids_in(marked)]
+
+    # Alone, it is followed by the process that has started all else.
+    empty.ok("submit-job", "--name", "leaves", "--", "sh", "-c", script)
+    wait_until(lambda: len(daemons()) == 2, "both daemons are there")
+    left = daemons()
+    empty.kill("a")
+    wait_until(lambda: not any(map(alive, left)), "nothing is left")
+    # Both at once: nobody is there to end anything.
+    marked.unlink()
+    peer = empty.restart("a")
+    wait_until(lambda: len(pids_in(marked)) == 1, "the task runs again")
+    (starter,) = psutil.Process(peer.pid).children()
+    os.kill(peer.pid, signal.SIGSTOP)
+    starter.kill()
+    empty.kill("a")
+    (daemon,) = pids_in(marked)
+    assert alive(daemon)
+    marked.unlink()
+    empty.restart("a")
+    wait_until(lambda: not alive(daemon), "it is ended at the start")
+    empty.ok("job", "cancel", "leaves")
 
 
 def test_why_a_task_was_ended_is_told(live: LiveCluster) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -104,6 +105,11 @@ def test_what_is_hidden_is_not_started(tmp_path: Path) -> None:
         wrapped(["x"], f"{tmp_path}/x", means, limits, own=[f"{tmp_path}/t"], cwd=None)
     with pytest.raises(ValueError, match="hidden in a sandbox"):
         wrapped(["x"], "/bin/x", means, limits, own=[f"{tmp_path}/t"], cwd=f"{tmp_path}/other")
+    (tmp_path / "x").touch()
+    with tempfile.TemporaryDirectory() as elsewhere:
+        (Path(elsewhere) / "link").symlink_to(tmp_path / "x")
+        with pytest.raises(ValueError, match="hidden in a sandbox"):
+            wrapped(["x"], f"{elsewhere}/link", means, limits, own=[f"{tmp_path}/t"], cwd=None)
     command = wrapped(["x", "y"], "/bin/x", means, limits, own=[f"{tmp_path}/t"], cwd=None)
     assert command[-3:] == ["--", "/bin/x", "y"]
     assert command.index(str(tmp_path)) < command.index(f"{tmp_path}/t")

@@ -52,7 +52,7 @@ def wrapped(
     if not bwrap or not isinstance(hidden, list):
         raise ValueError(f"this peer can't make a sandbox with {limits.sandbox}")
     names = [str(path) for path in hidden]
-    for path in (program, cwd or "/"):
+    for path in (program, os.path.realpath(program), cwd or "/"):
         if path.startswith("/") and any(path.startswith(f"{name}/") for name in names):
             raise ValueError(
                 f"{path} is hidden in a sandbox, for it is in the home or the data folder of "
