@@ -40,6 +40,7 @@ from p2psched.model.raft import (
     VoteRequest,
 )
 from p2psched.testing.act_referee import ActReferee
+from p2psched.testing.cutoff_referee import CutOffReferee
 from p2psched.testing.disk_referee import DiskReferee
 from p2psched.testing.event_referee import EventReferee
 from p2psched.testing.facts import Fact, facts_of
@@ -106,6 +107,7 @@ class Referees:
         self.poison = PoisonReferee(self.shadow)
         self.queues = QueueReferee()
         self.steals = StealReferee()
+        self.cutoff = CutOffReferee()
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---
@@ -184,6 +186,7 @@ class Referees:
                 self.members.on_command(envelope.command)
                 self.keeping.on_committed(envelope.command, stamp_ms)
                 self.poison.on_committed(envelope.command)
+                self.cutoff.on_committed(envelope.command)
                 facts = self.shadow.apply(envelope.command, proposal, stamp_ms=stamp_ms)
                 self._expected[self.shadow.command] = facts
                 self._note_regrants(facts)
@@ -242,6 +245,7 @@ class Referees:
         )
         self._expected[command] = []
         for stamped in events:
+            self.cutoff.on_event(stamped.event)
             match stamped.event:
                 case Recorded():
                     self._on_recorded(command, stamped.event)
@@ -322,6 +326,7 @@ class Referees:
             f"{batch.attempt}, as peer {self._begun.get(key)} did before",
         )
         self._begun[key] = peer.number
+        self.cutoff.on_started(peer.id, batch, index)
         self.steals.on_started(batch.job, index, batch.grant, peer.number)
         self.starts.append(
             Start(self.now_us, peer.id, peer.process, batch.job, index, batch.grant, batch.attempt)
@@ -384,6 +389,7 @@ class Referees:
             demand(name in machine.forgotten, "P9", f"the id of job {name} is free again")
         self.keeping.check_end(peers)
         self.poison.check_end()
+        self.cutoff.check_end()
         for peer in peers:
             left = peer.scheduler.owner.kept()
             demand(not left, "L5", f"peer {peer.number} still works on {left}, all jobs ended")
