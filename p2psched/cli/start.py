@@ -1,7 +1,6 @@
 """`p2psched start`: be a peer, in the foreground or, with `--detach`, in the background.
 
-Stdout gets who the peer is, once it is ready; notes, errors and the log go to stderr. No secret is
-ever printed or passed in a command line.
+Stdout gets who the peer is, once ready; all else goes to stderr. No secret is in a command line.
 """
 
 from __future__ import annotations
@@ -48,7 +47,6 @@ Examples:
   p2psched start --name b --listen 127.0.0.1:7430 -d
                                  # b again, detached
 """
-
 
 _Name = Annotated[str | None, typer.Option("--name", help="Of the peer. Default: the host's name.")]
 _Data = Annotated[
@@ -236,8 +234,6 @@ _LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")]
 # For tests and for disks that are small indeed: nobody else should have to think of it.
 _SnapshotLog = Annotated[int, typer.Option("--snapshot-log-bytes", hidden=True)]
 _Detached = Annotated[bool, typer.Option("--detached", hidden=True)]
-
-
 _PolicyFile = Annotated[
     Path | None,
     typer.Option(
