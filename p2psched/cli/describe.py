@@ -54,6 +54,17 @@ def summary(view: JobView) -> str:
     return f"{title(view)}: {text}"
 
 
+def unknown_text(view: JobView) -> str:
+    """What a person has to do about tasks that are unknown; `view` is a whole one."""
+    name, first = short(view.job), view.unknown_set.first
+    return (
+        f"{count(view.unknown, 'task')} of {title(view)} may have run, and nobody knows: "
+        f"{'its peer was' if view.unknown == 1 else 'their peers were'} lost ({view.unknown_set}). "
+        f"See what was done, then say so: `p2psched job resolve {name} {first} --succeeded`, "
+        "`--failed REASON`, or `--run-again`"
+    )
+
+
 def reason(cause: str, header: items.Header) -> str:
     """Why a task ended as it did. Opens no value: that could run code."""
     if "type" in header:
@@ -122,6 +133,10 @@ def job_fields(view: JobView) -> dict[str, object]:
         "delayed": view.delayed,
         "next_attempt": moment(view.next_attempt_ms),
         "given_up": view.stopped or None,
+        "start": view.start.name.lower(),
+        "unknown": view.unknown,
+        "unknown_tasks": str(view.unknown_set),
+        "unknown_at": dict(view.unknown_at),
         "submitted": moment(view.submitted_ms),
         "ended": moment(view.ended_ms),
         "submitter": view.submitter,

@@ -34,6 +34,7 @@ from p2psched.model.errors import UsageError
 from p2psched.model.explain_messages import Considered, Decision, Explained, ExplainTask
 from p2psched.model.ids import PeerId, short
 from p2psched.model.moves import Moved
+from p2psched.model.once import Decided, Doubted, word_of
 
 EXAMPLES: Final = """\b
 Examples:
@@ -91,7 +92,7 @@ def _concerns(stamped: Stamped, index: int) -> bool:
     match stamped.event:
         case Granted(tasks=tasks) | Moved(tasks=tasks) | GivenBack(tasks=tasks):
             return index in tasks
-        case Revoked(tasks=tasks):
+        case Revoked(tasks=tasks) | Doubted(tasks=tasks) | Decided(tasks=tasks):
             return index in tasks
         case Recorded(segment=segment) | Retried(segment=segment):
             return segment.start <= index < segment.stop
@@ -173,6 +174,11 @@ def _what(stamped: Stamped, names: Names) -> str:
             return f"taken from {_name(peer, names)}: {cause}"
         case Retried(peer=peer, segment=segment):
             return f"failed on {_name(peer, names)} ({segment.cause}), to be tried again"
+        case Doubted(peer=peer):
+            return f"unknown: {_name(peer, names)} was lost, and may have run it"
+        case Decided(verdict=verdict, by=by, reason=reason):
+            why = f" ({reason})" if reason else ""
+            return f"decided by {by or 'somebody'}: {word_of(verdict)}{why}"
         case Recorded(peer=peer, segment=segment):
             return f"ended on {_name(peer, names)}: {segment.cause}"
         case _:

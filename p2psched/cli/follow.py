@@ -10,7 +10,7 @@ from typing import Final, TextIO
 import typer
 
 from p2psched.cli.batches import note_failed_inputs
-from p2psched.cli.describe import ended_tasks, failure, job_fields, summary
+from p2psched.cli.describe import ended_tasks, failure, job_fields, summary, unknown_text
 from p2psched.cli.live import STREAMS, LiveTask
 from p2psched.cli.output import Output, note, print_json, write_bytes, write_line
 from p2psched.cli.tasks import TaskEnd, first_failures, open_segment
@@ -68,7 +68,8 @@ async def follow_job(
             view = await job.show()
             if show and view.tasks == 1:
                 await LiveTask(client, job, view.task_set.first).follow(alone=True)
-                return await job.wait()
+                show = False
+                view = await job.show()
             return await _follow_many(job, 0 if show else view.segments, bar, show=show)
     except TimeoutError as error:
         name = short(job.id)
@@ -81,8 +82,14 @@ async def follow_job(
 
 
 async def _follow_many(job: Job, position: int, bar: Bar, *, show: bool) -> JobView:
+    doubted = 0
     async for page in job.pages(position=position):
         view = page.view
+        if view.unknown != doubted:
+            bar.hide()
+            doubted = view.unknown
+            if doubted:
+                note(unknown_text(await job.show()))
         if show and page.segments:
             bar.hide()
             for segment in page.segments:

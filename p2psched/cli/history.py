@@ -29,6 +29,7 @@ from p2psched.model.commands import (
 from p2psched.model.ids import PeerId, short
 from p2psched.model.messages import JobView
 from p2psched.model.moves import Moved
+from p2psched.model.once import Decided, Doubted, word_of
 from p2psched.model.taskset import EMPTY, TaskSet
 
 HISTORY_EXAMPLES: Final = """\b
@@ -127,6 +128,10 @@ def _job_row(event: Event) -> tuple[str, TaskSet, str, str]:
             return "job ended", EMPTY, "", state
         case JobReopened(tasks=tasks):
             return "run again", tasks, "", "asked for"
+        case Doubted(tasks=tasks):
+            return "unknown", tasks, "", "its peer was lost"
+        case Decided(tasks=tasks, verdict=verdict, by=by):
+            return "decided", tasks, "", f"{word_of(verdict)}, says {by or 'somebody'}"
         case ResultsLost(tasks=tasks):
             return "result lost", tasks, "", "last copy gone"
         case _:  # what happens to peers stands in no job's history

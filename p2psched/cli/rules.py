@@ -1,4 +1,4 @@
-"""`submit-job --retry|--queue-timeout|--total-timeout`: bad ends, and limits."""
+"""`submit-job --retry|--queue-timeout|--total-timeout|--start`: bad ends, limits, second starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 from p2psched.cli.complete import complete_rules
 from p2psched.cli.options import duration
+from p2psched.client.resolving import start_of
 from p2psched.client.retries import policy_of_words, times
+from p2psched.model.once import Start
 from p2psched.model.retry import RetryPolicy, TimeLimits
 
 _Retry = Annotated[
@@ -33,6 +35,16 @@ _TotalTimeout = Annotated[
 ]
 
 
+_Start = Annotated[
+    str,
+    typer.Option(
+        "--start",
+        metavar="least|once",
+        help="once: a task whose peer is lost never runs again by itself; see docs/never-twice.md.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The options of it."""
@@ -40,10 +52,15 @@ class Rules:
     retry: _Retry = None
     queue_timeout: _QueueTimeout = None
     total_timeout: _TotalTimeout = None
+    start: _Start = "least"
 
     @property
     def policy(self) -> RetryPolicy | None:
         return policy_of_words(self.retry or [])
+
+    @property
+    def starts(self) -> Start:
+        return start_of(self.start)
 
     @property
     def times(self) -> TimeLimits | None:

@@ -32,6 +32,7 @@ from p2psched.model.ids import JobId, new_id, short
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
 from p2psched.model.needs import Needs
+from p2psched.model.once import Start
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -190,6 +191,7 @@ def submit_job(
         needs=choice.needs,
         retry=rules.policy,
         times=rules.times,
+        start=rules.starts,
     )
     variables, folder = _variables(env or []), _folder(cwd)
     if inputs is None:
@@ -228,6 +230,7 @@ class _Common(TypedDict):
     needs: Needs | None
     retry: RetryPolicy | None
     times: TimeLimits | None
+    start: Start
 
 
 def _check_form(inputs: str | None, *, is_batched: bool, is_plain: bool) -> None:

@@ -35,6 +35,7 @@ from p2psched.model.ids import short
 from p2psched.model.job import Cause, FunctionWork
 from p2psched.model.messages import FetchItem, ItemAnswer, JobView
 from p2psched.model.needs import Needs
+from p2psched.model.once import Start
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.net.together import together
 from p2psched.run.host.files import File
@@ -108,6 +109,7 @@ def pack_batches(
     needs: Needs | None = None,
     retry: RetryPolicy | None = None,
     times: TimeLimits | None = None,
+    start: Start = Start.LEAST,
 ) -> PackedJob:
     """`files`: paths and modes, put into the folder of each process. `retries` are those of an
     input, and of a batch whose worker dies. Raises UsageError for what makes no sense."""
@@ -139,6 +141,7 @@ def pack_batches(
         needs=needs,
         retry=retry,
         times=times,
+        start=start,
     )
     assert isinstance(packed.spec.work, FunctionWork)
     path = f"{MODULE}:run_{counted.count}_by_{batch}"

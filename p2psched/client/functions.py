@@ -26,6 +26,7 @@ from p2psched.client.packing import (
     LargeCall,
     Packer,
 )
+from p2psched.client.resolving import start_of
 from p2psched.client.retries import Retry
 from p2psched.client.retries import policy as retry_policy
 from p2psched.client.spool import Section, Spool, Upload
@@ -35,6 +36,7 @@ from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, SentFile
 from p2psched.model.needs import Needs
+from p2psched.model.once import Start
 from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
 from p2psched.run.host.pickling import PROTOCOL, PYTHON
@@ -81,6 +83,7 @@ class MapOptions(TypedDict, total=False):
     modules: Choice
     retry: Retry | None
     times: TimeLimits | None
+    start: Start | str
 
 
 class PackedFunction(NamedTuple):
@@ -165,6 +168,7 @@ def pack(
     modules: Choice = "auto",
     retry: Retry | None = None,
     times: TimeLimits | None = None,
+    start: Start | str = Start.LEAST,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
@@ -200,9 +204,7 @@ def pack(
             modules=packer.archive(packed.modules),
         )
         spec = JobSpec(
-            name=name or options.name or packed.name,
-            tasks=TaskSet.of(0, stream.count),
-            work=work,
+            *(name or options.name or packed.name, TaskSet.of(0, stream.count), work),
             retries=options.retries if retries is None else retries,
             timeout_ms=timeout_ms(options.timeout_s if timeout_s is None else timeout_s),
             cpus=options.cpus if cpus is None else cpus,
@@ -214,6 +216,7 @@ def pack(
             needs=needs,
             retry=retry_policy(retry),
             times=times,
+            start=start_of(start),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from p2psched.client.functions import large_files, timeout_ms
+from p2psched.client.resolving import start_of
 from p2psched.client.retries import Retry, policy
 from p2psched.client.spool import Upload
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.needs import Needs
+from p2psched.model.once import Start
 from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -34,6 +36,7 @@ class ProgramOptions(TypedDict, total=False):
     needs: Needs | None
     retry: Retry | None
     times: TimeLimits | None
+    start: Start | str
 
 
 def pack_program(
@@ -62,6 +65,7 @@ def pack_program(
             needs=options.get("needs"),
             retry=policy(options.get("retry")),
             times=options.get("times"),
+            start=start_of(options.get("start", Start.LEAST)),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

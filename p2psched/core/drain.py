@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from p2psched.core import once
 from p2psched.core.copies import only_on
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
@@ -30,6 +31,10 @@ CORDONED: Final = "cordoned"
 # --- the fold -------------------------------------------------------------------------------------
 
 
+def decide(s: LedgerState, command: Drain | GiveBack) -> Outcome:
+    return drain(s, command) if isinstance(command, Drain) else give_back(s, command)
+
+
 def drain(s: LedgerState, command: Drain) -> Outcome:
     row = s.peers.get(command.peer)
     if row is None and command.peer in s.gone:
@@ -44,6 +49,8 @@ def drain(s: LedgerState, command: Drain) -> Outcome:
 
 def give_back(s: LedgerState, command: GiveBack) -> Outcome:
     job = s.jobs.get(command.job)
+    if job is not None and job.unknown:  # it knows that they have not begun
+        once.readmit(s, job, command.grant, command.tasks)
     held = job.grants.get(command.grant) if job is not None else None
     if job is None or held is None:  # it has ended, or was placed anew
         return Acknowledged()

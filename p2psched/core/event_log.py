@@ -48,6 +48,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Moved
+from p2psched.model.once import Decided, Doubted, word_of
 from p2psched.model.raft import Membership
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import EMPTY
@@ -81,6 +82,8 @@ KINDS: Final = (
     "tasks.delayed",
     *ACT_KINDS,
     "tasks.moved",
+    "tasks.unknown",
+    "tasks.decided",
 )
 
 
@@ -322,6 +325,21 @@ def _delayed(event: Event) -> Said:
     return "tasks.delayed", event.job, None, event.tasks, {"until_ms": event.until_ms}
 
 
+def _doubted(event: Event) -> Said:
+    assert isinstance(event, Doubted)
+    return "tasks.unknown", event.job, event.peer, event.tasks, {"grant": event.grant}
+
+
+def _decided(event: Event) -> Said:
+    assert isinstance(event, Decided)
+    data: dict[str, Value] = {
+        "verdict": word_of(event.verdict),
+        "by": event.by,
+        "reason": event.reason,
+    }
+    return "tasks.decided", event.job, None, event.tasks, data
+
+
 _EVENTS: Final[dict[type[Event], Make]] = {
     JobAdded: _submitted,
     Granted: _granted,
@@ -339,6 +357,8 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     Moved: _moved,
     Alerted: _alerted,
     Delayed: _delayed,
+    Doubted: _doubted,
+    Decided: _decided,
     **ACT_EVENTS,
 }
 # Told from the command that led to them, which says more.

@@ -232,7 +232,7 @@ class Follower:
         for request, outcome in feed.outcomes:
             if not self._proposals.settle(request):
                 continue
-            if self.owner.departing.awaits(request):
+            if self.owner.awaits_state(request):
                 self._parted.append((request, outcome))
             else:
                 self._on_outcome(request, outcome)
@@ -286,7 +286,7 @@ class Follower:
             job = self.machine.jobs[fed.job] = followed(fed.job, fed.spec)
             self.machine.running[fed.job] = None
         assert isinstance(job, FollowedJob)
-        job.take(fed.grants, self._life.info.peer)
+        job.take(fed, self._life.info.peer)
         return True
 
     def _drop(self, job: JobId) -> None:
@@ -299,7 +299,9 @@ class Follower:
         check_known(feed.level, self._life.info.level)
         self._known, self.is_short = feed.incarnation, feed.short
         self.machine.level = feed.level
-        self.machine.peers[self._life.info.peer].drain = feed.drain
+        row = self.machine.peers[self._life.info.peer]
+        row.info, row.drain = self._life.info, feed.drain
+        row.live = feed.live and feed.incarnation == row.info.incarnation
         is_down = feed.incarnation == self._life.info.incarnation and not feed.live
         if is_down and not self._life.arrives:
             self._out += self._life.renew()
@@ -332,6 +334,7 @@ class Follower:
             self.owner.proposed(self._life.propose(command, now_ms), command)
         if not starts_nothing:
             self._out += self.owner.start_batches()
+        self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms))
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
         self._life.append.clear()

@@ -12,6 +12,7 @@ from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import (
     Acknowledged,
+    Cancel,
     Forget,
     Held,
     JobForgotten,
@@ -23,9 +24,18 @@ from p2psched.model.commands import (
     Retry,
 )
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import JobState
+from p2psched.model.job import Cause, JobState
 from p2psched.model.job_head import digest_of
 from p2psched.model.taskset import TaskSet
+
+
+def cancel(s: LedgerState, command: Cancel) -> Outcome:
+    job = s.jobs.get(command.job)
+    if job is None:
+        return unknown(s, command.job)
+    if not job.ended:
+        s.halt(job, JobState.CANCELLED, Cause.CANCELLED)
+    return Acknowledged()
 
 
 def forget(s: LedgerState, command: Forget) -> Outcome:

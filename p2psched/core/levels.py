@@ -33,6 +33,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.job import JobSpec
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.once import Once
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 KNOWN_LEVEL: Final = 5  # the highest that this version knows
@@ -42,6 +43,7 @@ HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
 NEEDS_LEVEL: Final = 5  # or on peers that lack what they need
 CORDON_LEVEL: Final = 5  # an older version knows no such mode
 RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and know no limits of time
+ONCE_LEVEL: Final = 5  # an older version would start the tasks at once, and again
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -55,6 +57,7 @@ NEEDED: Final[dict[type[Command], int]] = {
     Elapsed: 4,
     Offer: NEEDS_LEVEL,
     Transfer: 5,
+    Once: ONCE_LEVEL,
 }
 
 
@@ -70,6 +73,8 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
 def _level_of(spec: JobSpec) -> int:
     if spec.retry is not None or spec.times is not None:
         return RETRY_LEVEL
+    if spec.start:
+        return ONCE_LEVEL
     if spec.needs is not None or spec.policy:
         return NEEDS_LEVEL
     return HOLD_LEVEL if spec.hold is not None else 1

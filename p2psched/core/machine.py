@@ -23,6 +23,7 @@ from p2psched.core import (
     keeping,
     levels,
     moving,
+    once,
     peering,
     placing,
     retrying,
@@ -64,11 +65,12 @@ from p2psched.model.commands import (
 )
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
-from p2psched.model.job import Cause, JobState, Segment
+from p2psched.model.job import Cause, Segment
 from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.once import Once, Start
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -94,6 +96,7 @@ Decision = (
     | AddWebhook
     | RemoveWebhook
     | AckWebhook
+    | Once
 )
 
 
@@ -172,16 +175,14 @@ class Machine(LedgerState):
 
     def _decide(self, command: Decision) -> Outcome:
         match command:
-            case Drain():
-                return drain.drain(self, command)
-            case GiveBack():
-                return drain.give_back(self, command)
+            case Drain() | GiveBack():
+                return drain.decide(self, command)
             case AddWebhook() | RemoveWebhook() | AckWebhook():
                 return hooks.decide(self, command)
             case RaiseLevel():
                 return levels.raise_level(self, command, known_level=self.known_level)
             case Cancel():
-                return self._cancel(command)
+                return keeping.cancel(self, command)
             case Forget():
                 return keeping.forget(self, command)
             case Pin():
@@ -190,6 +191,8 @@ class Machine(LedgerState):
                 return keeping.retry(self, command)
             case Held():
                 return keeping.held(self, command)
+            case Once():
+                return once.decide(self, command)
 
     def _is_repeat(self, envelope: Envelope) -> bool:
         """True if this proposal was applied before. A job that was unknown to a cancel may be there
@@ -229,7 +232,7 @@ class Machine(LedgerState):
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         head = job.spec
         is_choosy = head.needs is not None or head.policy
-        has_rules = head.retry is not None or head.times is not None
+        has_rules = head.retry is not None or head.times is not None or head.start
         if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
             if refusal is None and head.needs is not None:
@@ -258,6 +261,7 @@ class Machine(LedgerState):
                 segment.check()
         except ValueError as exc:
             return Rejected("protocol", f"results of job {job.id} are damaged: {exc}")
+        once.readmit_brought(self, job, command)
         usual = self._complete_grant(job, command)
         if usual is not None:
             return usual
@@ -353,7 +357,9 @@ class Machine(LedgerState):
         counter, most = job.failures, job.spec.retries
         is_spaceless = cause is Cause.NO_SPACE  # the peer's fault: another may have room
         if is_spaceless:
-            counter, most = job.spaceless, SPACELESS_MAX
+            counter = job.spaceless
+            # What must not start twice runs again only if the job says so.
+            most = SPACELESS_MAX if job.spec.start is Start.LEAST else most
         if most and cause not in NEVER_RETRIED:
             final = tasks & counter.at_least(most)
             again = tasks - final
@@ -368,15 +374,6 @@ class Machine(LedgerState):
         for part in segment.parts(final):
             self.record(job, held, part)
         return cause, final
-
-    def _cancel(self, command: Cancel) -> Outcome:
-        job = self.jobs.get(command.job)
-        if job is None:
-            return keeping.unknown(self, command.job)
-        if job.ended:
-            return Acknowledged()
-        self.halt(job, JobState.CANCELLED, Cause.CANCELLED)
-        return Acknowledged()
 
     def dump(self) -> object:
         """Everything, in a canonical form: for referees that compare states."""

@@ -17,13 +17,14 @@ PROGRAM_BATCH_US: Final = 100_000
 
 
 class Queued:
-    __slots__ = ("attempt", "begun", "grant", "job", "tasks")
+    __slots__ = ("attempt", "begun", "cleared", "grant", "job", "tasks")
 
     def __init__(
         self, job: JobId, grant: Grant, attempt: int, tasks: TaskSet, *, begun: bool = False
     ) -> None:
         """`begun`: under this grant, and ended by us since."""
         self.begun = begun
+        self.cleared = False  # of what must not start twice: it may start (see `starting`)
         self.job = job
         self.grant = grant
         self.attempt = attempt

@@ -23,6 +23,7 @@ from p2psched.core.outbox import Outbox
 from p2psched.core.owned import Queued, Running, is_taken
 from p2psched.core.owner_load import owner_load
 from p2psched.core.pieces import split
+from p2psched.core.starting import Starting
 from p2psched.core.state import LedgerState
 from p2psched.core.waiting import Waiting
 from p2psched.model.blob import BlobRef, ResultBlob
@@ -81,6 +82,7 @@ class Owner:
         self._short_us = 0  # what the short ones of these are expected to take
         self._outbox = Outbox()
         self.departing = Departing(machine)
+        self.starting = Starting(machine, self._queue)
         self._expected = Expectations()
         self._next_batch = 1
         self.results_refused = 0
@@ -100,6 +102,7 @@ class Owner:
         """Drop what is queued, end what runs. Results already on their way are refused there."""
         self._queue.revoke(job, grant, tasks)
         self._outbox.revoke(job, grant, tasks)
+        self.starting.revoke(job, grant, tasks)
         effects: list[OwnerEffect] = []
         for run in self._running.values():
             if (run.batch.job, run.batch.grant) == (job, grant) and run.left & tasks:
@@ -122,7 +125,10 @@ class Owner:
                 self._busy -= run.slots
                 self._short_us -= run.short_us
                 for queued in run.unfinished(unstarted):
-                    self._queue.put_first(queued)
+                    if queued.begun and run.batch.spec.start:
+                        self.starting.lose(queued.job, queued.grant, queued.tasks)
+                    else:
+                        self._queue.put_first(queued)
         return effects
 
     def _take_result(self, run: Running, segment: Segment) -> list[OwnerEffect]:
@@ -163,13 +169,17 @@ class Owner:
             queued = self._queue.first
             job = self._machine.jobs[queued.job]
             assert job.full is not None, "tasks of an ended job are owned by nobody"
+            cpus = min(job.spec.cpus, self._slots)
+            if job.spec.start and not self.starting.is_clear(queued):
+                if not self.starting.want_first(job, free=self._slots - self._busy, slots=cpus):
+                    break
+                continue
             task_us, is_guess = self._expected.of(job.id, job.full.work)
             size = batch_size(
                 *(job.spec.kind, len(queued.tasks), task_us), is_guess=is_guess, slots=self._slots
             )
             tasks = queued.tasks.take(size)
             expected_us = None if task_us is None else task_us * len(tasks)
-            cpus = min(job.spec.cpus, self._slots)
             # Of a job with more tasks than a guess is worth, some are measured first.
             is_start = is_guess and len(tasks) < len(queued.tasks)
             if not self._has_room(cpus, task_us, None if is_start else expected_us) or (
@@ -183,7 +193,7 @@ class Owner:
     def _has_room(self, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
         """True if one more batch may start: without `expected_us` not more than one stands ready
         behind each slot."""
-        busy = self._busy + cpus
+        busy = self._busy + self.starting.slots + cpus
         if busy <= self._slots:
             return True
         if task_us is None or task_us * 2 > BATCH_US:
@@ -239,6 +249,8 @@ class Owner:
 
     def on_outcome(self, request: int, outcome: Outcome) -> bool:
         """True if it was one of ours."""
+        if self.starting.on_outcome(request):
+            return True
         parting = self.departing.on_outcome(request, outcome)
         if parting is not None:
             if isinstance(parting, Transfer):
@@ -249,6 +261,10 @@ class Owner:
         if isinstance(outcome, Completed):
             self.results_refused += len(outcome.stale)
         return True
+
+    def awaits_state(self, request: int) -> bool:
+        """What came of this proposal the state says, not its outcome."""
+        return self.departing.awaits(request) or self.starting.awaits(request)
 
     def _take_again(self, kept: Transfer) -> None:
         """What could not move is next."""
@@ -271,7 +287,7 @@ class Owner:
         for queued in self._queue:
             job = self._machine.jobs[queued.job]
             held, full = job.grants.get(queued.grant), job.full
-            may_go = not queued.begun and held is not None and full is not None
+            may_go = not (queued.begun or queued.cleared) and held is not None and full is not None
             if job.spec.needs is not None:
                 fits = fitting.fits(job.spec, taker_slots, taker)
                 may_go = may_go and fits and fitting.may_steal(job.spec)
@@ -341,6 +357,7 @@ class Owner:
         for run in self._running.values():
             yield run.batch.job, run.batch.grant, run.left
         yield from self.departing.parts()
+        yield from self.starting.parts()
         yield from self._outbox.parts()
 
     def blobs(self) -> Iterator[BlobRef]:

@@ -328,6 +328,7 @@ class Scheduler:
         self._place(now_ms)
         if not self.starts_nothing:
             self._out += self.owner.start_batches()
+        self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms))
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()

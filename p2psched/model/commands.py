@@ -17,6 +17,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.once import Decided, Doubted, Once
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
@@ -204,6 +205,7 @@ Command = (
     | Elapsed
     | Offer
     | Transfer
+    | Once
 )
 
 
@@ -377,6 +379,8 @@ JobEvent = (
     | Moved
     | Alerted
     | Delayed
+    | Doubted
+    | Decided
 )
 Event = JobEvent | ActEvent
 

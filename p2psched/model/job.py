@@ -17,6 +17,7 @@ from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.cause import Cause
 from p2psched.model.hold import Hold
 from p2psched.model.needs import Needs, check_policy
+from p2psched.model.once import Start
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -157,6 +158,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     needs: Needs | None = None  # of the peers that run its tasks
     retry: RetryPolicy | None = None  # besides `retries`, by cause
     times: TimeLimits | None = None
+    start: Start = Start.LEAST  # how often a task may start
 
     def __post_init__(self) -> None:
         # At each decode on each peer, so what is in order is seen at a glance.
@@ -166,6 +168,11 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
         self._check_words()
         self._check_numbers()
         self._check_size()
+        if self.start and self.hold is not None:
+            raise ValueError(
+                "a task that must not start twice holds no lock, for nobody could say when to let "
+                "go of it: take the lock in the task, with a lease"
+            )
 
     def _is_single_call(self) -> bool:
         """True if it is one call with few options, and in order: the most usual job."""
@@ -190,6 +197,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and len(code) + len(chunks[0]) <= _SMALL_BYTES
             and (type(modules) is not bytes or len(modules) <= _SMALL_BYTES)
             and not self.policy
+            and not self.start
         )
 
     def _check_numbers(self) -> None:

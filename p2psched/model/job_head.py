@@ -14,6 +14,7 @@ from p2psched.model.blob import BlobRef
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, Work, blobs_of
 from p2psched.model.needs import Needs
+from p2psched.model.once import Start
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -24,7 +25,7 @@ _FIELDS: Final = JobSpec.__struct_fields__
 _HOLD: Final = _FIELDS.index("hold")
 _first_fields: Final = operator.attrgetter(*_FIELDS[:_HOLD])
 _held_fields: Final = operator.attrgetter(*_FIELDS[: _HOLD + 1])
-assert _FIELDS[_HOLD:] == ("hold", "policy", "needs", "retry", "times")
+assert _FIELDS[_HOLD:] == ("hold", "policy", "needs", "retry", "times", "start")
 
 
 class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -46,6 +47,7 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     needs: Needs | None = None
     retry: RetryPolicy | None = None
     times: TimeLimits | None = None
+    start: Start = Start.LEAST
 
     @property
     def is_choosy(self) -> bool:
@@ -73,13 +75,14 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.needs,
         spec.retry,
         spec.times,
+        spec.start,
     )
 
 
 def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
     said: object = spec
-    is_plain = spec.retry is None and spec.times is None
+    is_plain = spec.retry is None and spec.times is None and not spec.start
     if is_plain and spec.needs is None and not spec.policy:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()

@@ -23,6 +23,7 @@ from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, Watc
 from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
 from p2psched.model.member_messages import MemberAnswer, MemberCall
+from p2psched.model.once import ResolveTasks, Start
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
@@ -193,6 +194,7 @@ CallBody = (
     | ForgetJob
     | PinJob
     | RetryJob
+    | ResolveTasks
     | CompactLedger
     | DrainPeer
     | WhereAre
@@ -262,6 +264,11 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     delayed: int = 0  # of the waiting: they wait for the moment of their next attempt
     next_attempt_ms: int | None = None  # the first such moment, Unix time, for people
     stopped: str = ""  # why it, or a part of it, was given up
+    # Tasks that a lost peer may have run: a person decides.
+    unknown: int = 0
+    unknown_set: TaskSet = TaskSet()
+    unknown_at: tuple[tuple[PeerId, int], ...] = ()
+    start: Start = Start.LEAST
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -289,7 +296,7 @@ class FirstResults(msgspec.Struct, frozen=True, array_like=True, tag=15):
 
 
 class ItemAnswer(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    state: str  # waiting, owned, succeeded, failed, cancelled
+    state: str  # waiting, owned, unknown, succeeded, failed, cancelled
     cause: str  # of the last attempt, if one ended
     item: bytes | None
     owner: PeerId | None

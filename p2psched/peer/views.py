@@ -61,7 +61,7 @@ def job_view(
         finished_by=tuple(sorted(job.finished_by.items())),
         task_set=job.spec.tasks if whole else EMPTY,
         command=job.spec.command,
-        note=why_waiting(job, machine) if job.waiting and not job.grants else "",
+        note=_note(job, machine),
         lost=len(job.lost),
         short=short_count(job, machine) if whole else 0,
         pinned=job.pinned,
@@ -73,7 +73,22 @@ def job_view(
         delayed=len(job.delayed),
         next_attempt_ms=_next_attempt_ms(job, machine),
         stopped=job.stopped,
+        unknown=len(job.doubtful) if job.unknown else 0,
+        unknown_set=job.doubtful if whole and job.unknown else EMPTY,
+        unknown_at=_unknown_at(job) if whole else (),
+        start=job.spec.start,
     )
+
+
+def _unknown_at(job: Job) -> tuple[tuple[PeerId, int], ...]:
+    return tuple(sorted((held.peer, len(held.tasks)) for held in job.unknown.values()))
+
+
+def _note(job: Job, machine: Machine) -> str:
+    """Why nothing moves, if nothing moves."""
+    if job.unknown and not job.grants and not job.waiting:
+        return "waits for a person to say what became of its unknown tasks: `p2psched job resolve`"
+    return why_waiting(job, machine) if job.waiting and not job.grants else ""
 
 
 def _next_attempt_ms(job: Job, machine: Machine) -> int | None:
@@ -116,6 +131,9 @@ def task_state(job: Job, index: int) -> tuple[str, PeerId | None]:
     held = job.owner_of(index)
     if held is not None:
         return "owned", held.peer
+    for record in job.unknown.values():
+        if index in record.tasks:
+            return "unknown", record.peer
     for state, tasks in (
         ("succeeded", job.succeeded),
         ("failed", job.failed),

@@ -46,6 +46,7 @@ from p2psched.testing.facts import Fact, facts_of
 from p2psched.testing.keep_referee import KeepReferee
 from p2psched.testing.lock_referee import LockReferee
 from p2psched.testing.member_referee import MemberReferee
+from p2psched.testing.once_referee import DECIDED, OnceReferee
 from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
 from p2psched.testing.queue_referee import QueueReferee
@@ -106,6 +107,7 @@ class Referees:
         self.poison = PoisonReferee(self.shadow)
         self.queues = QueueReferee()
         self.steals = StealReferee()
+        self.once = OnceReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---
@@ -187,6 +189,7 @@ class Referees:
                 facts = self.shadow.apply(envelope.command, proposal, stamp_ms=stamp_ms)
                 self._expected[self.shadow.command] = facts
                 self._note_regrants(facts)
+                self.once.on_committed(envelope.command, facts)
                 if isinstance(envelope.command, Transfer):
                     moves = self.shadow.moves.get(self.shadow.command, 0)
                     self.steals.on_committed(facts, moves)
@@ -268,7 +271,9 @@ class Referees:
             self._recorded.add((event.job, index))
             if event.segment.cause is Cause.OK:
                 whose = f"{event.job}:{index}:{event.grant}".encode()
-                demand(value == whose, "P6", f"result {value!r} was recorded for {whose!r}")
+                demand(
+                    value in {whose, DECIDED}, "P6", f"result {value!r} was recorded for {whose!r}"
+                )
                 known = self.shadow.jobs.get(event.job)
                 ended = not known or not hangs(known.spec.name, event.job, index, event.grant)
                 demand(ended, "P6", f"task {event.job}/{index} never ended, and has a result")
@@ -322,6 +327,7 @@ class Referees:
             f"{batch.attempt}, as peer {self._begun.get(key)} did before",
         )
         self._begun[key] = peer.number
+        self.once.on_started(batch, index)
         self.steals.on_started(batch.job, index, batch.grant, peer.number)
         self.starts.append(
             Start(self.now_us, peer.id, peer.process, batch.job, index, batch.grant, batch.attempt)

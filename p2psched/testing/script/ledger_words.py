@@ -51,6 +51,7 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.once import Decided, Doubted, Once
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
@@ -116,7 +117,7 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
         case Drain(peer=peer, mode=mode):
             once = " until it comes up again" if mode is DrainMode.ONCE else ""
             return f"{'undrain' if mode is DrainMode.OFF else 'drain'} {peer}{once}"
-        case GiveBack() | Transfer():
+        case GiveBack() | Transfer() | Once():
             return _leaving_words(command, jobs)
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
@@ -126,7 +127,10 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
             return _hook_words(command)
 
 
-def _leaving_words(command: GiveBack | Transfer, jobs: Jobs) -> str:
+def _leaving_words(command: GiveBack | Transfer | Once, jobs: Jobs) -> str:
+    if isinstance(command, Once):
+        step = command.step
+        return f"{type(step).__name__.lower()} {jobs.name(command.job)} {step.tasks}"
     what = f"{jobs.name(command.job)} {command.tasks} of {command.grant}"
     if isinstance(command, Transfer):
         return f"move {what} to {command.peer}/{command.incarnation}"
@@ -185,6 +189,8 @@ def event_words(event: Event, jobs: Jobs) -> str:
         return f"{event.severity}: {jobs.name(event.job)} {event.tasks} ended by {event.cause}"
     if isinstance(event, Delayed):
         return f"{jobs.name(event.job)} {event.tasks} waits until {event.until_ms}"
+    if isinstance(event, Doubted | Decided):
+        return f"{jobs.name(event.job)} {event.tasks} is {type(event).__name__.lower()}"
     return struct_words(event) if isinstance(event, Aside) else _event_words(event, jobs)
 
 
@@ -210,6 +216,6 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
             return f"{jobs.name(job)} {tasks} {where}"
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
-            | JobForgotten() | PeerDrains() | Alerted() | Delayed()
+            | JobForgotten() | PeerDrains() | Alerted() | Delayed() | Doubted() | Decided()
         ):  # fmt: skip
             return ""
