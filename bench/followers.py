@@ -80,7 +80,9 @@ async def _measure(cluster: Cluster, peers: int) -> dict[str, float]:
         found["functions_pss_mib"] = sum(each)
         found["holder_pss_mib"] = sum(each[:HOLDERS]) / HOLDERS
         found["follower_pss_mib"] = sum(each[HOLDERS:]) / (peers - HOLDERS)
-        job = await client.submit_program(["sleep", "3"], tasks=TaskSet.of(0, peers))
+        job = await client.submit_program(
+            ["sleep", "3"], tasks=TaskSet.of(0, peers), policy="round-robin"
+        )
         assert (await job.wait()).succeeded == peers
         found["programs_peers"] = len((await job.show()).finished_by)
         found["programs_pss_mib"] = sum(pss_mib(cluster))

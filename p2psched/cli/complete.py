@@ -52,6 +52,12 @@ async def _locks(prefix: str) -> list[tuple[str, str]]:
     return [(view.name, ", ".join(holder.label for holder in view.holders)) for view in views]
 
 
+def complete_limits(incomplete: str) -> Iterator[str]:
+    """`NAME=`, and a size or number that is often used."""
+    usual = ("mem=2G", "mem=need", "procs=64", "files=256", "cpu=30s", "fsize=1G", "core=0")
+    yield from (text for text in usual if text.startswith(incomplete))
+
+
 def complete_rules(incomplete: str) -> Iterator[str]:
     """`CAUSE=N[,OPTION...]`, word by word."""
     from p2psched.client.retries import ANY, OPTIONS  # noqa: PLC0415

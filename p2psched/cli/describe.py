@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from p2psched.cli.output import count, moment, one_line, span
 from p2psched.cli.tasks import TaskEnd
+from p2psched.client.attempts import Attempt
+from p2psched.client.logs import Log
 from p2psched.model import items
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import SHORT_LEN, JobId, PeerId, short
@@ -72,9 +74,10 @@ def reason(cause: str, header: items.Header) -> str:
         return f"{header['type']}: {message}" if message else str(header["type"])
     if cause != Cause.TIMEOUT and header.get("exit"):
         return f"exit code {header['exit']}"
-    if cause != Cause.TIMEOUT and "signal" in header:
-        return f"signal {header['signal']} ({_signal_name(int(header['signal']))})"
     message = one_line(str(header.get("message", "")))
+    if cause not in {Cause.TIMEOUT, Cause.OOM} and "signal" in header:
+        text = f"signal {header['signal']} ({_signal_name(int(header['signal']))})"
+        return f"{text}: {message}" if message else text
     return f"{cause}: {message}" if message else cause
 
 
@@ -183,6 +186,43 @@ def log_fields(task: TaskEnd) -> dict[str, object]:
         "stderr": task.stderr.decode(errors="replace"),
         "stdout_total": task.total("stdout"),
         "stderr_total": task.total("stderr"),
+    }
+
+
+def attempt_line(attempt: Attempt, names: Names) -> str:
+    """Which attempt, where and when, and how it ended."""
+    peer = names.get(attempt.peer, short(attempt.peer))
+    begin = f"attempt {attempt.number} on {peer}, granted {_clock(attempt.granted_ms)}"
+    if attempt.cause is None:
+        return f"{begin}, has not ended"
+    return f"{begin}, ended {_clock(attempt.ended_ms)}: {attempt.cause}"
+
+
+def _clock(wall_ms: int | None) -> str:
+    return (moment(wall_ms) or "")[11:-1] if wall_ms else "?"
+
+
+def attempt_fields(log: Log, names: Names, cut: Callable[[bytes], bytes]) -> dict[str, object]:
+    """One attempt with what it printed; `cut` leaves of a stream what was asked for."""
+    attempt = log.attempt
+    return {
+        "attempt": attempt.number,
+        "grant": attempt.grant,
+        "peer": names.get(attempt.peer, attempt.peer),
+        "granted": moment(attempt.granted_ms),
+        "ended": moment(attempt.ended_ms) if attempt.ended_ms else None,
+        "cause": attempt.cause,
+        "exit": log.header.get("exit"),
+        "signal": log.header.get("signal"),
+        "message": log.header.get("message"),
+        "traceback": log.header.get("traceback"),
+        "stdout": cut(log.out.rest()).decode(errors="replace"),
+        "stderr": cut(log.err.rest()).decode(errors="replace"),
+        "stdout_total": log.out.total,
+        "stderr_total": log.err.total,
+        "stdout_kept": log.out.kept,
+        "stderr_kept": log.err.kept,
+        "note": log.note or None,
     }
 
 

@@ -6,7 +6,6 @@ from typing import Final
 
 from p2psched.cli.connect import talk
 from p2psched.cli.describe import Names
-from p2psched.cli.history import events_of
 from p2psched.cli.jobs import JobArgument
 from p2psched.cli.options import Target, talks_to_peers
 from p2psched.cli.output import (
@@ -22,6 +21,7 @@ from p2psched.cli.output import (
 )
 from p2psched.cli.tasks import split_task
 from p2psched.client.client import Client
+from p2psched.client.story import read_history
 from p2psched.model.commands import (
     GivenBack,
     Granted,
@@ -72,9 +72,8 @@ def explain(target: Target, job: JobArgument) -> None:
                 raise UsageError(f"which task of it? write {text}/INDEX: {view.task_set}")
             chosen = view.task_set.first
         explained = await client.session.call(ExplainTask(found.id, chosen), Explained)
-        events = [
-            stamped for stamped in await events_of(found, HISTORY_MAX) if _concerns(stamped, chosen)
-        ]
+        read = await read_history(client.session, found.id, HISTORY_MAX)
+        events = [stamped for stamped in read.events if _concerns(stamped, chosen)]
         names = {peer.info.peer: peer.info.name for peer in await client.peers()}
         return explained, events, names
 

@@ -99,11 +99,10 @@ async def _follow_many(job: Job, position: int, bar: Bar, *, show: bool) -> JobV
     return view
 
 
-def write_outputs(task: TaskEnd, *, only: str | None = None) -> None:
-    """The output of an ended task, each line with the task's index. `only`: just this stream, on
-    stdout."""
-    for stream in STREAMS if only is None else (only,):
-        target: TextIO = sys.stderr if stream == "stderr" and only is None else sys.stdout
+def write_outputs(task: TaskEnd) -> None:
+    """The output of an ended task, each line with the task's index."""
+    for stream in STREAMS:
+        target: TextIO = sys.stderr if stream == "stderr" else sys.stdout
         data = task.rest(stream)
         if data:
             write_bytes(target, prefixed(data, task.index))

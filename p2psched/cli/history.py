@@ -10,143 +10,144 @@ from p2psched.cli.connect import Label, label, talk
 from p2psched.cli.describe import Names
 from p2psched.cli.jobs import JobArgument
 from p2psched.cli.options import Target, reads_from_peers
-from p2psched.cli.output import Column, Output, moment, note, print_json, print_table, write_line
-from p2psched.client.client import Client, Job
-from p2psched.model.commands import (
-    Event,
-    GivenBack,
-    Granted,
-    JobAdded,
-    JobEnded,
-    JobReopened,
-    Recorded,
-    ResultRefused,
-    ResultsLost,
-    Retried,
-    Revoked,
-    Stamped,
+from p2psched.cli.output import (
+    Column,
+    Output,
+    moment,
+    note,
+    print_json,
+    print_table,
+    span,
+    write_line,
 )
+from p2psched.cli.tasks import split_task
+from p2psched.client.attempts import attempts_of
+from p2psched.client.client import Client
+from p2psched.client.story import Read, Step, read_history
+from p2psched.model.errors import NotFound, UsageError
 from p2psched.model.ids import PeerId, short
 from p2psched.model.messages import JobView
-from p2psched.model.moves import Moved
-from p2psched.model.once import Decided, Doubted, word_of
-from p2psched.model.taskset import EMPTY, TaskSet
 
 HISTORY_EXAMPLES: Final = """\b
-Example:
+Examples:
   p2psched job history last
+  p2psched job history last 17
+  p2psched job history 1a2b --failed -o json
 """
+
+_COLUMNS: Final = (
+    Column(title="time (UTC)"),
+    Column(title="ledger s", right=True),
+    Column(title="event"),
+    Column(title="tasks", shrink_to=5),
+    Column(title="peer", shrink_to=4),
+    Column(title="grant", right=True),
+    Column(title="cause"),
+)
 
 
 @reads_from_peers
 def history(
     target: Target,
     job: JobArgument,
+    index: Annotated[
+        int | None, typer.Argument(metavar="INDEX", min=0, help="One task; as ID/INDEX.")
+    ] = None,
+    *,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what went wrong.")] = False,
     limit: Annotated[
         int, typer.Option("--limit", min=1, help="Stop after so many events.")
     ] = 10_000,
 ) -> None:
-    """List what happened to a job, in the order that all peers agreed on."""
+    """List what happened to a job, or to one task of it, in the order that all peers agreed on.
 
-    async def work(client: Client) -> tuple[JobView, list[Stamped], Names, Label]:
-        found = await client.job(job)
-        events = await events_of(found, limit)
+    Each line is a command of the ledger: its wall time is of whoever led, its ledger time never
+    runs backwards. `ended` is a result that is committed.
+    """
+    text, in_text = split_task(job)
+    if index is not None and in_text is not None:
+        raise UsageError(f"name the task once: {text}/{in_text}, or {text} {index}")
+    one = in_text if index is None else index
+
+    async def work(client: Client) -> tuple[JobView, Read, Names, Label]:
+        found = await client.job(text)
+        read = await read_history(client.session, found.id, limit)
         names = {peer.info.peer: peer.info.name for peer in await client.peers()}
-        return await found.show(), events, names, label(client)
+        return await found.show(), read, names, label(client)
 
-    view, events, names, age = talk(target, work)
-    rows = [(stamped, *_event_row(stamped.event, names)) for stamped in events]
+    view, read, names, age = talk(target, work)
+    if one is not None and view.task_set and one not in view.task_set:
+        raise NotFound(f"job {short(view.job)} has no task {one}: it has {view.task_set}")
+    steps = read.steps(one, failed=failed)
     match target.output:
         case Output.JSON:
-            print_json(job=view.job, events=[_event_fields(*row) for row in rows], **age)
+            numbers = {} if one is None else _numbers(read, one)
+            print_json(
+                job=view.job, events=[_fields(step, names, numbers) for step in steps], **age
+            )
         case Output.QUIET:
-            for stamped in events:
-                write_line(str(stamped.index))
+            for step in steps:
+                write_line(str(step.index))
         case Output.TABLE:
-            columns = (
-                Column(title="time (UTC)"),
-                Column(title="event"),
-                Column(title="tasks", shrink_to=8),
-                Column(title="peer", shrink_to=6),
-                Column(title="cause"),
-            )
-            print_table(
-                columns,
-                [
-                    ((moment(stamped.wall_ms) or "")[11:-1], event, tasks, peer, cause)
-                    for stamped, event, tasks, peer, cause in rows
-                ],
-            )
-            if len(events) >= limit:
+            _print(steps, names)
+            if len(read.events) >= limit:
                 note(f"only the first {limit:,} events: --limit shows more")
 
 
-async def events_of(job: Job, limit: int) -> list[Stamped]:
-    """The first of its history."""
-    found: list[Stamped] = []
-    after = 0
-    while len(found) < limit:
-        page = await job.history(after=after)
-        found += page.events
-        if not page.more or not page.events:
-            break
-        after = page.events[-1].index
-    return found[:limit]
+def _numbers(read: Read, index: int) -> dict[int, int]:
+    """Which attempt of the task each grant is."""
+    return {one.grant: one.number for one in attempts_of(read.events, index)}
 
 
-def _event_row(event: Event, names: Names) -> tuple[str, TaskSet, str, str]:
-    """What happened, to which tasks, at which peer, and why."""
-
-    def name(peer: PeerId) -> str:
-        return names.get(peer, short(peer))
-
-    match event:
-        case Granted(tasks=tasks, peer=peer):
-            return "granted", tasks, name(peer), ""
-        case Revoked(tasks=tasks, peer=peer, cause=cause):
-            return "taken away", tasks, name(peer), cause
-        case GivenBack(tasks=tasks, peer=peer):
-            return "given back", tasks, name(peer), "the peer is drained"
-        case Moved(tasks=tasks, peer=peer, taker=taker):
-            return "moved", tasks, name(taker), f"{name(peer)} was busy"
-        case Recorded(segment=segment, peer=peer):
-            return "ended", segment.tasks, name(peer), segment.cause
-        case Retried(segment=segment, peer=peer):
-            return "to be retried", segment.tasks, name(peer), segment.cause
-        case _:
-            return _job_row(event)
+def _print(steps: list[Step], names: Names) -> None:
+    days = {(moment(step.wall_ms) or "")[:10] for step in steps}
+    start = 11 if len(days) == 1 else 5  # without the year
+    rows = [
+        (
+            (moment(step.wall_ms) or "")[start:-1],
+            f"{step.at_ms / 1000:.3f}",
+            f"{step.event}, demoted" if step.is_demoted else step.event,
+            str(step.tasks) if step.tasks else "",
+            _name(step.peer, names),
+            "" if step.grant is None else str(step.grant),
+            _cause(step, names),
+        )
+        for step in steps
+    ]
+    print_table(_COLUMNS, rows)
 
 
-def _job_row(event: Event) -> tuple[str, TaskSet, str, str]:
-    """What happened to the job, or to tasks that nobody owns."""
-    match event:
-        case JobAdded():
-            return "submitted", EMPTY, "", ""
-        case ResultRefused(tasks=tasks):
-            return "result refused", tasks, "", "old grant"
-        case JobEnded(state=state):
-            return "job ended", EMPTY, "", state
-        case JobReopened(tasks=tasks):
-            return "run again", tasks, "", "asked for"
-        case Doubted(tasks=tasks):
-            return "unknown", tasks, "", "its peer was lost"
-        case Decided(tasks=tasks, verdict=verdict, by=by):
-            return "decided", tasks, "", f"{word_of(verdict)}, says {by or 'somebody'}"
-        case ResultsLost(tasks=tasks):
-            return "result lost", tasks, "", "last copy gone"
-        case _:  # what happens to peers stands in no job's history
-            return type(event).__name__, EMPTY, "", ""
+def _name(peer: PeerId | None, names: Names) -> str:
+    return "" if peer is None else names.get(peer, short(peer))
 
 
-def _event_fields(
-    stamped: Stamped, event: str, tasks: TaskSet, peer: str, cause: str
-) -> dict[str, object]:
+def _cause(step: Step, names: Names) -> str:
+    if step.other is not None:
+        return f"{_name(step.other, names)} was busy"
+    if step.until_ms is not None:
+        until = (moment(step.until_wall_ms) or "")[11:-1]
+        return f"for {_span_us(1000 * (step.until_ms - step.at_ms))}, until {until}"
+    took = f", {_span_us(step.busy_us)}" if step.busy_us else ""
+    return f"{step.cause}{took}"
+
+
+def _span_us(us: int) -> str:
+    return span(us / 1_000_000) if us >= 1_000_000 else f"{us / 1000:.0f} ms"
+
+
+def _fields(step: Step, names: Names, numbers: dict[int, int]) -> dict[str, object]:
     return {
-        "index": stamped.index,
-        "time": moment(stamped.wall_ms),
-        "ledger_ms": stamped.at_ms,
-        "event": event.replace(" ", "-"),
-        "tasks": str(tasks),
-        "peer": peer or None,
-        "cause": cause or None,
+        "index": step.index,
+        "time": moment(step.wall_ms),
+        "ledger_ms": step.at_ms,
+        "event": step.event.replace(" ", "-"),
+        "tasks": str(step.tasks),
+        "peer": _name(step.peer, names) or None,
+        "grant": step.grant,
+        "attempt": None if step.grant is None else numbers.get(step.grant),
+        "cause": _cause(step, names) if step.other is not None else step.cause or None,
+        "busy_us": step.busy_us,
+        "demoted": step.is_demoted,
+        "until": None if step.until_ms is None else moment(step.until_wall_ms),
+        "until_ledger_ms": step.until_ms,
     }

@@ -1,28 +1,33 @@
 """The output of one task while it runs, each byte once: its owner's disk first, then its result.
 
-A task may start again, on another peer or after a failure. Then its output begins anew, which is
-said, and shown from its beginning. Invariant: what is printed of an attempt is a prefix of what it
-wrote, and once the task has ended the whole, but for a middle that was dropped.
+A task may start again, on another peer or after a failure. Then the rest of what it has printed is
+shown, as far as anybody has it, the next attempt is announced, and shown from its beginning.
+Invariant: what is printed of an attempt is a prefix of what it wrote, and once it has ended with a
+result the whole, but for a middle that was dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TextIO
 
 from p2psched.cli.output import note, write_bytes
 from p2psched.cli.tasks import TaskEnd, open_item
+from p2psched.client.attempts import ended_attempt
 from p2psched.client.client import Client, Job
-from p2psched.model.commands import Retried, Revoked
+from p2psched.model.commands import Event, Retried, Revoked
 from p2psched.model.errors import Unavailable
 from p2psched.model.ids import short
+from p2psched.model.job import Cause
 from p2psched.model.messages import FetchResults, OutputPiece, ResultPage, TailOutput
 
 POLL_S: Final = 0.15
 TAIL_TIMEOUT_S: Final = 2.0
 STREAMS: Final = ("stdout", "stderr")
+Targets = Mapping[str, TextIO]
 
 
 @dataclass(slots=True)
@@ -37,16 +42,16 @@ class Sink:
 class LiveTask:
     """Follows one task. Make one, `follow` it once."""
 
-    def __init__(self, client: Client, job: Job, index: int, *, only: str | None = None) -> None:
-        """`only`: show just this stream, on stdout."""
+    def __init__(
+        self, client: Client, job: Job, index: int, *, targets: Targets | None = None
+    ) -> None:
+        """`targets`: only these streams; stdout and stderr each to ours if none are given."""
         self._client = client
         self._job = job
         self._index = index
         self._seen_index = 0  # of the last event of the job's history that we know
-        if only is None:
-            self._sinks = [Sink("stdout", sys.stdout), Sink("stderr", sys.stderr)]
-        else:
-            self._sinks = [Sink(only, sys.stdout)]
+        where = {"stdout": sys.stdout, "stderr": sys.stderr} if targets is None else targets
+        self._sinks = [Sink(stream, target) for stream, target in where.items()]
 
     async def follow(self, *, alone: bool) -> TaskEnd | None:
         """Show the task until it ends; None if it was cancelled. `alone`: it is the job's only
@@ -108,25 +113,40 @@ class LiveTask:
         return answer
 
     async def _restarts(self, *, quiet: bool) -> bool:
-        """Look for new attempts of the task since the last time; if there is one, begin anew."""
-        cause = ""
+        """Look for attempts of the task that ended since the last time, and were not the last; if
+        there are any, show what is left of each, and begin anew."""
+        restarted = False
         more = True
         while more:
             history = await self._job.history(after=self._seen_index)
             for stamped in history.events:
                 self._seen_index = stamped.index
-                match stamped.event:
-                    case Retried(segment=segment) if self._index in segment.tasks:
-                        cause = segment.cause
-                    case Revoked(tasks=tasks, cause=lost) if self._index in tasks:
-                        cause = lost
-                    case _:
-                        pass
+                cause = self._cause_of(stamped.event)
+                if cause is None:
+                    continue
+                restarted = True
+                if not quiet:
+                    await self._show_rest(stamped.event)
+                    note(f"[task {short(self._job.id)}/{self._index} starts again: {cause}]")
+                for sink in self._sinks:
+                    sink.offset = 0
             more = history.more
-        if not cause:
-            return False
-        if not quiet:
-            note(f"[task {short(self._job.id)}/{self._index} starts again: {cause}]")
+        return restarted
+
+    def _cause_of(self, event: Event) -> Cause | None:
+        """Why an attempt of our task ended that was not the last."""
+        match event:
+            case Retried(segment=segment) if self._index in segment.tasks:
+                return segment.cause
+            case Revoked(tasks=tasks, cause=cause) if self._index in tasks:
+                return None if cause is Cause.CANCELLED else cause
+            case _:
+                return None
+
+    async def _show_rest(self, event: Event) -> None:
+        if not isinstance(event, Retried):
+            return
+        log = await self._job.task(self._index).log_of(ended_attempt(event))
         for sink in self._sinks:
-            sink.offset = 0
-        return True
+            stream = log.out if sink.stream == "stdout" else log.err
+            write_bytes(sink.target, stream.rest(sink.offset))

@@ -15,6 +15,7 @@ from p2psched.cli.describe import job_fields, title
 from p2psched.cli.follow import conclude, follow_job
 from p2psched.cli.holds import Holding
 from p2psched.cli.interrupt import detachable
+from p2psched.cli.limits import Bounds
 from p2psched.cli.needs import Choice, staying_apart
 from p2psched.cli.options import Target, duration, keep_ms, talks_to_peers, with_options
 from p2psched.cli.output import Output, count, note, print_json, write_line
@@ -29,6 +30,7 @@ from p2psched.core.policies.registry import POLICIES
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, new_id, short
+from p2psched.model.isolation import Isolation
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
 from p2psched.model.needs import Needs
@@ -56,6 +58,7 @@ Examples:
   p2psched submit-job --resource cam:1 --array 0-9 -- ./take
   p2psched submit-job --queue deploys --ordered -- ./deploy
   p2psched submit-job --require arch=arm64 -- ./build
+  p2psched submit-job --limit mem=2G -- ./render
 
 A task finds its index in $P2P_INDEX, and $P2P_PEER, $P2P_JOB_ID,
 $P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE beside it. One that holds a lock
@@ -147,6 +150,7 @@ _Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")
 @with_options(Choice, "choice")
 @with_options(Holding, "holding")
 @with_options(Rules, "rules")
+@with_options(Bounds, "bounds")
 def submit_job(
     target: Target,
     *,
@@ -171,6 +175,7 @@ def submit_job(
     holding: Holding,
     choice: Choice,
     rules: Rules,
+    bounds: Bounds,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
@@ -179,6 +184,7 @@ def submit_job(
     """
     _check_form(inputs, is_batched=args or batch != 1, is_plain=array is not None or bool(collect))
     wait_s, timeout_s = _seconds(wait_timeout, "--wait-timeout"), _seconds(timeout, "--timeout")
+    isolation, needs = bounds.around(choice.needs)
     common = _Common(
         name=Path(command[0]).name[:128] if name is None else name,
         retries=retries,
@@ -188,12 +194,13 @@ def submit_job(
         submitter=who_am_i(),
         hold=holding.hold,
         policy=choice.policy_name,
-        needs=choice.needs,
+        needs=needs,
         retry=rules.policy,
         times=rules.times,
+        isolation=isolation,
         start=rules.starts,
     )
-    variables, folder = _variables(env or []), _folder(cwd)
+    variables, folder = _variables(bounds.variables(env or [])), _folder(cwd)
     if inputs is None:
         sending = sending_of(send or [])
         work = _work(command, variables, folder, sending.files, collect or [])
@@ -230,6 +237,7 @@ class _Common(TypedDict):
     needs: Needs | None
     retry: RetryPolicy | None
     times: TimeLimits | None
+    isolation: Isolation | None
     start: Start
 
 

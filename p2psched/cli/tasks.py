@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from p2psched.client.client import Client
+from p2psched.client.logs import Stream, stream_of
 from p2psched.client.results import is_pickle
 from p2psched.model import chunks, items, values
 from p2psched.model.blob import BlobRef, outputs_of
@@ -50,18 +51,11 @@ class TaskEnd:
     def rest(self, stream: str, offset: int = 0) -> bytes:
         """What `stream` ("stdout" or "stderr") holds from byte `offset` of what was written on. A
         gap in the middle is said in a line of its own."""
-        kept = self.stdout if stream == "stdout" else self.stderr
-        total = self._number(f"{stream}_total", len(kept))
-        if total <= len(kept):
-            return kept[offset:]
-        head = min(self._number(f"{stream}_head", len(kept)), len(kept))
-        tail_begin = total - (len(kept) - head)
-        if offset >= tail_begin:
-            return kept[head + offset - tail_begin :]
-        before = kept[offset:head]
-        dropped = tail_begin - max(head, offset)
-        newline = b"" if not before or before.endswith(b"\n") else b"\n"
-        return before + newline + f"[... {dropped} bytes dropped ...]\n".encode() + kept[head:]
+        return self.stream(stream).rest(offset)
+
+    def stream(self, name: str) -> Stream:
+        """What is kept of it."""
+        return stream_of(self.header, name, self.stdout if name == "stdout" else self.stderr)
 
     @property
     def outputs(self) -> list[tuple[str, BlobRef]]:
@@ -107,12 +101,7 @@ class TaskEnd:
 
     def total(self, stream: str) -> int:
         """Bytes that the task wrote."""
-        kept = self.stdout if stream == "stdout" else self.stderr
-        return self._number(f"{stream}_total", len(kept))
-
-    def _number(self, field: str, default: int) -> int:
-        found = self.header.get(field, default)
-        return found if isinstance(found, int) else default
+        return self.stream(stream).total
 
 
 def open_item(job: JobId, index: int, cause: str, item: bytes) -> TaskEnd:

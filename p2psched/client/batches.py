@@ -32,6 +32,7 @@ from p2psched.model.blob import BlobRef
 from p2psched.model.errors import ProtocolError, UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.ids import short
+from p2psched.model.isolation import Isolation
 from p2psched.model.job import Cause, FunctionWork
 from p2psched.model.messages import FetchItem, ItemAnswer, JobView
 from p2psched.model.needs import Needs
@@ -109,6 +110,7 @@ def pack_batches(
     needs: Needs | None = None,
     retry: RetryPolicy | None = None,
     times: TimeLimits | None = None,
+    isolation: Isolation | None = None,
     start: Start = Start.LEAST,
 ) -> PackedJob:
     """`files`: paths and modes, put into the folder of each process. `retries` are those of an
@@ -141,6 +143,7 @@ def pack_batches(
         needs=needs,
         retry=retry,
         times=times,
+        limits=isolation,
         start=start,
     )
     assert isinstance(packed.spec.work, FunctionWork)

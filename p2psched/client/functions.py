@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypedDict
 
 import cloudpickle
 
+from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.modules import ARCHIVES, Choice, importable_as, is_local, named_in
 from p2psched.client.packing import (
     IN_MEMORY_BYTES_MAX,
@@ -35,6 +36,7 @@ from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, SentFile
+from p2psched.model.limits import JOB_ARGUMENT_BYTES_MAX
 from p2psched.model.needs import Needs
 from p2psched.model.once import Start
 from p2psched.model.retry import TimeLimits
@@ -83,6 +85,7 @@ class MapOptions(TypedDict, total=False):
     modules: Choice
     retry: Retry | None
     times: TimeLimits | None
+    limits: Limits | None
     start: Start | str
 
 
@@ -168,6 +171,7 @@ def pack(
     modules: Choice = "auto",
     retry: Retry | None = None,
     times: TimeLimits | None = None,
+    limits: Limits | None = None,
     start: Start | str = Start.LEAST,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
@@ -178,6 +182,7 @@ def pack(
     the caller's own modules along where the function is in one or names one, "none" sends none,
     a list of names sends these. Raises UsageError for what can't be serialised or is over a limit.
     """
+    isolation, needs = shut_in(limits, needs)
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
     if isinstance(function, PackedFunction):
         packed = function
@@ -185,12 +190,8 @@ def pack(
         packed = pack_function(function, modules=modules)
     packer = Packer()
     packer.set_constants(arguments.constants)
-    stream = _Arguments(limits.JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
-    for call in arguments.each:
-        if isinstance(call, bytes):
-            stream.add(packer.take(call) if isinstance(call, LargeCall) else call)
-        else:
-            stream.add(packer.item(call, stable=arguments.stable))
+    stream = _Arguments(JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
+    stream.take(arguments, packer)
     blob = stream.finish(packer)
     try:
         work = FunctionWork(
@@ -216,6 +217,7 @@ def pack(
             needs=needs,
             retry=retry_policy(retry),
             times=times,
+            isolation=isolation,
             start=start_of(start),
         )
     except (TypeError, ValueError) as error:
@@ -287,6 +289,14 @@ class _Arguments:
             )
         if len(self._items) == CHUNK_TASKS:
             self._close_chunk()
+
+    def take(self, arguments: Calls, packer: Packer) -> None:
+        """All of them."""
+        for call in arguments.each:
+            if isinstance(call, bytes):
+                self.add(packer.take(call) if isinstance(call, LargeCall) else call)
+            else:
+                self.add(packer.item(call, stable=arguments.stable))
 
     def finish(self, packer: Packer) -> BlobRef | None:
         """The blob of all arguments, or None if `chunks` has them."""

@@ -15,6 +15,7 @@ from typing import Final, Generic, Literal, TypeVar, cast
 from p2psched.client.batching import Batch, Function, Options, Stage
 from p2psched.client.functions import Arguments, pack_call
 from p2psched.client.job import Job
+from p2psched.client.logs import Log
 from p2psched.client.pipeline import Pipeline
 from p2psched.client.results import TaskResult
 from p2psched.model.errors import UsageError
@@ -84,6 +85,12 @@ class Task(Generic[T_co]):
     def index(self) -> int | None:
         """Its place in the job; None until it has left."""
         return self._index
+
+    async def logs(self, *, attempt: int | None = None) -> Log:
+        """What an attempt of it has printed, as `job.task(index).logs` tells."""
+        if self._index is None:
+            raise UsageError("the task has not left for the cluster yet: it has no attempts")
+        return await self.job.task(self._index).logs(attempt=attempt)
 
     # --- as in concurrent.futures and asyncio -----------------------------------------------------
 

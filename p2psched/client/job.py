@@ -10,9 +10,11 @@ from p2psched.client import blobs
 from p2psched.client.downloads import results_with_values
 from p2psched.client.export import Exported, export_job
 from p2psched.client.find import who_am_i
+from p2psched.client.logs import TaskOfJob
 from p2psched.client.resolving import results_by_hand
 from p2psched.client.results import TaskResult
 from p2psched.client.session import Asker, Session
+from p2psched.client.story import Step, read_history
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import NotFound, TaskFailed, UsageError
 from p2psched.model.ids import JobId
@@ -132,6 +134,14 @@ class Job:
     async def history(self, *, after: int = 0, limit: int = 1000) -> History:
         """Events of the job with a command index above `after`."""
         return await self._session.call(FetchHistory(self.id, after, limit), History)
+
+    def task(self, index: int = 0) -> TaskOfJob:
+        """One of its tasks: its attempts, and what they printed."""
+        return TaskOfJob(self._session, self.id, index)
+
+    async def story(self, index: int | None = None, *, failed: bool = False) -> list[Step]:
+        """Its history in words, oldest first: of all tasks or one; only what went wrong."""
+        return (await read_history(self._session, self.id)).steps(index, failed=failed)
 
     async def download(self, ref: BlobRef, path: Path) -> None:
         """Write a large part of a result to a file, chunk by chunk. Raises ResultLost."""

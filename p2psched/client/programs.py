@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from p2psched.client.functions import large_files, timeout_ms
+from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.resolving import start_of
 from p2psched.client.retries import Retry, policy
 from p2psched.client.spool import Upload
@@ -36,6 +37,7 @@ class ProgramOptions(TypedDict, total=False):
     needs: Needs | None
     retry: Retry | None
     times: TimeLimits | None
+    limits: Limits | None
     start: Start | str
 
 
@@ -45,6 +47,7 @@ def pack_program(
     """What to submit, and the blobs that must be there before. Raises UsageError."""
     sent, uploads = large_files(options.get("files", ()))
     name, tasks, env = options.get("name"), options.get("tasks"), options.get("env")
+    isolation, needs = shut_in(options.get("limits"), options.get("needs"))
     try:
         spec = JobSpec(
             name=name if name is not None else Path(argv[0]).name[:128] if argv else "",
@@ -62,9 +65,10 @@ def pack_program(
             submitter=submitter,
             hold=options.get("hold"),
             policy=options.get("policy", ""),
-            needs=options.get("needs"),
+            needs=needs,
             retry=policy(options.get("retry")),
             times=options.get("times"),
+            isolation=isolation,
             start=start_of(options.get("start", Start.LEAST)),
         )
     except (TypeError, ValueError) as error:

@@ -44,6 +44,7 @@ from p2psched.model.commands import (
 from p2psched.model.errors import UsageError
 from p2psched.model.event_messages import EventRecord, Value
 from p2psched.model.execution import Committed
+from p2psched.model.history_events import HistoryCut
 from p2psched.model.ids import PeerId
 from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
@@ -363,6 +364,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
 }
 # Told from the command that led to them, which says more.
 TOLD_BY_COMMAND: Final[frozenset[type[Event]]] = frozenset({JobForgotten})
+OF_STORES: Final[frozenset[type[Event]]] = frozenset({HistoryCut})  # the fold says none of these
 
 
 def is_public(event: type[Event]) -> bool:

@@ -43,6 +43,7 @@ HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
 NEEDS_LEVEL: Final = 5  # or on peers that lack what they need
 CORDON_LEVEL: Final = 5  # an older version knows no such mode
 RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and know no limits of time
+ISOLATION_LEVEL: Final = 5  # an older version would run the tasks without limits
 ONCE_LEVEL: Final = 5  # an older version would start the tasks at once, and again
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
@@ -73,6 +74,8 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
 def _level_of(spec: JobSpec) -> int:
     if spec.retry is not None or spec.times is not None:
         return RETRY_LEVEL
+    if spec.isolation is not None:
+        return ISOLATION_LEVEL
     if spec.start:
         return ONCE_LEVEL
     if spec.needs is not None or spec.policy:

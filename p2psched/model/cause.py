@@ -19,3 +19,4 @@ class Cause(enum.StrEnum):
     NO_SPACE = "no-space"  # the owner's disk is full: nothing that the task did
     CANCELLED = "cancelled"
     PEER_LOST = "peer-lost"
+    OOM = "oom"  # it was ended because it took more memory than its limit

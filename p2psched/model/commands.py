@@ -13,6 +13,7 @@ import msgspec
 
 from p2psched.model.actions import Act, Acted, ActEvent, Elapsed
 from p2psched.model.blob import BlobRef
+from p2psched.model.history_events import HistoryCut
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.moves import Moved, Transfer
@@ -379,6 +380,7 @@ JobEvent = (
     | Moved
     | Alerted
     | Delayed
+    | HistoryCut
     | Doubted
     | Decided
 )

@@ -16,6 +16,7 @@ from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.cause import Cause
 from p2psched.model.hold import Hold
+from p2psched.model.isolation import Isolation
 from p2psched.model.needs import Needs, check_policy
 from p2psched.model.once import Start
 from p2psched.model.retry import RetryPolicy, TimeLimits
@@ -158,9 +159,12 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     needs: Needs | None = None  # of the peers that run its tasks
     retry: RetryPolicy | None = None  # besides `retries`, by cause
     times: TimeLimits | None = None
+    isolation: Isolation | None = None  # what a task may use, and how far it is shut in
     start: Start = Start.LEAST  # how often a task may start
 
     def __post_init__(self) -> None:
+        if self.isolation is not None:
+            self.isolation.check(self.needs.require if self.needs is not None else ())
         # At each decode on each peer, so what is in order is seen at a glance.
         if self._is_single_call():
             return

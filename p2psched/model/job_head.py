@@ -21,11 +21,11 @@ from p2psched.model.taskset import TaskSet
 _encode: Final = msgspec.msgpack.Encoder().encode
 _FIELDS: Final = JobSpec.__struct_fields__
 # As it was before jobs could hold a lock, before they could choose their peers, and before they had
-# rules for retries.
+# rules for retries, or limits.
 _HOLD: Final = _FIELDS.index("hold")
 _first_fields: Final = operator.attrgetter(*_FIELDS[:_HOLD])
 _held_fields: Final = operator.attrgetter(*_FIELDS[: _HOLD + 1])
-assert _FIELDS[_HOLD:] == ("hold", "policy", "needs", "retry", "times", "start")
+assert _FIELDS[_HOLD:] == (*("hold", "policy", "needs", "retry", "times", "isolation", "start"),)
 
 
 class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -82,7 +82,8 @@ def head_of(spec: JobSpec) -> JobHead:
 def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
     said: object = spec
-    is_plain = spec.retry is None and spec.times is None and not spec.start
+    is_plain = spec.retry is None and spec.times is None and spec.isolation is None
+    is_plain = is_plain and not spec.start
     if is_plain and spec.needs is None and not spec.policy:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()

@@ -22,6 +22,7 @@ from p2psched.model.job import JobSpec, JobState, Segment
 from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, WatchKeys
 from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
+from p2psched.model.log_messages import LogAnswer, LogCall
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.once import ResolveTasks, Start
 from p2psched.model.opening_messages import Opening
@@ -213,6 +214,7 @@ CallBody = (
     | ExplainCall
     | GossipCall
     | GetLoads
+    | LogCall
 )
 
 
@@ -314,6 +316,7 @@ class History(msgspec.Struct, frozen=True, array_like=True, tag=8):
     events: tuple[Stamped, ...]
     more: bool
     spec: JobSpec | None = None
+    demotes: tuple[str, ...] = ()  # causes whose ends put a task of the job behind others
 
 
 class ContactList(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -371,6 +374,7 @@ AnswerBody = (
     | ExplainAnswer
     | GossipAnswer
     | LoadTable
+    | LogAnswer
 )
 
 

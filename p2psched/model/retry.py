@@ -20,6 +20,7 @@ CAUSES: Final = (
     Cause.TIMEOUT,
     Cause.NOT_STARTABLE,
     Cause.NO_SPACE,
+    Cause.OOM,
 )
 
 
@@ -93,7 +94,7 @@ def usual_rule(cause: Cause, most: int) -> RetryRule:
     """A good rule, of which only the number is given."""
     if cause is Cause.TIMEOUT:
         return RetryRule(cause, most, elsewhere=True, demote=True)
-    is_the_peers = cause in {Cause.SIGNAL, Cause.NOT_STARTABLE, Cause.NO_SPACE}
+    is_the_peers = cause in {Cause.SIGNAL, Cause.NOT_STARTABLE, Cause.NO_SPACE, Cause.OOM}
     return RetryRule(cause, most, BACKOFF, elsewhere=is_the_peers)
 
 

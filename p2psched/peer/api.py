@@ -37,6 +37,7 @@ from p2psched.model.key_messages import GetKey, RangeKeys, WatchKeys
 from p2psched.model.limits import JOB_RANGES_MAX
 from p2psched.model.load_messages import GetLoads
 from p2psched.model.lock_messages import AwaitLock, ListLocks
+from p2psched.model.log_messages import LogCall
 from p2psched.model.member_messages import MemberCall
 from p2psched.model.messages import (
     AnswerBody,
@@ -83,6 +84,7 @@ from p2psched.peer.keys_api import Watching
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.loads import Loads
 from p2psched.peer.locks import LocksApi
+from p2psched.peer.logs import LogsApi
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
 from p2psched.peer.queues import QueuesApi
@@ -95,7 +97,9 @@ from p2psched.ports.engine import Engine
 
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
-Shared = Do | WatchKeys | AwaitLock | QueueCall | ExplainCall  # what has a file of its own
+Shared = (
+    Do | WatchKeys | AwaitLock | QueueCall | ExplainCall | LogCall
+)  # what has a file of its own
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 
 
@@ -150,6 +154,7 @@ class Api:
         )
         self._locks = LocksApi(scheduling, ledger, self._reads.linearize)
         self._explaining = Explaining(scheduling.scheduler, others, self._reads.linearize)
+        self._logs = LogsApi(results, source, self._reads.linearize)
         self._queues = QueuesApi(scheduling, self._reads.linearize)
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
         self.events: Final = EventsApi(
@@ -189,9 +194,14 @@ class Api:
             return await self._locks.wait(body)
         if isinstance(body, QueueCall):
             return await self._queues.answer(body)
+        if isinstance(body, ExplainCall | LogCall):
+            return await self._look_back(body)
+        return await self._backups.answer(body)
+
+    async def _look_back(self, body: ExplainCall | LogCall) -> AnswerBody:
         if isinstance(body, ExplainCall):
             return await self._explaining.answer(body)
-        return await self._backups.answer(body)
+        return await self._logs.answer(body)
 
     async def _compact(self) -> AnswerBody:
         ledger = embedded(self._ledger, "has no snapshots, and its log can't be compacted")

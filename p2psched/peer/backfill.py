@@ -13,10 +13,12 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from p2psched.core.state import LedgerState
 from p2psched.model.commands import Recorded
 from p2psched.model.errors import NotFound, P2PSchedError, Unavailable
 from p2psched.model.event_messages import FetchEvents, ListHooks, ReadPast
 from p2psched.model.ids import JobId, PeerId, short
+from p2psched.model.log_messages import AttemptPage, FetchAttempt, ListAttempts
 from p2psched.model.messages import (
     AnswerBody,
     FetchHistory,
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 
 HISTORY_PAGE: Final = 200  # events; the first page carries the job's spec, too
 CALL_PATIENCE_S: Final = 5.0
+ATTEMPTS_LEVEL: Final = 5  # whoever knows this one keeps attempts that were not the last
 RETRY_S: Final = 0.5  # after nobody had what is missing
 
 Fetch = FetchResults | FetchItem | FetchHistory
@@ -41,9 +44,17 @@ Fetch = FetchResults | FetchItem | FetchHistory
 class Source:
     """Other peers, as those that have what is missing here."""
 
-    def __init__(self, others: Others, coordinator: Callable[[], PeerId | None]) -> None:
+    def __init__(
+        self, others: Others, coordinator: Callable[[], PeerId | None], state: LedgerState
+    ) -> None:
         self._others = others
         self._coordinator = coordinator
+        self._state = state
+
+    @property
+    def knows_attempts(self) -> bool:
+        """Older peers close the connection that asks them."""
+        return self._state.level >= ATTEMPTS_LEVEL
 
     def peers(self) -> list[PeerId]:
         """Those within reach; the one that coordinates last, for it has most to do."""
@@ -65,7 +76,9 @@ class Source:
         )
 
     async def call(
-        self, peer: PeerId, body: Fetch | FetchEvents | ReadPast | ListHooks
+        self,
+        peer: PeerId,
+        body: Fetch | FetchEvents | ReadPast | ListHooks | FetchAttempt | ListAttempts,
     ) -> AnswerBody:
         assert body.here_only
         async with asyncio.timeout(CALL_PATIENCE_S):
@@ -115,7 +128,18 @@ class BackFill:
                 page.add(at, segment)
             page.next_position = position = answer.next_position
             await self._put(job, gap, Fill(page=page, grants=grants))
+        await self._fill_attempts(peer, job, gap)
         await self._results.close_gap(job, gap)
+
+    async def _fill_attempts(self, peer: PeerId, job: JobId, gap: Gap) -> None:
+        after = (-1, -1)
+        while job and self._source.knows_attempts:
+            answer = await self._source.call(peer, ListAttempts(job, *after))
+            assert isinstance(answer, AttemptPage)
+            if not answer.attempts:
+                return
+            await self._put(job, gap, Fill(attempts=answer.attempts))
+            after = (answer.attempts[-1].grant, answer.attempts[-1].segment.start)
 
     async def _fill_history(
         self, peer: PeerId, job: JobId, gap: Gap

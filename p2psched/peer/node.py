@@ -246,7 +246,7 @@ class Node:
         self._data.blobs.store.space_left_min = self._space.watch.least
         self._data.start(self._scheduling, self._ledger.engine.raft, self._clock)
         self._addresses.state = scheduler.machine
-        self._source = Source(self._addresses, self._ledger.coordinator)
+        self._source = Source(self._addresses, self._ledger.coordinator, scheduler.machine)
         self._api = Api(
             me=self._me,
             name=self._info.name,

@@ -204,8 +204,7 @@ class Reads:
     async def _history(self, body: FetchHistory, *, fresh: bool) -> ReadAnswer:
         if fresh:
             await self.linearize()
-        if body.job:
-            self._job(body.job)
+        retry = self._job(body.job).spec.retry if body.job else None
         if await self._results.gap_of(body.job) is not None:
             return await self._pass_on(body, fresh=fresh)
         spec = None
@@ -215,4 +214,5 @@ class Reads:
         events = await self._results.read(
             lambda results: results.history(body.job, min(body.after, _INTEGER_MAX), limit)
         )
-        return History(tuple(events), more=len(events) >= limit, spec=spec)
+        demotes = () if retry is None else tuple(r.cause.value for r in retry.rules if r.demote)
+        return History(tuple(events), len(events) >= limit, spec, demotes)

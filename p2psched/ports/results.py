@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from p2psched.model.commands import Stamped
+from p2psched.model.commands import Retried, Stamped
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, Segment
 
@@ -59,6 +59,7 @@ class Fill(msgspec.Struct, frozen=True):
     page: Page | None = None
     # Of the segments in `page`, by position: under which grant and by whom they came.
     grants: Mapping[int, tuple[int, PeerId]] = {}
+    attempts: tuple[Retried, ...] = ()
 
 
 class Results(Protocol):
@@ -86,6 +87,16 @@ class Results(Protocol):
 
     def item(self, job: JobId, index: int) -> tuple[Segment, bytes] | None:
         """The final item of one task with its segment (whose data is left empty), or None."""
+        ...
+
+    def attempt(self, job: JobId, index: int, grant: int) -> tuple[Segment, bytes] | None:
+        """The item of an attempt that was not the last of its task, as `item`; None if it is not
+        kept any more, or did not end by a result. Those run again since are among them."""
+        ...
+
+    def attempts(self, job: JobId, after: tuple[int, int], bytes_max: int) -> list[Retried]:
+        """Such attempts in order of grant and first task behind `after`: at least one if there is
+        one, then about as many as fit `bytes_max`."""
         ...
 
     def history(self, job: JobId, after: int, limit: int) -> list[Stamped]:

@@ -32,7 +32,7 @@ def blame(
     spec = batch.spec
     if spec.start and isinstance(spec.work, ProgramWork) and running.expired is None:
         return [], ran  # its program is a process of its own: nobody saw how that ended
-    cause = frames.EXIT if code >= 0 else frames.SIGNAL
+    cause, item = _cause(code, item)
     if running.expired is not None:
         if running.expired != ran.first:
             # Hit because the one before it ended in the instant its time was over.
@@ -43,3 +43,12 @@ def blame(
         item = items.pack(header, value, stdout, stderr)
     busy_us = max(0, time.monotonic_ns() - state.started_ns) // 1000
     return [(ran.first, ran.first + 1, cause, busy_us, chunks.pack([item]))], EMPTY
+
+
+def _cause(code: int, item: bytes) -> tuple[int, bytes]:
+    """What its starter says, if a limit was what ended it; else what its end looks like."""
+    header, value, stdout, stderr = items.unpack(item)
+    said = header.pop("ended_as", None)
+    if said not in {frames.OOM, frames.SIGNAL}:
+        return (frames.EXIT if code >= 0 else frames.SIGNAL), item
+    return int(said), items.pack(header, value, stdout, stderr)

@@ -15,9 +15,12 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
+import msgspec
+
 from p2psched.model import chunks, items
 from p2psched.model.blob import BlobRef
 from p2psched.model.execution import Batch, Progress
+from p2psched.model.isolation import Isolation
 from p2psched.model.job import Cause, FunctionWork, ProgramWork, Segment, SentFile
 from p2psched.model.limits import KIB
 from p2psched.model.taskset import TaskSet
@@ -125,15 +128,18 @@ class HostHandle:
         functions: bool,
         cpus: int,
         blobs: str,
+        isolation: Isolation | None,
         fork: Callable[[bytes, tuple[int, ...]], bool],
         on_frame: Callable[[HostHandle, int, bytes], None],
         on_closed: Callable[[HostHandle], None],
     ) -> None:
-        """`blobs` is the folder of this peer's blobs, or empty. Raises OSError if there are no
+        """`blobs` is the folder of this peer's blobs, or empty; `isolation` that of all functions
+        here, programs bring theirs. Raises OSError if there are no
         descriptors, or the starter can't take the order."""
         self.number = number
         self.functions = functions
         self.cpus = cpus
+        self.isolation = isolation
         self.batches: dict[int, Running] = {}  # in the order of their tickets
         self.idle_at_s = time.monotonic()  # since when, if there are none
         self.load_us = 0  # what they may take
@@ -156,7 +162,13 @@ class HostHandle:
             fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
             order = frames.frame_json(
                 frames.FORK,
-                {"host": number, "functions": functions, "cpus": cpus, "blobs": blobs},
+                {
+                    "host": number,
+                    "functions": functions,
+                    "cpus": cpus,
+                    "blobs": blobs,
+                    "isolation": _isolation_words(isolation),
+                },
             )
             if not fork(order, (theirs.fileno(), memory, self.desk.reader)):
                 raise OSError("the starter takes no orders")
@@ -184,6 +196,8 @@ class HostHandle:
     def has_room(self, batch: Batch) -> bool:
         """True if a short batch may stand ready behind those that it has."""
         if self.retired or self.is_slow or self.cpus != batch.spec.cpus:
+            return False
+        if self.functions and self.isolation != batch.spec.isolation:
             return False
         most_us = AHEAD_US if self.functions else AHEAD_PROGRAMS_US
         # One behind another is always good for a spawner: the next one starts without us.
@@ -326,7 +340,12 @@ def _program_header(batch: Batch, work: ProgramWork, grace_s: float) -> dict[str
         "outputs": [[name] for name in work.outputs],
         "timeout_ms": batch.spec.timeout_ms,
         "grace_ms": int(grace_s * 1000),
+        "isolation": _isolation_words(batch.spec.isolation),
     }
+
+
+def _isolation_words(isolation: Isolation | None) -> dict[str, object] | None:
+    return None if isolation is None else msgspec.structs.asdict(isolation)
 
 
 def _file_words(file: SentFile) -> tuple[object, ...]:

@@ -54,10 +54,11 @@ class Hosts:
         """An idle host of the right kind, or a new one. Raises OSError if there can't be one."""
         functions = not isinstance(batch.spec.work, ProgramWork)
         cpus = batch.spec.cpus
+        isolation = batch.spec.isolation if functions else None
         same = [host for host in self if host.functions is functions and not host.retired]
         idle = [host for host in same if not host.batches]
         for host in idle:
-            if host.cpus == cpus:
+            if host.cpus == cpus and host.isolation == isolation:
                 return host
         if idle and len(same) >= self._slots:
             # Its libraries may have sized their thread pools already: it can't change.
@@ -71,6 +72,7 @@ class Hosts:
             functions=functions,
             cpus=cpus,
             blobs=self._blobs,
+            isolation=isolation,
             fork=self._link.channel.send_descriptors,
             on_frame=self._on_frame,
             on_closed=self._on_closed,

@@ -35,19 +35,22 @@ from p2psched.model.commands import (
     JobForgotten,
     JobReopened,
     Recorded,
+    Retried,
     Stamped,
 )
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec, Segment
 from p2psched.ports.results import Page
+from p2psched.store.results_attempts import Attempts, is_long
+from p2psched.store.results_cut import HistoryCutter
 from p2psched.store.results_faults import Faults
 from p2psched.store.results_file import Unsound, give_back, mark
 from p2psched.store.results_jobs import PEERS, JobNumbers
 from p2psched.store.results_pages import JobPages, is_small
 from p2psched.store.results_rows import (
     OF_PEERS,
-    SEGMENT_COLUMNS,
     Mismatch,
+    Pending,
     Row,
     events_of,
     history_row,
@@ -62,6 +65,16 @@ from p2psched.store.results_rows import (
     void_row,
     without_data,
 )
+from p2psched.store.results_sql import (
+    HISTORY,
+    ITEM,
+    OVERLAPPING,
+    PRUNE,
+    PUT_HISTORY,
+    PUT_JOB,
+    PUT_SEGMENT,
+    SEGMENTS,
+)
 from p2psched.store.results_upgrade import open_or_upgrade
 
 # What a segment costs besides its data: pages of segments without data are bounded by it too.
@@ -69,47 +82,7 @@ SEGMENT_OVERHEAD_BYTES: Final = 32
 PEER_EVENTS_MAX: Final = 10_000  # in the history of peers, which no job's end takes away
 PRUNE_EVERY: Final = 256  # stores
 
-_SELECT: Final = f"SELECT {SEGMENT_COLUMNS} FROM segment"  # noqa: S608
-_SEGMENTS: Final = f"{_SELECT} WHERE job = ? AND position >= ? ORDER BY position, start"
-# What starts where is looked up in two places: parts at position 0 by the key of the table, those
-# behind by an index. So jobs of one segment, which are most, are in no second index.
-_PLACES: Final = ("INDEXED BY segment_start WHERE position > 0", "WHERE position = 0")
-# Final results of a job never overlap (what is run again is cut out), so the last start at or
-# before an index decides, in each of the two.
-_ITEM: Final = tuple(
-    f"{_SELECT} {place} AND job = ? AND start <= ? ORDER BY start DESC LIMIT 1" for place in _PLACES
-)
-# For the same reason no segment before the last one that starts at or before them is looked at.
-_OVERLAPPING: Final = tuple(
-    f"{_SELECT} {place} AND job = ? AND start < ? AND stop > ?"  # noqa: S608
-    f" AND start >= max(0, coalesce((SELECT max(start) FROM segment {place}"
-    " AND job = ? AND start <= ?), 0))"
-    for place in _PLACES
-)
-_PRUNE: Final = (
-    f"DELETE FROM history WHERE job = {PEERS} AND (last, place) <= (SELECT last, place"  # noqa: S608
-    f" FROM history WHERE job = {PEERS} ORDER BY last DESC, place DESC LIMIT 1 OFFSET ?)"
-)
-_HISTORY: Final = (
-    "SELECT last, place, crc, events FROM history WHERE job = ? AND last > ? ORDER BY last, place"
-)
 _USUAL: Final = (Granted, Recorded, JobEnded)  # what happens to a small job, after it was added
-_PUT_JOB: Final = "INSERT OR REPLACE INTO job VALUES (?, ?, ?, ?)"
-_PUT_SEGMENT: Final = "INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_PUT_HISTORY: Final = "INSERT INTO history VALUES (?, ?, ?, ?, ?)"
-
-
-class Pending:
-    """What one transaction has to write; `segments` may be written before its end."""
-
-    __slots__ = ("forgotten", "histories", "jobs", "peers", "segments")
-
-    def __init__(self) -> None:
-        self.jobs: list[Row] = []
-        self.segments: list[Row] = []
-        self.histories: dict[JobId, list[Stamped]] = {}
-        self.peers: list[Stamped] = []
-        self.forgotten: list[tuple[int]] = []
 
 
 class SqliteResults:
@@ -137,6 +110,8 @@ class SqliteResults:
         self._applied_index: int = self._db.execute("SELECT entry FROM applied").fetchone()[0]
         self._numbers = JobNumbers(self._db)
         self._pages = JobPages(self._db)
+        self._attempts = Attempts(self._db)
+        self._cutter = HistoryCutter(self._db)
 
     @property
     def applied_index(self) -> int:
@@ -170,7 +145,8 @@ class SqliteResults:
         if isinstance(event, JobForgotten):
             self._forget(job, pending)
         elif job in self._pages:
-            if isinstance(event, JobReopened) or not self._pages.add(stamped, job):
+            has_own = isinstance(event, JobReopened) or is_long(event)
+            if has_own or not self._pages.add(stamped, job):
                 self._move_out(job, pending)
                 self._take_row(stamped, pending)
         elif isinstance(event, JobAdded) and is_small(event.spec):
@@ -194,6 +170,8 @@ class SqliteResults:
             pending.jobs.append(job_row(number, job, event.spec))
         elif isinstance(event, Recorded):
             pending.segments.append(segment_row(self._number(job, pending), event))
+        elif isinstance(event, Retried):
+            self._attempts.add(self._number(job, pending), event)
         elif isinstance(event, JobReopened):
             self._write_segments(pending)
             self._reopen(self._number(job, pending), event)
@@ -216,64 +194,70 @@ class SqliteResults:
         number = self._numbers.find(job)
         if number is not None:
             self._numbers.forget(job, number)
+            self._attempts.forget(number)
             pending.forgotten.append((number,))
 
     def _write(self, pending: Pending) -> None:
         histories = [
-            row
+            (job, row)
             for job, events in pending.histories.items()
             for row in history_rows(self._number(job, pending), job, events)
         ]
-        self._db.executemany(_PUT_JOB, pending.jobs)
+        self._db.executemany(PUT_JOB, pending.jobs)
         self._write_segments(pending)
-        self._db.executemany(_PUT_HISTORY, histories)
+        self._db.executemany(PUT_HISTORY, [row for _, row in histories])
+        self._cutter.on_written(histories)
         self._pages.write()
         for place, stamped in enumerate(pending.peers):  # a row for each: pruned one by one
-            self._db.execute(_PUT_HISTORY, history_row(PEERS, JobId(""), (stamped,), place))
+            self._db.execute(PUT_HISTORY, history_row(PEERS, JobId(""), (stamped,), place))
         if pending.forgotten:
-            for table, column in (("job", "number"), ("segment", "job"), ("history", "job")):
+            tables = (("job", "number"), ("segment", "job"), ("history", "job"), ("attempt", "job"))
+            for table, column in tables:
                 sql = f"DELETE FROM {table} WHERE {column} = ?"  # noqa: S608
                 self._db.executemany(sql, pending.forgotten)
 
     def _write_segments(self, pending: Pending) -> None:
-        self._db.executemany(_PUT_SEGMENT, pending.segments)
+        self._db.executemany(PUT_SEGMENT, pending.segments)
         pending.segments.clear()
 
     def _put_spec(self, job: JobId, spec: JobSpec) -> None:
         number = self._numbers.find(job)
-        self._db.execute(_PUT_JOB, job_row(number or self._numbers.add(job), job, spec))
+        self._db.execute(PUT_JOB, job_row(number or self._numbers.add(job), job, spec))
 
     def _reopen(self, number: int, event: JobReopened) -> None:
         for start, stop in event.tasks.ranges:
-            for overlapping in _OVERLAPPING:
+            for overlapping in OVERLAPPING:
                 values = (number, stop, start, number, start)
                 for row in self._db.execute(overlapping, values).fetchall():
                     self._cut(number, event, row)
 
     def _cut(self, number: int, event: JobReopened, row: Row) -> None:
-        """Take tasks out of a stored segment; what is left stays at its position."""
+        """Take tasks out of a stored segment; what is left stays at its position, and what is taken
+        out becomes an attempt among others."""
         held = recorded_of(event.job, row)
         position, start = held.position, held.segment.start
         self._db.execute(
             "DELETE FROM segment WHERE job = ? AND position = ? AND start = ?",
             (number, position, start),
         )
+        for part in parts_without(held.segment, held.segment.tasks - event.tasks):
+            self._attempts.add(number, Retried(event.job, held.grant, held.peer, part))
         parts = parts_without(held.segment, event.tasks)
         for part in parts:
             left = msgspec.structs.replace(held, segment=part)
-            self._db.execute(_PUT_SEGMENT, segment_row(number, left))
+            self._db.execute(PUT_SEGMENT, segment_row(number, left))
         if not parts:
             others = self._db.execute(
                 "SELECT 1 FROM segment WHERE job = ? AND position = ?", (number, position)
             ).fetchone()
             if others is None:
-                self._db.execute(_PUT_SEGMENT, void_row(number, event.job, position))
+                self._db.execute(PUT_SEGMENT, void_row(number, event.job, position))
 
     def _prune(self) -> None:
         """The history of peers has no end of its own."""
         self._stores += 1
         if self._stores % PRUNE_EVERY == 0:
-            self._db.execute(_PRUNE, (PEER_EVENTS_MAX,))
+            self._db.execute(PRUNE, (PEER_EVENTS_MAX,))
 
     def segments(self, job: JobId, position: int, bytes_max: int) -> Page:
         """Final results in commit order from `position` on: at least one if there is one, then as
@@ -286,7 +270,7 @@ class SqliteResults:
         if number is None:
             return page
         size = 0
-        with self._faults("read results"), self._rows(_SEGMENTS, number, position) as rows:
+        with self._faults("read results"), self._rows(SEGMENTS, number, position) as rows:
             for row in rows:
                 if row[0] not in (page.next_position, page.next_position - 1):
                     raise Mismatch(f"segment {page.next_position} of job {job} is missing")
@@ -324,7 +308,7 @@ class SqliteResults:
         if number is None:
             return None
         with self._faults("read results"):
-            for sql in _ITEM:
+            for sql in ITEM:
                 row = self._db.execute(sql, (number, index)).fetchone()
                 if row is None or is_void(job, row):
                     continue
@@ -332,6 +316,27 @@ class SqliteResults:
                 if segment.start <= index < segment.stop:
                     return without_data(segment), item_of(segment, job, index)
         return None
+
+    def attempt(self, job: JobId, index: int, grant: int) -> tuple[Segment, bytes] | None:
+        """As port `Results`."""
+        with self._faults("read an attempt"):
+            if job in self._pages:
+                return self._pages.attempt(job, index, grant)
+            number = self._numbers.find(job)
+            return None if number is None else self._attempts.find(number, job, index, grant)
+
+    @property
+    def attempt_bytes(self) -> int:
+        """What attempts that were not the last of their tasks take."""
+        return self._attempts.size
+
+    def attempts(self, job: JobId, after: tuple[int, int], bytes_max: int) -> list[Retried]:
+        """As port `Results`."""
+        with self._faults("read attempts"):
+            if job in self._pages:
+                return self._pages.attempts(job, after)
+            number = self._numbers.find(job)
+            return [] if number is None else self._attempts.page(number, job, after, bytes_max)
 
     def history(self, job: JobId, after: int, limit: int) -> list[Stamped]:
         """Events of a job (of peers if it is empty) with a command index above `after`, oldest
@@ -352,7 +357,7 @@ class SqliteResults:
         number = self._numbers.find(job)
         if number is None:
             return
-        with self._rows(_HISTORY, number, after) as rows:
+        with self._rows(HISTORY, number, after) as rows:
             for row in rows:
                 yield from (s for s in events_of(job, row) if s.index > after)
 
@@ -390,4 +395,6 @@ class SqliteResults:
                 self._db.execute("ROLLBACK")
             self._numbers.load()
             self._pages.load()
+            self._attempts.load()
+            self._cutter.load()
             raise

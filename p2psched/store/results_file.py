@@ -17,7 +17,7 @@ from typing import Final
 from p2psched.model import limits
 from p2psched.model.errors import NoSpace, Unavailable
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 DAMAGED_KEPT_MAX: Final = 3  # files set aside, for people to look at; the oldest goes first
 # The structure of a file up to this size is checked at open: 20 ms from memory, 2 s from a slow
 # card. In a larger one damage is found by the read that meets it.
@@ -32,12 +32,20 @@ FREE_BYTES_MAX: Final = 8 * limits.MIB
 GIVEN_BACK_BYTES: Final = 4 * limits.MIB
 _TABLES_3: Final = ("applied", "history", "lacking", "segment", "spec")
 _TABLES_4: Final = ("applied", "history", "job", "job_number", "lacking", "segment")
-_TABLES: Final = ("applied", "history", "job", "job_number", "lacking", "page", "segment")
+_TABLES_5: Final = ("applied", "history", "job", "job_number", "lacking", "page", "segment")
+_TABLES: Final = ("applied", "attempt", *_TABLES_5[1:])
 _PAGE: Final = """
 CREATE TABLE page (
     number INTEGER PRIMARY KEY, ids_crc INTEGER NOT NULL, ids BLOB NOT NULL,
     crc INTEGER NOT NULL, events BLOB NOT NULL);
-PRAGMA user_version = 5;  -- SCHEMA_VERSION
+"""
+_ATTEMPT: Final = """
+CREATE TABLE attempt (
+    job INTEGER NOT NULL, position INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
+    cause TEXT NOT NULL, busy_us INTEGER NOT NULL, "grant" INTEGER NOT NULL, peer TEXT NOT NULL,
+    crc INTEGER NOT NULL, data BLOB NOT NULL, blobs BLOB NOT NULL,
+    PRIMARY KEY (job, "grant", start));
+PRAGMA user_version = 6;  -- SCHEMA_VERSION
 COMMIT;
 """
 _SCHEMA: Final = """
@@ -58,7 +66,7 @@ CREATE TABLE history (
     job INTEGER NOT NULL, last INTEGER NOT NULL, place INTEGER NOT NULL, crc INTEGER NOT NULL,
     events BLOB NOT NULL, PRIMARY KEY (job, last, place));
 CREATE TABLE lacking (job TEXT PRIMARY KEY, upto INTEGER NOT NULL, positions INTEGER NOT NULL);
-"""  # and `_PAGE`
+"""  # and `_PAGE`, `_ATTEMPT`
 _FILES: Final = ("-wal", "-shm", "")  # of one database; the log goes first when it is set aside
 
 
@@ -103,9 +111,11 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     tables = tuple(name for (name,) in names.fetchall())
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if not tables and version == 0:
-        db.executescript(_SCHEMA + _PAGE)
+        db.executescript(_SCHEMA + _PAGE + _ATTEMPT)
+    elif tables == _TABLES_5 and version == 5:
+        db.executescript(f"BEGIN;{_ATTEMPT}")  # all else is as it was
     elif tables == _TABLES_4 and version == 4:
-        db.executescript(f"BEGIN;{_PAGE}")  # all else is as it was
+        db.executescript(f"BEGIN;{_PAGE}{_ATTEMPT}")
     elif tables == _TABLES_3 and version == 3:
         raise Outdated("schema 3 is that of an older version")
     elif tables != _TABLES or version != SCHEMA_VERSION:

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from p2psched.model.commands import JobEnded, JobReopened, Recorded, Stamped
+from p2psched.model.commands import JobEnded, JobReopened, Recorded, Retried, Stamped
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Segment
 from p2psched.ports.results import Fill, Gap, KnownJob, Page
-from p2psched.store.results import Pending, SqliteResults
-from p2psched.store.results_rows import events_of, segment_row, void_row
+from p2psched.store.results import SqliteResults
+from p2psched.store.results_rows import Pending, events_of, segment_row, void_row
 
 _PUT: Final = "INSERT OR REPLACE INTO lacking VALUES (?, ?, ?)"
 _GAP: Final = "SELECT upto, positions FROM lacking WHERE job = ?"
@@ -105,6 +105,7 @@ class SqliteGapResults(SqliteResults):
                 self._put_spec(job, piece.spec)
             if piece.page is not None:
                 self._insert_page(job, gap, piece.page, piece.grants)
+            self._insert_attempts(job, piece.attempts)
 
         return self._in_gap(job, gap, insert)
 
@@ -115,6 +116,14 @@ class SqliteGapResults(SqliteResults):
         elif events:
             pending.histories[job] = events
         self._write(pending)
+
+    def _insert_attempts(self, job: JobId, attempts: tuple[Retried, ...]) -> None:
+        if attempts:
+            pending = Pending()
+            number = self._number(job, pending)
+            for event in attempts:
+                self._attempts.add(number, event)
+            self._write(pending)
 
     def _insert_page(
         self, job: JobId, gap: Gap, page: Page, grants: Mapping[int, tuple[int, PeerId]]

@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model import limits
-from p2psched.model.commands import JobAdded, JobEnded, Recorded, Stamped
+from p2psched.model.commands import JobAdded, JobEnded, Recorded, Retried, Stamped
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec, Segment, argument_size
 from p2psched.ports.results import KnownJob, Page
@@ -207,6 +207,19 @@ class JobPages:
             if segment.start <= index < segment.stop:
                 return without_data(segment), item_of(segment, job, index)
         return None
+
+    def attempt(self, job: JobId, index: int, grant: int) -> tuple[Segment, bytes] | None:
+        """As port `Results`."""
+        for event in self.attempts(job, (grant, -1)):
+            if event.grant == grant and index in event.segment.tasks:
+                return without_data(event.segment), item_of(event.segment, job, index)
+        return None
+
+    def attempts(self, job: JobId, after: tuple[int, int]) -> list[Retried]:
+        """As port `Results`; they are few, and short."""
+        events = (stamped.event for stamped in self._story(job))
+        found = [event for event in events if isinstance(event, Retried)]
+        return [event for event in found if (event.grant, event.segment.start) > after]
 
     def history(self, job: JobId, after: int) -> Iterator[Stamped]:
         """Events behind the command `after`, without specs and data."""

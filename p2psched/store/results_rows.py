@@ -52,6 +52,19 @@ class Mismatch(Exception):
     """A row and its checksum don't fit; the text says which."""
 
 
+class Pending:
+    """What one transaction has to write; `segments` may be written before its end."""
+
+    __slots__ = ("forgotten", "histories", "jobs", "peers", "segments")
+
+    def __init__(self) -> None:
+        self.jobs: list[Row] = []
+        self.segments: list[Row] = []
+        self.histories: dict[JobId, list[Stamped]] = {}
+        self.peers: list[Stamped] = []
+        self.forgotten: list[tuple[int]] = []
+
+
 # --- segments -------------------------------------------------------------------------------------
 
 

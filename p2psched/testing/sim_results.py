@@ -16,9 +16,10 @@ from p2psched.model.commands import (
     JobForgotten,
     JobReopened,
     Recorded,
+    Retried,
     Stamped,
 )
-from p2psched.model.ids import JobId
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, Segment
 from p2psched.ports.results import Fill, Gap, KnownJob, Page
 from p2psched.store.results import PEER_EVENTS_MAX, PRUNE_EVERY, SEGMENT_OVERHEAD_BYTES
@@ -39,6 +40,8 @@ class MemoryResults:
         self._segments: defaultdict[JobId, list[list[Segment]]] = defaultdict(list)  # by position
         self._history: defaultdict[JobId, list[Stamped]] = defaultdict(list)
         self._specs: dict[JobId, JobSpec] = {}
+        self._attempts: defaultdict[JobId, list[Retried]] = defaultdict(list)
+        self._grants: defaultdict[JobId, dict[int, tuple[int, PeerId]]] = defaultdict(dict)
         self._stores = 0
         self._gaps: dict[JobId, Gap] = {}
 
@@ -64,6 +67,9 @@ class MemoryResults:
                 held = self._segments[job]
                 assert position == len(held), "positions of a job rise by one"
                 held.append([segment])
+                self._grants[job][position] = (event.grant, event.peer)
+            case Retried(job=job):
+                self._note_attempt(event)
             case JobAdded(job=job, spec=JobSpec() as spec):
                 self._specs[job] = spec
             case JobReopened(job=job, tasks=tasks):
@@ -71,11 +77,25 @@ class MemoryResults:
                     self._segments[job][place] = [
                         left for part in parts for left in parts_without(part, tasks)
                     ]
+                    for part in parts:
+                        for over in parts_without(part, part.tasks - tasks):
+                            self._note_attempt(Retried(job, *self._grants[job][place], over))
             case JobForgotten(job=job):
-                for known in (self._segments, self._history, self._specs, self._gaps):
-                    known.pop(job, None)
+                self._forget(job)
             case _:
                 pass
+
+    def _note_attempt(self, event: Retried) -> None:
+        held = self._attempts[event.job]
+        known = {(one.grant, one.segment.start) for one in held}
+        if event.segment.data and (event.grant, event.segment.start) not in known:
+            held.append(event)
+            held.sort(key=lambda one: (one.grant, one.segment.start))
+
+    def _forget(self, job: JobId) -> None:
+        kept = (self._segments, self._history, self._specs, self._attempts, self._grants)
+        for known in (*kept, self._gaps):
+            known.pop(job, None)
 
     def segments(self, job: JobId, position: int, bytes_max: int) -> Page:
         page = Page(position)
@@ -99,6 +119,22 @@ class MemoryResults:
                     return without_data(part), item_of(part, job, index)
         return None
 
+    def attempt(self, job: JobId, index: int, grant: int) -> tuple[Segment, bytes] | None:
+        for event in self._attempts.get(job, []):
+            if event.grant == grant and index in event.segment.tasks:
+                return without_data(event.segment), item_of(event.segment, job, index)
+        return None
+
+    def attempts(self, job: JobId, after: tuple[int, int], bytes_max: int) -> list[Retried]:
+        found: list[Retried] = []
+        for event in self._attempts.get(job, []):
+            if (event.grant, event.segment.start) > after:
+                bytes_max -= len(event.segment.data)
+                if found and bytes_max < 0:
+                    break
+                found.append(event)
+        return found
+
     def history(self, job: JobId, after: int, limit: int) -> list[Stamped]:
         events = self._history.get(job, [])
         first = bisect_right(events, after, key=lambda stamped: stamped.index)
@@ -120,7 +156,7 @@ class MemoryResults:
                 self._specs[job] = known.spec
             held = self._segments[job]
             held += [[] for _ in range(known.positions - len(held))]
-        for kept in (self._segments, self._history, self._specs):
+        for kept in (self._segments, self._history, self._specs, self._attempts):
             for job in [job for job in kept if job and job not in jobs]:
                 del kept[job]
 
@@ -138,6 +174,8 @@ class MemoryResults:
     def fill(self, job: JobId, gap: Gap, piece: Fill) -> bool:
         if self._gaps.get(job) != gap:
             return False
+        for event in piece.attempts:
+            self._note_attempt(event)
         events = [e for e in piece.events if e.index <= gap.upto]
         self._history[job] = sorted([*self._history[job], *events], key=lambda e: e.index)
         if piece.spec is not None:
@@ -151,6 +189,7 @@ class MemoryResults:
                 for tasks in again:
                     left = left - tasks
                 whole = left == segment.tasks
+                self._grants[job].setdefault(position, piece.grants.get(position, (0, PeerId(""))))
                 self._segments[job][position] += [segment] if whole else segment.parts(left)
         return True
 

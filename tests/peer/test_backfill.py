@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from p2psched.core.jobs import Job
+from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.machine import Machine
+from p2psched.core.state import LedgerState
 from p2psched.model import chunks, items
-from p2psched.model.commands import Event, JobAdded, JobEnded, Recorded, Stamped
+from p2psched.model.commands import Event, JobAdded, JobEnded, Recorded, Retried, Stamped
 from p2psched.model.errors import Unavailable
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, ProgramWork, Segment
+from p2psched.model.log_messages import AttemptPage, ListAttempts
 from p2psched.model.messages import (
     AnswerBody,
     CallBody,
@@ -44,10 +47,15 @@ def recorded(position: int) -> Recorded:
     return Recorded(JOB, 5, OWNER, position, segment)
 
 
+FAILED = Segment(0, 2, Cause.EXIT, chunks.pack([items.pack({"exit": n}) for n in (1, 2)]))
+
+
 def whole() -> MemoryResults:
     results = MemoryResults()
     events: list[Event] = [
         JobAdded(JOB, SPEC),
+        Retried(JOB, 3, OWNER, FAILED),
+        Retried(JOB, 4, OWNER, FAILED),
         *map(recorded, range(4)),
         JobEnded(JOB, JobState.SUCCEEDED),
     ]
@@ -57,7 +65,7 @@ def whole() -> MemoryResults:
 
 def lacking() -> MemoryResults:
     results = MemoryResults()
-    results.jump(1, {JOB: KnownJob(4, 6, None)}, 6)
+    results.jump(1, {JOB: KnownJob(4, 8, None)}, 8)
     return results
 
 
@@ -91,10 +99,18 @@ class Peers:
             case FetchHistory(job=job, after=after, here_only=True):
                 events = self.results.history(job, after, 2)
                 return History(tuple(events), len(events) >= 2, self.results.spec(job))
+            case ListAttempts(job=job, after_grant=grant, after_start=start, here_only=True):
+                return AttemptPage(tuple(self.results.attempts(job, (grant, start), 1)))
             case FetchItem(here_only=True):
                 return ItemAnswer("succeeded", "ok", b"", None)
             case _:
                 raise AssertionError(body)
+
+
+def _of_level(level: int) -> LedgerState:
+    state = LedgerState()
+    state.level = level
+    return state
 
 
 def run(
@@ -103,7 +119,7 @@ def run(
     async def main() -> None:
         failures: list[BaseException] = []
         writer = ResultWriter(results, on_failed=failures.append)
-        source = Source(others, lambda: LEADER)
+        source = Source(others, lambda: LEADER, _of_level(KNOWN_LEVEL))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(BackFill(writer, source).run())
             async with asyncio.timeout(20):
@@ -134,6 +150,8 @@ def test_everything_that_is_missing_is_fetched_from_a_peer_that_has_it() -> None
     assert (page.segments, page.positions) == (other.segments, other.positions)
     assert results.history(JOB, 0, 100) == expected.history(JOB, 0, 100)
     assert results.spec(JOB) == SPEC
+    assert results.attempts(JOB, (-1, -1), 10_000) == expected.attempts(JOB, (-1, -1), 10_000)
+    assert results.attempt(JOB, 1, 4) is not None
 
 
 def test_the_peer_that_leads_is_asked_last() -> None:

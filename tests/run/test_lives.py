@@ -20,7 +20,7 @@ from p2psched.model.job import Cause
 from p2psched.model.taskset import TaskSet
 from p2psched.run import hosts, starter_link
 from p2psched.run import pool as pool_module
-from p2psched.run.host.forker import Host
+from p2psched.run.host.forked import Host
 from p2psched.run.host.shared import BYTES, STARTING, Shared
 from p2psched.run.pool import WorkerPool
 from tests.run.rig import ROOT, Rig, alive, functions, parent_of, pids_in, program, with_pool

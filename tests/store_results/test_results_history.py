@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,9 +19,11 @@ from p2psched.model.commands import (
     ResultRefused,
     Stamped,
 )
+from p2psched.model.history_events import HistoryCut
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobState
 from p2psched.model.taskset import TaskSet
+from p2psched.store import results_cut
 from p2psched.store.results import SqliteResults
 from p2psched.store.results_rows import HISTORY_ROW_EVENTS
 from p2psched.testing.sim_results import MemoryResults
@@ -83,3 +86,27 @@ def test_a_long_history_is_read_in_pages_of_any_size(tmp_path: Path) -> None:
 
 def _granted(number: int) -> Event:
     return Granted(JOB, number, PEER, 1, TaskSet.of(number, number + 1))
+
+
+def test_a_long_history_loses_its_middle_and_says_how_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in (("JOB_BYTES_MAX", 60_000), ("HEAD_BYTES", 5_000), ("LOOK_BYTES", 10_000)):
+        monkeypatch.setattr(results_cut, name, size)
+    store = SqliteResults(tmp_path / "results.db")
+    count = 3_000
+    for index in range(1, count + 1):
+        grant = Granted(JOB, index, PEER, 1, TaskSet.of(index, index + 1))
+        store.store([Stamped(index, index, index, grant)], index)
+    found: list[Stamped] = []
+    while page := store.history(JOB, found[-1].index if found else 0, 100):
+        found += page
+    cuts = [one.event for one in found if isinstance(one.event, HistoryCut)]
+    assert len(cuts) == 1
+    assert len(found) - 1 + cuts[0].events == count
+    assert [found[0].index, found[-1].index] == [1, count]
+    assert len(found) < count // 2
+    place = next(n for n, one in enumerate(found) if one.event == cuts[0])
+    assert found[place].index - found[place - 1].index == cuts[0].events
+    assert found[place + 1].index == found[place].index + 1
+    store.close()

@@ -24,8 +24,10 @@ from typing import Final, NoReturn
 
 from ...model import items  # noqa: TID252 - see shared.py
 from . import capture, frames, large, tree
+from .bounds import Bounds
+from .forked import Host
 from .orders import Tickets
-from .shared import STARTING, Shared
+from .shared import Shared
 from .spawner import Spawner
 from .worker import MODULES_SUFFIX, Worker
 
@@ -42,61 +44,6 @@ PRELOADED: Final = ("cloudpickle", "msgpack", "random", "subprocess")
 PIPE_BYTES: Final = 256 * 1024
 F_SETPIPE_SZ: Final = 1031
 PR_SET_PDEATHSIG: Final = 1
-STOPS_MAX: Final = 50  # looks, a millisecond apart, whether a host has stopped
-
-
-class Host:
-    """A forked process, seen from the starter."""
-
-    def __init__(self, *, number: int, pid: int, shared: Shared, scratch: str) -> None:
-        self.number = number
-        self.pid = pid
-        self.shared = shared
-        self.scratch = scratch
-        self.pidfd = os.pidfd_open(pid)
-        self.output = capture.Output()
-        self.pipes: tuple[int, ...] = ()
-        self.socket: socket.socket | None = None
-        self.kill_at_s: float | None = None
-
-    def signal(self, number: int) -> None:
-        """To its whole group, and to that of the program that it runs. Of a worker, to all that
-        descends from it, too."""
-        if self.pipes:
-            tree.signal_all(self.pid, number)
-        if self.shared.group == STARTING:
-            self._end_unknown()
-        # The leader may not have made its group yet, or not be in it alone.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-        for group in {self.pid, self.shared.group}:
-            with contextlib.suppress(ProcessLookupError, PermissionError, OverflowError):
-                if group > 1:
-                    os.killpg(group, number)
-
-    def _end_unknown(self) -> None:
-        """A program is there, or is coming, whose number the host has not noted yet."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGSTOP)
-        for _ in range(STOPS_MAX):
-            state, children = tree.state_of(self.pid), tree.children(self.pid)
-            for child in children:
-                for end in (os.killpg, os.kill):
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        end(child, signal.SIGKILL)
-            if children or state in b"TZX":
-                break
-            time.sleep(0.001)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGCONT)
-
-    def close(self) -> None:
-        os.close(self.pidfd)
-        for descriptor in self.pipes:
-            os.close(descriptor)
-        if self.socket is not None:
-            self.socket.close()
-        self.shared.close()
 
 
 class Starter:
@@ -125,15 +72,26 @@ class Starter:
                     handler: Callable[[], None] = key.data
                     handler()
             self._kill_due()
+            self._look_due()
 
     def kill_all(self) -> None:
         """The end: nothing that was started here survives."""
         for host in self._hosts.values():
             host.signal(signal.SIGKILL)
+        if self._adopts:  # daemons, whatever they call themselves
+            tree.end_children(self._pid, spared=())
 
     def _wait_s(self) -> float | None:
-        due = [host.kill_at_s for host in self._hosts.values() if host.kill_at_s is not None]
+        hosts = self._hosts.values()
+        due = [at for host in hosts for at in (host.kill_at_s, host.look_at_s) if at is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _look_due(self) -> None:
+        """End workers whose task has too much of something."""
+        now_s = time.monotonic()
+        for host in self._hosts.values():
+            if host.look_at_s is not None and host.look_at_s <= now_s and host.has_too_much(now_s):
+                host.signal(signal.SIGKILL)
 
     def _kill_due(self) -> None:
         now_s = time.monotonic()
@@ -168,7 +126,7 @@ class Starter:
     # --- hosts
 
     def _fork(self, order: dict[str, object]) -> None:
-        number, cpus = order["host"], order["cpus"]
+        number, cpus, limits = order["host"], order["cpus"], order["isolation"]
         assert isinstance(number, int)
         peer_descriptor = self._descriptors.popleft()
         shared_descriptor = self._descriptors.popleft()
@@ -176,10 +134,14 @@ class Starter:
         shared = Shared(shared_descriptor)
         os.close(shared_descriptor)
         scratch = f"{self._folder}/host-{number}"
-        make = self._fork_worker if order["functions"] else self._fork_spawner
         self._blobs = str(order["blobs"])
         inputs = (peer_descriptor, tickets)
-        self._hosts[number] = host = make(number, inputs, shared, scratch, str(cpus))
+        if order["functions"]:
+            bounds = Bounds(limits) if isinstance(limits, dict) else None
+            host = self._fork_worker(number, inputs, shared, scratch, str(cpus), bounds=bounds)
+        else:
+            host = self._fork_spawner(number, inputs, shared, scratch, str(cpus))
+        self._hosts[number] = host
         os.close(peer_descriptor)
         os.close(tickets)
         self._selector.register(
@@ -187,7 +149,14 @@ class Starter:
         )
 
     def _fork_worker(
-        self, number: int, inputs: tuple[int, int], shared: Shared, scratch: str, cpus: str
+        self,
+        number: int,
+        inputs: tuple[int, int],
+        shared: Shared,
+        scratch: str,
+        cpus: str,
+        *,
+        bounds: Bounds | None,
     ) -> Host:
         os.makedirs(scratch, exist_ok=True)  # noqa: PTH103 - strings all along
         ours, theirs = socket.socketpair()
@@ -198,6 +167,9 @@ class Starter:
             kept = (*inputs, theirs.fileno(), out_read, err_read)
             self._become_host(cpus, kept, out_write, err_write)
             tree.adopt_orphans()
+            os.environ["TMPDIR"] = scratch
+            if bounds is not None:
+                bounds.bind_worker(scratch)
             peer, tickets = inputs
             worker = Worker(
                 peer=socket.socket(fileno=peer),
@@ -208,6 +180,7 @@ class Starter:
                 scratch=scratch,
                 blobs=large.BlobFolder(self._blobs),
                 spill=self._spill(number),
+                bounds=bounds,
             )
             _run_and_exit(worker.run)
         theirs.close()
@@ -216,6 +189,7 @@ class Starter:
         host = Host(number=number, pid=pid, shared=shared, scratch=scratch)
         host.pipes = (out_read, err_read)
         host.socket = ours
+        host.bind(bounds)
         collect = functools.partial(self._on_collect, host)
         self._selector.register(ours, selectors.EVENT_READ, collect)
         return host
@@ -314,6 +288,7 @@ class Starter:
         if self._adopts:  # daemons of its task, which are ours now
             self._end_orphans()
         header: items.Header = {"exit": code} if code >= 0 else {"signal": -code}
+        header.update(host.verdict(code))
         header.update(output.header())
         item = items.pack(header, b"", output.stdout.body(), output.stderr.body())
         self._control.sendall(
@@ -321,13 +296,9 @@ class Starter:
         )
 
     def _end_orphans(self) -> None:
-        hosts = {host.pid for host in self._hosts.values()}
-        kept = [pid for host in hosts for pid in (host, *tree.descendants(host))]
-        tree.end_all(self._pid, spared=kept)
-        for child in tree.children(self._pid):
-            if child not in hosts:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(child, os.WNOHANG)
+        """Whatever a host that lives has started descends from it, so that nobody else's child is
+        hit, however new it is."""
+        tree.end_children(self._pid, spared={host.pid for host in self._hosts.values()})
 
     def _forget(self, host: Host) -> None:
         self._unwatch(host)

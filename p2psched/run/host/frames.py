@@ -43,10 +43,12 @@ CAUSES: Final = (
     "too-large",
     "ok",  # and the item names blobs that lie in the spill folder
     "no-space",
+    "oom",
 )
 OK, EXIT, EXCEPTION, SIGNAL, TIMEOUT, NOT_STARTABLE, NOT_SERIALISABLE, TOO_LARGE = range(8)
 OK_WITH_BLOBS: Final = 8
 NO_SPACE: Final = 9
+OOM: Final = 10
 
 HOST: Final = struct.Struct("<I")
 HOST_NUMBER: Final = struct.Struct("<Id")  # a grace in seconds

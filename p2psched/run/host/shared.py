@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import mmap
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 # relative: the same file is p2psched.* in the peer and a private name in the user's interpreter
@@ -26,6 +25,7 @@ _WATCHED = struct.Struct("<I")
 _RECORD = struct.Struct("<QQBQI")  # batch, index, cause, busy_us, bytes of the item
 _USED_AT = 12
 _INDEX_AT = 16
+_RUNNING_AT = 24
 _GROUP_AT = 40
 STARTING: Final = 1  # instead of the group of a program that is being started
 _WATCHED_AT = 48
@@ -38,16 +38,20 @@ FLUSH_BYTES: Final = 128 * 1024
 Record = tuple[int, int, int, int, bytes]  # batch, index, cause, busy_us, item
 
 
-@dataclass(frozen=True, slots=True)
 class State:
     """Of one instant: the task that was begun last, and results that were not sent yet; these may
     be of several batches."""
 
-    batch: int
-    index: int
-    running: bool
-    started_ns: int  # CLOCK_MONOTONIC, one clock for all processes
-    records: list[Record]
+    __slots__ = ("batch", "index", "records", "running", "started_ns")
+
+    def __init__(
+        self, batch: int, index: int, *, running: bool, started_ns: int, records: list[Record]
+    ) -> None:
+        self.batch = batch
+        self.index = index
+        self.running = running
+        self.started_ns = started_ns  # CLOCK_MONOTONIC, one clock for all processes
+        self.records = records
 
 
 class Shared:
@@ -107,6 +111,10 @@ class Shared:
         """Process group of the program that a spawner runs, or what `note_group` says."""
         return int(struct.unpack_from("<Q", self._map, _GROUP_AT)[0])
 
+    def is_running(self) -> bool:
+        """True while a task runs, as far as the notes say."""
+        return bool(_WATCHED.unpack_from(self._map, _RUNNING_AT)[0])
+
     def is_watched(self) -> bool:
         """True while the starter drains the output of this host."""
         return bool(_WATCHED.unpack_from(self._map, _WATCHED_AT)[0])
@@ -123,7 +131,8 @@ class Shared:
             return None
         records = _records(data)
         known = any(record[:2] == (batch, index) for record in records[-1:])
-        return State(batch, index, bool(running) and not known, started_ns, records)
+        is_running = bool(running) and not known
+        return State(batch, index, running=is_running, started_ns=started_ns, records=records)
 
 
 def _records(data: bytes) -> list[Record]:

@@ -20,9 +20,11 @@ from typing import Final
 
 from ...model import items  # noqa: TID252 - see shared.py
 from . import folders, frames, large, outputs, tree
+from .bounds import Bounds
+from .child import Child
 from .orders import Tickets
 from .report import PROGRAMS_FLUSH_NS, Reporter
-from .shared import STARTING, Shared
+from .shared import Shared
 from .streams import Streams
 
 RECEIVE_BYTES: Final = 64 * 1024
@@ -31,7 +33,6 @@ REAP_MS: Final = 1000  # how often an idle spawner looks whether a daemon of a p
 REAPS_MAX: Final = 64  # in one go
 _EXIT_0: Final[items.Header] = {"exit": 0}
 _ITEM_EXIT_0: Final = items.pack(_EXIT_0)
-_DEFAULT_SIGNALS: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them; programs don't
 
 
 class NotStartable(Exception):
@@ -66,8 +67,19 @@ class Order:
             content = frames.open_ref(words) or data[position:end]
             self._files.append((str(name), frames.number(mode), content))
             position = end
+        limits = header["isolation"]
+        self.bounds = Bounds(limits) if isinstance(limits, dict) else None
+        self.at_home = self._variables_at_home(_list(header["env"]))
         self.outputs = [str(name) for (name,) in _list(header["outputs"])]
         self._found: str | None = None
+
+    def _variables_at_home(self, given: list[list[object]]) -> list[bytes]:
+        """That name the task's folder, unless the job says otherwise."""
+        names = ["TMPDIR"]
+        if self.bounds is not None and self.bounds.own_home:
+            names.append("HOME")
+        said = {str(name) for name, _ in given}
+        return [name.encode() for name in names if name not in said]
 
     def files(self, blobs: large.BlobFolder) -> list[folders.File]:
         """What is put into each task's folder. Raises Missing."""
@@ -93,73 +105,6 @@ class Order:
         if found.startswith("/"):
             self._found = found
         return found
-
-
-class Child:
-    """A program that runs."""
-
-    def __init__(self) -> None:
-        self.pid = 0
-        self.pidfd = -1
-        self.ended_as = -1  # a cause, if it was ended by us
-        self.stopped = False  # with its batch
-        self.kill_ns: int | None = None
-        self.strangers: list[int] = []  # that earlier programs have left
-
-    def spawn(self, order: Order, shared: Shared, output: Streams) -> None:
-        """Raises OSError or NotStartable; then nothing is left behind but `close`."""
-        shared.note_group(STARTING)
-        try:
-            self.pid = os.posix_spawn(
-                order.program(),
-                order.argv,
-                order.environment,
-                file_actions=(
-                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, output.stdout.writer, 1),
-                    (os.POSIX_SPAWN_DUP2, output.stderr.writer, 2),
-                ),
-                setsid=True,
-                setsigmask=(),
-                setsigdef=_DEFAULT_SIGNALS,
-            )
-        except BaseException:
-            shared.note_group(0)
-            raise
-        shared.note_group(self.pid)  # at once: from here on the starter can end it
-        try:
-            self.pidfd = os.pidfd_open(self.pid)
-        except OSError:  # no descriptors left: nobody could follow it
-            self.reap()
-            raise
-
-    def terminate(self, now_ns: int, grace_ns: int) -> None:
-        self.signal(signal.SIGTERM, whole=True)
-        if self.kill_ns is None:
-            self.kill_ns = now_ns + grace_ns
-
-    def signal(self, number: int, *, whole: bool = False) -> None:
-        """To its group, or to all that it has started, whatever that calls itself. It is not
-        reaped yet, so the number is still its own."""
-        if whole:
-            tree.signal_all(os.getpid(), number, spared=[*self.strangers, self.pid])
-        try:
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            os.kill(self.pid, number)
-
-    def reap(self) -> int:
-        """End what it left, and take its exit code (or -signal)."""
-        is_ours = self.ended_as >= 0 or self.stopped
-        self.signal(signal.SIGKILL)
-        _, status = os.waitpid(self.pid, 0)
-        if is_ours:
-            tree.end_all(os.getpid(), spared=self.strangers)
-        return os.waitstatus_to_exitcode(status)
-
-    def close(self) -> None:
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
 
 
 class Spawner:
@@ -236,6 +181,8 @@ class Spawner:
         """One program from its folder to its result. False if it was stopped with its batch."""
         order.environment[b"P2P_INDEX"] = b"%d" % index
         order.environment[b"P2P_TASK_ID"] = f"{order.job}/{index}".encode()
+        for name in order.at_home:
+            order.environment[name] = folder.encode()
         self._report.begin(index)
         child = Child()
         if not self._was_alone:
@@ -250,7 +197,7 @@ class Spawner:
                 code = child.reap()
                 self._shared.note_group(0)
                 is_alone = self._is_alone()
-                cause, header = _outcome(code, child.ended_as, order.timeout_ms)
+                cause, header = _outcome(code, child, order.timeout_ms)
                 if cause == frames.OK and order.outputs:
                     cause, header = outputs.take(folder, order.outputs, self._spill, header)
             self._output.drain()
@@ -320,7 +267,8 @@ class Spawner:
 
     def _wait_ms(self, child: Child, limit_ns: int | None) -> float | None:
         """Until the next thing that time brings: a timeout, a kill, results that should leave."""
-        times = (limit_ns, child.kill_ns, self._output.due_ns)
+        look_ns = None if child.guard is None else child.guard.due_ns
+        times = (limit_ns, child.kill_ns, self._output.due_ns, look_ns)
         due = [at for at in times if at is not None]
         if self._report.flush_at_ns is not None:
             due.append(self._report.flush_at_ns)
@@ -343,17 +291,23 @@ class Spawner:
             limit_ns = None
             child.ended_as = frames.TIMEOUT
             child.terminate(now_ns, order.grace_ns)
-        if child.kill_ns is not None and now_ns >= child.kill_ns:
+        is_due = child.kill_ns is not None and now_ns >= child.kill_ns
+        if is_due or (child.guard is not None and child.guard.look(now_ns)):
             child.kill_ns = None
             child.signal(signal.SIGKILL, whole=True)
         return limit_ns
 
 
-def _outcome(code: int, ended_as: int, timeout_ms: int | None) -> tuple[int, items.Header]:
+def _outcome(code: int, child: Child, timeout_ms: int | None) -> tuple[int, items.Header]:
     header: items.Header = {"exit": code} if code >= 0 else {"signal": -code}
-    if ended_as == frames.TIMEOUT:
+    if child.ended_as == frames.TIMEOUT:
         header["message"] = f"ended after its limit of {timeout_ms} ms"
         return frames.TIMEOUT, header
+    if child.guard is not None:
+        cause, text = child.guard.verdict(code)
+        if text:
+            header["message"] = text
+            return cause, header
     if code == 0:
         return frames.OK, header
     return (frames.EXIT if code > 0 else frames.SIGNAL), header

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Final, Generic, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 HOME: Final = "p2psched.run.host.tasks"
 
@@ -17,8 +16,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskOptions:
+class TaskOptions(NamedTuple):
     """What `Client.map` and the others use where they are told nothing else."""
 
     retries: int = 0
@@ -58,11 +56,11 @@ class TaskFunction(Generic[P, R]):
 
     def __reduce__(self) -> tuple[object, ...]:
         # What it needs of peers is no business of a worker, which may not have its class.
-        return TaskFunction, (self.function, replace(self.settings, needs=None))
+        return TaskFunction, (self.function, self.settings._replace(needs=None))
 
     def options(self, **changes: Unpack[Changes]) -> TaskFunction[P, R]:
         """The same task with other options; this one stays as it is."""
-        return TaskFunction(self.function, replace(self.settings, **changes))
+        return TaskFunction(self.function, TaskOptions(**{**self.settings._asdict(), **changes}))
 
 
 @overload

@@ -39,6 +39,30 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+def below(root: int) -> list[int]:
+    """As `descendants`, but asks only the processes of the tree; all others don't matter then. One
+    that changes its parent meanwhile may be missed."""
+    found: list[int] = []
+    ahead = [root]
+    while ahead:
+        pid = ahead.pop()
+        try:
+            threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
+            for thread in threads:
+                with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123
+                    more = [int(word) for word in file.read().split()]
+                ahead += more
+                found += more
+        except OSError:  # it is over
+            continue
+    return found
+
+
+def tells_children() -> bool:
+    """True if this kernel makes `below` possible."""
+    return os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")  # noqa: PTH110
+
+
 def children(parent: int) -> list[int]:
     """Also those that are over and not reaped."""
     return [pid for pid, _ in _families().get(parent, [])]
@@ -73,6 +97,22 @@ def signal_all(root: int, number: int, *, spared: Collection[int] = ()) -> int:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
     return len(reached)
+
+
+def end_children(parent: int, *, spared: Collection[int]) -> None:
+    """Kill and reap each child of this process but those, with all that descends from it, until
+    none is left."""
+    for _ in range(ROUNDS_MAX):
+        found = [child for child in children(parent) if child not in spared]
+        for child in found:
+            for pid in (*descendants(child), child):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child, os.WNOHANG)
+        if not found:
+            return
+        time.sleep(0.001)
 
 
 def end_all(root: int, *, spared: Collection[int] = ()) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import io
 import os
 import select
@@ -21,6 +22,7 @@ from typing import Final
 
 from ...model import chunks, digests, items, values  # noqa: TID252 - see shared.py
 from . import capture, frames, functions, large, orders, pickling, stand_in
+from .bounds import Bounds
 from .exchange import Exchange
 from .modules import ModuleSets
 from .report import Reporter
@@ -63,6 +65,7 @@ class Worker:
         scratch: str,
         blobs: large.BlobFolder,
         spill: large.Spill | None,
+        bounds: Bounds | None,
     ) -> None:
         self._peer = peer
         self._tickets = tickets
@@ -73,6 +76,9 @@ class Worker:
         self._pipes = pipes
         self._scratch = scratch
         self._report = Reporter(peer, shared)
+        self._begin = self._report.begin
+        if bounds is not None and bounds.cpu_s is not None:
+            self._begin = functools.partial(self._begin_bound, bounds)
         self._known: dict[int, _Known] = {}  # the peer bounds it: see DROP
         self._blobs = blobs
         self._exchange = Exchange(blobs=blobs, spill=spill, scratch=scratch)
@@ -205,13 +211,13 @@ class Worker:
         arguments: list[bytes],
     ) -> None:
         report, call, exchange = self._report, functions.call, self._exchange
-        set_index, set_task = self._index.set, self._task_id.set
+        set_index, set_task, begin = self._index.set, self._task_id.set, self._begin
         foreign = python != pickling.PYTHON
         for index, argument in enumerate(arguments, start):
             text = str(index)
             set_index(text)
             set_task(f"{job}/{text}")
-            report.begin(index)
+            begin(index)
             cause, header, value = call(function, argument, exchange)
             if foreign:
                 header = _foreign(python, cause, header, value)
@@ -225,6 +231,10 @@ class Worker:
             if cause == frames.OK and value[0] == values.MARK and values.names_blobs(value):
                 cause = frames.OK_WITH_BLOBS
             report.finish(index, cause, item)
+
+    def _begin_bound(self, bounds: Bounds, index: int) -> None:
+        bounds.renew_cpu()
+        self._report.begin(index)
 
     def _collect(self) -> capture.Output | None:
         """What the task wrote, or None if it wrote nothing."""

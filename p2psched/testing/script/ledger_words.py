@@ -47,6 +47,7 @@ from p2psched.model.commands import (
     SubmitJob,
     Submitted,
 )
+from p2psched.model.history_events import HistoryCut
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Moved, Transfer
@@ -216,6 +217,7 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
             return f"{jobs.name(job)} {tasks} {where}"
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
-            | JobForgotten() | PeerDrains() | Alerted() | Delayed() | Doubted() | Decided()
+            | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut()
+            | Doubted() | Decided()
         ):  # fmt: skip
             return ""

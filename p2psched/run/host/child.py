@@ -1,0 +1,85 @@
+"""One program that runs: how it is started, signalled, and taken to its grave."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from . import tree
+from .bounds import DEFAULT_SIGNALS
+from .guard import Guard, Startable
+from .shared import STARTING, Shared
+from .streams import Streams
+
+
+class Child:
+    """A program that runs."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.pidfd = -1
+        self.ended_as = -1  # a cause, if it was ended by us
+        self.stopped = False  # with its batch
+        self.kill_ns: int | None = None
+        self.strangers: list[int] = []  # that earlier programs have left
+        self.guard: Guard | None = None  # of one that has limits
+
+    def spawn(self, order: Startable, shared: Shared, output: Streams) -> None:
+        """Raises OSError or NotStartable; then nothing is left behind but `close`."""
+        shared.note_group(STARTING)
+        stdout, stderr = output.stdout.writer, output.stderr.writer
+        try:
+            if order.bounds is None:
+                self.pid = os.posix_spawn(
+                    order.program(),
+                    order.argv,
+                    order.environment,
+                    file_actions=(
+                        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                        (os.POSIX_SPAWN_DUP2, stdout, 1),
+                        (os.POSIX_SPAWN_DUP2, stderr, 2),
+                    ),
+                    setsid=True,
+                    setsigmask=(),
+                    setsigdef=DEFAULT_SIGNALS,
+                )
+            else:
+                self.guard = Guard(order.bounds, self.strangers)
+                self.pid = self.guard.launch(order, stdout=stdout, stderr=stderr)
+        except BaseException:
+            shared.note_group(0)
+            raise
+        shared.note_group(self.pid)  # at once: from here on the starter can end it
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError:  # no descriptors left: nobody could follow it
+            self.reap()
+            raise
+
+    def terminate(self, now_ns: int, grace_ns: int) -> None:
+        self.signal(signal.SIGTERM, whole=True)
+        if self.kill_ns is None:
+            self.kill_ns = now_ns + grace_ns
+
+    def signal(self, number: int, *, whole: bool = False) -> None:
+        """To its group, or to all that it has started, whatever that calls itself. It is not
+        reaped yet, so the number is still its own."""
+        if whole:
+            tree.signal_all(os.getpid(), number, spared=[*self.strangers, self.pid])
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            os.kill(self.pid, number)
+
+    def reap(self) -> int:
+        """End what it left, and take its exit code (or -signal)."""
+        is_ours = self.ended_as >= 0 or self.stopped or self.guard is not None
+        self.signal(signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        if is_ours:
+            tree.end_all(os.getpid(), spared=self.strangers)
+        return os.waitstatus_to_exitcode(status)
+
+    def close(self) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)

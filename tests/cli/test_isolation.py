@@ -1,0 +1,111 @@
+"""Tasks that behave badly, on three real peers: each end has its cause, nothing of them is left,
+and nobody else notices. And the commands of docs/isolation.md run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from p2psched.cli.complete import complete_limits
+from p2psched.client.isolation import LIMITS
+from tests.cluster import LiveCluster, wait_until
+from tests.run.rig import alive, pids_in
+
+pytestmark = pytest.mark.process
+
+DOC: Final = Path(__file__).resolve().parents[2] / "docs" / "isolation.md"
+BLOCK: Final = re.findall(r"^```sh\n(.*?)^```$", DOC.read_text(), re.MULTILINE | re.DOTALL)
+COMMANDS: Final = BLOCK[0].splitlines()
+FILL: Final = "held = [b'x' * 2**20 for _ in range(200)]; import time; time.sleep(600)"
+SLEEPERS: Final = "i=0; while [ $i -lt 20 ]; do sleep 600 & i=$((i+1)); done; wait"
+STUBBORN: Final = (
+    "trap '' TERM; sh -c \"trap '' TERM; echo \\$\\$ > {}; sleep 600; sleep 600\" & wait"
+)
+# What it does, with which options, and how that ends.
+BAD: Final = {
+    "fails": ("exit 3", (), "exit"),
+    "dies": ("kill -SEGV $$", (), "signal"),
+    "fills its memory": (f'{sys.executable} -c "{FILL}"', ("--limit", "mem=64M"), "oom"),
+    "forks": (SLEEPERS, ("--limit", "procs=8"), "signal"),
+    "fills the disk": ("head -c 2000000 /dev/zero > f", ("--limit", "fsize=1M"), "exit"),
+    "never ends": (STUBBORN, ("--timeout", "1500ms"), "timeout"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_page_runs(live: LiveCluster, command: str) -> None:
+    program, *words = shlex.split(command)
+    assert program == "p2psched"
+    done = live.run(*words)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bad_tasks_end_with_their_cause_and_harm_nobody(live: LiveCluster, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    before = {peer["name"]: peer["pid"] for peer in peers(live)}
+    for what, (script, options, _) in BAD.items():
+        words = ("--name", what, *options, "--", "sh", "-c", script.replace("{}", str(child)))
+        live.ok("submit-job", *words)
+    done = live.run("submit-job", "--array", "0-49", "--wait", "--", "sh", "-c", "echo well")
+    assert (done.returncode, done.stdout.count("well")) == (0, 50)
+    for what, (_, _, cause) in BAD.items():
+        live.run("job", "wait", what)
+        job = json.loads(live.ok("job", "show", what, "-o", "json"))["job"]
+        assert job["ended_badly_by"] == {cause: 1}, what
+    (pid,) = pids_in(child)
+    wait_until(lambda: not alive(pid), "the stubborn child is gone")
+    assert {peer["name"]: peer["pid"] for peer in peers(live)} == before
+    assert all(alive(int(str(pid))) for pid in before.values())
+
+
+def peers(live: LiveCluster) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(live.ok("peers", "-o", "json"))["peers"]
+    return found
+
+
+def test_why_a_task_was_ended_is_told(live: LiveCluster) -> None:
+    command = (
+        "--limit",
+        "cpu=1",
+        "--name",
+        "spins",
+        "--wait",
+        "--",
+        "sh",
+        "-c",
+        "while :; do :; done",
+    )
+    done = live.run("submit-job", *command)
+    assert (done.returncode, "its limit of 1 s of processor time" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--limit", "mem"), "is no limit"),
+        (("--limit", "disk=1G"), "is no limit"),
+        (("--limit", "mem=much"), "is no size"),
+        (("--limit", "mem=1K"), "a limit of bytes of memory"),
+        (("--limit", "mem=need"), "--mem"),
+        (("--limit", "files=3"), "a limit of open files"),
+        (("--limit", "procs=-1"), "is no number"),
+        (("--limit", "cpu=soon"), "is no duration"),
+        (("--limit", "core=0", "--limit", "core=1"), "twice"),
+        (("--home", "mine"), "home is the task or the peer's"),
+        (("--pass-env", "NO_SUCH_VARIABLE"), "no such variable"),
+    ],
+)
+def test_what_is_no_limit_is_told(live: LiveCluster, words: tuple[str, ...], says: str) -> None:
+    done = live.run("submit-job", *words, "--", "true")
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+def test_limits_complete() -> None:
+    assert {text.partition("=")[0] for text in complete_limits("")} == set(LIMITS)
+    assert list(complete_limits("mem=n")) == ["mem=need"]
