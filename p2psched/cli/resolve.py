@@ -23,7 +23,7 @@ from p2psched.model.taskset import TaskSet
 RESOLVE_EXAMPLES: Final = """\b
 Examples:
   p2psched job resolve last 0 --succeeded
-  p2psched job resolve 1a2b 3,7-9 --failed "the transfer is not in the bank's list"
+  p2psched job resolve 1a2b 3,7-9 --failed "not in the list"
   p2psched job resolve 1a2b 4 --run-again
 """
 Word = Literal["succeeded", "failed", "run-again"]
