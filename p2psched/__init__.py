@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from p2psched.embed.peer import Peer as Peer
     from p2psched.model.hold import Hold as Hold
     from p2psched.model.needs import Needs as Needs
+    from p2psched.run.host import checkpoint as checkpoint
 
 __version__ = VERSION
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Task",
     "TaskResult",
     "__version__",
+    "checkpoint",
     "listen",
     "on",
     "task",
@@ -67,6 +69,8 @@ _HOME = {
 
 def __getattr__(name: str) -> object:
     # Lazily: the peer's own modules and the workers must not pay for the client.
+    if name == "checkpoint":  # a module
+        return importlib.import_module("p2psched.run.host.checkpoint")
     if name not in _HOME:
         raise AttributeError(f"module 'p2psched' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -37,6 +37,7 @@ from p2psched.client.session import Session
 from p2psched.model.ids import short
 from p2psched.model.messages import GetStatus, ListPeers
 from p2psched.model.peer_messages import PeerList, PeerView
+from p2psched.model.stalls import StallStatus
 from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
 
 PEERS_EXAMPLES: Final = """\b
@@ -153,7 +154,13 @@ def status(target: Target) -> None:
             fields = msgspec.structs.asdict(found)
             gossip = msgspec.structs.asdict(found.gossip) if found.gossip is not None else None
             load = msgspec.to_builtins(msgspec.structs.asdict(found.load)) if found.load else None
-            more = {"info": info_fields(found.info), "gossip": gossip, "load": load}
+            stalls = msgspec.structs.asdict(found.stalls) if found.stalls is not None else None
+            more = {
+                "info": info_fields(found.info),
+                "gossip": gossip,
+                "load": load,
+                "stalls": stalls,
+            }
             print_json(status={**fields, **more})
         case Output.QUIET:
             write_line(short(found.info.peer))
@@ -265,6 +272,17 @@ def _stealing(found: StatusAnswer) -> str:
     return f"{got}, {given}"
 
 
+def _standing_still(found: StallStatus | None) -> list[tuple[str, object]]:
+    """What is as it should be is said only where work waits."""
+    if found is None:
+        return []
+    rows: list[tuple[str, object]] = [("stands still", text) for text in found.now]
+    if not found.now:
+        healed = f", {found.healed:,} times it did and was healed" if found.found else ""
+        rows.append(("stands still", f"no{healed}"))
+    return rows + [("work waits", text) for text in found.waits]
+
+
 def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     info = found.info
     leader = "none known" if found.leader is None else short(found.leader)
@@ -293,6 +311,8 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("forgotten jobs", f"{found.forgotten_known:,} ids still taken"),
         ("tasks here", f"{found.tasks_running} running, {found.tasks_queued} queued"),
         ("stealing", _stealing(found)),
+        *_standing_still(found.stalls),
+        ("quarantine", found.quarantine or "no"),
         ("results refused", str(found.results_refused)),
         (
             "event loop late",

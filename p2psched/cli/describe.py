@@ -58,11 +58,13 @@ def summary(view: JobView) -> str:
 
 def unknown_text(view: JobView) -> str:
     """What a person has to do about tasks that are unknown; `view` is a whole one."""
-    name, first = short(view.job), view.unknown_set.first
+    name, first = short(view.job), view.doubts.tasks.first
+    doubts = view.doubts
+    lost = "its peer was lost" if doubts.count == 1 else "their peers were lost"
     return (
-        f"{count(view.unknown, 'task')} of {title(view)} may have run, and nobody knows: "
-        f"{'its peer was' if view.unknown == 1 else 'their peers were'} lost ({view.unknown_set}). "
-        f"See what was done, then say so: `p2psched job resolve {name} {first} --succeeded`, "
+        f"{count(view.doubts.count, 'task')} of {title(view)} may have run, and nobody knows: "
+        f"{lost} ({doubts.tasks}). See what was done, then say so: "
+        f"`p2psched job resolve {name} {first} --succeeded`, "
         "`--failed REASON`, or `--run-again`"
     )
 
@@ -137,9 +139,9 @@ def job_fields(view: JobView) -> dict[str, object]:
         "next_attempt": moment(view.next_attempt_ms),
         "given_up": view.stopped or None,
         "start": view.start.name.lower(),
-        "unknown": view.unknown,
-        "unknown_tasks": str(view.unknown_set),
-        "unknown_at": dict(view.unknown_at),
+        "unknown": view.doubts.count,
+        "unknown_tasks": str(view.doubts.tasks),
+        "unknown_at": dict(view.doubts.at),
         "submitted": moment(view.submitted_ms),
         "ended": moment(view.ended_ms),
         "submitter": view.submitter,

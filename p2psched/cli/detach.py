@@ -100,6 +100,7 @@ def _arguments(config: Config) -> list[str]:
     given += ["--keep-bytes", str(config.keep_bytes)]
     given += ["--timing", config.timing, "--replace-after", f"{config.replace_ms}ms"]
     given += ["--retry-budget", str(config.retry_percent)]
+    given += ["--checkpoint-budget", str(config.checkpoint_budget)]
     if config.zone:
         given += ["--zone", config.zone]
     if config.ledger is not None:

@@ -35,6 +35,7 @@ from p2psched.model.explain_messages import Considered, Decision, Explained, Exp
 from p2psched.model.ids import PeerId, short
 from p2psched.model.moves import Moved
 from p2psched.model.once import Decided, Doubted, word_of
+from p2psched.model.stalls import Stalled
 
 EXAMPLES: Final = """\b
 Examples:
@@ -91,7 +92,9 @@ def _concerns(stamped: Stamped, index: int) -> bool:
     match stamped.event:
         case Granted(tasks=tasks) | Moved(tasks=tasks) | GivenBack(tasks=tasks):
             return index in tasks
-        case Revoked(tasks=tasks) | Doubted(tasks=tasks) | Decided(tasks=tasks):
+        case Revoked(tasks=tasks) | Stalled(tasks=tasks):
+            return index in tasks
+        case Doubted(tasks=tasks) | Decided(tasks=tasks):
             return index in tasks
         case Recorded(segment=segment) | Retried(segment=segment):
             return segment.start <= index < segment.stop
@@ -143,6 +146,8 @@ def _time(wall_ms: int) -> str:
 def _headline(decision: Decision, by: str, chosen: str) -> str:
     tasks = count(len(decision.tasks), "task")
     when = f"{_time(decision.wall_ms)} " if decision.wall_ms else ""
+    if decision.kind == "stalled":
+        return f"{when}{by} found that it could run and did not, {tasks} together"
     if decision.kind == "moved":
         return f"{when}{by} gave it to {chosen}, {tasks} together"
     each = span(decision.estimate_us / 1_000_000)
@@ -171,6 +176,8 @@ def _what(stamped: Stamped, names: Names) -> str:
             return f"given back by {_name(peer, names)}"
         case Revoked(peer=peer, cause=cause):
             return f"taken from {_name(peer, names)}: {cause}"
+        case Stalled(peer=peer, note=text):
+            return f"{_name(peer, names)} found: {text}"
         case Retried(peer=peer, segment=segment):
             return f"failed on {_name(peer, names)} ({segment.cause}), to be tried again"
         case Doubted(peer=peer):

@@ -85,9 +85,9 @@ async def _follow_many(job: Job, position: int, bar: Bar, *, show: bool) -> JobV
     doubted = 0
     async for page in job.pages(position=position):
         view = page.view
-        if view.unknown != doubted:
+        if view.doubts.count != doubted:
             bar.hide()
-            doubted = view.unknown
+            doubted = view.doubts.count
             if doubted:
                 note(unknown_text(await job.show()))
         if show and page.segments:

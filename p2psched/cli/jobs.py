@@ -132,7 +132,7 @@ _COLUMNS: Final = (
 def _row(view: JobView, name: str, now_ms: int) -> tuple[object, ...]:
     done = f"{ended_tasks(view)}/{view.tasks}"
     age = span((now_ms - view.submitted_ms) / 1000)
-    state = f"{view.state}, {view.unknown:,} unknown" if view.unknown else view.state
+    state = f"{view.state}, {view.doubts.count:,} unknown" if view.doubts.count else view.state
     return name, view.name, state, done, view.failed or "-", age, view.command
 
 
@@ -167,7 +167,7 @@ def show(target: Target, job: JobArgument, at: AtOption = None) -> None:
 
 
 def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
-    counted = (*view.owners, *view.finished_by, *view.unknown_at)
+    counted = (*view.owners, *view.finished_by, *view.doubts.at)
     known = {peer: names[peer] for peer, _ in counted if peer in names}
     return [
         ("job", view.job),
@@ -180,8 +180,8 @@ def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
         ("succeeded", view.succeeded),
         ("failed", view.failed),
         ("cancelled", view.cancelled),
-        ("unknown", unknown_text(view) if view.unknown else None),
-        ("unknown on", per_peer(view.unknown_at, known) or None),
+        ("unknown", unknown_text(view) if view.doubts.count else None),
+        ("unknown on", per_peer(view.doubts.at, known) or None),
         ("may start", None if view.start is Start.LEAST else view.start.name.lower()),
         ("waiting", view.waiting),
         ("with peers", view.owned),

@@ -33,6 +33,7 @@ from p2psched.model.config import LEDGERS, TIMINGS, Config
 from p2psched.model.errors import UsageError
 from p2psched.model.limits import SNAPSHOT_LOG_BYTES
 from p2psched.model.needs import AVERAGE_WEIGHT
+from p2psched.model.stalls import STALL_MS
 from p2psched.net.address import DEFAULT_PORT
 from p2psched.observe import logs
 from p2psched.store.folder import default_data_folder
@@ -161,6 +162,14 @@ _RetryBudget = Annotated[
         help="Slots that retries get beside healthy jobs, while this peer leads.",
     ),
 ]
+_CheckpointBudget = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint-budget",
+        metavar="SIZE",
+        help="Bytes a minute that go to copies of tasks' checkpoints on other peers.",
+    ),
+]
 _Anew = Annotated[
     bool,
     typer.Option(
@@ -237,6 +246,17 @@ _PolicyFile = Annotated[
 ]
 
 
+_StallAfter = Annotated[
+    str,
+    typer.Option(
+        "--stall-after",
+        metavar="DURATION",
+        help="Work that could run here and does not for so long is a fault: this peer says so and "
+        "heals it (docs/stalls.md).",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Having:
     """What the peer has for tasks beside slots, and who else may say where they go."""
@@ -247,6 +267,8 @@ class Having:
     weight: _Weight = 1.0
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
+    checkpoint_budget: _CheckpointBudget = "256M"
+    stall_after: _StallAfter = f"{STALL_MS // 1000}s"
 
     def noted_in(self, config: Config) -> Config:
         """Raises UsageError, or ValueError for what is too much."""
@@ -258,6 +280,8 @@ class Having:
             weight=round(self.weight * AVERAGE_WEIGHT),
             policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
             retry_percent=self.retry_budget,
+            checkpoint_budget=byte_count(self.checkpoint_budget, "--checkpoint-budget"),
+            stall_ms=round(duration(self.stall_after, "--stall-after") * 1000),
         )
         noted.__post_init__()
         return noted

@@ -21,6 +21,7 @@ from p2psched.cli.options import Target, duration, keep_ms, talks_to_peers, with
 from p2psched.cli.output import Output, count, note, print_json, write_line
 from p2psched.cli.progress import Progress
 from p2psched.cli.rules import Rules
+from p2psched.cli.saving import Saving
 from p2psched.cli.sending import modes_of, opened_inputs, sending_of
 from p2psched.client import blobs
 from p2psched.client.batches import lines_of, pack_batches
@@ -151,6 +152,7 @@ _Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")
 @with_options(Holding, "holding")
 @with_options(Rules, "rules")
 @with_options(Bounds, "bounds")
+@with_options(Saving, "saving")
 def submit_job(
     target: Target,
     *,
@@ -176,6 +178,7 @@ def submit_job(
     choice: Choice,
     rules: Rules,
     bounds: Bounds,
+    saving: Saving,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
@@ -204,8 +207,11 @@ def submit_job(
     if inputs is None:
         sending = sending_of(send or [])
         work = _work(command, variables, folder, sending.files, collect or [])
-        packed = PackedJob(_spec(work, array, timeout_s, common), sending.uploads)
+        spec = _spec(work, array, timeout_s, common, checkpoint=saving.checkpoint)
+        packed = PackedJob(spec, sending.uploads)
     else:
+        if saving.checkpoint:
+            raise UsageError("with --inputs there is no --checkpoint: make each input a task")
         with opened_inputs(inputs) as stream:
             packed = pack_batches(
                 command,
@@ -274,11 +280,17 @@ def _work(
 
 
 def _spec(
-    work: ProgramWork, array: str | None, timeout_s: float | None, common: _Common
+    work: ProgramWork,
+    array: str | None,
+    timeout_s: float | None,
+    common: _Common,
+    *,
+    checkpoint: str,
 ) -> JobSpec:
     tasks = TaskSet.of(0, 1) if array is None else _indices(array)
     try:
-        return JobSpec(tasks=tasks, work=work, timeout_ms=timeout_ms(timeout_s), **common)
+        limit_ms = timeout_ms(timeout_s)
+        return JobSpec(tasks=tasks, work=work, timeout_ms=limit_ms, checkpoint=checkpoint, **common)
     except ValueError as error:
         raise UsageError(str(error)) from error
 

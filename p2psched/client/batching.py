@@ -47,6 +47,7 @@ class Options:
     name: str | None = None
     policy: str = ""
     needs: Needs | None = None
+    checkpoint: bool = False
 
 
 @runtime_checkable
@@ -90,6 +91,7 @@ def unwrap(function: object, defaults: Options = DEFAULTS) -> tuple[Function, Op
             name=found.name,
             policy=str(getattr(found, "policy", "")),
             needs=_needs(getattr(found, "needs", None)),
+            checkpoint=bool(getattr(found, "checkpoint", False)),
         )
     if not callable(function):
         raise UsageError(
@@ -200,10 +202,11 @@ class Batch:
             cpus=options.cpus,
             submitter=submitter,
         )
-        policy, needs = options.policy, options.needs
-        is_usual = len(calls) == 1 and not policy and needs is None
+        policy, needs, saves = options.policy, options.needs, options.checkpoint
+        is_usual = len(calls) == 1 and not policy and needs is None and not saves
         single = pack_single(packed, calls[0], **same) if is_usual else None
-        return single or pack(packed, packed_calls(calls), policy=policy, needs=needs, **same)
+        rest = packed_calls(calls)
+        return single or pack(packed, rest, policy=policy, needs=needs, checkpoint=saves, **same)
 
     def accepted(self) -> None:
         assert self.stage is Stage.LEFT

@@ -35,7 +35,7 @@ from p2psched.model import chunks, limits
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
-from p2psched.model.job import FunctionWork, JobSpec, SentFile
+from p2psched.model.job import NAMELESS, FunctionWork, JobSpec, SentFile
 from p2psched.model.limits import JOB_ARGUMENT_BYTES_MAX
 from p2psched.model.needs import Needs
 from p2psched.model.once import Start
@@ -86,6 +86,7 @@ class MapOptions(TypedDict, total=False):
     retry: Retry | None
     times: TimeLimits | None
     limits: Limits | None
+    checkpoint: bool | None
     start: Start | str
 
 
@@ -172,6 +173,7 @@ def pack(
     retry: Retry | None = None,
     times: TimeLimits | None = None,
     limits: Limits | None = None,
+    checkpoint: bool | None = None,
     start: Start | str = Start.LEAST,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
@@ -184,10 +186,7 @@ def pack(
     """
     isolation, needs = shut_in(limits, needs)
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
-    if isinstance(function, PackedFunction):
-        packed = function
-    else:
-        packed = pack_function(function, modules=modules)
+    packed = _as_packed(function, modules)
     packer = Packer()
     packer.set_constants(arguments.constants)
     stream = _Arguments(JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
@@ -218,11 +217,20 @@ def pack(
             retry=retry_policy(retry),
             times=times,
             isolation=isolation,
+            checkpoint=NAMELESS
+            if (options.checkpoint if checkpoint is None else checkpoint)
+            else "",
             start=start_of(start),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     return PackedJob(spec, tuple(packer.uploads.values()))
+
+
+def _as_packed(function: Function | PackedFunction, modules: Choice) -> PackedFunction:
+    if isinstance(function, PackedFunction):
+        return function
+    return pack_function(function, modules=modules)
 
 
 def pack_single(

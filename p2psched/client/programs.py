@@ -38,6 +38,7 @@ class ProgramOptions(TypedDict, total=False):
     retry: Retry | None
     times: TimeLimits | None
     limits: Limits | None
+    checkpoint: str
     start: Start | str
 
 
@@ -69,6 +70,7 @@ def pack_program(
             retry=policy(options.get("retry")),
             times=options.get("times"),
             isolation=isolation,
+            checkpoint=options.get("checkpoint", ""),
             start=start_of(options.get("start", Start.LEAST)),
         )
     except (TypeError, ValueError) as error:

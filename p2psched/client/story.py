@@ -32,6 +32,7 @@ from p2psched.model.messages import FetchHistory, History
 from p2psched.model.moves import Moved
 from p2psched.model.once import Decided, Doubted, word_of
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import EMPTY, TaskSet
 
 PAGE_EVENTS: Final = 1000
@@ -132,6 +133,8 @@ def _step(event: Event, demotes: Collection[str]) -> Step | None:
         case GivenBack(tasks=tasks, peer=peer, grant=grant):
             why = "the peer is drained"
             return Step(event="given back", tasks=tasks, peer=peer, grant=grant, cause=why)
+        case Stalled(tasks=tasks, peer=peer, note=note):
+            return Step(event="stood still", tasks=tasks, peer=peer, cause=note, is_bad=True)
         case Moved(tasks=tasks, peer=peer, taker=taker, to=to):
             return Step(event="moved", tasks=tasks, peer=taker, grant=to, other=peer)
         case Recorded() | Retried():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from p2psched.core.owned import PROGRAM_BATCH_US
 
@@ -32,3 +32,28 @@ def batch_size(
     # Leave some for the other slots, unless it is too little to be worth a message.
     share = max(-(-fair // 2), min(fair, least_us // task_us))
     return max(1, min(most, share, (GUESSED_US if is_guess else most_us) // task_us))
+
+
+class Full(NamedTuple):
+    """How full a peer's slots are."""
+
+    slots: int
+    busy: int  # slots that batches take, one behind another
+    batches: int
+    short_us: int  # what the short ones of these are expected to take
+
+
+def has_room(full: Full, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
+    """True if one more batch may start: without `expected_us` not more than one stands ready behind
+    each slot."""
+    slots = full.slots
+    busy = full.busy + cpus
+    if busy <= slots:
+        return True
+    if task_us is None or task_us * 2 > BATCH_US:
+        return False
+    if busy <= slots * 2:
+        return True
+    if expected_us is None or full.batches >= slots * READY_MAX:
+        return False
+    return full.short_us + expected_us <= slots * READY_US

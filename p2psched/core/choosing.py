@@ -30,6 +30,7 @@ from p2psched.model.taskset import TaskSet
 
 LOOK_MS: Final = 200  # gossip is older than that
 LEANS_MAX: Final = 1_000
+DOUBTED_MAX: Final = 1_000  # jobs; the oldest are trusted again
 SPREAD_MAX: Final = 256  # tasks that are spread in one round
 Chosen = list[tuple[Candidate, TaskSet]]
 
@@ -50,6 +51,7 @@ class Chooser:
         self._speeds: Speeds | None = None
         self._everybody: Sequence[Candidate] = ()
         self._reserved: dict[PeerId, int] = {}  # for a job that waits for them: its index
+        self._doubted: dict[JobId, None] = {}  # whose policy placed nothing though it could
 
     def look(self, candidates: Sequence[Candidate], now_ms: int) -> None:
         """Before a round: these are all there are, with what gossip says of them."""
@@ -84,9 +86,23 @@ class Chooser:
             return ADAPTIVE, f"the coordinator has no policy {name!r}: adaptive stands in for it"
         return policy, ""
 
+    def doubt(self, jobs: Iterable[JobId]) -> None:
+        """Their policy places nothing though somebody has nothing to do: adaptive stands in."""
+        for job in jobs:
+            self._doubted[job] = None
+            if len(self._doubted) > DOUBTED_MAX:
+                del self._doubted[next(iter(self._doubted))]
+
+    def _policy_for(self, job: Job) -> tuple[Policy, str]:
+        name = job.spec.policy
+        if job.id not in self._doubted or not name:
+            return self.policy_of(name)
+        said = f"policy {name} placed nothing for long, though a peer had nothing to do"
+        return ADAPTIVE, f"{said}: adaptive stands in for it"
+
     def is_early(self, job: Job) -> bool:
         """Its tasks go to peers that have no room for them yet."""
-        return not self.policy_of(job.spec.policy)[0].is_late
+        return not self._policy_for(job)[0].is_late
 
     # --- whether ---
 
@@ -158,7 +174,7 @@ class Chooser:
         if not fitting_ or not tasks.ranges:
             return []
         ask = self.ask(job, len(tasks), most)
-        policy, note = self.policy_of(spec.policy)
+        policy, note = self._policy_for(job)
         if spec.needs is not None and spec.needs.spread:
             counts = self._spread(job, ask, fitting_, policy)
         else:

@@ -11,9 +11,10 @@ import heapq
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from p2psched.core import acts, holding, levels, poison, retry_turns
+from p2psched.core import holding, levels, poison, retry_turns
 from p2psched.core.choosing import Chooser
 from p2psched.core.drain import is_draining
+from p2psched.core.elapsing import Elapsing
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.placement import (
@@ -31,7 +32,6 @@ from p2psched.core.policies.registry import POLICIES
 from p2psched.core.quarantine import Quarantine
 from p2psched.core.retry_budget import SHARE_PERCENT, RetryBudget
 from p2psched.core.shunning import to_shun
-from p2psched.model.actions import Elapsed
 from p2psched.model.commands import (
     Command,
     Envelope,
@@ -46,13 +46,13 @@ from p2psched.model.commands import (
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.load import Seen
+from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import TaskSet
 
 DETECTION_WINDOW_MS: Final = 2500  # silence after which a peer is declared down
 # After a task ended there because its disk was full, nothing is placed on a peer for so long.
 FULL_MS: Final = 10_000
 YIELD_RETRY_MS: Final = 3_000  # between two tries to hand over: nothing is appended meanwhile
-ELAPSE_RETRY_MS: Final = 1_000  # a proposal that is not applied by then is made again
 NOBODY: Final[frozenset[PeerId]] = frozenset()
 PLACEMENTS_MAX: Final = 256  # commands in one round; the next round goes on
 
@@ -87,22 +87,23 @@ class Coordinator:
         self._shunned: frozenset[PeerId] = frozenset()
         self._yield_again_ms = 0
         self.budget = RetryBudget(machine, percent=retry_percent)
-        self._elapse = (-1, 0)  # what was due when we last proposed so, and when to do it again
+        self._elapsing = Elapsing(machine)
 
     def on_coordinator(self, now_ms: int, *, is_self: bool) -> None:
         self._since_ms = now_ms if is_self else None
         self._looked_ms = now_ms
         self._declared_ms.clear()
-        self._elapse = (-1, 0)
+        self._elapsing.begin()
         self.budget.begin()
         self.chooser.measuring.clear()
 
     def on_event(self, event: Event) -> None:
         """Of the ledger, in order, on every peer, as it is applied."""
+        if isinstance(event, (Retried, Recorded, Stalled)):
+            self.quarantine.on_event(event, self._machine.stamp_ms)
         if not isinstance(event, (Retried, Recorded)):
             return
         self.budget.on_event(event)
-        self.quarantine.on_event(event, self._machine.stamp_ms)
         if event.segment.cause is Cause.NO_SPACE:
             self._full[event.peer] = self._machine.stamp_ms + FULL_MS
 
@@ -177,16 +178,8 @@ class Coordinator:
         return is_due
 
     def to_elapse(self, ledger_ms: int) -> list[Command]:
-        """What is due may happen. Proposed again after a while if it has not: the same twice is no
-        harm."""
-        due_ms = acts.next_due_ms(self._machine) if self.coordinates else None
-        if due_ms is None or due_ms > ledger_ms:
-            return []
-        proposed_due_ms, again_ms = self._elapse
-        if due_ms == proposed_due_ms and ledger_ms < again_ms:
-            return []
-        self._elapse = (due_ms, ledger_ms + ELAPSE_RETRY_MS)
-        return [Elapsed(ledger_ms)]
+        """What is due may happen."""
+        return self._elapsing.due(ledger_ms) if self.coordinates else []
 
     def to_raise(self, removed: Iterable[PeerId]) -> list[Command]:
         """The next feature level, once all peers know it but those that were removed."""
@@ -365,6 +358,11 @@ class Coordinator:
         rows = self._machine.peers.items()
         takers = {peer: row.info.slots for peer, row in rows if row.takes_tasks and row.info.slots}
         return self.quarantine.shut(takers, self._ledger_ms)
+
+    def idle(self) -> list[Candidate]:
+        """Who may be given tasks and has none."""
+        _, candidates = self._isolate(self._candidates())
+        return [candidate for candidate in candidates if not candidate.owned]
 
     def _candidates(self) -> list[Candidate]:
         out, probed = self._shut()

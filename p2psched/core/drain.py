@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from p2psched.core import once
+from p2psched.core import levels, once
 from p2psched.core.copies import only_on
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
@@ -23,6 +23,7 @@ from p2psched.model.commands import (
     Rejected,
 )
 from p2psched.model.ids import PeerId
+from p2psched.model.stalls import Stalled
 
 DRAINING: Final = "draining"
 DRAINED: Final = "drained"
@@ -48,6 +49,13 @@ def drain(s: LedgerState, command: Drain) -> Outcome:
 
 
 def give_back(s: LedgerState, command: GiveBack) -> Outcome:
+    refusal = levels.refusal(s, command)
+    if refusal is not None:
+        return refusal
+    if command.stall is not None:
+        stall = command.stall
+        told = Stalled(command.job, stall.peer, command.tasks, stall.fault, stall.step, stall.note)
+        s.events.append(told)
     job = s.jobs.get(command.job)
     if job is not None and job.unknown:  # it knows that they have not begun
         once.readmit(s, job, command.grant, command.tasks)

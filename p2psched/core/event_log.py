@@ -52,6 +52,7 @@ from p2psched.model.moves import Moved
 from p2psched.model.once import Decided, Doubted, word_of
 from p2psched.model.raft import Membership
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import EMPTY
 from p2psched.model.webhook import AddWebhook, RemoveWebhook
 
@@ -83,6 +84,7 @@ KINDS: Final = (
     "tasks.delayed",
     *ACT_KINDS,
     "tasks.moved",
+    "peer.stalled",
     "tasks.unknown",
     "tasks.decided",
 )
@@ -326,6 +328,12 @@ def _delayed(event: Event) -> Said:
     return "tasks.delayed", event.job, None, event.tasks, {"until_ms": event.until_ms}
 
 
+def _stalled(event: Event) -> Said:
+    assert isinstance(event, Stalled)
+    data: dict[str, Value] = {"fault": event.fault, "step": event.step, "note": event.note}
+    return "peer.stalled", event.job, event.peer, event.tasks, data
+
+
 def _doubted(event: Event) -> Said:
     assert isinstance(event, Doubted)
     return "tasks.unknown", event.job, event.peer, event.tasks, {"grant": event.grant}
@@ -358,6 +366,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     Moved: _moved,
     Alerted: _alerted,
     Delayed: _delayed,
+    Stalled: _stalled,
     Doubted: _doubted,
     Decided: _decided,
     **ACT_EVENTS,

@@ -7,6 +7,8 @@ from collections.abc import Container
 
 from p2psched.core.feed import members_of
 from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core.state import LedgerState
+from p2psched.model.commands import Complete, Completed, Outcome
 from p2psched.model.feed_messages import FedJob
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec
@@ -45,6 +47,16 @@ def followed(job: JobId, spec: JobSpec) -> FollowedJob:
     made = FollowedJob.of(job, spec, index=0, wall_ms=0)
     assert isinstance(made, FollowedJob)
     return made
+
+
+def settle(state: LedgerState, told: Complete | None, outcome: Outcome) -> None:
+    """What was judged is owned no more: a feed does not say that, for whoever proposed it knows."""
+    job = state.jobs.get(told.job) if told is not None else None
+    if job is None or told is None or not isinstance(outcome, Completed):
+        return
+    held = job.grants.get(told.grant)
+    if held is not None:
+        held.tasks = held.tasks - TaskSet.union([segment.tasks for segment in told.segments])
 
 
 def ranked(

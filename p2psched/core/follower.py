@@ -17,7 +17,7 @@ from p2psched.core.catch_up import catch_up
 from p2psched.core.departing import Parting
 from p2psched.core.drain import is_cordoned, is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
-from p2psched.core.followed import FollowedJob, followed, ranked
+from p2psched.core.followed import FollowedJob, followed, ranked, settle
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
 from p2psched.core.levels import check_known
 from p2psched.core.life import Life
@@ -32,10 +32,12 @@ from p2psched.core.scheduler_events import (
     Leaving,
     Renewed,
     Round,
+    Watched,
 )
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.core.stealing import Stealing
 from p2psched.core.thief import Busy, by_gossip
+from p2psched.core.watching import Watching
 from p2psched.model.commands import (
     Complete,
     Outcome,
@@ -47,6 +49,7 @@ from p2psched.model.load import Seen
 from p2psched.model.messages import Forward
 from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.raft import Membership
+from p2psched.model.stalls import STALL_MS
 from p2psched.model.steal_messages import StealMessage
 
 BEAT_MS: Final = 400  # between two words to the feeder, which answers each
@@ -65,6 +68,8 @@ class Follower:
         group: Membership,
         leader: PeerId | None,
         offers: Offers = NOTHING,
+        *,
+        stall_ms: int = STALL_MS,
     ) -> None:
         self.machine = LedgerState()  # only this peer's part, and who holds the whole ledger
         self.owner = Owner(self.machine, slots=info.slots, offers=offers)
@@ -73,6 +78,7 @@ class Follower:
         self._parted: list[tuple[int, Outcome]] = []  # see `_part`
         self._proposals = Proposals(info.peer, info.incarnation)
         self._life = Life(info, self._proposals, self.owner.kept, offers)
+        self.watching = Watching(self.machine, self.owner, self._life, patience_ms=stall_ms)
         self.pulls = False  # tasks wait that somebody has to ask the leader for
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
         self._known = 0  # the newest incarnation of ours that the ledger knows
@@ -120,7 +126,7 @@ class Follower:
 
     # --- callers and lives ---
 
-    def _on_caller(self, event: Began | Asked | GaveUp | Renewed | Leaving) -> None:
+    def _on_caller(self, event: Began | Asked | GaveUp | Renewed | Leaving | Watched) -> None:
         now_ms = event.now_ms
         match event:
             case Began():
@@ -134,8 +140,11 @@ class Follower:
                 self._life.renewed(incarnation, now_ms)
             case Leaving(tag=tag):
                 self._life.leave(tag)
+            case Watched():
+                self._out += self.watching.on_watched(event)
 
     def _on_outcome(self, request: int, outcome: Outcome) -> None:
+        settle(self.machine, self.owner.proposed_as(request), outcome)
         if not self.owner.on_outcome(request, outcome):
             self._out += self._life.on_outcome(request, outcome)
 
@@ -324,17 +333,16 @@ class Follower:
             now_ms, known=self._known, refusal=self._proposals.busy
         )
         commands: list[Complete | Parting] = [*self.owner.next_round()]
-        is_drained = is_draining(self.machine, self._life.info.peer)
-        if is_drained:
+        commands += self.watching.give_back()
+        if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
-        starts_nothing = self._life.leaving or is_drained
+        starts_nothing = bool(self.watching.shut)
         moves, answers = self.stealing.give(self._life.info, gives_nothing=starts_nothing)
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
-        if not starts_nothing:
-            self._out += self.owner.start_batches()
-        self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms))
+        self._out += self.owner.next_batches(starts_nothing=starts_nothing)
+        self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
         self._life.append.clear()

@@ -17,6 +17,7 @@ from p2psched.core.scheduler_events import (
     Renewed,
     Round,
     SchedulerEffect,
+    Watched,
 )
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
@@ -47,6 +48,17 @@ class Passed(msgspec.Struct, frozen=True):
 
 
 FollowerEvent = (
-    Began | Asked | GaveUp | Executed | Copied | Renewed | Leaving | Round | Told | Lost | Passed
+    Began
+    | Asked
+    | GaveUp
+    | Executed
+    | Copied
+    | Renewed
+    | Leaving
+    | Round
+    | Told
+    | Lost
+    | Passed
+    | Watched
 )
 FollowerEffect = SchedulerEffect | Say

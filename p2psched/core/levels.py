@@ -44,6 +44,8 @@ NEEDS_LEVEL: Final = 5  # or on peers that lack what they need
 CORDON_LEVEL: Final = 5  # an older version knows no such mode
 RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and know no limits of time
 ISOLATION_LEVEL: Final = 5  # an older version would run the tasks without limits
+CHECKPOINT_LEVEL: Final = 5  # an older version would run the tasks without a place to save
+STALL_LEVEL: Final = 5  # an older version would tell nothing of it
 ONCE_LEVEL: Final = 5  # an older version would start the tasks at once, and again
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
@@ -66,6 +68,8 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
     """Why a command may not be proposed yet."""
     if isinstance(command, Drain) and command.mode is DrainMode.CORDON:
         return _refusal(s, CORDON_LEVEL)
+    if isinstance(command, GiveBack) and command.stall is not None:
+        return _refusal(s, STALL_LEVEL)
     if isinstance(command, SubmitJob):
         return _refusal(s, _level_of(command.spec))
     return _refusal(s, NEEDED.get(type(command), 1))
@@ -80,6 +84,8 @@ def _level_of(spec: JobSpec) -> int:
         return ONCE_LEVEL
     if spec.needs is not None or spec.policy:
         return NEEDS_LEVEL
+    if spec.checkpoint:
+        return CHECKPOINT_LEVEL
     return HOLD_LEVEL if spec.hold is not None else 1
 
 

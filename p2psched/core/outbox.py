@@ -92,6 +92,9 @@ class Outbox:
     def proposed(self, request: int, command: Complete) -> None:
         self._in_flight[request] = command
 
+    def in_flight(self, request: int) -> Complete | None:
+        return self._in_flight.get(request)
+
     def on_outcome(self, request: int) -> bool:
         """True if it was one of these."""
         return self._in_flight.pop(request, None) is not None

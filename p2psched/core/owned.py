@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from p2psched.core.jobs import Job
 from p2psched.model.commands import Grant
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId
@@ -14,6 +15,7 @@ from p2psched.model.taskset import TaskSet
 
 # A program costs more than a call, so more time of them makes a message worth while.
 PROGRAM_BATCH_US: Final = 100_000
+GENERATION: Final = 1  # of fences; that of the ledger stands in the high bits of grants
 
 
 class Queued:
@@ -32,7 +34,7 @@ class Queued:
 
 
 class Running:
-    __slots__ = ("batch", "left", "short_us", "slots", "stopped")
+    __slots__ = ("batch", "left", "moves", "short_us", "slots", "stopped")
 
     def __init__(self, batch: Batch, slots: int) -> None:
         self.batch = batch
@@ -41,6 +43,7 @@ class Running:
         expected_us = batch.expected_us or 0
         self.short_us = expected_us if expected_us <= PROGRAM_BATCH_US else 0  # 0 if it is long
         self.stopped = False
+        self.moves = False  # it is ended to be given back
 
     def unfinished(self, unstarted: TaskSet) -> list[Queued]:
         """Of a batch that is over: what was not revoked and has no result. What had begun was ended
@@ -51,6 +54,24 @@ class Running:
             Queued(batch.job, batch.grant, batch.attempt + 1, self.left - unstarted, begun=True),
         )
         return [queued for queued in parts if queued.tasks.ranges]
+
+
+def to_move(running: Iterable[Running]) -> list[Running]:
+    """Those that go on elsewhere from what they have saved. Each is named once. What must not start
+    twice ends where it is."""
+    may = [run for run in running if run.batch.spec.checkpoint and not run.batch.spec.start]
+    found = [run for run in may if not run.moves]
+    for run in found:
+        run.moves = True
+    return found
+
+
+def fence_of(job: Job, queued: Queued) -> str:
+    """The token of the lock that its tasks hold, or (generation, grant, attempt)."""
+    held = job.grants.get(queued.grant)
+    if held is not None and held.token:
+        return str(held.token)
+    return f"{GENERATION}.{queued.grant}.{queued.attempt}"
 
 
 def is_taken(needs: Needs, offers: Offers, running: Mapping[int, Running]) -> bool:

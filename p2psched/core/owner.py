@@ -8,33 +8,27 @@ at a time: what piles up leaves with the next. While its peer is drained, the qu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
 
-from p2psched.core import fitting
-from p2psched.core.batch_sizes import BATCH_US, READY_MAX, READY_US, batch_size
+from p2psched.core.batch_sizes import Full, batch_size, has_room
 from p2psched.core.departing import Departing, Parting
 from p2psched.core.expectations import Expectations
 from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
+from p2psched.core.lots import lots_of
 from p2psched.core.outbox import Outbox
-from p2psched.core.owned import Queued, Running, is_taken
+from p2psched.core.owned import Queued, Running, fence_of, is_taken, to_move
 from p2psched.core.owner_load import owner_load
 from p2psched.core.pieces import split
 from p2psched.core.starting import Starting
 from p2psched.core.state import LedgerState
 from p2psched.core.waiting import Waiting
 from p2psched.model.blob import BlobRef, ResultBlob
-from p2psched.model.commands import (
-    Complete,
-    Completed,
-    GiveBack,
-    Grant,
-    KeptGrant,
-    Outcome,
-)
+from p2psched.model.commands import Complete, Completed, GiveBack, Grant, KeptGrant, Outcome
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
@@ -45,7 +39,6 @@ from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.taskset import EMPTY, TaskSet
 
 SOON_US: Final = 10_000  # a slot: expected work that is over before more could be here
-GENERATION: Final = 1  # of fences; that of the ledger stands in the high bits of grants
 
 
 class StartBatch(msgspec.Struct, frozen=True):
@@ -84,7 +77,7 @@ class Owner:
         self.departing = Departing(machine)
         self.starting = Starting(machine, self._queue)
         self._expected = Expectations()
-        self._next_batch = 1
+        self.next_batch = 1
         self.results_refused = 0
         self.moved_here = 0  # tasks that came from other peers
 
@@ -125,10 +118,7 @@ class Owner:
                 self._busy -= run.slots
                 self._short_us -= run.short_us
                 for queued in run.unfinished(unstarted):
-                    if queued.begun and run.batch.spec.start:
-                        self.starting.lose(queued.job, queued.grant, queued.tasks)
-                    else:
-                        self._queue.put_first(queued)
+                    self.starting.take_back(queued, run.batch.spec)
         return effects
 
     def _take_result(self, run: Running, segment: Segment) -> list[OwnerEffect]:
@@ -171,14 +161,14 @@ class Owner:
             assert job.full is not None, "tasks of an ended job are owned by nobody"
             cpus = min(job.spec.cpus, self._slots)
             if job.spec.start and not self.starting.is_clear(queued):
-                if not self.starting.want_first(job, free=self._slots - self._busy, slots=cpus):
-                    break
-                continue
+                if self.starting.goes_on(job, free=self._slots - self._busy, slots=cpus):
+                    continue
+                break
             task_us, is_guess = self._expected.of(job.id, job.full.work)
             size = batch_size(
                 *(job.spec.kind, len(queued.tasks), task_us), is_guess=is_guess, slots=self._slots
             )
-            tasks = queued.tasks.take(size)
+            tasks = queued.tasks.take(1 if job.spec.checkpoint else size)
             expected_us = None if task_us is None else task_us * len(tasks)
             # Of a job with more tasks than a guess is worth, some are measured first.
             is_start = is_guess and len(tasks) < len(queued.tasks)
@@ -190,45 +180,37 @@ class Owner:
             effects.append(self._start(job.full, queued, tasks, cpus, expected_us))
         return effects
 
+    def next_batches(self, *, starts_nothing: bool) -> list[OwnerEffect]:
+        """As `start_batches`. Who is drained or leaves starts nothing, and ends what saves
+        checkpoints, which goes on elsewhere."""
+        if not starts_nothing:
+            return self.start_batches()
+        return [StopBatch(r.batch.id, Cause.PEER_LOST) for r in to_move(self._running.values())]
+
     def _has_room(self, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
-        """True if one more batch may start: without `expected_us` not more than one stands ready
-        behind each slot."""
-        busy = self._busy + self.starting.slots + cpus
-        if busy <= self._slots:
-            return True
-        if task_us is None or task_us * 2 > BATCH_US:
-            return False
-        if busy <= self._slots * 2:
-            return True
-        if expected_us is None or len(self._running) >= self._slots * READY_MAX:
-            return False
-        return self._short_us + expected_us <= self._slots * READY_US
+        full = Full(
+            self._slots, self._busy + self.starting.kept, len(self._running), self._short_us
+        )
+        return has_room(full, cpus, task_us, expected_us)
 
     def _start(
         self, spec: JobSpec, queued: Queued, tasks: TaskSet, cpus: int, expected_us: int | None
     ) -> StartBatch:
         batch = Batch(
-            id=self._next_batch,
+            id=self.next_batch,
             job=queued.job,
             spec=spec,
             tasks=tasks,
             grant=queued.grant,
             attempt=queued.attempt,
-            fence=self._fence(queued),
+            fence=fence_of(self._machine.jobs[queued.job], queued),
             expected_us=expected_us,
         )
-        self._next_batch += 1
+        self.next_batch += 1
         run = self._running[batch.id] = Running(batch, cpus)
         self._busy += run.slots
         self._short_us += run.short_us
         return StartBatch(batch)
-
-    def _fence(self, queued: Queued) -> str:
-        """The token of the lock that its tasks hold, or (generation, grant, attempt)."""
-        held = self._machine.jobs[queued.job].grants.get(queued.grant)
-        if held is not None and held.token:
-            return str(held.token)
-        return f"{GENERATION}.{queued.grant}.{queued.attempt}"
 
     def next_round(self) -> list[Complete]:
         """Results to propose now, in one round; empty while one is in flight. The caller numbers
@@ -246,6 +228,10 @@ class Owner:
             self._outbox.proposed(request, command)
         else:
             self.departing.proposed(request, command)
+
+    def proposed_as(self, request: int) -> Complete | None:
+        """The results that were proposed so, and are not judged yet."""
+        return self._outbox.in_flight(request)
 
     def on_outcome(self, request: int, outcome: Outcome) -> bool:
         """True if it was one of ours."""
@@ -279,29 +265,42 @@ class Owner:
         """Of jobs that ended without anybody saying so here, because a snapshot was taken."""
         self._expected.keep(self._machine.running)
 
+    # --- for the watchdog ---
+
+    @property
+    def batches(self) -> Mapping[int, Running]:
+        """Handed to the executor, and not known to have ended."""
+        return self._running
+
+    @property
+    def first(self) -> Queued | None:
+        return self._queue.first if self._queue else None
+
+    def standstill(self) -> str:
+        """Why nothing is started though a slot is free, if that is right."""
+        if self._outbox.is_full:
+            return "results wait for the ledger, or for copies: nothing starts before they are kept"
+        needs = self._machine.jobs[self._queue.first.job].spec.needs
+        if needs is not None and is_taken(needs, self._offers, self._running):
+            return "GPUs or memory that it needs are still in use here"
+        return ""
+
+    def reckon(self) -> None:
+        """Count anew."""
+        self._busy = sum(run.slots for run in self._running.values())
+        self._short_us = sum(run.short_us for run in self._running.values())
+
+    def lose(self, batch: int) -> GiveBack:
+        """The executor has it no more: nothing of it may be started under this grant."""
+        run = self._running.pop(batch)
+        self.reckon()
+        return GiveBack(run.batch.job, run.batch.grant, run.left)
+
     # --- what others may have ---
 
     def lots(self, peer: PeerId, taker_slots: int, taker: Offers) -> list[Lot]:
-        """The queue, as `giving` sees it."""
-        lots: list[Lot] = []
-        for queued in self._queue:
-            job = self._machine.jobs[queued.job]
-            held, full = job.grants.get(queued.grant), job.full
-            may_go = not (queued.begun or queued.cleared) and held is not None and full is not None
-            if job.spec.needs is not None:
-                fits = fitting.fits(job.spec, taker_slots, taker)
-                may_go = may_go and fits and fitting.may_steal(job.spec)
-            if peer in job.avoids:
-                may_go = may_go and not queued.tasks & job.avoids[peer]
-            lots.append(
-                Lot(
-                    *(len(queued.tasks), self._task_us(job), job.spec.cpus),
-                    moves=held.moves if held is not None else 0,
-                    may_go=may_go and job.spec.hold is None and not (held and held.suspect),
-                    carry_bytes=sum(ref.size for ref in job.spec.blobs),
-                )
-            )
-        return lots
+        wanted = partial(lots_of, self._machine, self._queue, self._task_us)
+        return wanted(peer=peer, taker_slots=taker_slots, taker=taker)
 
     def set_aside(self, chosen: Iterable[tuple[int, int]]) -> list[tuple[JobId, Grant, TaskSet]]:
         """Of these entries of the queue so many tasks, from the end; the caller proposes at once

@@ -19,6 +19,7 @@ from typing import Final
 from p2psched.model.commands import Recorded, Retried
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
+from p2psched.model.stalls import Fault, Stalled
 from p2psched.model.taskset import EMPTY, TaskSet
 
 FAILURES_MIN: Final = 3  # without a success, before a peer is watched
@@ -27,6 +28,8 @@ WATCH_MS: Final = 3_000
 PAUSE_MS: Final = 10_000  # before the first probe
 PAUSE_MS_MAX: Final = 600_000
 JOBS_MAX: Final = 256  # that are remembered; the one that was quiet for longest is forgotten
+# What a peer says of itself that has given back what it could not start.
+_GIVEN_BACK: Final = frozenset({(Fault.QUEUE, 2), (Fault.EXECUTOR, 4)})
 # How a task can have failed through its peer.
 _CAUSES: Final = frozenset({Cause.EXIT, Cause.EXCEPTION, Cause.NOT_STARTABLE, Cause.SIGNAL})
 
@@ -53,6 +56,7 @@ class _Case:
         self.job = job
         self.pause_ms = PAUSE_MS
         self.innocent = 0
+        self.note = ""  # what it has found of itself
 
 
 class Quarantine:
@@ -62,7 +66,10 @@ class Quarantine:
         self._tallies: OrderedDict[JobId, dict[PeerId, _Tally]] = OrderedDict()
         self._cases: dict[PeerId, _Case] = {}
 
-    def on_event(self, event: Retried | Recorded, now_ms: int) -> None:
+    def on_event(self, event: Retried | Recorded | Stalled, now_ms: int) -> None:
+        if isinstance(event, Stalled):
+            self._on_stalled(event, now_ms)
+            return
         segment = event.segment
         tasks = TaskSet.of(segment.start, segment.stop)
         if segment.cause is Cause.OK:
@@ -78,6 +85,18 @@ class Quarantine:
     def forget(self, job: JobId) -> None:
         """It has ended."""
         self._tallies.pop(job, None)
+
+    def _on_stalled(self, event: Stalled, now_ms: int) -> None:
+        """A peer that could not start what it had, whatever it tried, is out as well."""
+        if (event.fault, event.step) not in _GIVEN_BACK:
+            return
+        case = self._cases.get(event.peer)
+        if case is None or case.phase is Phase.WATCHED:
+            case = self._cases[event.peer] = _Case(Phase.OUT, now_ms + PAUSE_MS, event.job)
+        elif now_ms >= case.until_ms:
+            case.pause_ms = min(2 * case.pause_ms, PAUSE_MS_MAX)
+            case.until_ms = now_ms + case.pause_ms
+        case.note = event.note
 
     def _on_success(self, job: JobId, peer: PeerId, tasks: TaskSet, now_ms: int) -> None:
         self._cases.pop(peer, None)
@@ -163,4 +182,6 @@ class Quarantine:
             return ""
         left_s = max(0, case.until_ms - now_ms) / 1000
         then = f"the next try in {left_s:.0f} s" if left_s else "one task at a time"
+        if case.note:
+            return f"{case.note}; {then}"
         return f"{case.innocent} tasks that failed here succeeded elsewhere; {then}"

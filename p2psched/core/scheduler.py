@@ -10,10 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from functools import partial
-from typing import Final
 
 from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
+from p2psched.core.deciding import Deciding
 from p2psched.core.decisions import Decisions
 from p2psched.core.departing import Parting
 from p2psched.core.drain import draining, is_cordoned, is_draining
@@ -48,11 +48,13 @@ from p2psched.core.scheduler_events import (
     SchedulerEffect,
     SchedulerEvent,
     Store,
+    Watched,
     YieldLead,
 )
 from p2psched.core.snapshot import restore_machine
 from p2psched.core.stealing import Stealing
 from p2psched.core.thief import Busy, by_rows
+from p2psched.core.watching import Watching
 from p2psched.model.aside import Aside
 from p2psched.model.commands import (
     Complete,
@@ -73,6 +75,7 @@ from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
 from p2psched.model.needs import NOTHING, Offers
+from p2psched.model.stalls import STALL_MS, Stalled
 from p2psched.model.steal_messages import Gives, Steal, StealMessage
 from p2psched.model.taskset import EMPTY
 
@@ -97,10 +100,9 @@ __all__ = [
     "SchedulerEffect",
     "SchedulerEvent",
     "Store",
+    "Watched",
     "YieldLead",
 ]
-
-PLACE_PATIENCE_MS: Final = 1000  # a round of placements that isn't seen by then is given up
 
 
 class Scheduler:
@@ -116,6 +118,7 @@ class Scheduler:
         offers: Offers = NOTHING,
         policies: Mapping[str, Policy] = POLICIES,
         retry_percent: int = SHARE_PERCENT,
+        stall_ms: int = STALL_MS,
     ) -> None:
         self.policies = policies
         self.machine = Machine(info.level)
@@ -131,9 +134,10 @@ class Scheduler:
         self._out: list[SchedulerEffect] = []
         self._life = Life(info, self._replica, self.owner.kept, offers)
         self._append = self._life.append
-        self._places: set[int] = set()  # requests of the round of placements in flight
-        self._places_sent_ms = 0
-        self._deaths: set[int] = set()  # requests of the peers that we want declared down
+        self._deciding = Deciding(self._coordinator, self.machine, self._replica, self._life)
+        self.watching = Watching(
+            *(self.machine, self.owner, self._life), patience_ms=stall_ms, placing=self._deciding
+        )
         self._stamp = (0, 0)  # the newest stamp of the ledger, and our time when it came
 
     def step(self, event: SchedulerEvent) -> list[SchedulerEffect]:
@@ -192,7 +196,7 @@ class Scheduler:
         else:
             self.feeding.on_message(now_ms, sender, message)
 
-    def _on_change(self, event: Began | CoordinatorChanged | Renewed | Leaving) -> None:
+    def _on_change(self, event: Began | CoordinatorChanged | Renewed | Leaving | Watched) -> None:
         now_ms = event.now_ms
         match event:
             case CoordinatorChanged(coordinator=coordinator, is_self=is_self):
@@ -202,7 +206,7 @@ class Scheduler:
                     self.retention.begin()
                 else:
                     self.retention.end()
-                self._forget_decisions()
+                self._deciding.forget()
                 if coordinator is not None:
                     self._life.repeat(now_ms, all_of_them=True)
             case Began():
@@ -211,6 +215,8 @@ class Scheduler:
                 self._life.renewed(incarnation, now_ms)
             case Leaving(tag=tag):
                 self._life.leave(tag)
+            case Watched():
+                self._out += self.watching.on_watched(event)
 
     def _say_farewell(self, now_ms: int) -> None:
         row = self.machine.peers.get(self.info.peer)
@@ -245,16 +251,8 @@ class Scheduler:
         if is_down and not self._life.arrives:
             self._out += self._life.renew()
 
-    def _forget_decisions(self) -> None:
-        """Placements and deaths are decided anew by whoever coordinates now."""
-        for request in self._places | self._deaths:
-            self._replica.forget(request)
-        self._places.clear()
-        self._deaths.clear()
-
     def _on_outcome(self, request: int, outcome: Outcome) -> None:
-        self._places.discard(request)
-        self._deaths.discard(request)
+        self._deciding.on_outcome(request, outcome)
         if not self.owner.on_outcome(request, outcome):
             self._out += self._life.on_outcome(request, outcome)
 
@@ -273,7 +271,7 @@ class Scheduler:
                 self.owner.on_job_ended(event.job)
             case JobForgotten():
                 self.retention.on_event(event)
-            case Retried() | Recorded():
+            case Retried() | Recorded() | Stalled():
                 self._coordinator.on_event(event)
             case Revoked(peer=info.peer):
                 effects = self.owner.on_revoked(event.job, event.grant, event.tasks, event.cause)
@@ -299,8 +297,7 @@ class Scheduler:
         contacts = self.feeding.on_clock(clocked)
         self._coordinator.on_shun(clocked.shun, now_ms, contacts)
         self._coordinator.forgive_full(self.ledger_ms(now_ms))
-        for command in self._coordinator.find_dead(now_ms, contacts):
-            self._deaths.add(self._life.propose(command, now_ms))
+        self._deciding.find_dead(now_ms, contacts)
         for elapsed in self._coordinator.to_elapse(self.ledger_ms(now_ms)):
             self._append.append(self._replica.number(elapsed))
         if self._coordinator.must_yield(now_ms):
@@ -316,6 +313,7 @@ class Scheduler:
         if self._life.leaving:
             self._say_farewell(now_ms)
         commands: list[Complete | Parting] = [*self.owner.next_round()]
+        commands += self.watching.give_back()
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         shunned = self._coordinator.shunned()
@@ -325,10 +323,9 @@ class Scheduler:
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
-        self._place(now_ms)
-        if not self.starts_nothing:
-            self._out += self.owner.start_batches()
-        self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms))
+        self._deciding.place(now_ms)
+        self._out += self.owner.next_batches(starts_nothing=self.starts_nothing)
+        self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()
@@ -336,16 +333,6 @@ class Scheduler:
         self._out += answers
         if self.stealing.is_idle(now_ms):
             self._out += self._ask_for_work(now_ms)
-
-    def _place(self, now_ms: int) -> None:
-        if self._places and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS:
-            for request in self._places:
-                self._replica.forget(request)
-            self._places.clear()
-        if not self._places and self._coordinator.coordinates:
-            for place in self._coordinator.place():
-                self._places.add(self._life.propose(place, now_ms))
-                self._places_sent_ms = now_ms
 
     def _ask_for_work(self, now_ms: int) -> list[Say]:
         me = self._life.info
@@ -370,8 +357,8 @@ class Scheduler:
 
     @property
     def starts_nothing(self) -> bool:
-        """It is about to stop, or drained. What has begun goes on."""
-        return self._life.leaving or is_draining(self.machine, self._life.info.peer)
+        """It is about to stop, or drained, or gives back. What has begun goes on."""
+        return bool(self.watching.shut)
 
     def stories(self) -> dict[PeerId, str]:
         """Of peers on which innocent tasks fail, for people."""

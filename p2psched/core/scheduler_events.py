@@ -11,12 +11,14 @@ from p2psched.core.feed import Say
 from p2psched.core.owner import OwnerEffect
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Command, Envelope, Outcome, Stamped
-from p2psched.model.execution import Committed, ExecutorEvent
+from p2psched.model.execution import Committed, ExecutorEvent, Standing, Tending
 from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
-from p2psched.model.ids import PeerId
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.load import Seen
 from p2psched.model.raft import Membership
+from p2psched.model.stalls import Fault
 from p2psched.model.steal_messages import StealMessage
+from p2psched.model.taskset import TaskSet
 
 # --- events ---------------------------------------------------------------------------------------
 
@@ -90,6 +92,13 @@ class Clocked(msgspec.Struct, frozen=True):
     shun: frozenset[PeerId] = frozenset()  # who gossip says should get nothing new: advice
 
 
+class Watched(msgspec.Struct, frozen=True):
+    """Once in a while: see whether something stands still."""
+
+    now_ms: int
+    standing: Standing  # of the executor, as of now
+
+
 class Followed(msgspec.Struct, frozen=True):
     """A follower, another feeder, or who steals or is asked to give, says something."""
 
@@ -128,6 +137,7 @@ SchedulerEvent = (
     | Executed
     | Copied
     | Clocked
+    | Watched
     | Followed
     | Renewed
     | Leaving
@@ -158,6 +168,24 @@ class RenewIncarnation(msgspec.Struct, frozen=True):
     """We were declared down and are not: take the next number, durably, and say `Renewed`."""
 
 
+class Tend(msgspec.Struct, frozen=True):
+    """These batches should have begun long ago: help the executor."""
+
+    how: Tending
+    batches: frozenset[int]
+
+
+class Noticed(msgspec.Struct, frozen=True):
+    """For the log: something stands still, or does no more."""
+
+    what: str  # found, lasts or over
+    fault: Fault
+    step: int
+    job: JobId | None
+    tasks: TaskSet
+    note: str
+
+
 class YieldLead(msgspec.Struct, frozen=True):
     """We lead and are drained: let another voter lead, but none of these."""
 
@@ -165,5 +193,13 @@ class YieldLead(msgspec.Struct, frozen=True):
 
 
 SchedulerEffect = (
-    OwnerEffect | AppendToLedger | Store | Answered | RenewIncarnation | YieldLead | Say
+    OwnerEffect
+    | AppendToLedger
+    | Store
+    | Answered
+    | RenewIncarnation
+    | YieldLead
+    | Say
+    | Tend
+    | Noticed
 )

@@ -8,6 +8,7 @@ a repeat. What may not start goes back to the front of the queue.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from p2psched.core.jobs import Job
 from p2psched.core.owned import Queued
@@ -15,8 +16,11 @@ from p2psched.core.state import LedgerState
 from p2psched.core.waiting import Waiting
 from p2psched.model.commands import Grant
 from p2psched.model.ids import JobId
+from p2psched.model.job import JobSpec
 from p2psched.model.once import Once, Started, Unsure
 from p2psched.model.taskset import TaskSet
+
+PATIENCE_MS: Final = 2_000  # a commit that takes longer keeps no slot from others
 
 
 class Starting:
@@ -30,10 +34,12 @@ class Starting:
         self._unsure: list[Once] = []
         self._given_up: dict[int, Once] = {}  # what was said so, by request
         self.slots = 0  # kept for all of these
+        self._sent_ms: dict[int, int] = {}  # of `_proposed`
+        self._is_stalled = False
 
     # --- what comes in ---
 
-    def want_first(self, job: Job, *, free: int, slots: int) -> bool:
+    def _want_first(self, job: Job, *, free: int, slots: int) -> bool:
         """The first task of the queue shall start: one of this job, and it takes so many slots.
         False if it has to wait: for a slot, or while the ledger takes this peer for lost."""
         queued = self._queue.first
@@ -47,6 +53,26 @@ class Starting:
         self._queue.take_first(tasks)
         self.slots += slots
         return True
+
+    @property
+    def kept(self) -> int:
+        """Slots that nothing else may take."""
+        return 0 if self._is_stalled else self.slots
+
+    def goes_on(self, job: Job, *, free: int, slots: int) -> bool:
+        """As `want_first`. While the ledger is silent what needs it goes behind all else."""
+        if self._want_first(job, free=free, slots=slots):
+            return True
+        if not self._is_stalled:
+            return False
+        return self._queue.put_last(lambda queued: bool(self._state.jobs[queued.job].spec.start))
+
+    def take_back(self, queued: Queued, spec: JobSpec) -> None:
+        """A batch is over, and these of it have no result."""
+        if queued.begun and spec.start:
+            self.lose(queued.job, queued.grant, queued.tasks)
+        else:
+            self._queue.put_first(queued)
 
     def lose(self, job: JobId, grant: Grant, tasks: TaskSet) -> None:
         """These have begun, run no more, and nobody knows how they ended."""
@@ -64,11 +90,13 @@ class Starting:
 
     # --- what goes out ---
 
-    def propose(self, by: Callable[[Once], int]) -> None:
+    def propose(self, by: Callable[[Once], int], now_ms: int) -> None:
         """What this turn led to. `by`: gives the number of the proposal."""
         if self._wanted or self._unsure:
             for command in self._next_round():
-                self._proposed_as(by(command), command)
+                self._proposed_as(by(command), command, now_ms)
+        oldest_ms = next(iter(self._sent_ms.values()), now_ms)
+        self._is_stalled = now_ms - oldest_ms > PATIENCE_MS
 
     def _next_round(self) -> list[Once]:
         """One command for each grant."""
@@ -83,12 +111,12 @@ class Starting:
                 commands.append(Once(job, started))
         return commands
 
-    def _proposed_as(self, request: int, command: Once) -> None:
+    def _proposed_as(self, request: int, command: Once, now_ms: int) -> None:
         if isinstance(command.step, Started):
             key = command.job, command.step.grant
             mine = [entry for entry in self._wanted if (entry[0].job, entry[0].grant) == key]
             self._wanted = [entry for entry in self._wanted if entry not in mine]
-            self._proposed[request] = mine
+            self._proposed[request], self._sent_ms[request] = mine, now_ms
         else:
             self._given_up[request] = command
 
@@ -97,6 +125,7 @@ class Starting:
         if self._given_up.pop(request, None) is not None:
             return True
         entries = self._proposed.pop(request, None)
+        self._sent_ms.pop(request, None)
         for part, slots in entries or ():
             self.slots -= slots
             part.cleared = True

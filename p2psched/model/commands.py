@@ -20,6 +20,7 @@ from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.once import Decided, Doubted, Once
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stall, Stalled
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -161,11 +162,13 @@ class Drain(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
 
 class GiveBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=31):
     """Its owner has not started these tasks under this grant and won't: they wait again, at no
-    cost to their retries."""
+    cost to their retries. With a `stall` it tells why, and under grant 0 it only tells
+    that."""
 
     job: JobId
     grant: Grant
     tasks: TaskSet
+    stall: Stall | None = None
 
 
 class NewGeneration(msgspec.Struct, frozen=True, array_like=True, tag=40):
@@ -381,6 +384,7 @@ JobEvent = (
     | Alerted
     | Delayed
     | HistoryCut
+    | Stalled
     | Doubted
     | Decided
 )

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.model.limits import GIB, KEEP_MS_MAX, KIB, SLOTS_MAX, SNAPSHOT_LOG_BYTES
+from p2psched.model.limits import GIB, KEEP_MS_MAX, KIB, MIB, SLOTS_MAX, SNAPSHOT_LOG_BYTES
 from p2psched.model.needs import (
     AVERAGE_WEIGHT,
     NAME_LABEL,
@@ -16,6 +16,7 @@ from p2psched.model.needs import (
     Offers,
     is_label_value,
 )
+from p2psched.model.stalls import STALL_MS, STALL_MS_MIN
 
 # What differs from the defaults, which are for one machine or a LAN. All peers of a cluster should
 # have the same: a leader's heartbeat must be short beside the patience of the others.
@@ -92,7 +93,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int | None = None  # likewise; None: all of the machine
     weight: int = AVERAGE_WEIGHT  # how much it can do, per mille of an average peer
     policy_file: str | None = None  # a placement policy of the user's own
+    checkpoint_budget: int = 256 * MIB  # bytes a minute that go to copies of checkpoints
     retry_percent: int = 10  # while it leads: of all slots, for retries beside healthy jobs
+    stall_ms: int = STALL_MS  # work that could run and does not is a fault after so long
 
     def __post_init__(self) -> None:
         if self.ledger not in (None, *LEDGERS):
@@ -101,10 +104,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"slots are 0 to {SLOTS_MAX}, not {self.slots}")
         if not 0 <= self.keep_ms <= KEEP_MS_MAX or self.keep_bytes < 0:
             raise ValueError("results are kept for up to ten years, and for 0 bytes or more")
-        if not 0 <= self.retry_percent <= 100:
-            raise ValueError("the budget for retries is 0 to 100 percent of all slots")
-        if (self.space_min or 0) < 0 or (self.ballast or 0) < 0:
-            raise ValueError("space to keep free, and ballast, are 0 bytes or more")
+        self._check_patience()
+        if (self.space_min or 0) < 0 or (self.ballast or 0) < 0 or self.checkpoint_budget < 0:
+            raise ValueError("space to keep free, ballast and budgets are 0 bytes or more")
         if self.replace_ms < 1 or len(self.zone) > ZONE_LEN_MAX or not _is_word(self.zone):
             raise ValueError(
                 f"a zone has up to {ZONE_LEN_MAX} printable characters and no spaces, and a voter "
@@ -118,6 +120,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         offers.__post_init__()
         if self.detection_window_ms < 2 * self.election_ms_min:
             raise ValueError("the detection window must be at least two election timeouts")
+
+    def _check_patience(self) -> None:
+        if not 0 <= self.retry_percent <= 100:
+            raise ValueError("the budget for retries is 0 to 100 percent of all slots")
+        if self.stall_ms < STALL_MS_MIN:
+            raise ValueError(f"nothing stands still before {STALL_MS_MIN} ms have passed")
 
     def offers(self, *, gpus: int, memory_mib: int) -> Offers:
         """What it has beside slots, where nobody says otherwise."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 from p2psched.model.commands import Envelope
@@ -40,6 +42,30 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
 
 
 ExecutorEvent = Progress | Ended
+
+
+class Unbegun(msgspec.Struct, frozen=True, gc=False):
+    """A batch of which nothing has begun. `reason`: why that is as it should be; empty if it should
+    have begun long ago, and then `what` says what is there instead."""
+
+    batch: int
+    what: str
+    reason: str = ""
+
+
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """What an executor has just now."""
+
+    batches: frozenset[int] = frozenset()  # whose `Ended` is still to come
+    unbegun: tuple[Unbegun, ...] = ()
+
+
+class Tending(enum.IntEnum):
+    """What may help an executor in which something does not begin: the gentlest first."""
+
+    AGAIN = 1  # look again at all that waits
+    HOSTS = 2  # end the processes that should have begun it, and only those
+    ALL = 3  # end all processes, if none of them has begun anything
 
 
 class Committed(msgspec.Struct, frozen=True, gc=False):

@@ -41,7 +41,7 @@ class Considered(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class Decision(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What was decided about a task, newest first among others."""
 
-    kind: str  # "placed" or "moved"
+    kind: str  # "placed", "moved" or "stalled"
     by: PeerId
     chosen: PeerId
     tasks: TaskSet  # that went there together
@@ -51,6 +51,7 @@ class Decision(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     estimate_us: int = 0  # of one task
     considered: tuple[Considered, ...] = ()  # the best first
     left_out: int = 0  # further ones
+    job: JobId | None = None  # of what stood still
 
 
 class DecisionsTold(msgspec.Struct, frozen=True, array_like=True, tag=118):

@@ -23,6 +23,7 @@ from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
 __all__ = [
+    "NAMELESS",
     "Cause",
     "FunctionWork",
     "JobSpec",
@@ -39,6 +40,7 @@ _BUSY_US_MAX: Final = 2**53
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _FIRST_TASK: Final = ((0, 1),)
 _SMALL_BYTES: Final = limits.JOB_ARGUMENT_BYTES_MAX // 2
+NAMELESS: Final = "."  # a folder of checkpoints without a name in the task's own folder
 _BLOBS_ALONE: Final = 3  # fields of `FunctionWork` that are one blob
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 
@@ -160,6 +162,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     retry: RetryPolicy | None = None  # besides `retries`, by cause
     times: TimeLimits | None = None
     isolation: Isolation | None = None  # what a task may use, and how far it is shut in
+    # Its tasks save checkpoints: the name that their folder has in a program's own; empty: none.
+    checkpoint: str = ""
     start: Start = Start.LEAST  # how often a task may start
 
     def __post_init__(self) -> None:
@@ -201,6 +205,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and len(code) + len(chunks[0]) <= _SMALL_BYTES
             and (type(modules) is not bytes or len(modules) <= _SMALL_BYTES)
             and not self.policy
+            and not self.checkpoint
             and not self.start
         )
 
@@ -264,6 +269,23 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
         if len(self.submitter) > limits.SUBMITTER_LEN_MAX:
             raise ValueError(f"a submitter has up to {limits.SUBMITTER_LEN_MAX} characters")
         check_policy(self.policy)
+        if self.checkpoint:
+            self._check_checkpoint()
+
+    def _check_checkpoint(self) -> None:
+        name, work = self.checkpoint, self.work
+        if name == NAMELESS:
+            return
+        _check_file_name("a folder of checkpoints", name)
+        if isinstance(work, FunctionWork):
+            raise ValueError("a function asks `p2psched.checkpoint` for its folder: give no name")
+        if work.cwd is not None:
+            raise ValueError(
+                "with a working folder of your own name no folder of checkpoints: pass '.', and "
+                "have the command write into $P2PSCHED_CHECKPOINT_DIR"
+            )
+        if any(name == file.name for file in work.files) or name in work.outputs:
+            raise ValueError(f"the folder of checkpoints has the name of a file: {name!r}")
 
 
 def argument_size(work: Work) -> int:

@@ -11,7 +11,8 @@ import msgspec
 
 from p2psched.model.act_messages import ActCall, ActCallAnswer
 from p2psched.model.backup_messages import BackupAnswer, BackupCall
-from p2psched.model.blob_messages import BlobAnswer, BlobCall
+from p2psched.model.blob_messages import BlobAnswer
+from p2psched.model.checkpoint_messages import CheckpointAnswer, DataCall
 from p2psched.model.commands import DrainMode, Envelope, Stamped
 from p2psched.model.event_messages import EventAnswer, EventCall
 from p2psched.model.explain_messages import ExplainAnswer, ExplainCall
@@ -24,7 +25,7 @@ from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
 from p2psched.model.log_messages import LogAnswer, LogCall
 from p2psched.model.member_messages import MemberAnswer, MemberCall
-from p2psched.model.once import ResolveTasks, Start
+from p2psched.model.once import Doubts, ResolveTasks, Start
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
@@ -201,7 +202,7 @@ CallBody = (
     | WhereAre
     | Stale
     | BackupCall
-    | BlobCall
+    | DataCall
     | MemberCall
     | EventCall
     | KeepBlobs
@@ -266,10 +267,7 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     delayed: int = 0  # of the waiting: they wait for the moment of their next attempt
     next_attempt_ms: int | None = None  # the first such moment, Unix time, for people
     stopped: str = ""  # why it, or a part of it, was given up
-    # Tasks that a lost peer may have run: a person decides.
-    unknown: int = 0
-    unknown_set: TaskSet = TaskSet()
-    unknown_at: tuple[tuple[PeerId, int], ...] = ()
+    doubts: Doubts = Doubts()  # tasks that are unknown: a person decides
     start: Start = Start.LEAST
 
 
@@ -375,6 +373,7 @@ AnswerBody = (
     | GossipAnswer
     | LoadTable
     | LogAnswer
+    | CheckpointAnswer
 )
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from p2psched.model.errors import UsageError
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.taskset import TaskSet
+from p2psched.model.taskset import EMPTY, TaskSet
 
 Grant = int  # as in `commands`
 REASON_LEN_MAX: Final = 1_000
@@ -94,6 +94,14 @@ class Decided(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=93):
     verdict: Verdict
     by: str
     reason: str
+
+
+class Doubts(msgspec.Struct, frozen=True, array_like=True):
+    """Tasks of a job that are unknown, for who looks at it."""
+
+    count: int = 0
+    tasks: TaskSet = EMPTY  # only in a whole view
+    at: tuple[tuple[PeerId, int], ...] = ()  # how many where
 
 
 class ResolveTasks(msgspec.Struct, frozen=True, array_like=True, tag=143):

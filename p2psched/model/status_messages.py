@@ -9,6 +9,7 @@ import msgspec
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.model.load_messages import LoadStatus
+from p2psched.model.stalls import StallStatus
 
 BLOBS_SHORT_MAX: Final = 1_000  # as far as a peer counts for its status
 
@@ -101,3 +102,5 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     tasks_stayed: int = 0  # of these, could not move in the end
     gossip: GossipStatus | None = None
     load: LoadStatus | None = None
+    stalls: StallStatus | None = None
+    quarantine: str = ""  # why this peer gets nothing, or little, as far as it knows that

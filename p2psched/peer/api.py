@@ -16,7 +16,7 @@ from p2psched.core.copies import referenced
 from p2psched.core.swim.members import Member
 from p2psched.model.act_messages import Do
 from p2psched.model.backup_messages import BackupCall
-from p2psched.model.blob_messages import BlobCall
+from p2psched.model.checkpoint_messages import DataCall
 from p2psched.model.commands import (
     Cancel,
     Drain,
@@ -167,7 +167,7 @@ class Api:
         """Raises a P2PSchedError for the caller."""
         try:
             # Take as long as their bytes do, and bound it themselves.
-            if isinstance(body, BlobCall | CompactLedger | BackupCall):
+            if isinstance(body, DataCall | CompactLedger | BackupCall):
                 return await self._answer(body)
             async with self._patience_whole.limit():
                 return await self._answer(body)
@@ -175,10 +175,10 @@ class Api:
             raise Unavailable(NO_QUORUM) from exc
 
     async def _apart(
-        self, body: BlobCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
+        self, body: DataCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
     ) -> AnswerBody:
         """What another part of the peer answers."""
-        if isinstance(body, BlobCall):
+        if isinstance(body, DataCall):
             return await self._data.answer(body)
         if isinstance(body, CompactLedger):
             return await self._compact()
@@ -216,7 +216,7 @@ class Api:
 
     async def _answer(self, body: CallBody) -> AnswerBody:
         if isinstance(
-            body, BlobCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
+            body, DataCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
         ):
             return await self._apart(body)
         match body:

@@ -5,23 +5,36 @@ in which there was one. The loops of a scheduler and of a follower are such.
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
-from p2psched.core.scheduler_events import Copied, Executed, Renewed, Round
+from p2psched.core.scheduler_events import (
+    Copied,
+    Executed,
+    Noticed,
+    Renewed,
+    Round,
+    Tend,
+    Watched,
+)
+from p2psched.core.watchdog import Watchdog
 from p2psched.model.blob import ResultBlob
 from p2psched.model.errors import NoSpace
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
 from p2psched.ports.clock import Clock
+from p2psched.ports.executor import Executor
+
+log = logging.getLogger(__name__)
 
 CLOCK_PERIOD_S: Final = 0.1
 RENEW_RETRY_S: Final = 0.5
 
 E = TypeVar("E")
-Common = Executed | Copied | Renewed | Round
+Common = Executed | Copied | Renewed | Round | Watched
 
 
 class CoreLoop(ABC, Generic[E]):
@@ -31,10 +44,12 @@ class CoreLoop(ABC, Generic[E]):
         self,
         *,
         clock: Clock,
+        executor: Executor,
         next_incarnation: Callable[[], int],
         on_bug: Callable[[Exception], None],
     ) -> None:
         self._clock = clock
+        self._executor = executor
         self._next_incarnation = next_incarnation
         self._on_bug = on_bug
         self._loop = asyncio.get_running_loop()
@@ -42,6 +57,27 @@ class CoreLoop(ABC, Generic[E]):
         self.look: Callable[[], Mapping[PeerId, Seen]] = dict
         self._round: asyncio.Handle | None = None  # that is on its way
         self._stopped = False
+
+    def _watch(self, watchdog: Watchdog) -> None:
+        """See whether something stands still, if it is time."""
+        now_ms = self._clock.now_ms()
+        if watchdog.is_due(now_ms):
+            self._step(Watched(now_ms, self._executor.standing()))
+
+    def _attend(self, effect: Tend | Noticed) -> None:
+        match effect:
+            case Tend(how=how, batches=batches):
+                self._executor.tend(how, batches)
+            case Noticed(what=what):
+                fields = {
+                    "fault": effect.fault.value,
+                    "step": effect.step,
+                    "job": effect.job,
+                    "tasks": str(effect.tasks),
+                    "note": effect.note,
+                }
+                level = logging.INFO if what == "over" else logging.WARNING
+                log.log(level, "stall-%s", what, extra=fields)
 
     @abstractmethod
     def _take(self, event: E | Common) -> None:

@@ -89,7 +89,8 @@ class Explaining:
         me = scheduler.info.peer
         placed = scheduler.decisions.find(asked.job, asked.index)
         found = [told(record, asked.index, scheduler.policies, me) for record in placed]
-        return found + scheduler.stealing.remembered(asked.job, asked.index)
+        found += scheduler.stealing.remembered(asked.job, asked.index)
+        return found + scheduler.watching.remembered(asked.job, asked.index)
 
 
 def _why(job: Job, machine: Machine, state: str, owner: PeerId | None) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from p2psched.core.follower import Follower
-from p2psched.model.blob_messages import BlobCall, ReadBlob, StatBlob
+from p2psched.model.blob_messages import ReadBlob, StatBlob
+from p2psched.model.checkpoint_messages import DataCall
 from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.explain_messages import DecisionsOf, DecisionsTold
 from p2psched.model.ids import JobId
@@ -69,11 +70,12 @@ class FollowerApi:
 
     async def answer_peer(self, body: CallBody) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
-        if isinstance(body, BlobCall):
+        if isinstance(body, DataCall):
             return await self._data.answer(body)
         if isinstance(body, DecisionsOf):
             given = self._follower.stealing.remembered(body.job, body.index)
-            return DecisionsTold(tuple(given))
+            stood = self._follower.watching.remembered(body.job, body.index)
+            return DecisionsTold((*given, *stood))
         answer = await self._answer_here(body)
         if answer is not None:
             return answer
@@ -103,7 +105,7 @@ class FollowerApi:
             case StatBlob() | ReadBlob():
                 is_here = body.here or self._data.blobs.is_here(body.ref)
                 return await self._data.answer(body) if is_here else None
-            case _ if isinstance(body, BlobCall):
+            case _ if isinstance(body, DataCall):
                 return await self._data.answer(body)
             case _:
                 return None

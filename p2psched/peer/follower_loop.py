@@ -15,8 +15,11 @@ from p2psched.core.scheduler_events import (
     AppendToLedger,
     Began,
     Leaving,
+    Noticed,
     RenewIncarnation,
     Store,
+    Tend,
+    YieldLead,
 )
 from p2psched.model.commands import Outcome
 from p2psched.model.feed_messages import Feed, FeedElsewhere
@@ -41,10 +44,11 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         next_incarnation: Callable[[], int],
         on_bug: Callable[[Exception], None],
     ) -> None:
-        super().__init__(clock=clock, next_incarnation=next_incarnation, on_bug=on_bug)
+        super().__init__(
+            clock=clock, executor=executor, next_incarnation=next_incarnation, on_bug=on_bug
+        )
         self.follower = follower
         self.copy: Callable[[CopyBlobs], None] | None = None
-        self._executor = executor
         self._send = send
         self._left: asyncio.Future[Outcome] = self._loop.create_future()
         self._changed = asyncio.Event()  # something was told
@@ -55,6 +59,7 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         while True:
             await asyncio.sleep(CLOCK_PERIOD_S)
             self._step(Passed(self._clock.now_ms(), self.look()))
+            self._watch(self.follower.watching.watchdog)
 
     async def leave(self) -> None:
         """Give everything back before a clean stop; the caller owns the deadline."""
@@ -102,7 +107,16 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
                 case Answered(outcome=outcome):
                     if not self._left.done():
                         self._left.set_result(outcome)
-                case RenewIncarnation():
-                    self._renew()
-                case AppendToLedger() | Store():
-                    raise AssertionError("a follower has no ledger and keeps no results")
+                case _:
+                    self._change(effect)
+
+    def _change(
+        self, effect: RenewIncarnation | Tend | Noticed | YieldLead | AppendToLedger | Store
+    ) -> None:
+        match effect:
+            case RenewIncarnation():
+                self._renew()
+            case Tend() | Noticed():
+                self._attend(effect)
+            case YieldLead() | AppendToLedger() | Store():
+                raise AssertionError("a follower has no ledger and keeps no results")

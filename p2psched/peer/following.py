@@ -206,6 +206,8 @@ class Life:
             others=self._links,
             group=group,
             on_disk_failed=lambda error: self._on_failed(write_failure(self._folder, error)),
+            clock=self._clock,
+            checkpoint_budget=config.checkpoint_budget,
         )
         try:
             group.create_task(self._pool.run())
@@ -219,11 +221,14 @@ class Life:
 
     def _wire(self, told: Following, incarnation: int) -> None:
         info = info_of(self._config, self._member, incarnation, self._pool.python_version)
-        follower = Follower(info, told.group, told.leader, offers_of(self._config))
+        config = self._config
+        follower = Follower(
+            *(info, told.group, told.leader, offers_of(config)), stall_ms=config.stall_ms
+        )
         loop = self._loop = FollowerLoop(
             follower,
             clock=self._clock,
-            executor=self._pool,
+            executor=self._data.checkpoints.around(self._pool),
             send=self._send,
             next_incarnation=lambda: self._space.patiently(self._folder.next_incarnation),
             on_bug=self._on_failed,
@@ -233,6 +238,7 @@ class Life:
             follower.machine,
             lambda: follower.group,
             on_copied=loop.on_copied,
+            on_executed=loop.on_executed,
             catch_up=loop.wait_told,
         )
         loop.copy = copier.start
@@ -277,6 +283,7 @@ class Life:
             self._gossip.leave()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.leave_ms / 1000):
+                await self._data.checkpoints.leave(self._config.leave_ms / 2000)
                 await loop.leave()
         if not self._is_whole:
             self._server.say_goodbye()
@@ -343,8 +350,7 @@ class Life:
             self._loop.on_lost(connection.peer)
 
     def _on_executed(self, event: ExecutorEvent) -> None:
-        if self._loop is not None:
-            self._loop.on_executed(event)
+        self._data.checkpoints.on_executed(event)
 
     def status(self) -> StatusAnswer:
         """Once it follows. From the loop of `run` only."""

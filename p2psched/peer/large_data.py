@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
-from p2psched.core.copies import holders_of
+from p2psched.core.copies import holders_of, staying_peers
 from p2psched.core.feed import members_of
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import BlobRef
-from p2psched.model.blob_messages import BlobCall, ReadBlob, StatBlob
+from p2psched.model.blob_messages import ReadBlob, StatBlob
+from p2psched.model.checkpoint_messages import CheckpointCall, DataCall
 from p2psched.model.errors import NotFound, ResultLost
-from p2psched.model.ids import PeerId
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.messages import AnswerBody
 from p2psched.model.raft import Membership
 from p2psched.peer.blob_api import BlobApi
 from p2psched.peer.blobs import PeerBlobs
+from p2psched.peer.checkpoint_ends import is_over, is_over_elsewhere
+from p2psched.peer.checkpoints import Checkpoints
 from p2psched.peer.copier import Copier, OnCopied
 from p2psched.peer.keeper import Keeper
 from p2psched.peer.others import Others
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.ports.clock import Clock
 from p2psched.ports.engine import Standing
+from p2psched.ports.executor import OnExecutorEvent
 from p2psched.store.blobs import BlobFiles
+from p2psched.store.checkpoints import CheckpointFiles
 
 
 class LargeData:
@@ -41,7 +47,10 @@ class LargeData:
         others: Others,
         group: asyncio.TaskGroup,
         on_disk_failed: Callable[[OSError], None],
+        clock: Clock,
+        checkpoint_budget: int = 0,
     ) -> None:
+        """`checkpoint_budget`: bytes a minute for copies of them."""
         self._me = me
         self._others = others
         self._tasks = group
@@ -56,6 +65,15 @@ class LargeData:
             holders=self._holders,
             group=group,
             on_disk_failed=on_disk_failed,
+        )
+        self.checkpoints: Final = Checkpoints(
+            CheckpointFiles(files.folder.parent / "checkpoints"),
+            me=me,
+            others=others,
+            threads=self.blobs.threads,
+            group=group,
+            clock=clock,
+            budget=checkpoint_budget,
         )
         self._api = BlobApi(self.blobs, me=me, others=others, voters=self._voters, group=group)
 
@@ -76,6 +94,7 @@ class LargeData:
         scheduling.attach_blobs(copy=copier.start, on_stored=keeper.on_stored)
         self._tasks.create_task(copier.run())
         self._tasks.create_task(keeper.run())
+        self._attach_checkpoints(scheduling.on_executed, partial(is_over, scheduling))
 
     def follow(
         self,
@@ -83,6 +102,7 @@ class LargeData:
         group: Callable[[], Membership],
         *,
         on_copied: OnCopied,
+        on_executed: OnExecutorEvent,
         catch_up: Callable[[], Awaitable[None]],
     ) -> Copier:
         """As `start`, on a peer that holds no ledger: it copies, and others keep. `state` knows who
@@ -91,14 +111,18 @@ class LargeData:
         self.blobs.places.catch_up = catch_up
         copier = self._copier(on_copied)
         self._tasks.create_task(copier.run())
+        over = partial(is_over_elsewhere, self._others, group)
+        self._attach_checkpoints(on_executed, over)
         return copier
 
     def _copier(self, on_copied: OnCopied) -> Copier:
         assert self._state is not None
         return Copier(me=self._me, state=self._state, others=self._others, on_copied=on_copied)
 
-    async def answer(self, body: BlobCall) -> AnswerBody:
+    async def answer(self, body: DataCall) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
+        if isinstance(body, CheckpointCall):
+            return await self.checkpoints.answer(body)
         try:
             return await self._api.answer(body)
         except (NotFound, ResultLost):
@@ -114,8 +138,21 @@ class LargeData:
         """True if `secure` would do nothing."""
         return all(map(self._api.is_secure, refs))
 
+    def _attach_checkpoints(
+        self, on_executed: OnExecutorEvent, over: Callable[[JobId, int], Awaitable[bool]]
+    ) -> None:
+        def around() -> tuple[list[PeerId], list[PeerId], list[PeerId]]:
+            assert self._state is not None
+            rows, holders = self._state.peers, {m.peer for m in members_of(self._group())}
+            away = [peer for peer, row in rows.items() if not row.live]
+            return self._alive(), away, [p for p in staying_peers(self._state) if p in holders]
+
+        self.checkpoints.ways.space_left_min = self.blobs.store.space_left_min
+        self.checkpoints.attach(on_executed, around, over)
+
     def close(self) -> None:
         """Blocks until running work has ended."""
+        self.checkpoints.close()
         self.blobs.close()
 
     def _alive(self) -> list[PeerId]:

@@ -189,6 +189,8 @@ class Node:
                     others=self._addresses,
                     group=group,
                     on_disk_failed=self._on_disk_failed,
+                    clock=self._clock,
+                    checkpoint_budget=self._config.checkpoint_budget,
                 )
                 group.create_task(self._pool.run())
                 await self._pool.wait_ready()
@@ -216,7 +218,7 @@ class Node:
         self._scheduling = SchedulerLoop(
             scheduler,
             clock=self._clock,
-            executor=self._pool,
+            executor=self._data.checkpoints.around(self._pool),
             results=self._results,
             next_incarnation=lambda: self._space.patiently(self._folder.next_incarnation),
             on_bug=self._on_bug,
@@ -309,19 +311,17 @@ class Node:
         self._loads.begin(self._scheduling, scheduler, self._space, group)
         group.create_task(self._gossip.run(around, self._links, self._where.meet))
         if self._lost is not None:
-            group.create_task(
-                await_regained(
-                    raft,
-                    self._lost,
-                    clock=self._clock,
-                    election_ms_max=self._config.election_ms_max,
-                )
+            patience_ms = self._config.election_ms_max
+            regained = await_regained(
+                raft, self._lost, clock=self._clock, election_ms_max=patience_ms
             )
+            group.create_task(regained)
         await self._stop.wait()
         if self._failure is None:
             self._gossip.leave()
             with contextlib.suppress(TimeoutError, Unavailable):
                 async with asyncio.timeout(self._config.leave_ms / 1000):
+                    await self._data.checkpoints.leave(self._config.leave_ms / 2000)
                     await self._scheduling.leave()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.leave_ms / 1000):
@@ -367,7 +367,7 @@ class Node:
             self._answering.on_closed(connection)
 
     def _on_executed(self, event: ExecutorEvent) -> None:
-        self._scheduling.on_executed(event)
+        self._data.checkpoints.on_executed(event)
 
     # --- failures ---------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from p2psched.core.scheduler import (
     Store,
     YieldLead,
 )
+from p2psched.core.scheduler_events import Noticed, Tend
 from p2psched.model.commands import (
     Command,
     Envelope,
@@ -89,11 +90,12 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         next_incarnation: Callable[[], int],
         on_bug: Callable[[Exception], None],
     ) -> None:
-        super().__init__(clock=clock, next_incarnation=next_incarnation, on_bug=on_bug)
+        super().__init__(
+            clock=clock, executor=executor, next_incarnation=next_incarnation, on_bug=on_bug
+        )
         self.scheduler = scheduler
         self.events: Final = EventFeed()
         self.wakes: Final = Wakes()
-        self._executor = executor
         self._results = results
         self._copy: Callable[[CopyBlobs], None] | None = None
         self._on_stored: Callable[[Sequence[Stamped]], None] | None = None
@@ -143,6 +145,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
             full, group = self.ledger.full(), self._group()
             seen, shun = self.look(), self._shun()
             self._step(Clocked(now_ms, heard, full, *group, removed, seen, shun))
+            self._watch(self.scheduler.watching.watchdog)
 
     def stop(self) -> None:
         super().stop()
@@ -314,6 +317,8 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
                     self._waiting.pop(tag, _nobody)(outcome)
                 case RenewIncarnation() | YieldLead() | Say():
                     self._change(effect)
+                case Tend() | Noticed():
+                    self._attend(effect)
 
     def _change(self, effect: RenewIncarnation | YieldLead | Say) -> None:
         match effect:

@@ -18,6 +18,7 @@ from typing import Final
 from p2psched.model.act_messages import Do
 from p2psched.model.actions import GROWING
 from p2psched.model.blob_messages import BeginUpload, CopyBlob
+from p2psched.model.checkpoint_messages import CopyCheckpoint
 from p2psched.model.config import Config
 from p2psched.model.errors import NoSpace, Refused
 from p2psched.model.limits import MIB
@@ -184,7 +185,7 @@ class SpaceKeeper:
 
     def refusal(self, body: CallBody) -> NoSpace | None:
         """An error for what would need space while there is little."""
-        grows = isinstance(body, Submit | BeginUpload | CopyBlob) or (
+        grows = isinstance(body, Submit | BeginUpload | CopyBlob | CopyCheckpoint) or (
             isinstance(body, Do) and isinstance(body.action, GROWING)
         )
         if self.room is Room.ENOUGH or not grows:

@@ -22,6 +22,7 @@ from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.model.load_messages import LoadStatus
 from p2psched.model.raft import Membership
+from p2psched.model.stalls import StallStatus
 from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
 from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
@@ -52,7 +53,14 @@ class Process:
     load: LoadStatus
 
     def status(
-        self, info: PeerInfo, role: str, state: LedgerState, stealing: Stealing, *, applied: int
+        self,
+        info: PeerInfo,
+        role: str,
+        state: LedgerState,
+        stealing: Stealing,
+        *,
+        applied: int,
+        stalls: StallStatus,
     ) -> StatusAnswer:
         """As of one that knows of no leader. `state`: as far as it knows the ledger."""
         owner, counts, thief = stealing.owner, stealing.counts, stealing.thief
@@ -98,6 +106,7 @@ class Process:
             tasks_stayed=owner.departing.stayed,
             gossip=self.gossip,
             load=self.load,
+            stalls=stalls,
         )
 
 
@@ -120,6 +129,7 @@ def status_of(
             machine,
             scheduler.stealing,
             applied=machine.applied_index,
+            stalls=scheduler.watching.status(),
         ),
         term=raft.term,
         leader=raft.leader,
@@ -147,6 +157,7 @@ def status_of(
         leader_heartbeat_ms=raft.leader_heartbeat_ms,
         drain=_drain(machine, me, raft.membership, leads=raft.is_leader),
         followers=scheduler.feeding.feeder.followers,
+        quarantine=scheduler.stories().get(me, ""),
     )
 
 
@@ -154,8 +165,12 @@ def follower_status(process: Process, follower: Follower) -> StatusAnswer:
     """Of a peer that holds no ledger: how far its feed is, and what it owns. Whether others have
     copies of its large results it doesn't know: drained it is for `peers` only."""
     machine, info = follower.machine, follower.info
+    stalls, applied = follower.watching.status(), follower.cursor
+    own = process.status(
+        info, "follower", machine, follower.stealing, applied=applied, stalls=stalls
+    )
     return msgspec.structs.replace(
-        process.status(info, "follower", machine, follower.stealing, applied=follower.cursor),
+        own,
         leader=follower.leader,
         quorum=follower.is_fed and follower.leader is not None,
         drain=standing_without_ledger(machine, info.peer),

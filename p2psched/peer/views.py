@@ -22,6 +22,7 @@ from p2psched.model.limits import KIB
 from p2psched.model.load import Liveness, Seen
 from p2psched.model.member_messages import Standing
 from p2psched.model.messages import JobView
+from p2psched.model.once import Doubts
 from p2psched.model.peer_messages import PeerView
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
@@ -73,15 +74,15 @@ def job_view(
         delayed=len(job.delayed),
         next_attempt_ms=_next_attempt_ms(job, machine),
         stopped=job.stopped,
-        unknown=len(job.doubtful) if job.unknown else 0,
-        unknown_set=job.doubtful if whole and job.unknown else EMPTY,
-        unknown_at=_unknown_at(job) if whole else (),
+        doubts=_doubts(job, whole=whole) if job.unknown else Doubts(),
         start=job.spec.start,
     )
 
 
-def _unknown_at(job: Job) -> tuple[tuple[PeerId, int], ...]:
-    return tuple(sorted((held.peer, len(held.tasks)) for held in job.unknown.values()))
+def _doubts(job: Job, *, whole: bool) -> Doubts:
+    tasks = job.doubtful
+    at = tuple(sorted((held.peer, len(held.tasks)) for held in job.unknown.values()))
+    return Doubts(len(tasks), tasks, at) if whole else Doubts(len(tasks))
 
 
 def _note(job: Job, machine: Machine) -> str:

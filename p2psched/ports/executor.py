@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from p2psched.model.execution import Batch, ExecutorEvent
+from p2psched.model.execution import Batch, ExecutorEvent, Standing, Tending
 from p2psched.model.job import Cause
 
 
@@ -22,6 +22,15 @@ class Executor(Protocol):
         """End a batch and every process of the task that runs (SIGTERM, grace, SIGKILL of the
         whole group). `Ended` follows within 2 s; the task that ran is in no `Progress`. No error
         if the batch is unknown or over."""
+        ...
+
+    def standing(self) -> Standing:
+        """What it has, and what of that has not begun."""
+        ...
+
+    def tend(self, how: Tending, batches: frozenset[int]) -> None:
+        """These should have begun long ago. Whatever has begun goes on; what has not may come back
+        as `Ended`, unstarted."""
         ...
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +58,11 @@ class Adopter:
         self._waiting.append(event)
         self._of_batch[event.batch] += 1
         self._changed.set()
+
+    @property
+    def batches(self) -> Set[int]:
+        """Of whose events some wait here."""
+        return self._of_batch.keys()
 
     def holds(self, batch: int) -> bool:
         """True while an event of this batch waits here."""

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
-from p2psched.model.job import Cause, FunctionWork, ProgramWork, blobs_of
+from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress, Standing
+from p2psched.model.job import Cause, FunctionWork, blobs_of
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.ports.blobs import Blobs
 from p2psched.ports.executor import OnExecutorEvent
@@ -28,10 +27,17 @@ from p2psched.run.adoption import Adopter
 from p2psched.run.arguments import ArgumentReader, Part, inline_part
 from p2psched.run.blame import blame
 from p2psched.run.host import frames
-from p2psched.run.host.report import FLUSH_NS
 from p2psched.run.host.shared import State, pieces
-from p2psched.run.host_handle import AHEAD_BYTES_MAX, LOOK_S, HostHandle, Running, refusal
+from p2psched.run.host_handle import (
+    LOOK_S,
+    HostHandle,
+    Running,
+    is_small,
+    leaves_by_itself,
+    refusal,
+)
 from p2psched.run.hosts import Hosts
+from p2psched.run.standing import has_begun, standing
 from p2psched.run.supply import Lack, Ready, Supply
 
 # When no host can be had, it is tried again after this.
@@ -54,10 +60,8 @@ class Dispatcher:
         self._running: dict[int, HostHandle] = {}  # batch -> its host
         self._supply: Supply | None = None
         self._adopter: Adopter | None = None
-        self._up = False  # hosts can be had
-        self._ending = False
-        self._hosts_lost = 0
-        self._tasks_ended = 0
+        self._up = self._ending = False  # hosts can be had; nothing is told any more
+        self._hosts_lost = self._tasks_ended = 0
 
     def attend(self, loop: asyncio.AbstractEventLoop) -> None:
         """The loop that all of this happens in; once, before anything starts."""
@@ -73,7 +77,7 @@ class Dispatcher:
     def go(self) -> None:
         """Hosts can be had: start what waits."""
         self._up = True
-        self._dispatch()
+        self.dispatch()
 
     def hold(self) -> None:
         """No hosts for now."""
@@ -96,6 +100,21 @@ class Dispatcher:
         for batch, host in self._running.items():
             yield host, host.batches[batch]
 
+    def standing(self) -> Standing:
+        """What is here, and what of it has not begun."""
+        room = self._slots - self.hosts.slots_used
+        supply, adopter = self._supply, self._adopter
+        queue, running = self._queue, self._running
+        return standing(queue, running, room=room, up=self._up, supply=supply, adopter=adopter)
+
+    def renew_hosts(self, batches: Collection[int]) -> None:
+        """End the hosts that should have begun these batches, and have begun none."""
+        for host in {host for number, host in self._running.items() if number in batches}:
+            self._take_back(host)
+            if not any(has_begun(host, running) for running in host.batches.values()):
+                self.hosts.kill(host, 0.0)
+        self.dispatch()
+
     def start(self, batch: Batch) -> None:
         assert batch.id not in self._running, "a batch is started once"
         if self._ending:
@@ -109,7 +128,7 @@ class Dispatcher:
                 self._supply.get_ready(batch, self._on_ready)
                 return
         self._queue.append(batch)
-        self._dispatch()
+        self.dispatch()
 
     def stop(self, batch: int, cause: Cause) -> None:
         assert cause in {Cause.CANCELLED, Cause.PEER_LOST, Cause.TIMEOUT}, cause
@@ -124,7 +143,7 @@ class Dispatcher:
         else:
             self._end_waiting(batch)
         if host is not None:
-            self._dispatch()  # what else came back
+            self.dispatch()  # what else came back
 
     def _end_waiting(self, batch: int) -> None:
         """End a batch that no host has."""
@@ -170,7 +189,7 @@ class Dispatcher:
 
     # --- batches
 
-    def _dispatch(self) -> None:
+    def dispatch(self) -> None:
         """Start what can start, in order: a batch that needs many slots is not overtaken."""
         if not self._queue and self.hosts.slots_used < self._slots:
             for spawner in self.hosts.with_programs_ready():
@@ -200,7 +219,7 @@ class Dispatcher:
                 return True
         else:
             part = Part([], batch.tasks, last=True)
-        if host is not None and not _is_small(batch, part):
+        if host is not None and not is_small(batch, part):
             self._put_back(batch, ready)  # it waits for an idle host
             return False
         assert self._loop is not None
@@ -209,7 +228,7 @@ class Dispatcher:
         except OSError:
             # No descriptors, or the starter is going: what runs may go on, this waits.
             self._put_back(batch, ready)
-            self._loop.call_later(RESTART_S, self._dispatch)
+            self._loop.call_later(RESTART_S, self.dispatch)
             return False
         is_idle = not host.batches
         self._running[batch.id] = host
@@ -232,7 +251,7 @@ class Dispatcher:
             self._refuse(batch.id, batch.tasks, lack)
         else:
             self._queue.append(batch)
-            self._dispatch()
+            self.dispatch()
 
     def _feed(self, host: HostHandle, running: Running) -> None:
         """Give a worker the next part of its batch."""
@@ -311,7 +330,7 @@ class Dispatcher:
             self._adopter.add(ended)  # behind the results that wait there
         else:
             self._emit(ended)
-        self._dispatch()
+        self.dispatch()
 
     def _look_at(self, host: HostHandle, delay_s: float | None) -> None:
         """If it is silent until then."""
@@ -336,11 +355,11 @@ class Dispatcher:
                 running.expired = state.index
                 self._take_back(host)
                 self._kill_for(running, host, self._grace_s)
-            elif not _leaves_by_itself(state):
+            elif not leaves_by_itself(state):
                 delay_s = LOOK_S if delay_s is None else min(delay_s, LOOK_S)
         if host.aimed_at is None:
             self._look_at(host, delay_s)
-        self._dispatch()
+        self.dispatch()
 
     def _report_notes(self, host: HostHandle, state: State) -> bool:
         """What a worker has finished and not sent, and which batches are over by that. False if its
@@ -374,24 +393,8 @@ class Dispatcher:
             ended, ran = blame(host, running, state, code, item)
             self._report(running, ended)
             self._finish(running, ran)
-        self._dispatch()
+        self.dispatch()
 
     def _emit(self, event: ExecutorEvent) -> None:
         if not self._ending:
             self._on_event(event)
-
-
-def _is_small(batch: Batch, part: Part) -> bool:
-    """True if a host may be given it while it is busy."""
-    work = batch.spec.work
-    size = sum(len(data) for *_, data in part.pieces)
-    if isinstance(work, ProgramWork):
-        size += sum(len(file.data) for file in work.files if isinstance(file.data, bytes))
-    return part.last and size <= AHEAD_BYTES_MAX
-
-
-def _leaves_by_itself(state: State) -> bool:
-    """True once the task that runs has run for so long that its result, and all that is kept
-    beside it, will be sent when it ends. Before, a worker may keep a result that came quickly and
-    then be silent for as long as the next task takes."""
-    return state.running and time.monotonic_ns() - state.started_ns > FLUSH_NS

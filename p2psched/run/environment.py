@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 # Marks every process that a pool started, so that what outlived its starter can be found.
 POOL_VARIABLE: Final = "P2P_POOL"
+
+# Where tasks save theirs, each in a folder of its own: see `run.host.checkpoint`.
+CHECKPOINTS_VARIABLE: Final = "P2P_CHECKPOINTS"
 
 _NAMES: Final = frozenset(
     {
@@ -30,4 +34,5 @@ def environment(own: Mapping[str, str], *, folder: str, peer_name: str) -> dict[
     kept = {
         name: value for name, value in own.items() if name in _NAMES or name.startswith(_PREFIXES)
     }
-    return {**kept, POOL_VARIABLE: folder, "P2P_PEER": peer_name}
+    saved = str(Path(folder).parent / "checkpoints")
+    return {**kept, POOL_VARIABLE: folder, CHECKPOINTS_VARIABLE: saved, "P2P_PEER": peer_name}

@@ -28,6 +28,7 @@ from p2psched.run.adoption import result_blobs
 from p2psched.run.arguments import Part
 from p2psched.run.channel import Channel
 from p2psched.run.host import frames, orders
+from p2psched.run.host.report import FLUSH_NS
 from p2psched.run.host.shared import BYTES, Shared, State
 
 # Functions that a worker keeps open. The least recently used one is dropped.
@@ -341,6 +342,7 @@ def _program_header(batch: Batch, work: ProgramWork, grace_s: float) -> dict[str
         "timeout_ms": batch.spec.timeout_ms,
         "grace_ms": int(grace_s * 1000),
         "isolation": _isolation_words(batch.spec.isolation),
+        "checkpoint": batch.spec.checkpoint,
     }
 
 
@@ -351,6 +353,22 @@ def _isolation_words(isolation: Isolation | None) -> dict[str, object] | None:
 def _file_words(file: SentFile) -> tuple[object, ...]:
     data, blob = _inline_or_blob(file.data)
     return file.name, file.mode, len(data), blob
+
+
+def is_small(batch: Batch, part: Part) -> bool:
+    """True if a host may be given it while it is busy."""
+    work = batch.spec.work
+    size = sum(len(data) for *_, data in part.pieces)
+    if isinstance(work, ProgramWork):
+        size += sum(len(file.data) for file in work.files if isinstance(file.data, bytes))
+    return part.last and size <= AHEAD_BYTES_MAX
+
+
+def leaves_by_itself(state: State) -> bool:
+    """True once the task that runs has run for so long that its result, and all that is kept
+    beside it, will be sent when it ends. Before, a worker may keep a result that came quickly and
+    then be silent for as long as the next task takes."""
+    return state.running and time.monotonic_ns() - state.started_ns > FLUSH_NS
 
 
 def refusal(

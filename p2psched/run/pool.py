@@ -21,7 +21,7 @@ from typing import Final
 
 from p2psched.model import items
 from p2psched.model.errors import P2PSchedError, Unavailable
-from p2psched.model.execution import Batch
+from p2psched.model.execution import Batch, Standing, Tending
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
 from p2psched.ports.blobs import Blobs
@@ -30,6 +30,7 @@ from p2psched.run import leftovers
 from p2psched.run.dispatcher import RESTART_S, Dispatcher
 from p2psched.run.host import folders, frames, large
 from p2psched.run.live_output import read_piece
+from p2psched.run.standing import has_begun
 from p2psched.run.starter_link import StarterLink
 
 HELLO_TIMEOUT_S: Final = 20.0
@@ -159,6 +160,20 @@ class WorkerPool:
 
     def stop(self, batch: int, cause: Cause) -> None:
         self._dispatcher.stop(batch, cause)
+
+    def standing(self) -> Standing:
+        return self._dispatcher.standing()
+
+    def tend(self, how: Tending, batches: frozenset[int]) -> None:
+        match how:
+            case Tending.AGAIN:
+                self._dispatcher.dispatch()
+            case Tending.HOSTS:
+                self._dispatcher.renew_hosts(batches)
+            case Tending.ALL:
+                begun = any(has_begun(*found) for found in self._dispatcher.running())
+                if not begun and self._link is not None:
+                    self._link.process.kill()  # another one is started when it is gone
 
     # --- output of running programs
 

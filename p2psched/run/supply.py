@@ -6,7 +6,7 @@ Such a batch takes no slot until its first part is here, and others may overtake
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 
 from p2psched.model.errors import NoSpace, P2PSchedError
@@ -39,6 +39,11 @@ class Supply:
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    @property
+    def getting_ready(self) -> Collection[int]:
+        """Batches that have not started, for what they need is not here."""
+        return self._waiting.keys()
 
     def is_at_hand(self, batch: Batch) -> bool:
         """True if it needs nothing that is not here: then it needn't get ready."""

@@ -60,6 +60,7 @@ class Faults:
     drain_every_ms: int = 0  # mean time between drains of one peer (`sim_drains`); 0: never
     misplace_every_ms: int = 0  # mean time between bad placements (`sim_stealing`); 0: never
     doubt_every_ms: int = 0  # mean time between two whims of gossip (`sim_doubts`); 0: never
+    stall_every_ms: int = 0  # mean time between two that stand still (`sim_stalls`); 0: never
     hurt: float = 0.0  # of a restart: what its log had synced is damaged (`sim_hurt`)
     drift_ppm: int = 0  # each clock runs too fast or too slow by up to this
     turn_us: int = 0  # the loop of a peer takes in events for so long before it acts on them

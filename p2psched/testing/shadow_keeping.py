@@ -80,7 +80,7 @@ def drain(s: Shadow, command: Drain | GiveBack) -> None:
     name, grant = command.job, command.grant
     shadow_once.heard(s, command)
     job = s.jobs.get(name)
-    for index in command.tasks if job is not None else ():
+    for index in command.tasks if job is not None and grant else ():  # 0: only told
         if job is not None and job.owner.get(index) == grant:
             job.owner[index] = WAITING
             s.say("given back", name, index, grant)

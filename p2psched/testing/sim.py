@@ -46,6 +46,7 @@ from p2psched.testing.sim_lives import Act, Lives
 from p2psched.testing.sim_net import SimNetwork
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Damage, PowerLostError, Process, Snapshots, founding_of
+from p2psched.testing.stall_referee import StallReferee
 
 LAST_EVENTS: Final = 30  # shown when something fails
 EVENT_CHARS_MAX: Final = 300
@@ -106,6 +107,7 @@ class SimCluster(Lives):
         self.happened: Counter[str] = Counter()
         self.referees = Referees()
         self.disks = self.referees.disks
+        self.stalls = StallReferee(self.happened)
         self.network = SimNetwork(
             peers, random.Random(self.rng.getrandbits(64)), self.happened, self._carry
         )
@@ -326,6 +328,7 @@ class SimCluster(Lives):
         self.referees.events.on_happened(peer, stored.happened)
         self.referees.acts.on_happened(stored.happened)
         self.referees.locks.on_events(stored.happened.events)
+        self.stalls.on_events(stored.events)
         self.referees.queues.on_happened(peer, stored.happened)
 
     def on_saving(self, peer: SimPeer, snapshot: Snapshot) -> None:

@@ -13,6 +13,7 @@ from p2psched.model.limits import KIB
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim_doubts import with_doubts
 from p2psched.testing.sim_drains import with_drains
+from p2psched.testing.sim_stalls import with_stalls
 from p2psched.testing.sim_stealing import with_stealing
 from p2psched.testing.sim_world import Snapshots
 
@@ -31,7 +32,7 @@ def drawn_apart(faults: Faults, seed: int, *, healing: bool) -> Faults:
         faults = replace(faults, wipe_every_ms=0, rot_every_ms=0, hurt=0.0)
     if not (faults.wipe_every_ms or faults.rot_every_ms or faults.hurt):  # else nobody asks for one
         faults = replace(faults, regroup_every_ms=members.choice((0, 700)) * healing)
-    return with_doubts(with_stealing(with_drains(faults, seed), seed), seed)
+    return with_stalls(with_doubts(with_stealing(with_drains(faults, seed), seed), seed), seed)
 
 
 def draw_snapshots(rng: random.Random) -> Snapshots:

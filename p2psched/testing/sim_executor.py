@@ -15,7 +15,15 @@ import msgspec
 
 from p2psched.model import chunks
 from p2psched.model.blob import BlobRef, ResultBlob
-from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
+from p2psched.model.execution import (
+    Batch,
+    Ended,
+    ExecutorEvent,
+    Progress,
+    Standing,
+    Tending,
+    Unbegun,
+)
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment
@@ -176,6 +184,7 @@ class SimExecutor:
         self._on_start = on_start
         self._has_space = has_space
         self._runs: dict[int, _Run] = {}
+        self.stalled = 0  # nothing begins before somebody tends it so much: see `sim_stalls`
 
     def start(self, batch: Batch) -> None:
         self._runs[batch.id] = _Run(batch)
@@ -183,6 +192,8 @@ class SimExecutor:
 
     def _begin_ready(self) -> None:
         """Begin what a slot is free for."""
+        if self.stalled:
+            return
         used = 0
         for run in list(self._runs.values()):
             cpus = min(run.batch.spec.cpus, self._slots)
@@ -194,6 +205,29 @@ class SimExecutor:
                 run.begun = True
                 self._begin(run)
             used += cpus
+
+    def standing(self) -> Standing:
+        used, unbegun = 0, []
+        for run in self._runs.values():
+            used += min(run.batch.spec.cpus, self._slots)
+            if not run.begun:
+                reason = "" if used <= self._slots else "no slot"
+                unbegun.append(Unbegun(run.batch.id, "a batch has not begun", reason))
+        return Standing(frozenset(self._runs), tuple(unbegun))
+
+    def tend(self, how: Tending) -> None:
+        if how is Tending.ALL and any(run.begun for run in self._runs.values()):
+            return
+        if how >= self.stalled:
+            self.stalled = 0
+        self._begin_ready()
+
+    def lose_one(self) -> bool:
+        """Forget a batch of which nothing has begun, and never say a word of it."""
+        found = [number for number, run in self._runs.items() if not run.begun and not run.stopping]
+        for number in found[:1]:
+            del self._runs[number]
+        return bool(found)
 
     def stop(self, batch: int) -> None:
         run = self._runs.get(batch)

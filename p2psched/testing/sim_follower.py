@@ -16,7 +16,17 @@ from p2psched.core.follower import Follower
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Passed, Told
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
-from p2psched.core.scheduler_events import Began, Copied, Executed, Renewed, RenewIncarnation, Round
+from p2psched.core.scheduler_events import (
+    Began,
+    Copied,
+    Executed,
+    Noticed,
+    Renewed,
+    RenewIncarnation,
+    Round,
+    Tend,
+    Watched,
+)
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import PeerInfo
@@ -174,6 +184,8 @@ class SimFollower:
             return
         self._later(CLOCK_US, self._on_clock)
         self._decide(Passed(self.now_ms, seen=self.views.look(self.now_ms) if self.views else {}))
+        if self.follower.watching.watchdog.is_due(self.now_ms):
+            self._decide(Watched(self.now_ms, self.executor.standing()))
 
     def _later_work(self, delay_us: int, item: TasksEnd | BatchStops) -> None:
         self._later(delay_us, lambda: self._on_work(item))
@@ -221,6 +233,8 @@ class SimFollower:
                 case RenewIncarnation():
                     self._incarnation += 1
                     self._later(1, self._renewer(self._incarnation))
+                case Tend() | Noticed():
+                    self._cluster.stalls.attend(self, effect)
                 case _:
                     raise AssertionError(f"a follower does not do {effect}")
 

@@ -32,6 +32,7 @@ from p2psched.core.raft.effects import (
 )
 from p2psched.core.raft.timing import Timing
 from p2psched.core.raft.together import MANY_MIN
+from p2psched.core.scheduler_events import Noticed, Tend
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import PeerId
@@ -107,9 +108,7 @@ class SimPeer:
         self.is_rotten = False  # its disk was damaged since the last start
         self.is_hurt = False  # its log was, and is not whole again; the others can be asked
         self.blobs = SimBlobs(member.peer)
-        self._timing = timing
-        self._segment_bytes = segment_bytes
-        self._founding = founding
+        self._timing, self._segment_bytes, self._founding = timing, segment_bytes, founding
         self._reset()
 
     @property
@@ -147,17 +146,14 @@ class SimPeer:
         self.space = SimSpace(self)
         self.writes = Writes(self, world)
         self.saves = Saves(self, world)
-        self._looked_ms = 0  # at the time
-        self._late_ms = 0.0  # how late it looked lately
+        self._looked_ms, self._late_ms = 0, 0.0  # at the time, and how late it looked lately
         self._tick_at_us = 0
-        self._turn_is_due = False
+        self._turn_is_due = self.leaving = False
         self._joining = Joining(self, world)
         self._keeper = SimKeeper(self, world)
         self.reads = Reads(self, world)
-        self.leaving = False
         self.last_batch = 0  # that it handed to its executor before it left or was drained
-        self.commit_seen = 0  # how far the referees have looked at this process
-        self.term_led = 0
+        self.commit_seen = self.term_led = 0  # how far the referees have looked at this process
 
     def _new_engine(self, found: Recovered) -> raft.RaftEngine:
         return raft.RaftEngine(
@@ -309,6 +305,8 @@ class SimPeer:
         self.writes.mark()
         self._perform(self.space.look())
         self.decide(self.space.clocked(now_ms))
+        if self.scheduler.watching.watchdog.is_due(now_ms):
+            self.decide(sched.Watched(now_ms, self.executor.standing()))
         self._keeper.look(now_ms)
         for event in self._joining.look(now_ms, self.wall_ms):
             self.step(event)
@@ -389,11 +387,13 @@ class SimPeer:
                     self._keeper.perform(effect)
                 case sched.Answered(tag=tag, outcome=outcome):
                     self._world.on_answered(self, tag, outcome)
-                case sched.RenewIncarnation() | sched.YieldLead():
+                case sched.RenewIncarnation() | sched.YieldLead() | Tend() | Noticed():
                     self._change(effect)
 
-    def _change(self, effect: sched.RenewIncarnation | sched.YieldLead) -> None:
+    def _change(self, effect: sched.RenewIncarnation | sched.YieldLead | Tend | Noticed) -> None:
         match effect:
+            case Tend() | Noticed():
+                self._world.stalls.attend(self, effect)
             case sched.RenewIncarnation():
                 self.space.renew()
             case sched.YieldLead(avoid=avoid):

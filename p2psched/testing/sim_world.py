@@ -29,6 +29,7 @@ from p2psched.model.raft import (
 from p2psched.testing.disk_referee import DiskReferee
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim_items import Item
+from p2psched.testing.stall_referee import StallReferee
 
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer
@@ -84,6 +85,7 @@ class World(Protocol):
     snapshots: Snapshots
     happened: Counter[str]
     disks: DiskReferee
+    stalls: StallReferee
 
     def later(self, delay_us: int, peer: SimPeer, item: Item) -> None:
         """Bring `item` to this process, unless it is gone by then."""

@@ -23,6 +23,7 @@ from p2psched.testing.sim_group import Group, Regrouping, await_group
 from p2psched.testing.sim_members import Replacing, await_forgotten
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_report import CALM_MS, Report, report_of
+from p2psched.testing.sim_stalls import Stalls
 from p2psched.testing.sim_storm import Storm
 from p2psched.testing.sim_workload import Workload
 from p2psched.testing.sim_world import Snapshots
@@ -99,6 +100,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     replacing, draining = Replacing(cluster), Draining(cluster)
     doubts = Doubts(cluster)
     followers = Followers(cluster, options.followers)
+    stalls = Stalls(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()
@@ -106,6 +108,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     followers.heal()
     draining.end()
     doubts.end()
+    stalls.end()
     apart.end()
     healed_us = cluster.now_us
     under_way = (replacing, draining, followers, apart)

@@ -55,6 +55,9 @@ def test_a_decision_of_the_page_ends_the_job(
     assert "job resolve" in live.ok("job", "show", "transfer")
     assert "running, 1 unknown" in " ".join(live.ok("jobs").split())
     assert "unknown" in live.ok("explain", "transfer/0")
+    waiting = live.run("job", "wait", "transfer", "--timeout", "1s")
+    assert waiting.returncode == 4
+    assert "job resolve" in waiting.stderr
     live.ok(*shlex.split(command)[1:])
     done = live.run("job", "wait", "transfer")
     assert (done.returncode == 0, job_of(live, "transfer")["state"]) == (state != "failed", state)

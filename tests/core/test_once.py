@@ -25,7 +25,7 @@ from p2psched.model.commands import (
     Recorded,
     Rejected,
 )
-from p2psched.model.execution import Batch, Ended
+from p2psched.model.execution import Batch, Ended, Progress
 from p2psched.model.hold import Hold
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.moves import Transfer
@@ -273,11 +273,12 @@ class Works:
         self.grant = self.ledger.place(self.job).grant
         self.owner.on_granted(self.job, self.grant, ALL)
         self.proposed: list[Once] = []
+        self.now_ms = 0
 
     def turn(self) -> list[Batch]:
         """One round. What it starts; what it proposes waits for `commit`."""
         effects = self.owner.start_batches()
-        self.owner.starting.propose(self._propose)
+        self.owner.starting.propose(self._propose, self.now_ms)
         return [effect.batch for effect in effects if isinstance(effect, StartBatch)]
 
     def _propose(self, command: Once) -> int:
@@ -391,3 +392,22 @@ def test_after_a_snapshot_what_is_unknown_and_runs_here_goes_on() -> None:
     assert works.job.doubtful == TaskSet.of(0, 2)
     stopped = catch_up(works.owner, works.ledger.machine, info(P))
     assert [effect for effect in stopped if isinstance(effect, StopBatch)] == []
+
+
+def test_while_the_ledger_is_silent_other_tasks_go_on() -> None:
+    works = Works()
+    other = works.ledger.submit(spec(2), "other")
+    works.owner.on_granted(other, works.ledger.place(other).grant, other.spec.tasks)
+    assert works.turn() == []
+    works.now_ms += 1_000
+    assert works.turn() == []
+    works.now_ms += 2_000
+    works.turn()
+    one, two = works.turn()
+    assert (one.job, two.job) == (other.id, other.id)
+    works.commit()
+    assert works.turn() == [], "no slot is free"
+    done = Segment(one.tasks.first, one.tasks.first + 1, Cause.OK, chunks.pack([HIS]))
+    works.owner.on_executed(Progress(one.id, (done,)))
+    works.owner.on_executed(Ended(one.id, EMPTY))
+    assert [batch.job for batch in works.turn()] == [works.job.id]

@@ -80,7 +80,7 @@ PICKLES: Final = frozenset({"pickle", "cPickle", "cloudpickle", "dill", "marshal
 # The interpreter that runs users' functions loads these under a private name, so they see each
 # other by relative imports only, and it may have nothing else installed.
 STANDALONE: Final = re.compile(
-    r"run/host/\w+\.py|model/(__init__|chunks|digests|items|limits|values)\.py"
+    r"run/host/\w+\.py|model/(__init__|checkpoints|chunks|digests|items|limits|values)\.py"
 )
 
 

@@ -13,7 +13,7 @@ from p2psched.core.raft.engine import found_cluster
 from p2psched.core.raft.timing import Timing
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import Envelope, PeerUp, Place, SubmitJob
-from p2psched.model.execution import Batch, Committed
+from p2psched.model.execution import Batch, Committed, Standing, Tending
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.messages import PeerMessage
@@ -42,6 +42,12 @@ class Started:
 
     def stop(self, batch: int, cause: Cause) -> None:
         raise AssertionError((batch, cause))
+
+    def standing(self) -> Standing:
+        return Standing(frozenset(batch.id for batch in self.batches))
+
+    def tend(self, how: Tending, batches: frozenset[int]) -> None:
+        raise AssertionError((how, batches))
 
 
 def _unexpected(error: BaseException) -> None:

@@ -26,6 +26,7 @@ from tests.sim.poison_mutants import POISON_MUTANTS
 from tests.sim.queue_mutants import QUEUE_MUTANTS
 from tests.sim.raft_mutants import RAFT_MUTANTS
 from tests.sim.retry_mutants import RETRY_MUTANTS
+from tests.sim.stall_mutants import STALL_MUTANTS
 from tests.sim.steal_mutants import STEAL_MUTANTS
 
 ALL = (
@@ -39,6 +40,7 @@ ALL = (
     *STEAL_MUTANTS,
     *GOSSIP_MUTANTS,
     *RETRY_MUTANTS,
+    *STALL_MUTANTS,
     *ONCE_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them

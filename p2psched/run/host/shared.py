@@ -115,6 +115,12 @@ class Shared:
         """True while a task runs, as far as the notes say."""
         return bool(_WATCHED.unpack_from(self._map, _RUNNING_AT)[0])
 
+    @property
+    def opened(self) -> int | None:
+        """The batch that was begun last, if there was one."""
+        batch, generation = _BATCH_GENERATION.unpack_from(self._map)
+        return int(batch) if generation else None
+
     def is_watched(self) -> bool:
         """True while the starter drains the output of this host."""
         return bool(_WATCHED.unpack_from(self._map, _WATCHED_AT)[0])

@@ -19,7 +19,7 @@ import time
 from typing import Final
 
 from ...model import items  # noqa: TID252 - see shared.py
-from . import folders, frames, large, outputs, tree
+from . import checkpoint, folders, frames, large, outputs, tree
 from .bounds import Bounds
 from .child import Child
 from .orders import Tickets
@@ -70,6 +70,7 @@ class Order:
         limits = header["isolation"]
         self.bounds = Bounds(limits) if isinstance(limits, dict) else None
         self.at_home = self._variables_at_home(_list(header["env"]))
+        self.checkpoint = str(header["checkpoint"])
         self.outputs = [str(name) for (name,) in _list(header["outputs"])]
         self._found: str | None = None
 
@@ -226,6 +227,8 @@ class Spawner:
                 os.chdir(order.cwd)
             elif is_new:
                 os.chdir(folder)
+            if order.checkpoint:
+                checkpoint.offer(order.environment, order.checkpoint, folder)
             self._output.open(folder)
             child.spawn(order, self._shared, self._output)
         except (NotStartable, large.Missing, ValueError) as error:

@@ -1,8 +1,8 @@
 """Makes `import p2psched` in a task mean what it means at the caller.
 
-`File` and `task` are defined in files that the worker has loaded under its private name. They are
-entered under their public names too, so that there is one class of each whoever imports it; and
-where p2psched is not installed, a small module of that name offers these two and nothing else.
+`File`, `task` and `checkpoint` are files that the worker has loaded under its private name. They
+are entered under their public names too, so that there is one of each whoever imports it; and
+where p2psched is not installed, a small module of that name offers these and nothing else.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import types
 from collections.abc import Sequence
 from typing import Any, Final
 
-from . import files, tasks
+from . import checkpoint, files, tasks
 
 _NAMES: Final[dict[str, dict[str, object]]] = {
-    "p2psched": {"File": files.File, "task": tasks.task},
+    "p2psched": {"File": files.File, "checkpoint": checkpoint, "task": tasks.task},
     "p2psched.client": {},
     "p2psched.client.files": {"File": files.File},
     "p2psched.client.task": {
@@ -55,4 +55,5 @@ def install() -> None:
     """Once in a process that runs users' functions."""
     sys.modules[files.HOME] = sys.modules[files.__name__]
     sys.modules[tasks.HOME] = sys.modules[tasks.__name__]
+    sys.modules[checkpoint.HOME] = sys.modules[checkpoint.__name__]
     sys.meta_path.append(StandIn())

@@ -25,6 +25,7 @@ class TaskOptions(NamedTuple):
     name: str | None = None  # of the job; None: the function's
     policy: str = ""  # who says where tasks go
     needs: object = None  # a `p2psched.Needs`, of the peers; for callers only
+    checkpoint: bool = False  # it may use `p2psched.checkpoint`
 
 
 class Changes(TypedDict, total=False):
@@ -36,6 +37,7 @@ class Changes(TypedDict, total=False):
     name: str | None
     policy: str
     needs: object
+    checkpoint: bool
 
 
 class TaskFunction(Generic[P, R]):

@@ -30,6 +30,7 @@ from p2psched.core.raft.effects import (
     Tick,
 )
 from p2psched.core.raft.state import Role
+from p2psched.core.scheduler_events import Noticed, Tend
 from p2psched.core.snapshot import encode_machine
 from p2psched.model import chunks
 from p2psched.model.commands import Command, Outcome, PeerInfo
@@ -350,7 +351,7 @@ class Peer(Actor):
                     self._decide(sched.Renewed(self.scene.now_ms, number))
                 case Say(to=to, message=message):
                     scene.post(name, to, message)
-                case sched.Store() | CopyBlobs():
+                case sched.Store() | CopyBlobs() | Tend() | Noticed():
                     pass
 
     # --- reads ---

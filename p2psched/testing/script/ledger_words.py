@@ -54,6 +54,7 @@ from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.once import Decided, Doubted, Once
 from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 from p2psched.testing.script.act_words import act_words, acted_words, struct_words
@@ -188,6 +189,8 @@ def event_words(event: Event, jobs: Jobs) -> str:
     """Empty for what the outcome says already."""
     if isinstance(event, Alerted):
         return f"{event.severity}: {jobs.name(event.job)} {event.tasks} ended by {event.cause}"
+    if isinstance(event, Stalled):
+        return f"{event.peer}: {event.note}"
     if isinstance(event, Delayed):
         return f"{jobs.name(event.job)} {event.tasks} waits until {event.until_ms}"
     if isinstance(event, Doubted | Decided):
@@ -218,6 +221,6 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
             | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut()
-            | Doubted() | Decided()
+            | Stalled() | Doubted() | Decided()
         ):  # fmt: skip
             return ""

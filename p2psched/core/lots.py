@@ -1,0 +1,43 @@
+"""The queue of an owner as `giving` sees it, for one peer that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from p2psched.core import fitting
+from p2psched.core.giving import Lot
+from p2psched.core.jobs import Job
+from p2psched.core.owned import Queued
+from p2psched.core.state import LedgerState
+from p2psched.model.ids import PeerId
+from p2psched.model.needs import Offers
+
+
+def lots_of(
+    state: LedgerState,
+    queue: Iterable[Queued],
+    task_us: Callable[[Job], int],
+    *,
+    peer: PeerId,
+    taker_slots: int,
+    taker: Offers,
+) -> list[Lot]:
+    lots: list[Lot] = []
+    for queued in queue:
+        job = state.jobs[queued.job]
+        held, full = job.grants.get(queued.grant), job.full
+        may_go = not (queued.begun or queued.cleared) and held is not None and full is not None
+        if job.spec.needs is not None:
+            fits = fitting.fits(job.spec, taker_slots, taker)
+            may_go = may_go and fits and fitting.may_steal(job.spec)
+        if peer in job.avoids:
+            may_go = may_go and not queued.tasks & job.avoids[peer]
+        lots.append(
+            Lot(
+                *(len(queued.tasks), task_us(job), job.spec.cpus),
+                moves=held.moves if held is not None else 0,
+                may_go=may_go and job.spec.hold is None and not (held and held.suspect),
+                carry_bytes=sum(ref.size for ref in job.spec.blobs),
+            )
+        )
+    return lots

@@ -1,0 +1,399 @@
+"""The checkpoints of the tasks that run here: an executor around the real one.
+
+Before an attempt of a task that saves them its newest whole checkpoint is brought here, from
+whoever has it. While it runs, what it saves as files is taken whenever it renames something into
+place, and the newest one is copied to one more peer: in the background, within a budget, and those
+that a newer one overtakes are left out. A task that is given back is told of only once its last
+checkpoint is on another peer, or MOVE_S are over. What the ledger doesn't need any more is removed.
+
+Batches of other tasks pass at the cost of a look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
+
+from p2psched.core.copies import ranked
+from p2psched.core.resuming import Budget, Search, Take, Without
+from p2psched.model.checkpoint_messages import CheckpointCall
+from p2psched.model.checkpoints import Head, key_of
+from p2psched.model.errors import NoSpace, P2PSchedError
+from p2psched.model.execution import (
+    Batch,
+    Ended,
+    ExecutorEvent,
+    Progress,
+    Standing,
+    Tending,
+)
+from p2psched.model.ids import JobId, PeerId
+from p2psched.model.job import Cause
+from p2psched.model.messages import AnswerBody
+from p2psched.model.taskset import EMPTY
+from p2psched.observe.renames import Renames
+from p2psched.peer.blobs import Threads
+from p2psched.peer.checkpoint_ways import CheckpointWays
+from p2psched.peer.others import Others
+from p2psched.ports.clock import Clock
+from p2psched.ports.executor import Executor, OnExecutorEvent
+from p2psched.run.host_handle import refusal
+from p2psched.store.checkpoint_archive import is_whole
+from p2psched.store.checkpoints import CheckpointFiles
+from p2psched.store.space import is_no_space
+
+log = logging.getLogger(__name__)
+
+MOVE_S: Final = 10.0  # a task that goes waits so long for its last checkpoint to go first
+COPY_AGAIN_S: Final = 5.0
+SWEEP_S: Final = 10.0
+LAST_TRIES_MAX: Final = 3
+LAST_AGAIN_S: Final = 0.5
+TARGETS_MAX: Final = 3  # peers that are tried for one copy
+
+
+class _Run:
+    """One batch, of one task."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.task = batch.tasks.first
+        self.preparing: asyncio.Task[None] | None = None
+        self.tending: asyncio.Task[None] | None = None
+        self.watches: list[int] = []
+        self.renamed = asyncio.Event()  # what it saves as files has changed, or it is over
+        self.is_changed = False
+        self.saved = asyncio.Event()  # there is a newer checkpoint, or it is over
+        self.copied: tuple[int, int] | None = None  # the newest that is elsewhere
+        self.holder: PeerId | None = None
+        self.leaves = False  # it is given back: its checkpoint goes before it
+        self.over = self.taken = False  # it has ended; and its last checkpoint was taken
+        self.done = False  # it has a result
+
+
+class Checkpoints:
+    """Implements `Executor`. `around` gives it the one inside, `attach` what it knows of others."""
+
+    def __init__(
+        self,
+        files: CheckpointFiles,
+        *,
+        me: PeerId,
+        others: Others,
+        threads: Threads,
+        group: asyncio.TaskGroup,
+        clock: Clock,
+        budget: int,
+    ) -> None:
+        """`budget`: bytes a minute for copies."""
+        self._files = files
+        self._me = me
+        self._threads = threads
+        self._group = group
+        self._clock = clock
+        self._budget = Budget(budget, clock.now_ms())
+        self.ways: Final = CheckpointWays(
+            files, me=me, others=others, threads=threads, group=group, clock=clock
+        )
+        self._inner: Executor | None = None
+        self._forward: OnExecutorEvent = lambda _event: None
+        self._around: Callable[[], tuple[list[PeerId], list[PeerId], list[PeerId]]]
+        self._around = lambda: ([], [], [])
+        self._runs: dict[int, _Run] = {}
+        self._locks: dict[tuple[JobId, int], asyncio.Lock] = {}
+        self._renames: Renames | None = None
+        self._ending = False
+        self.copied = self.skipped = self.resumed = 0
+
+    def around(self, inner: Executor) -> Checkpoints:
+        """What that one says comes to `on_executed`."""
+        self._inner = inner
+        return self
+
+    def attach(
+        self,
+        forward: OnExecutorEvent,
+        around: Callable[[], tuple[list[PeerId], list[PeerId], list[PeerId]]],
+        is_over: Callable[[JobId, int], Awaitable[bool]],
+    ) -> None:
+        """`forward` hears how batches go. `around`: who is alive, who is away, and who may be given
+        copies. `is_over`: whether the ledger needs nothing of a task any more; raises Unavailable
+        if that can't be said."""
+        self._forward, self._around = forward, around
+        self._group.create_task(self._sweep(is_over))
+
+    async def answer(self, body: CheckpointCall) -> AnswerBody:
+        """Raises a P2PSchedError for the caller."""
+        return await self.ways.answer(body)
+
+    # --- the port ---
+
+    def start(self, batch: Batch) -> None:
+        assert self._inner is not None
+        if not batch.spec.checkpoint:
+            self._inner.start(batch)
+            return
+        if self._ending:
+            return
+        assert len(batch.tasks) == 1, "a task that saves checkpoints has a batch of its own"
+        run = self._runs[batch.id] = _Run(batch)
+        run.preparing = self._group.create_task(self._begin(run))
+
+    def stop(self, batch: int, cause: Cause) -> None:
+        assert self._inner is not None
+        run = self._runs.get(batch)
+        if run is not None and run.preparing is not None:
+            run.preparing.cancel()
+            del self._runs[batch]
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._forward, Ended(batch, run.batch.tasks))
+            return
+        if run is not None:
+            run.leaves = cause is Cause.PEER_LOST
+        self._inner.stop(batch, cause)
+
+    def standing(self) -> Standing:
+        assert self._inner is not None
+        inner = self._inner.standing()
+        return Standing(inner.batches | self._runs.keys(), inner.unbegun)
+
+    def tend(self, how: Tending, batches: frozenset[int]) -> None:
+        assert self._inner is not None
+        self._inner.tend(how, batches)
+
+    def on_executed(self, event: ExecutorEvent) -> None:
+        """What the executor inside says."""
+        run = self._runs.get(event.batch)
+        if run is None:
+            self._forward(event)
+        elif isinstance(event, Progress):
+            run.done = any(segment.cause is Cause.OK for segment in event.segments)
+            self._forward(event)
+        else:
+            self._on_ended(run, event)
+
+    def _on_ended(self, run: _Run, event: Ended) -> None:
+        del self._runs[event.batch]
+        if self._renames is not None:
+            self._renames.read()  # what happened before the end counts
+        run.over = True
+        self._unwatch(run)
+        if run.done and run.tending is not None:
+            run.tending.cancel()
+        run.renamed.set()
+        if self._ending:  # it goes with its peer, and nobody starts it here again
+            return
+        if run.leaves and run.tending is not None and not run.done:
+            self._group.create_task(self._part(run, event))
+        else:
+            self._forward(event)
+
+    async def _part(self, run: _Run, event: Ended) -> None:
+        assert run.tending is not None
+        await asyncio.wait([run.tending], timeout=MOVE_S)
+        self._forward(event)
+
+    async def leave(self, timeout_s: float) -> None:
+        """This peer stops: end what saves checkpoints, and bring these elsewhere. Nobody hears of
+        these ends any more: the ledger takes all tasks back."""
+        self._ending = True
+        runs = [run for run in self._runs.values() if run.tending is not None]
+        for run in list(self._runs.values()):
+            self.stop(run.batch.id, Cause.PEER_LOST)
+        if tending := [run.tending for run in runs if run.tending is not None]:
+            await asyncio.wait(tending, timeout=timeout_s)
+
+    def close(self) -> None:
+        if self._renames is not None:
+            self._renames.close()
+
+    # --- before an attempt ---
+
+    async def _begin(self, run: _Run) -> None:
+        batch, task = run.batch, run.task
+        assert self._inner is not None
+        try:
+            async with self._lock(batch.job, task):
+                found = await self._find(batch, task)
+                head = found.head if isinstance(found, Take) else None
+                await self._threads.slow(self._files.prepare, batch.job, task, batch.grant, head)
+                self._watch(run)
+        except (P2PSchedError, OSError, ValueError) as error:
+            self._refuse(run, error)
+            return
+        finally:
+            run.preparing = None
+        if isinstance(found, Take) and found.peer != self._me:
+            run.copied, run.holder = found.head.key, found.peer
+        run.tending = self._group.create_task(self._tend(run))
+        run.saved.set()  # what was found here alone is copied
+        self._inner.start(batch)
+
+    async def _find(self, batch: Batch, task: int) -> Take | Without:
+        live, away, _ = self._around()
+        own = await self._threads.quick(self._files.saved, batch.job, task)
+        search = Search(
+            self._me,
+            own,
+            live=live,
+            away=away,
+            has_run=batch.attempt > 1,
+            now_ms=self._clock.now_ms(),
+        )
+        found = await self.ways.find(search, batch.job, task)
+        what = {"job": batch.job, "task": task, "attempt": batch.attempt}
+        if isinstance(found, Take):
+            self.resumed += 1
+            log.info("resumed", extra={**what, "number": found.head.number, "of": found.peer})
+        elif batch.attempt > 1:
+            log.warning(
+                "starts-without-checkpoint",
+                extra={**what, "silent": found.unheard, "damaged": found.damaged},
+            )
+        return found
+
+    def _refuse(self, run: _Run, error: Exception) -> None:
+        """It can't start here."""
+        batch = run.batch
+        del self._runs[batch.id]
+        is_full = isinstance(error, NoSpace) or is_no_space(error)
+        cause = Cause.NO_SPACE if is_full else Cause.NOT_STARTABLE
+        text = f"no folder for its checkpoints: {error}"
+        self._forward(refusal(batch.id, batch.tasks, text, cause))
+        self._forward(Ended(batch.id, EMPTY))
+
+    def _lock(self, job: JobId, task: int) -> asyncio.Lock:
+        """One at a time changes what is in a task's folder."""
+        return self._locks.setdefault((job, task), asyncio.Lock())
+
+    # --- while it runs ---
+
+    def _watch(self, run: _Run) -> None:
+        """Raises OSError if the system tells no more of renames."""
+        if self._renames is None:
+            self._renames = Renames()
+
+        def saved(name: str) -> None:
+            if not name or key_of(name) is not None:
+                run.saved.set()
+
+        def renamed(name: str) -> None:
+            if not name or is_whole(name):
+                run.is_changed = True
+                run.renamed.set()
+
+        job, task = run.batch.job, run.task
+        run.watches.append(self._renames.watch(self._files.path(job, task), saved))
+        run.watches.append(self._renames.watch(self._files.work(job, task), renamed))
+
+    def _unwatch(self, run: _Run) -> None:
+        while run.watches:
+            if self._renames is not None:
+                self._renames.unwatch(run.watches.pop())
+
+    async def _tend(self, run: _Run) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._take(run))
+            group.create_task(self._copy_all(run))
+
+    async def _take(self, run: _Run) -> None:
+        """What it saves as files, whenever that has changed."""
+        while True:
+            await run.renamed.wait()
+            run.renamed.clear()
+            over, changed, run.is_changed = run.over, run.is_changed, False
+            if changed:
+                await self._snapshot(run)
+            if over:
+                run.taken = True
+                run.saved.set()
+                return
+
+    async def _snapshot(self, run: _Run) -> None:
+        job, task, grant = run.batch.job, run.task, run.batch.grant
+        try:
+            async with self._lock(job, task):
+                head = await self._threads.slow(
+                    self._files.snapshot, job, task, grant, self._clock.wall_ms()
+                )
+        except P2PSchedError as error:
+            log.warning(
+                "checkpoint-not-taken", extra={"job": job, "task": task, "error": str(error)}
+            )
+            return
+        if head is None:
+            log.info("checkpoint-changed-meanwhile", extra={"job": job, "task": task})
+        run.saved.set()
+
+    # --- copies ---
+
+    async def _copy_all(self, run: _Run) -> None:
+        """The newest, again and again, until it is over and its last one is elsewhere."""
+        again_s: float | None = None
+        tries = LAST_TRIES_MAX
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(again_s):
+                    await run.saved.wait()
+            run.saved.clear()
+            again_s = await self._copy_newest(run)
+            if run.taken and not run.saved.is_set():
+                tries -= 1
+                if again_s is None or not tries:
+                    return  # if nobody takes it, its next attempt finds it here
+                again_s = LAST_AGAIN_S
+
+    async def _copy_newest(self, run: _Run) -> float | None:
+        """Seconds until it should be tried again; None if the newest is elsewhere."""
+        job, task = run.batch.job, run.task
+        key = await self._threads.quick(self._files.newest_key, job, task)
+        if key is None or key == run.copied:
+            return None
+        if not run.over:
+            wait_ms = self._budget.wait_ms(self._clock.now_ms())
+            if wait_ms != 0:
+                return COPY_AGAIN_S if wait_ms is None else wait_ms / 1000
+        heads = await self._threads.quick(self._files.saved, job, task)
+        if not heads:
+            return None
+        return None if await self._copy(run, heads[0]) else COPY_AGAIN_S
+
+    async def _copy(self, run: _Run, head: Head) -> bool:
+        for peer in self._targets(run)[:TARGETS_MAX]:
+            try:
+                await self.ways.copy_to(head, peer)
+            except P2PSchedError as error:
+                log.info("checkpoint-not-copied", extra={"peer": peer, "error": str(error)})
+                continue
+            self._budget.spend(head.file_bytes, self._clock.now_ms())
+            if run.copied is not None and run.copied[0] == head.grant:
+                self.skipped += max(0, head.number - run.copied[1] - 1)
+            self.copied += 1
+            run.copied, run.holder = head.key, peer
+            return True
+        return False
+
+    def _targets(self, run: _Run) -> list[PeerId]:
+        """Who may hold it, best first: who holds the one before, so that there is one place more
+        and not many."""
+        name = f"{run.batch.job}/{run.task}".encode()
+        takers = [peer for peer in self._around()[2] if peer != self._me]
+        return sorted(ranked(name, takers), key=lambda peer: peer != run.holder)
+
+    # --- what nobody needs any more ---
+
+    async def _sweep(self, is_over: Callable[[JobId, int], Awaitable[bool]]) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            with contextlib.suppress(P2PSchedError):
+                for job, task in await self._threads.quick(self._files.tasks):
+                    if (job, task) not in set(self._running()) and await is_over(job, task):
+                        await self._threads.slow(self._files.remove, job, task)
+                        self._locks.pop((job, task), None)
+
+    def _running(self) -> Iterator[tuple[JobId, int]]:
+        for run in self._runs.values():
+            yield run.batch.job, run.task
