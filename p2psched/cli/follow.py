@@ -70,7 +70,7 @@ async def follow_job(
                 await LiveTask(client, job, view.task_set.first).follow(alone=True)
                 show = False
                 view = await job.show()
-            return await _follow_many(job, 0 if show else view.segments, bar, show=show)
+            return await _follow_many(job, view, bar, show=show)
     except TimeoutError as error:
         name = short(job.id)
         raise TimedOut(
@@ -81,8 +81,11 @@ async def follow_job(
         bar.hide()
 
 
-async def _follow_many(job: Job, position: int, bar: Bar, *, show: bool) -> JobView:
-    doubted = 0
+async def _follow_many(job: Job, view: JobView, bar: Bar, *, show: bool) -> JobView:
+    position = 0 if show else view.segments
+    doubted = view.doubts.count
+    if doubted:
+        note(unknown_text(view))
     async for page in job.pages(position=position):
         view = page.view
         if view.doubts.count != doubted:

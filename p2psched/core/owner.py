@@ -164,7 +164,8 @@ class Owner:
                 if self.starting.goes_on(job, free=self._slots - self._busy, slots=cpus):
                     continue
                 break
-            task_us, is_guess = self._expected.of(job.id, job.full.work)
+            known = self._expected.of(job.id, job.full.work)
+            task_us, is_guess = (None, False) if job.spec.start else known  # none stands ready
             size = batch_size(
                 *(job.spec.kind, len(queued.tasks), task_us), is_guess=is_guess, slots=self._slots
             )
