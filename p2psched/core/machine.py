@@ -261,10 +261,10 @@ class Machine(LedgerState):
                 segment.check()
         except ValueError as exc:
             return Rejected("protocol", f"results of job {job.id} are damaged: {exc}")
-        once.readmit_brought(self, job, command)
         usual = self._complete_grant(job, command)
         if usual is not None:
             return usual
+        once.readmit_brought(self, job, command)
         accepted = duplicate = stale = EMPTY
         ends: list[tuple[Cause, TaskSet]] = []
         for segment in command.segments:
