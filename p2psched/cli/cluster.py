@@ -22,6 +22,7 @@ from p2psched.cli.output import (
     Column,
     Output,
     count,
+    moment,
     note,
     print_json,
     print_sheet,
@@ -30,6 +31,8 @@ from p2psched.cli.output import (
     span,
     write_line,
 )
+from p2psched.cli.reconcile import separation_fields, summary
+from p2psched.cli.resumed import status_row
 from p2psched.client.client import Client
 from p2psched.client.events import past
 from p2psched.client.find import find_peers
@@ -38,7 +41,12 @@ from p2psched.model.ids import short
 from p2psched.model.messages import GetStatus, ListPeers
 from p2psched.model.peer_messages import PeerList, PeerView
 from p2psched.model.stalls import StallStatus
-from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
+from p2psched.model.status_messages import (
+    BLOBS_SHORT_MAX,
+    GossipStatus,
+    SeparationStatus,
+    StatusAnswer,
+)
 
 PEERS_EXAMPLES: Final = """\b
 Examples:
@@ -154,13 +162,18 @@ def status(target: Target) -> None:
             fields = msgspec.structs.asdict(found)
             gossip = msgspec.structs.asdict(found.gossip) if found.gossip is not None else None
             load = msgspec.to_builtins(msgspec.structs.asdict(found.load)) if found.load else None
+            saved = found.checkpoints
+            checkpoints = msgspec.structs.asdict(saved) if saved is not None else None
             stalls = msgspec.structs.asdict(found.stalls) if found.stalls is not None else None
             more = {
                 "info": info_fields(found.info),
                 "gossip": gossip,
                 "load": load,
                 "stalls": stalls,
+                "checkpoints": checkpoints,
             }
+            if found.separation is not None:
+                more["separation"] = separation_fields(found.separation)
             print_json(status={**fields, **more})
         case Output.QUIET:
             write_line(short(found.info.peer))
@@ -272,6 +285,25 @@ def _stealing(found: StatusAnswer) -> str:
     return f"{got}, {given}"
 
 
+def _separation(found: SeparationStatus | None) -> list[tuple[str, object]]:
+    """Only of a peer that is cut off, or was."""
+    if found is None:
+        return []
+    rows: list[tuple[str, object]] = []
+    if found.away_ms:
+        left_ms = found.max_disconnect_ms - found.away_ms
+        goes_on = f"goes on for {span(left_ms / 1000)}" if left_ms > 0 else "ended what it had"
+        overdue = f" ({count(found.overdue, 'job')} ended)" if found.overdue else ""
+        kept = f"; {count(found.results_kept, 'result')} kept" if found.results_kept else ""
+        rows.append(("cut off", f"for {span(found.away_ms / 1000)}, {goes_on}{overdue}{kept}"))
+    if found.spooled:
+        rows.append(("spool", f"{count(found.spooled, 'job')} not accepted yet"))
+    if found.newest is not None:
+        back = moment(found.newest.back_wall_ms)
+        rows.append(("reconciled", f"{back}: {summary(found.newest)} (`p2psched reconcile show`)"))
+    return rows
+
+
 def _standing_still(found: StallStatus | None) -> list[tuple[str, object]]:
     """What is as it should be is said only where work waits."""
     if found is None:
@@ -311,6 +343,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("forgotten jobs", f"{found.forgotten_known:,} ids still taken"),
         ("tasks here", f"{found.tasks_running} running, {found.tasks_queued} queued"),
         ("stealing", _stealing(found)),
+        *status_row(found.checkpoints),
         *_standing_still(found.stalls),
         ("quarantine", found.quarantine or "no"),
         ("results refused", str(found.results_refused)),
@@ -324,6 +357,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("network", f"{size(found.bytes_sent)} sent, {size(found.bytes_received)} received"),
         *_gossip(found.gossip),
         *load_sheet(found.load),
+        *_separation(found.separation),
         ("events dropped", str(found.events_dropped)),
     ]
     absent = _OF_LEDGERS if found.role == "follower" else _OF_FOLLOWERS

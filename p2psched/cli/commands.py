@@ -19,6 +19,7 @@ Exit codes:
   1 a task failed  4 timed out
   2 wrong usage    5 refused  6 data damaged
   7 a lock was lost
+  8 not accepted yet: in the spool of a peer that is cut off
 
 \b
 Environment:
@@ -114,6 +115,14 @@ GROUPS: Final = {
         "configure": Command("queues", "configure", "CONFIGURE_EXAMPLES"),
         "redrive": Command("queues", "redrive", "REDRIVE_EXAMPLES"),
         "delete": Command("queues", "delete", "DELETE_EXAMPLES"),
+    },
+    "spool": {
+        "list": Command("spool", "list_spool", "LIST_EXAMPLES"),
+        "show": Command("spool", "show_spooled", "SHOW_EXAMPLES"),
+        "rm": Command("spool", "remove_spooled", "RM_EXAMPLES"),
+    },
+    "reconcile": {
+        "show": Command("reconcile", "show_reconcile", "SHOW_EXAMPLES"),
     },
     "sim": {
         "run": Command("sim", "run", "RUN_EXAMPLES"),
@@ -227,6 +236,16 @@ def _queue(context: typer.Context) -> None:
     _help_if_alone(context)
 
 
+def _spool(context: typer.Context) -> None:
+    """Look at jobs that wait on a peer until it hears a majority again."""
+    _help_if_alone(context)
+
+
+def _reconcile(context: typer.Context) -> None:
+    """Tell what became of a peer's work while it was cut off."""
+    _help_if_alone(context)
+
+
 def _sim(context: typer.Context) -> None:
     """Simulate clusters under faults, and see a failure again."""
     _help_if_alone(context)
@@ -241,6 +260,8 @@ _ALONE: Final = {
     "kv": _kv,
     "lock": _lock,
     "queue": _queue,
+    "spool": _spool,
+    "reconcile": _reconcile,
     "sim": _sim,
 }
 

@@ -10,7 +10,9 @@ from typing import Final, TypeVar
 from p2psched.cli.options import Target
 from p2psched.cli.output import note, span
 from p2psched.client.client import Client
+from p2psched.client.disconnected import Disconnected
 from p2psched.client.find import find_peers
+from p2psched.client.session import Session
 from p2psched.model.errors import Unavailable
 from p2psched.model.staleness import Staleness
 
@@ -48,6 +50,24 @@ def talk(target: Target, work: Callable[[Client], Awaitable[T]]) -> T:
             if client.staleness is not None:
                 _say_how_old(client.staleness)
             return found
+
+    with asyncio.Runner() as runner:
+        return runner.run(main())
+
+
+def talk_to_one(target: Target, work: Callable[[Disconnected], Awaitable[T]]) -> T:
+    """Run `work` with the peer that is named, or the first that is found here, and no other that
+    would answer for it. It needs no majority."""
+
+    async def main() -> T:
+        found, secret = find_peers(
+            target.peer, secret_file=target.secret_file, runtime_dir=target.runtime_dir
+        )
+        session = Session(found[:1], secret=secret, patience_s=target.patience_s)
+        try:
+            return await work(Disconnected(session))
+        finally:
+            await session.__aexit__()
 
     with asyncio.Runner() as runner:
         return runner.run(main())

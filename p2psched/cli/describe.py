@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from p2psched.cli.output import count, moment, one_line, span
+from p2psched.cli.resumed import resumed_fields
 from p2psched.cli.tasks import TaskEnd
 from p2psched.client.attempts import Attempt
 from p2psched.client.logs import Log
@@ -58,11 +59,11 @@ def summary(view: JobView) -> str:
 
 def unknown_text(view: JobView) -> str:
     """What a person has to do about tasks that are unknown; `view` is a whole one."""
-    name, first = short(view.job), view.doubts.tasks.first
-    doubts = view.doubts
-    lost = "its peer was lost" if doubts.count == 1 else "their peers were lost"
+    name, first = short(view.job), view.once.tasks.first
+    doubts = view.once
+    lost = "its peer was lost" if doubts.unknown == 1 else "their peers were lost"
     return (
-        f"{count(view.doubts.count, 'task')} of {title(view)} may have run, and nobody knows: "
+        f"{count(view.once.unknown, 'task')} of {title(view)} may have run, and nobody knows: "
         f"{lost} ({doubts.tasks}). See what was done, then say so: "
         f"`p2psched job resolve {name} {first} --succeeded`, "
         "`--failed REASON`, or `--run-again`"
@@ -138,10 +139,10 @@ def job_fields(view: JobView) -> dict[str, object]:
         "delayed": view.delayed,
         "next_attempt": moment(view.next_attempt_ms),
         "given_up": view.stopped or None,
-        "start": view.start.name.lower(),
-        "unknown": view.doubts.count,
-        "unknown_tasks": str(view.doubts.tasks),
-        "unknown_at": dict(view.doubts.at),
+        "start": view.once.start.name.lower(),
+        "unknown": view.once.unknown,
+        "unknown_tasks": str(view.once.tasks),
+        "unknown_at": dict(view.once.at),
         "submitted": moment(view.submitted_ms),
         "ended": moment(view.ended_ms),
         "submitter": view.submitter,
@@ -158,6 +159,7 @@ def job_fields(view: JobView) -> dict[str, object]:
         "moves": [
             {"from": giver, "to": taker, "tasks": number} for giver, taker, number in view.moves
         ],
+        **resumed_fields(view),
     }
 
 

@@ -101,6 +101,7 @@ def _arguments(config: Config) -> list[str]:
     given += ["--timing", config.timing, "--replace-after", f"{config.replace_ms}ms"]
     given += ["--retry-budget", str(config.retry_percent)]
     given += ["--checkpoint-budget", str(config.checkpoint_budget)]
+    given += ["--max-disconnect", f"{config.max_disconnect_ms}ms"]
     if config.zone:
         given += ["--zone", config.zone]
     if config.ledger is not None:

@@ -19,6 +19,7 @@ from p2psched.cli.output import (
     span,
     write_line,
 )
+from p2psched.cli.resumed import from_where
 from p2psched.cli.tasks import split_task
 from p2psched.client.client import Client
 from p2psched.client.story import read_history
@@ -35,6 +36,7 @@ from p2psched.model.explain_messages import Considered, Decision, Explained, Exp
 from p2psched.model.ids import PeerId, short
 from p2psched.model.moves import Moved
 from p2psched.model.once import Decided, Doubted, word_of
+from p2psched.model.resumed import Resumed
 from p2psched.model.stalls import Stalled
 
 EXAMPLES: Final = """\b
@@ -92,7 +94,7 @@ def _concerns(stamped: Stamped, index: int) -> bool:
     match stamped.event:
         case Granted(tasks=tasks) | Moved(tasks=tasks) | GivenBack(tasks=tasks):
             return index in tasks
-        case Revoked(tasks=tasks) | Stalled(tasks=tasks):
+        case Revoked(tasks=tasks) | Resumed(tasks=tasks) | Stalled(tasks=tasks):
             return index in tasks
         case Doubted(tasks=tasks) | Decided(tasks=tasks):
             return index in tasks
@@ -164,6 +166,13 @@ def _row(each: Considered, name: str) -> tuple[object, ...]:
     return name, each.given or "-", score, each.slots, each.owned, load, age
 
 
+def _doubt(event: Doubted | Decided, names: Names) -> str:
+    if isinstance(event, Doubted):
+        return f"unknown: {_name(event.peer, names)} was lost, and may have run it"
+    why = f" ({event.reason})" if event.reason else ""
+    return f"decided by {event.by or 'somebody'}: {word_of(event.verdict)}{why}"
+
+
 def _what(stamped: Stamped, names: Names) -> str:
     match stamped.event:
         case Granted(peer=peer, grant=grant):
@@ -174,17 +183,17 @@ def _what(stamped: Stamped, names: Names) -> str:
             )
         case GivenBack(peer=peer):
             return f"given back by {_name(peer, names)}"
+        case Resumed(peer=peer):
+            where = from_where(stamped.event, lambda one: _name(one, names))
+            return f"begins on {_name(peer, names)} from {where}"
         case Revoked(peer=peer, cause=cause):
             return f"taken from {_name(peer, names)}: {cause}"
         case Stalled(peer=peer, note=text):
             return f"{_name(peer, names)} found: {text}"
         case Retried(peer=peer, segment=segment):
             return f"failed on {_name(peer, names)} ({segment.cause}), to be tried again"
-        case Doubted(peer=peer):
-            return f"unknown: {_name(peer, names)} was lost, and may have run it"
-        case Decided(verdict=verdict, by=by, reason=reason):
-            why = f" ({reason})" if reason else ""
-            return f"decided by {by or 'somebody'}: {word_of(verdict)}{why}"
+        case Doubted() | Decided():
+            return _doubt(stamped.event, names)
         case Recorded(peer=peer, segment=segment):
             return f"ended on {_name(peer, names)}: {segment.cause}"
         case _:

@@ -83,14 +83,14 @@ async def follow_job(
 
 async def _follow_many(job: Job, view: JobView, bar: Bar, *, show: bool) -> JobView:
     position = 0 if show else view.segments
-    doubted = view.doubts.count
+    doubted = view.once.unknown
     if doubted:
         note(unknown_text(view))
     async for page in job.pages(position=position):
         view = page.view
-        if view.doubts.count != doubted:
+        if view.once.unknown != doubted:
             bar.hide()
-            doubted = view.doubts.count
+            doubted = view.once.unknown
             if doubted:
                 note(unknown_text(await job.show()))
         if show and page.segments:

@@ -127,6 +127,8 @@ def _cause(step: Step, names: Names) -> str:
     if step.until_ms is not None:
         until = (moment(step.until_wall_ms) or "")[11:-1]
         return f"for {_span_us(1000 * (step.until_ms - step.at_ms))}, until {until}"
+    if step.found_on is not None:
+        return f"{step.cause}, found on {_name(step.found_on, names)}"
     took = f", {_span_us(step.busy_us)}" if step.busy_us else ""
     return f"{step.cause}{took}"
 
@@ -146,6 +148,7 @@ def _fields(step: Step, names: Names, numbers: dict[int, int]) -> dict[str, obje
         "grant": step.grant,
         "attempt": None if step.grant is None else numbers.get(step.grant),
         "cause": _cause(step, names) if step.other is not None else step.cause or None,
+        "found_on": _name(step.found_on, names) or None,
         "busy_us": step.busy_us,
         "demoted": step.is_demoted,
         "until": None if step.until_ms is None else moment(step.until_wall_ms),

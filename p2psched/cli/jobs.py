@@ -43,6 +43,7 @@ from p2psched.cli.output import (
     span,
     write_line,
 )
+from p2psched.cli.resumed import resumed_text
 from p2psched.cli.tasks import TaskEnd, first_failures
 from p2psched.client.client import Client
 from p2psched.client.events import past
@@ -132,7 +133,7 @@ _COLUMNS: Final = (
 def _row(view: JobView, name: str, now_ms: int) -> tuple[object, ...]:
     done = f"{ended_tasks(view)}/{view.tasks}"
     age = span((now_ms - view.submitted_ms) / 1000)
-    state = f"{view.state}, {view.doubts.count:,} unknown" if view.doubts.count else view.state
+    state = f"{view.state}, {view.once.unknown:,} unknown" if view.once.unknown else view.state
     return name, view.name, state, done, view.failed or "-", age, view.command
 
 
@@ -167,7 +168,7 @@ def show(target: Target, job: JobArgument, at: AtOption = None) -> None:
 
 
 def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
-    counted = (*view.owners, *view.finished_by, *view.doubts.at)
+    counted = (*view.owners, *view.finished_by, *view.once.at)
     known = {peer: names[peer] for peer, _ in counted if peer in names}
     return [
         ("job", view.job),
@@ -180,14 +181,15 @@ def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
         ("succeeded", view.succeeded),
         ("failed", view.failed),
         ("cancelled", view.cancelled),
-        ("unknown", unknown_text(view) if view.doubts.count else None),
-        ("unknown on", per_peer(view.doubts.at, known) or None),
-        ("may start", None if view.start is Start.LEAST else view.start.name.lower()),
+        ("unknown", unknown_text(view) if view.once.unknown else None),
+        ("unknown on", per_peer(view.once.at, known) or None),
+        ("may start", None if view.once.start is Start.LEAST else view.once.start.name.lower()),
         ("waiting", view.waiting),
         ("with peers", view.owned),
         ("owned by", per_peer(view.owners, known)),
         ("finished by", per_peer(view.finished_by, known)),
         ("stolen", moves_text(view, {PeerId(peer): name for peer, name in names.items()})),
+        ("resumed", resumed_text(view, {PeerId(peer): name for peer, name in names.items()})),
         ("attempts lost", f"{view.attempts_lost} (with their peer)"),
         ("attempts failed", f"{view.attempts_failed} (and retried)"),
         ("ended badly by", _bad_ends_text(view)),

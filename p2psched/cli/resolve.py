@@ -70,7 +70,7 @@ def resolve(
     async def work(client: Client) -> JobView:
         found = await client.job(job)
         view = await found.show()
-        if not view.doubts.count:
+        if not view.once.unknown:
             raise Refused(f"{title(view)} has no unknown tasks: there is nothing to decide")
         value = None if result is None else _result_of(result, view.kind)
         await found.resolve(chosen, verdict, result=value, reason=failed or "")
@@ -84,7 +84,7 @@ def resolve(
             write_line(short(view.job))
         case Output.TABLE:
             left = (
-                f"; {count(view.doubts.count, 'task')} still unknown" if view.doubts.count else ""
+                f"; {count(view.once.unknown, 'task')} still unknown" if view.once.unknown else ""
             )
             said = {"succeeded": "succeeded", "failed": "failed", "run-again": "again"}[verdict]
             write_line(f"{title(view)}: {count(len(chosen), 'task')} {said}{left}")

@@ -170,6 +170,14 @@ _CheckpointBudget = Annotated[
         help="Bytes a minute that go to copies of tasks' checkpoints on other peers.",
     ),
 ]
+_MaxDisconnect = Annotated[
+    str,
+    typer.Option(
+        "--max-disconnect",
+        metavar="DURATION",
+        help="How long it goes on with its tasks without a majority, if their jobs don't say.",
+    ),
+]
 _Anew = Annotated[
     bool,
     typer.Option(
@@ -268,6 +276,7 @@ class Having:
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
     checkpoint_budget: _CheckpointBudget = "256M"
+    max_disconnect: _MaxDisconnect = "10m"
     stall_after: _StallAfter = f"{STALL_MS // 1000}s"
 
     def noted_in(self, config: Config) -> Config:
@@ -281,6 +290,7 @@ class Having:
             policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
             retry_percent=self.retry_budget,
             checkpoint_budget=byte_count(self.checkpoint_budget, "--checkpoint-budget"),
+            max_disconnect_ms=round(duration(self.max_disconnect, "--max-disconnect") * 1000),
             stall_ms=round(duration(self.stall_after, "--stall-after") * 1000),
         )
         noted.__post_init__()

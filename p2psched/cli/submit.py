@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, TypedDict
 
@@ -11,6 +12,7 @@ import typer
 
 from p2psched.cli.batches import BATCHES_HELP, print_outcomes
 from p2psched.cli.connect import talk
+from p2psched.cli.cutting import Cutting, leave_in_spool
 from p2psched.cli.describe import job_fields, title
 from p2psched.cli.follow import conclude, follow_job
 from p2psched.cli.holds import Holding
@@ -28,7 +30,7 @@ from p2psched.client.batches import lines_of, pack_batches
 from p2psched.client.client import Client, Job, who_am_i
 from p2psched.client.functions import PackedJob, timeout_ms
 from p2psched.core.policies.registry import POLICIES
-from p2psched.model.errors import UsageError
+from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, new_id, short
 from p2psched.model.isolation import Isolation
@@ -153,6 +155,7 @@ _Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")
 @with_options(Rules, "rules")
 @with_options(Bounds, "bounds")
 @with_options(Saving, "saving")
+@with_options(Cutting, "cutting")
 def submit_job(
     target: Target,
     *,
@@ -179,13 +182,13 @@ def submit_job(
     rules: Rules,
     bounds: Bounds,
     saving: Saving,
+    cutting: Cutting,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
-    Once this returns, the job can't be lost. Everything after -- is the command, and it never
-    passes through a shell.
+    Once this returns, the job can't be lost. What follows -- is the command; no shell sees it.
     """
-    _check_form(inputs, is_batched=args or batch != 1, is_plain=array is not None or bool(collect))
+    _check_form(inputs, array, collect, saving.checkpoint, is_batched=args or batch != 1)
     wait_s, timeout_s = _seconds(wait_timeout, "--wait-timeout"), _seconds(timeout, "--timeout")
     isolation, needs = bounds.around(choice.needs)
     common = _Common(
@@ -210,12 +213,9 @@ def submit_job(
         spec = _spec(work, array, timeout_s, common, checkpoint=saving.checkpoint)
         packed = PackedJob(spec, sending.uploads)
     else:
-        if saving.checkpoint:
-            raise UsageError("with --inputs there is no --checkpoint: make each input a task")
         with opened_inputs(inputs) as stream:
             packed = pack_batches(
-                command,
-                lines_of(stream),
+                *(command, lines_of(stream)),
                 batch=batch,
                 env=variables,
                 cwd=folder,
@@ -225,8 +225,18 @@ def submit_job(
                 **common,
             )
     job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
-    batches = inputs is not None
-    _submit(target, job_id, packed, choice.apart or [], waits=wait, wait_s=wait_s, batches=batches)
+    following = _Following(waits=wait, wait_s=wait_s, batches=inputs is not None)
+    packed = cutting.noted_in(packed)
+    _submit(target, job_id, packed, choice.apart or [], following, spools=cutting.spool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Following:
+    """What is done once it is accepted."""
+
+    waits: bool
+    wait_s: float | None
+    batches: bool
 
 
 class _Common(TypedDict):
@@ -247,11 +257,11 @@ class _Common(TypedDict):
     start: Start
 
 
-def _check_form(inputs: str | None, *, is_batched: bool, is_plain: bool) -> None:
+def _check_form(inputs: str | None, *plain: object, is_batched: bool) -> None:
     if inputs is None and is_batched:
         raise UsageError("--batch and --args are for inputs: name them with --inputs FILE")
-    if inputs is not None and is_plain:
-        raise UsageError("with --inputs there is no --array and no --collect")
+    if inputs is not None and any(plain):
+        raise UsageError("with --inputs there is no --array, no --collect and no --checkpoint")
 
 
 def _seconds(text: str | None, option: str) -> float | None:
@@ -300,10 +310,9 @@ def _submit(
     job_id: JobId,
     packed: PackedJob,
     apart: list[str],
+    how: _Following,
     *,
-    waits: bool,
-    wait_s: float | None,
-    batches: bool,
+    spools: bool,
 ) -> None:
     async def work(client: Client) -> None:
         spec = await staying_apart(client, packed.spec, apart, job_id)
@@ -312,17 +321,25 @@ def _submit(
             answer = await blobs.submit(
                 client.session, Submit(job_id, spec), packed.uploads, progress
             )
+        except Unavailable as error:
+            if not spools:
+                raise
+            await leave_in_spool(client.session, target, job_id, packed, error)
+            return
         finally:
             progress.hide()
         job = Job(client.session, job_id)
         view = await job.show()
-        _say_accepted(view, target.output, known=answer.duplicate, waits=waits)
-        if waits:
+        _say_accepted(view, target.output, known=answer.duplicate, waits=how.waits)
+        if how.waits:
             following = follow_job(
-                client, job, output=target.output, show_outputs=not batches, timeout_s=wait_s
+                *(client, job),
+                output=target.output,
+                show_outputs=not how.batches,
+                timeout_s=how.wait_s,
             )
             view = await detachable(job, following)
-            if batches and target.output is Output.TABLE:
+            if how.batches and target.output is Output.TABLE:
                 await print_outcomes(client, await job.show())
             await conclude(client, view, target.output)
 

@@ -19,6 +19,7 @@ from typing import Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from p2psched.client import blobs, futures
 from p2psched.client.batching import Function, HasOptions, unwrap
+from p2psched.client.disconnected import Disconnected
 from p2psched.client.find import find_peers, who_am_i
 from p2psched.client.functions import (
     Calls,
@@ -363,6 +364,11 @@ class Client(Shared):
     def peer(self) -> Members:
         """To remove, promote, demote and drain peers, and to say how many vote."""
         return Members(self.session)
+
+    @property
+    def cut_off(self) -> Disconnected:
+        """What the peer that this client talks to keeps while it hears no majority."""
+        return Disconnected(self.session)
 
     @property
     def staleness(self) -> Staleness | None:

@@ -87,6 +87,7 @@ class MapOptions(TypedDict, total=False):
     times: TimeLimits | None
     limits: Limits | None
     checkpoint: bool | None
+    max_disconnect_ms: int | None
     start: Start | str
 
 
@@ -174,15 +175,14 @@ def pack(
     times: TimeLimits | None = None,
     limits: Limits | None = None,
     checkpoint: bool | None = None,
+    max_disconnect_ms: int | None = None,
     start: Start | str = Start.LEAST,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
     `function` is `"module:name"`, looked up by the workers, or an object that travels by import
-    path where it can and by value as far as it must (cloudpickle: `__main__`, lambdas, closures).
-    One with `@task` brings its own options, for those that are None here. `modules`: "auto" sends
-    the caller's own modules along where the function is in one or names one, "none" sends none,
-    a list of names sends these. Raises UsageError for what can't be serialised or is over a limit.
+    path or by value. One with `@task` brings its own options, for those that are None here. Of the
+    caller's `modules` "auto" sends what it needs. Raises UsageError for what is too large.
     """
     isolation, needs = shut_in(limits, needs)
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
@@ -220,6 +220,7 @@ def pack(
             checkpoint=NAMELESS
             if (options.checkpoint if checkpoint is None else checkpoint)
             else "",
+            max_disconnect_ms=max_disconnect_ms,
             start=start_of(start),
         )
     except (TypeError, ValueError) as error:

@@ -39,6 +39,7 @@ class ProgramOptions(TypedDict, total=False):
     times: TimeLimits | None
     limits: Limits | None
     checkpoint: str
+    max_disconnect_ms: int | None
     start: Start | str
 
 
@@ -71,6 +72,7 @@ def pack_program(
             times=options.get("times"),
             isolation=isolation,
             checkpoint=options.get("checkpoint", ""),
+            max_disconnect_ms=options.get("max_disconnect_ms"),
             start=start_of(options.get("start", Start.LEAST)),
         )
     except (TypeError, ValueError) as error:

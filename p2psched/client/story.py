@@ -31,6 +31,7 @@ from p2psched.model.job import Cause, JobState
 from p2psched.model.messages import FetchHistory, History
 from p2psched.model.moves import Moved
 from p2psched.model.once import Decided, Doubted, word_of
+from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -52,6 +53,7 @@ class Step:
     grant: int | None = None
     cause: str = ""
     other: PeerId | None = None  # whom tasks moved from
+    found_on: PeerId | None = None  # whose disk had the checkpoint
     busy_us: int | None = None  # what an attempt took, the mean of those told together
     until_ms: int | None = None  # of a delay, in ledger time
     is_bad: bool = False
@@ -137,6 +139,8 @@ def _step(event: Event, demotes: Collection[str]) -> Step | None:
             return Step(event="stood still", tasks=tasks, peer=peer, cause=note, is_bad=True)
         case Moved(tasks=tasks, peer=peer, taker=taker, to=to):
             return Step(event="moved", tasks=tasks, peer=taker, grant=to, other=peer)
+        case Resumed():
+            return _resumed(event)
         case Recorded() | Retried():
             return _end(event, demotes)
         case Delayed(tasks=tasks, until_ms=until_ms):
@@ -144,10 +148,15 @@ def _step(event: Event, demotes: Collection[str]) -> Step | None:
         case Alerted(tasks=tasks, peer=peer, cause=cause, severity=severity):
             text = f"{severity}: {cause}"
             return Step(event="alert", tasks=tasks, peer=peer, cause=text, is_bad=True)
-        case Doubted() | Decided():
-            return _doubt(event)
         case _:
             return _job_step(event)
+
+
+def _resumed(event: Resumed) -> Step:
+    is_new = not event.number
+    said = "no checkpoint could be had" if is_new else f"checkpoint {event.number}"
+    step = Step(event="began anew" if is_new else "resumed", cause=said, found_on=event.source)
+    return replace(step, tasks=event.tasks, peer=event.peer, grant=event.grant, is_bad=is_new)
 
 
 def _doubt(event: Doubted | Decided) -> Step:
@@ -185,6 +194,8 @@ def _job_step(event: Event) -> Step | None:
             return Step(event="job ended", cause=state, is_bad=state is JobState.FAILED)
         case JobReopened(tasks=tasks):
             return Step(event="run again", tasks=tasks, cause="asked for")
+        case Doubted() | Decided():
+            return _doubt(event)
         case ResultsLost(tasks=tasks):
             return Step(event="result lost", tasks=tasks, cause="last copy gone", is_bad=True)
         case HistoryCut(events=events):

@@ -35,6 +35,7 @@ from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId
 from p2psched.model.limits import KIB
 from p2psched.model.needs import Offer
+from p2psched.model.reconciled import Reconciled
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 SLICE_JOBS: Final = 500  # encoded in one go: about a millisecond
@@ -52,7 +53,7 @@ _VALUES: Final = frozenset(
 )
 _OF_NO_JOB: Final = (
     *(RaiseLevel, Drain, AddWebhook, RemoveWebhook, AckWebhook, ForgetPeer),
-    *(Act, Offer),
+    *(Act, Offer, Reconciled),
 )
 assert _FIELDS[0] == "jobs", "jobs come first, so that they can be told before all is known"
 

@@ -23,6 +23,7 @@ from p2psched.model.commands import (
     Rejected,
 )
 from p2psched.model.ids import PeerId
+from p2psched.model.reconciled import PeerReconciled, Reconciled
 from p2psched.model.stalls import Stalled
 
 DRAINING: Final = "draining"
@@ -32,8 +33,22 @@ CORDONED: Final = "cordoned"
 # --- the fold -------------------------------------------------------------------------------------
 
 
-def decide(s: LedgerState, command: Drain | GiveBack) -> Outcome:
-    return drain(s, command) if isinstance(command, Drain) else give_back(s, command)
+def decide(s: LedgerState, command: Drain | Reconciled) -> Outcome:
+    return drain(s, command) if isinstance(command, Drain) else tell(s, command)
+
+
+def tell(s: LedgerState, command: Reconciled) -> Outcome:
+    """It changes nothing here."""
+    s.events.append(
+        PeerReconciled(
+            *(command.peer, command.away_ms),
+            committed=command.committed,
+            discarded=command.discarded,
+            ended=command.ended,
+            spooled=command.spooled,
+        )
+    )
+    return Acknowledged()
 
 
 def drain(s: LedgerState, command: Drain) -> Outcome:
@@ -57,12 +72,14 @@ def give_back(s: LedgerState, command: GiveBack) -> Outcome:
         told = Stalled(command.job, stall.peer, command.tasks, stall.fault, stall.step, stall.note)
         s.events.append(told)
     job = s.jobs.get(command.job)
-    if job is not None and job.unknown:  # it knows that they have not begun
+    if job is not None and job.unknown and command.stall is None:
         once.readmit(s, job, command.grant, command.tasks)
     held = job.grants.get(command.grant) if job is not None else None
     if job is None or held is None:  # it has ended, or was placed anew
         return Acknowledged()
     tasks = held.tasks & command.tasks
+    if command.stall is not None:  # nobody there knows them: they may have begun
+        tasks = once.doubt(s, job, held, tasks)
     if tasks:
         s.release(job, held, tasks)
         job.waiting = job.waiting | tasks

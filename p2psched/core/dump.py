@@ -25,6 +25,7 @@ def dump(s: LedgerState) -> object:
                 (job.deaths, sorted(job.killed.items()), job.spaceless, job.moved, job.moved_count),
                 (sorted(job.ends.items()), sorted(job.later.items()), job.stopped),
                 (sorted(job.avoids.items()), job.demoted, list(job.alerted)),
+                (job.resumed, job.resumed_count),
                 [(g.grant, g.peer, g.tasks) for g in job.unknown.values()],
             )
             for job in s.jobs.values()

@@ -14,6 +14,7 @@ import msgspec
 
 from p2psched.core import generation
 from p2psched.core.act_events import ACT_EVENTS, ACT_KINDS, Make, Said
+from p2psched.core.once_events import ONCE_EVENTS, ONCE_KINDS
 from p2psched.model.commands import (
     Acknowledged,
     Cancel,
@@ -49,8 +50,9 @@ from p2psched.model.ids import PeerId
 from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Moved
-from p2psched.model.once import Decided, Doubted, word_of
 from p2psched.model.raft import Membership
+from p2psched.model.reconciled import PeerReconciled
+from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import EMPTY
@@ -84,9 +86,10 @@ KINDS: Final = (
     "tasks.delayed",
     *ACT_KINDS,
     "tasks.moved",
+    *ONCE_KINDS,
+    "tasks.resumed",
+    "peer.reconciled",
     "peer.stalled",
-    "tasks.unknown",
-    "tasks.decided",
 )
 
 
@@ -328,25 +331,29 @@ def _delayed(event: Event) -> Said:
     return "tasks.delayed", event.job, None, event.tasks, {"until_ms": event.until_ms}
 
 
+def _resumed(event: Event) -> Said:
+    assert isinstance(event, Resumed)
+    data: dict[str, Value] = {
+        "grant": event.grant,
+        "attempt": event.attempt,
+        "checkpoint": event.number,
+        "saved_ms": event.saved_wall_ms,
+        "from": event.source or "",
+    }
+    return "tasks.resumed", event.job, event.peer, event.tasks, data
+
+
+def _reconciled(event: Event) -> Said:
+    assert isinstance(event, PeerReconciled)
+    data: dict[str, Value] = msgspec.structs.asdict(event)
+    del data["peer"]
+    return "peer.reconciled", None, event.peer, EMPTY, data
+
+
 def _stalled(event: Event) -> Said:
     assert isinstance(event, Stalled)
     data: dict[str, Value] = {"fault": event.fault, "step": event.step, "note": event.note}
     return "peer.stalled", event.job, event.peer, event.tasks, data
-
-
-def _doubted(event: Event) -> Said:
-    assert isinstance(event, Doubted)
-    return "tasks.unknown", event.job, event.peer, event.tasks, {"grant": event.grant}
-
-
-def _decided(event: Event) -> Said:
-    assert isinstance(event, Decided)
-    data: dict[str, Value] = {
-        "verdict": word_of(event.verdict),
-        "by": event.by,
-        "reason": event.reason,
-    }
-    return "tasks.decided", event.job, None, event.tasks, data
 
 
 _EVENTS: Final[dict[type[Event], Make]] = {
@@ -366,10 +373,11 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     Moved: _moved,
     Alerted: _alerted,
     Delayed: _delayed,
+    Resumed: _resumed,
+    PeerReconciled: _reconciled,
     Stalled: _stalled,
-    Doubted: _doubted,
-    Decided: _decided,
     **ACT_EVENTS,
+    **ONCE_EVENTS,
 }
 # Told from the command that led to them, which says more.
 TOLD_BY_COMMAND: Final[frozenset[type[Event]]] = frozenset({JobForgotten})

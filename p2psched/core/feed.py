@@ -121,6 +121,7 @@ class Feeder:
         self._leader: PeerId | None = None
         self._is_led = False
         self._out: list[Say] = []
+        self.shut: frozenset[PeerId] = frozenset()  # in quarantine
 
     # --- what comes in ---
 
@@ -315,6 +316,7 @@ class Feeder:
                 short=holders(self._group, self._machine) < holders_wanted(self._group),
                 level=self._machine.level,
                 pulls=self._machine.awaits_pull,
+                shut=tuple(sorted(self.shut)),
             )
             self._out.append(Say(peer, feed))
         for job in jobs:

@@ -7,9 +7,9 @@ from collections.abc import Container
 
 from p2psched.core.feed import members_of
 from p2psched.core.jobs import HeldGrant, Job
-from p2psched.core.state import LedgerState
-from p2psched.model.commands import Complete, Completed, Outcome
-from p2psched.model.feed_messages import FedJob
+from p2psched.core.state import LedgerState, PeerRow
+from p2psched.model.commands import Complete, Completed, Outcome, PeerInfo
+from p2psched.model.feed_messages import FedJob, Feed
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec
 from p2psched.model.raft import Membership
@@ -57,6 +57,12 @@ def settle(state: LedgerState, told: Complete | None, outcome: Outcome) -> None:
     held = job.grants.get(told.grant)
     if held is not None:
         held.tasks = held.tasks - TaskSet.union([segment.tasks for segment in told.segments])
+
+
+def take_life(row: PeerRow, info: PeerInfo, feed: Feed) -> None:
+    """What the ledger says of this peer, of which `info` is the newest life."""
+    row.info, row.drain = info, feed.drain
+    row.live = feed.live and feed.incarnation == info.incarnation
 
 
 def ranked(

@@ -17,7 +17,7 @@ from p2psched.core.catch_up import catch_up
 from p2psched.core.departing import Parting
 from p2psched.core.drain import is_cordoned, is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
-from p2psched.core.followed import FollowedJob, followed, ranked, settle
+from p2psched.core.followed import FollowedJob, followed, ranked, settle, take_life
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
 from p2psched.core.levels import check_known
 from p2psched.core.life import Life
@@ -34,6 +34,8 @@ from p2psched.core.scheduler_events import (
     Round,
     Watched,
 )
+from p2psched.core.separation import MAX_DISCONNECT_MS, Separation
+from p2psched.core.separation_effects import Recalled, Spooled
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.core.stealing import Stealing
 from p2psched.core.thief import Busy, by_gossip
@@ -69,6 +71,7 @@ class Follower:
         leader: PeerId | None,
         offers: Offers = NOTHING,
         *,
+        max_disconnect_ms: int = MAX_DISCONNECT_MS,
         stall_ms: int = STALL_MS,
     ) -> None:
         self.machine = LedgerState()  # only this peer's part, and who holds the whole ledger
@@ -78,8 +81,10 @@ class Follower:
         self._parted: list[tuple[int, Outcome]] = []  # see `_part`
         self._proposals = Proposals(info.peer, info.incarnation)
         self._life = Life(info, self._proposals, self.owner.kept, offers)
+        self.separation = Separation(self.owner, self.machine, self._life, max_disconnect_ms)
         self.watching = Watching(self.machine, self.owner, self._life, patience_ms=stall_ms)
         self.pulls = False  # tasks wait that somebody has to ask the leader for
+        self.shut: frozenset[PeerId] = frozenset()  # in quarantine, as its feeder sees it
         self.is_short = False  # as its feeder sees it: too few who hold the ledger are up
         self._known = 0  # the newest incarnation of ours that the ledger knows
         self.group = Membership()
@@ -114,11 +119,13 @@ class Follower:
             case Copied(number=number, blobs=blobs):
                 self.owner.on_copied(number, blobs)
             case Passed(seen=seen):
-                self.seen = seen
+                self.seen, self.stealing.group = seen, len(seen) + 1
                 self._on_passed(now_ms)
             case Lost(peer=peer):
                 if peer == self.feeder:
                     self._give_up(now_ms)
+            case Recalled() | Spooled():
+                self._out += self.separation.on_event(event)
             case _:
                 self._on_caller(event)
         out, self._out = self._out, []
@@ -130,7 +137,7 @@ class Follower:
         now_ms = event.now_ms
         match event:
             case Began():
-                self._life.begin(now_ms)
+                self.cursor = self.separation.on_begin(now_ms)
                 self._seek(now_ms)
             case Asked(tag=tag, command=command):
                 self._out += self._life.ask(tag, command, now_ms, self._proposals.busy)
@@ -184,6 +191,8 @@ class Follower:
 
     def _on_passed(self, now_ms: int) -> None:
         self._life.repeat(now_ms)
+        is_led = self.is_fed and self.leader is not None
+        self._out += self.separation.on_clock(now_ms, led=is_led, up=self.is_known)
         if self.is_known:
             self._life.offer(now_ms, level=self.machine.level, known=self._life.offered)
         if self.feeder is None:
@@ -307,10 +316,9 @@ class Follower:
         # Or the ledger would refuse one incarnation after another, as fast as it can.
         check_known(feed.level, self._life.info.level)
         self._known, self.is_short = feed.incarnation, feed.short
+        self.shut = frozenset(feed.shut)
         self.machine.level = feed.level
-        row = self.machine.peers[self._life.info.peer]
-        row.info, row.drain = self._life.info, feed.drain
-        row.live = feed.live and feed.incarnation == row.info.incarnation
+        take_life(self.machine.peers[self._life.info.peer], self._life.info, feed)
         is_down = feed.incarnation == self._life.info.incarnation and not feed.live
         if is_down and not self._life.arrives:
             self._out += self._life.renew()
@@ -337,7 +345,9 @@ class Follower:
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         starts_nothing = bool(self.watching.shut)
-        moves, answers = self.stealing.give(self._life.info, gives_nothing=starts_nothing)
+        is_shut = starts_nothing or self.separation.is_cut
+        me = self._life.info
+        moves, answers = self.stealing.give(me, gives_nothing=is_shut, shunned=self.shut)
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
@@ -346,11 +356,10 @@ class Follower:
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
         self._life.append.clear()
-        self._out += answers
+        self._out += [*self.separation.on_round(now_ms), *answers]
         if self.stealing.is_idle(now_ms):
-            me = self._life.info
             is_open = self.is_known and not is_cordoned(self.machine, me.peer)
-            takes = not starts_nothing and is_open and self.is_fed
+            takes = not is_shut and is_open and self.is_fed and me.peer not in self.shut
             if takes and self.pulls and self.leader is not None:
                 self._out += self.stealing.ask(now_ms, me, [Busy(self.leader, 0)])
             else:

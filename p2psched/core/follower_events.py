@@ -19,6 +19,7 @@ from p2psched.core.scheduler_events import (
     SchedulerEffect,
     Watched,
 )
+from p2psched.core.separation_effects import SeparationEvent
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
@@ -59,6 +60,7 @@ FollowerEvent = (
     | Told
     | Lost
     | Passed
+    | SeparationEvent
     | Watched
 )
 FollowerEffect = SchedulerEffect | Say

@@ -36,10 +36,10 @@ class Lot(NamedTuple):
 
 
 def choose(
-    lots: Sequence[Lot], *, slots: int, busy_us: int, taker_slots: int
+    lots: Sequence[Lot], *, slots: int, busy_us: int, taker_slots: int, most: int = 0
 ) -> list[tuple[int, int]]:
     """Which entries, and how many of the last tasks of each. `busy_us`: expected work of what has
-    begun."""
+    begun. `most`: tasks that the taker wants, if it says so."""
     if not slots:  # nothing is ever here, or it is given back
         return []
     queue_us = sum(lot.tasks * lot.work_us for lot in lots)
@@ -51,10 +51,13 @@ def choose(
         lot = lots[position]
         if lot.may_go and lot.cpus <= taker_slots and wait_us >= worth_us(lot):
             count = min(lot.tasks, left_us // lot.work_us) or (0 if chosen else 1)
+            count = min(count, most) if most else count
             if not count:
                 break
             chosen.append((position, count))
             left_us -= count * lot.work_us
+            if most:
+                break
         wait_us -= lot.tasks * lot.work_us // slots
         if left_us <= 0 or len(chosen) >= LOTS_MAX:
             break

@@ -17,6 +17,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.job_head import JobHead, head_of
 from p2psched.model.lock_actions import ClaimId
+from p2psched.model.resumed import Resumption
 from p2psched.model.taskset import EMPTY, TaskSet
 
 BlobKey = tuple[int, str]  # task and name of a large result
@@ -99,6 +100,8 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     timed_from_ms: int = 0  # its limits of time count from there
     queue_over: bool = False
     tried: TaskSet = EMPTY  # of a job with a limit for the queue: some peer has owned these
+    resumed: tuple[Resumption, ...] = ()  # attempts that went on from a checkpoint: the newest
+    resumed_count: int = 0
     unknown: dict[Grant, HeldGrant] = {}  # what lost owners may have begun: see `once`
 
     @classmethod

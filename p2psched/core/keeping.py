@@ -29,6 +29,20 @@ from p2psched.model.job_head import digest_of
 from p2psched.model.taskset import TaskSet
 
 
+def decide(s: LedgerState, command: Cancel | Forget | Pin | Retry | Held) -> Outcome:
+    match command:
+        case Cancel():
+            return cancel(s, command)
+        case Forget():
+            return forget(s, command)
+        case Pin():
+            return pin(s, command)
+        case Retry():
+            return retry(s, command)
+        case Held():
+            return held(s, command)
+
+
 def cancel(s: LedgerState, command: Cancel) -> Outcome:
     job = s.jobs.get(command.job)
     if job is None:

@@ -34,6 +34,8 @@ from p2psched.model.job import JobSpec
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.once import Once
+from p2psched.model.reconciled import Reconciled
+from p2psched.model.resumed import NoteResumed
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
 KNOWN_LEVEL: Final = 5  # the highest that this version knows
@@ -42,6 +44,7 @@ GROUP_LEVEL: Final = 2
 HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
 NEEDS_LEVEL: Final = 5  # or on peers that lack what they need
 CORDON_LEVEL: Final = 5  # an older version knows no such mode
+CUT_OFF_LEVEL: Final = 5  # an older version would go on with its tasks for ever
 RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and know no limits of time
 ISOLATION_LEVEL: Final = 5  # an older version would run the tasks without limits
 CHECKPOINT_LEVEL: Final = 5  # an older version would run the tasks without a place to save
@@ -60,6 +63,8 @@ NEEDED: Final[dict[type[Command], int]] = {
     Elapsed: 4,
     Offer: NEEDS_LEVEL,
     Transfer: 5,
+    NoteResumed: 5,
+    Reconciled: CUT_OFF_LEVEL,
     Once: ONCE_LEVEL,
 }
 
@@ -80,6 +85,8 @@ def _level_of(spec: JobSpec) -> int:
         return RETRY_LEVEL
     if spec.isolation is not None:
         return ISOLATION_LEVEL
+    if spec.max_disconnect_ms is not None:
+        return CUT_OFF_LEVEL
     if spec.start:
         return ONCE_LEVEL
     if spec.needs is not None or spec.policy:

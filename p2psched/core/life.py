@@ -48,6 +48,7 @@ class Life:
         self._arrivals: set[int] = set()  # requests that tell the ledger of us
         self._farewell: int | None = None  # tag of a `Leaving` that waits until we are known
         self._is_renewing = False
+        self._then: dict[int, Callable[[Outcome], None]] = {}
 
     # --- proposals ---
 
@@ -56,6 +57,10 @@ class Life:
         envelope = self._proposals.propose(command, now_ms)
         self.append.append(envelope)
         return envelope.request
+
+    def propose_for(self, command: Command, now_ms: int, then: Callable[[Outcome], None]) -> None:
+        """`then` hears the outcome."""
+        self._then[self.propose(command, now_ms)] = then
 
     def repeat(self, now_ms: int, *, all_of_them: bool = False) -> None:
         self.append += self._proposals.repeat(now_ms, all_of_them=all_of_them)
@@ -87,6 +92,8 @@ class Life:
             if isinstance(outcome, Acknowledged):
                 self.offered = self.offers
             return []
+        if request in self._then:
+            self._then.pop(request)(outcome)
         tag = self._tags.pop(request, None)
         return [] if tag is None else [Answered(tag, outcome)]
 
@@ -120,6 +127,11 @@ class Life:
         if level >= NEEDS_LEVEL and known != self.offers and self._offer is None:
             told = Offer(self.info.peer, self.info.incarnation, self.offers)
             self._offer = self.propose(told, now_ms)
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing of our own life is under way."""
+        return not (self._arrivals or self._is_renewing)
 
     @property
     def arrives(self) -> bool:

@@ -1,4 +1,4 @@
-"""The queue of an owner as `giving` sees it, for one peer that asks."""
+"""The queue of an owner as `giving` sees it: what of it may go to a peer that asks."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from collections.abc import Callable, Iterable
 from p2psched.core import fitting
 from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
+from p2psched.core.known_jobs import KnownJobs
 from p2psched.core.owned import Queued
-from p2psched.core.state import LedgerState
 from p2psched.model.ids import PeerId
 from p2psched.model.needs import Offers
 
 
 def lots_of(
-    state: LedgerState,
     queue: Iterable[Queued],
+    jobs: KnownJobs,
     task_us: Callable[[Job], int],
     *,
     peer: PeerId,
-    taker_slots: int,
-    taker: Offers,
+    slots: int,
+    offers: Offers,
 ) -> list[Lot]:
+    """`peer` asks, and has `slots` and `offers`; `task_us` is expected of a job's tasks."""
     lots: list[Lot] = []
     for queued in queue:
-        job = state.jobs[queued.job]
+        job = jobs[queued.job]
         held, full = job.grants.get(queued.grant), job.full
         may_go = not (queued.begun or queued.cleared) and held is not None and full is not None
         if job.spec.needs is not None:
-            fits = fitting.fits(job.spec, taker_slots, taker)
+            fits = fitting.fits(job.spec, slots, offers)
             may_go = may_go and fits and fitting.may_steal(job.spec)
         if peer in job.avoids:
             may_go = may_go and not queued.tasks & job.avoids[peer]

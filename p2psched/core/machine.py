@@ -26,6 +26,7 @@ from p2psched.core import (
     once,
     peering,
     placing,
+    resumptions,
     retrying,
 )
 from p2psched.core.dump import dump
@@ -71,6 +72,8 @@ from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.once import Once, Start
+from p2psched.model.reconciled import Reconciled
+from p2psched.model.resumed import NoteResumed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -93,9 +96,11 @@ Decision = (
     | RaiseLevel
     | Drain
     | GiveBack
+    | NoteResumed
     | AddWebhook
     | RemoveWebhook
     | AckWebhook
+    | Reconciled
     | Once
 )
 
@@ -175,22 +180,16 @@ class Machine(LedgerState):
 
     def _decide(self, command: Decision) -> Outcome:
         match command:
-            case Drain() | GiveBack():
+            case Drain() | Reconciled():
                 return drain.decide(self, command)
+            case GiveBack() | NoteResumed():
+                return resumptions.decide(self, command)
             case AddWebhook() | RemoveWebhook() | AckWebhook():
                 return hooks.decide(self, command)
             case RaiseLevel():
                 return levels.raise_level(self, command, known_level=self.known_level)
-            case Cancel():
-                return keeping.cancel(self, command)
-            case Forget():
-                return keeping.forget(self, command)
-            case Pin():
-                return keeping.pin(self, command)
-            case Retry():
-                return keeping.retry(self, command)
-            case Held():
-                return keeping.held(self, command)
+            case Cancel() | Forget() | Pin() | Retry() | Held():
+                return keeping.decide(self, command)
             case Once():
                 return once.decide(self, command)
 
@@ -232,7 +231,8 @@ class Machine(LedgerState):
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         head = job.spec
         is_choosy = head.needs is not None or head.policy
-        has_rules = head.retry is not None or head.times is not None or head.start
+        has_rules = head.retry is not None or head.times is not None or bool(head.checkpoint)
+        has_rules = has_rules or bool(head.start)
         if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
             if refusal is None and head.needs is not None:

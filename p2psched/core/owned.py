@@ -91,9 +91,10 @@ def is_taken(needs: Needs, offers: Offers, running: Mapping[int, Running]) -> bo
 class Uncopied:
     """Results that wait for copies of what is large in them."""
 
-    __slots__ = ("blob_bytes", "grant", "job", "segments")
+    __slots__ = ("blob_bytes", "copies", "grant", "job", "segments")
 
-    def __init__(self, job: JobId, grant: Grant, segment: Segment) -> None:
+    def __init__(self, job: JobId, grant: Grant, segment: Segment, copies: int) -> None:
+        self.copies = copies
         self.job = job
         self.grant = grant
         self.segments = [segment]

@@ -8,37 +8,27 @@ at a time: what piles up leaves with the next. While its peer is drained, the qu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
-from typing import Final
+from collections.abc import Iterable
 
 import msgspec
 
 from p2psched.core.batch_sizes import Full, batch_size, has_room
-from p2psched.core.departing import Departing, Parting
-from p2psched.core.expectations import Expectations
+from p2psched.core.departing import Parting
 from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
 from p2psched.core.lots import lots_of
-from p2psched.core.outbox import Outbox
 from p2psched.core.owned import Queued, Running, fence_of, is_taken, to_move
-from p2psched.core.owner_load import owner_load
+from p2psched.core.owner_view import OwnerView
 from p2psched.core.pieces import split
-from p2psched.core.starting import Starting
-from p2psched.core.state import LedgerState
-from p2psched.core.waiting import Waiting
-from p2psched.model.blob import BlobRef, ResultBlob
-from p2psched.model.commands import Complete, Completed, GiveBack, Grant, KeptGrant, Outcome
+from p2psched.model.blob import ResultBlob
+from p2psched.model.commands import Complete, Completed, GiveBack, Grant, Outcome
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
-from p2psched.model.limits import KEPT_RANGES_MAX
-from p2psched.model.load import LoadReport
 from p2psched.model.moves import Transfer
-from p2psched.model.needs import NOTHING, Offers
-from p2psched.model.taskset import EMPTY, TaskSet
-
-SOON_US: Final = 10_000  # a slot: expected work that is over before more could be here
+from p2psched.model.needs import Offers
+from p2psched.model.reconcile import KeptResult, OwnedPart
+from p2psched.model.taskset import TaskSet
 
 
 class StartBatch(msgspec.Struct, frozen=True):
@@ -62,24 +52,8 @@ class CopyBlobs(msgspec.Struct, frozen=True):
 OwnerEffect = StartBatch | StopBatch | CopyBlobs
 
 
-class Owner:
+class Owner(OwnerView):
     """Mutable; lives as long as the process, across the peer's incarnations."""
-
-    def __init__(self, machine: LedgerState, *, slots: int, offers: Offers = NOTHING) -> None:
-        self._machine = machine
-        self._slots = slots
-        self._offers = offers
-        self._queue = Waiting()
-        self._running: dict[int, Running] = {}
-        self._busy = 0  # slots that these take, one behind another
-        self._short_us = 0  # what the short ones of these are expected to take
-        self._outbox = Outbox()
-        self.departing = Departing(machine)
-        self.starting = Starting(machine, self._queue)
-        self._expected = Expectations()
-        self.next_batch = 1
-        self.results_refused = 0
-        self.moved_here = 0  # tasks that came from other peers
 
     # --- events ---
 
@@ -93,15 +67,18 @@ class Owner:
         self, job: JobId, grant: Grant, tasks: TaskSet, cause: Cause
     ) -> list[OwnerEffect]:
         """Drop what is queued, end what runs. Results already on their way are refused there."""
-        self._queue.revoke(job, grant, tasks)
-        self._outbox.revoke(job, grant, tasks)
+        work = self._queue.revoke(job, grant, tasks)
+        results = self._outbox.revoke(job, grant, tasks)
         self.starting.revoke(job, grant, tasks)
         effects: list[OwnerEffect] = []
         for run in self._running.values():
             if (run.batch.job, run.batch.grant) == (job, grant) and run.left & tasks:
+                work = work | (run.left & tasks)
                 run.left = run.left - tasks
                 run.stopped = True
                 effects.append(StopBatch(run.batch.id, cause))
+        if self.verdicts is not None:
+            self.verdicts.on_revoked(job, grant, results=results, work=work)
         return effects
 
     def on_executed(self, event: ExecutorEvent) -> list[OwnerEffect]:
@@ -130,16 +107,21 @@ class Owner:
             self.results_refused += len(tasks) - len(current)
         effects: list[OwnerEffect] = []
         for part in segment.parts(current):
-            for piece in split(part, batch.spec.copies):
-                if piece.blobs:
-                    number = self._outbox.await_copies(batch.job, batch.grant, piece)
-                    effects.append(CopyBlobs(number, piece.blobs, batch.spec.copies))
-                else:
-                    self._outbox.post(batch.job, batch.grant, piece)
+            effects += self._post(batch.job, batch.grant, part, batch.spec.copies)
         if current.ranges:  # else the job may have ended, and nobody would ever drop this
             count = segment.stop - segment.start
             mean_us = max(1, segment.busy_us // count)
             self._expected.on_measured(batch.job, batch.spec.work, mean_us, count)
+        return effects
+
+    def _post(self, job: JobId, grant: Grant, segment: Segment, copies: int) -> list[OwnerEffect]:
+        effects: list[OwnerEffect] = []
+        for piece in split(segment, copies):
+            if piece.blobs:
+                number = self._outbox.await_copies(job, grant, piece, copies)
+                effects.append(CopyBlobs(number, piece.blobs, copies))
+            else:
+                self._outbox.post(job, grant, piece)
         return effects
 
     def on_copied(self, number: int, blobs: Iterable[ResultBlob]) -> None:
@@ -157,7 +139,7 @@ class Owner:
             return effects
         while self._queue:
             queued = self._queue.first
-            job = self._machine.jobs[queued.job]
+            job = self._jobs[queued.job]
             assert job.full is not None, "tasks of an ended job are owned by nobody"
             cpus = min(job.spec.cpus, self._slots)
             if job.spec.start and not self.starting.is_clear(queued):
@@ -189,9 +171,8 @@ class Owner:
         return [StopBatch(r.batch.id, Cause.PEER_LOST) for r in to_move(self._running.values())]
 
     def _has_room(self, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
-        full = Full(
-            self._slots, self._busy + self.starting.kept, len(self._running), self._short_us
-        )
+        busy = self._busy + self.starting.kept
+        full = Full(self._slots, busy, len(self._running), self._short_us)
         return has_room(full, cpus, task_us, expected_us)
 
     def _start(
@@ -204,7 +185,7 @@ class Owner:
             tasks=tasks,
             grant=queued.grant,
             attempt=queued.attempt,
-            fence=fence_of(self._machine.jobs[queued.job], queued),
+            fence=fence_of(self._jobs[queued.job], queued),
             expected_us=expected_us,
         )
         self.next_batch += 1
@@ -243,10 +224,13 @@ class Owner:
             if isinstance(parting, Transfer):
                 self._take_again(parting)
             return True
-        if not self._outbox.on_outcome(request):
+        command = self._outbox.on_outcome(request)
+        if command is None:
             return False
         if isinstance(outcome, Completed):
             self.results_refused += len(outcome.stale)
+            if self.verdicts is not None:
+                self.verdicts.on_outcome(command.job, command.grant, outcome)
         return True
 
     def awaits_state(self, request: int) -> bool:
@@ -266,22 +250,38 @@ class Owner:
         """Of jobs that ended without anybody saying so here, because a snapshot was taken."""
         self._expected.keep(self._machine.running)
 
+    # --- without a majority: see `separation` ---
+
+    def hold(self, job: JobId) -> list[OwnerEffect]:
+        """What runs of this job ends, and nothing of it is started before `go_on`."""
+        if self.verdicts is not None:
+            for part in self.owned():
+                if part.job == job:
+                    self.verdicts.on_overdue(job, part.grant, part.tasks)
+        self._queue.hold(job)
+        batches = [run.batch for run in self._running.values() if run.batch.job == job]
+        return [StopBatch(batch.id, Cause.PEER_LOST) for batch in batches]
+
+    def go_on(self) -> None:
+        self._queue.go_on()
+
+    def recall(self, part: OwnedPart, spec: JobSpec) -> None:
+        """Begin again what a process before this one had: under no attempt of before, for it may
+        have begun."""
+        self._jobs.recall(part.job, spec)
+        self._queue.add(Queued(part.job, part.grant, part.attempt, part.tasks, begun=True))
+
+    def recall_result(self, kept: KeptResult) -> list[OwnerEffect]:
+        """A result of a process before this one, that the ledger has not judged."""
+        return self._post(kept.job, kept.grant, kept.segment, kept.copies)
+
     # --- for the watchdog ---
-
-    @property
-    def batches(self) -> Mapping[int, Running]:
-        """Handed to the executor, and not known to have ended."""
-        return self._running
-
-    @property
-    def first(self) -> Queued | None:
-        return self._queue.first if self._queue else None
 
     def standstill(self) -> str:
         """Why nothing is started though a slot is free, if that is right."""
         if self._outbox.is_full:
             return "results wait for the ledger, or for copies: nothing starts before they are kept"
-        needs = self._machine.jobs[self._queue.first.job].spec.needs
+        needs = self._jobs[self._queue.first.job].spec.needs
         if needs is not None and is_taken(needs, self._offers, self._running):
             return "GPUs or memory that it needs are still in use here"
         return ""
@@ -300,100 +300,12 @@ class Owner:
     # --- what others may have ---
 
     def lots(self, peer: PeerId, taker_slots: int, taker: Offers) -> list[Lot]:
-        wanted = partial(lots_of, self._machine, self._queue, self._task_us)
-        return wanted(peer=peer, taker_slots=taker_slots, taker=taker)
+        """The queue, as `giving` sees it."""
+        return lots_of(
+            self._queue, self._jobs, self._task_us, peer=peer, slots=taker_slots, offers=taker
+        )
 
     def set_aside(self, chosen: Iterable[tuple[int, int]]) -> list[tuple[JobId, Grant, TaskSet]]:
         """Of these entries of the queue so many tasks, from the end; the caller proposes at once
         what becomes of them, and says so with `proposed`."""
         return self._queue.set_aside(chosen)
-
-    def _task_us(self, job: Job) -> int:
-        known, _ = self._expected.of(job.id, job.full.work) if job.full is not None else (None, 0)
-        return known or job.estimate_us or self._machine.estimate_us
-
-    @property
-    def busy_us(self) -> int:
-        """Expected work of what was handed to the executor."""
-        jobs = self._machine.jobs
-        return sum(
-            len(run.left) * self._task_us(job) * run.slots
-            for run in self._running.values()
-            if (job := jobs.get(run.batch.job)) is not None
-        )
-
-    @property
-    def is_hungry(self) -> bool:
-        """A slot has nothing to do, or all have nothing but a little that has been started."""
-        if self._queue or not self._slots:
-            return False
-        if self._busy < self._slots:
-            return True
-        little = all(run.short_us for run in self._running.values())
-        return little and self._short_us <= SOON_US * self._slots
-
-    # --- what others may ask ---
-
-    def held(self) -> dict[tuple[JobId, Grant], TaskSet]:
-        """Everything that this process still works on or has a result for."""
-        held: dict[tuple[JobId, Grant], TaskSet] = {}
-        for job, grant, tasks in self._all_parts():
-            held[job, grant] = held.get((job, grant), EMPTY) | tasks
-        return held
-
-    def kept(self) -> tuple[KeptGrant, ...]:
-        """What is held, as far as it fits one command: what is left out runs again."""
-        kept = []
-        ranges = 0
-        for (job, grant), tasks in self.held().items():
-            ranges += len(tasks.ranges)
-            if tasks and ranges <= KEPT_RANGES_MAX:
-                kept.append(KeptGrant(job, grant, tasks))
-        return tuple(kept)
-
-    def _all_parts(self) -> Iterator[tuple[JobId, Grant, TaskSet]]:
-        for queued in self._queue:
-            yield queued.job, queued.grant, queued.tasks
-        for run in self._running.values():
-            yield run.batch.job, run.batch.grant, run.left
-        yield from self.departing.parts()
-        yield from self.starting.parts()
-        yield from self._outbox.parts()
-
-    def blobs(self) -> Iterator[BlobRef]:
-        """Large results that the ledger has not judged yet."""
-        return self._outbox.blobs()
-
-    def load(self) -> LoadReport:
-        """How busy it is, and how quick; without what others measure."""
-        running = self._running.values()
-        return owner_load(self._machine, self._slots, self._queue, running, self._expected)
-
-    @property
-    def has_queue(self) -> bool:
-        """True if tasks wait that no batch was made of."""
-        return bool(self._queue)
-
-    @property
-    def running_count(self) -> int:
-        """Batches that run or stand ready, at most as many as have their own slot."""
-        return min(self._slots, len(self._running))
-
-    @property
-    def queued_count(self) -> int:
-        return (
-            self._queue.count
-            + sum(len(run.left) for run in self._running.values())
-            - self.running_count
-        )
-
-    def running_batch(self, job: JobId, index: int) -> int | None:
-        """The batch that holds this task and isn't over, if there is one here."""
-        return next(
-            (
-                run.batch.id
-                for run in self._running.values()
-                if run.batch.job == job and index in run.left
-            ),
-            None,
-        )

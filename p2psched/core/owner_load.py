@@ -8,8 +8,8 @@ from typing import Final
 
 from p2psched.core.expectations import Expectations
 from p2psched.core.kinds import kind_of
+from p2psched.core.known_jobs import KnownJobs
 from p2psched.core.owned import Queued, Running
-from p2psched.core.state import LedgerState
 from p2psched.model.ids import JobId
 from p2psched.model.load import LoadReport
 from p2psched.model.load_news import QUEUED_MAX, SPEEDS_MAX
@@ -19,7 +19,7 @@ LOOKED_AT_MAX: Final = 512
 
 
 def owner_load(
-    machine: LedgerState,
+    jobs: KnownJobs,
     slots: int,
     queue: Iterable[Queued],
     running: Iterable[Running],
@@ -36,12 +36,12 @@ def owner_load(
     kinds: dict[int, int] = {}
     queue_us = 0
     for name, count in waiting.items():
-        spec = machine.jobs[name].full
+        spec = jobs[name].full
         assert spec is not None, "tasks of an ended job are owned by nobody"
         kind = kind_of(spec.work)
         kinds[kind] = kinds.get(kind, 0) + count
         task_us, _ = expected.of(name, spec.work)
-        queue_us += (task_us or machine.estimate_us) * count * spec.cpus
+        queue_us += (task_us or jobs.estimate_us) * count * spec.cpus
     looked_at = sum(waiting.values())
     if beyond:
         queue_us += queue_us * beyond // looked_at
@@ -50,7 +50,7 @@ def owner_load(
         busy += run.slots
         batch = run.batch
         task_us, _ = expected.of(batch.job, batch.spec.work)
-        queue_us += (task_us or machine.estimate_us) * len(run.left) * run.slots
+        queue_us += (task_us or jobs.estimate_us) * len(run.left) * run.slots
     return LoadReport(
         number=0,
         slots=slots,

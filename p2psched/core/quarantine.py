@@ -3,10 +3,11 @@ fail fast, so they are always free, and would eat the queue.
 
 Whether a task is innocent others say: it failed here, and a try elsewhere succeeded. A job that
 fails everywhere blames nobody, and neither does one success here between two failures. A peer
-where a job only fails is watched: it gets nothing for a moment, until others have tried, too. Then
-it is out, probed with one task at a time after growing pauses, and back after a success. Some peer
-is always left. All of this is advice for placement, made of what is committed, and part of no
-state: who leads anew has seen the same, or learns it again.
+where a job only fails is watched: it gets nothing for a moment, until others have tried, too, and
+one task at a time as long as they have not. Then it is out, probed with one task at a time after
+growing pauses, and back after a success. Some peer is always left. All of this is advice for
+placement, made of what is committed, and part of no state: who leads anew has seen the same, or
+learns it again.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from p2psched.model.taskset import EMPTY, TaskSet
 FAILURES_MIN: Final = 3  # without a success, before a peer is watched
 INNOCENT_MIN: Final = 3  # that failed here and succeeded elsewhere, before it is out
 WATCH_MS: Final = 3_000
+WATCH_MS_MAX: Final = 12_000  # again, while nobody else has tried, and the next task failed, too
 PAUSE_MS: Final = 10_000  # before the first probe
 PAUSE_MS_MAX: Final = 600_000
 JOBS_MAX: Final = 256  # that are remembered; the one that was quiet for longest is forgotten
 # What a peer says of itself that has given back what it could not start.
 _GIVEN_BACK: Final = frozenset({(Fault.QUEUE, 2), (Fault.EXECUTOR, 4)})
 # How a task can have failed through its peer.
-_CAUSES: Final = frozenset({Cause.EXIT, Cause.EXCEPTION, Cause.NOT_STARTABLE, Cause.SIGNAL})
+THROUGH_PEER: Final = frozenset({Cause.EXIT, Cause.EXCEPTION, Cause.NOT_STARTABLE, Cause.SIGNAL})
 
 
 class _Tally:
@@ -54,9 +56,15 @@ class _Case:
         self.phase = phase
         self.until_ms = until_ms
         self.job = job
-        self.pause_ms = PAUSE_MS
+        self.pause_ms = PAUSE_MS if phase is Phase.OUT else WATCH_MS
         self.innocent = 0
         self.note = ""  # what it has found of itself
+
+    def again(self, now_ms: int) -> None:
+        """A probe has failed."""
+        most_ms = PAUSE_MS_MAX if self.phase is Phase.OUT else WATCH_MS_MAX
+        self.pause_ms = min(2 * self.pause_ms, most_ms)
+        self.until_ms = now_ms + self.pause_ms
 
 
 class Quarantine:
@@ -74,7 +82,7 @@ class Quarantine:
         tasks = TaskSet.of(segment.start, segment.stop)
         if segment.cause is Cause.OK:
             self._on_success(event.job, event.peer, tasks, now_ms)
-        elif segment.cause in _CAUSES:
+        elif segment.cause in THROUGH_PEER:
             self._on_failure(event.job, event.peer, tasks, now_ms)
 
     @property
@@ -85,6 +93,9 @@ class Quarantine:
     def forget(self, job: JobId) -> None:
         """It has ended."""
         self._tallies.pop(job, None)
+        for peer, case in list(self._cases.items()):
+            if case.phase is Phase.WATCHED and case.job == job:
+                del self._cases[peer]
 
     def _on_stalled(self, event: Stalled, now_ms: int) -> None:
         """A peer that could not start what it had, whatever it tried, is out as well."""
@@ -94,8 +105,7 @@ class Quarantine:
         if case is None or case.phase is Phase.WATCHED:
             case = self._cases[event.peer] = _Case(Phase.OUT, now_ms + PAUSE_MS, event.job)
         elif now_ms >= case.until_ms:
-            case.pause_ms = min(2 * case.pause_ms, PAUSE_MS_MAX)
-            case.until_ms = now_ms + case.pause_ms
+            case.again(now_ms)
         case.note = event.note
 
     def _on_success(self, job: JobId, peer: PeerId, tasks: TaskSet, now_ms: int) -> None:
@@ -125,9 +135,8 @@ class Quarantine:
                 here.tasks, tally.tasks = here.tasks - tally.tasks, tally.tasks - tasks
                 self._clear(job, other, by=here)
         case = self._cases.get(peer)
-        if case is not None and case.phase is Phase.OUT and now_ms >= case.until_ms:
-            case.pause_ms = min(2 * case.pause_ms, PAUSE_MS_MAX)
-            case.until_ms = now_ms + case.pause_ms
+        if case is not None and now_ms >= case.until_ms:
+            case.again(now_ms)
         self._judge(job, peer, here, now_ms)
 
     def _clear(self, job: JobId, peer: PeerId, *, by: _Tally) -> None:
@@ -171,7 +180,7 @@ class Quarantine:
             case = self._cases[peer]
             if now_ms < case.until_ms:
                 out.add(peer)
-            elif case.phase is Phase.OUT:
+            else:
                 probed.add(peer)
         return frozenset(out), frozenset(probed)
 

@@ -51,6 +51,8 @@ from p2psched.core.scheduler_events import (
     Watched,
     YieldLead,
 )
+from p2psched.core.separation import MAX_DISCONNECT_MS, Separation
+from p2psched.core.separation_effects import Recalled, Spooled
 from p2psched.core.snapshot import restore_machine
 from p2psched.core.stealing import Stealing
 from p2psched.core.thief import Busy, by_rows
@@ -118,6 +120,7 @@ class Scheduler:
         offers: Offers = NOTHING,
         policies: Mapping[str, Policy] = POLICIES,
         retry_percent: int = SHARE_PERCENT,
+        max_disconnect_ms: int = MAX_DISCONNECT_MS,
         stall_ms: int = STALL_MS,
     ) -> None:
         self.policies = policies
@@ -134,6 +137,7 @@ class Scheduler:
         self._out: list[SchedulerEffect] = []
         self._life = Life(info, self._replica, self.owner.kept, offers)
         self._append = self._life.append
+        self.separation = Separation(self.owner, self.machine, self._life, max_disconnect_ms)
         self._deciding = Deciding(self._coordinator, self.machine, self._replica, self._life)
         self.watching = Watching(
             *(self.machine, self.owner, self._life), patience_ms=stall_ms, placing=self._deciding
@@ -154,19 +158,20 @@ class Scheduler:
             case Asked(tag=tag, command=command):
                 refusal = self._replica.refusal(command)
                 self._out += self._life.ask(tag, command, now_ms, refusal)
-            case Restored(state=state):
-                self._on_restored(state, now_ms)
             case Copied(number=number, blobs=blobs):
                 self.owner.on_copied(number, blobs)
             case Clocked(full=full, seen=seen):
                 self._coordinator.on_full(full)
                 self._coordinator.on_seen(seen)
                 self.seen = seen
+                self.stealing.group = len(self.machine.peers)
                 self._on_clock(event)
             case Followed(sender=sender, message=message):
                 self._on_message(now_ms, sender, message)
             case GaveUp(tag=tag):
                 self._life.give_up(tag)
+            case Recalled() | Spooled():
+                self._out += self.separation.on_event(event)
             case _:
                 self._on_change(event)
         out, self._out = self._out, []
@@ -196,7 +201,9 @@ class Scheduler:
         else:
             self.feeding.on_message(now_ms, sender, message)
 
-    def _on_change(self, event: Began | CoordinatorChanged | Renewed | Leaving | Watched) -> None:
+    def _on_change(
+        self, event: Began | CoordinatorChanged | Renewed | Leaving | Restored | Watched
+    ) -> None:
         now_ms = event.now_ms
         match event:
             case CoordinatorChanged(coordinator=coordinator, is_self=is_self):
@@ -210,11 +217,13 @@ class Scheduler:
                 if coordinator is not None:
                     self._life.repeat(now_ms, all_of_them=True)
             case Began():
-                self._life.begin(now_ms)
+                self.separation.on_begin(now_ms)
             case Renewed(incarnation=incarnation):
                 self._life.renewed(incarnation, now_ms)
             case Leaving(tag=tag):
                 self._life.leave(tag)
+            case Restored(state=state):
+                self._on_restored(state, now_ms)
             case Watched():
                 self._out += self.watching.on_watched(event)
 
@@ -292,12 +301,16 @@ class Scheduler:
         now_ms = clocked.now_ms
         self._life.repeat(now_ms)
         row = self.machine.peers.get(self.info.peer)
-        if row is not None and row.live and row.info.incarnation == self.info.incarnation:
+        is_up = self.machine.is_live(self.info.peer, self.info.incarnation)
+        if row is not None and is_up:
             self._life.offer(now_ms, level=self.machine.level, known=row.offers)
+        self.feeding.feeder.shut = self._coordinator.shunned()
         contacts = self.feeding.on_clock(clocked)
         self._coordinator.on_shun(clocked.shun, now_ms, contacts)
         self._coordinator.forgive_full(self.ledger_ms(now_ms))
         self._deciding.find_dead(now_ms, contacts)
+        led = clocked.is_led if clocked.group is not None else self.feeding.coordinator is not None
+        self._out += self.separation.on_clock(now_ms, led=led, up=is_up)
         for elapsed in self._coordinator.to_elapse(self.ledger_ms(now_ms)):
             self._append.append(self._replica.number(elapsed))
         if self._coordinator.must_yield(now_ms):
@@ -317,9 +330,8 @@ class Scheduler:
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         shunned = self._coordinator.shunned()
-        moves, answers = self.stealing.give(
-            self._life.info, gives_nothing=self.starts_nothing, shunned=shunned
-        )
+        is_shut = self.starts_nothing or self.separation.is_cut
+        moves, answers = self.stealing.give(self._life.info, gives_nothing=is_shut, shunned=shunned)
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
@@ -329,14 +341,15 @@ class Scheduler:
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()
-        self._out += self.feeding.on_round()
-        self._out += answers
+        self._out += self.separation.on_round(now_ms)
+        self._out += [*self.feeding.on_round(), *answers]
         if self.stealing.is_idle(now_ms):
             self._out += self._ask_for_work(now_ms)
 
     def _ask_for_work(self, now_ms: int) -> list[Say]:
         me = self._life.info
-        takes = not self.starts_nothing and self.machine.is_live(me.peer, me.incarnation)
+        takes = not (self.starts_nothing or self.separation.is_cut)
+        takes = takes and self.machine.is_live(me.peer, me.incarnation)
         takes = takes and not is_cordoned(self.machine, me.peer)
         takes = takes and me.peer not in self._coordinator.shunned()
         if takes and self.machine.choosy and self.machine.awaits_pull:

@@ -9,6 +9,7 @@ import msgspec
 from p2psched.core.event_log import Happened
 from p2psched.core.feed import Say
 from p2psched.core.owner import OwnerEffect
+from p2psched.core.separation_effects import SeparationEffect, SeparationEvent
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Command, Envelope, Outcome, Stamped
 from p2psched.model.execution import Committed, ExecutorEvent, Standing, Tending
@@ -142,6 +143,7 @@ SchedulerEvent = (
     | Renewed
     | Leaving
     | Round
+    | SeparationEvent
 )
 
 # --- effects --------------------------------------------------------------------------------------
@@ -200,6 +202,7 @@ SchedulerEffect = (
     | RenewIncarnation
     | YieldLead
     | Say
+    | SeparationEffect
     | Tend
     | Noticed
 )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from p2psched.core.jobs import Job
+from p2psched.core.known_jobs import KnownJobs
 from p2psched.core.owned import Queued
 from p2psched.core.state import LedgerState
 from p2psched.core.waiting import Waiting
@@ -26,8 +27,9 @@ PATIENCE_MS: Final = 2_000  # a commit that takes longer keeps no slot from othe
 class Starting:
     """Of one owner."""
 
-    def __init__(self, state: LedgerState, queue: Waiting) -> None:
+    def __init__(self, state: LedgerState, jobs: KnownJobs, queue: Waiting) -> None:
         self._state = state
+        self._jobs = jobs
         self._queue = queue
         self._wanted: list[tuple[Queued, int]] = []  # with the slots that are kept
         self._proposed: dict[int, list[tuple[Queued, int]]] = {}  # by request
@@ -65,7 +67,7 @@ class Starting:
             return True
         if not self._is_stalled:
             return False
-        return self._queue.put_last(lambda queued: bool(self._state.jobs[queued.job].spec.start))
+        return self._queue.put_last(lambda queued: bool(self._jobs[queued.job].spec.start))
 
     def take_back(self, queued: Queued, spec: JobSpec) -> None:
         """A batch is over, and these of it have no result."""

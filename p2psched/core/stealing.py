@@ -17,6 +17,7 @@ from p2psched.core.feed import Say
 from p2psched.core.giving import choose
 from p2psched.core.levels import NEEDED
 from p2psched.core.owner import Owner
+from p2psched.core.quarantine import THROUGH_PEER
 from p2psched.core.state import LedgerState
 from p2psched.core.thief import IDLE_MS, Busy, Thief
 from p2psched.model.commands import PeerInfo
@@ -72,6 +73,7 @@ class Stealing:
         self._idle_since_ms: int | None = None
         self._full_until_ms = 0
         self._now_ms = 0
+        self.group = 1  # peers that there are, as far as this one knows
         self._progress_ms: int | None = None  # when something began or ended here last
 
     # --- what comes in ---
@@ -87,8 +89,13 @@ class Stealing:
 
     def on_executed(self, now_ms: int, event: ExecutorEvent) -> None:
         self._progress_ms = now_ms
-        if isinstance(event, Progress) and any(s.cause is Cause.NO_SPACE for s in event.segments):
+        if not isinstance(event, Progress):
+            return
+        if any(segment.cause is Cause.NO_SPACE for segment in event.segments):
             self._full_until_ms = now_ms + FULL_MS
+        failed = sum(len(s.tasks) for s in event.segments if s.cause in THROUGH_PEER)
+        succeeded = sum(len(s.tasks) for s in event.segments if s.cause is Cause.OK)
+        self.thief.on_ended(now_ms, failed=failed, succeeded=succeeded)
 
     # --- a turn ---
 
@@ -124,7 +131,8 @@ class Stealing:
         since_ms = self._now_ms if self._progress_ms is None else self._progress_ms
         stalled_us = max(0, self._now_ms - since_ms) * 1000 * slots
         busy_us = max(owner.busy_us, stalled_us)
-        chosen = choose(lots, slots=slots, busy_us=busy_us, taker_slots=steal.slots)
+        wanted = {"taker_slots": steal.slots, "most": steal.most}
+        chosen = choose(lots, slots=slots, busy_us=busy_us, **wanted)
         moves = [
             Transfer(job, grant, tasks, peer, steal.incarnation)
             for job, grant, tasks in owner.set_aside(chosen)
@@ -169,14 +177,18 @@ class Stealing:
             self._idle_since_ms = now_ms
         if self._state.unplaced and now_ms - self._idle_since_ms < UNPLACED_MS:
             return []
-        return self.ask(now_ms, me, victims(asks_all=now_ms - self._idle_since_ms >= IDLE_MS))
+        found = victims(asks_all=now_ms - self._idle_since_ms >= IDLE_MS)
+        return self.ask(now_ms, me, found, group=self.group)
 
-    def ask(self, now_ms: int, me: PeerInfo, victims: Sequence[Busy]) -> list[Say]:
-        asked = self.thief.ask(now_ms, victims)
+    def ask(
+        self, now_ms: int, me: PeerInfo, victims: Sequence[Busy], *, group: int = 1
+    ) -> list[Say]:
+        asked = self.thief.ask(now_ms, victims, group=group)
         if asked is None:
             return []
         peer, number = asked
-        return [Say(peer, Steal(number, me.incarnation, me.slots, self._offers))]
+        most = self.thief.most
+        return [Say(peer, Steal(number, me.incarnation, me.slots, self._offers, most))]
 
     @property
     def is_known(self) -> bool:

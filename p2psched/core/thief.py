@@ -2,7 +2,10 @@
 or wrong (two random choices: Mitzenmacher 2001).
 
 One request at a time. Who was asked in vain is left alone for as long as it says, and after each
-failure the thief waits twice as long, up to a second; news of work wakes it once.
+failure the thief waits twice as long, up to a second; news of work wakes it once. In a large group
+all of that takes longer, by as much as there are more thieves for each victim: what is asked of one
+busy peer in a second does not grow with the group. Where tasks only fail the thief asks for one at
+a time, ever more seldom, until one succeeds: it shall not eat what others could run.
 """
 
 from __future__ import annotations
@@ -26,6 +29,10 @@ IDLE_MS: Final = 200  # after that it asks whoever has a queue: tasks may take l
 ANSWER_MS: Final = 500  # a request that has no answer by then is lost
 GRANT_MS: Final = 2_000  # likewise tasks that were said to come
 ROUND_TRIPS_MAX: Final = 1_024
+CROWD: Final = 50  # peers for each that has something to give, before pauses are longer
+FAILED_MIN: Final = 4  # tasks that failed here since one succeeded, before it is careful
+CAREFUL_MS: Final = 1_000  # its first pause then
+CAREFUL_MS_MAX: Final = 60_000
 
 
 class Busy(NamedTuple):
@@ -79,6 +86,10 @@ class Thief:
         self._due_ms: int | None = None  # when what was asked, or promised, has failed
         self._again_ms = 0
         self._failures = 0  # in a row
+        self._crowd = 1  # how much longer all pauses are
+        self._is_spread = False  # it has waited for its turn among many
+        self._failed = 0  # tasks, since one succeeded here
+        self._careful_ms = 0  # the pause that it makes because of that
         self._not_before: dict[PeerId, int] = {}  # who was asked in vain
         self.requests = 0
         self.successes = 0
@@ -92,12 +103,34 @@ class Thief:
             self._fail(now_ms)
         return False
 
-    def ask(self, now_ms: int, victims: Sequence[Busy]) -> tuple[PeerId, int] | None:
-        """Whom, and the number of the request."""
+    @property
+    def most(self) -> int:
+        """How many tasks it asks for; 0: as many as it is given."""
+        return 1 if self._failed >= FAILED_MIN else 0
+
+    def on_ended(self, now_ms: int, *, failed: int, succeeded: int) -> None:
+        """Tasks ended here, and through this peer, for all that it knows."""
+        if succeeded:
+            self._failed = self._careful_ms = 0
+        elif failed:
+            self._failed += failed
+            if self._failed >= FAILED_MIN:
+                self._careful_ms = min(max(CAREFUL_MS, 2 * self._careful_ms), CAREFUL_MS_MAX)
+                self._again_ms = max(self._again_ms, now_ms + self._careful_ms)
+
+    def ask(
+        self, now_ms: int, victims: Sequence[Busy], *, group: int = 1
+    ) -> tuple[PeerId, int] | None:
+        """Whom, and the number of the request. `group`: how many peers there are."""
         self._not_before = {p: until for p, until in self._not_before.items() if until > now_ms}
         open_ones = [victim for victim in victims if victim.peer not in self._not_before]
         if not open_ones:
             self._again_ms = now_ms + PAUSE_MS_MIN
+            return None
+        self._crowd = max(1, group // (CROWD * len(victims)))
+        if self._crowd > 1 and not self._is_spread:  # all others see the same, and are as idle
+            self._is_spread = True
+            self._again_ms = now_ms + self._rng.randrange(self._crowd * PAUSE_MS_MIN)
             return None
         most_us = max(victim.wait_us for victim in open_ones)
         worth = [victim for victim in open_ones if victim.wait_us * 2 >= most_us]
@@ -124,15 +157,19 @@ class Thief:
             self.round_trips_ms.append(now_ms - self._asked[1])
             self.successes += 1
         self._asked = self._due_ms = None
-        self._failures, self._again_ms = 0, now_ms
+        self._failures, self._again_ms = 0, max(now_ms, self._again_ms if self._careful_ms else 0)
+        self._is_spread = False
 
     def on_news(self, now_ms: int) -> None:
         """Somebody else has got tasks."""
+        if self._careful_ms or self._crowd > 1:
+            return
         due_ms = now_ms + (PAUSE_MS_MIN if self._failures else 0)
         self._again_ms = min(self._again_ms, due_ms)
 
     def _fail(self, now_ms: int) -> None:
         self._asked = self._due_ms = None
-        longest_ms = min(PAUSE_MS_MIN << min(self._failures, 10), PAUSE_MS_MAX)
+        longest_ms = min(PAUSE_MS_MIN << min(self._failures, 10), PAUSE_MS_MAX) * self._crowd
         self._failures += 1
-        self._again_ms = now_ms + self._rng.randint(longest_ms // 2, longest_ms)
+        pause_ms = max(self._rng.randint(longest_ms // 2, longest_ms), self._careful_ms)
+        self._again_ms = now_ms + pause_ms

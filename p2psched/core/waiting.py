@@ -11,7 +11,7 @@ from typing import Final
 from p2psched.core.owned import Queued
 from p2psched.model.commands import GiveBack, Grant
 from p2psched.model.ids import JobId
-from p2psched.model.taskset import TaskSet
+from p2psched.model.taskset import EMPTY, TaskSet
 
 GIVEN_BACK_MAX: Final = 256  # grants whose tasks are given back in one round; the next goes on
 
@@ -21,6 +21,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._entries: deque[Queued] = deque()
+        self._held: dict[JobId, list[Queued]] = {}  # what nobody starts for now: see `hold`
 
     def __bool__(self) -> bool:
         return bool(self._entries)
@@ -35,13 +36,39 @@ class Waiting:
     @property
     def count(self) -> int:
         """Of tasks."""
-        return sum(len(queued.tasks) for queued in self._entries)
+        return sum(len(queued.tasks) for queued in self._entries) + self.held_count
+
+    @property
+    def held_count(self) -> int:
+        return sum(len(queued.tasks) for part in self._held.values() for queued in part)
+
+    @property
+    def held_jobs(self) -> Iterable[JobId]:
+        return self._held.keys()
+
+    def held(self) -> Iterator[Queued]:
+        return (queued for part in self._held.values() for queued in part)
 
     def add(self, queued: Queued) -> None:
-        self._entries.append(queued)
+        if queued.job in self._held:
+            self._held[queued.job].append(queued)
+        else:
+            self._entries.append(queued)
 
     def put_first(self, queued: Queued) -> None:
-        self._entries.appendleft(queued)
+        if queued.job in self._held:
+            self._held[queued.job].insert(0, queued)
+        else:
+            self._entries.appendleft(queued)
+
+    def hold(self, job: JobId) -> None:
+        """Nothing of this job is at the front before `go_on`, whatever comes."""
+        self._held[job] = [queued for queued in self._entries if queued.job == job]
+        self._entries = deque(queued for queued in self._entries if queued.job != job)
+
+    def go_on(self) -> None:
+        held, self._held = self._held, {}
+        self._entries.extendleft(reversed([queued for part in held.values() for queued in part]))
 
     def put_last(self, kind: Callable[[Queued], bool]) -> bool:
         """Entries of this kind go behind all others. False if there are no others."""
@@ -72,11 +99,17 @@ class Waiting:
         """Forget entries of which everything has gone."""
         self._entries = deque(queued for queued in self._entries if queued.tasks.ranges)
 
-    def revoke(self, job: JobId, grant: Grant, tasks: TaskSet) -> None:
-        for queued in self._entries:
+    def revoke(self, job: JobId, grant: Grant, tasks: TaskSet) -> TaskSet:
+        """What of these was here."""
+        gone = EMPTY
+        for queued in (*self._entries, *self._held.get(job, ())):
             if queued.job == job and queued.grant == grant:
+                gone = gone | (queued.tasks & tasks)
                 queued.tasks = queued.tasks - tasks
         self._settle()
+        if job in self._held:
+            self._held[job] = [queued for queued in self._held[job] if queued.tasks.ranges]
+        return gone
 
     def give_back(self) -> list[GiveBack]:
         """Everything, or as much as fits a round."""

@@ -103,7 +103,7 @@ class Watching:
             run.slots for number, run in owner.batches.items() if number in standing.batches
         )
         if first is not None:
-            cpus = min(self._state.jobs[first.job].spec.cpus, me.slots)
+            cpus = min(self._owner.cpus_of(first.job), me.slots)
             reason = "" if free >= cpus else "no slot is free"
             what = f"{len(first.tasks)} tasks of job {first.job[:8]} wait here, and a slot is free"
             reason = reason or shut or owner.standstill()

@@ -6,4 +6,4 @@ import msgspec
 
 
 class Aside(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Base of what happens to leases, and to what hangs on them."""
+    """Base of what happens to leases, and to what hangs on them, and of what peers report."""

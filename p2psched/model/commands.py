@@ -1,8 +1,7 @@
 """Commands, what they answer, and what follows from them.
 
 A command is one decision in the ledger. Tags are for ever; fields are only appended, with defaults.
-Every command has its own index (not that of the entry it travels in): the grant of a `Place` is
-that index, so grants only rise and a grant is a fence.
+Each has an index, not that of its entry; that of a `Place` is the grant, which only rises: a fence.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
-from p2psched.model.once import Decided, Doubted, Once
-from p2psched.model.retry_events import Alerted, Delayed
+from p2psched.model.once import Once, OnceEvent
+from p2psched.model.reconciled import PeerReconciled, Reconciled
+from p2psched.model.resumed import NoteResumed, Resumed
+from p2psched.model.retry_events import RetryEvent
 from p2psched.model.stalls import Stall, Stalled
 from p2psched.model.taskset import EMPTY, TaskSet
-from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
+from p2psched.model.webhook import WebhookCommand
 
 Grant = int  # index of the command that made its peer the owner, the generation in its high bits
 
@@ -201,14 +202,14 @@ Command = (
     | Drain
     | GiveBack
     | NewGeneration
-    | AddWebhook
-    | RemoveWebhook
-    | AckWebhook
+    | WebhookCommand
     | ForgetPeer
     | Act
     | Elapsed
     | Offer
     | Transfer
+    | NoteResumed
+    | Reconciled
     | Once
 )
 
@@ -381,14 +382,13 @@ JobEvent = (
     | PeerDrains
     | GivenBack
     | Moved
-    | Alerted
-    | Delayed
+    | RetryEvent
+    | Resumed
     | HistoryCut
     | Stalled
-    | Doubted
-    | Decided
+    | OnceEvent
 )
-Event = JobEvent | ActEvent
+Event = JobEvent | ActEvent | PeerReconciled
 
 
 class Stamped(msgspec.Struct, frozen=True, array_like=True, gc=False):

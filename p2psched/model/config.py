@@ -44,6 +44,7 @@ LEDGERS: Final = ("raft", "raftos")  # engines: the embedded one, and a lab engi
 
 
 ZONE_LEN_MAX: Final = 64
+MAX_DISCONNECT_MS: Final = 600_000
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +96,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     policy_file: str | None = None  # a placement policy of the user's own
     checkpoint_budget: int = 256 * MIB  # bytes a minute that go to copies of checkpoints
     retry_percent: int = 10  # while it leads: of all slots, for retries beside healthy jobs
+    # Without a majority: how long it goes on with its tasks, of jobs that don't say.
+    max_disconnect_ms: int = MAX_DISCONNECT_MS
     stall_ms: int = STALL_MS  # work that could run and does not is a fault after so long
 
     def __post_init__(self) -> None:
@@ -122,6 +125,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("the detection window must be at least two election timeouts")
 
     def _check_patience(self) -> None:
+        if not 0 <= self.max_disconnect_ms <= KEEP_MS_MAX:
+            raise ValueError("a peer that is cut off goes on with its tasks for up to ten years")
         if not 0 <= self.retry_percent <= 100:
             raise ValueError("the budget for retries is 0 to 100 percent of all slots")
         if self.stall_ms < STALL_MS_MIN:

@@ -65,6 +65,7 @@ class Feed(msgspec.Struct, frozen=True, array_like=True, tag=66):
     short: bool = False  # too few of those that hold the whole ledger are up
     level: int = 0  # of features that the cluster uses
     pulls: bool = False  # tasks wait that somebody has to ask the leader for
+    shut: tuple[PeerId, ...] = ()  # in quarantine, as who feeds sees it
 
 
 class FeedElsewhere(msgspec.Struct, frozen=True, array_like=True, tag=67):

@@ -164,6 +164,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     isolation: Isolation | None = None  # what a task may use, and how far it is shut in
     # Its tasks save checkpoints: the name that their folder has in a program's own; empty: none.
     checkpoint: str = ""
+    # How long a peer without a majority goes on with its tasks; None: as that peer was started.
+    max_disconnect_ms: int | None = None
     start: Start = Start.LEAST  # how often a task may start
 
     def __post_init__(self) -> None:
@@ -206,6 +208,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and (type(modules) is not bytes or len(modules) <= _SMALL_BYTES)
             and not self.policy
             and not self.checkpoint
+            and self.max_disconnect_ms is None
             and not self.start
         )
 
@@ -217,6 +220,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and 1 <= self.copies <= limits.COPIES_MAX
             and self.keep_ms is None
             and self.timeout_ms is None
+            and self.max_disconnect_ms is None
         ):
             return
         for field, value, low, high in (
@@ -224,6 +228,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             ("cpus", self.cpus, 1, limits.SLOTS_MAX),
             ("copies", self.copies, 1, limits.COPIES_MAX),
             ("milliseconds to keep", self.keep_ms or 0, 0, limits.KEEP_MS_MAX),
+            ("milliseconds cut off", self.max_disconnect_ms or 0, 0, limits.KEEP_MS_MAX),
         ):
             if type(value) is not int or not low <= value <= high:
                 raise ValueError(f"{field} are {low} to {high}, not {value!r}")

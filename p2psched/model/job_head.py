@@ -33,6 +33,7 @@ assert _FIELDS[_HOLD:] == (
     "times",
     "isolation",
     "checkpoint",
+    "max_disconnect_ms",
     "start",
 )
 
@@ -94,8 +95,8 @@ def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
     said: object = spec
     is_plain = spec.retry is None and spec.times is None and spec.isolation is None
-    is_plain = is_plain and not spec.start and not spec.checkpoint
-    if is_plain and spec.needs is None and not spec.policy:
+    is_plain = is_plain and spec.max_disconnect_ms is None and not spec.start
+    if is_plain and spec.needs is None and not spec.policy and not spec.checkpoint:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()
 

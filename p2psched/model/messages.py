@@ -1,8 +1,7 @@
 """Everything that travels between processes, but for the bytes of the frame itself (`net.frames`).
 
-One connection: the opening (`opening_messages`), then calls and answers, and between
-peers also one-way Raft messages and forwarded proposals. A tag is for ever; fields are only
-appended, with defaults.
+One connection: the opening (`opening_messages`), then calls and answers, and between peers also
+one-way messages and forwarded proposals. A tag is for ever; fields are appended, with defaults.
 """
 
 from __future__ import annotations
@@ -25,11 +24,13 @@ from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
 from p2psched.model.log_messages import LogAnswer, LogCall
 from p2psched.model.member_messages import MemberAnswer, MemberCall
-from p2psched.model.once import Doubts, ResolveTasks, Start
+from p2psched.model.once import OnceView, ResolveTasks
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
+from p2psched.model.resumed import Resumption
+from p2psched.model.separation_messages import CutOffCall, SeparationAnswer
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
@@ -109,8 +110,7 @@ class ListPeers(msgspec.Struct, frozen=True, array_like=True, tag=10):
     here_only: bool = False  # whom the peer that receives it knows of; good enough for addresses
 
 
-class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    pass
+class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=11): ...
 
 
 class Join(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -178,6 +178,7 @@ class Stale(msgspec.Struct, frozen=True, array_like=True, tag=75):
     body: ReadBody
 
 
+KeepCall = ForgetJob | PinJob | RetryJob | ResolveTasks | DrainPeer
 CallBody = (
     Submit
     | CancelJob
@@ -193,12 +194,8 @@ CallBody = (
     | Join
     | StopPeer
     | Contacts
-    | ForgetJob
-    | PinJob
-    | RetryJob
-    | ResolveTasks
+    | KeepCall
     | CompactLedger
-    | DrainPeer
     | WhereAre
     | Stale
     | BackupCall
@@ -216,6 +213,7 @@ CallBody = (
     | GossipCall
     | GetLoads
     | LogCall
+    | CutOffCall
 )
 
 
@@ -267,8 +265,9 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     delayed: int = 0  # of the waiting: they wait for the moment of their next attempt
     next_attempt_ms: int | None = None  # the first such moment, Unix time, for people
     stopped: str = ""  # why it, or a part of it, was given up
-    doubts: Doubts = Doubts()  # tasks that are unknown: a person decides
-    start: Start = Start.LEAST
+    resumed: int = 0  # attempts that went on from a checkpoint, or should have
+    resumptions: tuple[Resumption, ...] = ()  # the newest of the last few tasks
+    once: OnceView = OnceView()  # if its tasks must not start twice
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -374,6 +373,7 @@ AnswerBody = (
     | LoadTable
     | LogAnswer
     | CheckpointAnswer
+    | SeparationAnswer
 )
 
 

@@ -96,10 +96,14 @@ class Decided(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=93):
     reason: str
 
 
-class Doubts(msgspec.Struct, frozen=True, array_like=True):
-    """Tasks of a job that are unknown, for who looks at it."""
+OnceEvent = Doubted | Decided
 
-    count: int = 0
+
+class OnceView(msgspec.Struct, frozen=True, array_like=True):
+    """How often tasks of a job may start, and which are unknown, for who looks at it."""
+
+    start: Start = Start.LEAST
+    unknown: int = 0
     tasks: TaskSet = EMPTY  # only in a whole view
     at: tuple[tuple[PeerId, int], ...] = ()  # how many where
 

@@ -9,6 +9,7 @@ import msgspec
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import ClusterId, PeerId
 from p2psched.model.load_messages import LoadStatus
+from p2psched.model.reconcile import Reconciliation
 from p2psched.model.stalls import StallStatus
 
 BLOBS_SHORT_MAX: Final = 1_000  # as far as a peer counts for its status
@@ -35,6 +36,30 @@ class GossipStatus(msgspec.Struct, frozen=True, array_like=True):
     foreign: int  # dropped: not sealed by a peer of this cluster
     malformed: int  # dropped: sealed, and nothing that we know
     unsent: int  # dropped: the socket did not take them
+
+
+class CheckpointStatus(msgspec.Struct, frozen=True, array_like=True):
+    """Of a peer, since its process started."""
+
+    tasks: int  # whose checkpoints are on its disk, its own and those of others
+    disk_bytes: int
+    running: int  # tasks here that may save
+    behind: int  # of these, whose newest is on no other peer yet
+    copied: int  # to other peers
+    skipped: int  # that a newer one overtook before they were copied
+    resumed: int  # attempts that went on from one
+    damaged: int  # that were set aside
+
+
+class SeparationStatus(msgspec.Struct, frozen=True, array_like=True):
+    """Of a peer that may be cut off from the majority."""
+
+    away_ms: int  # for how long it is that now; 0: it isn't
+    max_disconnect_ms: int  # that it goes on with tasks of jobs that don't say
+    overdue: int  # jobs that it has ended because that takes too long
+    spooled: int  # jobs in its spool
+    results_kept: int  # of tasks, that the ledger has not judged
+    newest: Reconciliation | None  # the last report
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
@@ -102,5 +127,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     tasks_stayed: int = 0  # of these, could not move in the end
     gossip: GossipStatus | None = None
     load: LoadStatus | None = None
+    checkpoints: CheckpointStatus | None = None
     stalls: StallStatus | None = None
     quarantine: str = ""  # why this peer gets nothing, or little, as far as it knows that
+    separation: SeparationStatus | None = None

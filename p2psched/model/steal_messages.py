@@ -16,6 +16,7 @@ class Steal(msgspec.Struct, frozen=True, array_like=True, tag=113):
     incarnation: int  # under which the sender would own them
     slots: int  # that it has
     offers: Offers = NOTHING  # and what else
+    most: int = 0  # tasks that it wants; 0: no matter how many
 
 
 class Gives(msgspec.Struct, frozen=True, array_like=True, tag=114):

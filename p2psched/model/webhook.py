@@ -49,6 +49,9 @@ class AckWebhook(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=47)
     upto: Place
 
 
+WebhookCommand = AddWebhook | RemoveWebhook | AckWebhook
+
+
 def fault_of(name: str, url: str, wanted: EventFilter) -> str:
     """Why such a webhook can't be; empty if it can."""
     if not _NAME.fullmatch(name):

@@ -14,6 +14,7 @@ from typing import Final
 
 from p2psched.core.copies import referenced
 from p2psched.core.swim.members import Member
+from p2psched.core.verdicts import current_grants
 from p2psched.model.act_messages import Do
 from p2psched.model.backup_messages import BackupCall
 from p2psched.model.checkpoint_messages import DataCall
@@ -70,6 +71,15 @@ from p2psched.model.messages import (
 )
 from p2psched.model.once import Once, ResolveTasks, decision_of
 from p2psched.model.queue_messages import QueueCall
+from p2psched.model.separation_messages import (
+    GetReconciles,
+    GrantsNow,
+    GrantsOf,
+    ListSpool,
+    RemoveSpooled,
+    SeparationCall,
+    SpoolJob,
+)
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
@@ -92,6 +102,7 @@ from p2psched.peer.reads import WAIT_MS_MAX, Reads
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
+from p2psched.peer.separation import SeparationKeeper
 from p2psched.peer.submissions import Submissions, SubmitAnswer
 from p2psched.ports.engine import Engine
 
@@ -125,6 +136,7 @@ class Api:
         secret: bytes,
         gossip: Callable[[], Mapping[PeerId, Member]],
         loads: Loads,
+        separation: SeparationKeeper,
     ) -> None:
         self._me = me
         self._scheduling = scheduling
@@ -140,6 +152,7 @@ class Api:
         self._stop = stop
         self._members = Members(me, self._machine, ledger, others)
         self._loads = loads
+        self._separation = separation
         self._patience = Patience(PATIENCE_S)
         self._roster = Roster(
             me, scheduling.scheduler, ledger, others, gossip=gossip, seen=loads.seen
@@ -267,7 +280,16 @@ class Api:
         return Done()
 
     async def _of_this_peer(
-        self, body: Join | GetStatus | Contacts | StopPeer | WhereAre | KeepBlobs | GetLoads
+        self,
+        body: Join
+        | GetStatus
+        | Contacts
+        | StopPeer
+        | WhereAre
+        | KeepBlobs
+        | GetLoads
+        | GrantsOf
+        | SeparationCall,
     ) -> AnswerBody:
         match body:
             case Join():
@@ -280,6 +302,10 @@ class Api:
                 return self._status()
             case GetLoads():
                 return self._loads.table()
+            case GrantsOf(job=job, tasks=tasks):
+                return GrantsNow(tuple(current_grants(self._machine.jobs.get(job), tasks)))
+            case SpoolJob() | ListSpool() | RemoveSpooled() | GetReconciles():
+                return await self._separation.answer(body)
             case WhereAre():
                 return self._where(body)
             case Contacts():

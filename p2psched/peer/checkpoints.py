@@ -33,9 +33,12 @@ from p2psched.model.execution import (
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.messages import AnswerBody
+from p2psched.model.resumed import NoteResumed
+from p2psched.model.status_messages import CheckpointStatus
 from p2psched.model.taskset import EMPTY
 from p2psched.observe.renames import Renames
 from p2psched.peer.blobs import Threads
+from p2psched.peer.checkpoint_run import Run
 from p2psched.peer.checkpoint_ways import CheckpointWays
 from p2psched.peer.others import Others
 from p2psched.ports.clock import Clock
@@ -53,25 +56,6 @@ SWEEP_S: Final = 10.0
 LAST_TRIES_MAX: Final = 3
 LAST_AGAIN_S: Final = 0.5
 TARGETS_MAX: Final = 3  # peers that are tried for one copy
-
-
-class _Run:
-    """One batch, of one task."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-        self.task = batch.tasks.first
-        self.preparing: asyncio.Task[None] | None = None
-        self.tending: asyncio.Task[None] | None = None
-        self.watches: list[int] = []
-        self.renamed = asyncio.Event()  # what it saves as files has changed, or it is over
-        self.is_changed = False
-        self.saved = asyncio.Event()  # there is a newer checkpoint, or it is over
-        self.copied: tuple[int, int] | None = None  # the newest that is elsewhere
-        self.holder: PeerId | None = None
-        self.leaves = False  # it is given back: its checkpoint goes before it
-        self.over = self.taken = False  # it has ended; and its last checkpoint was taken
-        self.done = False  # it has a result
 
 
 class Checkpoints:
@@ -102,11 +86,14 @@ class Checkpoints:
         self._forward: OnExecutorEvent = lambda _event: None
         self._around: Callable[[], tuple[list[PeerId], list[PeerId], list[PeerId]]]
         self._around = lambda: ([], [], [])
-        self._runs: dict[int, _Run] = {}
+        self._note: Callable[[NoteResumed], object] = lambda _note: None
+        self._runs: dict[int, Run] = {}
+        self._parting: set[int] = set()  # batches that have ended, and nobody was told
         self._locks: dict[tuple[JobId, int], asyncio.Lock] = {}
         self._renames: Renames | None = None
         self._ending = False
         self.copied = self.skipped = self.resumed = 0
+        self._kept = self._kept_bytes = 0  # at the last look
 
     def around(self, inner: Executor) -> Checkpoints:
         """What that one says comes to `on_executed`."""
@@ -118,11 +105,12 @@ class Checkpoints:
         forward: OnExecutorEvent,
         around: Callable[[], tuple[list[PeerId], list[PeerId], list[PeerId]]],
         is_over: Callable[[JobId, int], Awaitable[bool]],
+        note: Callable[[NoteResumed], object],
     ) -> None:
         """`forward` hears how batches go. `around`: who is alive, who is away, and who may be given
         copies. `is_over`: whether the ledger needs nothing of a task any more; raises Unavailable
-        if that can't be said."""
-        self._forward, self._around = forward, around
+        if that can't be said. `note`: for the ledger."""
+        self._forward, self._around, self._note = forward, around, note
         self._group.create_task(self._sweep(is_over))
 
     async def answer(self, body: CheckpointCall) -> AnswerBody:
@@ -139,7 +127,7 @@ class Checkpoints:
         if self._ending:
             return
         assert len(batch.tasks) == 1, "a task that saves checkpoints has a batch of its own"
-        run = self._runs[batch.id] = _Run(batch)
+        run = self._runs[batch.id] = Run(batch)
         run.preparing = self._group.create_task(self._begin(run))
 
     def stop(self, batch: int, cause: Cause) -> None:
@@ -158,7 +146,7 @@ class Checkpoints:
     def standing(self) -> Standing:
         assert self._inner is not None
         inner = self._inner.standing()
-        return Standing(inner.batches | self._runs.keys(), inner.unbegun)
+        return Standing(inner.batches | self._runs.keys() | self._parting, inner.unbegun)
 
     def tend(self, how: Tending, batches: frozenset[int]) -> None:
         assert self._inner is not None
@@ -175,7 +163,7 @@ class Checkpoints:
         else:
             self._on_ended(run, event)
 
-    def _on_ended(self, run: _Run, event: Ended) -> None:
+    def _on_ended(self, run: Run, event: Ended) -> None:
         del self._runs[event.batch]
         if self._renames is not None:
             self._renames.read()  # what happened before the end counts
@@ -191,9 +179,11 @@ class Checkpoints:
         else:
             self._forward(event)
 
-    async def _part(self, run: _Run, event: Ended) -> None:
+    async def _part(self, run: Run, event: Ended) -> None:
         assert run.tending is not None
+        self._parting.add(event.batch)
         await asyncio.wait([run.tending], timeout=MOVE_S)
+        self._parting.discard(event.batch)
         self._forward(event)
 
     async def leave(self, timeout_s: float) -> None:
@@ -206,13 +196,26 @@ class Checkpoints:
         if tending := [run.tending for run in runs if run.tending is not None]:
             await asyncio.wait(tending, timeout=timeout_s)
 
+    def status(self) -> CheckpointStatus:
+        runs = [run for run in self._runs.values() if run.tending is not None]
+        return CheckpointStatus(
+            tasks=self._kept,
+            disk_bytes=self._kept_bytes,
+            running=len(runs),
+            behind=sum(run.newest not in (None, run.copied) for run in runs),
+            copied=self.copied,
+            skipped=self.skipped,
+            resumed=self.resumed,
+            damaged=self._files.damaged,
+        )
+
     def close(self) -> None:
         if self._renames is not None:
             self._renames.close()
 
     # --- before an attempt ---
 
-    async def _begin(self, run: _Run) -> None:
+    async def _begin(self, run: Run) -> None:
         batch, task = run.batch, run.task
         assert self._inner is not None
         try:
@@ -245,17 +248,21 @@ class Checkpoints:
         )
         found = await self.ways.find(search, batch.job, task)
         what = {"job": batch.job, "task": task, "attempt": batch.attempt}
+        job, grant, attempt = batch.job, batch.grant, batch.attempt
         if isinstance(found, Take):
             self.resumed += 1
-            log.info("resumed", extra={**what, "number": found.head.number, "of": found.peer})
-        elif batch.attempt > 1:
-            log.warning(
-                "starts-without-checkpoint",
-                extra={**what, "silent": found.unheard, "damaged": found.damaged},
-            )
+            head = found.head
+            log.info("resumed", extra={**what, "number": head.number, "of": found.peer})
+            said = head.number, head.wall_ms, found.peer
+            self._note(NoteResumed(job, grant, task, attempt, *said))
+        elif attempt > 1:
+            silent, damaged = found.unheard, found.damaged
+            told = {**what, "silent": silent, "damaged": damaged}
+            log.warning("starts-without-checkpoint", extra=told)
+            self._note(NoteResumed(job, grant, task, attempt, 0, 0, None))
         return found
 
-    def _refuse(self, run: _Run, error: Exception) -> None:
+    def _refuse(self, run: Run, error: Exception) -> None:
         """It can't start here."""
         batch = run.batch
         del self._runs[batch.id]
@@ -271,7 +278,7 @@ class Checkpoints:
 
     # --- while it runs ---
 
-    def _watch(self, run: _Run) -> None:
+    def _watch(self, run: Run) -> None:
         """Raises OSError if the system tells no more of renames."""
         if self._renames is None:
             self._renames = Renames()
@@ -289,17 +296,17 @@ class Checkpoints:
         run.watches.append(self._renames.watch(self._files.path(job, task), saved))
         run.watches.append(self._renames.watch(self._files.work(job, task), renamed))
 
-    def _unwatch(self, run: _Run) -> None:
+    def _unwatch(self, run: Run) -> None:
         while run.watches:
             if self._renames is not None:
                 self._renames.unwatch(run.watches.pop())
 
-    async def _tend(self, run: _Run) -> None:
+    async def _tend(self, run: Run) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._take(run))
             group.create_task(self._copy_all(run))
 
-    async def _take(self, run: _Run) -> None:
+    async def _take(self, run: Run) -> None:
         """What it saves as files, whenever that has changed."""
         while True:
             await run.renamed.wait()
@@ -312,7 +319,7 @@ class Checkpoints:
                 run.saved.set()
                 return
 
-    async def _snapshot(self, run: _Run) -> None:
+    async def _snapshot(self, run: Run) -> None:
         job, task, grant = run.batch.job, run.task, run.batch.grant
         try:
             async with self._lock(job, task):
@@ -330,7 +337,7 @@ class Checkpoints:
 
     # --- copies ---
 
-    async def _copy_all(self, run: _Run) -> None:
+    async def _copy_all(self, run: Run) -> None:
         """The newest, again and again, until it is over and its last one is elsewhere."""
         again_s: float | None = None
         tries = LAST_TRIES_MAX
@@ -346,10 +353,10 @@ class Checkpoints:
                     return  # if nobody takes it, its next attempt finds it here
                 again_s = LAST_AGAIN_S
 
-    async def _copy_newest(self, run: _Run) -> float | None:
+    async def _copy_newest(self, run: Run) -> float | None:
         """Seconds until it should be tried again; None if the newest is elsewhere."""
         job, task = run.batch.job, run.task
-        key = await self._threads.quick(self._files.newest_key, job, task)
+        key = run.newest = await self._threads.quick(self._files.newest_key, job, task)
         if key is None or key == run.copied:
             return None
         if not run.over:
@@ -361,7 +368,7 @@ class Checkpoints:
             return None
         return None if await self._copy(run, heads[0]) else COPY_AGAIN_S
 
-    async def _copy(self, run: _Run, head: Head) -> bool:
+    async def _copy(self, run: Run, head: Head) -> bool:
         for peer in self._targets(run)[:TARGETS_MAX]:
             try:
                 await self.ways.copy_to(head, peer)
@@ -376,7 +383,7 @@ class Checkpoints:
             return True
         return False
 
-    def _targets(self, run: _Run) -> list[PeerId]:
+    def _targets(self, run: Run) -> list[PeerId]:
         """Who may hold it, best first: who holds the one before, so that there is one place more
         and not many."""
         name = f"{run.batch.job}/{run.task}".encode()
@@ -387,6 +394,7 @@ class Checkpoints:
 
     async def _sweep(self, is_over: Callable[[JobId, int], Awaitable[bool]]) -> None:
         while True:
+            self._kept, self._kept_bytes = await self._threads.quick(self._files.total)
             await asyncio.sleep(SWEEP_S)
             with contextlib.suppress(P2PSchedError):
                 for job, task in await self._threads.quick(self._files.tasks):

@@ -194,6 +194,7 @@ def scheduler_of(config: Config, info: PeerInfo) -> Scheduler:
         offers=offers_of(config),
         policies=load_policies(config.policy_file),
         retry_percent=config.retry_percent,
+        max_disconnect_ms=config.max_disconnect_ms,
         stall_ms=config.stall_ms,
     )
 

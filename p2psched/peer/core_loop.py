@@ -19,6 +19,7 @@ from p2psched.core.scheduler_events import (
     Tend,
     Watched,
 )
+from p2psched.core.separation_effects import SeparationEffect, SeparationEvent
 from p2psched.core.watchdog import Watchdog
 from p2psched.model.blob import ResultBlob
 from p2psched.model.errors import NoSpace
@@ -34,7 +35,11 @@ CLOCK_PERIOD_S: Final = 0.1
 RENEW_RETRY_S: Final = 0.5
 
 E = TypeVar("E")
-Common = Executed | Copied | Renewed | Round | Watched
+Common = Executed | Copied | Renewed | Round | Watched | SeparationEvent
+
+
+def _nothing(_effect: SeparationEffect) -> None:
+    """Nobody keeps anything."""
 
 
 class CoreLoop(ABC, Generic[E]):
@@ -55,6 +60,8 @@ class CoreLoop(ABC, Generic[E]):
         self._loop = asyncio.get_running_loop()
         # What gossip says of the other peers, until it is there: nothing.
         self.look: Callable[[], Mapping[PeerId, Seen]] = dict
+        # What this peer keeps for when it is cut off: nothing, until somebody does.
+        self.keep: Callable[[SeparationEffect], None] = _nothing
         self._round: asyncio.Handle | None = None  # that is on its way
         self._stopped = False
 
@@ -92,6 +99,9 @@ class CoreLoop(ABC, Generic[E]):
 
     def on_copied(self, number: int, blobs: tuple[ResultBlob, ...]) -> None:
         self._step(Copied(self._clock.now_ms(), number, blobs))
+
+    def on_separation(self, event: SeparationEvent) -> None:
+        self._step(event)
 
     def _step(self, event: E | Common) -> None:
         if self._stopped:

@@ -29,10 +29,12 @@ from p2psched.model.messages import (
     StopPeer,
     TailOutput,
 )
+from p2psched.model.separation_messages import SeparationCall
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.others import Others
+from p2psched.peer.separation import SeparationKeeper
 
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 _NOWHERE: Final = (
@@ -53,6 +55,7 @@ class FollowerApi:
         stop: Callable[[], None],
         where: Callable[[WhereAre], Sightings],
         loads: Callable[[], LoadTable],
+        separation: SeparationKeeper,
     ) -> None:
         self._follower = follower
         self._others = others
@@ -62,6 +65,7 @@ class FollowerApi:
         self._stop = stop
         self._where = where
         self._loads = loads
+        self._separation = separation
 
     async def answer(self, body: CallBody) -> AnswerBody:
         """To a client. Raises a P2PSchedError for it."""
@@ -85,14 +89,16 @@ class FollowerApi:
 
     async def _answer_here(self, body: CallBody) -> AnswerBody | None:
         """None: others know."""
+        if isinstance(body, GetStanding):
+            return Standing(0, self._follower.cursor)
         match body:
             case GetStatus() | GetLoads():
                 return self._status() if isinstance(body, GetStatus) else self._loads()
+            case _ if isinstance(body, SeparationCall):
+                return await self._separation.answer(body)
             case StopPeer():
                 self._stop()
                 return Done()
-            case GetStanding():
-                return Standing(0, self._follower.cursor)
             case WhereAre():
                 return self._where(body)
             case Contacts():
@@ -105,10 +111,8 @@ class FollowerApi:
             case StatBlob() | ReadBlob():
                 is_here = body.here or self._data.blobs.is_here(body.ref)
                 return await self._data.answer(body) if is_here else None
-            case _ if isinstance(body, DataCall):
-                return await self._data.answer(body)
             case _:
-                return None
+                return await self._data.answer(body) if isinstance(body, DataCall) else None
 
     async def ask(self, body: CallBody) -> AnswerBody:
         """The answer of a peer that holds the ledger. Raises what that one raises; Unavailable if

@@ -13,6 +13,7 @@ from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
 from p2psched.core.scheduler_events import (
     Answered,
     AppendToLedger,
+    Asked,
     Began,
     Leaving,
     Noticed,
@@ -21,7 +22,9 @@ from p2psched.core.scheduler_events import (
     Tend,
     YieldLead,
 )
-from p2psched.model.commands import Outcome
+from p2psched.core.separation import Separation
+from p2psched.core.separation_effects import KeepOwned, KeepResults, Reported, SpoolDecided
+from p2psched.model.commands import Command, Outcome
 from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import PeerMessage
@@ -31,6 +34,7 @@ from p2psched.ports.clock import Clock
 from p2psched.ports.executor import Executor
 
 _FAREWELL_TAG: Final = 1
+_NOTE_TAG: Final = 2
 
 
 class FollowerLoop(CoreLoop[FollowerEvent]):
@@ -53,6 +57,10 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         self._left: asyncio.Future[Outcome] = self._loop.create_future()
         self._changed = asyncio.Event()  # something was told
 
+    @property
+    def separation(self) -> Separation:
+        return self.follower.separation
+
     async def run(self) -> None:
         """Tell the ledger that we are here, then keep time until cancelled."""
         self._step(Began(self._clock.now_ms()))
@@ -65,6 +73,10 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         """Give everything back before a clean stop; the caller owns the deadline."""
         self._step(Leaving(self._clock.now_ms(), _FAREWELL_TAG))
         await self._left
+
+    def note(self, command: Command) -> None:
+        """Have it put into the ledger; nobody hears what became of it."""
+        self._step(Asked(self._clock.now_ms(), _NOTE_TAG, command))
 
     async def wait(self, condition: Callable[[], bool]) -> None:
         """Until it holds; looked at whenever something was told. The caller owns the deadline."""
@@ -97,18 +109,24 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
             match effect:
                 case Say(to=to, message=message):
                     self._send(to, message)
-                case StartBatch(batch=batch):
-                    self._executor.start(batch)
-                case StopBatch(batch=number, cause=cause):
-                    self._executor.stop(number, cause)
+                case StartBatch() | StopBatch():
+                    self._execute(effect)
                 case CopyBlobs():
                     assert self.copy is not None, "a job with large results needs blobs"
                     self.copy(effect)
-                case Answered(outcome=outcome):
-                    if not self._left.done():
+                case Answered(tag=tag, outcome=outcome):
+                    if tag == _FAREWELL_TAG and not self._left.done():
                         self._left.set_result(outcome)
+                case KeepOwned() | KeepResults() | SpoolDecided() | Reported():
+                    self.keep(effect)
                 case _:
                     self._change(effect)
+
+    def _execute(self, effect: StartBatch | StopBatch) -> None:
+        if isinstance(effect, StartBatch):
+            self._executor.start(effect.batch)
+        else:
+            self._executor.stop(effect.batch, effect.cause)
 
     def _change(
         self, effect: RenewIncarnation | Tend | Noticed | YieldLead | AppendToLedger | Store

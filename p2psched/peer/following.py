@@ -20,7 +20,7 @@ from p2psched.model.errors import P2PSchedError, Removed, Static, Unavailable, f
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.feed_messages import Feed, FeedElsewhere, Following, KeepBlobs, KeptBlobs
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import AnswerBody, Call, Done, Failure, Join, PeerMessage
+from p2psched.model.messages import AnswerBody, Call, CallBody, Done, Failure, Join, PeerMessage
 from p2psched.model.raft import Member
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.model.steal_messages import StealMessage
@@ -42,6 +42,7 @@ from p2psched.peer.large_data import LargeData
 from p2psched.peer.ledger_files import write_failure
 from p2psched.peer.loads import Loads
 from p2psched.peer.members import was_removed
+from p2psched.peer.separation import SeparationKeeper
 from p2psched.peer.space import SpaceKeeper
 from p2psched.peer.status import Process, follower_status
 from p2psched.peer.whereabouts import Whereabouts
@@ -49,10 +50,12 @@ from p2psched.ports.clock import Clock
 from p2psched.run.pool import WorkerPool
 from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder
+from p2psched.store.separation_files import SeparationFiles
 
 log = logging.getLogger(__name__)
 
 WANTED_LOOK_S: Final = 2.0  # between two looks whether too few hold the ledger
+ALONE_S: Final = 2.0  # for an answer of somebody, before a peer goes on with what it had
 COLLECT_S: Final = 60.0  # between two looks for blobs that nobody needs
 DIGESTS_PAGE: Final = 4_096
 
@@ -124,7 +127,7 @@ class Life:
                 group.create_task(self._links.run())
                 group.create_task(asking_around.run(self._is_fed))
                 stopping = group.create_task(self._stop.wait())
-                asking = group.create_task(self._ask())
+                asking = group.create_task(self._ask_or_recall())
                 await asyncio.wait([asking, stopping], return_when=asyncio.FIRST_COMPLETED)
                 if asking.done():
                     await self._follow(group, asking.result())
@@ -136,6 +139,15 @@ class Life:
         return self._is_whole and not self._stop.is_set()
 
     # --- which part this peer plays ---
+
+    async def _ask_or_recall(self) -> Following | None:
+        """Who has something to go on with, and reaches nobody, goes on with that."""
+        note = await asyncio.to_thread(SeparationFiles(self._folder.path).read_note)
+        patience_s = ALONE_S if note.owned and note.group.voters else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                return await self._ask()
+        return Following(note.group, None)
 
     async def _ask(self) -> Following | None:
         """Until somebody answers. None: it is a member now."""
@@ -215,6 +227,8 @@ class Life:
             self._wire(told, incarnation)
             await self._live(group)
         finally:
+            if hasattr(self, "_separation"):
+                self._separation.close()
             self._data.close()
             if config.embedded:
                 self._announcing.remove_record()
@@ -223,7 +237,9 @@ class Life:
         info = info_of(self._config, self._member, incarnation, self._pool.python_version)
         config = self._config
         follower = Follower(
-            *(info, told.group, told.leader, offers_of(config)), stall_ms=config.stall_ms
+            *(info, told.group, told.leader, offers_of(config)),
+            stall_ms=config.stall_ms,
+            max_disconnect_ms=config.max_disconnect_ms,
         )
         loop = self._loop = FollowerLoop(
             follower,
@@ -239,10 +255,16 @@ class Life:
             lambda: follower.group,
             on_copied=loop.on_copied,
             on_executed=loop.on_executed,
+            note=loop.note,
             catch_up=loop.wait_told,
         )
         loop.copy = copier.start
         self._where.on_membership(follower.group)
+        self._separation = SeparationKeeper(
+            *(self._folder, loop, self._config, self._clock),
+            follows=lambda: (follower.cursor, follower.group),
+            ask=self._ask_holder,
+        )
         self._api = FollowerApi(
             follower,
             others=self._links,
@@ -254,7 +276,11 @@ class Life:
             stop=self._stop.set,
             where=self._where.answer,
             loads=self._loads.table,
+            separation=self._separation,
         )
+
+    async def _ask_holder(self, body: CallBody) -> AnswerBody:
+        return await self._api.ask(body)
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
         assert self._loop is not None
@@ -263,6 +289,7 @@ class Life:
         self._peers = Answering(group, self._space.gate(self._api.answer_peer))
         for connection in self._server.connections:
             self._on_opened(connection)
+        await self._separation.begin(group)
         for task in (
             self._pool.keep(self._data.blobs),
             self._lateness.run(),
@@ -285,6 +312,7 @@ class Life:
             async with asyncio.timeout(self._config.leave_ms / 1000):
                 await self._data.checkpoints.leave(self._config.leave_ms / 2000)
                 await loop.leave()
+                self._separation.forget_owned()
         if not self._is_whole:
             self._server.say_goodbye()
             self._announcing.remove_record()
@@ -366,5 +394,7 @@ class Life:
             started_ms=self._started_ms,
             gossip=self._gossip.status(),
             load=self._loads.status(),
+            checkpoints=self._data.checkpoints.status(),
+            separation=self._separation.status(),
         )
         return follower_status(process, self._loop.follower)

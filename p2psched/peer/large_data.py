@@ -21,6 +21,7 @@ from p2psched.model.errors import NotFound, ResultLost
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.messages import AnswerBody
 from p2psched.model.raft import Membership
+from p2psched.model.resumed import NoteResumed
 from p2psched.peer.blob_api import BlobApi
 from p2psched.peer.blobs import PeerBlobs
 from p2psched.peer.checkpoint_ends import is_over, is_over_elsewhere
@@ -94,7 +95,11 @@ class LargeData:
         scheduling.attach_blobs(copy=copier.start, on_stored=keeper.on_stored)
         self._tasks.create_task(copier.run())
         self._tasks.create_task(keeper.run())
-        self._attach_checkpoints(scheduling.on_executed, partial(is_over, scheduling))
+        self._attach_checkpoints(
+            scheduling.on_executed,
+            partial(is_over, scheduling),
+            lambda note: scheduling.propose_nowait(note, _nobody),
+        )
 
     def follow(
         self,
@@ -103,6 +108,7 @@ class LargeData:
         *,
         on_copied: OnCopied,
         on_executed: OnExecutorEvent,
+        note: Callable[[NoteResumed], object],
         catch_up: Callable[[], Awaitable[None]],
     ) -> Copier:
         """As `start`, on a peer that holds no ledger: it copies, and others keep. `state` knows who
@@ -112,7 +118,7 @@ class LargeData:
         copier = self._copier(on_copied)
         self._tasks.create_task(copier.run())
         over = partial(is_over_elsewhere, self._others, group)
-        self._attach_checkpoints(on_executed, over)
+        self._attach_checkpoints(on_executed, over, note)
         return copier
 
     def _copier(self, on_copied: OnCopied) -> Copier:
@@ -139,7 +145,10 @@ class LargeData:
         return all(map(self._api.is_secure, refs))
 
     def _attach_checkpoints(
-        self, on_executed: OnExecutorEvent, over: Callable[[JobId, int], Awaitable[bool]]
+        self,
+        on_executed: OnExecutorEvent,
+        over: Callable[[JobId, int], Awaitable[bool]],
+        note: Callable[[NoteResumed], object],
     ) -> None:
         def around() -> tuple[list[PeerId], list[PeerId], list[PeerId]]:
             assert self._state is not None
@@ -148,7 +157,7 @@ class LargeData:
             return self._alive(), away, [p for p in staying_peers(self._state) if p in holders]
 
         self.checkpoints.ways.space_left_min = self.blobs.store.space_left_min
-        self.checkpoints.attach(on_executed, around, over)
+        self.checkpoints.attach(on_executed, around, over, note)
 
     def close(self) -> None:
         """Blocks until running work has ended."""
@@ -164,3 +173,7 @@ class LargeData:
 
     def _voters(self) -> tuple[PeerId, ...]:
         return tuple(member.peer for member in self._group().voters)
+
+
+def _nobody(_outcome: object) -> None:
+    """Nothing rests on it."""

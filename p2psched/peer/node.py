@@ -52,6 +52,7 @@ from p2psched.peer.following import Life
 from p2psched.peer.gossip import Gossip
 from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
+from p2psched.peer.leaving import leave
 from p2psched.peer.ledger_files import may_follow, open_log, write_failure
 from p2psched.peer.loads import Loads
 from p2psched.peer.members import away_ms
@@ -59,6 +60,7 @@ from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.regaining import await_regained
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
+from p2psched.peer.separation import SeparationKeeper
 from p2psched.peer.space import open_folder
 from p2psched.peer.status import Process, status_of
 from p2psched.peer.submissions import Submissions
@@ -194,9 +196,8 @@ class Node:
                 )
                 group.create_task(self._pool.run())
                 await self._pool.wait_ready()
-                self._info = info_of(
-                    self._config, self._member, incarnation, self._pool.python_version
-                )
+                python = self._pool.python_version
+                self._info = info_of(self._config, self._member, incarnation, python)
                 self._wire(store, recovered)
                 del recovered  # as large as the log was, and not needed any more
                 await self._live(group)
@@ -205,8 +206,9 @@ class Node:
         except* P2PSchedError as errors:
             self._fail(first_of(errors))
         finally:
-            if hasattr(self, "_ledger"):
+            if hasattr(self, "_separation"):
                 self._ledger.stop()
+                self._separation.close()
             self._data.close()
             self._results.close()
             if self._config.embedded:  # the process lives on, and would vouch for the record
@@ -242,6 +244,7 @@ class Node:
             late_ms=lambda: self._lateness.p99_ms,
             away_ms=away_ms(config, scheduler.machine),
         )
+        self._separation = SeparationKeeper(self._folder, self._scheduling, config, self._clock)
         self._scheduling.attach(self._ledger, send=self._send, shun=lambda: self._gossip.shunned)
         if isinstance(self._ledger, RaftLedger):
             begin_feeding(self._scheduling, self._ledger)
@@ -275,6 +278,7 @@ class Node:
             secret=self._belonging.secret,
             gossip=lambda: self._gossip.members,
             loads=self._loads,
+            separation=self._separation,
         )
 
     async def _live(self, group: asyncio.TaskGroup) -> None:
@@ -283,6 +287,7 @@ class Node:
         self._where.read_book()
         for peer, address in self._belonging.known.items():
             self._where.meet(peer, address)  # newer than both
+        await self._separation.begin(group)
         joining = Joining(
             self._member,
             config=self._config,
@@ -311,21 +316,14 @@ class Node:
         self._loads.begin(self._scheduling, scheduler, self._space, group)
         group.create_task(self._gossip.run(around, self._links, self._where.meet))
         if self._lost is not None:
-            patience_ms = self._config.election_ms_max
-            regained = await_regained(
-                raft, self._lost, clock=self._clock, election_ms_max=patience_ms
+            ms = self._config.election_ms_max
+            group.create_task(
+                await_regained(raft, self._lost, clock=self._clock, election_ms_max=ms)
             )
-            group.create_task(regained)
         await self._stop.wait()
         if self._failure is None:
             self._gossip.leave()
-            with contextlib.suppress(TimeoutError, Unavailable):
-                async with asyncio.timeout(self._config.leave_ms / 1000):
-                    await self._data.checkpoints.leave(self._config.leave_ms / 2000)
-                    await self._scheduling.leave()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.leave_ms / 1000):
-                    await self._ledger.hand_over()
+            await leave(self._scheduling, self._ledger, self._separation, self._data, self._config)
             self._server.say_goodbye()  # nobody shall wait until our workers have ended
             self._announcing.remove_record()
         # Together: what is delivered to a scheduler that has stopped is applied nowhere.
@@ -396,5 +394,7 @@ class Node:
             started_ms=self._started_ms,
             gossip=self._gossip.status(),
             load=self._loads.status(),
+            checkpoints=self._data.checkpoints.status(),
+            separation=self._separation.status(),
         )
         return status_of(process, self._scheduling.scheduler, self._ledger, self._results)

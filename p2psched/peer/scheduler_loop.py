@@ -34,6 +34,8 @@ from p2psched.core.scheduler import (
     YieldLead,
 )
 from p2psched.core.scheduler_events import Noticed, Tend
+from p2psched.core.separation import Separation
+from p2psched.core.separation_effects import SeparationEffect
 from p2psched.model.commands import (
     Command,
     Envelope,
@@ -133,6 +135,10 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
     ) -> None:
         """Who copies large results (and says `on_copied`), and who hears of all events."""
         self._copy, self._on_stored = copy, on_stored
+
+    @property
+    def separation(self) -> Separation:
+        return self.scheduler.separation
 
     async def run(self) -> None:
         """Tell the ledger that we are here, then keep time until cancelled."""
@@ -315,12 +321,12 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
                     self._store(effect)
                 case Answered(tag=tag, outcome=outcome):
                     self._waiting.pop(tag, _nobody)(outcome)
-                case RenewIncarnation() | YieldLead() | Say():
-                    self._change(effect)
                 case Tend() | Noticed():
                     self._attend(effect)
+                case _:
+                    self._change(effect)
 
-    def _change(self, effect: RenewIncarnation | YieldLead | Say) -> None:
+    def _change(self, effect: RenewIncarnation | YieldLead | Say | SeparationEffect) -> None:
         match effect:
             case RenewIncarnation():
                 self._renew()
@@ -329,6 +335,8 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
                 self._loop.call_soon(self.ledger.yield_lead, avoid)
             case Say(to=to, message=message):
                 self._send(to, message)
+            case _:
+                self.keep(effect)
 
     def _store(self, effect: Store) -> None:
         self._results.store(effect.events, effect.applied_index)

@@ -23,7 +23,13 @@ from p2psched.model.ids import ClusterId, PeerId
 from p2psched.model.load_messages import LoadStatus
 from p2psched.model.raft import Membership
 from p2psched.model.stalls import StallStatus
-from p2psched.model.status_messages import BLOBS_SHORT_MAX, GossipStatus, StatusAnswer
+from p2psched.model.status_messages import (
+    BLOBS_SHORT_MAX,
+    CheckpointStatus,
+    GossipStatus,
+    SeparationStatus,
+    StatusAnswer,
+)
 from p2psched.net.peers import PeerLinks
 from p2psched.net.server import Server
 from p2psched.observe.lateness import LoopLateness
@@ -35,6 +41,7 @@ from p2psched.store.blobs import BlobFiles
 
 # Of large results whose copies are counted for one status. A few milliseconds.
 COUNTED_MAX: Final = 10_000
+SHUT: Final = "this peer fails tasks, or could not start them: `p2psched peers` says more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +58,8 @@ class Process:
     started_ms: int
     gossip: GossipStatus
     load: LoadStatus
+    checkpoints: CheckpointStatus
+    separation: SeparationStatus
 
     def status(
         self,
@@ -106,6 +115,8 @@ class Process:
             tasks_stayed=owner.departing.stayed,
             gossip=self.gossip,
             load=self.load,
+            checkpoints=self.checkpoints,
+            separation=self.separation,
             stalls=stalls,
         )
 
@@ -175,6 +186,7 @@ def follower_status(process: Process, follower: Follower) -> StatusAnswer:
         quorum=follower.is_fed and follower.leader is not None,
         drain=standing_without_ledger(machine, info.peer),
         feeder=follower.feeder,
+        quarantine=SHUT if info.peer in follower.shut else "",
     )
 
 

@@ -22,7 +22,7 @@ from p2psched.model.limits import KIB
 from p2psched.model.load import Liveness, Seen
 from p2psched.model.member_messages import Standing
 from p2psched.model.messages import JobView
-from p2psched.model.once import Doubts
+from p2psched.model.once import OnceView
 from p2psched.model.peer_messages import PeerView
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
@@ -30,6 +30,8 @@ from p2psched.model.taskset import EMPTY
 JOBS_MAX: Final = 1000
 PAGE_BYTES_MAX: Final = 512 * KIB
 SUSPECT_AFTER_MS: Final = 1000  # silence after which a peer is shown as suspect
+
+NOTHING_UNKNOWN: Final = OnceView()
 
 
 def job_view(
@@ -70,19 +72,23 @@ def job_view(
         result_bytes=job.result_bytes,
         moved=job.moved_count,
         moves=job.moved if whole else (),
+        resumed=job.resumed_count,
+        resumptions=job.resumed if whole else (),
         bad_ends=tuple(sorted(job.bad_ends.items())),
         delayed=len(job.delayed),
         next_attempt_ms=_next_attempt_ms(job, machine),
         stopped=job.stopped,
-        doubts=_doubts(job, whole=whole) if job.unknown else Doubts(),
-        start=job.spec.start,
+        once=_once(job, whole=whole),
     )
 
 
-def _doubts(job: Job, *, whole: bool) -> Doubts:
+def _once(job: Job, *, whole: bool) -> OnceView:
+    start = job.spec.start
+    if not job.unknown:
+        return OnceView(start) if start else NOTHING_UNKNOWN
     tasks = job.doubtful
     at = tuple(sorted((held.peer, len(held.tasks)) for held in job.unknown.values()))
-    return Doubts(len(tasks), tasks, at) if whole else Doubts(len(tasks))
+    return OnceView(start, len(tasks), tasks, at) if whole else OnceView(start, len(tasks))
 
 
 def _note(job: Job, machine: Machine) -> str:

@@ -188,14 +188,14 @@ class CheckpointFiles:
         """All of a task."""
         shutil.rmtree(self.path(job, task), ignore_errors=True)
 
-    def total_bytes(self) -> int:
-        """Of what is saved here."""
-        total = 0
-        for job, task in self.tasks():
+    def total(self) -> tuple[int, int]:
+        """Tasks of which something is here, and the bytes of it."""
+        tasks, size = self.tasks(), 0
+        for job, task in tasks:
             for key in self._keys(job, task):
                 with contextlib.suppress(FileNotFoundError):
-                    total += self._file(job, task, key).stat().st_size
-        return total
+                    size += self._file(job, task, key).stat().st_size
+        return len(tasks), size
 
     # --- below ---
 

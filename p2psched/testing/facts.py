@@ -19,6 +19,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.moves import Moved
 from p2psched.model.once import Decided, Doubted
+from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 
 Fact = tuple[str, str, int, str]  # what, job, task (-1: the job), grant or cause
@@ -64,6 +65,8 @@ def _facts_of_others(event: Event) -> list[Fact]:
             return [("lost", job, index, "") for index in tasks]
         case Delayed(job=job, until_ms=until_ms, tasks=tasks):
             return [("delayed", job, index, str(until_ms)) for index in tasks]
+        case Resumed(job=job, tasks=tasks, number=number):
+            return [("resumed", job, index, str(number)) for index in tasks]
         case Doubted(job=job, grant=grant, tasks=tasks):
             return [("doubted", job, index, str(grant)) for index in tasks]
         case Decided(job=job, tasks=tasks, verdict=verdict):

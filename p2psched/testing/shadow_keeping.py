@@ -78,10 +78,13 @@ def drain(s: Shadow, command: Drain | GiveBack) -> None:
             s.drains[command.peer] = command.mode
         return
     name, grant = command.job, command.grant
-    shadow_once.heard(s, command)
+    if command.stall is None:
+        shadow_once.heard(s, command)
     job = s.jobs.get(name)
     for index in command.tasks if job is not None and grant else ():  # 0: only told
         if job is not None and job.owner.get(index) == grant:
+            if command.stall is not None and shadow_once.doubt(s, name, job, index):
+                continue
             job.owner[index] = WAITING
             s.say("given back", name, index, grant)
 

@@ -28,6 +28,7 @@ from p2psched.core.feed import SaidMessage
 from p2psched.core.raft.timing import Timing
 from p2psched.core.scheduler import Store
 from p2psched.model.commands import Cancel, Command, Outcome, SubmitJob
+from p2psched.model.config import MAX_DISCONNECT_MS
 from p2psched.model.errors import Damaged, Refused
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
@@ -72,6 +73,8 @@ class SimulationError(AssertionError):
 
 class SimCluster(Lives):
     """Peers 0..peers-1 and the world around them."""
+
+    max_disconnect_ms = MAX_DISCONNECT_MS  # that peers go on without a majority
 
     def __init__(
         self,

@@ -17,7 +17,6 @@ from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Passed,
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
 from p2psched.core.scheduler_events import (
-    Began,
     Copied,
     Executed,
     Noticed,
@@ -27,6 +26,7 @@ from p2psched.core.scheduler_events import (
     Tend,
     Watched,
 )
+from p2psched.core.separation_effects import KeepOwned, KeepResults, Reported, SpoolDecided
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import PeerInfo
@@ -38,6 +38,7 @@ from p2psched.model.steal_messages import StealMessage
 from p2psched.testing.faults import Faults
 from p2psched.testing.promises import demand
 from p2psched.testing.sim_blobs import SimBlobs
+from p2psched.testing.sim_cutoff import Notes
 from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_executor import (
     BatchStops,
@@ -69,6 +70,7 @@ class SimFollower:
         self.id = PeerId(new_id(self.rng))
         self.slots = slots
         self.blobs = SimBlobs(self.id)
+        self.notes = Notes()
         self.alive = self.paused = self.cut = False
         self.process = 0
         self.leaving = False
@@ -104,9 +106,13 @@ class SimFollower:
             *(self.id, self._incarnation, f"follower-{self.number}", "", 0, self.slots, "0", "3"),
             level=self._level,
         )
-        self.follower = Follower(info, cluster.newest_group(), None, offers_of(self.number))
+        self.follower = Follower(
+            *(info, cluster.newest_group(), None, offers_of(self.number)),
+            max_disconnect_ms=cluster.max_disconnect_ms,
+        )
         self.executor = SimExecutor(self.slots, self.rng, self._later_work, self._on_started)
-        self._decide(Began(self.now_ms))
+        for event in self.notes.begin(cluster.now_us, self.now_ms):
+            self._decide(event)
         self._later(1 + self.rng.randrange(CLOCK_US), self._on_clock)
 
     def kill(self) -> None:
@@ -182,6 +188,7 @@ class SimFollower:
             cluster.happened["followers that knew nobody any more"] += 1
             self.kill()  # whoever starts it again names it a peer that is there
             return
+        self.notes.mark(cluster.now_us, self.follower.separation.away_ms)
         self._later(CLOCK_US, self._on_clock)
         self._decide(Passed(self.now_ms, seen=self.views.look(self.now_ms) if self.views else {}))
         if self.follower.watching.watchdog.is_due(self.now_ms):
@@ -233,6 +240,8 @@ class SimFollower:
                 case RenewIncarnation():
                     self._incarnation += 1
                     self._later(1, self._renewer(self._incarnation))
+                case KeepOwned() | KeepResults() | SpoolDecided() | Reported():
+                    self.notes.perform(effect)
                 case Tend() | Noticed():
                     self._cluster.stalls.attend(self, effect)
                 case _:

@@ -16,7 +16,7 @@ import msgspec
 from p2psched.core import scheduler as sched
 from p2psched.core.feed import Say
 from p2psched.core.levels import KNOWN_LEVEL
-from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
+from p2psched.core.owner import CopyBlobs, StartBatch
 from p2psched.core.raft import engine as raft
 from p2psched.core.raft.effects import (
     Compact,
@@ -32,13 +32,13 @@ from p2psched.core.raft.effects import (
 )
 from p2psched.core.raft.timing import Timing
 from p2psched.core.raft.together import MANY_MIN
-from p2psched.core.scheduler_events import Noticed, Tend
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import HardState, Member
 from p2psched.store.log import LogStore, Recovered
 from p2psched.testing.sim_blobs import SimBlobs
+from p2psched.testing.sim_cutoff import Notes
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
@@ -108,6 +108,7 @@ class SimPeer:
         self.is_rotten = False  # its disk was damaged since the last start
         self.is_hurt = False  # its log was, and is not whole again; the others can be asked
         self.blobs = SimBlobs(member.peer)
+        self.notes = Notes()
         self._timing, self._segment_bytes, self._founding = timing, segment_bytes, founding
         self._reset()
 
@@ -143,7 +144,7 @@ class SimPeer:
             lambda batch, index: world.on_started(self, batch, index),
             has_space=lambda: not self.is_full,
         )
-        self.space = SimSpace(self)
+        self.space = SimSpace(self, world)
         self.writes = Writes(self, world)
         self.saves = Saves(self, world)
         self._looked_ms, self._late_ms = 0, 0.0  # at the time, and how late it looked lately
@@ -184,12 +185,17 @@ class SimPeer:
             self.writes.found(hard_state, entries)
             recovered = replace(recovered, hard_state=hard_state, entries=entries)
         info = msgspec.structs.replace(self.scheduler.info, incarnation=incarnation)
-        self.scheduler = sched.Scheduler(info, offers=offers_of(self.number))
+        self.scheduler = sched.Scheduler(
+            info,
+            offers=offers_of(self.number),
+            max_disconnect_ms=self._world.max_disconnect_ms,
+        )
         self.engine = self._new_engine(recovered)
         self.engine.concern.through = self.scheduler.feeding.roll.through
         if recovered.snapshot is not None:
             self.saves.restore(recovered.snapshot, recovered.state, recovered.damaged)
-        self.decide(sched.Began(self.now_ms))
+        for event in self.notes.begin(self._world.now_us, self.now_ms):
+            self.decide(event)
         self._world.later(1 + self._world.rng.randrange(CLOCK_US), self, ClockDue())
         self._end_turn()
 
@@ -215,6 +221,7 @@ class SimPeer:
         self.member = msgspec.structs.replace(self.member, peer=peer)
         self.disk = SimDisk(random.Random(self._world.rng.getrandbits(64)))
         self.blobs = SimBlobs(peer)
+        self.notes = Notes()
         self.is_full = False
         self.is_rotten = self.is_hurt = False
         self._founding = None
@@ -381,20 +388,9 @@ class SimPeer:
                     starts_nothing = self.leaving or is_drained(self)
                     self.last_batch = self.last_batch if starts_nothing else batch.id
                     self.executor.start(batch)
-                case StopBatch(batch=batch):
-                    self.executor.stop(batch)
                 case CopyBlobs() | sched.Answered(tag=SimKeeper.TAG):
                     self._keeper.perform(effect)
                 case sched.Answered(tag=tag, outcome=outcome):
                     self._world.on_answered(self, tag, outcome)
-                case sched.RenewIncarnation() | sched.YieldLead() | Tend() | Noticed():
-                    self._change(effect)
-
-    def _change(self, effect: sched.RenewIncarnation | sched.YieldLead | Tend | Noticed) -> None:
-        match effect:
-            case Tend() | Noticed():
-                self._world.stalls.attend(self, effect)
-            case sched.RenewIncarnation():
-                self.space.renew()
-            case sched.YieldLead(avoid=avoid):
-                self._world.later(1, self, HandOverHere(avoid))
+                case _:
+                    self.space.change(effect)

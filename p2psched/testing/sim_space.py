@@ -5,12 +5,17 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
+from p2psched.core.owner import StopBatch
 from p2psched.core.raft.effects import RoomChanged
 from p2psched.core.raft.engine import EngineEffect
-from p2psched.core.scheduler import Clocked, Renewed
+from p2psched.core.scheduler import Clocked, Renewed, RenewIncarnation, YieldLead
+from p2psched.core.scheduler_events import Noticed, Tend
+from p2psched.core.separation_effects import SeparationEffect
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Room
 from p2psched.store.space import is_no_space
+from p2psched.testing.sim_items import HandOverHere
+from p2psched.testing.sim_world import World
 
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer
@@ -21,14 +26,16 @@ LEFT_BYTES_MAX: Final = 4_000  # on a disk that gets full: for some entries, or 
 class SimSpace:
     """Of one process."""
 
-    def __init__(self, peer: SimPeer) -> None:
+    def __init__(self, peer: SimPeer, world: World) -> None:
         self._peer = peer
+        self._world = world
         self.stalled = False  # a write waits for space
         self.shun: frozenset[PeerId] = frozenset()  # as gossip says
         self._renews = False  # as soon as there is space
 
     def clocked(self, now_ms: int) -> Clocked:
         engine = self._peer.engine
+        self._peer.notes.mark(self._world.now_us, self._peer.scheduler.separation.away_ms)
         return Clocked(
             *(now_ms, engine.contacts(), engine.raft.full_members()),
             group=engine.raft.membership,
@@ -36,6 +43,23 @@ class SimSpace:
             removed=engine.raft.removed,
             shun=self.shun,
         )
+
+    def change(
+        self, effect: RenewIncarnation | YieldLead | StopBatch | Tend | Noticed | SeparationEffect
+    ) -> None:
+        """What its scheduler wants of it, besides work."""
+        peer = self._peer
+        match effect:
+            case RenewIncarnation():
+                self.renew()
+            case YieldLead(avoid=avoid):
+                self._world.later(1, peer, HandOverHere(avoid))
+            case StopBatch(batch=batch):
+                peer.executor.stop(batch)
+            case Tend() | Noticed():
+                self._world.stalls.attend(peer, effect)
+            case _:
+                peer.notes.perform(effect)
 
     def renew(self) -> None:
         """Take the next incarnation, now or when there is space for it."""

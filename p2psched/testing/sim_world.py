@@ -82,6 +82,7 @@ class World(Protocol):
     faults: Faults
     size: int  # peers, up or not
     away_ms: int | None  # silence after which leaders replace a voter; None: they replace nobody
+    max_disconnect_ms: int  # that peers go on without a majority
     snapshots: Snapshots
     happened: Counter[str]
     disks: DiskReferee

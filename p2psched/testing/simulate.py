@@ -15,6 +15,7 @@ from p2psched.core.raft.timing import Timing
 from p2psched.testing.faults import Changes, Faults, changed, changes_of, text_of
 from p2psched.testing.sim import LAST_EVENTS, SimCluster
 from p2psched.testing.sim_apart import Apart
+from p2psched.testing.sim_cutoff import max_disconnect_ms
 from p2psched.testing.sim_doubts import Doubts
 from p2psched.testing.sim_drains import Draining
 from p2psched.testing.sim_draws import draw_snapshots, drawn_apart
@@ -130,7 +131,7 @@ def draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster:
         faults = replace(faults, damage_every_ms=rng.choice((0, 500, 3_000)))
     faults = drawn_apart(faults, seed, healing=options.healing)
     group = Group.draw(seed)
-    return SimCluster(
+    cluster = SimCluster(
         seed=seed,
         peers=options.peers or size,
         faults=changed(options.faults or faults, dict(options.changes)),
@@ -144,6 +145,8 @@ def draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster:
         replay=replay_line(seed, options),
         last=options.last,
     )
+    cluster.max_disconnect_ms = max_disconnect_ms(seed)
+    return cluster
 
 
 def await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) -> None:

@@ -83,3 +83,8 @@ def test_whatever_waits_at_most_half_goes_but_one_task_may(
     assert positions == sorted(positions, reverse=True)
     whole_us = sum(lot.tasks * lot.work_us for lot in lots)
     assert given_us * 2 <= whole_us or sum(count for _, count in chosen) == 1
+
+
+def test_who_wants_one_task_gets_one() -> None:
+    lots = [Lot(50, 1_000_000, 1), Lot(50, 1_000_000, 1)]
+    assert choose(lots, slots=2, busy_us=0, taker_slots=8, most=1) == [(1, 1)]

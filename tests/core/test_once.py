@@ -8,6 +8,8 @@ import pytest
 from p2psched.core.catch_up import catch_up
 from p2psched.core.jobs import Job
 from p2psched.core.owner import Owner, StartBatch, StopBatch
+from p2psched.core.scheduler import Scheduler
+from p2psched.core.separation_effects import Recalled
 from p2psched.core.snapshot import encode_machine, restore_machine
 from p2psched.model import chunks, items
 from p2psched.model.commands import (
@@ -30,7 +32,9 @@ from p2psched.model.hold import Hold
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.moves import Transfer
 from p2psched.model.once import Decide, Decided, Doubted, Once, Start, Started, Unsure, Verdict
+from p2psched.model.reconcile import OwnedPart, Recollection
 from p2psched.model.retry import RetryRule
+from p2psched.model.stalls import Fault, Stall
 from p2psched.model.taskset import EMPTY, TaskSet
 from tests.core.retry_rig import Ledger, P, Q, info, spec
 
@@ -411,3 +415,26 @@ def test_while_the_ledger_is_silent_other_tasks_go_on() -> None:
     works.owner.on_executed(Progress(one.id, (done,)))
     works.owner.on_executed(Ended(one.id, EMPTY))
     assert [batch.job for batch in works.turn()] == [works.job.id]
+
+
+def test_what_a_peer_gives_back_because_nobody_there_knows_it_may_have_begun() -> None:
+    case = Case()
+    stall = Stall(P, Fault.GRANT, 1, "nobody knows them")
+    case.ledger.do(GiveBack(case.job.id, case.grant, ALL, stall))
+    assert (case.job.doubtful, case.job.waiting) == (FIRST, REST)
+
+
+def test_without_a_majority_nothing_of_it_is_begun_again() -> None:
+    """By a process that knows of it from its disk."""
+    works = Works()
+    fresh = Scheduler(info(P))
+    spec_of = works.job.full
+    assert spec_of is not None
+    part = OwnedPart(works.job.id, works.grant, 1, ALL)
+    found = Recollection(
+        incarnation=1, since=1, cursor=0, away_ms=0, owned=(part,), specs={works.job.id: spec_of}
+    )
+    fresh.separation.on_event(Recalled(0, found))
+    fresh.separation.on_begin(0)
+    fresh.separation.on_clock(60_000, led=False, up=False)
+    assert list(fresh.owner.owned()) == []

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from p2psched.core.machine import Machine
 from p2psched.core.state import PeerRow
 from p2psched.core.thief import (
     ANSWER_MS,
+    FAILED_MIN,
     GRANT_MS,
     PAUSE_MS_MAX,
     PAUSE_MS_MIN,
@@ -146,3 +149,63 @@ def test_who_was_idle_for_long_asks_all_that_have_a_queue_however_short_it_looks
     seen = {B: Seen(B, 1, Liveness.ALIVE, 0, short)}
     assert by_gossip(A, seen) == []
     assert [busy.peer for busy in by_gossip(A, seen, asks_all=True)] == [B]
+
+
+def asks(count: int, *, seconds: int) -> list[int]:
+    """Requests of so many idle peers of one busy one that has nothing worth a move, in each
+    second."""
+    thieves = [Thief(random.Random(f"thief {number}")) for number in range(count)]
+    found = [0] * seconds
+    for now_ms in range(0, seconds * 1_000, 10):
+        for one in thieves:
+            if one.may_ask(now_ms) and (asked := one.ask(now_ms, [Busy(B, LONG)], group=count)):
+                found[now_ms // 1_000] += 1
+                one.on_gives(now_ms, B, Gives(asked[1], 0, 100))
+    return found
+
+
+@pytest.mark.parametrize(("count", "most"), [(10, 20), (100, 120), (1_000, 120)])
+def test_what_is_asked_of_one_busy_peer_does_not_grow_with_the_group(count: int, most: int) -> None:
+    settled = asks(count, seconds=60)[20:]
+    assert sum(settled) / len(settled) <= most
+    assert sum(settled) / len(settled) >= min(count, 50) / 2, "somebody still asks soon"
+
+
+def test_many_that_see_the_same_do_not_ask_at_once() -> None:
+    thieves = [Thief(random.Random(f"thief {number}")) for number in range(1_000)]
+    at_once = [one.ask(0, [Busy(B, LONG)], group=len(thieves)) for one in thieves]
+    assert at_once == [None] * len(thieves)
+    later = [one for one in thieves if one.may_ask(50)]
+    assert 0 < len(later) < len(thieves) / 2
+    alone = thief()
+    assert alone.ask(0, [Busy(B, LONG)], group=10), "in a small group nobody waits"
+
+
+def fails(one: Thief, now_ms: int, tasks: int) -> None:
+    one.on_granted(now_ms)
+    one.on_ended(now_ms, failed=tasks, succeeded=0)
+
+
+def test_a_thief_whose_tasks_fail_asks_for_one_at_a_time_and_ever_more_seldom() -> None:
+    one = thief()
+    fails(one, 0, FAILED_MIN - 1)
+    assert (one.most, one.may_ask(0)) == (0, True)
+    eaten, now_ms = FAILED_MIN - 1, 0
+    while now_ms < 600_000:
+        if one.may_ask(now_ms) and (asked := one.ask(now_ms, [Busy(B, LONG)])):
+            count = one.most or 10
+            one.on_gives(now_ms, B, Gives(asked[1], count))
+            fails(one, now_ms, count)
+            eaten += count
+        now_ms += 10
+    assert eaten <= 30, "in ten minutes, and it is idle all the time"
+
+
+def test_one_success_makes_it_a_thief_as_any() -> None:
+    one = thief()
+    for _ in range(3):
+        fails(one, 0, FAILED_MIN)
+    assert one.most == 1
+    one.on_ended(10_000, failed=0, succeeded=1)
+    one.on_granted(10_000)
+    assert (one.most, one.may_ask(10_000)) == (0, True)

@@ -107,8 +107,20 @@ def test_a_loop_killed_at_700_goes_on_at_690_or_later_elsewhere(
     }
     if damaged:
         assert "checkpoint-damaged" in "".join(cluster.peers[name].log for name in others)
+    told_of(cluster, job, newer // EVERY)
     cluster.restart(owner)
     cluster.await_voters(3)
+
+
+def told_of(cluster: LiveCluster, job: str, number: int) -> None:
+    shown = json.loads(cluster.ok("job", "show", job, "-o", "json"))["job"]
+    (resumption,) = shown["resumptions"]
+    assert (shown["resumed"], resumption["checkpoint"]) == (1, number)
+    for words in (("job", "show"), ("job", "history"), ("explain",)):
+        said = " ".join(cluster.ok(*words, f"{job}/0" if words == ("explain",) else job).split())
+        assert f"checkpoint {number}" in said, said
+    told = cluster.ok("events", "export", "--job", job, "--kind", "tasks.resumed")
+    assert [json.loads(line)["checkpoint"] for line in told.splitlines()] == [number]
 
 
 def begin_loop(cluster: LiveCluster, log: Path) -> tuple[str, str]:

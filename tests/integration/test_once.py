@@ -32,7 +32,7 @@ async def run_once(rig: Rig, client: Client, side: Side, victim: str) -> tuple[J
 
 
 async def unknown(job: Job) -> TaskSet:
-    return (await job.show()).doubts.tasks
+    return (await job.show()).once.tasks
 
 
 async def lost(job: Job, starts: list[Start]) -> None:

@@ -7,12 +7,15 @@ import pytest
 from p2psched.core.quarantine import Quarantine
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
+from p2psched.model.steal_messages import Gives, Steal
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_executor import SimExecutor, TasksEnd, _Run, sim_job
+from p2psched.testing.sim_follower import Followers
 
 TASKS = 300
 WITHIN_MS = 240_000
+SOON_MS = 20_000
 
 
 class Hole(SimExecutor):
@@ -66,3 +69,26 @@ def test_once_it_is_sound_it_is_back(seed: int) -> None:
     job = cluster.submit(sim_job(TaskSet.of(0, 2_000), mean_us=100_000))
     cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=WITHIN_MS, every=10)
     assert not any(stories(cluster))
+
+
+def test_a_follower_that_is_one_is_out_for_other_followers_too() -> None:
+    cluster = SimCluster(seed=4, peers=3, slots=(1,))
+    hole, other = Followers(cluster, 2).all
+    cluster.run_until(
+        lambda: all(f.alive and f.follower.is_known for f in (hole, other)), within_ms=SOON_MS
+    )
+    hole.executor.__class__ = Hole
+    job = cluster.submit(sim_job(TaskSet.of(0, TASKS), mean_us=100_000, retries=3))
+    cluster.run_until(lambda: hole.follower.shut == frozenset({hole.id}), within_ms=SOON_MS)
+    cluster.run_until(lambda: hole.id in other.follower.shut, within_ms=SOON_MS)
+    asked, owned = hole.follower.stealing.thief.requests, hole.follower.owner.moved_here
+    other.follower.stealing.on_message(other.now_ms, hole.id, Steal(1, 1, 9))
+    _, answers = other.follower.stealing.give(
+        other.follower.info, gives_nothing=False, shunned=other.follower.shut
+    )
+    assert next(say.message for say in answers if isinstance(say.message, Gives)).count == 0
+    cluster.run_for(5_000)
+    assert hole.follower.stealing.thief.requests == asked, "it steals no more"
+    assert hole.follower.owner.moved_here == owned
+    cluster.run_until(lambda: cluster.state_of(job) != "running", within_ms=WITHIN_MS, every=10)
+    assert failed(cluster, job) <= TASKS // 50

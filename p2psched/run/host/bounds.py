@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import math
 import os
-import resource
 import signal
 import time
 from collections.abc import Mapping
@@ -41,6 +39,8 @@ class Bounds:
     def bind(self) -> None:
         """This process and what it starts, for ever. Limits that it has already stay if they are
         lower. Raises OSError, ValueError."""
+        import resource  # noqa: PLC0415 - most hosts never need it, and each would copy it
+
         if self.memory is not None:
             most = 2 * self.memory + SLACK_BYTES
             _limit(resource.RLIMIT_DATA, most, most)
@@ -64,9 +64,11 @@ class Bounds:
 
     def renew_cpu(self) -> None:
         """The next task has all of its processor time before it."""
+        import resource  # noqa: PLC0415 - as above
+
         if self.cpu_s is not None:
             _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-            _limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + self.cpu_s, hard)
+            _limit(resource.RLIMIT_CPU, int(time.process_time()) + 1 + self.cpu_s, hard)
 
     def story(self, signal_number: int) -> str:
         """Why a signal ended a task, if that was a limit; else nothing."""
@@ -84,6 +86,8 @@ def forgo_privileges() -> None:
 
 
 def _limit(kind: int, soft: int, hard: int) -> None:
+    import resource  # noqa: PLC0415 - as above
+
     _, most = resource.getrlimit(kind)
     if most != resource.RLIM_INFINITY:
         soft, hard = min(soft, most), min(hard, most)

@@ -10,7 +10,7 @@ import msgspec
 from p2psched.core import scheduler as sched
 from p2psched.core.feed import Say
 from p2psched.core.machine import Machine
-from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
+from p2psched.core.owner import StartBatch, StopBatch
 from p2psched.core.raft import engine as raft
 from p2psched.core.raft.effects import (
     AddMember,
@@ -30,7 +30,6 @@ from p2psched.core.raft.effects import (
     Tick,
 )
 from p2psched.core.raft.state import Role
-from p2psched.core.scheduler_events import Noticed, Tend
 from p2psched.core.snapshot import encode_machine
 from p2psched.model import chunks
 from p2psched.model.commands import Command, Outcome, PeerInfo
@@ -351,7 +350,7 @@ class Peer(Actor):
                     self._decide(sched.Renewed(self.scene.now_ms, number))
                 case Say(to=to, message=message):
                     scene.post(name, to, message)
-                case sched.Store() | CopyBlobs() | Tend() | Noticed():
+                case _:  # what is kept, and noticed
                     pass
 
     # --- reads ---

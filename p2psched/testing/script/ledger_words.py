@@ -53,6 +53,8 @@ from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.once import Decided, Doubted, Once
+from p2psched.model.reconciled import Reconciled
+from p2psched.model.resumed import NoteResumed, Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import TaskSet
@@ -119,17 +121,20 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
         case Drain(peer=peer, mode=mode):
             once = " until it comes up again" if mode is DrainMode.ONCE else ""
             return f"{'undrain' if mode is DrainMode.OFF else 'drain'} {peer}{once}"
-        case GiveBack() | Transfer() | Once():
+        case GiveBack() | Transfer() | NoteResumed() | Once():
             return _leaving_words(command, jobs)
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
-        case ForgetPeer(peer=peer):
-            return f"forget peer {peer}"
+        case ForgetPeer(peer=peer) | Reconciled(peer=peer):
+            is_report = isinstance(command, Reconciled)
+            return f"{peer} reports" if is_report else f"forget peer {peer}"
         case _:
             return _hook_words(command)
 
 
-def _leaving_words(command: GiveBack | Transfer | Once, jobs: Jobs) -> str:
+def _leaving_words(command: GiveBack | Transfer | NoteResumed | Once, jobs: Jobs) -> str:
+    if isinstance(command, NoteResumed):
+        return f"{jobs.name(command.job)} {command.task} goes on from {command.number}"
     if isinstance(command, Once):
         step = command.step
         return f"{type(step).__name__.lower()} {jobs.name(command.job)} {step.tasks}"
@@ -220,7 +225,7 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
             return f"{jobs.name(job)} {tasks} {where}"
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
-            | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut()
+            | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut() | Resumed()
             | Stalled() | Doubted() | Decided()
         ):  # fmt: skip
             return ""
