@@ -9,6 +9,7 @@ import typer
 
 from p2psched.cli.connect import Label, label, talk
 from p2psched.cli.describe import info_fields, peer_fields
+from p2psched.cli.limits import kept_by
 from p2psched.cli.loads import load_sheet, watch_loads
 from p2psched.cli.options import (
     AtOption,
@@ -165,12 +166,14 @@ def status(target: Target) -> None:
             saved = found.checkpoints
             checkpoints = msgspec.structs.asdict(saved) if saved is not None else None
             stalls = msgspec.structs.asdict(found.stalls) if found.stalls is not None else None
+            limits = [msgspec.structs.asdict(row) for row in found.limits]
             more = {
                 "info": info_fields(found.info),
                 "gossip": gossip,
                 "load": load,
                 "stalls": stalls,
                 "checkpoints": checkpoints,
+                "limits": limits,
             }
             if found.separation is not None:
                 more["separation"] = separation_fields(found.separation)
@@ -321,6 +324,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     if found.leader == info.peer:
         leader = "this peer"
     drain = f", {found.drain}" if found.drain else ""
+    kept, boxed = kept_by(found.limits)
     workers = f"workers Python {info.python}" if info.python else "no workers"
     rows: list[tuple[str, object]] = [
         ("peer", f"{info.name} ({short(info.peer)}), {found.role}{drain}"),
@@ -358,6 +362,8 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         *_gossip(found.gossip),
         *load_sheet(found.load),
         *_separation(found.separation),
+        ("limits of tasks", kept),
+        ("sandbox", boxed),
         ("events dropped", str(found.events_dropped)),
     ]
     absent = _OF_LEDGERS if found.role == "follower" else _OF_FOLLOWERS

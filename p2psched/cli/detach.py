@@ -101,6 +101,7 @@ def _arguments(config: Config) -> list[str]:
     given += ["--timing", config.timing, "--replace-after", f"{config.replace_ms}ms"]
     given += ["--retry-budget", str(config.retry_percent)]
     given += ["--checkpoint-budget", str(config.checkpoint_budget)]
+    given += ["--battery-min", str(config.battery_min)]
     given += ["--max-disconnect", f"{config.max_disconnect_ms}ms"]
     if config.zone:
         given += ["--zone", config.zone]
@@ -144,6 +145,8 @@ def _having(config: Config) -> list[str]:
         given += ["--memory", f"{config.memory_mib}M"]
     if config.policy_file is not None:
         given += ["--policy-file", config.policy_file]
+    for option, words in (("--cgroup", config.cgroups), ("--pass-env", config.pass_env)):
+        given += [word for value in words for word in (option, value)]
     return [*given, "--weight", str(config.weight / AVERAGE_WEIGHT)]
 
 

@@ -1,18 +1,21 @@
-"""`submit-job --limit|--home|--pass-env`: what a task may use, and see."""
+"""`submit-job --limit|--sandbox|--no-network|--home|--pass-env`: what a task may use, and see."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypedDict
 
 import typer
 
 from p2psched.cli.complete import complete_limits
 from p2psched.client.isolation import Value, limits_of_words, shut_in
 from p2psched.model.errors import UsageError
-from p2psched.model.isolation import Isolation
+from p2psched.model.isolation import SANDBOX_LABEL, SANDBOXES, Isolation
 from p2psched.model.needs import Needs
+from p2psched.model.status_messages import Kept
 
 _Limit = Annotated[
     list[str] | None,
@@ -24,6 +27,17 @@ _Limit = Annotated[
         "fsize=1G, core=0. See docs/isolation.md. Repeatable.",
     ),
 ]
+_Sandbox = Annotated[
+    str,
+    typer.Option(
+        "--sandbox",
+        metavar="bwrap",
+        help="Only on peers that have bubblewrap: the system is read-only, the task sees no other "
+        "process and no file of its peer.",
+        show_default=False,
+    ),
+]
+_NoNetwork = Annotated[bool, typer.Option("--no-network", help="With --sandbox: no network.")]
 _Home = Annotated[
     str, typer.Option("--home", metavar="peer|task", help="HOME: the peer's, or the task's folder.")
 ]
@@ -33,6 +47,30 @@ _PassEnv = Annotated[
         "--pass-env", metavar="NAME", help="--env NAME=VALUE with the value that it has here."
     ),
 ]
+# Of `p2psched start`.
+CgroupOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--cgroup",
+        metavar="DIR",
+        help="A control group where it may make groups for tasks with limits; of version 1, one "
+        "for each hierarchy. Default: its own, if that was delegated to it.",
+        show_default=False,
+    ),
+]
+PeerEnvOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pass-env", metavar="NAME", help="A variable of its environment that tasks see, too."
+    ),
+]
+
+
+class Bounded(TypedDict):
+    """Fields of a spec."""
+
+    isolation: Isolation | None
+    needs: Needs | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +78,21 @@ class Bounds:
     """The options of it."""
 
     limit: _Limit = None
+    sandbox: _Sandbox = ""
+    no_network: _NoNetwork = False
     home: _Home = "peer"
     pass_env: _PassEnv = None
 
-    def around(self, needs: Needs | None) -> tuple[Isolation | None, Needs | None]:
+    def around(self, needs: Needs | None) -> Bounded:
         """What stands in the spec, and what the job needs of its peers. Raises UsageError."""
         limits: dict[str, Value] = {**limits_of_words(self.limit or []), "home": self.home}
-        return shut_in(limits, needs)
+        if self.sandbox and self.sandbox not in SANDBOXES:
+            raise UsageError(f"--sandbox is {' or '.join(SANDBOXES)}, not {self.sandbox[:32]!r}")
+        if self.no_network and not self.sandbox:
+            raise UsageError("--no-network takes a sandbox: add --sandbox bwrap")
+        limits |= {"sandbox": self.sandbox, "network": not self.no_network}
+        isolation, needs = shut_in(limits, needs)
+        return Bounded(isolation=isolation, needs=needs)
 
     def variables(self, given: list[str]) -> list[str]:
         """NAME=VALUE each: those, and what is passed on. Raises UsageError."""
@@ -56,3 +102,19 @@ class Bounds:
                 raise UsageError(f"--pass-env {name[:64]!r}: there is no such variable here")
             passed.append(f"{name}={os.environ[name]}")
         return [*passed, *given]
+
+
+def kept_by(rows: Sequence[Kept]) -> tuple[str, str]:
+    """For people: which limits are enforced and by whom, and whether there is a sandbox."""
+    parts: dict[tuple[str, str], list[str]] = {}
+    sandbox = ""
+    for row in rows:
+        if row.limit == SANDBOX_LABEL:
+            sandbox = row.by or f"none: {row.lack}"
+        else:
+            parts.setdefault((row.by, row.lack), []).append(row.limit)
+    texts = []
+    for (by, lack), names in parts.items():
+        why = f" ({lack})" if lack else ""
+        texts.append(f"{', '.join(names)}: {by or 'not enforced'}{why}")
+    return "; ".join(texts), sandbox

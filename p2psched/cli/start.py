@@ -17,6 +17,7 @@ import msgspec
 import typer
 
 from p2psched.cli.detach import start_detached
+from p2psched.cli.limits import CgroupOption, PeerEnvOption
 from p2psched.cli.options import (
     OutputOption,
     SecretOption,
@@ -162,6 +163,16 @@ _RetryBudget = Annotated[
         help="Slots that retries get beside healthy jobs, while this peer leads.",
     ),
 ]
+_BatteryMin = Annotated[
+    int,
+    typer.Option(
+        "--battery-min",
+        metavar="PERCENT",
+        min=0,
+        max=100,
+        help="With less, and unplugged, the peer drains itself until it is plugged in. 0: never.",
+    ),
+]
 _CheckpointBudget = Annotated[
     str,
     typer.Option(
@@ -276,8 +287,11 @@ class Having:
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
     checkpoint_budget: _CheckpointBudget = "256M"
+    battery_min: _BatteryMin = 10
     max_disconnect: _MaxDisconnect = "10m"
     stall_after: _StallAfter = f"{STALL_MS // 1000}s"
+    cgroup: CgroupOption = None
+    pass_env: PeerEnvOption = None
 
     def noted_in(self, config: Config) -> Config:
         """Raises UsageError, or ValueError for what is too much."""
@@ -289,9 +303,12 @@ class Having:
             weight=round(self.weight * AVERAGE_WEIGHT),
             policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
             retry_percent=self.retry_budget,
+            battery_min=self.battery_min,
             checkpoint_budget=byte_count(self.checkpoint_budget, "--checkpoint-budget"),
             max_disconnect_ms=round(duration(self.max_disconnect, "--max-disconnect") * 1000),
             stall_ms=round(duration(self.stall_after, "--stall-after") * 1000),
+            cgroups=tuple(str(path.absolute()) for path in self.cgroup or []),
+            pass_env=tuple(self.pass_env or []),
         )
         noted.__post_init__()
         return noted

@@ -190,7 +190,6 @@ def submit_job(
     """
     _check_form(inputs, array, collect, saving.checkpoint, is_batched=args or batch != 1)
     wait_s, timeout_s = _seconds(wait_timeout, "--wait-timeout"), _seconds(timeout, "--timeout")
-    isolation, needs = bounds.around(choice.needs)
     common = _Common(
         name=Path(command[0]).name[:128] if name is None else name,
         retries=retries,
@@ -200,11 +199,10 @@ def submit_job(
         submitter=who_am_i(),
         hold=holding.hold,
         policy=choice.policy_name,
-        needs=needs,
         retry=rules.policy,
         times=rules.times,
-        isolation=isolation,
         start=rules.starts,
+        **bounds.around(choice.needs),
     )
     variables, folder = _variables(bounds.variables(env or [])), _folder(cwd)
     if inputs is None:
@@ -226,8 +224,7 @@ def submit_job(
             )
     job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
     following = _Following(waits=wait, wait_s=wait_s, batches=inputs is not None)
-    packed = cutting.noted_in(packed)
-    _submit(target, job_id, packed, choice.apart or [], following, spools=cutting.spool)
+    _submit(target, job_id, packed, choice.apart or [], following, cutting=cutting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,8 +309,10 @@ def _submit(
     apart: list[str],
     how: _Following,
     *,
-    spools: bool,
+    cutting: Cutting,
 ) -> None:
+    packed = cutting.noted_in(packed)
+
     async def work(client: Client) -> None:
         spec = await staying_apart(client, packed.spec, apart, job_id)
         progress = Progress("sent", sum(upload.ref.size for upload in packed.uploads))
@@ -322,7 +321,7 @@ def _submit(
                 client.session, Submit(job_id, spec), packed.uploads, progress
             )
         except Unavailable as error:
-            if not spools:
+            if not cutting.spool:
                 raise
             await leave_in_spool(client.session, target, job_id, packed, error)
             return

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from p2psched.core.jobs import Job
+from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.model.commands import Acknowledged, Outcome, Rejected
 from p2psched.model.ids import JobId, PeerId, short
+from p2psched.model.isolation import SANDBOX_LABEL
 from p2psched.model.job import JobSpec
 from p2psched.model.job_head import JobHead
 from p2psched.model.limits import JOB_TASKS_MAX
@@ -22,6 +23,7 @@ from p2psched.model.needs import NOTHING, Labels, Offer, Offers
 from p2psched.model.taskset import EMPTY, TaskSet
 
 PEERS_TOLD_MAX: Final = 3
+SANDBOX_HINT: Final = " (install bubblewrap there, restart it, see `p2psched status`)"
 
 # --- for ever -------------------------------------------------------------------------------------
 
@@ -38,7 +40,8 @@ def faults(spec: JobSpec | JobHead, slots: int, offers: Offers) -> dict[str, flo
         for key, value in needs.require:
             if had.get(key) != value:
                 other = f" but {had[key]}" if key in had else ""
-                found[f"no label {key}={value}{other}"] = 1
+                hint = SANDBOX_HINT if key == SANDBOX_LABEL else ""
+                found[f"no label {key}={value}{other}{hint}"] = 1
         gpus, memory_mib = needs.gpus, needs.memory_mib
         if offers.gpus < gpus:
             found[f"{offers.gpus} of {gpus} GPUs"] = 1 - offers.gpus / gpus
@@ -73,10 +76,37 @@ def liking(spec: JobHead, offers: Offers) -> int:
     return sum(had.get(key) == value for key, value in spec.needs.prefer)
 
 
-def may_steal(spec: JobSpec | JobHead) -> bool:
-    """Whoever moves a task doesn't see where the others of its job are."""
-    needs = spec.needs
-    return needs is None or (needs.steal and not needs.spread and not needs.apart)
+def may_offer(s: LedgerState, job: Job, grant: int, taker: PeerId) -> bool:
+    """Whether the owner of this grant should offer its tasks to a peer. What stands where others of
+    its job do not, only who holds the ledger can tell; a follower keeps it."""
+    needs, held = job.spec.needs, job.grants.get(grant)
+    if needs is None or not needs.steal or held is None:
+        return needs is None or needs.steal
+    if not (needs.spread or needs.apart):
+        return True
+    row = s.peers.get(taker)
+    return s.applied_index > 0 and row is not None and bool(movable(s, job, held, row, held.tasks))
+
+
+def movable(s: LedgerState, job: Job, held: HeldGrant, row: PeerRow, tasks: TaskSet) -> TaskSet:
+    """What of these tasks, which another peer owns, may go to this one: all that it needs is there,
+    who shall be apart stays so, and what is spread is not spread worse."""
+    needs = job.spec.needs
+    if needs is None or not needs.spread:
+        return grantable(s, job, row, tasks)
+    if not needs.steal:
+        return EMPTY
+    there = row.offers.label(needs.spread)
+    counts: dict[str, int] = {}
+    for other in job.grants.values():
+        owner = s.peers.get(other.peer)
+        domain = owner.offers.label(needs.spread) if owner is not None else ""
+        counts[domain] = counts.get(domain, 0) + len(other.tasks)
+    giver = s.peers.get(held.peer)
+    here = giver.offers.label(needs.spread) if giver is not None else ""
+    if here != there:
+        tasks = tasks.take(max(0, (counts.get(here, 0) - counts.get(there, 0)) // 2))
+    return grantable(s, job, row, tasks)
 
 
 def weight_of(job: Job) -> tuple[int, int]:

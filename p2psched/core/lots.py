@@ -9,6 +9,7 @@ from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
 from p2psched.core.known_jobs import KnownJobs
 from p2psched.core.owned import Queued
+from p2psched.core.state import LedgerState
 from p2psched.model.ids import PeerId
 from p2psched.model.needs import Offers
 
@@ -17,6 +18,7 @@ def lots_of(
     queue: Iterable[Queued],
     jobs: KnownJobs,
     task_us: Callable[[Job], int],
+    state: LedgerState,
     *,
     peer: PeerId,
     slots: int,
@@ -29,8 +31,8 @@ def lots_of(
         held, full = job.grants.get(queued.grant), job.full
         may_go = not (queued.begun or queued.cleared) and held is not None and full is not None
         if job.spec.needs is not None:
-            fits = fitting.fits(job.spec, slots, offers)
-            may_go = may_go and fits and fitting.may_steal(job.spec)
+            may_go = may_go and fitting.fits(job.spec, slots, offers)
+            may_go = may_go and fitting.may_offer(state, job, queued.grant, peer)
         if peer in job.avoids:
             may_go = may_go and not queued.tasks & job.avoids[peer]
         lots.append(

@@ -50,13 +50,15 @@ def _movable(s: LedgerState, job: Job, held: HeldGrant, command: Transfer) -> Ta
     row = s.peers.get(command.peer)
     if row is None or not row.takes_tasks or row.info.incarnation != command.incarnation:
         return EMPTY
-    is_bound = job.spec.hold is not None or held.suspect or not fitting.may_steal(job.spec)
+    needs = job.spec.needs
+    stays = needs is not None and not needs.steal
+    is_bound = job.spec.hold is not None or held.suspect or stays
     if is_bound or command.peer == held.peer or not s.is_live(held.peer, held.incarnation):
         return EMPTY
     wanted = (held.tasks & command.tasks) - held.started
     if job.avoids:  # the giver is such another peer as they shall run on
         wanted = wanted - job.avoids.get(command.peer, EMPTY)
-    tasks = fitting.grantable(s, job, row, wanted)
+    tasks = fitting.movable(s, job, held, row, wanted)
     return poison.grantable(job, row, tasks) if row.suspects or job.deaths.levels else tasks
 
 

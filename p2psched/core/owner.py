@@ -302,7 +302,13 @@ class Owner(OwnerView):
     def lots(self, peer: PeerId, taker_slots: int, taker: Offers) -> list[Lot]:
         """The queue, as `giving` sees it."""
         return lots_of(
-            self._queue, self._jobs, self._task_us, peer=peer, slots=taker_slots, offers=taker
+            self._queue,
+            self._jobs,
+            self._task_us,
+            self._machine,
+            peer=peer,
+            slots=taker_slots,
+            offers=taker,
         )
 
     def set_aside(self, chosen: Iterable[tuple[int, int]]) -> list[tuple[JobId, Grant, TaskSet]]:

@@ -82,6 +82,11 @@ class Separation:
         """Without a majority, up to this process."""
         return self._life.info.incarnation - self._since if self.away_ms else 0
 
+    @property
+    def is_open(self) -> bool:
+        """A report is still to come."""
+        return self._owner.verdicts is not None
+
     def results(self) -> Iterable[tuple[JobId, Grant, TaskSet]]:
         """That the ledger has not judged."""
         return self._owner.outbox.parts()

@@ -30,6 +30,7 @@ ANSWER_MS: Final = 500  # a request that has no answer by then is lost
 GRANT_MS: Final = 2_000  # likewise tasks that were said to come
 ROUND_TRIPS_MAX: Final = 1_024
 CROWD: Final = 50  # peers for each that has something to give, before pauses are longer
+SPREAD_MS: Final = 100  # so much longer the first question waits, at most
 FAILED_MIN: Final = 4  # tasks that failed here since one succeeded, before it is careful
 CAREFUL_MS: Final = 1_000  # its first pause then
 CAREFUL_MS_MAX: Final = 60_000
@@ -130,7 +131,7 @@ class Thief:
         self._crowd = max(1, group // (CROWD * len(victims)))
         if self._crowd > 1 and not self._is_spread:  # all others see the same, and are as idle
             self._is_spread = True
-            self._again_ms = now_ms + self._rng.randrange(self._crowd * PAUSE_MS_MIN)
+            self._again_ms = now_ms + self._rng.randrange(self._crowd * SPREAD_MS)
             return None
         most_us = max(victim.wait_us for victim in open_ones)
         worth = [victim for victim in open_ones if victim.wait_us * 2 >= most_us]

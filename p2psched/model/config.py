@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.model.isolation import SANDBOX_LABEL
 from p2psched.model.limits import GIB, KEEP_MS_MAX, KIB, MIB, SLOTS_MAX, SNAPSHOT_LOG_BYTES
 from p2psched.model.needs import (
     AVERAGE_WEIGHT,
@@ -94,11 +95,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int | None = None  # likewise; None: all of the machine
     weight: int = AVERAGE_WEIGHT  # how much it can do, per mille of an average peer
     policy_file: str | None = None  # a placement policy of the user's own
+    battery_min: int = 10  # per cent: with less, and unplugged, the peer drains itself; 0: never
     checkpoint_budget: int = 256 * MIB  # bytes a minute that go to copies of checkpoints
     retry_percent: int = 10  # while it leads: of all slots, for retries beside healthy jobs
     # Without a majority: how long it goes on with its tasks, of jobs that don't say.
     max_disconnect_ms: int = MAX_DISCONNECT_MS
     stall_ms: int = STALL_MS  # work that could run and does not is a fault after so long
+    # Folders where it may make control groups; none: its own group, if that was delegated to it.
+    cgroups: tuple[str, ...] = ()
+    pass_env: tuple[str, ...] = ()  # variables of its environment that tasks see besides
 
     def __post_init__(self) -> None:
         if self.ledger not in (None, *LEDGERS):
@@ -119,22 +124,32 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("a probe takes longer than the wait before others are asked")
         if self.snapshot_log_bytes < KIB:
             raise ValueError("a snapshot is worth 1 KiB of the log at least")
-        offers = self.offers(gpus=self.gpus or 0, memory_mib=self.memory_mib or 0)
-        offers.__post_init__()
+        self._check_offers()
         if self.detection_window_ms < 2 * self.election_ms_min:
             raise ValueError("the detection window must be at least two election timeouts")
+
+    def _check_offers(self) -> None:
+        """Raises ValueError."""
+        if SANDBOX_LABEL in dict(self.labels):
+            raise ValueError(f"whether the label {SANDBOX_LABEL!r} is true a peer finds out itself")
+        self.offers(gpus=self.gpus or 0, memory_mib=self.memory_mib or 0).__post_init__()
 
     def _check_patience(self) -> None:
         if not 0 <= self.max_disconnect_ms <= KEEP_MS_MAX:
             raise ValueError("a peer that is cut off goes on with its tasks for up to ten years")
-        if not 0 <= self.retry_percent <= 100:
-            raise ValueError("the budget for retries is 0 to 100 percent of all slots")
+        if not (0 <= self.retry_percent <= 100 and 0 <= self.battery_min <= 100):
+            raise ValueError(
+                "the budget for retries is 0 to 100 percent of all slots, and the least charge of "
+                "a battery 0 to 100 percent"
+            )
         if self.stall_ms < STALL_MS_MIN:
             raise ValueError(f"nothing stands still before {STALL_MS_MIN} ms have passed")
 
-    def offers(self, *, gpus: int, memory_mib: int) -> Offers:
+    def offers(self, *, gpus: int, memory_mib: int, sandboxes: tuple[str, ...] = ()) -> Offers:
         """What it has beside slots, where nobody says otherwise."""
         own = {NAME_LABEL: self.name, ZONE_LABEL: self.zone}
+        if sandboxes:
+            own[SANDBOX_LABEL] = sandboxes[0]
         labels = {key: value for key, value in own.items() if is_label_value(value)}
         return Offers(
             labels=tuple(sorted((labels | dict(self.labels)).items())),

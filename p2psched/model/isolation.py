@@ -50,8 +50,10 @@ class Isolation(msgspec.Struct, frozen=True, array_like=True, gc=False):
         if not self.network and not self.sandbox:
             raise ValueError("only a sandbox has no network: --sandbox bwrap")
 
-    def check(self, require: Labels) -> None:
+    def check(self, require: Labels, *, program: bool) -> None:
         """Raises ValueError unless a job that requires these labels gets the sandbox it wants."""
+        if self.sandbox and not program:
+            raise ValueError("only commands run in a sandbox, not functions: submit a command")
         if self.sandbox and (SANDBOX_LABEL, self.sandbox) not in require:
             raise ValueError(
                 f"a job with a sandbox requires the label {SANDBOX_LABEL}={self.sandbox} of peers"

@@ -170,7 +170,9 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def __post_init__(self) -> None:
         if self.isolation is not None:
-            self.isolation.check(self.needs.require if self.needs is not None else ())
+            is_program = isinstance(self.work, ProgramWork)
+            needs = self.needs
+            self.isolation.check(needs.require if needs is not None else (), program=is_program)
         # At each decode on each peer, so what is in order is seen at a glance.
         if self._is_single_call():
             return

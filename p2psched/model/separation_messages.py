@@ -71,6 +71,7 @@ class ReconcileList(msgspec.Struct, frozen=True, array_like=True, tag=152):
     reports: tuple[Reconciliation, ...]  # oldest first
     away_ms: int
     spooled: int
+    open: bool = False  # a report is still to come
 
 
 class GrantsNow(msgspec.Struct, frozen=True, array_like=True, tag=153):

@@ -62,6 +62,14 @@ class SeparationStatus(msgspec.Struct, frozen=True, array_like=True):
     newest: Reconciliation | None  # the last report
 
 
+class Kept(msgspec.Struct, frozen=True, array_like=True):
+    """A limit of tasks, as this peer enforces it."""
+
+    limit: str
+    by: str  # empty: it does not
+    lack: str  # why not, or not by something better
+
+
 class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """One peer's view of itself and the cluster. Answered without a quorum too."""
 
@@ -131,3 +139,4 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     stalls: StallStatus | None = None
     quarantine: str = ""  # why this peer gets nothing, or little, as far as it knows that
     separation: SeparationStatus | None = None
+    limits: tuple[Kept, ...] = ()

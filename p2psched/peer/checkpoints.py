@@ -17,11 +17,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-from p2psched.core.copies import ranked
-from p2psched.core.resuming import Budget, Search, Take, Without
+from p2psched.core.resuming import Search, Take, Without
 from p2psched.model.checkpoint_messages import CheckpointCall
-from p2psched.model.checkpoints import Head, key_of
-from p2psched.model.errors import NoSpace, P2PSchedError
+from p2psched.model.checkpoints import key_of
+from p2psched.model.errors import NoSpace, P2PSchedError, first_of
 from p2psched.model.execution import (
     Batch,
     Ended,
@@ -38,6 +37,7 @@ from p2psched.model.status_messages import CheckpointStatus
 from p2psched.model.taskset import EMPTY
 from p2psched.observe.renames import Renames
 from p2psched.peer.blobs import Threads
+from p2psched.peer.checkpoint_copies import CheckpointCopies
 from p2psched.peer.checkpoint_run import Run
 from p2psched.peer.checkpoint_ways import CheckpointWays
 from p2psched.peer.others import Others
@@ -51,11 +51,7 @@ from p2psched.store.space import is_no_space
 log = logging.getLogger(__name__)
 
 MOVE_S: Final = 10.0  # a task that goes waits so long for its last checkpoint to go first
-COPY_AGAIN_S: Final = 5.0
 SWEEP_S: Final = 10.0
-LAST_TRIES_MAX: Final = 3
-LAST_AGAIN_S: Final = 0.5
-TARGETS_MAX: Final = 3  # peers that are tried for one copy
 
 
 class Checkpoints:
@@ -78,9 +74,11 @@ class Checkpoints:
         self._threads = threads
         self._group = group
         self._clock = clock
-        self._budget = Budget(budget, clock.now_ms())
         self.ways: Final = CheckpointWays(
             files, me=me, others=others, threads=threads, group=group, clock=clock
+        )
+        self.copies: Final = CheckpointCopies(
+            files, self.ways, me=me, threads=threads, clock=clock, budget=budget
         )
         self._inner: Executor | None = None
         self._forward: OnExecutorEvent = lambda _event: None
@@ -92,7 +90,7 @@ class Checkpoints:
         self._locks: dict[tuple[JobId, int], asyncio.Lock] = {}
         self._renames: Renames | None = None
         self._ending = False
-        self.copied = self.skipped = self.resumed = 0
+        self.resumed = 0
         self._kept = self._kept_bytes = 0  # at the last look
 
     def around(self, inner: Executor) -> Checkpoints:
@@ -111,6 +109,7 @@ class Checkpoints:
         copies. `is_over`: whether the ledger needs nothing of a task any more; raises Unavailable
         if that can't be said. `note`: for the ledger."""
         self._forward, self._around, self._note = forward, around, note
+        self.copies.takers = lambda: around()[2]
         self._group.create_task(self._sweep(is_over))
 
     async def answer(self, body: CheckpointCall) -> AnswerBody:
@@ -203,8 +202,8 @@ class Checkpoints:
             disk_bytes=self._kept_bytes,
             running=len(runs),
             behind=sum(run.newest not in (None, run.copied) for run in runs),
-            copied=self.copied,
-            skipped=self.skipped,
+            copied=self.copies.copied,
+            skipped=self.copies.skipped,
             resumed=self.resumed,
             damaged=self._files.damaged,
         )
@@ -302,9 +301,15 @@ class Checkpoints:
                 self._renames.unwatch(run.watches.pop())
 
     async def _tend(self, run: Run) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._take(run))
-            group.create_task(self._copy_all(run))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._take(run))
+                group.create_task(self.copies.keep(run))
+        except* (
+            P2PSchedError
+        ) as errors:  # of this disk: the task goes on, and nobody looks after it
+            what = {"job": run.batch.job, "task": run.task, "error": str(first_of(errors))}
+            log.warning("checkpoints-not-kept", extra=what)
 
     async def _take(self, run: Run) -> None:
         """What it saves as files, whenever that has changed."""
@@ -333,68 +338,13 @@ class Checkpoints:
             return
         if head is None:
             log.info("checkpoint-changed-meanwhile", extra={"job": job, "task": task})
-        run.saved.set()
-
-    # --- copies ---
-
-    async def _copy_all(self, run: Run) -> None:
-        """The newest, again and again, until it is over and its last one is elsewhere."""
-        again_s: float | None = None
-        tries = LAST_TRIES_MAX
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(again_s):
-                    await run.saved.wait()
-            run.saved.clear()
-            again_s = await self._copy_newest(run)
-            if run.taken and not run.saved.is_set():
-                tries -= 1
-                if again_s is None or not tries:
-                    return  # if nobody takes it, its next attempt finds it here
-                again_s = LAST_AGAIN_S
-
-    async def _copy_newest(self, run: Run) -> float | None:
-        """Seconds until it should be tried again; None if the newest is elsewhere."""
-        job, task = run.batch.job, run.task
-        key = run.newest = await self._threads.quick(self._files.newest_key, job, task)
-        if key is None or key == run.copied:
-            return None
-        if not run.over:
-            wait_ms = self._budget.wait_ms(self._clock.now_ms())
-            if wait_ms != 0:
-                return COPY_AGAIN_S if wait_ms is None else wait_ms / 1000
-        heads = await self._threads.quick(self._files.saved, job, task)
-        if not heads:
-            return None
-        return None if await self._copy(run, heads[0]) else COPY_AGAIN_S
-
-    async def _copy(self, run: Run, head: Head) -> bool:
-        for peer in self._targets(run)[:TARGETS_MAX]:
-            try:
-                await self.ways.copy_to(head, peer)
-            except P2PSchedError as error:
-                log.info("checkpoint-not-copied", extra={"peer": peer, "error": str(error)})
-                continue
-            self._budget.spend(head.file_bytes, self._clock.now_ms())
-            if run.copied is not None and run.copied[0] == head.grant:
-                self.skipped += max(0, head.number - run.copied[1] - 1)
-            self.copied += 1
-            run.copied, run.holder = head.key, peer
-            return True
-        return False
-
-    def _targets(self, run: Run) -> list[PeerId]:
-        """Who may hold it, best first: who holds the one before, so that there is one place more
-        and not many."""
-        name = f"{run.batch.job}/{run.task}".encode()
-        takers = [peer for peer in self._around()[2] if peer != self._me]
-        return sorted(ranked(name, takers), key=lambda peer: peer != run.holder)
 
     # --- what nobody needs any more ---
 
     async def _sweep(self, is_over: Callable[[JobId, int], Awaitable[bool]]) -> None:
         while True:
-            self._kept, self._kept_bytes = await self._threads.quick(self._files.total)
+            with contextlib.suppress(P2PSchedError):
+                self._kept, self._kept_bytes = await self._threads.quick(self._files.total)
             await asyncio.sleep(SWEEP_S)
             with contextlib.suppress(P2PSchedError):
                 for job, task in await self._threads.quick(self._files.tasks):

@@ -32,6 +32,10 @@ from p2psched.observe.memory import Memory
 from p2psched.observe.readings import Roots
 from p2psched.peer.own_policies import load_policies
 from p2psched.peer.static_group import check_group, cluster_of, group_of
+from p2psched.ports.executor import OnExecutorEvent
+from p2psched.run.means import Means, Setup
+from p2psched.run.pool import WorkerPool
+from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder, read_secret_file
 from p2psched.store.records import Record, list_records
 
@@ -175,23 +179,44 @@ def info_of(config: Config, member: Member, incarnation: int, python: str) -> Pe
     )
 
 
-def offers_of(config: Config) -> Offers:
+def pool_of(
+    config: Config, folder: DataFolder, files: BlobFiles, *, on_event: OnExecutorEvent
+) -> WorkerPool:
+    """What runs the tasks of a peer."""
+    hidden = [str(folder.path), config.runtime_dir]
+    if config.secret_file is not None:
+        hidden.append(str(Path(config.secret_file).expanduser().absolute()))
+    return WorkerPool(
+        slots=config.slots,
+        folder=folder.run_path,
+        on_event=on_event,
+        peer_name=folder.identity.name,
+        python=config.python,
+        grace_s=config.grace_ms / 1000,
+        blobs_folder=files.folder,
+        setup=Setup(tuple(hidden), config.cgroups, config.pass_env),
+    )
+
+
+def offers_of(config: Config, means: Means) -> Offers:
     """What this process has for tasks beside slots."""
     roots = Roots()
     accelerators, memory = Accelerators(roots), Memory(roots)
     accelerators.find()
     memory.look()
-    return config.offers(gpus=accelerators.nvidia, memory_mib=memory.total)
+    return config.offers(
+        gpus=accelerators.nvidia, memory_mib=memory.total, sandboxes=means.sandboxes
+    )
 
 
-def scheduler_of(config: Config, info: PeerInfo) -> Scheduler:
+def scheduler_of(config: Config, info: PeerInfo, means: Means) -> Scheduler:
     """The core of a peer that holds the ledger. Raises UsageError for what is no policy."""
     return Scheduler(
         info,
         window_ms=config.detection_window_ms,
         keep_ms=config.keep_ms,
         keep_bytes=config.keep_bytes,
-        offers=offers_of(config),
+        offers=offers_of(config, means),
         policies=load_policies(config.policy_file),
         retry_percent=config.retry_percent,
         max_disconnect_ms=config.max_disconnect_ms,

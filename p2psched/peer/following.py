@@ -33,7 +33,7 @@ from p2psched.peer.announcing import Announcing
 from p2psched.peer.answering import Answering
 from p2psched.peer.around import KnownPeers
 from p2psched.peer.asking import AskingAround
-from p2psched.peer.cluster import Belonging, info_of, offers_of
+from p2psched.peer.cluster import Belonging, info_of, offers_of, pool_of
 from p2psched.peer.follower_api import FollowerApi
 from p2psched.peer.follower_loop import FollowerLoop
 from p2psched.peer.gossip import Gossip
@@ -47,7 +47,6 @@ from p2psched.peer.space import SpaceKeeper
 from p2psched.peer.status import Process, follower_status
 from p2psched.peer.whereabouts import Whereabouts
 from p2psched.ports.clock import Clock
-from p2psched.run.pool import WorkerPool
 from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder
 from p2psched.store.separation_files import SeparationFiles
@@ -203,15 +202,7 @@ class Life:
         await asyncio.to_thread(folder.following.set)
         incarnation = await asyncio.to_thread(self._space.patiently, folder.next_incarnation)
         files = await asyncio.to_thread(BlobFiles, folder.blobs_path, now_ms=self._clock.now_ms)
-        self._pool = WorkerPool(
-            slots=config.slots,
-            folder=folder.run_path,
-            on_event=self._on_executed,
-            peer_name=folder.identity.name,
-            python=config.python,
-            grace_s=config.grace_ms / 1000,
-            blobs_folder=files.folder,
-        )
+        self._pool = pool_of(config, folder, files, on_event=self._on_executed)
         self._data = LargeData(
             files,
             me=self._me,
@@ -235,9 +226,9 @@ class Life:
 
     def _wire(self, told: Following, incarnation: int) -> None:
         info = info_of(self._config, self._member, incarnation, self._pool.python_version)
-        config = self._config
+        config, offers = self._config, offers_of(self._config, self._pool.means)
         follower = Follower(
-            *(info, told.group, told.leader, offers_of(config)),
+            *(info, told.group, told.leader, offers),
             stall_ms=config.stall_ms,
             max_disconnect_ms=config.max_disconnect_ms,
         )
@@ -396,5 +387,6 @@ class Life:
             load=self._loads.status(),
             checkpoints=self._data.checkpoints.status(),
             separation=self._separation.status(),
+            limits=self._pool.means.kept(),
         )
         return follower_status(process, self._loop.follower)

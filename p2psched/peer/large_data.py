@@ -98,7 +98,7 @@ class LargeData:
         self._attach_checkpoints(
             scheduling.on_executed,
             partial(is_over, scheduling),
-            lambda note: scheduling.propose_nowait(note, _nobody),
+            scheduling.note,
         )
 
     def follow(
@@ -173,7 +173,3 @@ class LargeData:
 
     def _voters(self) -> tuple[PeerId, ...]:
         return tuple(member.peer for member in self._group().voters)
-
-
-def _nobody(_outcome: object) -> None:
-    """Nothing rests on it."""

@@ -20,7 +20,7 @@ from p2psched.core.state import LedgerState
 from p2psched.core.swim.events import Changed, NewsOf
 from p2psched.core.swim.members import Member
 from p2psched.core.swim.settings import Settings
-from p2psched.model.commands import PeerInfo
+from p2psched.model.commands import Command, PeerInfo
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
 from p2psched.model.load_messages import LoadRow, LoadStatus, LoadTable
@@ -28,6 +28,7 @@ from p2psched.model.raft import Room
 from p2psched.net.load_codec import LoadCodec
 from p2psched.observe.machine import Measured, Sensors
 from p2psched.observe.rate import Rate
+from p2psched.peer.battery import Battery
 from p2psched.ports.clock import Clock
 from p2psched.store.folder import DataFolder
 
@@ -81,10 +82,22 @@ class Looking(Protocol):
 
     look: Callable[[], Mapping[PeerId, Seen]]
 
+    def note(self, command: Command) -> None: ...
+
 
 class Loads:
-    def __init__(self, me: PeerId, gossip: Gossiping, sensors: Sensors, clock: Clock) -> None:
+    def __init__(
+        self,
+        me: PeerId,
+        gossip: Gossiping,
+        sensors: Sensors,
+        clock: Clock,
+        *,
+        battery_min: int = 0,
+    ) -> None:
+        """`battery_min`: per cent below which the peer drains itself; 0: never."""
         self._me = me
+        self._battery_min = battery_min
         self._gossip = gossip
         self._sensors = sensors
         self._clock = clock
@@ -102,8 +115,9 @@ class Loads:
         gossip.hear_changes(self._on_changed)
 
     @classmethod
-    def of(cls, folder: DataFolder, gossip: Gossiping, clock: Clock) -> Loads:
-        return cls(folder.identity.peer, gossip, Sensors(folder.path), clock)
+    def of(cls, folder: DataFolder, gossip: Gossiping, clock: Clock, battery_min: int) -> Loads:
+        me, sensors = folder.identity.peer, Sensors(folder.path)
+        return cls(me, gossip, sensors, clock, battery_min=battery_min)
 
     def begin(self, loop: Looking, own: Own, space: Space, group: asyncio.TaskGroup) -> None:
         """A life begins: whoever leads it looks here, and sensors are read as long as `group`
@@ -112,6 +126,14 @@ class Loads:
         self._looked_ms = self._clock.now_ms() - LOOK_MS
         loop.look = self.look
         group.create_task(self._sense())
+        battery = Battery(
+            self._me,
+            own.machine,
+            least=self._battery_min,
+            read=lambda: (self._measured.battery, self._measured.mains),
+            propose=loop.note,
+        )
+        group.create_task(battery.run())
 
     async def _sense(self) -> None:
         """In a thread, for some devices are slow to answer."""

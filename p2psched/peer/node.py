@@ -42,6 +42,7 @@ from p2psched.peer.cluster import (
     check_start,
     find_cluster,
     info_of,
+    pool_of,
     scheduler_of,
 )
 from p2psched.peer.doors import Doors
@@ -65,7 +66,6 @@ from p2psched.peer.space import open_folder
 from p2psched.peer.status import Process, status_of
 from p2psched.peer.submissions import Submissions
 from p2psched.peer.whereabouts import Whereabouts
-from p2psched.run.pool import WorkerPool
 from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import LogStore, Recovered
@@ -117,7 +117,7 @@ class Node:
             server = Server(address, identity=identity, secret=secret, handlers=handlers)
             await server.start()
             doors.gossip = self._gossip = Gossip(identity, secret, self._config, self._clock)
-            self._loads = Loads.of(folder, self._gossip, self._clock)
+            self._loads = Loads.of(folder, self._gossip, self._clock, self._config.battery_min)
             try:
                 await self._gossip.open(None if belonging.group else server.address)
                 if await self._is_whole(folder, belonging, server, doors):
@@ -174,15 +174,7 @@ class Node:
         self._where = Whereabouts(self._member, links=self._links, book=folder.address_book)
         self._addresses = Addresses(self._where, self._links)
         self._results = ResultWriter(results, on_failed=self._on_bug)
-        self._pool = WorkerPool(
-            slots=self._config.slots,
-            folder=folder.run_path,
-            on_event=self._on_executed,
-            peer_name=folder.identity.name,
-            python=self._config.python,
-            grace_s=self._config.grace_ms / 1000,
-            blobs_folder=files.folder,
-        )
+        self._pool = pool_of(self._config, folder, files, on_event=self._on_executed)
         try:
             async with asyncio.TaskGroup() as group:
                 self._data = LargeData(
@@ -216,7 +208,7 @@ class Node:
 
     def _wire(self, store: LogStore, recovered: Recovered) -> None:
         config, self._lost = self._config, recovered.lost
-        scheduler = scheduler_of(config, self._info)
+        scheduler = scheduler_of(config, self._info, self._pool.means)
         self._scheduling = SchedulerLoop(
             scheduler,
             clock=self._clock,
@@ -396,5 +388,6 @@ class Node:
             load=self._loads.status(),
             checkpoints=self._data.checkpoints.status(),
             separation=self._separation.status(),
+            limits=self._pool.means.kept(),
         )
         return status_of(process, self._scheduling.scheduler, self._ledger, self._results)

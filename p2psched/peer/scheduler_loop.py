@@ -180,6 +180,10 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         returns is for `give_up`."""
         return self._begin(lambda now_ms, tag: Asked(now_ms, tag, command), heard)
 
+    def note(self, command: Command) -> None:
+        """As `propose`; nobody hears what became of it."""
+        self.propose_nowait(command, _nobody)
+
     def give_up(self, tag: int) -> None:
         """Nobody waits for this outcome any more; the command may commit all the same."""
         if self._waiting.pop(tag, None) is not None:

@@ -100,6 +100,7 @@ class SeparationKeeper:
         self._has_note = False
         self._reports: asyncio.Queue[Reconciliation] = asyncio.Queue()
         self._newest: Reconciliation | None = None
+        self._is_telling = False  # a report is on its way to the disk
         self._errands: Errands[object] = Errands("cutoff")
 
     def forget_owned(self) -> None:
@@ -172,6 +173,7 @@ class SeparationKeeper:
                 self._leave(outcome.job)
                 self._write(partial(self._files.take_out, outcome.job))
             case Reported(report=report):
+                self._is_telling = True
                 self._reports.put_nowait(report)
 
     def _note(self, effect: KeepOwned) -> None:
@@ -218,6 +220,7 @@ class SeparationKeeper:
             except OSError as error:
                 log.error("report-not-kept", extra={"error": str(error)})  # noqa: TRY400
             self._newest = report
+            self._is_telling = not self._reports.empty()
             if self._core.is_decided:
                 self._write(self._files.drop_results)
 
@@ -248,7 +251,8 @@ class SeparationKeeper:
             case GetReconciles():
                 reports = await self._do(self._files.reports)
                 away_ms = self._core.away_ms if self._core.is_cut else 0
-                return ReconcileList(tuple(reports), away_ms, len(self._spool))
+                is_open = self._core.is_open or self._is_telling
+                return ReconcileList(tuple(reports), away_ms, len(self._spool), is_open)
 
     async def _put(self, body: SpoolJob) -> SpoolReceipt:
         job, spec = body.job, body.spec

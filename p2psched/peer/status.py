@@ -27,6 +27,7 @@ from p2psched.model.status_messages import (
     BLOBS_SHORT_MAX,
     CheckpointStatus,
     GossipStatus,
+    Kept,
     SeparationStatus,
     StatusAnswer,
 )
@@ -60,6 +61,7 @@ class Process:
     load: LoadStatus
     checkpoints: CheckpointStatus
     separation: SeparationStatus
+    limits: tuple[Kept, ...]
 
     def status(
         self,
@@ -118,6 +120,7 @@ class Process:
             checkpoints=self.checkpoints,
             separation=self.separation,
             stalls=stalls,
+            limits=self.limits,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,6 @@ _NAMES: Final = frozenset(
         "LOGNAME",
         "PATH",
         "SHELL",
-        "TMPDIR",
         "TZ",
         "USER",
         "VIRTUAL_ENV",
@@ -29,10 +28,15 @@ _NAMES: Final = frozenset(
 _PREFIXES: Final = ("LC_", "PYTHON")
 
 
-def environment(own: Mapping[str, str], *, folder: str, peer_name: str) -> dict[str, str]:
-    """The environment of the starter, and through it of all tasks."""
+def environment(
+    own: Mapping[str, str], *, folder: str, peer_name: str, passed: Collection[str] = ()
+) -> dict[str, str]:
+    """The environment of the starter, and through it of all tasks. `passed`: what the peer was told
+    to pass on besides."""
     kept = {
-        name: value for name, value in own.items() if name in _NAMES or name.startswith(_PREFIXES)
+        name: value
+        for name, value in own.items()
+        if name in _NAMES or name in passed or name.startswith(_PREFIXES)
     }
     saved = str(Path(folder).parent / "checkpoints")
     return {**kept, POOL_VARIABLE: folder, CHECKPOINTS_VARIABLE: saved, "P2P_PEER": peer_name}

@@ -130,6 +130,7 @@ class HostHandle:
         cpus: int,
         blobs: str,
         isolation: Isolation | None,
+        means: dict[str, object],
         fork: Callable[[bytes, tuple[int, ...]], bool],
         on_frame: Callable[[HostHandle, int, bytes], None],
         on_closed: Callable[[HostHandle], None],
@@ -169,6 +170,7 @@ class HostHandle:
                     "cpus": cpus,
                     "blobs": blobs,
                     "isolation": _isolation_words(isolation),
+                    "means": means,
                 },
             )
             if not fork(order, (theirs.fileno(), memory, self.desk.reader)):

@@ -10,6 +10,7 @@ from p2psched.model.execution import Batch
 from p2psched.model.job import ProgramWork
 from p2psched.run.host import frames
 from p2psched.run.host_handle import HostHandle
+from p2psched.run.means import NOTHING
 from p2psched.run.starter_link import StarterLink
 
 # After so long without a batch a host ends. A worker may keep what tasks have loaded, a model
@@ -33,6 +34,7 @@ class Hosts:
         self._on_frame = on_frame
         self._hosts: dict[int, HostHandle] = {}
         self._next_number = 1
+        self.means = NOTHING  # to bound tasks with
         self._link: StarterLink | None = None
 
     def __iter__(self) -> Iterator[HostHandle]:
@@ -73,6 +75,7 @@ class Hosts:
             cpus=cpus,
             blobs=self._blobs,
             isolation=isolation,
+            means=self.means.words(),
             fork=self._link.channel.send_descriptors,
             on_frame=self._on_frame,
             on_closed=self._on_closed,

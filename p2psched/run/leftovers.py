@@ -28,10 +28,20 @@ def kill(folder: Path) -> int:
         if not found:
             break
         for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+            _end(pid, mark)
         killed |= found
     return len(killed)
+
+
+def _end(pid: int, mark: bytes) -> None:
+    """Kill the process that carries the mark, and no other that has got its number meanwhile."""
+    with contextlib.suppress(OSError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            if _carries(pid, mark):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
+            os.close(descriptor)
 
 
 def clear(folder: Path) -> None:

@@ -13,6 +13,7 @@ what ran then ended by SIGNAL, the rest is unstarted. Nothing here blocks the lo
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -30,6 +31,7 @@ from p2psched.run import leftovers
 from p2psched.run.dispatcher import RESTART_S, Dispatcher
 from p2psched.run.host import folders, frames, large
 from p2psched.run.live_output import read_piece
+from p2psched.run.means import Means, Setup, find
 from p2psched.run.standing import has_begun
 from p2psched.run.starter_link import StarterLink
 
@@ -52,6 +54,7 @@ class WorkerPool:
         python: str = sys.executable,
         grace_s: float = 0.5,
         blobs_folder: Path | None = None,
+        setup: Setup | None = None,
     ) -> None:
         """`folder` is the pool's alone: it is emptied at each start. `blobs_folder` is that of the
         `Blobs` that `keep` gets, on the same filesystem; without it neither arguments nor results
@@ -69,6 +72,7 @@ class WorkerPool:
             on_event=on_event,
         )
         self._hosts = self._dispatcher.hosts
+        self._setup = setup or Setup()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: StarterLink | None = None
         self._up = False  # the starter has said hello and lives
@@ -90,6 +94,7 @@ class WorkerPool:
         self._loop = asyncio.get_running_loop()
         self._dispatcher.attend(self._loop)
         try:
+            self._hosts.means = await asyncio.to_thread(find, self._setup, self._folder, os.environ)
             await asyncio.to_thread(self._clean)
             if not self._slots:  # nothing will ever run: no process is kept for it
                 self._ready.set()
@@ -143,6 +148,11 @@ class WorkerPool:
         """Minor version of the workers' interpreter, "3.11"; empty before it is ready, and
         without slots."""
         return self._python_version
+
+    @property
+    def means(self) -> Means:
+        """What there is to bound tasks with, once it is ready."""
+        return self._hosts.means
 
     def statistics(self) -> dict[str, int]:
         """For people."""
@@ -230,7 +240,9 @@ class WorkerPool:
             peer_name=self._peer_name,
             on_frame=self._on_starter_frame,
             on_closed=self._on_starter_closed,
+            pass_env=self._setup.pass_env,
         )
+        self.means.groups.admit(link.process.pid)
         self._hosts.use(link)
         self._starts += 1
         try:
@@ -245,6 +257,7 @@ class WorkerPool:
             raise await asyncio.to_thread(link.failure)
         # The kernel ends the hosts, but programs and daemons have no such tie.
         await asyncio.to_thread(leftovers.kill, self._folder)
+        await asyncio.to_thread(self.means.groups.empty)
         item = items.pack({"signal": int(signal.SIGKILL), "message": "its starter was killed"})
         for host in self._hosts:
             self._dispatcher.on_exit(host, -signal.SIGKILL, item)
@@ -264,6 +277,7 @@ class WorkerPool:
         if self._link is not None:
             self._link.wait(self._grace_s + QUIT_MARGIN_S)
         self._clean()
+        self.means.groups.end()
 
     def _clean(self) -> None:
         """Leave no process and no file of an earlier life. Blocks."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,7 @@ class StarterLink:
         peer_name: str,
         on_frame: OnFrame,
         on_closed: Callable[[], None],
+        pass_env: Sequence[str] = (),
     ) -> None:
         """Raises UsageError if `python` can't be executed."""
         self.python = python
@@ -44,7 +45,9 @@ class StarterLink:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=environment(os.environ, folder=str(folder), peer_name=peer_name),
+                    env=environment(
+                        os.environ, folder=str(folder), peer_name=peer_name, passed=pass_env
+                    ),
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )

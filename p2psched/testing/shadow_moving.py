@@ -34,10 +34,12 @@ def transfer(s: Shadow, command: Transfer, proposal: tuple[PeerId, int] | None) 
     if any(deaths >= SUSPECT for deaths in there) or s.moves.get(old, 0) >= MOVES_MAX:
         return
     needs = job.spec.needs or Needs()
-    if not needs.steal or needs.spread or needs.apart:
+    if not needs.steal:
         return
     held = [index for index in command.tasks if job.owner.get(index, ENDED) == old]
     held = [index for index in held if (index, taker) not in job.avoids]
+    if needs.spread:
+        held = shadow_needs.evened(s, command.job, giver, taker, held)
     held = shadow_needs.may_own(s, command.job, taker, held)
     moved = [index for index in held if job.deaths[index] < SUSPECT]
     if not moved:

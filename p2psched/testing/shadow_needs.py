@@ -73,6 +73,24 @@ def may_own(s: Shadow, name: JobId, peer: PeerId, wanted: Iterable[int]) -> list
     return given
 
 
+def evened(
+    s: Shadow, name: JobId, giver: PeerId, taker: PeerId, wanted: Iterable[int]
+) -> list[int]:
+    """Those that may go from one failure domain to another without spreading the job worse."""
+    job = s.jobs[name]
+    key = (job.spec.needs or Needs()).spread
+
+    def domain(peer: PeerId) -> str:
+        return s.offers.get(peer, Offers()).label(key)
+
+    where = [domain(s.holders[grant][0]) for grant in job.owner.values() if grant > 0]
+    chosen = sorted(wanted)
+    if domain(giver) == domain(taker):
+        return chosen
+    more = where.count(domain(giver)) - where.count(domain(taker))
+    return chosen[: max(0, more // 2)]
+
+
 def _suits(s: Shadow, peer: PeerId, spec: JobSpec) -> bool:
     needs, have = spec.needs or Needs(), s.offers.get(peer, Offers())
     return (

@@ -45,7 +45,7 @@ def test_what_makes_no_sense_is_refused_with_advice(live: LiveCluster) -> None:
         (("--checkpoint", "../x", "--", "true"), "1 to 128 of letters"),
         (("--checkpoint", "x", "--cwd", "/tmp", "--", "true"), "P2PSCHED_CHECKPOINT_DIR"),
         (("--checkpoint", "x", "--collect", "x", "--", "true"), "name of a file"),
-        (("--checkpoint", "x", "--inputs", "/dev/null", "--", "true"), "each input a task"),
+        (("--checkpoint", "x", "--inputs", "/dev/null", "--", "true"), "no --checkpoint"),
     ):
         done = live.run("submit-job", *words)
         assert done.returncode == 2, words

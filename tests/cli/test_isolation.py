@@ -4,12 +4,16 @@ and nobody else notices. And the commands of docs/isolation.md run."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Final
 
+import psutil
 import pytest
 
 from p2psched.cli.complete import complete_limits
@@ -22,6 +26,8 @@ pytestmark = pytest.mark.process
 DOC: Final = Path(__file__).resolve().parents[2] / "docs" / "isolation.md"
 BLOCK: Final = re.findall(r"^```sh\n(.*?)^```$", DOC.read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS: Final = BLOCK[0].splitlines()
+BOXED: Final = BLOCK[1].splitlines()
+HAS_BWRAP: Final = shutil.which("bwrap") is not None
 FILL: Final = "held = [b'x' * 2**20 for _ in range(200)]; import time; time.sleep(600)"
 SLEEPERS: Final = "i=0; while [ $i -lt 20 ]; do sleep 600 & i=$((i+1)); done; wait"
 STUBBORN: Final = (
@@ -46,6 +52,25 @@ def test_a_command_of_the_page_runs(live: LiveCluster, command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("command", BOXED)
+def test_a_sandbox_is_made_or_the_job_is_refused(live: LiveCluster, command: str) -> None:
+    done = live.run(*shlex.split(command)[1:])
+    told = json.loads(live.ok("status", "-o", "json"))["status"]["limits"]
+    (sandbox,) = [row for row in told if row["limit"] == "sandbox"]
+    if HAS_BWRAP:
+        assert (done.returncode, bool(sandbox["by"])) == (0, True), done.stderr
+    else:
+        assert done.returncode != 0
+        assert "install bubblewrap" in done.stderr
+        assert (sandbox["by"], "install" in sandbox["lack"]) == ("", True)
+
+
+def test_status_says_which_limits_are_enforced(live: LiveCluster) -> None:
+    sheet = " ".join(live.ok("status").split())
+    assert "files, cpu, fsize, core: the kernel" in sheet
+    assert "mem, procs: looks, each 50 ms" in sheet
+
+
 def test_bad_tasks_end_with_their_cause_and_harm_nobody(live: LiveCluster, tmp_path: Path) -> None:
     child = tmp_path / "child"
     before = {peer["name"]: peer["pid"] for peer in peers(live)}
@@ -67,6 +92,38 @@ def test_bad_tasks_end_with_their_cause_and_harm_nobody(live: LiveCluster, tmp_p
 def peers(live: LiveCluster) -> list[dict[str, object]]:
     found: list[dict[str, object]] = json.loads(live.ok("peers", "-o", "json"))["peers"]
     return found
+
+
+@pytest.mark.long
+def test_what_a_killed_peer_has_left_is_ended(empty: LiveCluster, tmp_path: Path) -> None:
+    bare, marked = tmp_path / "bare", tmp_path / "marked"
+    peer = empty.start("a")
+    leave = "setsid {} sh -c 'trap \"\" TERM HUP; echo $$ > {}; sleep 600; sleep 600' &"
+    script = f"[ -e {bare} ] || {leave.format('env -i', bare)} {leave.format('', marked)} wait"
+
+    def daemons() -> list[int]:
+        return [*pids_in(bare), *pids_in(marked)]
+
+    # Alone, it is followed by the process that has started all else.
+    empty.ok("submit-job", "--name", "leaves", "--", "sh", "-c", script)
+    wait_until(lambda: len(daemons()) == 2, "both daemons are there")
+    left = daemons()
+    empty.kill("a")
+    wait_until(lambda: not any(map(alive, left)), "nothing is left")
+    # Both at once: nobody is there to end anything.
+    marked.unlink()
+    peer = empty.restart("a")
+    wait_until(lambda: len(pids_in(marked)) == 1, "the task runs again")
+    (starter,) = psutil.Process(peer.pid).children()
+    os.kill(peer.pid, signal.SIGSTOP)
+    starter.kill()
+    empty.kill("a")
+    (daemon,) = pids_in(marked)
+    assert alive(daemon)
+    marked.unlink()
+    empty.restart("a")
+    wait_until(lambda: not alive(daemon), "it is ended at the start")
+    empty.ok("job", "cancel", "leaves")
 
 
 def test_why_a_task_was_ended_is_told(live: LiveCluster) -> None:
@@ -97,6 +154,8 @@ def test_why_a_task_was_ended_is_told(live: LiveCluster) -> None:
         (("--limit", "procs=-1"), "is no number"),
         (("--limit", "cpu=soon"), "is no duration"),
         (("--limit", "core=0", "--limit", "core=1"), "twice"),
+        (("--sandbox", "docker"), "--sandbox is bwrap"),
+        (("--no-network",), "add --sandbox bwrap"),
         (("--home", "mine"), "home is the task or the peer's"),
         (("--pass-env", "NO_SUCH_VARIABLE"), "no such variable"),
     ],

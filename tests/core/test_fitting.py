@@ -20,6 +20,7 @@ from p2psched.model.commands import (
     Submitted,
 )
 from p2psched.model.execution import Ended
+from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import NOTHING, Needs, Offer, Offers, parse_labels
@@ -254,8 +255,10 @@ def test_an_owner_starts_nothing_beside_what_was_taken_away_and_still_runs() -> 
         (Needs(require=ARM), 0),
         (Needs(prefer=ARM), 2),
         (Needs(steal=False), 0),
-        (Needs(spread="zone"), 0),
-        (Needs(apart=(job_id(9),)), 0),
+        (Needs(spread="zone"), 2),  # neither is in any
+        (Needs(spread="arch"), 1),
+        (Needs(apart=(job_id(9),)), 2),
+        (Needs(apart=(job_id(1),)), 1),  # a peer has one of them at most
     ],
 )
 def test_tasks_move_only_to_a_peer_that_they_fit_and_take_up_what_they_need(
@@ -282,6 +285,28 @@ def test_an_owner_offers_a_thief_only_what_that_can_run() -> None:
         owner.on_granted(job, next(iter(job.grants)), job.spec.tasks)
     assert [lot.may_go for lot in owner.lots(B, 2, Offers(gpus=1))] == [True, False, False, True]
     assert [lot.may_go for lot in owner.lots(B, 2, Offers(gpus=2))] == [True, True, False, True]
+
+
+def test_what_is_spread_is_offered_to_a_peer_of_a_domain_that_has_less_of_it() -> None:
+    def zone(name: str) -> Offers:
+        return Offers(labels=(("zone", name),))
+
+    cluster = Cluster({A: zone("x"), B: zone("x"), C: zone("y")})
+    cluster.submit(1, spec(8, Needs(spread="zone")))
+    cluster.do(Place(job_id(1), TaskSet.of(0, 4), A, 1))
+    cluster.do(Place(job_id(1), TaskSet.of(4, 6), C, 1))
+    job = cluster.job(1)
+    owner = Owner(cluster.machine, slots=1)
+    for grant in [grant for grant, held in job.grants.items() if held.peer == A]:
+        owner.on_granted(job, grant, job.grants[grant].tasks)
+
+    def may_go(taker: PeerId) -> bool:
+        return all(lot.may_go for lot in owner.lots(taker, 2, cluster.offers[taker]))
+
+    assert may_go(B), "in the same zone it changes nothing"
+    assert may_go(C), "four here, two there"
+    cluster.do(Place(job_id(1), TaskSet.of(6, 7), C, 1))
+    assert not may_go(C), "four and three are as even as it gets"
 
 
 STEPS = st.lists(

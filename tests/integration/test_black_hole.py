@@ -17,6 +17,12 @@ TASKS = 300
 RETRIES = 3
 
 
+def status_of(live: LiveCluster, name: str) -> dict[str, str]:
+    found = live.ok("status", "--peer", live.peers[name].address, "-o", "json")
+    status: dict[str, str] = json.loads(found)["status"]
+    return status
+
+
 @pytest.mark.parametrize("hole", ["b", "a"])  # a leads
 def test_nearly_all_tasks_succeed_on_the_others(live: LiveCluster, hole: str) -> None:
     live.before[hole] = ("env", "PATH=/nowhere")
@@ -37,3 +43,8 @@ def test_nearly_all_tasks_succeed_on_the_others(live: LiveCluster, hole: str) ->
     if shown["attempts_failed"] >= 2 * INNOCENT_MIN:  # else it was watched, and had too few
         assert "succeeded elsewhere" in seen[hole].quarantine, seen
         assert "quarantined" in live.ok("peers")
+        told = {name: status_of(live, name)["quarantine"] for name in "abc"}
+        assert "succeeded elsewhere" in told[hole], told
+        assert [name for name in "abc" if told[name]] == [hole]
+        sheet = live.ok("status", "--peer", live.peers[hole].address)
+        assert "succeeded elsewhere" in " ".join(sheet.split())

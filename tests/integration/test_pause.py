@@ -15,6 +15,7 @@ from tests.integration.test_kill import moved, run_on_all
 pytestmark = pytest.mark.process
 
 MOVED_S = 12.0  # tasks of a stopped owner run elsewhere (L2)
+USED_AGAIN_S = 2.0  # two probes of gossip after waking (S5)
 ENDED_S = 2.0  # after waking, processes of tasks that moved are gone (E7)
 
 
@@ -58,6 +59,35 @@ def test_a_stopped_owner_loses_its_tasks_and_its_late_results_are_refused(rig: R
             await (await client.submit_program(again.argv, tasks=tasks(24))).wait()
             assert again.on(victim), "it takes work again"
         assert await rig.agree()
+
+    asyncio.run(story())
+
+
+@pytest.mark.long
+def test_who_sleeps_gets_nothing_and_is_used_again_soon_after_it_wakes(rig: Rig) -> None:
+    """S5: suspect, then dead; and within two intervals of gossip after SIGCONT it has tasks."""
+    side = rig.side("sleeper-is-used-again")
+
+    async def story() -> None:
+        sleeper = await rig.follower()
+        peer = rig.cluster.peers[sleeper]
+        async with rig.client(await rig.leader()) as client:
+
+            async def is_seen_as(state: str) -> bool:
+                return (await rig.views(client))[sleeper].state == state
+
+            peer.signal(signal.SIGSTOP)
+            try:
+                await until(lambda: is_seen_as("suspect"))
+                job = await client.submit_program(side.argv, tasks=tasks(12))
+                await until(lambda: len(side.starts()) == 4)
+                await until(lambda: is_seen_as("dead"))
+                assert not side.on(sleeper), "it was doubted before the job was there"
+            finally:
+                peer.signal(signal.SIGCONT)
+            await until(lambda: bool(side.on(sleeper)), within_s=USED_AGAIN_S)
+            side.let_go()
+            assert (await job.wait()).state is JobState.SUCCEEDED
 
     asyncio.run(story())
 

@@ -126,6 +126,27 @@ def test_a_follower_gives_what_it_has_not_begun(cluster: LiveCluster, side: Side
     asyncio.run(story())
 
 
+def test_a_follower_takes_work_from_another_that_gossip_says_is_busy(
+    cluster: LiveCluster, side: Side
+) -> None:
+    """Neither holds the ledger, so only gossip tells the thief of the victim."""
+    cluster.start("v", slots=1, options=["--follow"])
+    thief = cluster.start("t", slots=2, options=["--follow"])
+
+    async def story() -> None:
+        async with cluster.client("a") as client:
+            job = await misplaced(cluster, client, side, "v")
+            await until(lambda: len(side.on("t")) == 2)
+            took = await status(cluster, "t")
+            assert took.role == "follower"
+            assert took.steals_got >= 1
+            assert took.tasks_got >= 2
+            view = await end_well(job, side)
+            assert thief.id in {taker for _, taker, _ in view.moves}
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("dies", ["v", "t"])
 def test_giver_or_taker_is_killed_in_the_middle(
     cluster: LiveCluster, side: Side, dies: str

@@ -21,6 +21,7 @@ from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, SentFi
 from p2psched.model.taskset import TaskSet
 from p2psched.run.host.files import File, Ref, file_of
 from p2psched.run.host.pickling import Source
+from p2psched.run.means import Setup
 from p2psched.run.pool import WorkerPool
 from tests.run.disk_blobs import DiskBlobs
 
@@ -118,6 +119,7 @@ class Rig:
         python: str,
         grace_s: float,
         blobs: DiskBlobs | None = None,
+        setup: Setup | None = None,
     ) -> None:
         self.folder = folder
         self._blobs = blobs
@@ -129,6 +131,7 @@ class Rig:
             python=python,
             grace_s=grace_s,
             blobs_folder=None if blobs is None else blobs.folder,
+            setup=setup,
         )
         self.outcomes: dict[int, Outcome] = {}
         self._changed = asyncio.Event()
@@ -215,11 +218,14 @@ def with_pool(
     grace_s: float = 0.2,
     blobs: DiskBlobs | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    setup: Setup | None = None,
 ) -> None:
     """Run a scenario beside a pool that is up, and end the pool."""
 
     async def main() -> None:
-        rig = Rig(folder / "pool", slots=slots, python=python, grace_s=grace_s, blobs=blobs)
+        rig = Rig(
+            folder / "pool", slots=slots, python=python, grace_s=grace_s, blobs=blobs, setup=setup
+        )
         async with asyncio.timeout(40), asyncio.TaskGroup() as group:
             lives = [group.create_task(rig.pool.run())]
             if blobs is not None:

@@ -154,13 +154,20 @@ def test_what_an_earlier_life_left_is_ended_and_removed_at_the_start(tmp_path: P
     (folder / "0000" / "1.2").mkdir(parents=True)
     (folder / "0000" / "1.2" / "stdout").write_text("old")
     environment = {**os.environ, "P2P_POOL": str(folder)}
-    with subprocess.Popen(["sleep", "600"], env=environment) as orphan:
+    other = {**os.environ, "P2P_POOL": f"{folder}-2"}
+    sleep = ["sleep", "600"]
+    with (
+        subprocess.Popen(sleep, env=environment) as orphan,
+        subprocess.Popen(sleep, env=other) as stranger,
+    ):
 
         async def scenario(rig: Rig) -> None:
             assert [path.name for path in folder.iterdir()] == ["starter.log"]
 
         with_pool(tmp_path, scenario)
         assert orphan.wait() == -signal.SIGKILL
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 @pytest.mark.process

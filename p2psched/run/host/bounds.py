@@ -7,19 +7,20 @@ task is a control group, where there is one (`groups`), or whoever looks at it (
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import time
 from collections.abc import Mapping
 from typing import Final
 
-PR_SET_NO_NEW_PRIVS: Final = 38
-DEFAULT_SIGNALS: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them; programs don't
+SIGNAL_BASE: Final = 128
 MIB: Final = 1024 * 1024
 # A task is ended, with the right cause, once it has too much; this is for one that takes more
 # before anybody looks. Memory that is asked for and not used counts here, too.
 SLACK_BYTES: Final = 256 * MIB
+
+
+Limit = tuple[int, int, int]  # kind, soft, hard
 
 
 class Bounds:
@@ -36,29 +37,31 @@ class Bounds:
         self.sandbox = str(words.get("sandbox") or "")
         self.network = bool(words.get("network", True))
 
-    def bind(self) -> None:
-        """This process and what it starts, for ever. Limits that it has already stay if they are
-        lower. Raises OSError, ValueError."""
+    def limits(self) -> list[Limit]:
+        """Of a process."""
         import resource  # noqa: PLC0415 - most hosts never need it, and each would copy it
 
+        found: list[Limit] = []
         if self.memory is not None:
             most = 2 * self.memory + SLACK_BYTES
-            _limit(resource.RLIMIT_DATA, most, most)
+            found.append((resource.RLIMIT_DATA, most, most))
         if self.files is not None:
-            _limit(resource.RLIMIT_NOFILE, self.files, self.files)
+            found.append((resource.RLIMIT_NOFILE, self.files, self.files))
         if self.cpu_s is not None:  # a signal that can be caught, then one that can't
-            _limit(resource.RLIMIT_CPU, self.cpu_s, self.cpu_s + 1)
+            found.append((resource.RLIMIT_CPU, self.cpu_s, self.cpu_s + 1))
         if self.file_size is not None:
-            _limit(resource.RLIMIT_FSIZE, self.file_size, self.file_size)
+            found.append((resource.RLIMIT_FSIZE, self.file_size, self.file_size))
         if self.core is not None:
-            _limit(resource.RLIMIT_CORE, self.core, self.core)
-        forgo_privileges()
+            found.append((resource.RLIMIT_CORE, self.core, self.core))
+        return [_within(*each, resource.getrlimit(each[0])[1]) for each in found]
 
     def bind_worker(self, folder: str) -> None:
         """A process that runs one task after another in this folder."""
-        cpu_s, self.cpu_s = self.cpu_s, None
-        self.bind()
-        self.cpu_s = cpu_s
+        import resource  # noqa: PLC0415 - as above
+
+        for kind, soft, hard in self.limits():
+            if kind != resource.RLIMIT_CPU:  # that of each call: see `renew_cpu`
+                resource.setrlimit(kind, (soft, hard))
         if self.own_home:
             os.environ["HOME"] = folder
 
@@ -68,30 +71,29 @@ class Bounds:
 
         if self.cpu_s is not None:
             _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-            _limit(resource.RLIMIT_CPU, int(time.process_time()) + 1 + self.cpu_s, hard)
+            soft = int(time.process_time()) + 1 + self.cpu_s
+            soft = soft if hard < 0 else min(soft, hard)
+            resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
-    def story(self, signal_number: int) -> str:
+    def story(self, code: int) -> str:
         """Why a signal ended a task, if that was a limit; else nothing."""
+        signal_number = -code
+        if self.sandbox and code > SIGNAL_BASE:  # as a shell says it
+            signal_number = code - SIGNAL_BASE
         if signal_number == signal.SIGXCPU and self.cpu_s is not None:
             return f"used up its limit of {self.cpu_s} s of processor time"
         if signal_number == signal.SIGXFSZ and self.file_size is not None:
             return f"wrote a file over its limit of {self.file_size:,} bytes"
         return ""
 
-
-def forgo_privileges() -> None:
-    """No program that is executed from here on gets more rights, by its owner or otherwise."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):  # the limits hold without it
-        importlib.import_module("ctypes").CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    def memory_story(self) -> str:
+        """What is told of a task that the kernel has ended for its memory."""
+        return f"took more memory than its limit of {self.memory or 0:,} bytes"
 
 
-def _limit(kind: int, soft: int, hard: int) -> None:
-    import resource  # noqa: PLC0415 - as above
-
-    _, most = resource.getrlimit(kind)
-    if most != resource.RLIM_INFINITY:
-        soft, hard = min(soft, most), min(hard, most)
-    resource.setrlimit(kind, (soft, hard))
+def _within(kind: int, soft: int, hard: int, most: int) -> Limit:
+    """Limits that the peer has itself stay if they are lower."""
+    return (kind, soft, hard) if most < 0 else (kind, min(soft, most), min(hard, most))
 
 
 def _number(words: Mapping[str, object], name: str) -> int | None:
@@ -101,49 +103,34 @@ def _number(words: Mapping[str, object], name: str) -> int | None:
     return value
 
 
-def launch(
-    program: str,
-    argv: list[str],
-    environment: Mapping[bytes, bytes],
-    *,
-    limits: Bounds,
-    stdout: int,
-    stderr: int,
-    groups: list[str],
-) -> int:
-    """Start a program that is bound from its first instruction on, in a session of its own, and in
-    those control groups. Returns its number. Raises OSError, and then nothing was started.
+class Lent:
+    """While it is entered this process has the soft limits of a task, for what it spawns."""
 
-    A fork, for `posix_spawn` can't set limits: some 0.5 ms more, for who asked for them.
-    """
-    ready, failed = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setsid()
-            for group in groups:
-                descriptor = os.open(f"{group}/cgroup.procs", os.O_WRONLY)
-                os.write(descriptor, b"0")
-                os.close(descriptor)
-            null = os.open("/dev/null", os.O_RDONLY)
-            os.dup2(null, 0)
-            os.dup2(stdout, 1)
-            os.dup2(stderr, 2)
-            for ignored in DEFAULT_SIGNALS:
-                signal.signal(ignored, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            limits.bind()
-            os.execve(program, argv, environment)  # noqa: S606 - no shell is what we want
-        except BaseException as error:  # noqa: BLE001 - told to who waits for it
-            number = error.errno if isinstance(error, OSError) and error.errno else 22
-            os.write(failed, number.to_bytes(4, "little"))
-        finally:
-            os._exit(127)
-    os.close(failed)
-    with open(ready, "rb") as pipe:  # noqa: PTH123
-        told = pipe.read(4)
-    if told:
-        os.waitpid(pid, 0)
-        number = int.from_bytes(told, "little")
-        raise OSError(number, os.strerror(number), program)
-    return pid
+    def __init__(self, limits: list[Limit]) -> None:
+        self._limits = limits
+        self._before: list[Limit] = []
+
+    def __enter__(self) -> Lent:
+        """Raises OSError, ValueError."""
+        import resource  # noqa: PLC0415 - as above
+
+        signal.signal(signal.SIGXCPU, signal.SIG_IGN)  # our own time may be more than a task's
+        for kind, soft, _ in self._limits:
+            mine, most = resource.getrlimit(kind)
+            resource.setrlimit(kind, (soft, most))
+            self._before.append((kind, mine, most))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import resource  # noqa: PLC0415 - as above
+
+        for kind, mine, most in self._before:
+            resource.setrlimit(kind, (mine, most))
+
+    def fix(self, pid: int) -> None:
+        """It can't raise them again, unless it is somebody else by now, or over."""
+        import resource  # noqa: PLC0415 - as above
+
+        for kind, soft, hard in self._limits:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                resource.prlimit(pid, kind, (soft, hard))

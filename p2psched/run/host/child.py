@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Final
 
 from . import tree
-from .bounds import DEFAULT_SIGNALS
 from .guard import Guard, Startable
 from .shared import STARTING, Shared
 from .streams import Streams
+
+# Python, or whoever lends limits, ignores them; programs don't.
+_DEFAULT_SIGNALS: Final = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGXCPU)
 
 
 class Child:
@@ -27,25 +30,14 @@ class Child:
     def spawn(self, order: Startable, shared: Shared, output: Streams) -> None:
         """Raises OSError or NotStartable; then nothing is left behind but `close`."""
         shared.note_group(STARTING)
-        stdout, stderr = output.stdout.writer, output.stderr.writer
         try:
             if order.bounds is None:
-                self.pid = os.posix_spawn(
-                    order.program(),
-                    order.argv,
-                    order.environment,
-                    file_actions=(
-                        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                        (os.POSIX_SPAWN_DUP2, stdout, 1),
-                        (os.POSIX_SPAWN_DUP2, stderr, 2),
-                    ),
-                    setsid=True,
-                    setsigmask=(),
-                    setsigdef=DEFAULT_SIGNALS,
-                )
+                self.pid = _spawn(order.program(), order.argv, order, output)
             else:
                 self.guard = Guard(order.bounds, self.strangers)
-                self.pid = self.guard.launch(order, stdout=stdout, stderr=stderr)
+                self.pid = self.guard.start(
+                    order, lambda program, argv: _spawn(program, argv, order, output)
+                )
         except BaseException:
             shared.note_group(0)
             raise
@@ -81,5 +73,23 @@ class Child:
         return os.waitstatus_to_exitcode(status)
 
     def close(self) -> None:
+        if self.guard is not None:
+            self.guard.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)
+
+
+def _spawn(program: str, argv: list[str], order: Startable, output: Streams) -> int:
+    return os.posix_spawn(
+        program,
+        argv,
+        order.environment,
+        file_actions=(
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, output.stdout.writer, 1),
+            (os.POSIX_SPAWN_DUP2, output.stderr.writer, 2),
+        ),
+        setsid=True,
+        setsigmask=(),
+        setsigdef=_DEFAULT_SIGNALS,
+    )

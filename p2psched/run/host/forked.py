@@ -9,8 +9,9 @@ import socket
 import time
 from typing import Final
 
-from . import capture, tree, watch
+from . import capture, frames, tree, watch
 from .bounds import Bounds
+from .groups import Group
 from .shared import STARTING, Shared
 
 LOOK_S: Final = watch.LOOK_NS / 1e9
@@ -32,14 +33,16 @@ class Host:
         self.kill_at_s: float | None = None
         self.look_at_s: float | None = None  # whether its task has too much of something
         self._bounds: Bounds | None = None  # of its tasks, if it is a worker
+        self._group: Group | None = None
         self._watch: watch.Watch | None = None
         self._verdict = (0, "")
 
-    def bind(self, bounds: Bounds | None) -> None:
+    def bind(self, bounds: Bounds | None, group: Group | None) -> None:
         """It is a worker whose tasks have these limits, and binds itself as far as it can."""
         if bounds is not None:
             self._bounds = bounds
-            self._watch = watch.of(bounds, self.pid)
+            self._group = group
+            self._watch = watch.of(bounds, self.pid, group=group)
             self.look_at_s = None if self._watch is None else time.monotonic() + LOOK_S
 
     def has_too_much(self, now_s: float) -> bool:
@@ -54,10 +57,12 @@ class Host:
         """What its item says besides, if a limit has ended it."""
         if self._bounds is None:
             return {}
-        if not self._verdict[1]:
-            text = self._bounds.story(-code)
-            return {"message": text} if text else {}
         cause, text = self._verdict
+        if not text and self._group is not None and self._group.was_short_of_memory():
+            cause, text = frames.OOM, self._bounds.memory_story()
+        if not text:
+            text = self._bounds.story(code)
+            return {"message": text} if text else {}
         return {"message": text, "ended_as": cause}
 
     def signal(self, number: int) -> None:
@@ -93,6 +98,8 @@ class Host:
 
     def close(self) -> None:
         os.close(self.pidfd)
+        if self._group is not None:
+            self._group.end()
         for descriptor in self.pipes:
             os.close(descriptor)
         if self.socket is not None:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from ...model import items  # noqa: TID252 - see shared.py
-from . import capture, frames, large, tree
+from . import capture, frames, groups, large, tree
 from .bounds import Bounds
 from .forked import Host
 from .orders import Tickets
@@ -57,6 +57,7 @@ class Starter:
         self._selector.register(control, selectors.EVENT_READ, self._on_control)
         self._quitting = False
         self._blobs = ""  # the folder of the peer's blobs; empty if it keeps none
+        self._means: dict[str, object] = {}  # what the peer has to bound tasks with
         self._pid = os.getpid()
         self._set_death_signal = _death_signal()
         self._adopts = tree.adopt_orphans()
@@ -135,6 +136,8 @@ class Starter:
         os.close(shared_descriptor)
         scratch = f"{self._folder}/host-{number}"
         self._blobs = str(order["blobs"])
+        means = order["means"]
+        self._means = means if isinstance(means, dict) else {}
         inputs = (peer_descriptor, tickets)
         if order["functions"]:
             bounds = Bounds(limits) if isinstance(limits, dict) else None
@@ -162,6 +165,8 @@ class Starter:
         ours, theirs = socket.socketpair()
         out_read, out_write = _pipe()
         err_read, err_write = _pipe()
+        name = f"worker-{number}"
+        group = None if bounds is None else groups.of(self._means, name, bounds)
         pid = os.fork()
         if pid == 0:
             kept = (*inputs, theirs.fileno(), out_read, err_read)
@@ -170,6 +175,8 @@ class Starter:
             os.environ["TMPDIR"] = scratch
             if bounds is not None:
                 bounds.bind_worker(scratch)
+            if group is not None:
+                group.join()
             peer, tickets = inputs
             worker = Worker(
                 peer=socket.socket(fileno=peer),
@@ -189,7 +196,7 @@ class Starter:
         host = Host(number=number, pid=pid, shared=shared, scratch=scratch)
         host.pipes = (out_read, err_read)
         host.socket = ours
-        host.bind(bounds)
+        host.bind(bounds, group)
         collect = functools.partial(self._on_collect, host)
         self._selector.register(ours, selectors.EVENT_READ, collect)
         return host
@@ -208,6 +215,7 @@ class Starter:
                 folder=self._folder,
                 blobs=large.BlobFolder(self._blobs),
                 spill=self._spill(number),
+                means=self._means,
             )
             _run_and_exit(spawner.run)
         return Host(number=number, pid=pid, shared=shared, scratch=scratch)

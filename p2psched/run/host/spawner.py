@@ -42,7 +42,10 @@ class NotStartable(Exception):
 class Order:
     """A batch as it came from the peer."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, means: dict[str, object]) -> None:
+        """`means`: what this peer has to bound tasks with."""
+        self.means = means
+        self.folder = ""
         header, data = frames.open_json(body)
         self.batch = frames.number(header["batch"])
         self.job = str(header["job"])
@@ -74,10 +77,18 @@ class Order:
         self.outputs = [str(name) for (name,) in _list(header["outputs"])]
         self._found: str | None = None
 
+    def be_for(self, index: int, folder: str) -> None:
+        """Of this task, which has this folder."""
+        self.environment[b"P2P_INDEX"] = b"%d" % index
+        self.environment[b"P2P_TASK_ID"] = f"{self.job}/{index}".encode()
+        self.folder, name = folder, folder.encode()
+        for variable in self.at_home:
+            self.environment[variable] = name
+
     def _variables_at_home(self, given: list[list[object]]) -> list[bytes]:
         """That name the task's folder, unless the job says otherwise."""
         names = ["TMPDIR"]
-        if self.bounds is not None and self.bounds.own_home:
+        if self.bounds is not None and (self.bounds.own_home or self.bounds.sandbox):
             names.append("HOME")
         said = {str(name) for name, _ in given}
         return [name.encode() for name in names if name not in said]
@@ -118,8 +129,10 @@ class Spawner:
         folder: str,
         blobs: large.BlobFolder,
         spill: large.Spill | None,
+        means: dict[str, object],
     ) -> None:
         self._peer = peer
+        self._means = means
         self._tickets = tickets
         self._blobs = blobs
         self._spill = spill
@@ -145,7 +158,7 @@ class Spawner:
                     self._report.send()
                 if self._is_alone() or not self._adopts or self._poll.poll(REAP_MS):
                     self._receive()
-            order = Order(self._orders.pop(0))
+            order = Order(self._orders.pop(0), self._means)
             if self._tickets.take(order.batch):
                 self._run_batch(order)
 
@@ -180,10 +193,7 @@ class Spawner:
 
     def _run_task(self, order: Order, index: int, folder: str) -> bool:
         """One program from its folder to its result. False if it was stopped with its batch."""
-        order.environment[b"P2P_INDEX"] = b"%d" % index
-        order.environment[b"P2P_TASK_ID"] = f"{order.job}/{index}".encode()
-        for name in order.at_home:
-            order.environment[name] = folder.encode()
+        order.be_for(index, folder)
         self._report.begin(index)
         child = Child()
         if not self._was_alone:

@@ -13,27 +13,48 @@ from typing import Final
 
 from . import frames, tree
 from .bounds import Bounds
+from .groups import Group
+from .sandbox import PROCESSES
 
 LOOK_NS: Final = 50_000_000
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def of(
-    limits: Bounds, root: int, *, alone: bool = False, spared: Collection[int] = ()
+    limits: Bounds,
+    root: int,
+    *,
+    group: Group | None = None,
+    alone: bool = False,
+    spared: Collection[int] = (),
 ) -> Watch | None:
-    """None if there is nothing to look for."""
-    if limits.memory is None and limits.processes is None:
+    """None if there is nothing to look for, because a control group takes care of it."""
+    memory = None if group is not None and group.bounds_memory else limits.memory
+    processes = None if group is not None and group.bounds_processes else limits.processes
+    if memory is None and processes is None:
         return None
-    return Watch(limits, root, alone=alone, spared=spared)
+    others = PROCESSES if limits.sandbox else 0
+    return Watch(memory, processes, root, others=others, alone=alone, spared=spared)
 
 
 class Watch:
     """Of one task: all that descends from `root`, with it or without, but what is spared."""
 
-    def __init__(self, limits: Bounds, root: int, *, alone: bool, spared: Collection[int]) -> None:
-        """`alone`: the root is not part of the task but runs it."""
-        self._memory = limits.memory
-        self._processes = limits.processes
+    def __init__(
+        self,
+        memory: int | None,
+        processes: int | None,
+        root: int,
+        *,
+        others: int,
+        alone: bool,
+        spared: Collection[int],
+    ) -> None:
+        """`others`: processes among them that are not the task's; `alone`: the root is not part of
+        the task but runs it."""
+        self._others = others
+        self._memory = memory
+        self._processes = processes
         self._below = tree.below if tree.tells_children() else tree.descendants
         self._root = root
         self._counts_root = not alone
@@ -45,8 +66,9 @@ class Watch:
         if self._counts_root:
             found.append(self._root)
         most = self._processes
-        if most is not None and len(found) > most:
-            return frames.SIGNAL, f"had {len(found)} processes, and its limit is {most}"
+        count = len(found) - self._others
+        if most is not None and count > most:
+            return frames.SIGNAL, f"had {count} processes, and its limit is {most}"
         if self._memory is not None and _at_most(found) > self._memory:
             used = sum(map(_proportional, found))
             if used > self._memory:
