@@ -38,6 +38,7 @@ from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
 from p2psched.model.needs import Needs
 from p2psched.model.once import Start
+from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -54,6 +55,8 @@ Examples:
       --timeout 1.5h --wait -- python3 train.py
   p2psched submit-job --retry exit=5,delay=exp:1s:60s \\
       --retry timeout=1 --timeout 10m -- ./fetch
+  p2psched submit-job --progress 'epoch (\\d+)/(\\d+)' \\
+      --timeout 2h --on-stall elsewhere -- ./train
   p2psched submit-job --send data.bin --collect model.bin \\
       --send train.py -- python3 train.py
   p2psched submit-job --inputs urls.txt --batch 200 --wait \\
@@ -203,13 +206,13 @@ def submit_job(
         times=rules.times,
         start=rules.starts,
         **bounds.around(choice.needs),
+        pace=rules.pace,
     )
     variables, folder = _variables(bounds.variables(env or [])), _folder(cwd)
     if inputs is None:
-        sending = sending_of(send or [])
+        saved, sending = saving.checkpoint, sending_of(send or [])
         work = _work(command, variables, folder, sending.files, collect or [])
-        spec = _spec(work, array, timeout_s, common, checkpoint=saving.checkpoint)
-        packed = PackedJob(spec, sending.uploads)
+        packed = PackedJob(_spec(work, array, timeout_s, common, checkpoint=saved), sending.uploads)
     else:
         with opened_inputs(inputs) as stream:
             packed = pack_batches(
@@ -222,9 +225,8 @@ def submit_job(
                 timeout_s=timeout_s,
                 **common,
             )
-    job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
     following = _Following(waits=wait, wait_s=wait_s, batches=inputs is not None)
-    _submit(target, job_id, packed, choice.apart or [], following, cutting=cutting)
+    _submit(target, _id(key), packed, choice.apart or [], following, cutting=cutting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +253,7 @@ class _Common(TypedDict):
     retry: RetryPolicy | None
     times: TimeLimits | None
     isolation: Isolation | None
+    pace: PaceRules | None
     start: Start
 
 
@@ -345,20 +348,25 @@ def _submit(
     talk(target, work)
 
 
+def _id(key: str | None) -> JobId:
+    return JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
+
+
 def job_of_key(key: str) -> str:
     """The job that a key stands for: 128 bits of its hash."""
     if not 1 <= len(key) <= KEY_LEN_MAX:
         raise UsageError(f"--key has 1 to {KEY_LEN_MAX} characters")
-    data = key.encode(errors="surrogateescape")
-    return hashlib.sha256(_KEY_CONTEXT + data).hexdigest()[:_ID_DIGITS]
+    data = _KEY_CONTEXT + key.encode(errors="surrogateescape")
+    return hashlib.sha256(data).hexdigest()[:_ID_DIGITS]
 
 
 def _say_accepted(view: JobView, output: Output, *, known: bool, waits: bool) -> None:
     if known:
         note(f"{title(view)} was submitted before and is the same job now: it is {view.state}")
+    said = f"{title(view)}: {count(view.tasks, 'task')}"
     if waits:  # stdout belongs to the tasks, or to the answer at the end
         if output is Output.TABLE and not known:
-            note(f"{title(view)}: {count(view.tasks, 'task')}")
+            note(said)
         return
     match output:
         case Output.JSON:
@@ -366,7 +374,7 @@ def _say_accepted(view: JobView, output: Output, *, known: bool, waits: bool) ->
         case Output.QUIET:
             write_line(short(view.job))
         case Output.TABLE:
-            write_line(f"{title(view)}: {count(view.tasks, 'task')}")
+            write_line(said)
 
 
 def _indices(text: str) -> TaskSet:
@@ -377,18 +385,14 @@ def _indices(text: str) -> TaskSet:
 
 
 def _variables(pairs: list[str]) -> dict[str, str]:
-    found = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
+        if "=" not in pair or pair.startswith("="):
             raise UsageError(f"--env {pair[:64]!r} is no variable: write it like NAME=VALUE")
-        found[name] = value
-    return found
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _folder(cwd: str | None) -> str | None:
     if cwd is not None and not cwd.startswith("/"):
-        raise UsageError(
-            f"--cwd {cwd[:64]!r} is relative, and tasks run on other machines: give a whole path"
-        )
+        why = "is relative, and tasks run on other machines: give a whole path"
+        raise UsageError(f"--cwd {cwd[:64]!r} {why}")
     return cwd

@@ -37,6 +37,7 @@ from p2psched.model.job import Cause, FunctionWork
 from p2psched.model.messages import FetchItem, ItemAnswer, JobView
 from p2psched.model.needs import Needs
 from p2psched.model.once import Start
+from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.net.together import together
 from p2psched.run.host.files import File
@@ -111,6 +112,7 @@ def pack_batches(
     retry: RetryPolicy | None = None,
     times: TimeLimits | None = None,
     isolation: Isolation | None = None,
+    pace: PaceRules | None = None,
     start: Start = Start.LEAST,
 ) -> PackedJob:
     """`files`: paths and modes, put into the folder of each process. `retries` are those of an
@@ -144,6 +146,7 @@ def pack_batches(
         retry=retry,
         times=times,
         limits=isolation,
+        pace=pace,
         start=start,
     )
     assert isinstance(packed.spec.work, FunctionWork)

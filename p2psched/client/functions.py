@@ -20,6 +20,7 @@ import cloudpickle
 
 from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.modules import ARCHIVES, Choice, importable_as, is_local, named_in
+from p2psched.client.pacing import Pace, pace_rules, refuse_pattern, with_stalls
 from p2psched.client.packing import (
     IN_MEMORY_BYTES_MAX,
     MODULES_INLINE_BYTES_MAX,
@@ -88,6 +89,7 @@ class MapOptions(TypedDict, total=False):
     limits: Limits | None
     checkpoint: bool | None
     max_disconnect_ms: int | None
+    pace: Pace | None
     start: Start | str
 
 
@@ -176,6 +178,7 @@ def pack(
     limits: Limits | None = None,
     checkpoint: bool | None = None,
     max_disconnect_ms: int | None = None,
+    pace: Pace | None = None,
     start: Start | str = Start.LEAST,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
@@ -185,10 +188,10 @@ def pack(
     caller's `modules` "auto" sends what it needs. Raises UsageError for what is too large.
     """
     isolation, needs = shut_in(limits, needs)
+    rules = refuse_pattern(pace_rules(pace))
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
     packed = _as_packed(function, modules)
     packer = Packer()
-    packer.set_constants(arguments.constants)
     stream = _Arguments(JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
     stream.take(arguments, packer)
     blob = stream.finish(packer)
@@ -214,18 +217,21 @@ def pack(
             hold=hold,
             policy=policy,
             needs=needs,
-            retry=retry_policy(retry),
+            retry=with_stalls(retry_policy(retry), rules),
             times=times,
             isolation=isolation,
-            checkpoint=NAMELESS
-            if (options.checkpoint if checkpoint is None else checkpoint)
-            else "",
+            checkpoint=_saved(options.checkpoint if checkpoint is None else checkpoint),
             max_disconnect_ms=max_disconnect_ms,
+            pace=rules,
             start=start_of(start),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     return PackedJob(spec, tuple(packer.uploads.values()))
+
+
+def _saved(saves: bool) -> str:
+    return NAMELESS if saves else ""
 
 
 def _as_packed(function: Function | PackedFunction, modules: Choice) -> PackedFunction:
@@ -301,6 +307,7 @@ class _Arguments:
 
     def take(self, arguments: Calls, packer: Packer) -> None:
         """All of them."""
+        packer.set_constants(arguments.constants)
         for call in arguments.each:
             if isinstance(call, bytes):
                 self.add(packer.take(call) if isinstance(call, LargeCall) else call)
@@ -364,7 +371,9 @@ def timeout_ms(timeout_s: float | None) -> int | None:
 def pack_function(function: Function, *, modules: Choice = "auto") -> PackedFunction:
     """Raises UsageError for what is no function, or can't travel."""
     path, code = _by_path_or_value(function, modules)
-    return PackedFunction(path, code, _name_of(function), _archive(path, code, modules))
+    name = getattr(function, "__name__", type(function).__name__)
+    name = function.rpartition(":")[2] if isinstance(function, str) else str(name)
+    return PackedFunction(path, code, name[:128], _archive(path, code, modules))
 
 
 def _by_path_or_value(function: Function, choice: Choice) -> tuple[str, bytes]:
@@ -387,9 +396,3 @@ def _by_path_or_value(function: Function, choice: Choice) -> tuple[str, bytes]:
             "data, and open files, sockets or locks inside the function"
         ) from error
     return "", code
-
-
-def _name_of(function: Function) -> str:
-    if isinstance(function, str):
-        return function.rpartition(":")[2][:128]
-    return str(getattr(function, "__name__", type(function).__name__))[:128]

@@ -8,6 +8,7 @@ from typing import TypedDict, Unpack
 
 from p2psched.client.functions import large_files, timeout_ms
 from p2psched.client.isolation import Limits, shut_in
+from p2psched.client.pacing import Pace, pace_rules, with_stalls
 from p2psched.client.resolving import start_of
 from p2psched.client.retries import Retry, policy
 from p2psched.client.spool import Upload
@@ -40,6 +41,7 @@ class ProgramOptions(TypedDict, total=False):
     limits: Limits | None
     checkpoint: str
     max_disconnect_ms: int | None
+    pace: Pace | None
     start: Start | str
 
 
@@ -47,6 +49,7 @@ def pack_program(
     argv: Sequence[str], *, submitter: str, **options: Unpack[ProgramOptions]
 ) -> tuple[JobSpec, tuple[Upload, ...]]:
     """What to submit, and the blobs that must be there before. Raises UsageError."""
+    rules = pace_rules(options.get("pace"))
     sent, uploads = large_files(options.get("files", ()))
     name, tasks, env = options.get("name"), options.get("tasks"), options.get("env")
     isolation, needs = shut_in(options.get("limits"), options.get("needs"))
@@ -68,11 +71,12 @@ def pack_program(
             hold=options.get("hold"),
             policy=options.get("policy", ""),
             needs=needs,
-            retry=policy(options.get("retry")),
+            retry=with_stalls(policy(options.get("retry")), rules),
             times=options.get("times"),
             isolation=isolation,
             checkpoint=options.get("checkpoint", ""),
             max_disconnect_ms=options.get("max_disconnect_ms"),
+            pace=rules,
             start=start_of(options.get("start", Start.LEAST)),
         )
     except (TypeError, ValueError) as error:

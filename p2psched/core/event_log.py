@@ -323,6 +323,8 @@ def _moved(event: Event) -> Said:
 def _alerted(event: Event) -> Said:
     assert isinstance(event, Alerted)
     data: dict[str, Value] = {"cause": event.cause.value, "severity": event.severity}
+    if event.why:
+        data["why"] = event.why
     return "job.alert", event.job, event.peer, event.tasks, data
 
 
@@ -386,9 +388,6 @@ OF_STORES: Final[frozenset[type[Event]]] = frozenset({HistoryCut})  # the fold s
 
 def is_public(event: type[Event]) -> bool:
     return event in _EVENTS or event in TOLD_BY_COMMAND
-
-
-# --- from the engine's own entries ----------------------------------------------------------------
 
 
 def _members(membership: Membership) -> Said:

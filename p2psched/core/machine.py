@@ -72,8 +72,8 @@ from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.once import Once, Start
+from p2psched.model.pace_commands import Said
 from p2psched.model.reconciled import Reconciled
-from p2psched.model.resumed import NoteResumed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -96,7 +96,7 @@ Decision = (
     | RaiseLevel
     | Drain
     | GiveBack
-    | NoteResumed
+    | Said
     | AddWebhook
     | RemoveWebhook
     | AckWebhook
@@ -182,8 +182,6 @@ class Machine(LedgerState):
         match command:
             case Drain() | Reconciled():
                 return drain.decide(self, command)
-            case GiveBack() | NoteResumed():
-                return resumptions.decide(self, command)
             case AddWebhook() | RemoveWebhook() | AckWebhook():
                 return hooks.decide(self, command)
             case RaiseLevel():
@@ -192,6 +190,8 @@ class Machine(LedgerState):
                 return keeping.decide(self, command)
             case Once():
                 return once.decide(self, command)
+            case _:
+                return resumptions.decide(self, command)
 
     def _is_repeat(self, envelope: Envelope) -> bool:
         """True if this proposal was applied before. A job that was unknown to a cancel may be there
@@ -231,7 +231,7 @@ class Machine(LedgerState):
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         head = job.spec
         is_choosy = head.needs is not None or head.policy
-        has_rules = head.retry is not None or head.times is not None or bool(head.checkpoint)
+        has_rules = bool(head.retry or head.times or head.checkpoint or command.spec.pace)
         has_rules = has_rules or bool(head.start)
         if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)

@@ -12,6 +12,7 @@ from p2psched.core.known_jobs import KnownJobs
 from p2psched.core.outbox import Outbox
 from p2psched.core.owned import Queued, Running
 from p2psched.core.owner_load import owner_load
+from p2psched.core.pacing import Pacing
 from p2psched.core.starting import Starting
 from p2psched.core.state import LedgerState
 from p2psched.core.verdicts import Verdicts
@@ -43,6 +44,7 @@ class OwnerView:
         self.departing = Departing(machine)
         self.starting = Starting(machine, self._jobs, self._queue)
         self._expected = Expectations()
+        self.pacing: Final = Pacing(machine, self._expected.measured_ms)
         self.next_batch = 1
         self.verdicts: Verdicts | None = None  # what is told of it, if anybody listens
         self.results_refused = 0

@@ -17,10 +17,10 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
-from p2psched.model.once import Once, OnceEvent
+from p2psched.model.once import EndEvent, Once
+from p2psched.model.pace_commands import Said
 from p2psched.model.reconciled import PeerReconciled, Reconciled
-from p2psched.model.resumed import NoteResumed, Resumed
-from p2psched.model.retry_events import RetryEvent
+from p2psched.model.resumed import Resumed
 from p2psched.model.stalls import Stall, Stalled
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import WebhookCommand
@@ -208,7 +208,7 @@ Command = (
     | Elapsed
     | Offer
     | Transfer
-    | NoteResumed
+    | Said
     | Reconciled
     | Once
 )
@@ -382,11 +382,10 @@ JobEvent = (
     | PeerDrains
     | GivenBack
     | Moved
-    | RetryEvent
     | Resumed
     | HistoryCut
     | Stalled
-    | OnceEvent
+    | EndEvent
 )
 Event = JobEvent | ActEvent | PeerReconciled
 

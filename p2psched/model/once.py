@@ -11,6 +11,7 @@ import msgspec
 
 from p2psched.model.errors import UsageError
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.retry_events import RetryEvent
 from p2psched.model.taskset import EMPTY, TaskSet
 
 Grant = int  # as in `commands`
@@ -96,7 +97,7 @@ class Decided(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=93):
     reason: str
 
 
-OnceEvent = Doubted | Decided
+EndEvent = RetryEvent | Doubted | Decided  # what follows bad ends, and losses
 
 
 class OnceView(msgspec.Struct, frozen=True, array_like=True):

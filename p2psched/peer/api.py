@@ -70,6 +70,7 @@ from p2psched.model.messages import (
     TailOutput,
 )
 from p2psched.model.once import Once, ResolveTasks, decision_of
+from p2psched.model.progress_messages import ProgressCall
 from p2psched.model.queue_messages import QueueCall
 from p2psched.model.separation_messages import (
     GetReconciles,
@@ -97,6 +98,7 @@ from p2psched.peer.locks import LocksApi
 from p2psched.peer.logs import LogsApi
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
+from p2psched.peer.progress import ProgressApi
 from p2psched.peer.queues import QueuesApi
 from p2psched.peer.reads import WAIT_MS_MAX, Reads
 from p2psched.peer.result_writer import ResultWriter
@@ -109,7 +111,7 @@ from p2psched.ports.engine import Engine
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
 Shared = (
-    Do | WatchKeys | AwaitLock | QueueCall | ExplainCall | LogCall
+    Do | WatchKeys | AwaitLock | QueueCall | ExplainCall | ProgressCall | LogCall
 )  # what has a file of its own
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 
@@ -167,6 +169,9 @@ class Api:
         )
         self._locks = LocksApi(scheduling, ledger, self._reads.linearize)
         self._explaining = Explaining(scheduling.scheduler, others, self._reads.linearize)
+        self._progress = ProgressApi(
+            me, scheduling.scheduler.owner.pacing, others, self._owners, scheduling.now_ms
+        )
         self._logs = LogsApi(results, source, self._reads.linearize)
         self._queues = QueuesApi(scheduling, self._reads.linearize)
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
@@ -175,6 +180,10 @@ class Api:
         )
         self._watching = Watching(scheduling, self.events, self._reads.linearize)
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
+
+    def _owners(self, job: JobId) -> list[PeerId] | None:
+        known = self._machine.jobs.get(job)
+        return None if known is None else [held.peer for held in known.grants.values()]
 
     async def answer(self, body: CallBody) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
@@ -207,14 +216,16 @@ class Api:
             return await self._locks.wait(body)
         if isinstance(body, QueueCall):
             return await self._queues.answer(body)
-        if isinstance(body, ExplainCall | LogCall):
-            return await self._look_back(body)
+        if isinstance(body, ExplainCall | ProgressCall | LogCall):
+            return await self._of_tasks(body)
         return await self._backups.answer(body)
 
-    async def _look_back(self, body: ExplainCall | LogCall) -> AnswerBody:
-        if isinstance(body, ExplainCall):
-            return await self._explaining.answer(body)
-        return await self._logs.answer(body)
+    async def _of_tasks(self, body: ExplainCall | ProgressCall | LogCall) -> AnswerBody:
+        if isinstance(body, ProgressCall):
+            return await self._progress.answer(body)
+        if isinstance(body, LogCall):
+            return await self._logs.answer(body)
+        return await self._explaining.answer(body)
 
     async def _compact(self) -> AnswerBody:
         ledger = embedded(self._ledger, "has no snapshots, and its log can't be compacted")

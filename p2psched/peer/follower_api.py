@@ -29,11 +29,13 @@ from p2psched.model.messages import (
     StopPeer,
     TailOutput,
 )
+from p2psched.model.progress_messages import ProgressOf
 from p2psched.model.separation_messages import SeparationCall
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.others import Others
+from p2psched.peer.progress import told
 from p2psched.peer.separation import SeparationKeeper
 
 Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
@@ -80,6 +82,8 @@ class FollowerApi:
             given = self._follower.stealing.remembered(body.job, body.index)
             stood = self._follower.watching.remembered(body.job, body.index)
             return DecisionsTold((*given, *stood))
+        if isinstance(body, ProgressOf):
+            return told(self._follower.owner.pacing, body)
         answer = await self._answer_here(body)
         if answer is not None:
             return answer

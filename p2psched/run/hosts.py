@@ -9,7 +9,7 @@ from typing import Final
 from p2psched.model.execution import Batch
 from p2psched.model.job import ProgramWork
 from p2psched.run.host import frames
-from p2psched.run.host_handle import HostHandle
+from p2psched.run.host_handle import HostHandle, Running
 from p2psched.run.means import NOTHING
 from p2psched.run.starter_link import StarterLink
 
@@ -111,6 +111,12 @@ class Hosts:
         """SIGTERM to its group, after `grace_s` SIGKILL. The starter says when it is dead."""
         host.ended_by_us = True
         self._end(host, grace_s)
+
+    def kill_for(self, running: Running, host: HostHandle, grace_s: float) -> None:
+        """End a host because of one of its batches."""
+        host.aimed_at = running.batch.id
+        host.look_later(None, lambda: None)
+        self.kill(host, grace_s)
 
     def end_idle(self, now_s: float) -> None:
         """By the monotonic clock. Often enough."""

@@ -171,6 +171,9 @@ class WorkerPool:
     def stop(self, batch: int, cause: Cause) -> None:
         self._dispatcher.stop(batch, cause)
 
+    def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
+        self._dispatcher.looks.end_task(batch, index, cause, why)
+
     def standing(self) -> Standing:
         return self._dispatcher.standing()
 

@@ -60,6 +60,9 @@ class Played:
     def standing(self) -> Standing:
         return Standing(frozenset(self.started), ())
 
+    def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
+        raise AssertionError((batch, index, cause, why))
+
     def tend(self, how: Tending, batches: frozenset[int]) -> None:
         """Nothing here stands still."""
 

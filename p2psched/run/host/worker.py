@@ -21,7 +21,7 @@ from collections import deque
 from typing import Final
 
 from ...model import chunks, digests, items, values  # noqa: TID252 - see shared.py
-from . import capture, frames, functions, large, orders, pickling, stand_in
+from . import capture, frames, functions, large, orders, pickling, stand_in, words
 from .bounds import Bounds
 from .exchange import Exchange
 from .modules import ModuleSets
@@ -94,6 +94,7 @@ class Worker:
     def run(self) -> None:
         """Serve until the peer is gone."""
         stand_in.install()
+        words.teller.sink = self._shared.tell
         while self._receive():
             while self._frames:
                 kind, body = self._frames.popleft()
