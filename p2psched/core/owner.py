@@ -308,10 +308,7 @@ class Owner(OwnerView):
     def lots(self, peer: PeerId, taker_slots: int, taker: Offers) -> list[Lot]:
         """The queue, as `giving` sees it."""
         return lots_of(
-            self._queue,
-            self._jobs,
-            self._task_us,
-            self._machine,
+            *(self._queue, self._jobs, self._task_us, self._machine),
             peer=peer,
             slots=taker_slots,
             offers=taker,

@@ -65,6 +65,7 @@ class Separation:
         self._away_ms = 0
         self._restarts = 0
         self._spooled: list[SpoolOutcome] = []
+        self._back_ms = 0  # when a majority was heard again
         self._decided_ms = 0  # when the newest word came
         self._awaited: dict[tuple[JobId, Grant], TaskSet] | None = None  # results, since it is back
 
@@ -137,7 +138,7 @@ class Separation:
         if self._recalled is not None:
             self._on_recollection(self._recalled, now_ms, led=led)
         if self.is_cut:
-            effects += self._on_cut()
+            effects += self._on_cut(now_ms)
         elif led:
             self._on_led(now_ms, is_settled=up and self._life.is_settled)
             effects += self._close_if_decided(now_ms, is_settled=up and self._life.is_settled)
@@ -194,7 +195,11 @@ class Separation:
         is_patient = now_ms - self._began_ms < RECALL_MS
         return not self._went_on and not is_patient and self.restarts <= RESTARTS_MAX
 
-    def _on_cut(self) -> Effects:
+    def _on_cut(self, now_ms: int) -> Effects:
+        told: Effects = []
+        if self._awaited is not None and self._has_news:  # it was back, but not for long enough
+            told += self._close(now_ms)
+            self._owner.outbox.journal = None
         self._awaited = None
         if self._owner.verdicts is None:
             self._open()
@@ -204,13 +209,13 @@ class Separation:
         if self._owner.outbox.journal is None:
             self._owner.outbox.journal = []
             effects.append(KeepResults(tuple(self._owner.outbox.results()), anew=True))
-        return effects + self._cut.end_overdue()
+        return told + effects + self._cut.end_overdue()
 
     # --- back ---
 
     def _on_led(self, now_ms: int, *, is_settled: bool) -> None:
         if self._awaited is None:
-            self._awaited = self._results()
+            self._awaited, self._back_ms = self._results(), now_ms
         if is_settled:
             self._since = self._life.info.incarnation
             self._cut.on_settled(now_ms)
@@ -238,6 +243,16 @@ class Separation:
             return []
         if len(self.spooling) and now_ms - back_ms < SPOOL_MS:
             return []
+        return self._close(now_ms)
+
+    @property
+    def _has_news(self) -> bool:
+        verdicts = self._owner.verdicts
+        return verdicts is not None and bool(any(verdicts.counts.values()) or self._spooled)
+
+    def _close(self, now_ms: int) -> Effects:
+        verdicts, back_ms = self._owner.verdicts, self._back_ms
+        assert verdicts is not None, "a report is open"
         counts = verdicts.counts
         report = Reconciliation(
             away_ms=self._away_ms,

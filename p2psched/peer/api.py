@@ -8,7 +8,7 @@ that any other peer would answer: what only the leader can do is passed on to it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -107,13 +107,13 @@ from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.separation import SeparationKeeper
 from p2psched.peer.submissions import Submissions, SubmitAnswer
 from p2psched.ports.engine import Engine
+from p2psched.run.live_output import Outputs
 
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
 Shared = (
     Do | WatchKeys | AwaitLock | QueueCall | ExplainCall | ProgressCall | LogCall
 )  # what has a file of its own
-Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 
 
 class Api:
@@ -130,7 +130,7 @@ class Api:
         acts: Acts,
         others: Others,
         source: Source,
-        tail: Tail,
+        output: Outputs,
         data: LargeData,
         status: Callable[[], StatusAnswer],
         where: Callable[[WhereAre], Sightings],
@@ -147,7 +147,7 @@ class Api:
         self.submissions: Final = submissions
         self.acts: Final = acts
         self._others = others
-        self._tail = tail
+        self._output = output
         self._data = data
         self._status = status
         self._where = where
@@ -169,10 +169,17 @@ class Api:
         )
         self._locks = LocksApi(scheduling, ledger, self._reads.linearize)
         self._explaining = Explaining(scheduling.scheduler, others, self._reads.linearize)
+        self._logs = LogsApi(
+            me=me,
+            results=results,
+            source=source,
+            others=others,
+            output=output,
+            linearize=self._reads.linearize,
+        )
         self._progress = ProgressApi(
             me, scheduling.scheduler.owner.pacing, others, self._owners, scheduling.now_ms
         )
-        self._logs = LogsApi(results, source, self._reads.linearize)
         self._queues = QueuesApi(scheduling, self._reads.linearize)
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
         self.events: Final = EventsApi(
@@ -353,7 +360,7 @@ class Api:
         return StaleAnswer(answer, age)
 
     async def _tail_output(self, body: TailOutput) -> OutputPiece:
-        piece = await self._tail(body.job, body.index, body.stderr, body.offset)
+        piece = await self._output.tail(body.job, body.index, body.stderr, body.offset)
         if piece is not None:
             return OutputPiece(True, *piece)
         job = self._machine.jobs.get(body.job)

@@ -346,7 +346,7 @@ class Dispatcher:
         if state is not None and running is not None:
             if not host.is_slow:
                 host.is_slow = True
-                self.hosts.watch(host)
+                self.hosts.watch(host, running, state.index)
                 self._take_back(host)
             delay_s = running.time_left_s(state)
             if delay_s == 0.0:

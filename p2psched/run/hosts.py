@@ -125,9 +125,11 @@ class Hosts:
             if not host.batches and not host.retired and now_s - host.idle_at_s >= limit_s:
                 self.kill(host, 0.0)
 
-    def watch(self, host: HostHandle) -> None:
-        """Have the starter empty its output until its task is over."""
-        self._tell(frames.frame(frames.WATCH, frames.HOST.pack(host.number)))
+    def watch(self, host: HostHandle, running: Running, index: int) -> None:
+        """Have the starter empty its output until its task is over, and show it."""
+        batch = running.batch
+        which = frames.WATCHED.pack(host.number, batch.id, index, batch.grant)
+        self._tell(frames.frame(frames.WATCH, which, batch.job.encode()))
 
     def _on_closed(self, host: HostHandle) -> None:
         """It is dead, and the starter will say how; or it closed our socket, and must end."""

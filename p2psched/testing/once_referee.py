@@ -13,6 +13,7 @@ from p2psched.model.once import Once, Started, Verdict
 from p2psched.testing.facts import Fact
 from p2psched.testing.promises import demand
 from p2psched.testing.shadow import Shadow
+from p2psched.testing.sim_executor import hangs
 
 DECIDED = b"decided"  # what persons of a simulation say that tasks have returned
 _AGAIN = str(int(Verdict.RUN_AGAIN))
@@ -35,6 +36,16 @@ class OnceReferee:
         for what, name, index, detail in facts:
             if what in {"retried", "reopened"} or (what == "decided" and detail == _AGAIN):
                 self._again[JobId(name), index] += 1
+
+    def check_result(self, job: JobId, index: int, grant: int, value: bytes) -> None:
+        """What the ledger has taken for the result of a task."""
+        if value == DECIDED:  # a person knows best
+            return
+        whose = f"{job}:{index}:{grant}".encode()
+        demand(value == whose, "P6", f"result {value!r} was recorded for {whose!r}")
+        known = self._shadow.jobs.get(job)
+        ended = not known or not hangs(known.spec.name, job, index, grant)
+        demand(ended, "P6", f"task {job}/{index} never ended, and has a result")
 
     def on_started(self, batch: Batch, index: int) -> None:
         if not batch.spec.start:

@@ -40,19 +40,19 @@ from p2psched.model.raft import (
     VoteRequest,
 )
 from p2psched.testing.act_referee import ActReferee
+from p2psched.testing.cutoff_referee import CutOffReferee
 from p2psched.testing.disk_referee import DiskReferee
 from p2psched.testing.event_referee import EventReferee
 from p2psched.testing.facts import Fact, facts_of
 from p2psched.testing.keep_referee import KeepReferee
 from p2psched.testing.lock_referee import LockReferee
 from p2psched.testing.member_referee import MemberReferee
-from p2psched.testing.once_referee import DECIDED, OnceReferee
+from p2psched.testing.once_referee import OnceReferee
 from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
 from p2psched.testing.queue_referee import QueueReferee
 from p2psched.testing.shadow import ACTS_ONCE, Shadow
 from p2psched.testing.sim_drains import is_drained
-from p2psched.testing.sim_executor import hangs
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Process
 from p2psched.testing.snapshot_referee import SnapshotReferee
@@ -107,6 +107,7 @@ class Referees:
         self.poison = PoisonReferee(self.shadow)
         self.queues = QueueReferee()
         self.steals = StealReferee()
+        self.cutoff = CutOffReferee()
         self.once = OnceReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
@@ -186,6 +187,7 @@ class Referees:
                 self.members.on_command(envelope.command)
                 self.keeping.on_committed(envelope.command, stamp_ms)
                 self.poison.on_committed(envelope.command)
+                self.cutoff.on_committed(envelope.command)
                 facts = self.shadow.apply(envelope.command, proposal, stamp_ms=stamp_ms)
                 self._expected[self.shadow.command] = facts
                 self._note_regrants(facts)
@@ -245,6 +247,7 @@ class Referees:
         )
         self._expected[command] = []
         for stamped in events:
+            self.cutoff.on_event(stamped.event)
             match stamped.event:
                 case Recorded():
                     self._on_recorded(command, stamped.event)
@@ -270,13 +273,7 @@ class Referees:
             )
             self._recorded.add((event.job, index))
             if event.segment.cause is Cause.OK:
-                whose = f"{event.job}:{index}:{event.grant}".encode()
-                demand(
-                    value in {whose, DECIDED}, "P6", f"result {value!r} was recorded for {whose!r}"
-                )
-                known = self.shadow.jobs.get(event.job)
-                ended = not known or not hangs(known.spec.name, event.job, index, event.grant)
-                demand(ended, "P6", f"task {event.job}/{index} never ended, and has a result")
+                self.once.check_result(event.job, index, event.grant, value)
 
     def on_answered(self, command: Command, outcome: Outcome) -> None:
         match command, outcome:
@@ -327,6 +324,7 @@ class Referees:
             f"{batch.attempt}, as peer {self._begun.get(key)} did before",
         )
         self._begun[key] = peer.number
+        self.cutoff.on_started(peer.id, batch, index)
         self.once.on_started(batch, index)
         self.steals.on_started(batch.job, index, batch.grant, peer.number)
         self.starts.append(
@@ -390,6 +388,7 @@ class Referees:
             demand(name in machine.forgotten, "P9", f"the id of job {name} is free again")
         self.keeping.check_end(peers)
         self.poison.check_end()
+        self.cutoff.check_end()
         for peer in peers:
             left = peer.scheduler.owner.kept()
             demand(not left, "L5", f"peer {peer.number} still works on {left}, all jobs ended")

@@ -109,7 +109,7 @@ class SimCluster(Lives):
         self.trace = 0  # checksum over all events: equal traces are equal runs
         self.happened: Counter[str] = Counter()
         self.referees = Referees()
-        self.disks = self.referees.disks
+        self.disks, self.cutoff = self.referees.disks, self.referees.cutoff
         self.stalls = StallReferee(self.happened)
         self.network = SimNetwork(
             peers, random.Random(self.rng.getrandbits(64)), self.happened, self._carry

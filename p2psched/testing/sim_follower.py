@@ -15,7 +15,7 @@ from p2psched.core.feed import Say
 from p2psched.core.follower import Follower
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Passed, Told
 from p2psched.core.levels import KNOWN_LEVEL
-from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
+from p2psched.core.owner import CopyBlobs, Owner, StartBatch, StopBatch
 from p2psched.core.scheduler_events import (
     Copied,
     Executed,
@@ -86,6 +86,14 @@ class SimFollower:
     @property
     def state(self) -> LedgerState:
         return self.follower.machine
+
+    @property
+    def owner(self) -> Owner:
+        return self.follower.owner
+
+    @property
+    def cursor(self) -> int:
+        return self.follower.cursor
 
     @property
     def now_ms(self) -> int:
@@ -189,6 +197,8 @@ class SimFollower:
             self.kill()  # whoever starts it again names it a peer that is there
             return
         self.notes.mark(cluster.now_us, self.follower.separation.away_ms)
+        is_led = self.follower.is_fed and self.follower.leader is not None
+        cluster.cutoff.on_clock(self.id, cluster.now_us, led=is_led)
         self._later(CLOCK_US, self._on_clock)
         self._decide(Passed(self.now_ms, seen=self.views.look(self.now_ms) if self.views else {}))
         if self.follower.watching.watchdog.is_due(self.now_ms):
@@ -241,7 +251,7 @@ class SimFollower:
                     self._incarnation += 1
                     self._later(1, self._renewer(self._incarnation))
                 case KeepOwned() | KeepResults() | SpoolDecided() | Reported():
-                    self.notes.perform(effect)
+                    self.notes.perform(effect, self, self._cluster.cutoff)
                 case Tend() | Noticed():
                     self._cluster.stalls.attend(self, effect)
                 case _:

@@ -236,6 +236,7 @@ class Lives(ABC):
         if peer.alive:
             peer.die(power_lost=False)
         self._lost.add(peer.id)
+        self.referees.cutoff.on_lost(peer.id)
         del self._by_id[peer.id]
         for digest in peer.blobs:
             peer.blobs[digest] = False

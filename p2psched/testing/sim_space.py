@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from p2psched.core.owner import StopBatch
+from p2psched.core.owner import Owner, StopBatch
 from p2psched.core.pacing import EndTask
 from p2psched.core.raft.effects import RoomChanged
 from p2psched.core.raft.engine import EngineEffect
@@ -35,13 +35,27 @@ class SimSpace:
         self.shun: frozenset[PeerId] = frozenset()  # as gossip says
         self._renews = False  # as soon as there is space
 
+    @property
+    def id(self) -> PeerId:
+        return self._peer.id
+
+    @property
+    def owner(self) -> Owner:
+        return self._peer.scheduler.owner
+
+    @property
+    def cursor(self) -> int:
+        return 0
+
     def clocked(self, now_ms: int) -> Clocked:
         engine = self._peer.engine
         self._peer.notes.mark(self._world.now_us, self._peer.scheduler.separation.away_ms)
+        led = engine.raft.leader_is_live()
+        self._world.cutoff.on_clock(self.id, self._world.now_us, led=led)
         return Clocked(
             *(now_ms, engine.contacts(), engine.raft.full_members()),
             group=engine.raft.membership,
-            is_led=engine.raft.leader_is_live(),
+            is_led=led,
             removed=engine.raft.removed,
             shun=self.shun,
         )
@@ -61,7 +75,7 @@ class SimSpace:
             case Tend() | Noticed():
                 self._world.stalls.attend(peer, effect)
             case _:
-                peer.notes.perform(effect)
+                peer.notes.perform(effect, self, self._world.cutoff)
 
     def renew(self) -> None:
         """Take the next incarnation, now or when there is space for it."""

@@ -26,6 +26,7 @@ from p2psched.model.raft import (
     RaftMessage,
     Snapshot,
 )
+from p2psched.testing.cutoff_referee import CutOffReferee
 from p2psched.testing.disk_referee import DiskReferee
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim_items import Item
@@ -82,6 +83,7 @@ class World(Protocol):
     faults: Faults
     size: int  # peers, up or not
     away_ms: int | None  # silence after which leaders replace a voter; None: they replace nobody
+    cutoff: CutOffReferee
     max_disconnect_ms: int  # that peers go on without a majority
     snapshots: Snapshots
     happened: Counter[str]

@@ -15,7 +15,7 @@ from p2psched.core.raft.timing import Timing
 from p2psched.testing.faults import Changes, Faults, changed, changes_of, text_of
 from p2psched.testing.sim import LAST_EVENTS, SimCluster
 from p2psched.testing.sim_apart import Apart
-from p2psched.testing.sim_cutoff import max_disconnect_ms
+from p2psched.testing.sim_cutoff import Spoolers, max_disconnect_ms
 from p2psched.testing.sim_doubts import Doubts
 from p2psched.testing.sim_drains import Draining
 from p2psched.testing.sim_draws import draw_snapshots, drawn_apart
@@ -100,6 +100,7 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     Regrouping(cluster)
     replacing, draining = Replacing(cluster), Draining(cluster)
     doubts = Doubts(cluster)
+    Spoolers(cluster)
     followers = Followers(cluster, options.followers)
     stalls = Stalls(cluster)
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
@@ -146,6 +147,7 @@ def draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster:
         last=options.last,
     )
     cluster.max_disconnect_ms = max_disconnect_ms(seed)
+    cluster.cutoff.max_us = cluster.max_disconnect_ms * 1000
     return cluster
 
 
@@ -173,4 +175,6 @@ def await_end(cluster: SimCluster, under_way: Sequence[Busy], peace_ms: int) -> 
 
 def _has_more_to_do(peer: SimPeer) -> bool:
     is_written = peer.engine.raft.stable_index >= peer.engine.delivered
-    return bool(peer.scheduler.owner.kept()) or not is_written
+    scheduler = peer.scheduler
+    is_working = bool(scheduler.owner.kept()) or scheduler.separation.is_open
+    return is_working or bool(peer.notes.spool) or not is_written

@@ -178,7 +178,9 @@ class Rig:
     def watch(self) -> None:
         """As if the task of each host took long: the starter is told to empty its output."""
         for host in self.pool._hosts:
-            self.pool._hosts.watch(host)
+            state = host.shared.read()
+            for running in list(host.batches.values())[:1]:
+                self.pool._hosts.watch(host, running, state.index if state is not None else 0)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for a condition that an event or the outside world makes true."""

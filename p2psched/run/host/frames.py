@@ -17,7 +17,7 @@ FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 # peer -> starter
 FORK: Final = 1  # JSON; comes with three descriptors: the host's socket, its shared memory, and
 # the pipe of its tickets
-WATCH: Final = 2  # host: a task takes longer, so drain its output for it
+WATCH: Final = 2  # a task takes longer, so drain its output for it: `WATCHED`, its job
 KILL: Final = 3  # host, grace in seconds
 QUIT: Final = 4  # grace in seconds: end everything, then yourself
 # starter -> peer
@@ -57,6 +57,7 @@ HOST: Final = struct.Struct("<I")
 HOST_NUMBER: Final = struct.Struct("<Id")  # a grace in seconds
 HOST_STATUS: Final = struct.Struct("<Ii")
 NUMBER: Final = struct.Struct("<d")
+WATCHED: Final = struct.Struct("<IQQQ")  # host, batch, index of the task, grant
 FUNCTION_NUMBER: Final = struct.Struct("<I")
 BATCH: Final = struct.Struct("<Q")
 END_TASK: Final = struct.Struct("<QQB")

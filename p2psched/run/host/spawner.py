@@ -206,7 +206,7 @@ class Spawner:
         child = Child()
         if not self._was_alone:
             child.strangers = tree.descendants(os.getpid())
-        is_alone = False
+        is_alone = is_told = False
         try:
             cause, refusal = self._spawn(child, order, folder)
             if refusal:
@@ -220,10 +220,11 @@ class Spawner:
                 if cause == frames.OK and order.outputs:
                     cause, header = outputs.take(folder, order.outputs, self._spill, header)
             self._output.drain()
+            is_told = not child.stopped
         finally:
             child.close()
             self._was_alone = is_alone
-            self._output.leave(is_alone=is_alone)
+            self._output.leave(is_alone=is_alone, is_told=is_told)
             self._place.leave(is_alone=is_alone)
         if not child.stopped:
             self._report.finish(index, cause, self._item(header))
