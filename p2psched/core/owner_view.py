@@ -13,6 +13,7 @@ from p2psched.core.outbox import Outbox
 from p2psched.core.owned import Queued, Running
 from p2psched.core.owner_load import owner_load
 from p2psched.core.pacing import Pacing
+from p2psched.core.starting import Starting
 from p2psched.core.state import LedgerState
 from p2psched.core.verdicts import Verdicts
 from p2psched.core.waiting import Waiting
@@ -41,6 +42,7 @@ class OwnerView:
         self._short_us = 0  # what the short ones of these are expected to take
         self.outbox = self._outbox = Outbox()
         self.departing = Departing(machine)
+        self.starting = Starting(machine, self._jobs, self._queue)
         self._expected = Expectations()
         self.pacing: Final = Pacing(machine, self._expected.measured_ms)
         self.next_batch = 1
@@ -71,6 +73,7 @@ class OwnerView:
         for run in self._running.values():
             yield run.batch.job, run.batch.grant, run.left
         yield from self.departing.parts()
+        yield from self.starting.parts()
         yield from self._outbox.parts()
 
     def blobs(self) -> Iterator[BlobRef]:
@@ -114,7 +117,13 @@ class OwnerView:
     def at_work(self) -> dict[JobId, int | None]:
         """Jobs that run or wait here, and how long each may without a majority, if it says."""
         names = dict.fromkeys(part.job for part in self.owned())
-        return {name: self._jobs.max_disconnect_ms(name) for name in names}
+        limits = {name: self._jobs.max_disconnect_ms(name) for name in names}
+        # What must not start twice runs on, unless its job says for how long: nobody else may.
+        return {
+            name: limit_ms
+            for name, limit_ms in limits.items()
+            if limit_ms is not None or not self._jobs[name].spec.start
+        }
 
     def owned(self) -> Iterator[OwnedPart]:
         """What runs, then what waits."""
