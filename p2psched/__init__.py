@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from p2psched.model.hold import Hold as Hold
     from p2psched.model.needs import Needs as Needs
     from p2psched.run.host import checkpoint as checkpoint
+    from p2psched.run.host.words import progress as progress
 
 __version__ = VERSION
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "checkpoint",
     "listen",
     "on",
+    "progress",
     "task",
 ]
 
@@ -63,6 +65,7 @@ _HOME = {
     "TaskResult": "p2psched.client.results",
     "listen": "p2psched.client.listeners",
     "on": "p2psched.client.listeners",
+    "progress": "p2psched.run.host.words",
     "task": "p2psched.client.task",
 }
 

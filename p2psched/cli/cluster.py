@@ -342,6 +342,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         ("ledger", _ledger(found)),
         ("snapshot", _snapshot(found)),
         ("large data", _large_data(found)),
+        ("outputs kept", f"{count(found.outputs_kept, 'stream')}, {size(found.outputs_bytes)}"),
         ("state hash", found.state_hash),
         ("jobs", f"{found.jobs_running} running, {found.jobs_total} in all"),
         ("forgotten jobs", f"{found.forgotten_known:,} ids still taken"),

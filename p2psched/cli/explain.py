@@ -106,6 +106,11 @@ def _print(explained: Explained, events: list[Stamped], names: Names) -> None:
     write_line(f"task {short(explained.job)}/{explained.index}: {explained.state}{where}")
     if explained.waits:
         write_line(f"waits: {explained.waits}")
+    if explained.steps_sunk:
+        write_line(
+            f"priority: {explained.steps_sunk} of at most {explained.steps_max} steps down: behind "
+            f"all that was submitted before command {explained.stands_behind}"
+        )
     for decision in explained.decisions:
         write_line("")
         _print_decision(decision, names)
@@ -195,6 +200,11 @@ def _fields(explained: Explained, events: list[Stamped]) -> dict[str, object]:
         "state": explained.state,
         "owner": explained.owner,
         "waits": explained.waits or None,
+        "priority": {
+            "steps_down": explained.steps_sunk,
+            "steps_max": explained.steps_max,
+            "behind_command": explained.stands_behind or None,
+        },
         "policy": explained.policy or "adaptive",
         "decisions": [_decision_fields(each) for each in explained.decisions],
         "history": [

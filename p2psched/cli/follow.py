@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from typing import Final, TextIO
 
 import typer
@@ -13,12 +14,14 @@ from p2psched.cli.batches import note_failed_inputs
 from p2psched.cli.describe import ended_tasks, failure, job_fields, summary
 from p2psched.cli.live import STREAMS, LiveTask
 from p2psched.cli.output import Output, note, print_json, write_bytes, write_line
+from p2psched.cli.running import bar_text, watched
 from p2psched.cli.tasks import TaskEnd, first_failures, open_segment
 from p2psched.client.client import Client, Job
 from p2psched.model.errors import TimedOut
 from p2psched.model.ids import short
 from p2psched.model.job import JobState
 from p2psched.model.messages import JobView
+from p2psched.model.progress_messages import TaskProgress
 
 FAILURES_SHOWN: Final = 5
 BAR_WIDTH: Final = 30
@@ -35,8 +38,21 @@ class Bar:
         self._shown = shown and sys.stderr.isatty()
         self._due_s = 0.0
         self._drawn = False
+        self._view: JobView | None = None
+        self._running = ""  # how far a task is
+
+    @property
+    def is_shown(self) -> bool:
+        return self._shown
+
+    def tell(self, rows: Sequence[TaskProgress]) -> None:
+        """How far the tasks are that run."""
+        self._running = bar_text(rows)
+        if self._view is not None:
+            self.draw(self._view, at_once=True)
 
     def draw(self, view: JobView, *, at_once: bool = False) -> None:
+        self._view = view
         now_s = time.monotonic()
         if not self._shown or (now_s < self._due_s and not at_once):
             return
@@ -46,6 +62,7 @@ class Bar:
         line = f"{'━' * filled}{'╌' * (BAR_WIDTH - filled)} {done}/{view.tasks}"
         if view.failed:
             line += f"  {view.failed} failed"
+        line += self._running
         sys.stderr.write(f"\r{line}\x1b[K")
         sys.stderr.flush()
         self._drawn = True
@@ -69,7 +86,9 @@ async def follow_job(
             if show and view.tasks == 1:
                 await LiveTask(client, job, view.task_set.first).follow(alone=True)
                 return await job.wait()
-            return await _follow_many(job, 0 if show else view.segments, bar, show=show)
+            bar.draw(view)
+            async with watched(job, bar.tell, wanted=bar.is_shown):
+                return await _follow_many(job, 0 if show else view.segments, bar, show=show)
     except TimeoutError as error:
         name = short(job.id)
         raise TimedOut(

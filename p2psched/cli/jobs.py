@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import typer
@@ -43,12 +44,14 @@ from p2psched.cli.output import (
     write_line,
 )
 from p2psched.cli.resumed import resumed_text
+from p2psched.cli.running import print_running, progress_fields, running_tasks
 from p2psched.cli.tasks import TaskEnd, first_failures
 from p2psched.client.client import Client
 from p2psched.client.events import past
 from p2psched.model.ids import PeerId, short
 from p2psched.model.job import JobState
 from p2psched.model.messages import FindJob, JobList, JobView, ListJobs
+from p2psched.model.progress_messages import TaskProgress
 from p2psched.observe.clock import BootClock
 
 FAILURES_LISTED: Final = 20
@@ -134,30 +137,39 @@ def _row(view: JobView, name: str, now_ms: int) -> tuple[object, ...]:
     return name, view.name, view.state, done, view.failed or "-", age, view.command
 
 
+Details = tuple[list[TaskEnd], Sequence[TaskProgress]]
+
+
 @reads_from_peers
 def show(target: Target, job: JobArgument, at: AtOption = None) -> None:
     """Show all about a job: counts, peers, failures, and why it waits."""
     one_time(target, at)
 
-    async def work(client: Client) -> tuple[JobView, list[TaskEnd], dict[str, str], Label]:
+    async def work(client: Client) -> tuple[JobView, Details, dict[str, str], Label]:
         failures: list[TaskEnd] = []
+        running: Sequence[TaskProgress] = ()
         if at is not None:
             view = await past(client.session, at, FindJob(job), JobView)
         else:
-            view = await (await client.job(job)).show()
+            found = await client.job(job)
+            view = await found.show()
+            running = await running_tasks(found, view)
             failures = await first_failures(client, view, limit=FAILURES_LISTED)
         names = {peer.info.peer: peer.info.name for peer in await client.peers()}
-        return view, failures, {str(peer): name for peer, name in names.items()}, label(client)
+        known = {str(peer): name for peer, name in names.items()}
+        return view, (failures, running), known, label(client)
 
-    view, failures, names, age = talk(target, work)
+    view, (failures, running), names, age = talk(target, work)
     match target.output:
         case Output.JSON:
             tasks = [task_fields(task) for task in failures]
-            print_json(job=job_fields(view), failures=tasks, **age)
+            now = [progress_fields(row) for row in running]
+            print_json(job=job_fields(view), failures=tasks, progress=now, **age)
         case Output.QUIET:
             write_line(short(view.job))
         case Output.TABLE:
             print_sheet(_sheet(view, names))
+            print_running(running, names)
             for task in failures:
                 write_line(failure(task))
             if view.failed > len(failures) and at is None:

@@ -59,6 +59,8 @@ class LiveTask:
         await self._restarts(quiet=True)
         while True:
             moved = await self._show_pieces()
+            if not moved:  # a new attempt may have printed no more than the one before
+                moved = await self._restarts(quiet=False)
             end, over = await self.finish()
             if over:
                 return end
@@ -84,9 +86,17 @@ class LiveTask:
         # A whole attempt may lie between the last piece and this result.
         await self._restarts(quiet=False)
         end = open_item(self._job.id, self._index, answer.cause, answer.item)
+        kept = {sink.stream: end.stream(sink.stream) for sink in self._sinks}
+        missing = ""
+        if not all(kept[sink.stream].has(sink.offset) for sink in self._sinks):
+            log = await self._job.task(self._index).logs()  # its peer may have all of it
+            kept = {"stdout": log.out, "stderr": log.err}
+            missing = log.note
         for sink in self._sinks:
-            write_bytes(sink.target, end.rest(sink.stream, sink.offset))
+            write_bytes(sink.target, kept[sink.stream].rest(sink.offset))
             sink.offset = end.total(sink.stream)
+        if missing:
+            note(f"[{missing}]")
         return end, True
 
     async def _show_pieces(self) -> bool:
@@ -97,6 +107,9 @@ class LiveTask:
         # Asked after the pieces: if one of them is of a new attempt, history knows by now.
         if not await self._restarts(quiet=False):
             for sink, piece in pieces:
+                dropped = piece.offset - len(piece.data) - sink.offset
+                if dropped > 0:
+                    write_bytes(sink.target, b"[... %d bytes dropped ...]\n" % dropped)
                 write_bytes(sink.target, piece.data)
                 sink.offset = piece.offset
         return True

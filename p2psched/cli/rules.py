@@ -1,4 +1,6 @@
-"""`submit-job --retry|--queue-timeout|--total-timeout`: bad ends, and limits."""
+"""`submit-job --retry|--total-timeout|--grace|--heartbeat|...`: bad ends, limits, and tasks that
+are too slow or silent.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ import typer
 
 from p2psched.cli.complete import complete_rules
 from p2psched.cli.options import duration
+from p2psched.client.pacing import AUTO, POLICIES, pace_rules, with_stalls
 from p2psched.client.retries import policy_of_words, times
+from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 
 _Retry = Annotated[
@@ -31,6 +35,43 @@ _TotalTimeout = Annotated[
     str | None,
     typer.Option("--total-timeout", metavar="DURATION", help="End the whole job after this."),
 ]
+_Grace = Annotated[
+    str | None,
+    typer.Option(
+        "--grace",
+        metavar="DURATION",
+        help="From SIGTERM to SIGKILL when a task is ended. Default: 0.5s.",
+    ),
+]
+_Progress = Annotated[
+    str | None,
+    typer.Option(
+        "--progress",
+        metavar="PATTERN",
+        help="How far a task is, in what it prints; see docs/progress.md.",
+    ),
+]
+_Heartbeat = Annotated[
+    str | None,
+    typer.Option("--heartbeat", metavar="DURATION", help="A task silent for so long has stalled."),
+]
+_Expect = Annotated[
+    str | None,
+    typer.Option(
+        "--expect",
+        metavar="DURATION|auto",
+        help="What a task takes: without --timeout, three times that is too long.",
+    ),
+]
+_OnStall = Annotated[
+    str | None,
+    typer.Option(
+        "--on-stall",
+        metavar="|".join(POLICIES),
+        autocompletion=lambda: list(POLICIES),
+        help="What follows if a task is silent, or too slow for its limit. Default: warn.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +81,38 @@ class Rules:
     retry: _Retry = None
     queue_timeout: _QueueTimeout = None
     total_timeout: _TotalTimeout = None
+    grace: _Grace = None
+    progress: _Progress = None
+    heartbeat: _Heartbeat = None
+    expect: _Expect = None
+    on_stall: _OnStall = None
 
     @property
     def policy(self) -> RetryPolicy | None:
-        return policy_of_words(self.retry or [])
+        return with_stalls(policy_of_words(self.retry or []), self.pace)
 
     @property
     def times(self) -> TimeLimits | None:
         queue_s = _seconds(self.queue_timeout, "--queue-timeout")
-        return times(queue_s, _seconds(self.total_timeout, "--total-timeout"))
+        total_s = _seconds(self.total_timeout, "--total-timeout")
+        return times(queue_s, total_s, None if self.grace is None else _grace_s(self.grace))
+
+    @property
+    def pace(self) -> PaceRules | None:
+        expect = AUTO if self.expect == AUTO else _seconds(self.expect, "--expect")
+        words = {
+            "progress": self.progress,
+            "heartbeat": _seconds(self.heartbeat, "--heartbeat"),
+            "expect": expect,
+            "on_stall": self.on_stall,
+        }
+        given = {name: value for name, value in words.items() if value is not None}
+        return pace_rules(given) if given else None
 
 
 def _seconds(text: str | None, option: str) -> float | None:
     return None if text is None else duration(text, option)
+
+
+def _grace_s(text: str) -> float:
+    return 0.0 if text in {"0", "0s"} else duration(text, "--grace")

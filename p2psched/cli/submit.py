@@ -37,6 +37,7 @@ from p2psched.model.isolation import Isolation
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
 from p2psched.model.needs import Needs
+from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -53,6 +54,8 @@ Examples:
       --timeout 1.5h --wait -- python3 train.py
   p2psched submit-job --retry exit=5,delay=exp:1s:60s \\
       --retry timeout=1 --timeout 10m -- ./fetch
+  p2psched submit-job --progress 'epoch (\\d+)/(\\d+)' \\
+      --timeout 2h --on-stall elsewhere -- ./train
   p2psched submit-job --send data.bin --collect model.bin \\
       --send train.py -- python3 train.py
   p2psched submit-job --inputs urls.txt --batch 200 --wait \\
@@ -201,13 +204,13 @@ def submit_job(
         retry=rules.policy,
         times=rules.times,
         **bounds.around(choice.needs),
+        pace=rules.pace,
     )
     variables, folder = _variables(bounds.variables(env or [])), _folder(cwd)
     if inputs is None:
-        sending = sending_of(send or [])
+        saved, sending = saving.checkpoint, sending_of(send or [])
         work = _work(command, variables, folder, sending.files, collect or [])
-        spec = _spec(work, array, timeout_s, common, checkpoint=saving.checkpoint)
-        packed = PackedJob(spec, sending.uploads)
+        packed = PackedJob(_spec(work, array, timeout_s, common, checkpoint=saved), sending.uploads)
     else:
         with opened_inputs(inputs) as stream:
             packed = pack_batches(
@@ -220,9 +223,8 @@ def submit_job(
                 timeout_s=timeout_s,
                 **common,
             )
-    job_id = JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
     following = _Following(waits=wait, wait_s=wait_s, batches=inputs is not None)
-    _submit(target, job_id, packed, choice.apart or [], following, cutting=cutting)
+    _submit(target, _id(key), packed, choice.apart or [], following, cutting=cutting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +251,7 @@ class _Common(TypedDict):
     retry: RetryPolicy | None
     times: TimeLimits | None
     isolation: Isolation | None
+    pace: PaceRules | None
 
 
 def _check_form(inputs: str | None, *plain: object, is_batched: bool) -> None:
@@ -340,6 +343,10 @@ def _submit(
             await conclude(client, view, target.output)
 
     talk(target, work)
+
+
+def _id(key: str | None) -> JobId:
+    return JobId(new_id(random.SystemRandom()) if key is None else job_of_key(key))
 
 
 def job_of_key(key: str) -> str:

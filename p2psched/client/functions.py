@@ -20,6 +20,7 @@ import cloudpickle
 
 from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.modules import ARCHIVES, Choice, importable_as, is_local, named_in
+from p2psched.client.pacing import Pace, pace_rules, refuse_pattern, with_stalls
 from p2psched.client.packing import (
     IN_MEMORY_BYTES_MAX,
     MODULES_INLINE_BYTES_MAX,
@@ -86,6 +87,7 @@ class MapOptions(TypedDict, total=False):
     limits: Limits | None
     checkpoint: bool | None
     max_disconnect_ms: int | None
+    pace: Pace | None
 
 
 class PackedFunction(NamedTuple):
@@ -173,6 +175,7 @@ def pack(
     limits: Limits | None = None,
     checkpoint: bool | None = None,
     max_disconnect_ms: int | None = None,
+    pace: Pace | None = None,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
@@ -181,10 +184,10 @@ def pack(
     caller's `modules` "auto" sends what it needs. Raises UsageError for what is too large.
     """
     isolation, needs = shut_in(limits, needs)
+    rules = refuse_pattern(pace_rules(pace))
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
     packed = _as_packed(function, modules)
     packer = Packer()
-    packer.set_constants(arguments.constants)
     stream = _Arguments(JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
     stream.take(arguments, packer)
     blob = stream.finish(packer)
@@ -212,17 +215,20 @@ def pack(
             hold=hold,
             policy=policy,
             needs=needs,
-            retry=retry_policy(retry),
+            retry=with_stalls(retry_policy(retry), rules),
             times=times,
             isolation=isolation,
-            checkpoint=NAMELESS
-            if (options.checkpoint if checkpoint is None else checkpoint)
-            else "",
+            checkpoint=_saved(options.checkpoint if checkpoint is None else checkpoint),
             max_disconnect_ms=max_disconnect_ms,
+            pace=rules,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     return PackedJob(spec, tuple(packer.uploads.values()))
+
+
+def _saved(saves: bool) -> str:
+    return NAMELESS if saves else ""
 
 
 def _as_packed(function: Function | PackedFunction, modules: Choice) -> PackedFunction:
@@ -298,6 +304,7 @@ class _Arguments:
 
     def take(self, arguments: Calls, packer: Packer) -> None:
         """All of them."""
+        packer.set_constants(arguments.constants)
         for call in arguments.each:
             if isinstance(call, bytes):
                 self.add(packer.take(call) if isinstance(call, LargeCall) else call)

@@ -32,6 +32,7 @@ from p2psched.model.messages import (
     RetryJob,
     ShowJob,
 )
+from p2psched.model.progress_messages import GetProgress, JobProgress, TaskProgress
 from p2psched.model.taskset import TaskSet
 
 KNOWN_MAX: Final = 64  # results that `Job.result` keeps; the oldest goes first
@@ -127,6 +128,11 @@ class Job:
     async def item(self, index: int) -> ItemAnswer:
         """Where one task stands, with its packed result if it has one."""
         return await self._session.call(FetchItem(self.id, index), ItemAnswer)
+
+    async def progress(self) -> tuple[TaskProgress, ...]:
+        """How far the tasks are that run now, in order of index, at most ROWS_MAX of them: those
+        that say so (`p2psched.progress`), and those with a limit or rules for their pace."""
+        return (await self._session.call(GetProgress(self.id), JobProgress)).tasks
 
     async def history(self, *, after: int = 0, limit: int = 1000) -> History:
         """Events of the job with a command index above `after`."""

@@ -6,16 +6,22 @@ the ledger keep that: see docs/logs.md.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Final
 
 from p2psched.client.attempts import Attempt, attempts_of
-from p2psched.client.session import Asker
+from p2psched.client.session import Asker, Session
 from p2psched.client.story import Step, read_history
 from p2psched.model import items
-from p2psched.model.errors import NotFound, ProtocolError
+from p2psched.model.errors import NotFound, P2PSchedError, ProtocolError
 from p2psched.model.ids import JobId, short
-from p2psched.model.log_messages import FetchAttempt, KeptAttempt
+from p2psched.model.log_messages import FetchAttempt, KeptAttempt, OutputRead, ReadOutput
 from p2psched.model.messages import FetchItem, ItemAnswer
+
+DISK_S: Final = 3.0  # for all that the peer that ran an attempt has of it: 2 MiB at most
+ON_DISK, NOT_ON_DISK, UNREACHED = "here", "gone", "unreached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,29 @@ class Stream:
 
     @property
     def kept(self) -> int:
-        return sum(len(data) for _, data in self.pieces)
+        """Bytes that are here."""
+        count = upto = 0
+        for start, data in self.pieces:
+            end = start + len(data)
+            count += max(0, end - max(start, upto))
+            upto = max(upto, end)
+        return count
+
+    @property
+    def is_whole(self) -> bool:
+        return self.kept >= self.total
+
+    def has(self, offset: int) -> bool:
+        """True if all from there on is here."""
+        upto = offset
+        for start, data in self.pieces:
+            if start <= upto:
+                upto = max(upto, start + len(data))
+        return upto >= self.total
+
+    def __add__(self, other: Stream) -> Stream:
+        """What either of two has of the same stream."""
+        return Stream(max(self.total, other.total), tuple(sorted(self.pieces + other.pieces)))
 
 
 def _with_gap(before: bytes, dropped: int) -> bytes:
@@ -117,7 +145,8 @@ class TaskOfJob:
         raise NotFound(f"{name} has no attempt {number}: it has {numbers}")
 
     async def log_of(self, attempt: Attempt) -> Log:
-        """What this attempt has printed."""
+        """What this attempt has printed: as its result tells, and as the peer that ran it has it if
+        that is more."""
         item = await self._item(attempt)
         header: items.Header = {}
         stdout = stderr = b""
@@ -126,15 +155,50 @@ class TaskOfJob:
                 header, _, stdout, stderr = items.unpack(item)
             except ValueError as error:
                 raise ProtocolError(f"an attempt's item can't be read: {error}") from error
+        streams = [stream_of(header, "stdout", stdout), stream_of(header, "stderr", stderr)]
+        disk = ON_DISK
+        if item is None or not all(stream.is_whole for stream in streams):
+            streams, disk = await self._on_disk(attempt, streams)
         return Log(
             job=self.job,
             index=self.index,
             attempt=attempt,
-            out=stream_of(header, "stdout", stdout),
-            err=stream_of(header, "stderr", stderr),
+            out=streams[0],
+            err=streams[1],
             header=header,
-            note=_note(attempt, item),
+            note=_note(attempt, streams, disk, has_item=item is not None),
         )
+
+    async def _on_disk(self, attempt: Attempt, known: list[Stream]) -> tuple[list[Stream], str]:
+        """These streams with what the peer that ran it has, and whether it could be asked."""
+        found = list(known)
+        state = NOT_ON_DISK
+        try:
+            async with asyncio.timeout(DISK_S):
+                for stderr in (False, True):
+                    async for piece in self._pieces(attempt, stderr=stderr):
+                        found[stderr] += piece
+                        state = ON_DISK
+        except (P2PSchedError, TimeoutError):
+            state = UNREACHED
+        return found, state
+
+    async def _pieces(self, attempt: Attempt, *, stderr: bool) -> AsyncIterator[Stream]:
+        """Not by the session: it would ask again and again for what a lost peer had."""
+        assert isinstance(self._session, Session), "logs are read by a client of its own"
+        connection = await self._session.connection()
+        offset = 0
+        while True:
+            body = ReadOutput(self.job, self.index, attempt.grant, attempt.peer, stderr, offset)
+            answer = await connection.call(body)
+            assert isinstance(answer, OutputRead)
+            if not answer.known:
+                return
+            piece = ((answer.offset - len(answer.data), answer.data),) if answer.data else ()
+            yield Stream(answer.total, piece)
+            if not answer.data or answer.offset >= answer.total:
+                return
+            offset = answer.offset
 
     async def _item(self, attempt: Attempt) -> bytes | None:
         if attempt.is_final:
@@ -146,15 +210,29 @@ class TaskOfJob:
         return (await self._session.call(body, KeptAttempt)).item
 
 
-def _note(attempt: Attempt, item: bytes | None) -> str:
-    """Why there is nothing to show, if there isn't."""
-    if item is not None:
-        return ""
+def _note(attempt: Attempt, streams: list[Stream], disk: str, *, has_item: bool) -> str:
+    """What is missing, and why; empty if nothing is."""
+    peer = short(attempt.peer)
+    is_whole = all(stream.is_whole for stream in streams)
     if attempt.cause is None:
         return "it has not ended"
-    if attempt.has_result:
-        return "its output is let go of: peers keep that of the newest attempts only"
-    return f"it ended by {attempt.cause}, and its peer told nothing of it"
+    if has_item and is_whole:
+        return ""
+    if has_item:
+        left = "of its output the first and the last bytes are left, as its result brought them"
+    elif attempt.has_result:
+        left = "peers have let go of its result, for newer ones"
+    else:
+        left = f"it ended by {attempt.cause}, and its peer told nothing"
+    match disk:
+        case "unreached":
+            return f"{left}; peer {peer}, which ran it and may have all of it, can't be reached"
+        case "gone":
+            return f"{left}; peer {peer}, which ran it, has nothing of it on its disk"
+        case _ if not is_whole:
+            return f"the middle is left out: peer {peer} keeps the first and the last bytes"
+        case _:
+            return f"{left}; this is from the disk of peer {peer}"
 
 
 def last_lines(data: bytes, lines: int) -> bytes:

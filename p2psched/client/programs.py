@@ -8,6 +8,7 @@ from typing import TypedDict, Unpack
 
 from p2psched.client.functions import large_files, timeout_ms
 from p2psched.client.isolation import Limits, shut_in
+from p2psched.client.pacing import Pace, pace_rules, with_stalls
 from p2psched.client.retries import Retry, policy
 from p2psched.client.spool import Upload
 from p2psched.model.errors import UsageError
@@ -38,12 +39,14 @@ class ProgramOptions(TypedDict, total=False):
     limits: Limits | None
     checkpoint: str
     max_disconnect_ms: int | None
+    pace: Pace | None
 
 
 def pack_program(
     argv: Sequence[str], *, submitter: str, **options: Unpack[ProgramOptions]
 ) -> tuple[JobSpec, tuple[Upload, ...]]:
     """What to submit, and the blobs that must be there before. Raises UsageError."""
+    rules = pace_rules(options.get("pace"))
     sent, uploads = large_files(options.get("files", ()))
     name, tasks, env = options.get("name"), options.get("tasks"), options.get("env")
     isolation, needs = shut_in(options.get("limits"), options.get("needs"))
@@ -65,11 +68,12 @@ def pack_program(
             hold=options.get("hold"),
             policy=options.get("policy", ""),
             needs=needs,
-            retry=policy(options.get("retry")),
+            retry=with_stalls(policy(options.get("retry")), rules),
             times=options.get("times"),
             isolation=isolation,
             checkpoint=options.get("checkpoint", ""),
             max_disconnect_ms=options.get("max_disconnect_ms"),
+            pace=rules,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -57,12 +57,15 @@ def policy(retry: Retry | None) -> RetryPolicy | None:
     return RetryPolicy(tuple(rules)) if rules else None
 
 
-def times(queue_s: float | None, total_s: float | None) -> TimeLimits | None:
+def times(
+    queue_s: float | None, total_s: float | None, grace_s: float | None = None
+) -> TimeLimits | None:
     """Raises UsageError."""
-    if queue_s is None and total_s is None:
+    if queue_s is None and total_s is None and grace_s is None:
         return None
     try:
-        return TimeLimits(_ms(queue_s), _ms(total_s))
+        grace_ms = None if grace_s is None else round(grace_s * 1000)
+        return TimeLimits(_ms(queue_s), _ms(total_s), grace_ms)
     except ValueError as error:
         raise UsageError(str(error)) from error
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from p2psched.core.state import LedgerState
-from p2psched.model.commands import GiveBack, Grant, Outcome, Placed
+from p2psched.model.commands import Complete, GiveBack, Grant, Outcome, Placed
 from p2psched.model.ids import JobId
 from p2psched.model.moves import Transfer
+from p2psched.model.pace_commands import Warn
 from p2psched.model.taskset import EMPTY, TaskSet
 
 Parting = GiveBack | Transfer
+Own = Complete | Parting | Warn  # what an owner proposes
 
 
 class Departing:

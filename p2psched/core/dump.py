@@ -24,8 +24,9 @@ def dump(s: LedgerState) -> object:
                 (list(job.blobs.values()), job.lost, job.result_bytes, job.pinned),
                 (job.deaths, sorted(job.killed.items()), job.spaceless, job.moved, job.moved_count),
                 (sorted(job.ends.items()), sorted(job.later.items()), job.stopped),
-                (sorted(job.avoids.items()), job.demoted, list(job.alerted)),
+                (sorted(job.avoids.items()), job.demoted, list(job.alerted), job.warned),
                 (job.resumed, job.resumed_count),
+                (job.sunk, sorted(job.sunk_at.items())),
             )
             for job in s.jobs.values()
         ],

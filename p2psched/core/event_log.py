@@ -321,6 +321,8 @@ def _moved(event: Event) -> Said:
 def _alerted(event: Event) -> Said:
     assert isinstance(event, Alerted)
     data: dict[str, Value] = {"cause": event.cause.value, "severity": event.severity}
+    if event.why:
+        data["why"] = event.why
     return "job.alert", event.job, event.peer, event.tasks, data
 
 

@@ -61,6 +61,11 @@ class Expectations:
         kind = self._kinds.get(kind_name(work))
         return (None if kind is None else kind.newest_us), True
 
+    def measured_ms(self, job: JobId) -> int | None:
+        """Of a task of this job; None if none has ended here."""
+        known = self._jobs.get(job)
+        return None if known is None else max(1, known // 1000)
+
     def on_measured(self, job: JobId, work: Work, task_us: int, count: int = 1) -> None:
         """The mean of `count` tasks that have just ended. The newest counts most: half."""
         task_us = max(1, task_us)

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from p2psched.core.catch_up import catch_up
-from p2psched.core.departing import Parting
+from p2psched.core.departing import Own
 from p2psched.core.drain import is_cordoned, is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
 from p2psched.core.followed import FollowedJob, followed, ranked, settle
@@ -40,11 +40,7 @@ from p2psched.core.state import LedgerState, PeerRow
 from p2psched.core.stealing import Stealing
 from p2psched.core.thief import Busy, by_gossip
 from p2psched.core.watching import Watching
-from p2psched.model.commands import (
-    Complete,
-    Outcome,
-    PeerInfo,
-)
+from p2psched.model.commands import Outcome, PeerInfo
 from p2psched.model.feed_messages import FedJob, Feed, FeedElsewhere, Follow
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.load import Seen
@@ -340,7 +336,7 @@ class Follower:
         self._out += self._life.say_farewell(
             now_ms, known=self._known, refusal=self._proposals.busy
         )
-        commands: list[Complete | Parting] = [*self.owner.next_round()]
+        commands: list[Own] = [*self.owner.next_round()]
         commands += self.watching.give_back()
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()

@@ -91,8 +91,8 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     later: dict[int, TaskSet] = {}  # ledger time -> tasks that nobody places before
     delayed: TaskSet = EMPTY  # all of those; they wait
     avoids: dict[PeerId, TaskSet] = {}  # tasks that shall run elsewhere, if they can
-    demoted: TaskSet = EMPTY  # they come behind what was submitted before `demoted_at`
-    demoted_at: int = 0
+    demoted: TaskSet = EMPTY  # they come behind what was submitted before: see `sunk_at`
+    demoted_at: int = 0  # as an older version had it, for all of them
     alerted: dict[Cause, None] = {}
     bad_ends: dict[Cause, int] = {}  # of attempts, whatever followed
     stopped: str = ""  # why it is given up, or a part of it
@@ -101,6 +101,9 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     tried: TaskSet = EMPTY  # of a job with a limit for the queue: some peer has owned these
     resumed: tuple[Resumption, ...] = ()  # attempts that went on from a checkpoint: the newest
     resumed_count: int = 0
+    sunk: RangeCounter = NOTHING  # steps that tasks were demoted, SINK_STEPS_MAX at most
+    sunk_at: dict[int, int] = {}  # step -> the command that tasks there come behind
+    warned: bool = False  # a task of it was too slow or silent, and that was told
 
     @classmethod
     def of(cls, job: JobId, spec: JobSpec, *, index: int, wall_ms: int) -> Job:
@@ -166,6 +169,11 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
             if bound == grant and task in tasks:
                 self.claims[claim] = UNBOUND if hold.in_order else OVER
 
+    def places(self, demoted: TaskSet) -> list[tuple[int, TaskSet]]:
+        """Where these stand in the order of submits, by the steps that they have sunk."""
+        steps = self.sunk.split(demoted)
+        return [(self.sunk_at.get(step, self.demoted_at), part) for step, part in steps]
+
     def learn_duration(self, segment: Segment, count: int) -> None:
         """Moving average of what one task takes; whole numbers, so that all peers agree."""
         mean = max(1, segment.busy_us // (segment.stop - segment.start))
@@ -182,6 +190,7 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
             self.succeeded = self.spec.tasks  # once in memory
         self.losses = self.failures = self.spaceless = NOTHING
         self.ends, self.avoids, self.demoted, self.tried = {}, {}, EMPTY, EMPTY
+        self.sunk, self.sunk_at = NOTHING, {}
         self.forget_deaths(self.spec.tasks)
 
     def forget_deaths(self, tasks: TaskSet) -> None:

@@ -33,6 +33,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.job import JobSpec
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.pace_commands import Warn
 from p2psched.model.reconciled import Reconciled
 from p2psched.model.resumed import NoteResumed
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
@@ -44,6 +45,7 @@ HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
 NEEDS_LEVEL: Final = 5  # or on peers that lack what they need
 CORDON_LEVEL: Final = 5  # an older version knows no such mode
 CUT_OFF_LEVEL: Final = 5  # an older version would go on with its tasks for ever
+PACE_LEVEL: Final = 5  # an older version knows no tasks that stall
 RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and know no limits of time
 ISOLATION_LEVEL: Final = 5  # an older version would run the tasks without limits
 CHECKPOINT_LEVEL: Final = 5  # an older version would run the tasks without a place to save
@@ -63,6 +65,7 @@ NEEDED: Final[dict[type[Command], int]] = {
     Transfer: 5,
     NoteResumed: 5,
     Reconciled: CUT_OFF_LEVEL,
+    Warn: PACE_LEVEL,
 }
 
 
@@ -78,7 +81,7 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
 
 
 def _level_of(spec: JobSpec) -> int:
-    if spec.retry is not None or spec.times is not None:
+    if spec.retry is not None or spec.times is not None or spec.pace is not None:
         return RETRY_LEVEL
     if spec.isolation is not None:
         return ISOLATION_LEVEL

@@ -70,8 +70,8 @@ from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.pace_commands import Said
 from p2psched.model.reconciled import Reconciled
-from p2psched.model.resumed import NoteResumed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
@@ -94,7 +94,7 @@ Decision = (
     | RaiseLevel
     | Drain
     | GiveBack
-    | NoteResumed
+    | Said
     | AddWebhook
     | RemoveWebhook
     | AckWebhook
@@ -179,8 +179,6 @@ class Machine(LedgerState):
         match command:
             case Drain() | Reconciled():
                 return drain.decide(self, command)
-            case GiveBack() | NoteResumed():
-                return resumptions.decide(self, command)
             case AddWebhook() | RemoveWebhook() | AckWebhook():
                 return hooks.decide(self, command)
             case RaiseLevel():
@@ -195,6 +193,8 @@ class Machine(LedgerState):
                 return keeping.retry(self, command)
             case Held():
                 return keeping.held(self, command)
+            case _:
+                return resumptions.decide(self, command)
 
     def _is_repeat(self, envelope: Envelope) -> bool:
         """True if this proposal was applied before. A job that was unknown to a cancel may be there
@@ -234,7 +234,7 @@ class Machine(LedgerState):
         job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
         head = job.spec
         is_choosy = head.needs is not None or head.policy
-        has_rules = head.retry is not None or head.times is not None or head.checkpoint
+        has_rules = bool(head.retry or head.times or head.checkpoint or command.spec.pace)
         if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
             if refusal is None and head.needs is not None:

@@ -13,20 +13,22 @@ from collections.abc import Iterable
 import msgspec
 
 from p2psched.core.batch_sizes import Full, batch_size, has_room
-from p2psched.core.departing import Parting
+from p2psched.core.departing import Own
 from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
 from p2psched.core.lots import lots_of
 from p2psched.core.owned import Queued, Running, fence_of, is_taken, to_move
 from p2psched.core.owner_view import OwnerView
+from p2psched.core.pacing import EndTask
 from p2psched.core.pieces import split
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Complete, Completed, GiveBack, Grant, Outcome
-from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
+from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress, Reports
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offers
+from p2psched.model.pace_commands import Warn
 from p2psched.model.reconcile import KeptResult, OwnedPart
 from p2psched.model.taskset import TaskSet
 
@@ -49,7 +51,7 @@ class CopyBlobs(msgspec.Struct, frozen=True):
     copies: int
 
 
-OwnerEffect = StartBatch | StopBatch | CopyBlobs
+OwnerEffect = StartBatch | StopBatch | CopyBlobs | EndTask
 
 
 class Owner(OwnerView):
@@ -81,6 +83,8 @@ class Owner(OwnerView):
         return effects
 
     def on_executed(self, event: ExecutorEvent) -> list[OwnerEffect]:
+        if isinstance(event, Reports):
+            return [*self.pacing.on_reports(event.reports, self._running)]
         run = self._running.get(event.batch)
         effects: list[OwnerEffect] = []
         if run is None:
@@ -187,10 +191,10 @@ class Owner(OwnerView):
         self._short_us += run.short_us
         return StartBatch(batch)
 
-    def next_round(self) -> list[Complete]:
-        """Results to propose now, in one round; empty while one is in flight. The caller numbers
-        them and says so with `proposed`."""
-        return self._outbox.next_round()
+    def next_round(self) -> list[Complete | Warn]:
+        """Results to propose now, in one round, none while one is in flight; and warnings. The
+        caller numbers them and says so with `proposed`."""
+        return [*self._outbox.next_round(), *self.pacing.take_warnings()]
 
     def give_back(self) -> list[GiveBack]:
         """What no batch was made of, while this peer is drained; otherwise as `next_round`."""
@@ -198,9 +202,11 @@ class Owner(OwnerView):
             return []
         return self._queue.give_back()
 
-    def proposed(self, request: int, command: Complete | Parting) -> None:
+    def proposed(self, request: int, command: Own) -> None:
         if isinstance(command, Complete):
             self._outbox.proposed(request, command)
+        elif isinstance(command, Warn):
+            self.pacing.proposed(request)
         else:
             self.departing.proposed(request, command)
 
@@ -217,7 +223,7 @@ class Owner(OwnerView):
             return True
         command = self._outbox.on_outcome(request)
         if command is None:
-            return False
+            return self.pacing.on_outcome(request)
         if isinstance(outcome, Completed):
             self.results_refused += len(outcome.stale)
             if self.verdicts is not None:
@@ -289,10 +295,7 @@ class Owner(OwnerView):
     def lots(self, peer: PeerId, taker_slots: int, taker: Offers) -> list[Lot]:
         """The queue, as `giving` sees it."""
         return lots_of(
-            self._queue,
-            self._jobs,
-            self._task_us,
-            self._machine,
+            *(self._queue, self._jobs, self._task_us, self._machine),
             peer=peer,
             slots=taker_slots,
             offers=taker,

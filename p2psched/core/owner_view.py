@@ -12,6 +12,7 @@ from p2psched.core.known_jobs import KnownJobs
 from p2psched.core.outbox import Outbox
 from p2psched.core.owned import Queued, Running
 from p2psched.core.owner_load import owner_load
+from p2psched.core.pacing import Pacing
 from p2psched.core.state import LedgerState
 from p2psched.core.verdicts import Verdicts
 from p2psched.core.waiting import Waiting
@@ -41,6 +42,7 @@ class OwnerView:
         self.outbox = self._outbox = Outbox()
         self.departing = Departing(machine)
         self._expected = Expectations()
+        self.pacing: Final = Pacing(machine, self._expected.measured_ms)
         self.next_batch = 1
         self.verdicts: Verdicts | None = None  # what is told of it, if anybody listens
         self.results_refused = 0

@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 from p2psched.core.drain import give_back
+from p2psched.core.retrying import warn
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import Acknowledged, GiveBack, Outcome
+from p2psched.model.pace_commands import Warn
 from p2psched.model.resumed import NoteResumed, Resumed, Resumption
 from p2psched.model.taskset import TaskSet
 
 TASKS_MAX: Final = 16  # of a job, the newest; of others only the number
 
 
-def decide(s: LedgerState, command: GiveBack | NoteResumed) -> Outcome:
+def decide(s: LedgerState, command: GiveBack | NoteResumed | Warn) -> Outcome:
     """What an owner says of its tasks."""
+    if isinstance(command, Warn):
+        return warn(s, command)
     if isinstance(command, GiveBack):
         return give_back(s, command)
     return note(s, command)

@@ -58,7 +58,7 @@ def turns(jobs: Iterable[tuple[Job, TaskSet]]) -> list[Turn]:
             found.append(Turn(job.index, job, fresh))
         demoted = retried & job.demoted
         is_sorted = is_sorted and not demoted
-        for at, part in ((job.index, retried - demoted), (job.demoted_at, demoted)):
+        for at, part in ((job.index, retried - demoted), *job.places(demoted)):
             found += [Turn(at, job, same, True, avoids) for avoids, same in _groups(job, part)]
     return found if is_sorted else sorted(found, key=lambda turn: turn.at)
 

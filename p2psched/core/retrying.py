@@ -20,15 +20,18 @@ from p2psched.core.counter import NOTHING
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model import chunks, items
-from p2psched.model.commands import Retried
+from p2psched.model.commands import Acknowledged, Retried
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobState, Segment
+from p2psched.model.pace_commands import Warn
 from p2psched.model.retry import Delay, RetryRule, Severity
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import EMPTY, TaskSet
 
 JITTERS_MAX: Final = 4_096  # blocks of one job, each with delays of its own
 STEPS: Final = 1_000  # moments that a drawn delay may end at
+SINK_STEPS_MAX: Final = 3  # that a task is demoted: from there on it keeps its place
+SLOW_CAUSES: Final = (Cause.TIMEOUT, Cause.STALLED)
 SLOW_PEERS: Final = 2  # where a task met its limit before it counts as too slow everywhere
 
 
@@ -53,8 +56,7 @@ def on_end(
         job.attempts_failed += len(again)
         job.waiting = job.waiting | again
         if rule.demote:
-            job.demoted = job.demoted | again
-            job.demoted_at = s.command_index
+            _sink(s, job, again)
         _delay(s, job, before.split(again), rule)
     if rule.elsewhere:
         job.avoids[held.peer] = job.avoids.get(held.peer, EMPTY) | tasks
@@ -63,9 +65,21 @@ def on_end(
     if rule.severity is not Severity.INFO and alarming.ranges:
         _alert(s, job, held, alarming, rule)
     parts = segment.parts(final)
-    if cause is Cause.TIMEOUT and rule.elsewhere:
+    if cause in SLOW_CAUSES and rule.elsewhere:
         parts = [told for part in parts for told in _slow(s, job, part)]
     return final, parts
+
+
+def _sink(s: LedgerState, job: Job, tasks: TaskSet) -> None:
+    """One step each: behind all that was submitted until now. Who is at the last step keeps the
+    place that its job got there first, so that it is placed some day."""
+    job.demoted = job.demoted | tasks
+    sinking = tasks - job.sunk.at_least(SINK_STEPS_MAX)
+    for before, _ in job.sunk.split(sinking):
+        step = before + 1
+        at_floor = step == SINK_STEPS_MAX and step in job.sunk_at
+        job.sunk_at[step] = job.sunk_at[step] if at_floor else s.command_index
+    job.sunk = job.sunk.plus(sinking)
 
 
 def _alert(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, rule: RetryRule) -> None:
@@ -75,9 +89,19 @@ def _alert(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, rule: Retr
         s.events.append(Alerted(job.id, held.peer, tasks, rule.cause, severity))
 
 
+def warn(s: LedgerState, command: Warn) -> Acknowledged:
+    """A task is too slow or silent, as its owner sees it; told once for each job."""
+    job, task = s.jobs.get(command.job), TaskSet.of(command.index, command.index + 1)
+    held = job.grants.get(command.grant) if job is not None else None
+    if job is not None and held is not None and held.tasks & task and not job.warned:
+        job.warned = True
+        s.events.append(Alerted(job.id, held.peer, task, Cause.STALLED, "warn", command.why))
+    return Acknowledged()
+
+
 def _slow(s: LedgerState, job: Job, segment: Segment) -> list[Segment]:
-    """The last limit of these is met. Who has met it on several peers is told that it was not the
-    peer."""
+    """These have met their limit for the last time, or stalled. Who has on several peers is told
+    that it was not the peer."""
     groups = [(0, segment.tasks)]
     for tasks in job.avoids.values():
         groups = [
@@ -97,7 +121,8 @@ def _slow(s: LedgerState, job: Job, segment: Segment) -> list[Segment]:
 def _with_story(s: LedgerState, job: Job, segment: Segment) -> Segment:
     first = segment.start
     names = [s.name_of(peer) for peer, tasks in job.avoids.items() if first in tasks]
-    story = f"too slow everywhere: it met its limit on {', '.join(names)}"
+    met = "it met its limit" if segment.cause is Cause.TIMEOUT else "it stalled"
+    story = f"too slow everywhere: {met} on {', '.join(names)}"
     try:
         packed = [_retold(item, story) for item in chunks.unpack(segment.data)]
     except ValueError:  # no item of ours
@@ -244,12 +269,12 @@ def reopen(s: LedgerState, job: Job, tasks: TaskSet) -> None:
     for cause, counter in list(job.ends.items()):
         job.ends[cause] = counter.without(tasks)
     job.avoids = {peer: left for peer, of in job.avoids.items() if (left := of - tasks)}
-    job.demoted = job.demoted - tasks
+    job.demoted, job.sunk = job.demoted - tasks, job.sunk.without(tasks)
     job.tried = job.tried - tasks
     if not job.cancelled.ranges:  # else the rest of it stays given up
         job.stopped = ""
     if job.ended:
-        job.alerted = {}
+        job.alerted, job.warned = {}, False
         begin(s, job)
 
 

@@ -15,7 +15,7 @@ from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
 from p2psched.core.deciding import Deciding
 from p2psched.core.decisions import Decisions
-from p2psched.core.departing import Parting
+from p2psched.core.departing import Own
 from p2psched.core.drain import draining, is_cordoned, is_draining
 from p2psched.core.feed import Say
 from p2psched.core.feeding import Feeding
@@ -59,7 +59,6 @@ from p2psched.core.thief import Busy, by_rows
 from p2psched.core.watching import Watching
 from p2psched.model.aside import Aside
 from p2psched.model.commands import (
-    Complete,
     Envelope,
     Granted,
     JobEnded,
@@ -325,7 +324,7 @@ class Scheduler:
         """What this turn's events led to leaves together."""
         if self._life.leaving:
             self._say_farewell(now_ms)
-        commands: list[Complete | Parting] = [*self.owner.next_round()]
+        commands: list[Own] = [*self.owner.next_round()]
         commands += self.watching.give_back()
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()

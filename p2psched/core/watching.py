@@ -173,6 +173,8 @@ class Watching:
 
     def give_back(self) -> list[GiveBack]:
         """To propose now, and to tell the owner of."""
+        if self._returning is None and not self._lost:  # asked in each turn
+            return []
         commands, self._lost = self._lost, []
         if self._returning is not None and not self._returning & self._owner.batches.keys():
             self._returning = None

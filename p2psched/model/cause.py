@@ -20,3 +20,4 @@ class Cause(enum.StrEnum):
     CANCELLED = "cancelled"
     PEER_LOST = "peer-lost"
     OOM = "oom"  # it was ended because it took more memory than its limit
+    STALLED = "stalled"  # it was silent, or its pace could not make its limit, and it was ended

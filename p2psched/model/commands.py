@@ -18,8 +18,9 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.pace_commands import Said
 from p2psched.model.reconciled import PeerReconciled, Reconciled
-from p2psched.model.resumed import NoteResumed, Resumed
+from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.stalls import Stall, Stalled
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -208,7 +209,7 @@ Command = (
     | Elapsed
     | Offer
     | Transfer
-    | NoteResumed
+    | Said
     | Reconciled
 )
 

@@ -41,7 +41,28 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     unstarted: TaskSet
 
 
-ExecutorEvent = Progress | Ended
+class TaskReport(msgspec.Struct, frozen=True, gc=False):
+    """How far a task is that runs."""
+
+    batch: int
+    index: int
+    ran_ms: int
+    quiet_ms: int  # since its last sign of life, or since it began
+    said_ms: int | None = None  # since `done` was said; None: it has said nothing
+    done: float = 0.0
+    total: float | None = None
+    note: str = ""
+
+
+class Reports(msgspec.Struct, frozen=True, gc=False):
+    """Of all tasks that run and are watched, or have said something: once a second while there are
+    any, and once when there are none any more."""
+
+    reports: tuple[TaskReport, ...]
+
+
+BatchEvent = Progress | Ended
+ExecutorEvent = BatchEvent | Reports
 
 
 class Unbegun(msgspec.Struct, frozen=True, gc=False):

@@ -69,6 +69,9 @@ class Explained(msgspec.Struct, frozen=True, array_like=True, tag=119):
     policy: str = ""  # that the job asked for
     decisions: tuple[Decision, ...] = ()  # newest first
     silent: tuple[PeerId, ...] = ()  # live peers that did not say what they remember
+    steps_sunk: int = 0  # its ends, by rules with `demote`, have put it back so often
+    steps_max: int = 0  # further ones don't
+    stands_behind: int = 0  # the command before which all that was submitted comes first
 
 
 ExplainCall = ExplainTask | DecisionsOf

@@ -18,6 +18,7 @@ from p2psched.model.cause import Cause
 from p2psched.model.hold import Hold
 from p2psched.model.isolation import Isolation
 from p2psched.model.needs import Needs, check_policy
+from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -165,6 +166,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     checkpoint: str = ""
     # How long a peer without a majority goes on with its tasks; None: as that peer was started.
     max_disconnect_ms: int | None = None
+    pace: PaceRules | None = None
 
     def __post_init__(self) -> None:
         if self.isolation is not None:

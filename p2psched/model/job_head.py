@@ -33,6 +33,7 @@ assert _FIELDS[_HOLD:] == (
     "isolation",
     "checkpoint",
     "max_disconnect_ms",
+    "pace",
 )
 
 
@@ -91,7 +92,7 @@ def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
     said: object = spec
     is_plain = spec.retry is None and spec.times is None and spec.isolation is None
-    is_plain = is_plain and spec.max_disconnect_ms is None
+    is_plain = is_plain and spec.max_disconnect_ms is None and spec.pace is None
     if is_plain and spec.needs is None and not spec.policy and not spec.checkpoint:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()

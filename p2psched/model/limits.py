@@ -54,6 +54,11 @@ RESULT_BYTES_MAX: Final = 64 * KIB
 OUTPUT_BYTES_MAX: Final = 24 * KIB
 # Output of a task on its owner's disk, each stream. The middle is dropped beyond it.
 OUTPUT_FILE_BYTES_MAX: Final = 1 * MIB
+# Of attempts that printed more than travels, or that told nothing: what a peer's disk keeps of a
+# job and in all. The oldest go first.
+OUTPUTS_JOB_BYTES_MAX: Final = 64 * MIB
+OUTPUTS_BYTES_MAX: Final = 256 * MIB
+OUTPUTS_FILES_MAX: Final = 4096  # streams; and never more than a quarter of the free disk
 
 # Jobs that have ended and are remembered; the oldest are forgotten beyond it. Pinned ones stay.
 ENDED_JOBS_MAX: Final = 100_000

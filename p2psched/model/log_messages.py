@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from p2psched.model.commands import Retried
-from p2psched.model.ids import JobId
+from p2psched.model.ids import JobId, PeerId
 
 
 class FetchAttempt(msgspec.Struct, frozen=True, array_like=True, tag=145):
@@ -31,6 +31,18 @@ class ListAttempts(msgspec.Struct, frozen=True, array_like=True, tag=146):
     here_only: bool = True
 
 
+class ReadOutput(msgspec.Struct, frozen=True, array_like=True, tag=147):
+    """What `peer`, who ran the attempt, has on its disk of one of its streams, from byte `offset`
+    on."""
+
+    job: JobId
+    index: int
+    grant: int
+    peer: PeerId
+    stderr: bool
+    offset: int = 0
+
+
 class KeptAttempt(msgspec.Struct, frozen=True, array_like=True, tag=145):
     """No item: nobody within reach keeps it."""
 
@@ -45,5 +57,16 @@ class AttemptPage(msgspec.Struct, frozen=True, array_like=True, tag=146):
     attempts: tuple[Retried, ...]
 
 
-LogCall = FetchAttempt | ListAttempts
-LogAnswer = KeptAttempt | AttemptPage
+class OutputRead(msgspec.Struct, frozen=True, array_like=True, tag=147):
+    """Not `known`: the peer has nothing of it. `data` is what lies before byte `offset` of the
+    stream, which begins later than asked if something between was let go of."""
+
+    known: bool
+    total: int = 0  # bytes that were written
+    offset: int = 0
+    data: bytes = b""
+    is_over: bool = True  # it does not run there now
+
+
+LogCall = FetchAttempt | ListAttempts | ReadOutput
+LogAnswer = KeptAttempt | AttemptPage | OutputRead

@@ -15,7 +15,6 @@ from p2psched.model.blob_messages import BlobAnswer
 from p2psched.model.checkpoint_messages import CheckpointAnswer, DataCall
 from p2psched.model.commands import DrainMode, Envelope, Stamped
 from p2psched.model.event_messages import EventAnswer, EventCall
-from p2psched.model.explain_messages import ExplainAnswer, ExplainCall
 from p2psched.model.feed_messages import FeedMessage, Following, KeepBlobs, KeptBlobs
 from p2psched.model.gossip_messages import Carried, GossipAnswer, GossipCall
 from p2psched.model.ids import JobId, PeerId
@@ -27,6 +26,7 @@ from p2psched.model.log_messages import LogAnswer, LogCall
 from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
+from p2psched.model.progress_messages import TaskAnswer, TaskCall
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
 from p2psched.model.resumed import Resumption
@@ -211,7 +211,7 @@ CallBody = (
     | AwaitLock
     | ListLocks
     | QueueCall
-    | ExplainCall
+    | TaskCall
     | GossipCall
     | GetLoads
     | LogCall
@@ -369,7 +369,7 @@ AnswerBody = (
     | LockNow
     | LockList
     | QueueCallAnswer
-    | ExplainAnswer
+    | TaskAnswer
     | GossipAnswer
     | LoadTable
     | LogAnswer

@@ -11,6 +11,7 @@ from p2psched.model import limits
 from p2psched.model.cause import Cause
 
 DELAY_MS_MAX: Final = 24 * 3600 * 1000
+GRACE_MS_MAX: Final = 3600 * 1000
 # A rule may be given for these. The other ends are nobody's wish (`cancelled`), cost a task nothing
 # (`peer-lost`), or would be the same each time (`too-large`, `not-serialisable`).
 CAUSES: Final = (
@@ -21,6 +22,7 @@ CAUSES: Final = (
     Cause.NOT_STARTABLE,
     Cause.NO_SPACE,
     Cause.OOM,
+    Cause.STALLED,
 )
 
 
@@ -92,19 +94,22 @@ class RetryPolicy(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 def usual_rule(cause: Cause, most: int) -> RetryRule:
     """A good rule, of which only the number is given."""
-    if cause is Cause.TIMEOUT:
+    if cause in {Cause.TIMEOUT, Cause.STALLED}:
         return RetryRule(cause, most, elsewhere=True, demote=True)
     is_the_peers = cause in {Cause.SIGNAL, Cause.NOT_STARTABLE, Cause.NO_SPACE, Cause.OOM}
     return RetryRule(cause, most, BACKOFF, elsewhere=is_the_peers)
 
 
 class TimeLimits(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Of a whole job, in ledger time from its submit."""
+    """Of a whole job, in ledger time from its submit; and how its attempts are ended."""
 
     queue_ms: int | None = None  # what nobody owns by then, and never has, is given up
     total_ms: int | None = None  # what has not ended by then is
+    grace_ms: int | None = None  # of an attempt, from SIGTERM to SIGKILL; None: as its peer has it
 
     def __post_init__(self) -> None:
         for limit_ms in (self.queue_ms, self.total_ms):
             if limit_ms is not None and not 1 <= limit_ms <= limits.KEEP_MS_MAX:
                 raise ValueError("a limit of time is more than nothing")
+        if self.grace_ms is not None and not 0 <= self.grace_ms <= GRACE_MS_MAX:
+            raise ValueError("a grace is 0 to one hour")

@@ -17,6 +17,7 @@ class Alerted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=85):
     tasks: TaskSet
     cause: Cause
     severity: str
+    why: str = ""  # if the cause doesn't say it
 
 
 class Delayed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=86):

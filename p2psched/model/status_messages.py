@@ -140,3 +140,5 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     quarantine: str = ""  # why this peer gets nothing, or little, as far as it knows that
     separation: SeparationStatus | None = None
     limits: tuple[Kept, ...] = ()
+    outputs_kept: int = 0  # streams of attempts, on this peer's disk
+    outputs_bytes: int = 0

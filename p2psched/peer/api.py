@@ -8,7 +8,7 @@ that any other peer would answer: what only the leader can do is passed on to it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -69,6 +69,7 @@ from p2psched.model.messages import (
     Submit,
     TailOutput,
 )
+from p2psched.model.progress_messages import ProgressCall
 from p2psched.model.queue_messages import QueueCall
 from p2psched.model.separation_messages import (
     GetReconciles,
@@ -96,6 +97,7 @@ from p2psched.peer.locks import LocksApi
 from p2psched.peer.logs import LogsApi
 from p2psched.peer.members import Members
 from p2psched.peer.others import Others
+from p2psched.peer.progress import ProgressApi
 from p2psched.peer.queues import QueuesApi
 from p2psched.peer.reads import WAIT_MS_MAX, Reads
 from p2psched.peer.result_writer import ResultWriter
@@ -104,13 +106,13 @@ from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.separation import SeparationKeeper
 from p2psched.peer.submissions import Submissions, SubmitAnswer
 from p2psched.ports.engine import Engine
+from p2psched.run.live_output import Outputs
 
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
 Shared = (
-    Do | WatchKeys | AwaitLock | QueueCall | ExplainCall | LogCall
+    Do | WatchKeys | AwaitLock | QueueCall | ExplainCall | ProgressCall | LogCall
 )  # what has a file of its own
-Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 
 
 class Api:
@@ -127,7 +129,7 @@ class Api:
         acts: Acts,
         others: Others,
         source: Source,
-        tail: Tail,
+        output: Outputs,
         data: LargeData,
         status: Callable[[], StatusAnswer],
         where: Callable[[WhereAre], Sightings],
@@ -144,7 +146,7 @@ class Api:
         self.submissions: Final = submissions
         self.acts: Final = acts
         self._others = others
-        self._tail = tail
+        self._output = output
         self._data = data
         self._status = status
         self._where = where
@@ -166,7 +168,17 @@ class Api:
         )
         self._locks = LocksApi(scheduling, ledger, self._reads.linearize)
         self._explaining = Explaining(scheduling.scheduler, others, self._reads.linearize)
-        self._logs = LogsApi(results, source, self._reads.linearize)
+        self._logs = LogsApi(
+            me=me,
+            results=results,
+            source=source,
+            others=others,
+            output=output,
+            linearize=self._reads.linearize,
+        )
+        self._progress = ProgressApi(
+            me, scheduling.scheduler.owner.pacing, others, self._owners, scheduling.now_ms
+        )
         self._queues = QueuesApi(scheduling, self._reads.linearize)
         self._backups = Backups(ledger, self._reads.linearize, cluster=cluster, name=name)
         self.events: Final = EventsApi(
@@ -174,6 +186,10 @@ class Api:
         )
         self._watching = Watching(scheduling, self.events, self._reads.linearize)
         self._patience_whole = Patience(PATIENCE_S + WAIT_MS_MAX / 1000)
+
+    def _owners(self, job: JobId) -> list[PeerId] | None:
+        known = self._machine.jobs.get(job)
+        return None if known is None else [held.peer for held in known.grants.values()]
 
     async def answer(self, body: CallBody) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
@@ -206,14 +222,16 @@ class Api:
             return await self._locks.wait(body)
         if isinstance(body, QueueCall):
             return await self._queues.answer(body)
-        if isinstance(body, ExplainCall | LogCall):
-            return await self._look_back(body)
+        if isinstance(body, ExplainCall | ProgressCall | LogCall):
+            return await self._of_tasks(body)
         return await self._backups.answer(body)
 
-    async def _look_back(self, body: ExplainCall | LogCall) -> AnswerBody:
-        if isinstance(body, ExplainCall):
-            return await self._explaining.answer(body)
-        return await self._logs.answer(body)
+    async def _of_tasks(self, body: ExplainCall | ProgressCall | LogCall) -> AnswerBody:
+        if isinstance(body, ProgressCall):
+            return await self._progress.answer(body)
+        if isinstance(body, LogCall):
+            return await self._logs.answer(body)
+        return await self._explaining.answer(body)
 
     async def _compact(self) -> AnswerBody:
         ledger = embedded(self._ledger, "has no snapshots, and its log can't be compacted")
@@ -339,7 +357,7 @@ class Api:
         return StaleAnswer(answer, age)
 
     async def _tail_output(self, body: TailOutput) -> OutputPiece:
-        piece = await self._tail(body.job, body.index, body.stderr, body.offset)
+        piece = await self._output.tail(body.job, body.index, body.stderr, body.offset)
         if piece is not None:
             return OutputPiece(True, *piece)
         job = self._machine.jobs.get(body.job)

@@ -21,14 +21,7 @@ from p2psched.core.resuming import Search, Take, Without
 from p2psched.model.checkpoint_messages import CheckpointCall
 from p2psched.model.checkpoints import key_of
 from p2psched.model.errors import NoSpace, P2PSchedError, first_of
-from p2psched.model.execution import (
-    Batch,
-    Ended,
-    ExecutorEvent,
-    Progress,
-    Standing,
-    Tending,
-)
+from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress, Standing, Tending
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.messages import AnswerBody
@@ -142,6 +135,10 @@ class Checkpoints:
             run.leaves = cause is Cause.PEER_LOST
         self._inner.stop(batch, cause)
 
+    def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
+        assert self._inner is not None
+        self._inner.end_task(batch, index, cause, why)
+
     def standing(self) -> Standing:
         assert self._inner is not None
         inner = self._inner.standing()
@@ -153,13 +150,13 @@ class Checkpoints:
 
     def on_executed(self, event: ExecutorEvent) -> None:
         """What the executor inside says."""
-        run = self._runs.get(event.batch)
+        run = self._runs.get(event.batch) if isinstance(event, Progress | Ended) else None
         if run is None:
             self._forward(event)
         elif isinstance(event, Progress):
             run.done = any(segment.cause is Cause.OK for segment in event.segments)
             self._forward(event)
-        else:
+        elif isinstance(event, Ended):
             self._on_ended(run, event)
 
     def _on_ended(self, run: Run, event: Ended) -> None:
@@ -167,6 +164,7 @@ class Checkpoints:
         if self._renames is not None:
             self._renames.read()  # what happened before the end counts
         run.over = True
+        run.ended.set()
         self._unwatch(run)
         if run.done and run.tending is not None:
             run.tending.cancel()
@@ -218,6 +216,9 @@ class Checkpoints:
         batch, task = run.batch, run.task
         assert self._inner is not None
         try:
+            for other in list(self._runs.values()):  # under an older grant, and about to end
+                if other is not run and (other.batch.job, other.task) == (batch.job, task):
+                    await other.ended.wait()
             async with self._lock(batch.job, task):
                 found = await self._find(batch, task)
                 head = found.head if isinstance(found, Take) else None

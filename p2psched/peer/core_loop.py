@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
+from p2psched.core.owner import StartBatch, StopBatch
+from p2psched.core.pacing import EndTask
 from p2psched.core.scheduler_events import (
     Copied,
     Executed,
@@ -64,6 +66,9 @@ class CoreLoop(ABC, Generic[E]):
         self.keep: Callable[[SeparationEffect], None] = _nothing
         self._round: asyncio.Handle | None = None  # that is on its way
         self._stopped = False
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
 
     def _watch(self, watchdog: Watchdog) -> None:
         """See whether something stands still, if it is time."""
@@ -120,6 +125,15 @@ class CoreLoop(ABC, Generic[E]):
             self._round.cancel()
             self._round = None
         self._step(Round(self._clock.now_ms()))
+
+    def _execute(self, effect: StartBatch | StopBatch | EndTask) -> None:
+        match effect:
+            case StartBatch(batch=batch):
+                self._executor.start(batch)
+            case StopBatch(batch=number, cause=cause):
+                self._executor.stop(number, cause)
+            case EndTask():
+                self._executor.end_task(effect.batch, effect.index, effect.cause, effect.why)
 
     def _renew(self) -> None:
         """Rare, and nothing of ours may go on before it is on disk; on a full one it waits."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from p2psched.core.decisions import told
+from p2psched.core.retrying import SINK_STEPS_MAX
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.explain_messages import (
@@ -24,6 +25,7 @@ from p2psched.model.explain_messages import (
     ExplainTask,
 )
 from p2psched.model.ids import PeerId
+from p2psched.model.taskset import TaskSet
 from p2psched.net.together import together
 from p2psched.peer.others import Others
 from p2psched.peer.views import job_of, task_state, why_waiting
@@ -70,6 +72,8 @@ class Explaining:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * PATIENCE_S):
                 await together(ask, live, at_most=ASKED_AT_ONCE_MAX)
+        one = TaskSet.of(body.index, body.index + 1)
+        ((steps, _),) = job.sunk.split(one)
         decisions.sort(key=lambda decision: -decision.wall_ms)
         return Explained(
             job=body.job,
@@ -80,6 +84,9 @@ class Explaining:
             policy=job.spec.policy,
             decisions=tuple(decisions),
             silent=tuple(sorted(silent)),
+            steps_sunk=steps,
+            steps_max=SINK_STEPS_MAX,
+            stands_behind=job.places(one)[0][0] if steps else 0,
         )
 
     def _own(self, asked: DecisionsOf) -> list[Decision]:

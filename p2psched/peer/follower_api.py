@@ -6,7 +6,7 @@ A call of a peer is never passed on: who holds the ledger may have passed it her
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from p2psched.core.follower import Follower
@@ -14,8 +14,8 @@ from p2psched.model.blob_messages import ReadBlob, StatBlob
 from p2psched.model.checkpoint_messages import DataCall
 from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.explain_messages import DecisionsOf, DecisionsTold
-from p2psched.model.ids import JobId
 from p2psched.model.load_messages import GetLoads, LoadTable
+from p2psched.model.log_messages import ReadOutput
 from p2psched.model.member_messages import GetStanding, Standing
 from p2psched.model.messages import (
     AnswerBody,
@@ -29,14 +29,16 @@ from p2psched.model.messages import (
     StopPeer,
     TailOutput,
 )
+from p2psched.model.progress_messages import ProgressOf
 from p2psched.model.separation_messages import SeparationCall
 from p2psched.model.sighting_messages import Sightings, WhereAre
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.others import Others
+from p2psched.peer.progress import told
 from p2psched.peer.separation import SeparationKeeper
+from p2psched.run.live_output import Outputs
 
-Tail = Callable[[JobId, int, bool, int], Awaitable[tuple[int, bytes] | None]]
 _NOWHERE: Final = (
     "this peer follows a feed, and reaches nobody who holds the ledger: `p2psched status` tells "
     "whom it tries"
@@ -50,7 +52,7 @@ class FollowerApi:
         *,
         others: Others,
         data: LargeData,
-        tail: Tail,
+        output: Outputs,
         status: Callable[[], StatusAnswer],
         stop: Callable[[], None],
         where: Callable[[WhereAre], Sightings],
@@ -60,7 +62,7 @@ class FollowerApi:
         self._follower = follower
         self._others = others
         self._data = data
-        self._tail = tail
+        self._output = output
         self._status = status
         self._stop = stop
         self._where = where
@@ -80,6 +82,8 @@ class FollowerApi:
             given = self._follower.stealing.remembered(body.job, body.index)
             stood = self._follower.watching.remembered(body.job, body.index)
             return DecisionsTold((*given, *stood))
+        if isinstance(body, ProgressOf):
+            return told(self._follower.owner.pacing, body)
         answer = await self._answer_here(body)
         if answer is not None:
             return answer
@@ -105,14 +109,20 @@ class FollowerApi:
                 return ContactList(())
             case CompactLedger():
                 raise UsageError("this peer follows a feed and holds no ledger to compact")
-            case TailOutput():
-                piece = await self._tail(body.job, body.index, body.stderr, body.offset)
-                return OutputPiece(True, *piece) if piece is not None else None
+            case TailOutput() | ReadOutput():
+                return await self._output_here(body)
             case StatBlob() | ReadBlob():
                 is_here = body.here or self._data.blobs.is_here(body.ref)
                 return await self._data.answer(body) if is_here else None
             case _:
                 return await self._data.answer(body) if isinstance(body, DataCall) else None
+
+    async def _output_here(self, body: TailOutput | ReadOutput) -> AnswerBody | None:
+        if isinstance(body, ReadOutput):
+            is_ours = body.peer == self._follower.info.peer
+            return await self._output.read(body) if is_ours else None
+        piece = await self._output.tail(body.job, body.index, body.stderr, body.offset)
+        return OutputPiece(True, *piece) if piece is not None else None
 
     async def ask(self, body: CallBody) -> AnswerBody:
         """The answer of a peer that holds the ledger. Raises what that one raises; Unavailable if

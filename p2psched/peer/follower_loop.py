@@ -10,6 +10,7 @@ from p2psched.core.feed import Say
 from p2psched.core.follower import Follower
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
+from p2psched.core.pacing import EndTask
 from p2psched.core.scheduler_events import (
     Answered,
     AppendToLedger,
@@ -109,7 +110,7 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
             match effect:
                 case Say(to=to, message=message):
                     self._send(to, message)
-                case StartBatch() | StopBatch():
+                case StartBatch() | StopBatch() | EndTask():
                     self._execute(effect)
                 case CopyBlobs():
                     assert self.copy is not None, "a job with large results needs blobs"
@@ -121,12 +122,6 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
                     self.keep(effect)
                 case _:
                     self._change(effect)
-
-    def _execute(self, effect: StartBatch | StopBatch) -> None:
-        if isinstance(effect, StartBatch):
-            self._executor.start(effect.batch)
-        else:
-            self._executor.stop(effect.batch, effect.cause)
 
     def _change(
         self, effect: RenewIncarnation | Tend | Noticed | YieldLead | AppendToLedger | Store

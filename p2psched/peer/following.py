@@ -260,9 +260,7 @@ class Life:
             follower,
             others=self._links,
             data=self._data,
-            tail=lambda job, index, stderr, offset: self._pool.tail(
-                job, index, stderr=stderr, offset=offset
-            ),
+            output=self._pool.output,
             status=self.status,
             stop=self._stop.set,
             where=self._where.answer,
@@ -388,5 +386,6 @@ class Life:
             checkpoints=self._data.checkpoints.status(),
             separation=self._separation.status(),
             limits=self._pool.means.kept(),
+            outputs=self._pool.output.sizes(),
         )
         return follower_status(process, self._loop.follower)

@@ -60,8 +60,11 @@ class Keeper:
         is_voter: Callable[[], bool],
         clock: Clock,
         takers: Callable[[], Container[PeerId] | None] = lambda: None,
+        on_forgotten: Callable[[JobId], None] = lambda _: None,
     ) -> None:
-        """`takers`: who makes up for lost copies; None: every peer."""
+        """`takers`: who makes up for lost copies; None: every peer. `on_forgotten` hears which
+        jobs are gone."""
+        self._on_forgotten = on_forgotten
         self._me = me
         self._scheduling = scheduling
         self._blobs = blobs
@@ -82,6 +85,7 @@ class Keeper:
         for stamped in events:
             if isinstance(stamped.event, JobForgotten):
                 self._forgotten.update(dict.fromkeys(stamped.event.blobs))
+                self._on_forgotten(stamped.event.job)
 
     def on_damaged(self, ref: BlobRef) -> None:
         """A blob that was here is not, or not any more."""

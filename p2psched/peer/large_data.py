@@ -50,6 +50,7 @@ class LargeData:
         on_disk_failed: Callable[[OSError], None],
         clock: Clock,
         checkpoint_budget: int = 0,
+        on_forgotten: Callable[[JobId], None] = lambda _: None,
     ) -> None:
         """`checkpoint_budget`: bytes a minute for copies of them."""
         self._me = me
@@ -58,6 +59,7 @@ class LargeData:
         self._state: LedgerState | None = None
         self._group: Callable[[], Membership] = Membership
         self._keeper: Keeper | None = None
+        self._on_forgotten = on_forgotten
         self.blobs: Final = PeerBlobs(
             files,
             me=me,
@@ -89,6 +91,7 @@ class LargeData:
             is_voter=lambda: raft.membership.is_voter(self._me),
             clock=clock,
             takers=lambda: {member.peer for member in members_of(raft.membership)},
+            on_forgotten=self._on_forgotten,
         )
         self.blobs.store.on_damaged = keeper.on_damaged
         self.blobs.places.catch_up = scheduling.wait_linearizable

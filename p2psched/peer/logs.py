@@ -1,7 +1,7 @@
 """What attempts have printed, as calls. A part of the API, see `peer.api`.
 
 Of each attempt that ended with a result the peers that hold the ledger keep what came with it: the
-first and the last of each stream.
+first and the last of each stream. The peer that ran it may have more on its disk, for a while.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model.errors import P2PSchedError
+from p2psched.model.ids import PeerId
 from p2psched.model.limits import KIB
 from p2psched.model.log_messages import (
     AttemptPage,
@@ -20,9 +21,13 @@ from p2psched.model.log_messages import (
     ListAttempts,
     LogAnswer,
     LogCall,
+    OutputRead,
+    ReadOutput,
 )
 from p2psched.peer.backfill import Source
+from p2psched.peer.others import Others
 from p2psched.peer.result_writer import ResultWriter
+from p2psched.run.live_output import Outputs
 
 PAGE_BYTES_MAX: Final = 256 * KIB
 
@@ -30,10 +35,17 @@ PAGE_BYTES_MAX: Final = 256 * KIB
 class LogsApi:
     def __init__(
         self,
+        *,
+        me: PeerId,
         results: ResultWriter,
         source: Source,
+        others: Others,
+        output: Outputs,
         linearize: Callable[[], Awaitable[None]],
     ) -> None:
+        self._me = me
+        self._others = others
+        self._output = output
         self._results = results
         self._source = source
         self._linearize = linearize
@@ -48,6 +60,14 @@ class LogsApi:
                     lambda results: results.attempts(job, (grant, start), PAGE_BYTES_MAX)
                 )
                 return AttemptPage(tuple(found))
+            case ReadOutput(peer=peer) if peer != self._me:
+                if not self._source.knows_attempts:
+                    return OutputRead(False)
+                answer = await self._others.call(peer, body)
+                assert isinstance(answer, OutputRead)
+                return answer
+            case ReadOutput():
+                return await self._output.read(body)
 
     async def _attempt(self, body: FetchAttempt) -> KeptAttempt:
         if not body.here_only:

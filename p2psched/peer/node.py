@@ -185,6 +185,7 @@ class Node:
                     on_disk_failed=self._on_disk_failed,
                     clock=self._clock,
                     checkpoint_budget=self._config.checkpoint_budget,
+                    on_forgotten=self._pool.output.forget,
                 )
                 group.create_task(self._pool.run())
                 await self._pool.wait_ready()
@@ -261,9 +262,7 @@ class Node:
             others=self._addresses,
             data=self._data,
             source=self._source,
-            tail=lambda job, index, stderr, offset: self._pool.tail(
-                job, index, stderr=stderr, offset=offset
-            ),
+            output=self._pool.output,
             status=self.status,
             stop=self.stop,
             where=self._where.answer,
@@ -389,5 +388,6 @@ class Node:
             checkpoints=self._data.checkpoints.status(),
             separation=self._separation.status(),
             limits=self._pool.means.kept(),
+            outputs=self._pool.output.sizes(),
         )
         return status_of(process, self._scheduling.scheduler, self._ledger, self._results)

@@ -14,6 +14,7 @@ from typing import Final
 from p2psched.core.capture import Capture
 from p2psched.core.feed import Say
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
+from p2psched.core.pacing import EndTask
 from p2psched.core.scheduler import (
     Answered,
     AppendToLedger,
@@ -311,10 +312,8 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
             match effect:
                 case AppendToLedger(envelopes=envelopes):
                     self.ledger.append(envelopes)
-                case StartBatch(batch=batch):
-                    self._executor.start(batch)
-                case StopBatch(batch=number, cause=cause):
-                    self._executor.stop(number, cause)
+                case StartBatch() | StopBatch() | EndTask():
+                    self._execute(effect)
                 case CopyBlobs():
                     assert self._copy is not None, "a job with large results needs blobs"
                     self._copy(effect)

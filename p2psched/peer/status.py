@@ -62,6 +62,7 @@ class Process:
     checkpoints: CheckpointStatus
     separation: SeparationStatus
     limits: tuple[Kept, ...]
+    outputs: tuple[int, int]  # of attempts, that are kept: streams and bytes
 
     def status(
         self,
@@ -121,6 +122,8 @@ class Process:
             separation=self.separation,
             stalls=stalls,
             limits=self.limits,
+            outputs_kept=self.outputs[0],
+            outputs_bytes=self.outputs[1],
         )
 
 

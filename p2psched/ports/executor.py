@@ -20,8 +20,15 @@ class Executor(Protocol):
 
     def stop(self, batch: int, cause: Cause) -> None:
         """End a batch and every process of the task that runs (SIGTERM, grace, SIGKILL of the
-        whole group). `Ended` follows within 2 s; the task that ran is in no `Progress`. No error
+        whole group). `Ended` follows within 2 s, or the grace that the job
+        has of its own; the task that ran is in no `Progress`. No error
         if the batch is unknown or over."""
+        ...
+
+    def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
+        """End the attempt of one task of a batch, if it is the one that runs: as `stop` does, but
+        its end comes as its result, by this cause. The rest of the batch goes on, or is said to be
+        unstarted."""
         ...
 
     def standing(self) -> Standing:

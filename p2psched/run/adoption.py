@@ -16,7 +16,7 @@ from typing import Final
 from p2psched.model import chunks, items, values
 from p2psched.model.blob import BlobRef, ResultBlob, outputs_of
 from p2psched.model.errors import NoSpace, ResultLost, Unavailable
-from p2psched.model.execution import Ended, ExecutorEvent, Progress
+from p2psched.model.execution import BatchEvent, Ended, Progress
 from p2psched.model.job import Cause, Segment
 from p2psched.model.taskset import TaskSet
 from p2psched.ports.blobs import Blobs
@@ -45,15 +45,15 @@ def result_blobs(start: int, chunk: bytes) -> tuple[ResultBlob, ...]:
 
 
 class Adopter:
-    def __init__(self, blobs: Blobs, spill: Path, emit: Callable[[ExecutorEvent], None]) -> None:
+    def __init__(self, blobs: Blobs, spill: Path, emit: Callable[[BatchEvent], None]) -> None:
         self._blobs = blobs
         self._spill = spill
         self._emit = emit
-        self._waiting: list[ExecutorEvent] = []
+        self._waiting: list[BatchEvent] = []
         self._of_batch: Counter[int] = Counter()
         self._changed = asyncio.Event()
 
-    def add(self, event: ExecutorEvent) -> None:
+    def add(self, event: BatchEvent) -> None:
         """Emitted when the blobs of its segments are kept, in order."""
         self._waiting.append(event)
         self._of_batch[event.batch] += 1
@@ -82,7 +82,7 @@ class Adopter:
                         del self._of_batch[event.batch]
                     self._emit(_without(event, lost) if lost else event)
 
-    def _next_events(self) -> list[ExecutorEvent]:
+    def _next_events(self) -> list[BatchEvent]:
         files, count = 0, 0
         for event in self._waiting:
             files += len(_blobs_of(event))
@@ -127,7 +127,7 @@ class Adopter:
             await self._blobs.adopt(files)
 
 
-def _blobs_of(event: ExecutorEvent) -> list[ResultBlob]:
+def _blobs_of(event: BatchEvent) -> list[ResultBlob]:
     match event:
         case Ended():
             return []
@@ -135,7 +135,7 @@ def _blobs_of(event: ExecutorEvent) -> list[ResultBlob]:
             return [blob for segment in segments for blob in segment.blobs]
 
 
-def _without(event: ExecutorEvent, lost: Lost) -> ExecutorEvent:
+def _without(event: BatchEvent, lost: Lost) -> BatchEvent:
     """The same event, where tasks whose blobs are lost have failed."""
     match event:
         case Ended():

@@ -33,9 +33,10 @@ def blame(
         if running.expired != ran.first:
             # Hit because the one before it ended in the instant its time was over.
             return [], ran
-        cause = frames.TIMEOUT
+        cause = frames.CAUSES.index(running.expired_as.value)
         header, value, stdout, stderr = items.unpack(item)
-        header["message"] = f"ended after its limit of {batch.spec.timeout_ms} ms"
+        limit = f"ended after its limit of {batch.spec.timeout_ms} ms"
+        header["message"] = running.why if cause == frames.STALLED else limit
         item = items.pack(header, value, stdout, stderr)
     busy_us = max(0, time.monotonic_ns() - state.started_ns) // 1000
     return [(ran.first, ran.first + 1, cause, busy_us, chunks.pack([item]))], EMPTY

@@ -37,6 +37,7 @@ from p2psched.run.host_handle import (
     refusal,
 )
 from p2psched.run.hosts import Hosts
+from p2psched.run.looks import Looks
 from p2psched.run.standing import has_begun, standing
 from p2psched.run.supply import Lack, Ready, Supply
 
@@ -62,6 +63,7 @@ class Dispatcher:
         self._adopter: Adopter | None = None
         self._up = self._ending = False  # hosts can be had; nothing is told any more
         self._hosts_lost = self._tasks_ended = 0
+        self.looks = Looks(self.hosts, self._running, self._take_back, self._emit)
 
     def attend(self, loop: asyncio.AbstractEventLoop) -> None:
         """The loop that all of this happens in; once, before anything starts."""
@@ -162,18 +164,13 @@ class Dispatcher:
             return
         running.stopping = True
         if host.functions:
-            self._kill_for(running, host, self._grace_s)
+            self.hosts.kill_for(running, host, running.grace_s)
             return
         host.channel.send(frames.frame(frames.STOP, frames.BATCH.pack(running.batch.id)))
         assert self._loop is not None
         running.timer = self._loop.call_later(
-            self._grace_s + STOP_MARGIN_S, self._kill_for, running, host, 0.0
+            running.grace_s + STOP_MARGIN_S, self.hosts.kill_for, running, host, 0.0
         )
-
-    def _kill_for(self, running: Running, host: HostHandle, grace_s: float) -> None:
-        host.aimed_at = running.batch.id
-        host.look_later(None, lambda: None)
-        self.hosts.kill(host, grace_s)
 
     def _take_back(self, host: HostHandle) -> None:
         """Bring what has not begun at this host to the head of the queue. What came with blobs ends
@@ -233,6 +230,7 @@ class Dispatcher:
         is_idle = not host.batches
         self._running[batch.id] = host
         running = host.run(batch, part=part, grace_s=self._grace_s)
+        self.looks.begin(self._loop)
         running.supplied = ready is not None
         if not part.last and ready is not None:
             running.rest = rest
@@ -348,13 +346,11 @@ class Dispatcher:
         if state is not None and running is not None:
             if not host.is_slow:
                 host.is_slow = True
-                self.hosts.watch(host)
+                self.hosts.watch(host, running, state.index)
                 self._take_back(host)
             delay_s = running.time_left_s(state)
             if delay_s == 0.0:
-                running.expired = state.index
-                self._take_back(host)
-                self._kill_for(running, host, self._grace_s)
+                self.looks.expire(host, running, state.index)
             elif not leaves_by_itself(state):
                 delay_s = LOOK_S if delay_s is None else min(delay_s, LOOK_S)
         if host.aimed_at is None:

@@ -51,8 +51,12 @@ _FunctionKey = tuple[str, bytes | BlobRef, bytes | BlobRef, str]
 class Running:
     """A batch that a host has, and what of it is not reported yet."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, grace_s: float) -> None:
+        """`grace_s`: what the peer gives its tasks; the job may have one of its own."""
         self.batch = batch
+        times = batch.spec.times
+        own_ms = None if times is None else times.grace_ms
+        self.grace_s = grace_s if own_ms is None else own_ms / 1000
         self.left = batch.tasks
         self.part = batch.tasks  # what the host has been given last
         self.supplied = False  # it came with blobs, and its first part is gone with it
@@ -60,6 +64,8 @@ class Running:
         self.is_fed = False  # the next part is on its way
         self.stopping = False
         self.expired: int | None = None  # a task that was ended because its time was over
+        self.expired_as = Cause.TIMEOUT  # or why it was
+        self.why = ""  # for people
         self.timer: asyncio.TimerHandle | None = None  # how long it may take to stop
 
     @property
@@ -217,7 +223,7 @@ class HostHandle:
     def run(self, batch: Batch, *, part: Part, grace_s: float) -> Running:
         """Hand a batch over, or as much of it as `part` has."""
         is_idle = not self.batches
-        running = self.batches[batch.id] = Running(batch)
+        running = self.batches[batch.id] = Running(batch, grace_s)
         self.load_us += running.load_us
         self.desk.give(batch.id)
         work = batch.spec.work
@@ -227,7 +233,7 @@ class HostHandle:
             send(self._order(running, work, part, first=True))
         else:
             bodies = [file.data for file in work.files if isinstance(file.data, bytes)]
-            header = _program_header(batch, work, grace_s)
+            header = _program_header(batch, work, running.grace_s)
             send(frames.frame_json(frames.RUN, header, *bodies))
         return running
 
@@ -345,6 +351,7 @@ def _program_header(batch: Batch, work: ProgramWork, grace_s: float) -> dict[str
         "grace_ms": int(grace_s * 1000),
         "isolation": _isolation_words(batch.spec.isolation),
         "checkpoint": batch.spec.checkpoint,
+        "progress": batch.spec.pace.pattern if batch.spec.pace is not None else "",
     }
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from p2psched.model.execution import Batch
 from p2psched.model.job import ProgramWork
 from p2psched.run.host import frames
-from p2psched.run.host_handle import HostHandle
+from p2psched.run.host_handle import HostHandle, Running
 from p2psched.run.means import NOTHING
 from p2psched.run.starter_link import StarterLink
 
@@ -112,6 +112,12 @@ class Hosts:
         host.ended_by_us = True
         self._end(host, grace_s)
 
+    def kill_for(self, running: Running, host: HostHandle, grace_s: float) -> None:
+        """End a host because of one of its batches."""
+        host.aimed_at = running.batch.id
+        host.look_later(None, lambda: None)
+        self.kill(host, grace_s)
+
     def end_idle(self, now_s: float) -> None:
         """By the monotonic clock. Often enough."""
         for host in self:
@@ -119,9 +125,11 @@ class Hosts:
             if not host.batches and not host.retired and now_s - host.idle_at_s >= limit_s:
                 self.kill(host, 0.0)
 
-    def watch(self, host: HostHandle) -> None:
-        """Have the starter empty its output until its task is over."""
-        self._tell(frames.frame(frames.WATCH, frames.HOST.pack(host.number)))
+    def watch(self, host: HostHandle, running: Running, index: int) -> None:
+        """Have the starter empty its output until its task is over, and show it."""
+        batch = running.batch
+        which = frames.WATCHED.pack(host.number, batch.id, index, batch.grant)
+        self._tell(frames.frame(frames.WATCH, which, batch.job.encode()))
 
     def _on_closed(self, host: HostHandle) -> None:
         """It is dead, and the starter will say how; or it closed our socket, and must end."""

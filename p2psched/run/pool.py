@@ -30,7 +30,7 @@ from p2psched.ports.executor import OnExecutorEvent
 from p2psched.run import leftovers
 from p2psched.run.dispatcher import RESTART_S, Dispatcher
 from p2psched.run.host import folders, frames, large
-from p2psched.run.live_output import read_piece
+from p2psched.run.live_output import Outputs
 from p2psched.run.means import Means, Setup, find
 from p2psched.run.standing import has_begun
 from p2psched.run.starter_link import StarterLink
@@ -72,6 +72,7 @@ class WorkerPool:
             on_event=on_event,
         )
         self._hosts = self._dispatcher.hosts
+        self.output: Final = Outputs(self._folder, self._dispatcher.running)
         self._setup = setup or Setup()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._link: StarterLink | None = None
@@ -171,6 +172,9 @@ class WorkerPool:
     def stop(self, batch: int, cause: Cause) -> None:
         self._dispatcher.stop(batch, cause)
 
+    def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
+        self._dispatcher.looks.end_task(batch, index, cause, why)
+
     def standing(self) -> Standing:
         return self._dispatcher.standing()
 
@@ -185,25 +189,9 @@ class WorkerPool:
                 if not begun and self._link is not None:
                     self._link.process.kill()  # another one is started when it is gone
 
-    # --- output of running programs
-
     def task_folder(self, job: JobId, index: int, grant: int) -> Path:
         """Where a program task runs while it runs."""
         return self._folder / folders.name_of(job, index, grant)
-
-    async def tail(
-        self, job: JobId, index: int, *, stderr: bool, offset: int
-    ) -> tuple[int, bytes] | None:
-        """Where the next piece starts, and at most TAIL_BYTES_MAX bytes from `offset` on, of a
-        program task that runs here; None if it does not. Shows the first OUTPUT_FILE_BYTES_MAX
-        bytes of a stream."""
-        for host, running in self._dispatcher.running():
-            batch = running.batch
-            if batch.job == job and index in running.left and not host.functions:
-                folder = self.task_folder(job, index, batch.grant)
-                name = "stderr" if stderr else "stdout"
-                return await asyncio.to_thread(read_piece, folder, name, max(0, offset))
-        return None
 
     # --- what the starter says
 
@@ -219,6 +207,8 @@ class WorkerPool:
             host = self._hosts.get(number)
             if host is not None:
                 self._dispatcher.on_exit(host, code, body[frames.HOST_STATUS.size :])
+                if not self._ending:
+                    self.output.sweep()
 
     def _on_starter_closed(self) -> None:
         self._up = False
@@ -283,6 +273,7 @@ class WorkerPool:
         """Leave no process and no file of an earlier life. Blocks."""
         self._folder.mkdir(parents=True, exist_ok=True)
         leftovers.kill(self._folder)
+        self.output.open()
         leftovers.clear(self._folder)
         if self._keeps_blobs and not self._ending:
             (self._folder / large.SPILL).mkdir()

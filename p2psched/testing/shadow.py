@@ -34,6 +34,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer, Offers
+from p2psched.model.pace_commands import Warn
 from p2psched.testing import shadow_keeping, shadow_moving, shadow_needs, shadow_retries
 from p2psched.testing.facts import Fact
 from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJob
@@ -45,7 +46,6 @@ SPACELESS: Final = 12
 LATER: Final = 2  # the level that knows of what came later
 FORGETS: Final = 3  # and of removed peers that are forgotten
 HOLDS: Final = 4  # and of tasks that hold locks
-RULES: Final = 5  # and of rules by cause, and limits of time
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = (
@@ -138,17 +138,19 @@ class Shadow:
                     self._peer_down(command)
             case Cancel() | Forget() | Pin() | Retry() | Held() | NewGeneration():
                 self._keep(command)
-            case Drain() | GiveBack() | RaiseLevel() | ForgetPeer() | Elapsed():
+            case Drain() | GiveBack() | RaiseLevel() | ForgetPeer() | Elapsed() | Warn():
                 self._on_later(command)
 
     def _accepts(self, spec: JobSpec) -> bool:
         if shadow_needs.is_choosy(spec):
             return self.level >= shadow_needs.LEVEL and shadow_needs.accepts(self, spec)
-        if spec.retry is not None or spec.times is not None:
-            return self.level >= RULES
+        if spec.retry is not None or spec.times is not None or spec.pace is not None:
+            return self.level >= shadow_retries.RULES
         return spec.hold is None or self.level >= HOLDS
 
-    def _on_later(self, command: Drain | GiveBack | RaiseLevel | ForgetPeer | Elapsed) -> None:
+    def _on_later(
+        self, command: Drain | GiveBack | RaiseLevel | ForgetPeer | Elapsed | Warn
+    ) -> None:
         """What not all versions know: nothing before it is in use."""
         match command:
             case RaiseLevel(level=level, gone=gone):
@@ -160,16 +162,12 @@ class Shadow:
                     self._drain(command)
             case ForgetPeer(peer=peer):
                 if self.level >= FORGETS and peer in self.live:
-                    self._forget_peer(peer)
+                    shadow_keeping.forget_peer(self, peer)
             case Elapsed(upto_ms=upto_ms):
                 if self.level >= HOLDS:
                     shadow_retries.elapse(self, upto_ms)
-
-    def _forget_peer(self, peer: PeerId) -> None:
-        if not self.live[peer][1] and not self.owned_by(peer):
-            for known in (self.live, self.levels, self.drains, self.away, self.offers):
-                known.pop(peer, None)
-            self.gone.add(peer)
+            case Warn():
+                shadow_retries.warn(self, command)
 
     def _drain(self, command: Drain | GiveBack) -> None:
         match command:

@@ -45,6 +45,7 @@ class ShadowJob:
         self.due: dict[int, int] = {}  # tasks that wait for a moment to come
         self.avoids: set[tuple[int, PeerId]] = set()  # where it ended badly, and is not moved to
         self.alerted: set[Cause] = set()
+        self.warned = False
         self.fatal = self.given_up = self.queue_over = False
         self.since_ms = 0  # its limits of time count from there
         self.tried: set[int] = set()  # some peer has owned these

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from p2psched.model.commands import Forget, Held, NewGeneration, Retry
-from p2psched.model.ids import JobId
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.testing import shadow_retries
 from p2psched.testing.shadow_job import WAITING, ShadowJob
@@ -62,7 +62,7 @@ def reopen(s: Shadow, job: ShadowJob, name: JobId, index: int) -> None:
     job.avoids = {(task, peer) for task, peer in job.avoids if task != index}
     if job.state != "running":
         job.alerted.clear()
-        job.fatal = False
+        job.fatal = job.warned = False
         shadow_retries.begin(s, job)
     job.killed.pop(index, None)
     del job.deaths[index]
@@ -103,3 +103,10 @@ def held(s: Shadow, job: ShadowJob, command: Held) -> None:
             holders.discard(command.peer)
     for index in sorted(job.lost - lost):
         s.say("lost", command.job, index)
+
+
+def forget_peer(s: Shadow, peer: PeerId) -> None:
+    if not s.live[peer][1] and not s.owned_by(peer):
+        for known in (s.live, s.levels, s.drains, s.away, s.offers):
+            known.pop(peer, None)
+        s.gone.add(peer)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from p2psched.model.commands import Complete
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
+from p2psched.model.pace_commands import Warn
 from p2psched.model.retry import RetryRule, Severity
 from p2psched.testing.shadow_job import ENDED, WAITING, ShadowJob
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from p2psched.testing.shadow import Shadow
 
 BLOCKS: Final = 4_096
+RULES: Final = 5  # the level that knows of rules by cause, of limits and of tasks that stall
 
 
 def begin(s: Shadow, job: ShadowJob) -> None:
@@ -59,6 +61,14 @@ def alert(s: Shadow, job: ShadowJob, name: JobId, rule: RetryRule) -> None:
     if rule.cause not in job.alerted:
         job.alerted.add(rule.cause)
         s.say("alerted", name, -1, f"{rule.cause} {rule.severity.name.lower()}")
+
+
+def warn(s: Shadow, command: Warn) -> None:
+    job = s.jobs.get(command.job)
+    if job is not None and s.level >= RULES and job.owner.get(command.index) == command.grant:
+        if not job.warned:
+            s.say("alerted", command.job, -1, "stalled warn")
+        job.warned = True
 
 
 def bound_of(rule: RetryRule, before: int) -> int:

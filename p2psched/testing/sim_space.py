@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from p2psched.core.owner import Owner, StopBatch
+from p2psched.core.pacing import EndTask
 from p2psched.core.raft.effects import RoomChanged
 from p2psched.core.raft.engine import EngineEffect
 from p2psched.core.scheduler import Clocked, Renewed, RenewIncarnation, YieldLead
@@ -20,6 +21,7 @@ from p2psched.testing.sim_world import World
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer
 
+Change = RenewIncarnation | YieldLead | StopBatch | EndTask | Tend | Noticed | SeparationEffect
 LEFT_BYTES_MAX: Final = 4_000  # on a disk that gets full: for some entries, or for none
 
 
@@ -58,9 +60,7 @@ class SimSpace:
             shun=self.shun,
         )
 
-    def change(
-        self, effect: RenewIncarnation | YieldLead | StopBatch | Tend | Noticed | SeparationEffect
-    ) -> None:
+    def change(self, effect: Change) -> None:
         """What its scheduler wants of it, besides work."""
         peer = self._peer
         match effect:
@@ -70,6 +70,8 @@ class SimSpace:
                 self._world.later(1, peer, HandOverHere(avoid))
             case StopBatch(batch=batch):
                 peer.executor.stop(batch)
+            case EndTask():
+                raise AssertionError("no executor here says how quick its tasks are")
             case Tend() | Noticed():
                 self._world.stalls.attend(peer, effect)
             case _:

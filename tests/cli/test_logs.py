@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import pytest
 
 from p2psched.client.client import Client
 from p2psched.model.errors import NotFound
-from tests.cluster import LiveCluster
+from tests.cluster import LiveCluster, wait_until
 
 pytestmark = pytest.mark.process
 
@@ -160,3 +161,85 @@ def test_history_of_a_task_that_is_not_there_is_refused(live: LiveCluster) -> No
     assert "has no task 5" in done.stderr
     one, of_task = live.ok("job", "history", "lone"), live.ok("job", "history", "lone/0")
     assert one == of_task
+
+
+# --- live, and more than travels ------------------------------------------------------------------
+
+
+def test_a_follower_sees_each_attempt_to_its_end_and_the_next_one(
+    live: LiveCluster, tmp_path: Path
+) -> None:
+    script = (
+        f"echo begin $P2P_ATTEMPT; until [ -e {tmp_path}/$P2P_ATTEMPT ]; do sleep 0.02; done;"
+        "echo end $P2P_ATTEMPT; test $P2P_ATTEMPT = 2"
+    )
+    live.ok("submit-job", "--retries", "1", "--name", "seen", "--", "sh", "-c", script)
+    with live.popen("job", "logs", "seen", "-f") as follower:
+        assert follower.stdout is not None
+        lines = [follower.stdout.readline()]
+        (tmp_path / "1").touch()
+        lines += [follower.stdout.readline(), follower.stdout.readline()]
+        (tmp_path / "2").touch()
+        lines.append(follower.stdout.readline())
+    assert lines == ["begin 1\n", "end 1\n", "begin 2\n", "end 2\n"]
+    assert follower.returncode == 0
+
+
+def test_what_a_function_prints_is_followed_while_it_runs(
+    live: LiveCluster, tmp_path: Path
+) -> None:
+    go = str(tmp_path / "go")
+
+    def talk(_: None) -> None:
+        print("hello")
+        while not os.path.exists(go):  # noqa: PTH110
+            time.sleep(0.02)
+        print("bye")
+
+    async def submit(client: Client) -> str:
+        return (await client.map(talk, [None], name="talks")).id
+
+    job = live.ask(submit)
+    with live.popen("job", "logs", job, "-f") as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == "hello\n"
+        Path(go).touch()
+        assert follower.stdout.readline() == "bye\n"
+    assert follower.returncode == 0
+
+
+def test_a_long_output_is_whole_while_its_peer_is_there(live: LiveCluster) -> None:
+    script = "seq 100000 | head -c 500000; exit 3"
+    live.run("submit-job", "--name", "long", "--wait", "-o", "quiet", "--", "sh", "-c", script)
+    whole = "".join(f"{n}\n" for n in range(1, 100_001))[:500_000]
+    for peer in live.peers.values():
+        done = live.run("job", "logs", "long", "--peer", peer.address)
+        assert done.stdout == whole
+    (one,) = attempts_of(live, "long")
+    assert (one["stdout_total"], one["stdout_kept"], one["note"]) == (500_000, 500_000, None)
+    assert live.ok("job", "logs", "long", "-n", "1") == whole.rsplit("\n")[-1]
+
+
+def test_what_is_beyond_the_bound_is_named(live: LiveCluster) -> None:
+    script = "echo first; yes x | head -c 3000000; echo last"
+    live.ok("submit-job", "--name", "vast", "--wait", "-o", "quiet", "--", "sh", "-c", script)
+    done = live.run("job", "logs", "vast")
+    assert done.stdout.startswith("first\nx\nx\n")
+    assert done.stdout.endswith("x\nx\nlast\n")
+    assert "bytes dropped ...]" in done.stdout
+    assert "keeps the first and the last bytes" in done.stderr
+    (one,) = attempts_of(live, "vast")
+    assert one["stdout_total"] == 3_000_011
+    assert one["stdout_kept"] == 1_048_576
+
+
+def test_what_a_cancelled_task_printed_is_on_its_peer(live: LiveCluster) -> None:
+    live.ok("submit-job", "--name", "ended", "--", "sh", "-c", "echo was here; sleep 600")
+    wait_until(lambda: live.run("job", "logs", "ended").stdout != "", "its output")
+    live.ok("job", "cancel", "ended")
+
+    def is_over() -> bool:
+        (one,) = attempts_of(live, "ended")
+        return (one["cause"], one["stdout"]) == ("cancelled", "was here\n")
+
+    wait_until(is_over, "the attempt to be over")

@@ -58,6 +58,16 @@ def test_who_asks_is_told_of_the_next_attempt(live: LiveCluster) -> None:
     live.ok("job", "cancel", "later")
 
 
+def test_explain_tells_how_far_a_task_has_sunk(live: LiveCluster) -> None:
+    words = ("--retry", "exit=1,demote,delay=fixed:10m", "--name", "sunk", "--", "false")
+    live.ok("submit-job", *words)
+    wait_until(lambda: job_of(live, "sunk")["delayed"] == 1, "its first attempt has failed")
+    priority = json.loads(live.ok("explain", "sunk/0", "-o", "json"))["priority"]
+    assert (priority["steps_down"], priority["steps_max"]) == (1, 3)
+    assert "priority: 1 of at most 3 steps down" in live.ok("explain", "sunk/0")
+    live.ok("job", "cancel", "sunk")
+
+
 def test_a_fatal_end_stops_the_job_and_raises_one_alert(live: LiveCluster) -> None:
     script = "if [ $P2P_INDEX = 0 ]; then exit 9; else sleep 600; fi"
     words = ("--retry", "exit=5,fatal", "--name", "fatal", "--array", "0-20", "--wait")

@@ -54,7 +54,7 @@ class Work:
         return self.owner.on_revoked(JOB, GRANT, tasks, Cause.PEER_LOST)
 
     def propose(self) -> list[Complete]:
-        commands = self.owner.next_round()
+        commands = [each for each in self.owner.next_round() if isinstance(each, Complete)]
         for number, command in enumerate(commands):
             self.owner.proposed(number, command)
         return commands

@@ -7,12 +7,23 @@ from msgspec.structs import replace
 from p2psched.core.coordinator import Coordinator
 from p2psched.core.jobs import Job
 from p2psched.core.placement import Candidate
+from p2psched.core.retry_turns import turns
+from p2psched.core.retrying import SINK_STEPS_MAX
 from p2psched.model import chunks
-from p2psched.model.commands import Command, Drain, DrainMode, PeerDown, Place, Retried
-from p2psched.model.ids import PeerId
+from p2psched.model.commands import (
+    Cancel,
+    Command,
+    Drain,
+    DrainMode,
+    PeerDown,
+    Place,
+    Retried,
+    Retry,
+)
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, Segment
 from p2psched.model.needs import Needs, Offer, Offers
-from p2psched.model.retry import RetryRule
+from p2psched.model.retry import RetryRule, usual_rule
 from p2psched.model.taskset import EMPTY, TaskSet
 from tests.core.retry_rig import Ledger, P, Q, R, spec
 
@@ -93,7 +104,7 @@ def test_a_demoted_task_comes_behind_what_was_submitted_before_it_failed() -> No
     ledger.submit(spec(1), "later")
     order = [c.job for c in coordinator(ledger).place() if isinstance(c, Place)]
     assert order == ["between", "j"]  # there is no room for more
-    assert between.index < job.demoted_at
+    assert between.index < job.sunk_at[1]
 
 
 def test_without_other_work_retries_get_everything() -> None:
@@ -158,3 +169,40 @@ def test_a_retry_costs_what_its_bad_ends_took() -> None:
     assert found.budget.cost_us(job, 500_000) == 10_000_000
     found.budget.on_job_ended(job.id)
     assert found.budget.cost_us(job, 500_000) == 500_000
+
+
+def test_each_timeout_sinks_a_task_a_step_and_never_under_the_floor() -> None:
+    """First behind what was there at its first limit, then at its second; from the third on it
+    stays where it is, and what is submitted later comes later."""
+    ledger = Ledger(slots=1)
+    job = ledger.submit(spec(1, replace(usual_rule(Cause.TIMEOUT, 20), elsewhere=False)))
+    others = [ledger.submit(spec(1), "0")]
+    behind: list[list[JobId]] = []
+    for number in range(1, 6):
+        ledger.run(job, Cause.TIMEOUT, P)
+        others.append(ledger.submit(spec(1), str(number)))
+        waiting = [(each, each.ready) for each in (job, *others)]
+        order = [turn.job.id for turn in turns(sorted(waiting, key=lambda pair: pair[0].index))]
+        behind.append(order[: order.index(job.id)])
+    assert ["".join(before) for before in behind] == ["0", "01", "012", "012", "012"]
+    assert job.sunk.split(job.spec.tasks) == [(SINK_STEPS_MAX, job.spec.tasks)]
+    ledger.do(Cancel(job.id))
+    shrunk = ledger.submit(spec(1), "last")
+    assert shrunk.places(shrunk.spec.tasks) == [(0, shrunk.spec.tasks)]
+
+
+def test_a_retry_by_hand_lifts_what_has_sunk() -> None:
+    ledger = Ledger(slots=4)
+    job = ledger.submit(spec(2, replace(usual_rule(Cause.TIMEOUT, 1), elsewhere=False)))
+    ledger.end(job, ledger.place(job, P, TaskSet.of(0, 1)), Cause.TIMEOUT)
+    one, other = TaskSet.of(0, 1), TaskSet.of(1, 2)
+    assert job.sunk.split(job.spec.tasks) == [(0, other), (1, one)]
+    first = job.places(one)[0][0]
+    ledger.end(job, ledger.place(job, P, other), Cause.TIMEOUT)
+    assert job.places(other)[0][0] > first
+    for _ in range(2):
+        ledger.run(job, Cause.TIMEOUT, P)
+    assert job.failed == job.spec.tasks
+    assert job.full is None
+    ledger.do(Retry(job.id, spec(2, replace(usual_rule(Cause.TIMEOUT, 1), elsewhere=False))))
+    assert job.sunk.split(job.spec.tasks) == [(0, job.spec.tasks)]

@@ -186,6 +186,18 @@ def test_cancelled_work_ends_on_a_follower(cluster: LiveCluster, side: Side) -> 
     asyncio.run(story())
 
 
+def test_what_a_follower_has_run_is_told_by_every_peer(cluster: LiveCluster) -> None:
+    asyncio.run(heal(cluster))
+    script = "seq 20000; test $P2P_ATTEMPT = 2"
+    options = ("--retries", "1", "--name", "printed", "--wait", "-o", "quiet")
+    cluster.ok("submit-job", *options, "--", "sh", "-c", script)
+    whole = "".join(f"{number}\n" for number in range(1, 20_001))  # more than a result brings
+    for peer in cluster.peers.values():
+        for attempt in ("1", "2"):
+            words = ("printed/0", "--attempt", attempt, "--peer", peer.address)
+            assert cluster.ok("job", "logs", *words) == whole
+
+
 def test_a_drained_follower_runs_nothing_until_it_is_taken_back(
     cluster: LiveCluster, side: Side
 ) -> None:

@@ -39,6 +39,7 @@ def test_outputs_and_history_survive_the_peers_that_made_them(tmp_path: Path) ->
         cluster.await_voters(3)
         cluster.ok("submit-job", "--retries", "1", "--name", "hard", "--", "sh", "-c", SCRIPT)
         wait_until(lambda: len(attempts_of(cluster)) == 2, "the second attempt")
+        wait_until(lambda: attempts_of(cluster)[1]["stdout"] == "out 2\n", "what it prints")
         first, second = attempts_of(cluster)
         # The peers of both are gone, one after the other: of three, one may be missing.
         cluster.kill(second["peer"])
@@ -53,6 +54,7 @@ def test_outputs_and_history_survive_the_peers_that_made_them(tmp_path: Path) ->
                 ("ok", "out 3\n", "err 3\n"),
             ]
             assert told[0] == first
+            assert "can't be reached" in told[1]["note"]
         lost = second["peer"]
         steps = steps_of(cluster, *address)
         assert ("peer-lost", lost) in [step[:2] for step in steps]
@@ -63,7 +65,9 @@ def test_outputs_and_history_survive_the_peers_that_made_them(tmp_path: Path) ->
         again = [cluster.restart_nowait(name) for name in "abc"]
         for peer in again:
             cluster.wait_ready(peer)
-        after = [attempts_of(cluster, "--peer", peer.address) for peer in again]
-        assert after[0] == after[1] == after[2]
-        assert [one["stdout"] for one in after[0]][::2] == ["out 1\n", "out 3\n"]
+        everywhere = [attempts_of(cluster, "--peer", peer.address) for peer in again]
+        assert everywhere[0] == everywhere[1] == everywhere[2]
+        # Who was killed while it ran the second one still has what that had printed.
+        assert [one["stdout"] for one in everywhere[0]] == ["out 1\n", "out 2\n", "out 3\n"]
+        assert "from the disk of peer" in everywhere[0][1]["note"]
         assert steps_of(cluster)[: len(steps)] == steps

@@ -43,6 +43,9 @@ class Started:
     def stop(self, batch: int, cause: Cause) -> None:
         raise AssertionError((batch, cause))
 
+    def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
+        raise AssertionError((batch, index, cause, why))
+
     def standing(self) -> Standing:
         return Standing(frozenset(batch.id for batch in self.batches))
 

@@ -15,9 +15,11 @@ from p2psched.client.functions import Calls, Function, pack
 from p2psched.client.results import open_value
 from p2psched.model import chunks, items
 from p2psched.model.blob import BlobRef, ResultBlob
-from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress
+from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress, Reports, TaskReport
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, SentFile
+from p2psched.model.pace_rules import PaceRules
+from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
 from p2psched.run.host.files import File, Ref, file_of
 from p2psched.run.host.pickling import Source
@@ -78,13 +80,15 @@ def program(
     *argv: str,
     tasks: int = 1,
     timeout_ms: int | None = None,
+    times: TimeLimits | None = None,
+    pace: PaceRules | None = None,
     files: tuple[SentFile, ...] = (),
     cwd: str | None = None,
     env: tuple[tuple[str, str], ...] = (),
     outputs: tuple[str, ...] = (),
 ) -> JobSpec:
     work = ProgramWork(argv, env, cwd, files, outputs)
-    return JobSpec("job", TaskSet.of(0, tasks), work, timeout_ms=timeout_ms)
+    return JobSpec("job", TaskSet.of(0, tasks), work, timeout_ms=timeout_ms, times=times, pace=pace)
 
 
 def packed(blobs: DiskBlobs, function: Function, arguments: Calls, **options: object) -> JobSpec:
@@ -134,6 +138,7 @@ class Rig:
             setup=setup,
         )
         self.outcomes: dict[int, Outcome] = {}
+        self.reports: list[dict[tuple[int, int], TaskReport]] = []
         self._changed = asyncio.Event()
         self._job_of: dict[int, JobId] = {}
         self._jobs: list[JobSpec] = []  # the same spec is the same job
@@ -173,7 +178,9 @@ class Rig:
     def watch(self) -> None:
         """As if the task of each host took long: the starter is told to empty its output."""
         for host in self.pool._hosts:
-            self.pool._hosts.watch(host)
+            state = host.shared.read()
+            for running in list(host.batches.values())[:1]:
+                self.pool._hosts.watch(host, running, state.index if state is not None else 0)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for a condition that an event or the outside world makes true."""
@@ -185,6 +192,9 @@ class Rig:
 
     def _on_event(self, event: ExecutorEvent) -> None:
         self._changed.set()
+        if isinstance(event, Reports):
+            self.reports.append({(each.batch, each.index): each for each in event.reports})
+            return
         outcome = self.outcomes[event.batch]
         outcome.messages += 1
         assert outcome.unstarted is None, "Ended is the last event of a batch"

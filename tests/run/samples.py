@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import p2psched
 from p2psched import File
 
 
@@ -150,3 +151,11 @@ def wait_for(path: str, begun: str) -> str:
     while not Path(path).exists():
         time.sleep(0.002)
     return path
+
+
+def say_and_wait(number: int, gate: str) -> int:
+    """Says how far it is, once, and waits for a file."""
+    p2psched.progress(number, 10, "one é")
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    return number

@@ -151,7 +151,7 @@ def test_notes_that_a_task_overwrote_are_read_without_harm(damage: bytes) -> Non
 
 def test_of_results_that_are_partly_damaged_nothing_is_taken() -> None:
     spec = JobSpec("job", TaskSet.of(0, 2), ProgramWork(("true",)))
-    running = Running(Batch(1, JobId("ab" * 16), spec, spec.tasks, 9, 1, "1.9.1"))
+    running = Running(Batch(1, JobId("ab" * 16), spec, spec.tasks, 9, 1, "1.9.1"), 0.5)
     good = (0, 1, frames.OK, 5, chunks.pack([items.pack_value(b"x")]))
     odd = values.pack_blob((bytes(32), 7))[:-1]
     bad = (1, 2, frames.OK_WITH_BLOBS, 5, chunks.pack([items.pack_value(odd)]))

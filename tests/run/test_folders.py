@@ -39,9 +39,9 @@ def test_a_name_that_comes_twice_is_refused_and_never_followed(tmp_path: Path) -
 def test_a_stream_writes_no_further_than_its_bound_and_through_no_link(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("untouched")
-    (tmp_path / "stderr").symlink_to(outside)
+    (tmp_path / "task.stderr").symlink_to(outside)
     stream = streams.Stream("stderr")
-    assert stream.open(str(tmp_path))
+    assert stream.open(str(tmp_path / "task"))
     os.write(stream.writer, b"hello")
     stream.read(show=True)
     stream.read(show=True)
@@ -52,7 +52,7 @@ def test_a_stream_writes_no_further_than_its_bound_and_through_no_link(tmp_path:
 
 def test_what_a_program_writes_is_in_no_file_until_it_is_shown(tmp_path: Path) -> None:
     output = streams.Streams(select.poll())
-    output.open(str(tmp_path))
+    output.open(str(tmp_path / "task"))
     due = [output.due_ns]
     stream = output.stderr
     os.write(stream.writer, b"soon")
@@ -62,7 +62,7 @@ def test_what_a_program_writes_is_in_no_file_until_it_is_shown(tmp_path: Path) -
     output.show()
     os.write(stream.writer, b", now")
     stream.read(show=True)
-    assert (tmp_path / "stderr").read_bytes() == b"soon, now"
+    assert (tmp_path / "task.stderr").read_bytes() == b"soon, now"
     assert stream.capture.body() == b"soon, now"
     due.append(output.due_ns)
     assert [at is None for at in due] == [True, False, True]
@@ -131,19 +131,19 @@ def test_pipes_are_kept_only_if_they_are_empty_and_nobody_else_can_hold_them(
     tmp_path: Path,
 ) -> None:
     output = streams.Streams(select.poll())
-    output.open(str(tmp_path))
+    output.open(str(tmp_path / "task"))
     kept = os.fstat(output.stdout.writer).st_ino
     os.write(output.stdout.writer, b"one")
     output.drain()
     assert output.stdout.capture.body() == b"one"
-    output.leave(is_alone=True)
-    output.open(str(tmp_path))
+    output.leave(is_alone=True, is_told=True)
+    output.open(str(tmp_path / "task"))
     assert (os.fstat(output.stdout.writer).st_ino, output.is_empty) == (kept, True)
     for is_alone, data in ((False, b""), (True, b"left")):
         before = os.fstat(output.stdout.writer).st_ino
         os.write(output.stdout.writer, data)
-        output.leave(is_alone=is_alone)
-        output.open(str(tmp_path))
+        output.leave(is_alone=is_alone, is_told=True)
+        output.open(str(tmp_path / "task"))
         output.drain()
         assert (os.fstat(output.stdout.writer).st_ino != before, output.is_empty) == (True, True)
     output.close()

@@ -91,7 +91,7 @@ def test_a_program_that_is_being_started_ends_with_its_host() -> None:
     os.ftruncate(memory, BYTES)
     notes = Shared(memory)
     os.close(memory)
-    host = Host(number=1, pid=process.pid, shared=notes, scratch="")
+    host = Host(number=1, pid=process.pid, shared=notes, scratch="", folder="")
     try:
         pid = int(process.stdout.readline())
         notes.note_group(STARTING)

@@ -37,6 +37,15 @@ class Capture:
             if len(self._tail) > 2 * HALF:
                 del self._tail[:-HALF]
 
+    def newest(self, most: int, count: int) -> bytes:
+        """Of the last `count` bytes that were written, and the line that they go on with, the
+        newest `most`."""
+        data = bytes(self._tail[-most:])
+        if len(data) < most:
+            data = self._head[-(most - len(data)) :] + data
+        start = data.rfind(b"\n", 0, max(0, len(data) - count)) + 1
+        return data[start:]
+
     def append(self, later: Capture) -> None:
         """What another has taken of the same stream behind this."""
         body = later.body()

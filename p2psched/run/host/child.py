@@ -22,6 +22,7 @@ class Child:
         self.pid = 0
         self.pidfd = -1
         self.ended_as = -1  # a cause, if it was ended by us
+        self.why = ""  # if that says more than the cause
         self.stopped = False  # with its batch
         self.kill_ns: int | None = None
         self.strangers: list[int] = []  # that earlier programs have left
@@ -47,6 +48,11 @@ class Child:
         except OSError:  # no descriptors left: nobody could follow it
             self.reap()
             raise
+
+    def end(self, cause: int, why: str, now_ns: int, grace_ns: int) -> None:
+        """Its attempt ends by this cause, whatever it does about it."""
+        self.ended_as, self.why = cause, why
+        self.terminate(now_ns, grace_ns)
 
     def terminate(self, now_ns: int, grace_ns: int) -> None:
         self.signal(signal.SIGTERM, whole=True)

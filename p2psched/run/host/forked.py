@@ -9,10 +9,11 @@ import socket
 import time
 from typing import Final
 
-from . import capture, frames, tree, watch
+from . import frames, tree, watch
 from .bounds import Bounds
 from .groups import Group
 from .shared import STARTING, Shared
+from .watched import Watched
 
 LOOK_S: Final = watch.LOOK_NS / 1e9
 STOPS_MAX: Final = 50  # looks, a millisecond apart, whether a host has stopped
@@ -21,13 +22,13 @@ STOPS_MAX: Final = 50  # looks, a millisecond apart, whether a host has stopped
 class Host:
     """A forked process, seen from the starter."""
 
-    def __init__(self, *, number: int, pid: int, shared: Shared, scratch: str) -> None:
+    def __init__(self, *, number: int, pid: int, shared: Shared, scratch: str, folder: str) -> None:
         self.number = number
         self.pid = pid
         self.shared = shared
         self.scratch = scratch
         self.pidfd = os.pidfd_open(pid)
-        self.output = capture.Output()
+        self.watched = Watched(shared, folder)
         self.pipes: tuple[int, ...] = ()
         self.socket: socket.socket | None = None
         self.kill_at_s: float | None = None

@@ -70,7 +70,7 @@ class Starter:
             for key, _ in self._selector.select(self._wait_s()):
                 # An earlier handler of this round may have closed it.
                 if self._selector.get_map().get(key.fd) is key:
-                    handler: Callable[[], None] = key.data
+                    handler: Callable[[], object] = key.data
                     handler()
             self._kill_due()
             self._look_due()
@@ -110,7 +110,7 @@ class Starter:
             if kind == frames.FORK:
                 self._fork(frames.open_json(body)[0])
             elif kind == frames.WATCH:
-                self._watch(*frames.HOST.unpack(body))
+                self._watch(body)
             elif kind == frames.KILL:
                 self._kill(*frames.HOST_NUMBER.unpack(body))
             elif kind == frames.QUIT:
@@ -193,7 +193,7 @@ class Starter:
         theirs.close()
         os.close(out_write)
         os.close(err_write)
-        host = Host(number=number, pid=pid, shared=shared, scratch=scratch)
+        host = Host(number=number, pid=pid, shared=shared, scratch=scratch, folder=self._folder)
         host.pipes = (out_read, err_read)
         host.socket = ours
         host.bind(bounds, group)
@@ -218,7 +218,7 @@ class Starter:
                 means=self._means,
             )
             _run_and_exit(spawner.run)
-        return Host(number=number, pid=pid, shared=shared, scratch=scratch)
+        return Host(number=number, pid=pid, shared=shared, scratch=scratch, folder=self._folder)
 
     def _spill(self, number: int) -> large.Spill | None:
         return large.Spill(self._folder, f"host-{number}") if self._blobs else None
@@ -242,16 +242,15 @@ class Starter:
 
     # --- output of workers
 
-    def _watch(self, number: int) -> None:
+    def _watch(self, body: bytes) -> None:
         """From now on, and until the worker asks, empty its pipes for it."""
-        host = self._hosts.get(number)
+        host = self._hosts.get(frames.WATCHED.unpack_from(body)[0])
         if host is None or not host.pipes or host.shared.is_watched():
             return
         host.shared.set_watched(1)
-        for descriptor, stream in zip(
-            host.pipes, (host.output.stdout, host.output.stderr), strict=True
-        ):
-            handler = functools.partial(capture.drain_once, descriptor, stream)
+        host.watched.begin(body)
+        for stream, descriptor in enumerate(host.pipes):
+            handler = functools.partial(host.watched.read, stream, descriptor)
             self._selector.register(descriptor, selectors.EVENT_READ, handler)
 
     def _unwatch(self, host: Host) -> None:
@@ -270,18 +269,10 @@ class Starter:
         if not asked:
             self._selector.unregister(host.socket)
             return
-        output = self._take_output(host)
+        output = host.watched.take(host.pipes, is_told=True, is_whole=asked == b"?")
         self._unwatch(host)
         with contextlib.suppress(OSError):  # it died meanwhile: `_on_exit` follows
             capture.send_output(host.socket, output)
-
-    def _take_output(self, host: Host) -> capture.Output:
-        for descriptor, stream in zip(
-            host.pipes, (host.output.stdout, host.output.stderr), strict=False
-        ):
-            capture.drain(descriptor, stream)
-        output, host.output = host.output, capture.Output()
-        return output
 
     # --- ends
 
@@ -291,7 +282,7 @@ class Starter:
         host.signal(signal.SIGKILL)
         _, status = os.waitpid(host.pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        output = self._take_output(host)
+        output = host.watched.take(host.pipes, is_told=False, is_whole=True)
         self._forget(host)
         if self._adopts:  # daemons of its task, which are ours now
             self._end_orphans()

@@ -17,7 +17,7 @@ FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 # peer -> starter
 FORK: Final = 1  # JSON; comes with three descriptors: the host's socket, its shared memory, and
 # the pipe of its tickets
-WATCH: Final = 2  # host: a task takes longer, so drain its output for it
+WATCH: Final = 2  # a task takes longer, so drain its output for it: `WATCHED`, its job
 KILL: Final = 3  # host, grace in seconds
 QUIT: Final = 4  # grace in seconds: end everything, then yourself
 # starter -> peer
@@ -28,6 +28,7 @@ FUNCTION: Final = 20  # JSON, the function's code, its modules
 DROP: Final = 21  # number of a function: forget it
 RUN: Final = 22  # functions: see `orders`; programs: JSON and the sent files
 STOP: Final = 23  # batch
+END: Final = 24  # batch, task, cause, why: end this one, and go on with the next
 # host -> peer
 RESULTS: Final = 30
 
@@ -44,18 +45,22 @@ CAUSES: Final = (
     "ok",  # and the item names blobs that lie in the spill folder
     "no-space",
     "oom",
+    "stalled",
 )
 OK, EXIT, EXCEPTION, SIGNAL, TIMEOUT, NOT_STARTABLE, NOT_SERIALISABLE, TOO_LARGE = range(8)
 OK_WITH_BLOBS: Final = 8
 NO_SPACE: Final = 9
 OOM: Final = 10
+STALLED: Final = 11
 
 HOST: Final = struct.Struct("<I")
 HOST_NUMBER: Final = struct.Struct("<Id")  # a grace in seconds
 HOST_STATUS: Final = struct.Struct("<Ii")
 NUMBER: Final = struct.Struct("<d")
+WATCHED: Final = struct.Struct("<IQQQ")  # host, batch, index of the task, grant
 FUNCTION_NUMBER: Final = struct.Struct("<I")
 BATCH: Final = struct.Struct("<Q")
+END_TASK: Final = struct.Struct("<QQB")
 
 _HEAD = struct.Struct("<IB")
 _LENGTH = struct.Struct("<I")

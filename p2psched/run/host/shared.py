@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import mmap
 import struct
-from typing import Final
+import time
+from typing import Final, NamedTuple
 
 # relative: the same file is p2psched.* in the peer and a private name in the user's interpreter
 from ...model import chunks  # noqa: TID252
@@ -29,7 +30,12 @@ _RUNNING_AT = 24
 _GROUP_AT = 40
 STARTING: Final = 1  # instead of the group of a program that is being started
 _WATCHED_AT = 48
-_BASE = 64
+# What the task says of how far it is: number (odd while it is written), when it was said and when
+# there was the last sign of life, done, total, bytes of the note, the note.
+_WORD = struct.Struct("<IIQQddB80s")
+_WORD_NUMBER = struct.Struct("<I")
+_WORD_AT = 64
+_BASE = 192
 
 BYTES: Final = 1024 * 1024
 # A host sends what it holds beyond this. Any one item is far smaller than the room left then.
@@ -54,6 +60,16 @@ class State:
         self.records = records
 
 
+class Word(NamedTuple):
+    """What the task that runs has said last. NaN: nothing."""
+
+    said_ns: int
+    alive_ns: int
+    done: float
+    total: float
+    note: str
+
+
 class Shared:
     """One host's page of notes, mapped from a descriptor."""
 
@@ -62,6 +78,7 @@ class Shared:
         self._generation = 0
         self._used = 0
         self._batch = 0
+        self._words = 0
 
     def close(self) -> None:
         self._map.close()
@@ -85,6 +102,20 @@ class Shared:
         """The process group of the program that runs now; 0 for none, STARTING for one that nobody
         knows the number of yet."""
         struct.pack_into("<Q", self._map, _GROUP_AT, group)
+
+    def tell(self, done: float, total: float, note: bytes) -> None:
+        """See `say`."""
+        now_ns = time.monotonic_ns()
+        self.say(done, total, note, said_ns=now_ns, alive_ns=now_ns)
+
+    def say(self, done: float, total: float, note: bytes, *, said_ns: int, alive_ns: int) -> None:
+        """How far the task is that runs; NaN for what is not known. What was said before the task
+        began is an earlier one's."""
+        number = self._words = (self._words + 2) & 0xFFFF_FFFE
+        words = (said_ns, alive_ns, done, total, len(note), note)
+        _WORD_NUMBER.pack_into(self._map, _WORD_AT, number + 1)
+        _WORD.pack_into(self._map, _WORD_AT, number + 1, 0, *words)
+        _WORD_NUMBER.pack_into(self._map, _WORD_AT, number)
 
     def finish(self, index: int, cause: int, busy_us: int, item: bytes) -> bool:
         """Keep a result until it is sent. True if it is time to send."""
@@ -127,6 +158,18 @@ class Shared:
 
     def set_watched(self, value: int) -> None:
         _WATCHED.pack_into(self._map, _WATCHED_AT, value)
+
+    def word(self, since_ns: int) -> Word | None:
+        """What the task that began then has said last; None if nothing, or if it is saying it."""
+        number, _, said_ns, alive_ns, done, total, size, note = _WORD.unpack_from(
+            self._map, _WORD_AT
+        )
+        if number % 2 or _WORD_NUMBER.unpack_from(self._map, _WORD_AT)[0] != number:
+            return None
+        if alive_ns < since_ns:
+            return None
+        text = note[:size].decode(errors="replace")
+        return Word(said_ns, alive_ns, done, total, "".join(filter(str.isprintable, text)))
 
     def read(self) -> State | None:
         """What the notes say, or None if they say nothing yet, or changed meanwhile: look again

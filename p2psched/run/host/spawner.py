@@ -11,6 +11,7 @@ before, but only if no process of that one is left (ADR 0014).
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import signal
@@ -19,7 +20,7 @@ import time
 from typing import Final
 
 from ...model import items  # noqa: TID252 - see shared.py
-from . import checkpoint, folders, frames, large, outputs, tree
+from . import checkpoint, folders, frames, large, outputs, tree, words
 from .bounds import Bounds
 from .child import Child
 from .orders import Tickets
@@ -65,9 +66,9 @@ class Order:
         }
         self._files: list[tuple[str, int, bytes | large.Ref]] = []
         position = 0
-        for name, mode, size, words in _list(header["files"]):
+        for name, mode, size, ref in _list(header["files"]):
             end = position + frames.number(size)
-            content = frames.open_ref(words) or data[position:end]
+            content = frames.open_ref(ref) or data[position:end]
             self._files.append((str(name), frames.number(mode), content))
             position = end
         limits = header["isolation"]
@@ -75,12 +76,15 @@ class Order:
         self.at_home = self._variables_at_home(_list(header["env"]))
         self.checkpoint = str(header["checkpoint"])
         self.outputs = [str(name) for (name,) in _list(header["outputs"])]
+        pattern = str(header["progress"])
+        self.progress = re.compile(pattern) if pattern else None
         self._found: str | None = None
 
     def be_for(self, index: int, folder: str) -> None:
         """Of this task, which has this folder."""
         self.environment[b"P2P_INDEX"] = b"%d" % index
         self.environment[b"P2P_TASK_ID"] = f"{self.job}/{index}".encode()
+        self.environment[b"P2P_PROGRESS"] = os.fsencode(f"{folder}/{words.FILE}")
         self.folder, name = folder, folder.encode()
         for variable in self.at_home:
             self.environment[variable] = name
@@ -143,6 +147,7 @@ class Spawner:
         self._orders: list[bytes] = []
         self._batch = -1
         self._stopped_batch = -2  # the last one that the peer wanted to end
+        self._ending: tuple[int, int, int, str] | None = None  # batch, task, cause, why
         self._poll = select.poll()
         self._poll.register(peer, select.POLLIN)
         self._output = Streams(self._poll)
@@ -171,6 +176,9 @@ class Spawner:
                 self._orders.append(body)
             elif kind == frames.STOP:
                 (self._stopped_batch,) = frames.BATCH.unpack(body)
+            elif kind == frames.END:
+                why = body[frames.END_TASK.size :].decode()
+                self._ending = (*frames.END_TASK.unpack_from(body), why)
 
     @property
     def _stop(self) -> bool:
@@ -198,13 +206,13 @@ class Spawner:
         child = Child()
         if not self._was_alone:
             child.strangers = tree.descendants(os.getpid())
-        is_alone = False
+        is_alone = is_told = False
         try:
             cause, refusal = self._spawn(child, order, folder)
             if refusal:
-                header = _refused(refusal)
+                header: items.Header = {"message": refusal}
             else:
-                self._follow(child, order)
+                self._follow(child, order, index, folder)
                 code = child.reap()
                 self._shared.note_group(0)
                 is_alone = self._is_alone()
@@ -212,10 +220,11 @@ class Spawner:
                 if cause == frames.OK and order.outputs:
                     cause, header = outputs.take(folder, order.outputs, self._spill, header)
             self._output.drain()
+            is_told = not child.stopped
         finally:
             child.close()
             self._was_alone = is_alone
-            self._output.leave(is_alone=is_alone)
+            self._output.leave(is_alone=is_alone, is_told=is_told)
             self._place.leave(is_alone=is_alone)
         if not child.stopped:
             self._report.finish(index, cause, self._item(header))
@@ -262,30 +271,48 @@ class Spawner:
             return True
         return False
 
-    def _follow(self, child: Child, order: Order) -> None:
+    def _follow(self, child: Child, order: Order, index: int, folder: str) -> None:
         """Serve the program's output, its time and the peer's orders until it has ended."""
         self._poll.register(child.pidfd, select.POLLIN)
+        path = f"{folder}/{words.FILE}"
+        listener = words.Listener(self._shared, self._output, path, order.progress)
         limit_ns = None
         if order.timeout_ms is not None:
             limit_ns = time.monotonic_ns() + order.timeout_ms * NS_PER_MS
         over = False
         while not over:
-            for descriptor, _ in self._poll.poll(self._wait_ms(child, limit_ns)):
+            wait_ms = self._wait_ms(child, limit_ns, listener.due_ns)
+            for descriptor, _ in self._poll.poll(wait_ms):
                 if descriptor == child.pidfd:
                     over = True
                 elif not self._output.read(descriptor):
                     self._receive()
+            now_ns = time.monotonic_ns()
+            if now_ns >= listener.due_ns:
+                listener.look(now_ns)
+            if self._ending is not None:
+                limit_ns = self._end_task(child, order, index, limit_ns)
             limit_ns = self._keep_time(child, order, limit_ns)
         self._poll.unregister(child.pidfd)
 
-    def _wait_ms(self, child: Child, limit_ns: int | None) -> float | None:
-        """Until the next thing that time brings: a timeout, a kill, results that should leave."""
-        look_ns = None if child.guard is None else child.guard.due_ns
-        times = (limit_ns, child.kill_ns, self._output.due_ns, look_ns)
+    def _end_task(self, child: Child, order: Order, index: int, limit_ns: int | None) -> int | None:
+        """The peer wants one program to end: this one, unless it has come too late. Returns the
+        timeout that still lies ahead."""
+        assert self._ending is not None
+        batch, wanted, cause, why = self._ending
+        self._ending = None
+        if (batch, wanted) != (self._batch, index) or child.ended_as >= 0 or child.stopped:
+            return limit_ns
+        child.end(cause, why, time.monotonic_ns(), order.grace_ns)
+        return None
+
+    def _wait_ms(self, child: Child, limit_ns: int | None, look_ns: int) -> float:
+        """Until the next thing that time brings: a timeout, a kill, results that should leave, a
+        look at how far it is."""
+        times = [limit_ns, child.kill_ns, self._output.due_ns, self._report.flush_at_ns]
+        times.append(None if child.guard is None else child.guard.due_ns)
         due = [at for at in times if at is not None]
-        if self._report.flush_at_ns is not None:
-            due.append(self._report.flush_at_ns)
-        return max(0.0, (min(due) - time.monotonic_ns()) / NS_PER_MS) if due else None
+        return max(0.0, (min((look_ns, *due)) - time.monotonic_ns()) / NS_PER_MS)
 
     def _keep_time(self, child: Child, order: Order, limit_ns: int | None) -> int | None:
         """Do what is due. Returns the timeout that still lies ahead."""
@@ -302,8 +329,7 @@ class Spawner:
             child.terminate(now_ns, order.grace_ns)
         if limit_ns is not None and now_ns >= limit_ns:
             limit_ns = None
-            child.ended_as = frames.TIMEOUT
-            child.terminate(now_ns, order.grace_ns)
+            child.end(frames.TIMEOUT, "", now_ns, order.grace_ns)
         is_due = child.kill_ns is not None and now_ns >= child.kill_ns
         if is_due or (child.guard is not None and child.guard.look(now_ns)):
             child.kill_ns = None
@@ -313,9 +339,9 @@ class Spawner:
 
 def _outcome(code: int, child: Child, timeout_ms: int | None) -> tuple[int, items.Header]:
     header: items.Header = {"exit": code} if code >= 0 else {"signal": -code}
-    if child.ended_as == frames.TIMEOUT:
-        header["message"] = f"ended after its limit of {timeout_ms} ms"
-        return frames.TIMEOUT, header
+    if child.ended_as >= 0:
+        header["message"] = child.why or f"ended after its limit of {timeout_ms} ms"
+        return child.ended_as, header
     if child.guard is not None:
         cause, text = child.guard.verdict(code)
         if text:
@@ -324,10 +350,6 @@ def _outcome(code: int, child: Child, timeout_ms: int | None) -> tuple[int, item
     if code == 0:
         return frames.OK, header
     return (frames.EXIT if code > 0 else frames.SIGNAL), header
-
-
-def _refused(message: str) -> items.Header:
-    return {"message": message}
 
 
 def _list(value: object) -> list[list[object]]:

@@ -2,7 +2,8 @@
 
 `File`, `task` and `checkpoint` are files that the worker has loaded under its private name. They
 are entered under their public names too, so that there is one of each whoever imports it; and
-where p2psched is not installed, a small module of that name offers these and nothing else.
+where p2psched is not installed, a small module of that name offers these, `progress`, and nothing
+else.
 """
 
 from __future__ import annotations
@@ -13,10 +14,15 @@ import types
 from collections.abc import Sequence
 from typing import Any, Final
 
-from . import checkpoint, files, tasks
+from . import checkpoint, files, tasks, words
 
 _NAMES: Final[dict[str, dict[str, object]]] = {
-    "p2psched": {"File": files.File, "checkpoint": checkpoint, "task": tasks.task},
+    "p2psched": {
+        "File": files.File,
+        "checkpoint": checkpoint,
+        "progress": words.progress,
+        "task": tasks.task,
+    },
     "p2psched.client": {},
     "p2psched.client.files": {"File": files.File},
     "p2psched.client.task": {
@@ -56,4 +62,5 @@ def install() -> None:
     sys.modules[files.HOME] = sys.modules[files.__name__]
     sys.modules[tasks.HOME] = sys.modules[tasks.__name__]
     sys.modules[checkpoint.HOME] = sys.modules[checkpoint.__name__]
+    sys.modules[words.HOME] = sys.modules[words.__name__]
     sys.meta_path.append(StandIn())

@@ -1,4 +1,5 @@
-"""What a program writes: two pipes, what is kept of them, and files that a tail can follow.
+"""What a program writes: two pipes, what its result brings of them, and files (`spool`) that a tail
+can follow and that stay if the result can't bring all of it.
 
 The pipes outlive a program if nobody else can hold them, so that thousands of quick programs share
 two. A program that ends within SHOW_NS gets no files: nobody could have followed it. Nothing here
@@ -13,39 +14,31 @@ import select
 import time
 from typing import Final
 
-from ...model.limits import OUTPUT_FILE_BYTES_MAX  # noqa: TID252 - see shared.py
+from ...model.limits import OUTPUT_BYTES_MAX  # noqa: TID252 - see shared.py
 from . import capture
+from .spool import Spool
 
 SHOW_NS: Final = 20_000_000
 # Before that, at most about so much waits in memory; a program that writes more is shown at once.
 PENDING_BYTES_MAX: Final = 256 * 1024
 
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-
 
 class Stream:
-    """One of the two.
-
-    Its file holds the first OUTPUT_FILE_BYTES_MAX bytes; what comes later is kept, as far as it
-    is kept, by the capture only.
-    """
+    """One of the two."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._path = ""
+        self._spool = Spool()
         self.capture = capture.Capture()
         self.reader = -1
         self.writer = -1  # for the program; ours stays open, so there is never an end to read
-        self._file = -1
-        self._room = OUTPUT_FILE_BYTES_MAX
         self.pending = bytearray()
 
     def open(self, folder: str) -> bool:
         """Be ready for a program in `folder`. True if the pipe is a new one. Raises OSError."""
-        self._path = f"{folder}/{self._name}"
+        self._spool.open(f"{folder}.{self._name}")
         if self.capture.total:
             self.capture = capture.Capture()
-            self._room = OUTPUT_FILE_BYTES_MAX
         if self.reader >= 0:
             return False
         self.reader, self.writer = os.pipe()
@@ -63,14 +56,18 @@ class Stream:
 
     def drain(self) -> None:
         """The rest, but no more than a bound: the writer may be a stranger that never stops."""
-        capture.drain(self.reader, self.capture)
+        for _ in range(capture.READS_MAX):
+            before = self.capture.total
+            self.read(show=False)
+            if self.capture.total == before:
+                return
 
-    def end(self) -> None:
+    def end(self, *, keep: bool = False) -> None:
         """Nobody needs to follow it any more."""
+        if keep:
+            self.show()
         self.pending.clear()
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._spool.end(keep=keep)
 
     def close(self) -> None:
         self.end()
@@ -80,15 +77,10 @@ class Stream:
         self.reader = self.writer = -1
 
     def show(self) -> None:
-        """Write what waits to the file. Best effort: a full disk costs the live view, never the
-        task."""
-        if self._room > 0 and self.pending:
-            with contextlib.suppress(OSError):
-                if self._file < 0:
-                    self._file = os.open(self._path, _NEW, 0o600)
-                os.write(self._file, self.pending[: self._room])
-            self._room -= len(self.pending)
-        self.pending.clear()
+        """Write what waits to the file."""
+        if self.pending:
+            self._spool.write(self.pending)
+            self.pending.clear()
 
 
 class Streams:
@@ -133,8 +125,12 @@ class Streams:
             self.stdout.drain()
             self.stderr.drain()
 
-    def leave(self, *, is_alone: bool) -> None:
-        """The program is over. `is_alone`: no process that it started can still hold the pipes."""
+    def leave(self, *, is_alone: bool, is_told: bool) -> None:
+        """The program is over. `is_alone`: no process that it started can still hold the pipes.
+        What its result can't bring is kept, and all of it if it has none (not `is_told`)."""
+        for stream in (self.stdout, self.stderr):
+            if stream.capture.total > (OUTPUT_BYTES_MAX if is_told else 0):
+                stream.end(keep=True)
         if is_alone and not self._ready.poll(0):
             self.stdout.end()
             self.stderr.end()

@@ -21,7 +21,7 @@ from collections import deque
 from typing import Final
 
 from ...model import chunks, digests, items, values  # noqa: TID252 - see shared.py
-from . import capture, frames, functions, large, orders, pickling, stand_in
+from . import capture, frames, functions, large, orders, pickling, stand_in, words
 from .bounds import Bounds
 from .exchange import Exchange
 from .modules import ModuleSets
@@ -94,6 +94,7 @@ class Worker:
     def run(self) -> None:
         """Serve until the peer is gone."""
         stand_in.install()
+        words.teller.sink = self._shared.tell
         while self._receive():
             while self._frames:
                 kind, body = self._frames.popleft()
@@ -248,20 +249,21 @@ class Worker:
         # looked at behind each look into the pipes: what is not in them is with the starter.
         written = self._poll.poll(0)
         if self._shared.is_watched():
-            return self._ask() or None
+            return self._ask(b"?") or None
         if not written:
             return None
         output = capture.Output()
         capture.drain(self._pipes[0], output.stdout)
         capture.drain(self._pipes[1], output.stderr)
         if self._shared.is_watched():
-            rest, output = output, self._ask()
+            rest, output = output, self._ask(b"+" if output else b"?")
             output.append(rest)
         return output or None
 
-    def _ask(self) -> capture.Output:
-        """What the starter has taken of this task; it takes no more."""
-        self._starter.sendall(b"?")
+    def _ask(self, how: bytes) -> capture.Output:
+        """What the starter has taken of this task; it takes no more. `how`: `+` if we have taken
+        something, too, so that it has not seen all."""
+        self._starter.sendall(how)
         return capture.receive_output(self._starter)
 
 

@@ -52,6 +52,7 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.pace_commands import Warn
 from p2psched.model.reconciled import Reconciled
 from p2psched.model.resumed import NoteResumed, Resumed
 from p2psched.model.retry_events import Alerted, Delayed
@@ -120,8 +121,8 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
         case Drain(peer=peer, mode=mode):
             once = " until it comes up again" if mode is DrainMode.ONCE else ""
             return f"{'undrain' if mode is DrainMode.OFF else 'drain'} {peer}{once}"
-        case GiveBack() | Transfer() | NoteResumed():
-            return _leaving_words(command, jobs)
+        case GiveBack() | Transfer() | NoteResumed() | Warn():
+            return _owner_words(command, jobs)
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
         case ForgetPeer(peer=peer) | Reconciled(peer=peer):
@@ -131,7 +132,9 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
             return _hook_words(command)
 
 
-def _leaving_words(command: GiveBack | Transfer | NoteResumed, jobs: Jobs) -> str:
+def _owner_words(command: GiveBack | Transfer | NoteResumed | Warn, jobs: Jobs) -> str:
+    if isinstance(command, Warn):
+        return f"warn of {jobs.name(command.job)}/{command.index}: {command.why}"
     if isinstance(command, NoteResumed):
         return f"{jobs.name(command.job)} {command.task} goes on from {command.number}"
     what = f"{jobs.name(command.job)} {command.tasks} of {command.grant}"
@@ -189,7 +192,8 @@ def _readable(message: str, jobs: Jobs) -> str:
 def event_words(event: Event, jobs: Jobs) -> str:
     """Empty for what the outcome says already."""
     if isinstance(event, Alerted):
-        return f"{event.severity}: {jobs.name(event.job)} {event.tasks} ended by {event.cause}"
+        what = event.why or f"ended by {event.cause}"
+        return f"{event.severity}: {jobs.name(event.job)} {event.tasks} {what}"
     if isinstance(event, Stalled):
         return f"{event.peer}: {event.note}"
     if isinstance(event, Delayed):
