@@ -33,6 +33,7 @@ from p2psched.cli.output import (
     write_line,
 )
 from p2psched.cli.reconcile import separation_fields, summary
+from p2psched.cli.refused import door_row
 from p2psched.cli.resumed import status_row
 from p2psched.client.client import Client
 from p2psched.client.events import past
@@ -174,6 +175,7 @@ def status(target: Target) -> None:
                 "stalls": stalls,
                 "checkpoints": checkpoints,
                 "limits": limits,
+                "door": msgspec.structs.asdict(found.door) if found.door is not None else None,
             }
             if found.separation is not None:
                 more["separation"] = separation_fields(found.separation)
@@ -352,6 +354,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
         *_standing_still(found.stalls),
         ("quarantine", found.quarantine or "no"),
         ("results refused", str(found.results_refused)),
+        *door_row(found.door),
         (
             "event loop late",
             f"{found.loop_late_ms_p99:.1f} ms (99 %), {found.loop_late_ms_max:.1f} ms at most",

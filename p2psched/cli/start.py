@@ -28,6 +28,7 @@ from p2psched.cli.options import (
     with_options,
 )
 from p2psched.cli.output import Output
+from p2psched.cli.saving import BatteryMin, CheckpointBudget
 from p2psched.cli.serve import Serving, become_peer
 from p2psched.cli.values import labels_of, memory_mib
 from p2psched.model.config import LEDGERS, TIMINGS, Config
@@ -163,24 +164,6 @@ _RetryBudget = Annotated[
         help="Slots that retries get beside healthy jobs, while this peer leads.",
     ),
 ]
-_BatteryMin = Annotated[
-    int,
-    typer.Option(
-        "--battery-min",
-        metavar="PERCENT",
-        min=0,
-        max=100,
-        help="With less, and unplugged, the peer drains itself until it is plugged in. 0: never.",
-    ),
-]
-_CheckpointBudget = Annotated[
-    str,
-    typer.Option(
-        "--checkpoint-budget",
-        metavar="SIZE",
-        help="Bytes a minute that go to copies of tasks' checkpoints on other peers.",
-    ),
-]
 _MaxDisconnect = Annotated[
     str,
     typer.Option(
@@ -286,8 +269,8 @@ class Having:
     weight: _Weight = 1.0
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
-    checkpoint_budget: _CheckpointBudget = "256M"
-    battery_min: _BatteryMin = 10
+    checkpoint_budget: CheckpointBudget = "256M"
+    battery_min: BatteryMin = 10
     max_disconnect: _MaxDisconnect = "10m"
     stall_after: _StallAfter = f"{STALL_MS // 1000}s"
     cgroup: CgroupOption = None

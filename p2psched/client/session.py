@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Sequence
 from typing import Final, Protocol, TypeVar
 
@@ -21,11 +22,13 @@ import msgspec
 from p2psched.client.acting import Acting
 from p2psched.client.claims import Claims
 from p2psched.client.consumer import Consumer
+from p2psched.client.holdback import Holdback
 from p2psched.client.leading import LeaderLink
 from p2psched.client.leases import Leases
+from p2psched.client.sent import Sent
 from p2psched.model.blob import BlobRef, wait_s
 from p2psched.model.blob_messages import BeginUpload, EndUpload, StatBlob
-from p2psched.model.errors import P2PSchedError, Refused, Unavailable, UsageError
+from p2psched.model.errors import Busy, P2PSchedError, Refused, Unavailable, UsageError
 from p2psched.model.event_messages import FetchEvents, ReadPast
 from p2psched.model.key_messages import WatchKeys
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
@@ -63,8 +66,6 @@ POLLS_MAX: Final = 160
 # Calls with a chunk of a blob, of the asks below: more would only wait in the same connection.
 CHUNK_CALLS_MAX: Final = 16
 QUICK_CALLS_MAX: Final = 16  # open calls that have no task
-SENT_S: Final = 240.0  # less than a peer keeps an upload pinned
-SENT_KNOWN_MAX: Final = 4096
 ASKS_MAX: Final = 64
 assert POLLS_MAX + ASKS_MAX + QUICK_CALLS_MAX < CALLS_IN_FLIGHT_MAX
 POLLS_LONG_MAX: Final = 96  # calls that may wait for results as long as they wish
@@ -79,27 +80,6 @@ class Asker(Protocol):
     def call_nowait(self, body: CallBody, heard: Heard) -> bool: ...
 
     def has_sent(self, ref: BlobRef) -> bool: ...
-
-
-class Sent:
-    """Blobs that were uploaded a little while ago: peers have them pinned, so the next job that
-    names one needn't send it again."""
-
-    def __init__(self) -> None:
-        self._until: dict[BlobRef, float] = {}
-
-    def knows(self, ref: BlobRef) -> bool:
-        return self._until.get(ref, 0.0) > asyncio.get_running_loop().time()
-
-    def note(self, ref: BlobRef) -> None:
-        now = asyncio.get_running_loop().time()
-        if len(self._until) >= SENT_KNOWN_MAX:
-            self._until = {r: until for r, until in self._until.items() if until > now}
-        if len(self._until) < SENT_KNOWN_MAX:
-            self._until[ref] = now + SENT_S
-
-    def clear(self) -> None:
-        self._until.clear()
 
 
 class Session:
@@ -134,6 +114,7 @@ class Session:
         self.claims: Final = Claims(self, self.acting, self.leases)
         self.consumer: Final = Consumer(self.leases)
         self.sent: Final = Sent()
+        self.held: Final = Holdback(random.SystemRandom())
         self.chunk_calls: Final = asyncio.Semaphore(CHUNK_CALLS_MAX)
 
     def twin(self) -> Session:
@@ -203,13 +184,13 @@ class Session:
         """Ask the peer that we are connected to, or the leader, once and without a task: `heard`
         gets the answer or the error, which for Unavailable means to ask again with `call`. False if
         that can't be done just now. Raises UsageError if the call fits no frame."""
-        self._own_loop()
         calls = self.leader.choose(self._calls)
         if (
             calls is None
             or not calls.connection.has_room
             or self._quick_open >= QUICK_CALLS_MAX
             or self.patience_s < ANSWER_TIMEOUT_S
+            or self.held.holds(body, self._own_loop().time())
         ):
             return False
         quick = _QuickCall(self, calls, heard)
@@ -252,6 +233,7 @@ class Session:
         asked = 0
         while True:
             waits = True
+            await self.held.wait(body, deadline)
             try:
                 calls = self._calls
                 if calls is None or calls.connection.state is not State.OPEN:
@@ -260,6 +242,8 @@ class Session:
                 asked += 1
                 waits = asked % len(self._addresses) == 0
                 answer = await self._ask(loop, calls, body, deadline)
+            except Busy as error:
+                await self.held.back(error, deadline)
             except Unavailable as error:
                 if loop.time() + RETRY_S >= deadline:
                     raise
@@ -282,6 +266,8 @@ class Session:
             silence = _silence(self.address, body)
             await self._turn(calls)
             raise silence from error
+        except Busy:
+            raise  # the others are as busy
         except Unavailable:
             await self._turn(calls)
             raise
@@ -355,7 +341,10 @@ class _QuickCall:
         self.number = 0
 
     def on_answer(self, answer: AnswerBody | P2PSchedError) -> None:
-        self._session.end_quick(self, failed=isinstance(answer, Unavailable))
+        is_busy = isinstance(answer, Busy)
+        if isinstance(answer, Busy):
+            self._session.held.note(answer, asyncio.get_running_loop().time())
+        self._session.end_quick(self, failed=not is_busy and isinstance(answer, Unavailable))
         self._heard(answer)
 
     def expire(self) -> None:

@@ -23,7 +23,7 @@ from p2psched.model.commands import (
     Retry,
 )
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import JobState
+from p2psched.model.job import JobState, argument_size
 from p2psched.model.job_head import digest_of
 from p2psched.model.taskset import TaskSet
 
@@ -92,6 +92,7 @@ def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
         job.state = JobState.RUNNING
         job.ended_wall_ms = None
         job.full = command.spec
+        s.running_bytes += argument_size(command.spec.work)
         s.running[job.id] = None
         fitting.note_running(s, job)
         del s.ended[job.id]

@@ -45,6 +45,7 @@ class Life:
         self._proposals = proposals
         self._kept = kept
         self._tags: dict[int, int] = {}  # request -> tag of the caller
+        self._requests: dict[int, int] = {}  # and back
         self._arrivals: set[int] = set()  # requests that tell the ledger of us
         self._farewell: int | None = None  # tag of a `Leaving` that waits until we are known
         self._is_renewing = False
@@ -71,13 +72,15 @@ class Life:
         """For a caller, which is told at once if there is a `refusal`."""
         if refusal is not None:
             return [Answered(tag, refusal)]
-        self._tags[self.propose(command, now_ms)] = tag
+        request = self.propose(command, now_ms)
+        self._tags[request], self._requests[tag] = tag, request
         return []
 
     def give_up(self, tag: int) -> None:
         if tag == self._farewell:
             self._farewell = None
-        for request in [request for request, asked in self._tags.items() if asked == tag]:
+        request = self._requests.pop(tag, None)
+        if request is not None:
             del self._tags[request]
             self._proposals.forget(request)
 
@@ -95,7 +98,10 @@ class Life:
         if request in self._then:
             self._then.pop(request)(outcome)
         tag = self._tags.pop(request, None)
-        return [] if tag is None else [Answered(tag, outcome)]
+        if tag is None:
+            return []
+        self._requests.pop(tag, None)
+        return [Answered(tag, outcome)]
 
     # --- lives ---
 

@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping
 from functools import partial
 
+from p2psched.core.admission import Door
 from p2psched.core.catch_up import catch_up
 from p2psched.core.coordinator import DETECTION_WINDOW_MS, Coordinator
 from p2psched.core.deciding import Deciding
@@ -122,13 +123,12 @@ class Scheduler:
         max_disconnect_ms: int = MAX_DISCONNECT_MS,
         stall_ms: int = STALL_MS,
     ) -> None:
-        self.policies = policies
-        self.machine = Machine(info.level)
+        self.policies, self.machine = policies, Machine(info.level)
         self.retention = Retention(self.machine, keep_ms=keep_ms, keep_bytes=keep_bytes)
         self._replica = Replica(info.peer, info.incarnation, self.machine)
         leads = {"window_ms": window_ms, "retry_percent": retry_percent}
         self._coordinator = Coordinator(info.peer, self.machine, policies=policies, **leads)
-        self.feeding = Feeding(info.peer, self.machine)
+        self.feeding, self.door = Feeding(info.peer, self.machine), Door()  # of its callers
         self.owner = Owner(self.machine, slots=info.slots, offers=offers)
         rng = random.Random(f"{info.peer} {info.incarnation}")
         self.stealing = Stealing(self.machine, self.owner, rng, offers)

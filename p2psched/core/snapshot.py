@@ -42,6 +42,7 @@ DERIVED: Final = frozenset(
     {
         *("sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "locks"),
         *("queues", "choosy", "apart", "job_dues"),
+        "running_bytes",
     }
 )
 
@@ -179,6 +180,7 @@ def restore_machine(machine: Machine, data: bytes | memoryview) -> None:
         setattr(machine, name, value)
     machine.events.clear()
     machine.sent.clear()
+    machine.running_bytes = 0
     for job in machine.jobs.values():
         machine.note_sent(job)
     rebuild(machine)

@@ -17,7 +17,7 @@ from p2psched.core.queue_state import Item, ItemKey, QueueClaim, QueueHead, Queu
 from p2psched.model.blob import BlobRef
 from p2psched.model.commands import DrainMode, Event, JobEnded, PeerInfo, Recorded, Revoked
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import Cause, JobState, Segment
+from p2psched.model.job import Cause, JobState, Segment, argument_size
 from p2psched.model.key_actions import Entry
 from p2psched.model.lease_actions import Lease, LeaseId
 from p2psched.model.lock_actions import ClaimId
@@ -82,6 +82,7 @@ class LedgerState:
         self.jobs: dict[JobId, Job] = {}
         self.peers: dict[PeerId, PeerRow] = {}
         self.running: dict[JobId, None] = {}  # jobs that haven't ended, oldest first
+        self.running_bytes = 0  # of their specs
         self.ended: dict[JobId, None] = {}  # jobs that have, in order of their end
         # The youngest of those: not shrunk yet. To find the oldest, a plain dict would walk over
         # all that has left its front.
@@ -162,6 +163,8 @@ class LedgerState:
 
     def note_sent(self, job: Job) -> None:
         """The job is there."""
+        if job.full is not None:
+            self.running_bytes += argument_size(job.full.work)
         for ref in job.spec.blobs:
             self.sent[ref] = self.sent.get(ref, 0) + 1
 
@@ -184,6 +187,8 @@ class LedgerState:
         job.state = state
         job.ended_wall_ms = self.wall_ms
         job.ended_ms = self.stamp_ms
+        assert job.full is not None, "a job ends once"
+        self.running_bytes -= argument_size(job.full.work)
         job.full = None
         if job.later:
             job.later, job.delayed = {}, EMPTY

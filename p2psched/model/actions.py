@@ -77,3 +77,16 @@ def fault_of(action: Action) -> str:
             return lock_actions.fault_of(action)
         case OfQueues():
             return queue_actions.fault_of(action)
+
+
+def size_of(action: Action) -> int:
+    """Bytes that it brings, about."""
+    match action:
+        case PutKey(value=value):
+            return len(value)
+        case Transact(then=then, otherwise=otherwise):
+            return sum(len(op.value) for op in (*then, *otherwise) if isinstance(op, PutKey))
+        case PutItems(items=items):
+            return sum(len(item.value) for item in items)
+        case _:
+            return 0

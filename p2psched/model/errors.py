@@ -125,6 +125,11 @@ class Unavailable(P2PSchedError):
         self.retry_after_s = retry_after_s
 
 
+class Busy(Unavailable):
+    """A peer has too much to do just now, and will take it later: ask it again, not before
+    `retry_after_s`. Others of its cluster have as much to do."""
+
+
 class NoSpace(Unavailable):
     """The disk of the peer that was asked is full: another peer may do it, or this one once there
     is space. The message says where to free some."""
@@ -227,11 +232,12 @@ _BY_CODE = {
 }
 
 
-def from_wire(code: str, message: str, retry_after_ms: int) -> P2PSchedError:
+def from_wire(code: str, message: str, retry_after_ms: int, *, busy: bool = False) -> P2PSchedError:
     """The error that a peer's failure answer stands for."""
     kind = _BY_CODE.get(code, P2PSchedError)
     if kind is Unavailable:
-        return Unavailable(message, retry_after_s=retry_after_ms / 1000)
+        unavailable = Busy if busy else Unavailable
+        return unavailable(message, retry_after_s=retry_after_ms / 1000)
     if kind is NoSpace:
         return NoSpace(message, retry_after_s=retry_after_ms / 1000)
     return kind(message)

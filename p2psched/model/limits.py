@@ -76,5 +76,11 @@ SEGMENT_BYTES_MAX: Final = 256 * KIB
 KEPT_RANGES_MAX: Final = 4096
 # Proposals of one peer that wait for their outcome. Beyond it a submit is answered `busy`.
 PENDING_PROPOSALS_MAX: Final = 20_000
+# Of commands that wait for a place in an entry: what comes then is dropped, and proposed again.
+PROPOSED_BYTES_MAX: Final = 64 * MIB
+# Jobs that have not ended, and what their specs take in memory: beyond them a submit is answered
+# `busy`. Each peer looks for itself, so a few more may come in at once.
+RUNNING_JOBS_MAX: Final = 100_000
+RUNNING_BYTES_MAX: Final = 256 * MIB
 # Of entries since the last snapshot: then the next one stands for them, and they leave the log.
 SNAPSHOT_LOG_BYTES: Final = 16 * MIB

@@ -393,8 +393,8 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, tag=32):
     code: str  # of a class in `model.errors`
     message: str
     retry_after_ms: int = 0
+    busy: bool = False  # see `model.errors.Busy`
 
 
-# One way, only between peers.
-PeerMessage = RaftMessage | Forward | FeedMessage | StealMessage | Carried
+PeerMessage = RaftMessage | Forward | FeedMessage | StealMessage | Carried  # one way
 Message = Opening | PeerMessage | Call | Answer | Failure

@@ -51,6 +51,18 @@ class CheckpointStatus(msgspec.Struct, frozen=True, array_like=True):
     damaged: int  # that were set aside
 
 
+class DoorStatus(msgspec.Struct, frozen=True, array_like=True):
+    """What a peer has refused since its process started, and how long its line is."""
+
+    refused: int = 0
+    refused_bytes: int = 0  # of these, for their bytes
+    refused_jobs: int = 0  # of these, since the ledger holds as many jobs as it may
+    waiting: int = 0
+    waiting_bytes: int = 0
+    line: int = 0  # so many may wait just now
+    wait_ms: int = 0  # that outcomes take, lately
+
+
 class SeparationStatus(msgspec.Struct, frozen=True, array_like=True):
     """Of a peer that may be cut off from the majority."""
 
@@ -142,3 +154,4 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     limits: tuple[Kept, ...] = ()
     outputs_kept: int = 0  # streams of attempts, on this peer's disk
     outputs_bytes: int = 0
+    door: DoorStatus | None = None

@@ -101,7 +101,8 @@ class CallClient:
         elif isinstance(message, Answer):
             heard(message.body)
         else:
-            heard(from_wire(message.code, message.message, message.retry_after_ms))
+            more_ms, busy = message.retry_after_ms, message.busy
+            heard(from_wire(message.code, message.message, more_ms, busy=busy))
 
     def on_closed(self, error: P2PSchedError | None) -> None:
         del error  # `lost` tells it

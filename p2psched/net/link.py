@@ -19,7 +19,7 @@ import enum
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from p2psched.model.errors import P2PSchedError, ProtocolError, Unavailable
 from p2psched.model.ids import PeerId
@@ -28,6 +28,7 @@ from p2psched.model.messages import Answer, Call, Failure, Message, PeerMessage
 from p2psched.model.opening_messages import Goodbye
 from p2psched.net.auth import ClientOpening, Identity, ServerOpening, Step, farewell
 from p2psched.net.frames import Frame, FrameDecoder, encode
+from p2psched.net.gates import AnswerSink, Gate
 from p2psched.net.outbox import Outbox
 from p2psched.net.sockets import peer_name, tune
 
@@ -59,26 +60,6 @@ class Handlers:
     on_message: Callable[[Connection, PeerMessage | Call], None]
     on_opened: Callable[[Connection], None] | None = None
     on_closed: Callable[[Connection, P2PSchedError | None], None] | None = None
-
-
-class AnswerSink(Protocol):
-    """Who takes the answers to the calls of this side: see `net.calls`."""
-
-    def on_answer(self, message: Answer | Failure) -> None: ...
-
-    def on_closed(self, error: P2PSchedError | None) -> None: ...
-
-
-class Gate(Protocol):
-    """Who counts connections: the server."""
-
-    def on_made(self, connection: Connection) -> None: ...
-
-    def admit(self, connection: Connection, remote: Identity) -> Unavailable | None:
-        """An error if there is no room for one that has just proved the secret."""
-        ...
-
-    def on_lost(self, connection: Connection) -> None: ...
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -303,11 +284,18 @@ class Connection(asyncio.BufferedProtocol):
         decoder = self._decoder
         limit = decoder.decoded_bytes + _TURN_BYTES
         before = self.received_count
-        while (self._state is State.OPEN or self._state is State.OPENING) and (
-            message := decoder.take()
-        ) is not None:
+        gate = self._gate
+        while self._state is State.OPEN or self._state is State.OPENING:
+            turns = gate.turns if gate is not None and self._is_client else None
+            if turns is not None and turns.is_over:
+                self._yield_turn()
+                break
+            if (message := decoder.take()) is None:
+                break
             self.received_count += 1
             if self._state is State.OPEN:
+                if turns is not None:
+                    turns.take()
                 self._dispatch(message)
             else:
                 self._after(self._opening.on_message(message))
@@ -315,6 +303,10 @@ class Connection(asyncio.BufferedProtocol):
                 self._yield_turn()
                 break
         return self.received_count > before
+
+    @property
+    def _is_client(self) -> bool:
+        return self._state is State.OPEN and self._remote.peer is None
 
     def _yield_turn(self) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -21,6 +21,7 @@ from p2psched.net.address import Address, parse
 from p2psched.net.auth import Identity, ServerOpening
 from p2psched.net.link import Connection, Handlers
 from p2psched.net.sockets import listening_at
+from p2psched.net.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Server:
         self._listener: asyncio.Server | None = None
         self._stopping = False
         # Dicts, because they keep the order of arrival.
+        self.turns: Final = Turns()
         self._half_open: dict[Connection, None] = {}
         self._open: dict[Connection, None] = {}
         self.refused_count = 0

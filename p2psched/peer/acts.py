@@ -10,17 +10,32 @@ from collections.abc import Callable
 from typing import Final
 
 from p2psched.model.act_messages import DidSo, Do
-from p2psched.model.actions import Act, Acted, fault_of
+from p2psched.model.actions import Act, Acted, fault_of, size_of
 from p2psched.model.commands import Outcome, Rejected
 from p2psched.model.errors import NoSpace, P2PSchedError, Unavailable, UsageError, from_wire
+from p2psched.model.lease_actions import EndLease, KeepLeases, TakeLease
+from p2psched.model.lock_actions import ReleaseLock
 from p2psched.model.messages import CallBody
-from p2psched.model.queue_actions import TakeItems
+from p2psched.model.queue_actions import (
+    AckItems,
+    ExtendItems,
+    NackItems,
+    StopTaking,
+    TakeItems,
+)
 from p2psched.net.patience import Patience
+from p2psched.peer.lines import Place, busy
 from p2psched.peer.queues import told
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S
 from p2psched.peer.scheduler_loop import SchedulerLoop
 
 Reply = Callable[[DidSo | P2PSchedError], None]  # must not raise, nor propose
+
+# What keeps or gives back what somebody has: to wait with that costs others more than it saves.
+_NEVER_WAIT: Final = (
+    *(TakeLease, KeepLeases, EndLease, ReleaseLock),
+    *(AckItems, NackItems, ExtendItems, StopTaking),
+)
 
 
 class Acts:
@@ -60,7 +75,7 @@ class Acts:
 class OpenAct:
     """One row. Belongs to the loop of its peer."""
 
-    __slots__ = ("_body", "_house", "_is_over", "_reply", "_tag", "_take")
+    __slots__ = ("_body", "_house", "_is_over", "_place", "_reply", "_tag", "_take")
 
     def __init__(self, house: Acts, body: Do, reply: Reply) -> None:
         self._house = house
@@ -68,6 +83,7 @@ class OpenAct:
         self._reply = reply
         self._tag: int | None = None  # while its outcome is not known
         self._is_over = False
+        self._place: Place | None = None  # in the line, until its outcome is known
         self._take = body.action if isinstance(body.action, TakeItems) else None
 
     def begin(self) -> None:
@@ -75,10 +91,14 @@ class OpenAct:
         assert body is not None, "an act begins once"
         self._body = None
         fault = fault_of(body.action)
-        refusal = UsageError(fault) if fault else house.refusal(body)
+        refusal: P2PSchedError | None = UsageError(fault) if fault else house.refusal(body)
+        size = size_of(body.action)
+        if refusal is None and not isinstance(body.action, _NEVER_WAIT):
+            refusal = busy(house.scheduling.scheduler.door.refusal(size))
         if refusal is not None:
             self._end(refusal)
             return
+        self._place = house.scheduling.line.take(size)
         house.committing.begin(self)
         act = Act(body.caller, body.number, body.settled, body.action)
         tag = house.scheduling.propose_nowait(act, self._on_outcome)
@@ -90,6 +110,8 @@ class OpenAct:
         self._is_over = True
         tag, self._tag = self._tag, None
         self._house.committing.end(self)
+        if self._place is not None:
+            self._place.leave()
         if tag is not None:
             self._house.scheduling.give_up(tag)
 
@@ -98,6 +120,8 @@ class OpenAct:
 
     def _on_outcome(self, outcome: Outcome | Unavailable) -> None:
         self._tag = None
+        if self._place is not None and not isinstance(outcome, Unavailable):
+            self._place.served()
         if isinstance(outcome, Unavailable):
             self._end(outcome)
         elif isinstance(outcome, Rejected):

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from p2psched.model.act_messages import DidSo, Do
 from p2psched.model.blob_messages import ReadBlob
-from p2psched.model.errors import P2PSchedError, Unavailable, UsageError
+from p2psched.model.errors import Busy, P2PSchedError, Unavailable, UsageError
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
 from p2psched.model.messages import (
     Answer,
@@ -67,7 +67,7 @@ class Answering:
     def on_call(self, connection: Connection, call: Call) -> None:
         open_calls = self._open.setdefault(connection, set())
         if len(open_calls) >= CALLS_IN_FLIGHT_MAX:
-            connection.send_nowait(Failure(call.id, Unavailable.code, _BUSY, 100))
+            connection.send_nowait(Failure(call.id, Unavailable.code, _BUSY, 100, busy=True))
             return
         body, submissions = call.body, self._submissions
         if submissions is not None and isinstance(body, Submit) and submissions.takes(body):
@@ -156,4 +156,4 @@ def _act(acts: Acts, open_calls: set[_Open], connection: Connection, number: int
 
 def _failure(number: int, error: P2PSchedError) -> Failure:
     retry_ms = int(error.retry_after_s * 1000) if isinstance(error, Unavailable) else 0
-    return Failure(number, error.code, str(error), retry_ms)
+    return Failure(number, error.code, str(error), retry_ms, busy=isinstance(error, Busy))

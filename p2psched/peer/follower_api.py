@@ -12,7 +12,7 @@ from typing import Final
 from p2psched.core.follower import Follower
 from p2psched.model.blob_messages import ReadBlob, StatBlob
 from p2psched.model.checkpoint_messages import DataCall
-from p2psched.model.errors import Unavailable, UsageError
+from p2psched.model.errors import Busy, Unavailable, UsageError
 from p2psched.model.explain_messages import DecisionsOf, DecisionsTold
 from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.log_messages import ReadOutput
@@ -133,6 +133,8 @@ class FollowerApi:
         for peer in sorted(ranked, key=lambda peer: peer != feeder):
             try:
                 return await self._others.call(peer, body)
+            except Busy:
+                raise  # the others are as busy
             except Unavailable as error:
                 last = error
         raise last

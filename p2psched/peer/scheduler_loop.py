@@ -56,6 +56,7 @@ from p2psched.model.raft import Membership
 from p2psched.model.steal_messages import StealMessage
 from p2psched.peer.core_loop import CLOCK_PERIOD_S, CoreLoop
 from p2psched.peer.event_feed import EventFeed
+from p2psched.peer.lines import Line
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.wakes import Wakes
 from p2psched.ports.clock import Clock
@@ -96,6 +97,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         self.scheduler = scheduler
         self.events: Final = EventFeed()
         self.wakes: Final = Wakes()
+        self.line: Final = Line(scheduler.door, clock)
         self._results = results
         self._copy: Callable[[CopyBlobs], None] | None = None
         self._on_stored: Callable[[Sequence[Stamped]], None] | None = None

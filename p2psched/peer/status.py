@@ -175,6 +175,7 @@ def status_of(
         drain=_drain(machine, me, raft.membership, leads=raft.is_leader),
         followers=scheduler.feeding.feeder.followers,
         quarantine=scheduler.stories().get(me, ""),
+        door=scheduler.door.status(),
     )
 
 

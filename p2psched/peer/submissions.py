@@ -18,10 +18,11 @@ from p2psched.model.blob import BlobRef
 from p2psched.model.commands import Outcome, Rejected, SubmitJob, Submitted
 from p2psched.model.errors import NoSpace, P2PSchedError, Unavailable, UsageError, from_wire
 from p2psched.model.ids import is_id
-from p2psched.model.job import blobs_of
+from p2psched.model.job import argument_size, blobs_of
 from p2psched.model.limits import KIB
 from p2psched.model.messages import CallBody, FirstResults, JobAccepted, Submit
 from p2psched.net.patience import Patience
+from p2psched.peer.lines import Place, busy
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S
 from p2psched.peer.scheduler_loop import SchedulerLoop
@@ -63,7 +64,7 @@ class Submissions:
         """To be begun. `reply` is called once then, at once or later, unless it is cancelled."""
         return Submission(self, body, reply)
 
-    def refusal(self, body: Submit) -> P2PSchedError | None:
+    def refusal(self, body: Submit, size: int) -> P2PSchedError | None:
         if not is_id(body.job):
             return UsageError("a job's id has 32 hex digits")
         policies = self.scheduling.scheduler.policies
@@ -72,7 +73,11 @@ class Submissions:
                 f"no policy {body.spec.policy!r} here: {', '.join(policies)}; one of your own is "
                 "for each peer to know (`p2psched start --policy-file`)"
             )
-        return self._refusal(body)
+        refusal = self._refusal(body)
+        if refusal is not None or body.job in self._machine.jobs:
+            return refusal  # a repeat is answered whatever waits
+        machine, door = self._machine, self.scheduling.scheduler.door
+        return busy(door.job_refusal(len(machine.running), machine.running_bytes, size))
 
     def first_results(self, accepted: JobAccepted) -> SubmitAnswer | None:
         """What to tell who follows; None: not yet."""
@@ -89,7 +94,7 @@ class Submissions:
 class Submission:
     """One row. Belongs to the loop of its peer."""
 
-    __slots__ = ("_accepted", "_body", "_follows", "_house", "_is_over", "_reply", "_tag")
+    __slots__ = ("_accepted", "_body", "_follows", "_house", "_is_over", "_place", "_reply", "_tag")
 
     def __init__(self, house: Submissions, body: Submit, reply: Reply) -> None:
         self._house = house
@@ -99,15 +104,18 @@ class Submission:
         self._tag: int | None = None  # while its outcome is not known
         self._accepted: JobAccepted | None = None  # while its results are waited for
         self._is_over = False
+        self._place: Place | None = None  # in the line, until its outcome is known
 
     def begin(self) -> None:
         house, body = self._house, self._body
         assert body is not None, "a submission begins once"
         self._body = None
-        refusal = house.refusal(body)
+        size = argument_size(body.spec.work)
+        refusal = house.refusal(body, size)
         if refusal is not None:
             self._end(refusal)
             return
+        self._place = house.scheduling.line.take(size)
         house.committing.begin(self)
         tag = house.scheduling.propose_nowait(SubmitJob(body.job, body.spec), self._on_outcome)
         if not self._is_over and self._accepted is None:
@@ -126,6 +134,8 @@ class Submission:
     def _on_outcome(self, outcome: Outcome | Unavailable) -> None:
         self._tag = None
         self._house.committing.end(self)
+        if self._place is not None and not isinstance(outcome, Unavailable):
+            self._place.served()
         if isinstance(outcome, Unavailable):
             self._end(outcome)
         elif isinstance(outcome, Rejected):
@@ -155,6 +165,8 @@ class Submission:
         tag, accepted = self._tag, self._accepted
         self._tag = self._accepted = None
         self._house.committing.end(self)
+        if self._place is not None:
+            self._place.leave()
         if tag is not None:
             self._house.scheduling.give_up(tag)
         if accepted is not None:

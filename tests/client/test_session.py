@@ -17,8 +17,9 @@ from p2psched.client.session import (
     QUICK_CALLS_MAX,
     Session,
 )
-from p2psched.model.errors import NotFound, Refused, Unavailable, UsageError
+from p2psched.model.errors import Busy, NotFound, Refused, Unavailable, UsageError
 from p2psched.model.ids import JobId
+from p2psched.model.job import JobSpec, ProgramWork
 from p2psched.model.messages import (
     AnswerBody,
     CallBody,
@@ -26,8 +27,11 @@ from p2psched.model.messages import (
     Done,
     FetchResults,
     GetStatus,
+    JobAccepted,
     ListJobs,
+    Submit,
 )
+from p2psched.model.taskset import TaskSet
 from p2psched.net.calls import CallClient, Heard
 from p2psched.net.link import State
 from tests.client.fake import turns
@@ -62,9 +66,13 @@ class FakePeer:
     asked: list[CallBody] = field(default_factory=list)
     quick: dict[int, Heard] = field(default_factory=dict)
     retry_after_s: float = 0.0
+    busy: int = 0  # answers before the next one
 
     async def call(self, body: CallBody) -> AnswerBody:
         self.asked.append(body)
+        if self.busy:
+            self.busy -= 1
+            raise Busy("busy: ask again", retry_after_s=self.retry_after_s)
         answer = await asyncio.shield(self.answer)
         if answer is None:
             raise Unavailable(f"{self.address} is gone", retry_after_s=self.retry_after_s)
@@ -286,5 +294,75 @@ def test_patience_that_was_spent_before_a_call_counts() -> None:
         session.peers[0].answer.set_result(None)
         with pytest.raises(Unavailable, match="is gone"):
             await session.call(ListJobs(), Done, spent_s=30)
+
+    asyncio.run(main())
+
+
+SUBMIT = Submit(JOB, JobSpec("x", TaskSet.of(0, 1), ProgramWork(("true",))))
+
+
+async def busy_session(
+    busy: int, retry_after_s: float, *, patience_s: float = 30.0
+) -> FakedSession:
+    session = FakedSession("127.0.0.1:1", "127.0.0.1:2", patience_s=patience_s)
+    await session.connection()
+    (peer,) = session.peers
+    peer.busy, peer.retry_after_s = busy, retry_after_s
+    peer.answer.set_result(JobAccepted(JOB, duplicate=False))
+    return session
+
+
+def test_a_busy_peer_is_asked_again_on_the_same_connection_and_not_before_its_time() -> None:
+    async def main() -> None:
+        session = await busy_session(3, 0.02)
+        began_s = asyncio.get_running_loop().time()
+        await session.call(SUBMIT, JobAccepted)
+        assert asyncio.get_running_loop().time() - began_s >= 3 * 0.02
+        (peer,) = session.peers
+        assert len(peer.asked) == 4
+        assert peer.connection.state is State.OPEN
+
+    asyncio.run(main())
+
+
+def test_what_brings_work_waits_with_those_that_were_refused_and_what_reads_does_not() -> None:
+    async def main() -> None:
+        session = await busy_session(1, 10.0)
+        async with asyncio.TaskGroup() as group:
+            refused = group.create_task(session.call(SUBMIT, JobAccepted))
+            await turns()
+            (peer,) = session.peers
+            later = group.create_task(session.call(SUBMIT, JobAccepted))
+            await turns()
+            assert peer.asked == [SUBMIT]
+            assert not session.call_nowait(SUBMIT, unheard)
+            reading = group.create_task(session.call(GetStatus(), JobAccepted))
+            await turns()
+            assert reading.done()
+            refused.cancel()
+            later.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_call_without_a_task_that_is_told_busy_keeps_its_connection() -> None:
+    async def main() -> None:
+        session = await busy_session(0, 0.0)
+        (peer,) = session.peers
+        heard: list[object] = []
+        assert session.call_nowait(SUBMIT, heard.append)
+        peer.quick.popitem()[1](busy := Busy("busy: ask again", retry_after_s=60.0))
+        assert heard == [busy]
+        assert peer.connection.state is State.OPEN
+        assert not session.call_nowait(SUBMIT, unheard)
+
+    asyncio.run(main())
+
+
+def test_a_busy_peer_is_not_waited_for_beyond_the_patience() -> None:
+    async def main() -> None:
+        session = await busy_session(1, 60.0, patience_s=1.0)
+        with pytest.raises(Busy, match="ask again"):
+            await session.call(SUBMIT, JobAccepted)
 
     asyncio.run(main())

@@ -31,9 +31,10 @@ from p2psched.core.raft.engine import (
     found_cluster,
 )
 from p2psched.core.raft.together import ENTRIES_IN_FLIGHT_MAX, TOGETHER_MIN, TOGETHER_MS
-from p2psched.model.commands import Cancel, Envelope, Place
+from p2psched.model.commands import Cancel, Envelope, Place, SubmitJob
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.limits import ENTRY_BYTES_WITH_PLACES_MAX
+from p2psched.model.job import JobSpec, ProgramWork
+from p2psched.model.limits import ENTRY_BYTES_WITH_PLACES_MAX, PROPOSED_BYTES_MAX
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Append, EntryKind, HardState, ReadAsk, ReadReply
 from p2psched.model.taskset import TaskSet
@@ -114,6 +115,21 @@ def test_proposals_of_one_turn_become_one_entry() -> None:
     driver.round()
     (delivered,) = driver.of(Deliver)
     assert [e.request for e in delivered.batches[0].envelopes] == [1, 2, 3]
+
+
+def test_of_too_many_bytes_at_once_the_newest_are_dropped_and_a_repeat_gets_through() -> None:
+    driver = leading()
+    large = JobSpec("x", TaskSet.of(0, 1), ProgramWork(("true", "y" * 500_000)))
+    count = PROPOSED_BYTES_MAX // 500_000 + 10
+    jobs = [Envelope(ME, n, SubmitJob(JobId(f"job-{n}"), large)) for n in range(count)]
+    driver.engine.append(jobs)
+    driver.round()
+    taken = sum(len(b.envelopes) for d in driver.of(Deliver) for b in d.batches)
+    assert PROPOSED_BYTES_MAX <= taken * 501_000 <= PROPOSED_BYTES_MAX + 1_002_000
+    driver.engine.append(jobs[taken:])
+    driver.round()
+    requests = {e.request for d in driver.of(Deliver) for b in d.batches for e in b.envelopes}
+    assert requests == set(range(count))
 
 
 @pytest.mark.parametrize("added", [0, 1, 40])

@@ -7,7 +7,14 @@ from functools import partial
 
 import pytest
 
-from p2psched.model.errors import NotFound, P2PSchedError, ProtocolError, Unavailable, UsageError
+from p2psched.model.errors import (
+    Busy,
+    NotFound,
+    P2PSchedError,
+    ProtocolError,
+    Unavailable,
+    UsageError,
+)
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX, FRAME_BYTES_MAX
 from p2psched.model.messages import (
     Answer,
@@ -70,6 +77,22 @@ def test_answers_find_their_calls_in_any_order(run: Run) -> None:
             got = [task.result() for task in calls]
             assert [a.job for a in got if isinstance(a, JobAccepted)] == [str(n) for n in range(20)]
             assert client.open_count == 0
+            await client.close()
+
+    run(main())
+
+
+def test_a_busy_peer_says_so(run: Run) -> None:
+    def fail(connection: Connection, message: PeerMessage | Call) -> None:
+        assert isinstance(message, Call)
+        connection.send_nowait(Failure(message.id, Unavailable.code, "busy", 50, busy=True))
+
+    async def main() -> None:
+        async with serving(Handlers(on_message=fail)) as server:
+            client = await client_of(server)
+            with pytest.raises(Busy) as caught:
+                await client.call(GetStatus())
+            assert caught.value.retry_after_s == 0.05
             await client.close()
 
     run(main())

@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 
+from p2psched.core.admission import Door
 from p2psched.model.blob import BlobRef
 from p2psched.model.commands import (
     Command,
@@ -39,9 +40,11 @@ from p2psched.model.taskset import TaskSet
 from p2psched.net.link import Connection
 from p2psched.peer import submissions as module
 from p2psched.peer.answering import Answering
+from p2psched.peer.lines import Line
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import Heard, SchedulerLoop
 from p2psched.peer.submissions import RESULTS_BYTES_MAX, Submissions
+from p2psched.ports.clock import Clock
 from p2psched.testing.sim_results import MemoryResults
 from tests.peer.blob_rig import until
 
@@ -61,7 +64,12 @@ class FakeScheduling:
 
     def __init__(self) -> None:
         self.jobs: dict[JobId, SimpleNamespace] = {}
-        self.scheduler = SimpleNamespace(machine=SimpleNamespace(jobs=self.jobs), policies=())
+        self.machine = SimpleNamespace(jobs=self.jobs, running={}, running_bytes=0)
+        self.door = Door()
+        self.scheduler = SimpleNamespace(machine=self.machine, policies=(), door=self.door)
+        self.now_ms = 0
+        self.clock = SimpleNamespace(now_ms=lambda: self.now_ms)
+        self.line = Line(self.door, cast("Clock", self.clock))
         self.proposed: dict[int, tuple[Command, Heard]] = {}
         self.watching: list[tuple[JobId, Callable[[], None]]] = []
         self.at_once: Outcome | None = None
@@ -134,6 +142,7 @@ class Rig:
                 await story(rig)
             assert rig.scheduling.proposed == {}
             assert rig.scheduling.watching == []
+            assert rig.scheduling.door.status().waiting == 0
             rig.results.close()
 
         asyncio.run(main())
@@ -144,8 +153,11 @@ class Rig:
         self.served.append(body)
         return Done()
 
-    def call(self, body: CallBody, number: int = 1) -> None:
-        self.answering.on_call(cast("Connection", self.connection), Call(number, body))
+    def call(
+        self, body: CallBody, number: int = 1, connection: FakeConnection | None = None
+    ) -> None:
+        over = cast("Connection", connection or self.connection)
+        self.answering.on_call(over, Call(number, body))
 
     def close(self) -> None:
         self.answering.on_closed(cast("Connection", self.connection))

@@ -39,7 +39,7 @@ from p2psched.core.raft.effects import (
     Synced,
     Tick,
 )
-from p2psched.core.raft.fitting import as_fits, take_proposals
+from p2psched.core.raft.fitting import as_fits, take_proposals, weight
 from p2psched.core.raft.log import size_of
 from p2psched.core.raft.progress import Compaction
 from p2psched.core.raft.state import decode_membership
@@ -49,7 +49,7 @@ from p2psched.model.commands import Envelope
 from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
-from p2psched.model.limits import PENDING_PROPOSALS_MAX
+from p2psched.model.limits import PENDING_PROPOSALS_MAX, PROPOSED_BYTES_MAX
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership, Snapshot
 
@@ -169,6 +169,7 @@ class RaftEngine:
         self._me = me
         self._decorate = decorate
         self._proposals: deque[Envelope] = deque()
+        self._proposed_bytes = 0  # of these, about
         self._under_way: set[tuple[PeerId, int]] = set()  # queued, or on the leader not delivered
         self._delivered = snapshot.index if snapshot is not None else 0
         self.bytes_since_snapshot = 0  # of delivered entries
@@ -186,11 +187,15 @@ class RaftEngine:
         """Take proposals along. Beyond the bound the newest are dropped: proposers repeat."""
         for envelope in envelopes:
             key = (envelope.proposer, envelope.request)
-            if len(self._proposals) >= PENDING_PROPOSALS_MAX:
+            if (
+                len(self._proposals) >= PENDING_PROPOSALS_MAX
+                or self._proposed_bytes >= PROPOSED_BYTES_MAX
+            ):
                 return
             if key not in self._under_way:  # else it is a repeat of what waits or isn't committed
                 self._under_way.add(key)
                 self._proposals.append(envelope)
+                self._proposed_bytes += weight(envelope.command)
 
     def read_index(self, tag: int) -> None:
         """`ReadAnswered` with this tag follows, within `READ_PATIENCE_MS` of ticks."""
@@ -288,7 +293,7 @@ class RaftEngine:
 
     def _make_entries(self, now_ms: int, wall_ms: int) -> None:
         while self._proposals and self._may_append():
-            proposals, encoded = take_proposals(self._proposals)
+            proposals, encoded = self._take_proposals()
             decorated = self._decorate(proposals)
             encoded += as_fits(encoded, decorated[len(proposals) :])
             concerned = self.concern.of(decorated[: len(encoded)])
@@ -299,6 +304,12 @@ class RaftEngine:
             propose = Propose(now_ms, wall_ms, payload, concerned=concerned, many=many)
             self._take(self.raft.step(propose))
 
+    def _take_proposals(self) -> tuple[tuple[Envelope, ...], list[bytes]]:
+        proposals, encoded = take_proposals(self._proposals)
+        self._proposed_bytes -= sum(weight(envelope.command) for envelope in proposals)
+        assert self._proposed_bytes >= 0, "what is taken was counted"
+        return proposals, encoded
+
     def _may_append(self) -> bool:
         in_flight = self.raft.last_index - self.raft.commit
         may_leave = self._together.may_leave(len(self._proposals), in_flight)
@@ -307,7 +318,7 @@ class RaftEngine:
     def _forward(self) -> None:
         leader = self.raft.leader
         while self._proposals:
-            proposals, _ = take_proposals(self._proposals)
+            proposals, _ = self._take_proposals()
             for envelope in proposals:
                 self._under_way.discard((envelope.proposer, envelope.request))
             if leader is not None:  # else they are dropped: proposers repeat on a new leader

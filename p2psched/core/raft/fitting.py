@@ -7,8 +7,12 @@ from typing import Final
 
 import msgspec
 
-from p2psched.model.commands import Envelope
+from p2psched.model.actions import Act, size_of
+from p2psched.model.commands import Command, Complete, Envelope, Retry, SubmitJob
+from p2psched.model.job import argument_size
 from p2psched.model.limits import ENTRY_BYTES_MAX, ENTRY_BYTES_WITH_PLACES_MAX
+
+_FIELDS_BYTES: Final = 200  # of a command, besides what callers put in
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -42,3 +46,16 @@ def as_fits(proposals: list[bytes], added: tuple[Envelope, ...]) -> list[bytes]:
             break
         encoded.append(data)
     return encoded
+
+
+def weight(command: Command) -> int:
+    """Bytes that it takes in memory, about."""
+    match command:
+        case SubmitJob(spec=spec) | Retry(spec=spec):
+            return _FIELDS_BYTES + argument_size(spec.work)
+        case Complete(segments=segments):
+            return _FIELDS_BYTES + sum(len(segment.data) for segment in segments)
+        case Act(action=action):
+            return _FIELDS_BYTES + size_of(action)
+        case _:
+            return _FIELDS_BYTES
