@@ -266,6 +266,8 @@ class Owner(OwnerView):
                     self.verdicts.on_overdue(job, part.grant, part.tasks)
         self._queue.hold(job)
         batches = [run.batch for run in self._running.values() if run.batch.job == job]
+        # What must not start twice runs on, unless its job says for how long: nobody else may.
+        batches = [b for b in batches if not b.spec.start or b.spec.max_disconnect_ms is not None]
         return [StopBatch(batch.id, Cause.PEER_LOST) for batch in batches]
 
     def go_on(self) -> None:

@@ -117,13 +117,7 @@ class OwnerView:
     def at_work(self) -> dict[JobId, int | None]:
         """Jobs that run or wait here, and how long each may without a majority, if it says."""
         names = dict.fromkeys(part.job for part in self.owned())
-        limits = {name: self._jobs.max_disconnect_ms(name) for name in names}
-        # What must not start twice runs on, unless its job says for how long: nobody else may.
-        return {
-            name: limit_ms
-            for name, limit_ms in limits.items()
-            if limit_ms is not None or not self._jobs[name].spec.start
-        }
+        return {name: self._jobs.max_disconnect_ms(name) for name in names}
 
     def owned(self) -> Iterator[OwnedPart]:
         """What runs, then what waits."""
