@@ -276,9 +276,7 @@ def test_long_tasks_are_noted_and_short_ones_are_not(peer: Cut) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"hold": Hold("cam", 1)}, {"start": Start.ONCE}], ids=str)
-def test_tasks_that_only_the_ledger_can_start_again_are_not_noted(
-    peer: Cut, fields: dict[str, object]
-) -> None:
+def test_what_only_the_ledger_restarts_is_not_noted(peer: Cut, fields: dict[str, object]) -> None:
     held = msgspec.structs.replace(spec(FOUR), **fields)
     peer.commit_from_elsewhere(SubmitJob(JOB, held))
     peer.grant(FOUR)
