@@ -315,7 +315,7 @@ def _standing_still(found: StallStatus | None) -> list[tuple[str, object]]:
         return []
     rows: list[tuple[str, object]] = [("stands still", text) for text in found.now]
     if not found.now:
-        healed = f", {found.healed:,} times it did and was healed" if found.found else ""
+        healed = f"; it did {count(found.found, 'time')}, and is over it" if found.found else ""
         rows.append(("stands still", f"no{healed}"))
     return rows + [("work waits", text) for text in found.waits]
 

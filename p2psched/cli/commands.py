@@ -62,6 +62,7 @@ GROUPS: Final = {
         "history": Command("history", "history", "HISTORY_EXAMPLES"),
         "cancel": Command("jobs", "cancel", "CANCEL_EXAMPLES"),
         "retry": Command("keep", "retry", "RETRY_EXAMPLES"),
+        "resolve": Command("resolve", "resolve", "RESOLVE_EXAMPLES"),
         "rm": Command("keep", "rm", "RM_EXAMPLES"),
         "pin": Command("keep", "pin", "PIN_EXAMPLES"),
         "unpin": Command("keep", "unpin", "UNPIN_EXAMPLES"),

@@ -57,6 +57,19 @@ def summary(view: JobView) -> str:
     return f"{title(view)}: {text}"
 
 
+def unknown_text(view: JobView) -> str:
+    """What a person has to do about tasks that are unknown; `view` is a whole one."""
+    name, first = short(view.job), view.once.tasks.first
+    doubts = view.once
+    lost = "its peer was lost" if doubts.unknown == 1 else "their peers were lost"
+    return (
+        f"{count(view.once.unknown, 'task')} of {title(view)} may have run, and nobody knows: "
+        f"{lost} ({doubts.tasks}). See what was done, then say so: "
+        f"`p2psched job resolve {name} {first} --succeeded`, "
+        "`--failed REASON`, or `--run-again`"
+    )
+
+
 def reason(cause: str, header: items.Header) -> str:
     """Why a task ended as it did. Opens no value: that could run code."""
     if "type" in header:
@@ -126,6 +139,10 @@ def job_fields(view: JobView) -> dict[str, object]:
         "delayed": view.delayed,
         "next_attempt": moment(view.next_attempt_ms),
         "given_up": view.stopped or None,
+        "start": view.once.start.name.lower(),
+        "unknown": view.once.unknown,
+        "unknown_tasks": str(view.once.tasks),
+        "unknown_at": dict(view.once.at),
         "submitted": moment(view.submitted_ms),
         "ended": moment(view.ended_ms),
         "submitter": view.submitter,

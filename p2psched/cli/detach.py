@@ -100,6 +100,7 @@ def _arguments(config: Config) -> list[str]:
     given += ["--keep-bytes", str(config.keep_bytes)]
     given += ["--timing", config.timing, "--replace-after", f"{config.replace_ms}ms"]
     given += ["--retry-budget", str(config.retry_percent)]
+    given += ["--stall-after", f"{config.stall_ms}ms"]
     given += ["--checkpoint-budget", str(config.checkpoint_budget)]
     given += ["--battery-min", str(config.battery_min)]
     given += ["--max-disconnect", f"{config.max_disconnect_ms}ms"]

@@ -35,6 +35,7 @@ from p2psched.model.errors import UsageError
 from p2psched.model.explain_messages import Considered, Decision, Explained, ExplainTask
 from p2psched.model.ids import PeerId, short
 from p2psched.model.moves import Moved
+from p2psched.model.once import Decided, Doubted, word_of
 from p2psched.model.resumed import Resumed
 from p2psched.model.stalls import Stalled
 
@@ -94,6 +95,8 @@ def _concerns(stamped: Stamped, index: int) -> bool:
         case Granted(tasks=tasks) | Moved(tasks=tasks) | GivenBack(tasks=tasks):
             return index in tasks
         case Revoked(tasks=tasks) | Resumed(tasks=tasks) | Stalled(tasks=tasks):
+            return index in tasks
+        case Doubted(tasks=tasks) | Decided(tasks=tasks):
             return index in tasks
         case Recorded(segment=segment) | Retried(segment=segment):
             return segment.start <= index < segment.stop
@@ -168,6 +171,13 @@ def _row(each: Considered, name: str) -> tuple[object, ...]:
     return name, each.given or "-", score, each.slots, each.owned, load, age
 
 
+def _doubt(event: Doubted | Decided, names: Names) -> str:
+    if isinstance(event, Doubted):
+        return f"unknown: {_name(event.peer, names)} was lost, and may have run it"
+    why = f" ({event.reason})" if event.reason else ""
+    return f"decided by {event.by or 'somebody'}: {word_of(event.verdict)}{why}"
+
+
 def _what(stamped: Stamped, names: Names) -> str:
     match stamped.event:
         case Granted(peer=peer, grant=grant):
@@ -187,6 +197,8 @@ def _what(stamped: Stamped, names: Names) -> str:
             return f"{_name(peer, names)} found: {text}"
         case Retried(peer=peer, segment=segment):
             return f"failed on {_name(peer, names)} ({segment.cause}), to be tried again"
+        case Doubted() | Decided():
+            return _doubt(stamped.event, names)
         case Recorded(peer=peer, segment=segment):
             return f"ended on {_name(peer, names)}: {segment.cause}"
         case _:

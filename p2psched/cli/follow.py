@@ -11,7 +11,7 @@ from typing import Final, TextIO
 import typer
 
 from p2psched.cli.batches import note_failed_inputs
-from p2psched.cli.describe import ended_tasks, failure, job_fields, summary
+from p2psched.cli.describe import ended_tasks, failure, job_fields, summary, unknown_text
 from p2psched.cli.live import STREAMS, LiveTask
 from p2psched.cli.output import Output, note, print_json, write_bytes, write_line
 from p2psched.cli.running import bar_text, watched
@@ -85,10 +85,11 @@ async def follow_job(
             view = await job.show()
             if show and view.tasks == 1:
                 await LiveTask(client, job, view.task_set.first).follow(alone=True)
-                return await job.wait()
+                show = False
+                view = await job.show()
             bar.draw(view)
             async with watched(job, bar.tell, wanted=bar.is_shown):
-                return await _follow_many(job, 0 if show else view.segments, bar, show=show)
+                return await _follow_many(job, view, bar, show=show)
     except TimeoutError as error:
         name = short(job.id)
         raise TimedOut(
@@ -99,9 +100,18 @@ async def follow_job(
         bar.hide()
 
 
-async def _follow_many(job: Job, position: int, bar: Bar, *, show: bool) -> JobView:
+async def _follow_many(job: Job, view: JobView, bar: Bar, *, show: bool) -> JobView:
+    position = 0 if show else view.segments
+    doubted = view.once.unknown
+    if doubted:
+        note(unknown_text(view))
     async for page in job.pages(position=position):
         view = page.view
+        if view.once.unknown != doubted:
+            bar.hide()
+            doubted = view.once.unknown
+            if doubted:
+                note(unknown_text(await job.show()))
         if show and page.segments:
             bar.hide()
             for segment in page.segments:

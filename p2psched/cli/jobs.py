@@ -19,6 +19,7 @@ from p2psched.cli.describe import (
     summary,
     task_fields,
     title,
+    unknown_text,
 )
 from p2psched.cli.follow import conclude, follow_job
 from p2psched.cli.interrupt import detachable
@@ -51,6 +52,7 @@ from p2psched.client.events import past
 from p2psched.model.ids import PeerId, short
 from p2psched.model.job import JobState
 from p2psched.model.messages import FindJob, JobList, JobView, ListJobs
+from p2psched.model.once import Start
 from p2psched.model.progress_messages import TaskProgress
 from p2psched.observe.clock import BootClock
 
@@ -134,7 +136,8 @@ _COLUMNS: Final = (
 def _row(view: JobView, name: str, now_ms: int) -> tuple[object, ...]:
     done = f"{ended_tasks(view)}/{view.tasks}"
     age = span((now_ms - view.submitted_ms) / 1000)
-    return name, view.name, view.state, done, view.failed or "-", age, view.command
+    state = f"{view.state}, {view.once.unknown:,} unknown" if view.once.unknown else view.state
+    return name, view.name, state, done, view.failed or "-", age, view.command
 
 
 Details = tuple[list[TaskEnd], Sequence[TaskProgress]]
@@ -177,7 +180,8 @@ def show(target: Target, job: JobArgument, at: AtOption = None) -> None:
 
 
 def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
-    known = {peer: names[peer] for peer, _ in (*view.owners, *view.finished_by) if peer in names}
+    counted = (*view.owners, *view.finished_by, *view.once.at)
+    known = {peer: names[peer] for peer, _ in counted if peer in names}
     return [
         ("job", view.job),
         ("name", view.name),
@@ -189,6 +193,9 @@ def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
         ("succeeded", view.succeeded),
         ("failed", view.failed),
         ("cancelled", view.cancelled),
+        ("unknown", unknown_text(view) if view.once.unknown else None),
+        ("unknown on", per_peer(view.once.at, known) or None),
+        ("may start", None if view.once.start is Start.LEAST else view.once.start.name.lower()),
         ("waiting", view.waiting),
         ("with peers", view.owned),
         ("owned by", per_peer(view.owners, known)),

@@ -12,7 +12,9 @@ import typer
 from p2psched.cli.complete import complete_rules
 from p2psched.cli.options import duration
 from p2psched.client.pacing import AUTO, POLICIES, pace_rules, with_stalls
+from p2psched.client.resolving import start_of
 from p2psched.client.retries import policy_of_words, times
+from p2psched.model.once import Start
 from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 
@@ -74,6 +76,16 @@ _OnStall = Annotated[
 ]
 
 
+_Start = Annotated[
+    str,
+    typer.Option(
+        "--start",
+        metavar="least|once",
+        help="once: a task whose peer is lost never runs again by itself; see docs/never-twice.md.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The options of it."""
@@ -86,10 +98,15 @@ class Rules:
     heartbeat: _Heartbeat = None
     expect: _Expect = None
     on_stall: _OnStall = None
+    start: _Start = "least"
 
     @property
     def policy(self) -> RetryPolicy | None:
         return with_stalls(policy_of_words(self.retry or []), self.pace)
+
+    @property
+    def starts(self) -> Start:
+        return start_of(self.start)
 
     @property
     def times(self) -> TimeLimits | None:

@@ -1,4 +1,4 @@
-"""`submit-job --checkpoint`: a task that is killed goes on from what it saved."""
+"""Options of tasks that go on from what they saved, and of the peers that they leave."""
 
 from __future__ import annotations
 
@@ -14,6 +14,26 @@ _Checkpoint = Annotated[
         metavar="DIR",
         help="A folder that goes with the task: what is renamed into it is kept over kills, also "
         "of the peer, and is there when the task starts again. See docs/checkpoints.md.",
+    ),
+]
+
+
+BatteryMin = Annotated[
+    int,
+    typer.Option(
+        "--battery-min",
+        metavar="PERCENT",
+        min=0,
+        max=100,
+        help="With less, and unplugged, the peer drains itself until it is plugged in. 0: never.",
+    ),
+]
+CheckpointBudget = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint-budget",
+        metavar="SIZE",
+        help="Bytes a minute that go to copies of tasks' checkpoints on other peers.",
     ),
 ]
 

@@ -1,7 +1,6 @@
 """`p2psched start`: be a peer, in the foreground or, with `--detach`, in the background.
 
-Stdout gets who the peer is, once it is ready; notes, errors and the log go to stderr. No secret is
-ever printed or passed in a command line.
+Stdout gets who the peer is, once ready; all else goes to stderr. No secret is in a command line.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from p2psched.cli.options import (
     with_options,
 )
 from p2psched.cli.output import Output
+from p2psched.cli.saving import BatteryMin, CheckpointBudget
 from p2psched.cli.serve import Serving, become_peer
 from p2psched.cli.values import labels_of, memory_mib
 from p2psched.model.config import LEDGERS, TIMINGS, Config
@@ -47,7 +47,6 @@ Examples:
   p2psched start --name b --listen 127.0.0.1:7430 -d
                                  # b again, detached
 """
-
 
 _Name = Annotated[str | None, typer.Option("--name", help="Of the peer. Default: the host's name.")]
 _Data = Annotated[
@@ -163,24 +162,6 @@ _RetryBudget = Annotated[
         help="Slots that retries get beside healthy jobs, while this peer leads.",
     ),
 ]
-_BatteryMin = Annotated[
-    int,
-    typer.Option(
-        "--battery-min",
-        metavar="PERCENT",
-        min=0,
-        max=100,
-        help="With less, and unplugged, the peer drains itself until it is plugged in. 0: never.",
-    ),
-]
-_CheckpointBudget = Annotated[
-    str,
-    typer.Option(
-        "--checkpoint-budget",
-        metavar="SIZE",
-        help="Bytes a minute that go to copies of tasks' checkpoints on other peers.",
-    ),
-]
 _MaxDisconnect = Annotated[
     str,
     typer.Option(
@@ -253,8 +234,6 @@ _LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")]
 # For tests and for disks that are small indeed: nobody else should have to think of it.
 _SnapshotLog = Annotated[int, typer.Option("--snapshot-log-bytes", hidden=True)]
 _Detached = Annotated[bool, typer.Option("--detached", hidden=True)]
-
-
 _PolicyFile = Annotated[
     Path | None,
     typer.Option(
@@ -286,8 +265,8 @@ class Having:
     weight: _Weight = 1.0
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
-    checkpoint_budget: _CheckpointBudget = "256M"
-    battery_min: _BatteryMin = 10
+    checkpoint_budget: CheckpointBudget = "256M"
+    battery_min: BatteryMin = 10
     max_disconnect: _MaxDisconnect = "10m"
     stall_after: _StallAfter = f"{STALL_MS // 1000}s"
     cgroup: CgroupOption = None

@@ -37,6 +37,7 @@ from p2psched.model.isolation import Isolation
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
 from p2psched.model.needs import Needs
+from p2psched.model.once import Start
 from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
@@ -203,6 +204,7 @@ def submit_job(
         policy=choice.policy_name,
         retry=rules.policy,
         times=rules.times,
+        start=rules.starts,
         **bounds.around(choice.needs),
         pace=rules.pace,
     )
@@ -252,6 +254,7 @@ class _Common(TypedDict):
     times: TimeLimits | None
     isolation: Isolation | None
     pace: PaceRules | None
+    start: Start
 
 
 def _check_form(inputs: str | None, *plain: object, is_batched: bool) -> None:
@@ -353,16 +356,17 @@ def job_of_key(key: str) -> str:
     """The job that a key stands for: 128 bits of its hash."""
     if not 1 <= len(key) <= KEY_LEN_MAX:
         raise UsageError(f"--key has 1 to {KEY_LEN_MAX} characters")
-    data = key.encode(errors="surrogateescape")
-    return hashlib.sha256(_KEY_CONTEXT + data).hexdigest()[:_ID_DIGITS]
+    data = _KEY_CONTEXT + key.encode(errors="surrogateescape")
+    return hashlib.sha256(data).hexdigest()[:_ID_DIGITS]
 
 
 def _say_accepted(view: JobView, output: Output, *, known: bool, waits: bool) -> None:
     if known:
         note(f"{title(view)} was submitted before and is the same job now: it is {view.state}")
+    said = f"{title(view)}: {count(view.tasks, 'task')}"
     if waits:  # stdout belongs to the tasks, or to the answer at the end
         if output is Output.TABLE and not known:
-            note(f"{title(view)}: {count(view.tasks, 'task')}")
+            note(said)
         return
     match output:
         case Output.JSON:
@@ -370,7 +374,7 @@ def _say_accepted(view: JobView, output: Output, *, known: bool, waits: bool) ->
         case Output.QUIET:
             write_line(short(view.job))
         case Output.TABLE:
-            write_line(f"{title(view)}: {count(view.tasks, 'task')}")
+            write_line(said)
 
 
 def _indices(text: str) -> TaskSet:
@@ -381,18 +385,14 @@ def _indices(text: str) -> TaskSet:
 
 
 def _variables(pairs: list[str]) -> dict[str, str]:
-    found = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
+        if "=" not in pair or pair.startswith("="):
             raise UsageError(f"--env {pair[:64]!r} is no variable: write it like NAME=VALUE")
-        found[name] = value
-    return found
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _folder(cwd: str | None) -> str | None:
     if cwd is not None and not cwd.startswith("/"):
-        raise UsageError(
-            f"--cwd {cwd[:64]!r} is relative, and tasks run on other machines: give a whole path"
-        )
+        why = "is relative, and tasks run on other machines: give a whole path"
+        raise UsageError(f"--cwd {cwd[:64]!r} {why}")
     return cwd

@@ -36,6 +36,7 @@ from p2psched.model.isolation import Isolation
 from p2psched.model.job import Cause, FunctionWork
 from p2psched.model.messages import FetchItem, ItemAnswer, JobView
 from p2psched.model.needs import Needs
+from p2psched.model.once import Start
 from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.net.together import together
@@ -112,6 +113,7 @@ def pack_batches(
     times: TimeLimits | None = None,
     isolation: Isolation | None = None,
     pace: PaceRules | None = None,
+    start: Start = Start.LEAST,
 ) -> PackedJob:
     """`files`: paths and modes, put into the folder of each process. `retries` are those of an
     input, and of a batch whose worker dies. Raises UsageError for what makes no sense."""
@@ -145,6 +147,7 @@ def pack_batches(
         times=times,
         limits=isolation,
         pace=pace,
+        start=start,
     )
     assert isinstance(packed.spec.work, FunctionWork)
     path = f"{MODULE}:run_{counted.count}_by_{batch}"

@@ -28,6 +28,7 @@ from p2psched.client.packing import (
     LargeCall,
     Packer,
 )
+from p2psched.client.resolving import start_of
 from p2psched.client.retries import Retry
 from p2psched.client.retries import policy as retry_policy
 from p2psched.client.spool import Section, Spool, Upload
@@ -38,6 +39,7 @@ from p2psched.model.hold import Hold
 from p2psched.model.job import NAMELESS, FunctionWork, JobSpec, SentFile
 from p2psched.model.limits import JOB_ARGUMENT_BYTES_MAX
 from p2psched.model.needs import Needs
+from p2psched.model.once import Start
 from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
 from p2psched.run.host.pickling import PROTOCOL, PYTHON
@@ -88,6 +90,7 @@ class MapOptions(TypedDict, total=False):
     checkpoint: bool | None
     max_disconnect_ms: int | None
     pace: Pace | None
+    start: Start | str
 
 
 class PackedFunction(NamedTuple):
@@ -176,6 +179,7 @@ def pack(
     checkpoint: bool | None = None,
     max_disconnect_ms: int | None = None,
     pace: Pace | None = None,
+    start: Start | str = Start.LEAST,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
@@ -203,9 +207,7 @@ def pack(
             modules=packer.archive(packed.modules),
         )
         spec = JobSpec(
-            name=name or options.name or packed.name,
-            tasks=TaskSet.of(0, stream.count),
-            work=work,
+            *(name or options.name or packed.name, TaskSet.of(0, stream.count), work),
             retries=options.retries if retries is None else retries,
             timeout_ms=timeout_ms(options.timeout_s if timeout_s is None else timeout_s),
             cpus=options.cpus if cpus is None else cpus,
@@ -221,6 +223,7 @@ def pack(
             checkpoint=_saved(options.checkpoint if checkpoint is None else checkpoint),
             max_disconnect_ms=max_disconnect_ms,
             pace=rules,
+            start=start_of(start),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
@@ -368,7 +371,9 @@ def timeout_ms(timeout_s: float | None) -> int | None:
 def pack_function(function: Function, *, modules: Choice = "auto") -> PackedFunction:
     """Raises UsageError for what is no function, or can't travel."""
     path, code = _by_path_or_value(function, modules)
-    return PackedFunction(path, code, _name_of(function), _archive(path, code, modules))
+    name = getattr(function, "__name__", type(function).__name__)
+    name = function.rpartition(":")[2] if isinstance(function, str) else str(name)
+    return PackedFunction(path, code, name[:128], _archive(path, code, modules))
 
 
 def _by_path_or_value(function: Function, choice: Choice) -> tuple[str, bytes]:
@@ -391,9 +396,3 @@ def _by_path_or_value(function: Function, choice: Choice) -> tuple[str, bytes]:
             "data, and open files, sockets or locks inside the function"
         ) from error
     return "", code
-
-
-def _name_of(function: Function) -> str:
-    if isinstance(function, str):
-        return function.rpartition(":")[2][:128]
-    return str(getattr(function, "__name__", type(function).__name__))[:128]

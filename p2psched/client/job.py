@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from p2psched.client import blobs
 from p2psched.client.downloads import results_with_values
 from p2psched.client.export import Exported, export_job
+from p2psched.client.find import who_am_i
 from p2psched.client.logs import TaskOfJob
+from p2psched.client.resolving import results_by_hand
 from p2psched.client.results import TaskResult
 from p2psched.client.session import Asker, Session
 from p2psched.client.story import Step, read_history
@@ -32,6 +34,7 @@ from p2psched.model.messages import (
     RetryJob,
     ShowJob,
 )
+from p2psched.model.once import ResolveTasks, Verdict
 from p2psched.model.progress_messages import GetProgress, JobProgress, TaskProgress
 from p2psched.model.taskset import TaskSet
 
@@ -161,6 +164,29 @@ class Job:
         they are given. Raises Refused for a job that was cancelled."""
         self._known.clear()
         await self._session.call(RetryJob(self.id, tasks or TaskSet()), Done)
+
+    async def resolve(
+        self,
+        tasks: TaskSet | int,
+        verdict: Literal["succeeded", "failed", "run-again"],
+        *,
+        result: object = None,
+        reason: str = "",
+        by: str = "",
+    ) -> None:
+        """Say what became of tasks that are unknown (`start="once"`, and their peer was lost).
+
+        `result` is what a function returned, or (bytes) what a program printed. `by` and `reason`
+        stand in the history. Raises Refused unless all of them are unknown."""
+        chosen = TaskSet.of(tasks, tasks + 1) if isinstance(tasks, int) else tasks
+        data = b""
+        if verdict == "succeeded":
+            view = await self.show()
+            data = results_by_hand(view.kind, result, len(chosen))
+        self._known.clear()
+        said = Verdict[verdict.replace("-", "_").upper()]
+        call = ResolveTasks(self.id, chosen, said, by or who_am_i(), reason, data)
+        await self._session.call(call, Done)
 
     async def pin(self, *, pinned: bool = True) -> None:
         """Keep it, or (not `pinned`) let it be forgotten when its time is over."""

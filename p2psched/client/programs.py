@@ -9,12 +9,14 @@ from typing import TypedDict, Unpack
 from p2psched.client.functions import large_files, timeout_ms
 from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.pacing import Pace, pace_rules, with_stalls
+from p2psched.client.resolving import start_of
 from p2psched.client.retries import Retry, policy
 from p2psched.client.spool import Upload
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.needs import Needs
+from p2psched.model.once import Start
 from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -40,6 +42,7 @@ class ProgramOptions(TypedDict, total=False):
     checkpoint: str
     max_disconnect_ms: int | None
     pace: Pace | None
+    start: Start | str
 
 
 def pack_program(
@@ -74,6 +77,7 @@ def pack_program(
             checkpoint=options.get("checkpoint", ""),
             max_disconnect_ms=options.get("max_disconnect_ms"),
             pace=rules,
+            start=start_of(options.get("start", Start.LEAST)),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

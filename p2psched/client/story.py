@@ -30,6 +30,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobState
 from p2psched.model.messages import FetchHistory, History
 from p2psched.model.moves import Moved
+from p2psched.model.once import Decided, Doubted, word_of
 from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.stalls import Stalled
@@ -158,6 +159,15 @@ def _resumed(event: Resumed) -> Step:
     return replace(step, tasks=event.tasks, peer=event.peer, grant=event.grant, is_bad=is_new)
 
 
+def _doubt(event: Doubted | Decided) -> Step:
+    if isinstance(event, Decided):
+        why = f" ({event.reason})" if event.reason else ""
+        text = f"{word_of(event.verdict)}, says {event.by or 'somebody'}{why}"
+        return Step(event="decided", tasks=event.tasks, cause=text)
+    step = Step(event="unknown", tasks=event.tasks, peer=event.peer, grant=event.grant)
+    return replace(step, cause="its owner was lost", is_bad=True)
+
+
 def _end(event: Recorded | Retried, demotes: Collection[str]) -> Step:
     segment = event.segment
     is_last = isinstance(event, Recorded)
@@ -184,6 +194,8 @@ def _job_step(event: Event) -> Step | None:
             return Step(event="job ended", cause=state, is_bad=state is JobState.FAILED)
         case JobReopened(tasks=tasks):
             return Step(event="run again", tasks=tasks, cause="asked for")
+        case Doubted() | Decided():
+            return _doubt(event)
         case ResultsLost(tasks=tasks):
             return Step(event="result lost", tasks=tasks, cause="last copy gone", is_bad=True)
         case HistoryCut(events=events):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.owner import Owner, OwnerEffect
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
-from p2psched.model.taskset import EMPTY
+from p2psched.model.taskset import EMPTY, TaskSet
 
 
 def catch_up(
@@ -27,7 +28,7 @@ def catch_up(
         if named is not None and job_id not in named:
             continue
         job = state.jobs.get(job_id)
-        gone = tasks if job is None else tasks - job.current_part(grant, tasks)
+        gone = tasks if job is None else tasks - job.answerable(grant, tasks)
         if gone:
             runs_elsewhere = job is not None and not job.ended
             cause = Cause.PEER_LOST if runs_elsewhere else Cause.CANCELLED
@@ -38,9 +39,16 @@ def catch_up(
             continue
         for grant, granted in job.grants.items():
             if (granted.peer, granted.incarnation) == (info.peer, info.incarnation):
-                unknown = granted.tasks - held.get((job_id, grant), EMPTY)
-                if unknown:
-                    owner.on_granted(job, grant, unknown)
+                _take(owner, job, granted, granted.tasks - held.get((job_id, grant), EMPTY))
     if named is None:
         owner.forget_ended()
     return effects
+
+
+def _take(owner: Owner, job: Job, granted: HeldGrant, unheard: TaskSet) -> None:
+    """What it did not know that it owns. What must not start twice and may have begun it has not
+    in mind any more: that is nobody's then."""
+    owner.starting.lose(job.id, granted.grant, unheard & granted.started)
+    fresh = unheard - granted.started
+    if fresh:
+        owner.on_granted(job, granted.grant, fresh)

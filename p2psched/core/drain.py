@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from p2psched.core import levels
+from p2psched.core import levels, once
 from p2psched.core.copies import only_on
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
@@ -72,10 +72,14 @@ def give_back(s: LedgerState, command: GiveBack) -> Outcome:
         told = Stalled(command.job, stall.peer, command.tasks, stall.fault, stall.step, stall.note)
         s.events.append(told)
     job = s.jobs.get(command.job)
+    if job is not None and job.unknown and command.stall is None:
+        once.readmit(s, job, command.grant, command.tasks)
     held = job.grants.get(command.grant) if job is not None else None
     if job is None or held is None:  # it has ended, or was placed anew
         return Acknowledged()
     tasks = held.tasks & command.tasks
+    if command.stall is not None:  # nobody there knows them: they may have begun
+        tasks = once.doubt(s, job, held, tasks)
     if tasks:
         s.release(job, held, tasks)
         job.waiting = job.waiting | tasks

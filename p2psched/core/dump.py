@@ -27,6 +27,7 @@ def dump(s: LedgerState) -> object:
                 (sorted(job.avoids.items()), job.demoted, list(job.alerted), job.warned),
                 (job.resumed, job.resumed_count),
                 (job.sunk, sorted(job.sunk_at.items())),
+                [(g.grant, g.peer, g.tasks) for g in job.unknown.values()],
             )
             for job in s.jobs.values()
         ],

@@ -14,6 +14,7 @@ import msgspec
 
 from p2psched.core import generation
 from p2psched.core.act_events import ACT_EVENTS, ACT_KINDS, Make, Said
+from p2psched.core.once_events import ONCE_EVENTS, ONCE_KINDS
 from p2psched.model.commands import (
     Acknowledged,
     Cancel,
@@ -85,6 +86,7 @@ KINDS: Final = (
     "tasks.delayed",
     *ACT_KINDS,
     "tasks.moved",
+    *ONCE_KINDS,
     "tasks.resumed",
     "peer.reconciled",
     "peer.stalled",
@@ -377,6 +379,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     PeerReconciled: _reconciled,
     Stalled: _stalled,
     **ACT_EVENTS,
+    **ONCE_EVENTS,
 }
 # Told from the command that led to them, which says more.
 TOLD_BY_COMMAND: Final[frozenset[type[Event]]] = frozenset({JobForgotten})
@@ -385,9 +388,6 @@ OF_STORES: Final[frozenset[type[Event]]] = frozenset({HistoryCut})  # the fold s
 
 def is_public(event: type[Event]) -> bool:
     return event in _EVENTS or event in TOLD_BY_COMMAND
-
-
-# --- from the engine's own entries ----------------------------------------------------------------
 
 
 def _members(membership: Membership) -> Said:

@@ -44,6 +44,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.limits import ENTRY_BYTES_MAX
 from p2psched.model.messages import Forward
 from p2psched.model.moves import Moved
+from p2psched.model.once import Doubted, Once
 from p2psched.model.raft import Member, Membership
 from p2psched.model.steal_messages import StealMessage
 
@@ -166,6 +167,8 @@ class Feeder:
             if fed is not None and len(fed.outcomes) < OUTCOMES_MAX:
                 fed.outcomes.append((envelope.request, outcome))
                 self._ready[envelope.proposer] = None
+                if isinstance(envelope.command, Once):  # whether its tasks may start
+                    self._note(envelope.proposer, envelope.command.job)
         for stamped in events:
             self._on_event(stamped.event)
 
@@ -176,6 +179,7 @@ class Feeder:
                 | Revoked(job=job, peer=peer)
                 | GivenBack(job=job, peer=peer)
                 | Moved(job=job, peer=peer)
+                | Doubted(job=job, peer=peer)
             ):
                 self._note(peer, job)
             case JobEnded(job=job):
@@ -257,7 +261,7 @@ class Feeder:
                 asking.setdefault(job, {})[peer] = None
         if whole:
             for owned in self._machine.jobs_with_grants():
-                owners = {held.peer for held in owned.grants.values()}
+                owners = {h.peer for h in (*owned.grants.values(), *owned.unknown.values())}
                 asking.setdefault(owned.id, {}).update((p, None) for p in whole if p in owners)
         for name, peers in asking.items():
             job_now = self._machine.jobs.get(name)
@@ -278,10 +282,13 @@ class Feeder:
                 tuple(job.attempts(held.tasks)),
                 held.token,
                 held.moves,
+                held.started,
             )
             for held in grants
         )
-        return FedJob(job.id, fed, None if job.id in self._fed[peer].known else job.full)
+        unknown = tuple((h.grant, h.tasks) for h in job.unknown.values() if h.peer == peer)
+        spec = None if job.id in self._fed[peer].known else job.full
+        return FedJob(job.id, fed, spec, unknown=unknown)
 
     def _tell(self, peer: PeerId, fed: _Fed, jobs: list[FedJob]) -> None:
         """In as many messages as it takes."""

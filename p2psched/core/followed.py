@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Sequence
+from collections.abc import Container
 
 from p2psched.core.feed import members_of
 from p2psched.core.jobs import HeldGrant, Job
-from p2psched.core.state import LedgerState
-from p2psched.model.commands import Complete, Completed, Outcome
-from p2psched.model.feed_messages import FedGrant
+from p2psched.core.state import LedgerState, PeerRow
+from p2psched.model.commands import Complete, Completed, Outcome, PeerInfo
+from p2psched.model.feed_messages import FedJob, Feed
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec
 from p2psched.model.raft import Membership
@@ -24,9 +24,9 @@ class FollowedJob(Job, array_like=True, eq=False, gc=False):
     def attempts(self, tasks: TaskSet) -> list[tuple[int, TaskSet]]:
         return [(number, same) for number, part in self.parts if (same := part & tasks)]
 
-    def take(self, grants: Sequence[FedGrant], me: PeerId) -> None:
+    def take(self, fed: FedJob, me: PeerId) -> None:
         """That is all from here on."""
-        self.parts = tuple(part for held in grants for part in held.parts)
+        self.parts = tuple(part for held in fed.grants for part in held.parts)
         self.grants = {
             held.grant: HeldGrant(
                 *(held.grant, me, held.incarnation),
@@ -34,8 +34,12 @@ class FollowedJob(Job, array_like=True, eq=False, gc=False):
                 0,
                 token=held.token,
                 moves=held.moves,
+                started=held.started,
             )
-            for held in grants
+            for held in fed.grants
+        }
+        self.unknown = {
+            grant: HeldGrant(grant, me, 0, tasks, 0, started=tasks) for grant, tasks in fed.unknown
         }
 
 
@@ -53,6 +57,12 @@ def settle(state: LedgerState, told: Complete | None, outcome: Outcome) -> None:
     held = job.grants.get(told.grant)
     if held is not None:
         held.tasks = held.tasks - TaskSet.union([segment.tasks for segment in told.segments])
+
+
+def take_life(row: PeerRow, info: PeerInfo, feed: Feed) -> None:
+    """What the ledger says of this peer, of which `info` is the newest life."""
+    row.info, row.drain = info, feed.drain
+    row.live = feed.live and feed.incarnation == info.incarnation
 
 
 def ranked(

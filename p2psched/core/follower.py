@@ -17,7 +17,7 @@ from p2psched.core.catch_up import catch_up
 from p2psched.core.departing import Own
 from p2psched.core.drain import is_cordoned, is_draining
 from p2psched.core.feed import Say, holders_wanted, members_of
-from p2psched.core.followed import FollowedJob, followed, ranked, settle
+from p2psched.core.followed import FollowedJob, followed, ranked, settle, take_life
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
 from p2psched.core.levels import check_known
 from p2psched.core.life import Life
@@ -246,7 +246,7 @@ class Follower:
         for request, outcome in feed.outcomes:
             if not self._proposals.settle(request):
                 continue
-            if self.owner.departing.awaits(request):
+            if self.owner.awaits_state(request):
                 self._parted.append((request, outcome))
             else:
                 self._on_outcome(request, outcome)
@@ -300,7 +300,7 @@ class Follower:
             job = self.machine.jobs[fed.job] = followed(fed.job, fed.spec)
             self.machine.running[fed.job] = None
         assert isinstance(job, FollowedJob)
-        job.take(fed.grants, self._life.info.peer)
+        job.take(fed, self._life.info.peer)
         return True
 
     def _drop(self, job: JobId) -> None:
@@ -314,7 +314,7 @@ class Follower:
         self._known, self.is_short = feed.incarnation, feed.short
         self.shut = frozenset(feed.shut)
         self.machine.level = feed.level
-        self.machine.peers[self._life.info.peer].drain = feed.drain
+        take_life(self.machine.peers[self._life.info.peer], self._life.info, feed)
         is_down = feed.incarnation == self._life.info.incarnation and not feed.live
         if is_down and not self._life.arrives:
             self._out += self._life.renew()
@@ -348,11 +348,11 @@ class Follower:
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
         self._out += self.owner.next_batches(starts_nothing=starts_nothing)
+        self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))
         self._life.append.clear()
-        self._out += self.separation.on_round(now_ms)
-        self._out += answers
+        self._out += [*self.separation.on_round(now_ms), *answers]
         if self.stealing.is_idle(now_ms):
             is_open = self.is_known and not is_cordoned(self.machine, me.peer)
             takes = not is_shut and is_open and self.is_fed and me.peer not in self.shut

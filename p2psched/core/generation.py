@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from p2psched.core import poison
+from p2psched.core import once, poison
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Acknowledged, NewGeneration, Outcome, PeerWentDown, Rejected
@@ -41,6 +41,7 @@ def begin(s: LedgerState, command: NewGeneration) -> Outcome:
     s.level = max(s.level, LEVEL)
     s.command_index = max(s.command_index, first_index(s.generation) + command.start)
     for job in s.jobs_with_grants():
+        once.doubt_all(job)
         for held in list(job.grants.values()):
             poison.lose(s, job, held, held.tasks, died=False)
         assert job.orphaned == EMPTY

@@ -1,7 +1,7 @@
 """One job inside the state machine: which task is where, and under which grant.
 
-Invariant: every task of the spec is in exactly one of `waiting`, one grant, `succeeded`, `failed`
-or `cancelled`. Only `current_part` decides what a grant may still commit.
+Invariant: every task of the spec is in exactly one of `waiting`, one grant, `unknown`, `succeeded`,
+`failed` or `cancelled`. Only `current_part` decides what a grant may still commit.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class HeldGrant(msgspec.Struct, array_like=True, eq=False, gc=False):
     moves: int = 0  # from peer to peer since they were placed
     gpus: int = 0  # of each of its tasks
     memory_mib: int = 0
+    started: TaskSet = EMPTY  # of its tasks, those that its peer may have begun: see `once`
 
 
 class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
@@ -104,6 +105,7 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     sunk: RangeCounter = NOTHING  # steps that tasks were demoted, SINK_STEPS_MAX at most
     sunk_at: dict[int, int] = {}  # step -> the command that tasks there come behind
     warned: bool = False  # a task of it was too slow or silent, and that was told
+    unknown: dict[Grant, HeldGrant] = {}  # what lost owners may have begun: see `once`
 
     @classmethod
     def of(cls, job: JobId, spec: JobSpec, *, index: int, wall_ms: int) -> Job:
@@ -158,6 +160,17 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
         held = self.grants.get(grant)
         return held.tasks & tasks if held is not None else EMPTY
 
+    @property
+    def doubtful(self) -> TaskSet:
+        """Tasks of which nobody knows whether they have run: a person decides."""
+        return TaskSet.union([held.tasks for held in self.unknown.values()])
+
+    def answerable(self, grant: Grant, tasks: TaskSet) -> TaskSet:
+        """What of `tasks` the owner under `grant` may go on with: its own, and what is unknown."""
+        part = self.current_part(grant, tasks)
+        record = self.unknown.get(grant)
+        return part if record is None else part | (record.tasks & tasks)
+
     def owner_of(self, index: int) -> HeldGrant | None:
         return next((held for held in self.grants.values() if index in held.tasks), None)
 
@@ -203,7 +216,7 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     def check(self) -> None:
         """Assert the invariant; for referees, O(ranges)."""
         parts = [self.waiting, self.succeeded, self.failed, self.cancelled]
-        parts += [held.tasks for held in self.grants.values()]
+        parts += [held.tasks for held in (*self.grants.values(), *self.unknown.values())]
         assert not self.delayed - self.waiting, f"a delayed task of job {self.id} does not wait"
         assert self.delayed == TaskSet.union(self.later.values()), f"job {self.id} forgets a delay"
         union = EMPTY

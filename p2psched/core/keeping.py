@@ -12,6 +12,7 @@ from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import (
     Acknowledged,
+    Cancel,
     Forget,
     Held,
     JobForgotten,
@@ -23,9 +24,32 @@ from p2psched.model.commands import (
     Retry,
 )
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import JobState, argument_size
+from p2psched.model.job import Cause, JobState, argument_size
 from p2psched.model.job_head import digest_of
 from p2psched.model.taskset import TaskSet
+
+
+def decide(s: LedgerState, command: Cancel | Forget | Pin | Retry | Held) -> Outcome:
+    match command:
+        case Cancel():
+            return cancel(s, command)
+        case Forget():
+            return forget(s, command)
+        case Pin():
+            return pin(s, command)
+        case Retry():
+            return retry(s, command)
+        case Held():
+            return held(s, command)
+
+
+def cancel(s: LedgerState, command: Cancel) -> Outcome:
+    job = s.jobs.get(command.job)
+    if job is None:
+        return unknown(s, command.job)
+    if not job.ended:
+        s.halt(job, JobState.CANCELLED, Cause.CANCELLED)
+    return Acknowledged()
 
 
 def forget(s: LedgerState, command: Forget) -> Outcome:

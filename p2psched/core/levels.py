@@ -33,6 +33,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.job import JobSpec
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.once import Once
 from p2psched.model.pace_commands import Warn
 from p2psched.model.reconciled import Reconciled
 from p2psched.model.resumed import NoteResumed
@@ -50,6 +51,7 @@ RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and kn
 ISOLATION_LEVEL: Final = 5  # an older version would run the tasks without limits
 CHECKPOINT_LEVEL: Final = 5  # an older version would run the tasks without a place to save
 STALL_LEVEL: Final = 5  # an older version would tell nothing of it
+ONCE_LEVEL: Final = 5  # an older version would start the tasks at once, and again
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -66,6 +68,7 @@ NEEDED: Final[dict[type[Command], int]] = {
     NoteResumed: 5,
     Reconciled: CUT_OFF_LEVEL,
     Warn: PACE_LEVEL,
+    Once: ONCE_LEVEL,
 }
 
 
@@ -87,6 +90,8 @@ def _level_of(spec: JobSpec) -> int:
         return ISOLATION_LEVEL
     if spec.max_disconnect_ms is not None:
         return CUT_OFF_LEVEL
+    if spec.start:
+        return ONCE_LEVEL
     if spec.needs is not None or spec.policy:
         return NEEDS_LEVEL
     if spec.checkpoint:

@@ -29,7 +29,7 @@ def lots_of(
     for queued in queue:
         job = jobs[queued.job]
         held, full = job.grants.get(queued.grant), job.full
-        may_go = not queued.begun and held is not None and full is not None
+        may_go = not (queued.begun or queued.cleared) and held is not None and full is not None
         if job.spec.needs is not None:
             may_go = may_go and fitting.fits(job.spec, slots, offers)
             may_go = may_go and fitting.may_offer(state, job, queued.grant, peer)

@@ -23,6 +23,7 @@ from p2psched.core import (
     keeping,
     levels,
     moving,
+    once,
     peering,
     placing,
     resumptions,
@@ -65,11 +66,12 @@ from p2psched.model.commands import (
 )
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
-from p2psched.model.job import Cause, JobState, Segment
+from p2psched.model.job import Cause, Segment
 from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.once import Once, Start
 from p2psched.model.pace_commands import Said
 from p2psched.model.reconciled import Reconciled
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -99,6 +101,7 @@ Decision = (
     | RemoveWebhook
     | AckWebhook
     | Reconciled
+    | Once
 )
 
 
@@ -183,16 +186,10 @@ class Machine(LedgerState):
                 return hooks.decide(self, command)
             case RaiseLevel():
                 return levels.raise_level(self, command, known_level=self.known_level)
-            case Cancel():
-                return self._cancel(command)
-            case Forget():
-                return keeping.forget(self, command)
-            case Pin():
-                return keeping.pin(self, command)
-            case Retry():
-                return keeping.retry(self, command)
-            case Held():
-                return keeping.held(self, command)
+            case Cancel() | Forget() | Pin() | Retry() | Held():
+                return keeping.decide(self, command)
+            case Once():
+                return once.decide(self, command)
             case _:
                 return resumptions.decide(self, command)
 
@@ -235,6 +232,7 @@ class Machine(LedgerState):
         head = job.spec
         is_choosy = head.needs is not None or head.policy
         has_rules = bool(head.retry or head.times or head.checkpoint or command.spec.pace)
+        has_rules = has_rules or bool(head.start)
         if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
             if refusal is None and head.needs is not None:
@@ -266,6 +264,7 @@ class Machine(LedgerState):
         usual = self._complete_grant(job, command)
         if usual is not None:
             return usual
+        once.readmit_brought(self, job, command)
         accepted = duplicate = stale = EMPTY
         ends: list[tuple[Cause, TaskSet]] = []
         for segment in command.segments:
@@ -358,7 +357,9 @@ class Machine(LedgerState):
         counter, most = job.failures, job.spec.retries
         is_spaceless = cause is Cause.NO_SPACE  # the peer's fault: another may have room
         if is_spaceless:
-            counter, most = job.spaceless, SPACELESS_MAX
+            counter = job.spaceless
+            # What must not start twice runs again only if the job says so.
+            most = SPACELESS_MAX if job.spec.start is Start.LEAST else most
         if most and cause not in NEVER_RETRIED:
             final = tasks & counter.at_least(most)
             again = tasks - final
@@ -373,15 +374,6 @@ class Machine(LedgerState):
         for part in segment.parts(final):
             self.record(job, held, part)
         return cause, final
-
-    def _cancel(self, command: Cancel) -> Outcome:
-        job = self.jobs.get(command.job)
-        if job is None:
-            return keeping.unknown(self, command.job)
-        if job.ended:
-            return Acknowledged()
-        self.halt(job, JobState.CANCELLED, Cause.CANCELLED)
-        return Acknowledged()
 
     def dump(self) -> object:
         """Everything, in a canonical form: for referees that compare states."""

@@ -55,7 +55,7 @@ def _movable(s: LedgerState, job: Job, held: HeldGrant, command: Transfer) -> Ta
     is_bound = job.spec.hold is not None or held.suspect or stays
     if is_bound or command.peer == held.peer or not s.is_live(held.peer, held.incarnation):
         return EMPTY
-    wanted = held.tasks & command.tasks
+    wanted = (held.tasks & command.tasks) - held.started
     if job.avoids:  # the giver is such another peer as they shall run on
         wanted = wanted - job.avoids.get(command.peer, EMPTY)
     tasks = fitting.movable(s, job, held, row, wanted)

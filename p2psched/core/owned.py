@@ -19,13 +19,14 @@ GENERATION: Final = 1  # of fences; that of the ledger stands in the high bits o
 
 
 class Queued:
-    __slots__ = ("attempt", "begun", "grant", "job", "tasks")
+    __slots__ = ("attempt", "begun", "cleared", "grant", "job", "tasks")
 
     def __init__(
         self, job: JobId, grant: Grant, attempt: int, tasks: TaskSet, *, begun: bool = False
     ) -> None:
         """`begun`: under this grant, and ended by us since."""
         self.begun = begun
+        self.cleared = False  # of what must not start twice: it may start (see `starting`)
         self.job = job
         self.grant = grant
         self.attempt = attempt
@@ -56,8 +57,10 @@ class Running:
 
 
 def to_move(running: Iterable[Running]) -> list[Running]:
-    """Those that go on elsewhere from what they have saved. Each is named once."""
-    found = [run for run in running if run.batch.spec.checkpoint and not run.moves]
+    """Those that go on elsewhere from what they have saved. Each is named once. What must not start
+    twice ends where it is."""
+    may = [run for run in running if run.batch.spec.checkpoint and not run.batch.spec.start]
+    found = [run for run in may if not run.moves]
     for run in found:
         run.moves = True
     return found

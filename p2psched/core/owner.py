@@ -71,6 +71,7 @@ class Owner(OwnerView):
         """Drop what is queued, end what runs. Results already on their way are refused there."""
         work = self._queue.revoke(job, grant, tasks)
         results = self._outbox.revoke(job, grant, tasks)
+        self.starting.revoke(job, grant, tasks)
         effects: list[OwnerEffect] = []
         for run in self._running.values():
             if (run.batch.job, run.batch.grant) == (job, grant) and run.left & tasks:
@@ -98,7 +99,7 @@ class Owner(OwnerView):
                 self._busy -= run.slots
                 self._short_us -= run.short_us
                 for queued in run.unfinished(unstarted):
-                    self._queue.put_first(queued)
+                    self.starting.take_back(queued, run.batch.spec)
         return effects
 
     def _take_result(self, run: Running, segment: Segment) -> list[OwnerEffect]:
@@ -144,13 +145,18 @@ class Owner(OwnerView):
             queued = self._queue.first
             job = self._jobs[queued.job]
             assert job.full is not None, "tasks of an ended job are owned by nobody"
-            task_us, is_guess = self._expected.of(job.id, job.full.work)
+            cpus = min(job.spec.cpus, self._slots)
+            if job.spec.start and not self.starting.is_clear(queued):
+                if self.starting.goes_on(job, free=self._slots - self._busy, slots=cpus):
+                    continue
+                break
+            known = self._expected.of(job.id, job.full.work)
+            task_us, is_guess = (None, False) if job.spec.start else known  # none stands ready
             size = batch_size(
                 *(job.spec.kind, len(queued.tasks), task_us), is_guess=is_guess, slots=self._slots
             )
             tasks = queued.tasks.take(1 if job.spec.checkpoint else size)
             expected_us = None if task_us is None else task_us * len(tasks)
-            cpus = min(job.spec.cpus, self._slots)
             # Of a job with more tasks than a guess is worth, some are measured first.
             is_start = is_guess and len(tasks) < len(queued.tasks)
             if not self._has_room(cpus, task_us, None if is_start else expected_us) or (
@@ -169,7 +175,8 @@ class Owner(OwnerView):
         return [StopBatch(r.batch.id, Cause.PEER_LOST) for r in to_move(self._running.values())]
 
     def _has_room(self, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
-        full = Full(self._slots, self._busy, len(self._running), self._short_us)
+        busy = self._busy + self.starting.kept
+        full = Full(self._slots, busy, len(self._running), self._short_us)
         return has_room(full, cpus, task_us, expected_us)
 
     def _start(
@@ -216,6 +223,8 @@ class Owner(OwnerView):
 
     def on_outcome(self, request: int, outcome: Outcome) -> bool:
         """True if it was one of ours."""
+        if self.starting.on_outcome(request):
+            return True
         parting = self.departing.on_outcome(request, outcome)
         if parting is not None:
             if isinstance(parting, Transfer):
@@ -229,6 +238,10 @@ class Owner(OwnerView):
             if self.verdicts is not None:
                 self.verdicts.on_outcome(command.job, command.grant, outcome)
         return True
+
+    def awaits_state(self, request: int) -> bool:
+        """What came of this proposal the state says, not its outcome."""
+        return self.departing.awaits(request) or self.starting.awaits(request)
 
     def _take_again(self, kept: Transfer) -> None:
         """What could not move is next."""
@@ -253,6 +266,8 @@ class Owner(OwnerView):
                     self.verdicts.on_overdue(job, part.grant, part.tasks)
         self._queue.hold(job)
         batches = [run.batch for run in self._running.values() if run.batch.job == job]
+        # What must not start twice runs on, unless its job says for how long: nobody else may.
+        batches = [b for b in batches if not b.spec.start or b.spec.max_disconnect_ms is not None]
         return [StopBatch(batch.id, Cause.PEER_LOST) for batch in batches]
 
     def go_on(self) -> None:

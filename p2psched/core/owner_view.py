@@ -13,6 +13,7 @@ from p2psched.core.outbox import Outbox
 from p2psched.core.owned import Queued, Running
 from p2psched.core.owner_load import owner_load
 from p2psched.core.pacing import Pacing
+from p2psched.core.starting import Starting
 from p2psched.core.state import LedgerState
 from p2psched.core.verdicts import Verdicts
 from p2psched.core.waiting import Waiting
@@ -41,6 +42,7 @@ class OwnerView:
         self._short_us = 0  # what the short ones of these are expected to take
         self.outbox = self._outbox = Outbox()
         self.departing = Departing(machine)
+        self.starting = Starting(machine, self._jobs, self._queue)
         self._expected = Expectations()
         self.pacing: Final = Pacing(machine, self._expected.measured_ms)
         self.next_batch = 1
@@ -71,6 +73,7 @@ class OwnerView:
         for run in self._running.values():
             yield run.batch.job, run.batch.grant, run.left
         yield from self.departing.parts()
+        yield from self.starting.parts()
         yield from self._outbox.parts()
 
     def blobs(self) -> Iterator[BlobRef]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from p2psched.core import fitting, levels, poison
+from p2psched.core import fitting, levels, once, poison
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.model.commands import (
@@ -58,6 +58,7 @@ def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
     _begin_life(row, command)
     row.info, row.live, row.down_reason = info, True, ""
     s.events.append(PeerCameUp(info))
+    _readmit(s, command)
     for job in s.jobs_with_grants():
         for held in list(job.grants.values()):
             if held.peer == info.peer:
@@ -67,6 +68,14 @@ def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
     row.alone = row.blamed = None
     row.stopped = False
     return Acknowledged()
+
+
+def _readmit(s: LedgerState, command: PeerUp) -> None:
+    for entry in command.kept:
+        job = s.jobs.get(entry.job)
+        record = job.unknown.get(entry.grant) if job is not None else None
+        if job is not None and record is not None and record.peer == command.info.peer:
+            once.readmit(s, job, entry.grant, entry.tasks)
 
 
 def _begin_life(row: PeerRow, command: PeerUp) -> None:
@@ -110,6 +119,8 @@ def peer_down(s: LedgerState, command: PeerDown) -> Outcome:
     for job in s.jobs_with_grants():
         for held in list(job.grants.values()):
             if held.peer == command.peer:
+                if held.started.ranges:
+                    once.doubt(s, job, held, held.tasks)
                 job.orphaned = job.orphaned | held.tasks
                 if held.token:  # others may wait for the lock that they hold
                     poison.lose(s, job, held, held.tasks, died=not command.stopped)

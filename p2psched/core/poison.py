@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from p2psched.core import once
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.placement import Candidate
 from p2psched.core.state import LedgerState, PeerRow
@@ -50,6 +51,8 @@ def note_back(s: LedgerState, row: PeerRow) -> None:
 
 def lose(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, *, died: bool) -> None:
     """Take tasks from an owner that is lost: they wait, or have failed."""
+    if held.started.ranges:
+        tasks = once.doubt(s, job, held, tasks)
     if not tasks:
         return
     s.lose(job, held, tasks)

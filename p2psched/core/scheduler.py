@@ -336,12 +336,12 @@ class Scheduler:
             self.owner.proposed(self._life.propose(command, now_ms), command)
         self._deciding.place(now_ms)
         self._out += self.owner.next_batches(starts_nothing=self.starts_nothing)
+        self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()
         self._out += self.separation.on_round(now_ms)
-        self._out += self.feeding.on_round()
-        self._out += answers
+        self._out += [*self.feeding.on_round(), *answers]
         if self.stealing.is_idle(now_ms):
             self._out += self._ask_for_work(now_ms)
 

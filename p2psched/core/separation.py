@@ -184,11 +184,12 @@ class Separation:
                     if (kept.job, kept.grant) == (part.job, part.grant)
                 ]
                 left = part.tasks - TaskSet.union(done)
-                if left.ranges and part.job in found.specs:
+                spec = found.specs.get(part.job)
+                if left.ranges and spec is not None and not spec.start:
                     lives = self._life.info.incarnation - found.incarnation
                     attempt = part.attempt + ATTEMPTS_APART * lives
                     part = OwnedPart(part.job, part.grant, attempt, left)
-                    self._owner.recall(part, found.specs[part.job])
+                    self._owner.recall(part, spec)
 
     def _may_go_on(self, now_ms: int) -> bool:
         is_patient = now_ms - self._began_ms < RECALL_MS

@@ -157,7 +157,7 @@ class LedgerState:
         return (row.info.name if row is not None else self.gone.get(peer)) or peer
 
     def jobs_with_grants(self) -> list[Job]:
-        return [self.jobs[job] for job in self.running if self.jobs[job].grants]
+        return [job for name in self.running if (job := self.jobs[name]).grants or job.unknown]
 
     # --- jobs ---
 
@@ -205,7 +205,7 @@ class LedgerState:
         self.events.append(JobEnded(job.id, state))
 
     def end_if_done(self, job: Job) -> None:
-        if not job.grants and not job.waiting.ranges and not job.ended:
+        if not (job.grants or job.waiting.ranges or job.unknown or job.ended):
             bad = job.failed.ranges or job.stopped
             self.end(job, JobState.FAILED if bad else _SUCCEEDED)
 
@@ -217,6 +217,10 @@ class LedgerState:
             job.cancelled = job.cancelled | tasks
             self.release(job, held, tasks)
             self.events.append(Revoked(job.id, held.grant, held.peer, tasks, cause))
+        for held in job.unknown.values():
+            job.cancelled = job.cancelled | held.tasks
+            self.events.append(Revoked(job.id, held.grant, held.peer, held.tasks, cause))
+        job.unknown = {}
         job.waiting = job.orphaned = EMPTY
         self.end(job, state)
 

@@ -5,7 +5,7 @@ from its end.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from p2psched.core.owned import Queued
@@ -69,6 +69,13 @@ class Waiting:
     def go_on(self) -> None:
         held, self._held = self._held, {}
         self._entries.extendleft(reversed([queued for part in held.values() for queued in part]))
+
+    def put_last(self, kind: Callable[[Queued], bool]) -> bool:
+        """Entries of this kind go behind all others. False if there are no others."""
+        others = [queued for queued in self._entries if not kind(queued)]
+        if others:
+            self._entries = deque([*others, *filter(kind, self._entries)])
+        return bool(others)
 
     def take_first(self, tasks: TaskSet) -> None:
         """These tasks of the first entry go."""

@@ -1,8 +1,7 @@
 """Commands, what they answer, and what follows from them.
 
 A command is one decision in the ledger. Tags are for ever; fields are only appended, with defaults.
-Every command has its own index (not that of the entry it travels in): the grant of a `Place` is
-that index, so grants only rise and a grant is a fence.
+Each has an index, not that of its entry; that of a `Place` is the grant, which only rises: a fence.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.once import EndEvent, Once
 from p2psched.model.pace_commands import Said
 from p2psched.model.reconciled import PeerReconciled, Reconciled
 from p2psched.model.resumed import Resumed
-from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.stalls import Stall, Stalled
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import WebhookCommand
@@ -211,6 +210,7 @@ Command = (
     | Transfer
     | Said
     | Reconciled
+    | Once
 )
 
 
@@ -382,11 +382,10 @@ JobEvent = (
     | PeerDrains
     | GivenBack
     | Moved
-    | Alerted
-    | Delayed
     | Resumed
     | HistoryCut
     | Stalled
+    | EndEvent
 )
 Event = JobEvent | ActEvent | PeerReconciled
 

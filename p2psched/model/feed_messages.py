@@ -21,6 +21,7 @@ class FedGrant(msgspec.Struct, frozen=True, array_like=True):
     parts: tuple[tuple[int, TaskSet], ...]  # number of the attempt -> its tasks
     token: int = 0  # of the lock that they hold
     moves: int = 0  # from peer to peer since they were placed
+    started: TaskSet = TaskSet()  # of its tasks, those that it may begin: see `once`
 
 
 class FedJob(msgspec.Struct, frozen=True, array_like=True):
@@ -30,6 +31,7 @@ class FedJob(msgspec.Struct, frozen=True, array_like=True):
     grants: tuple[FedGrant, ...]
     spec: JobSpec | None = None
     ended: bool = False
+    unknown: tuple[tuple[Grant, TaskSet], ...] = ()  # its word still counts: see `once`
 
 
 class Follow(msgspec.Struct, frozen=True, array_like=True, tag=65):

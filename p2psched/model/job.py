@@ -18,6 +18,7 @@ from p2psched.model.cause import Cause
 from p2psched.model.hold import Hold
 from p2psched.model.isolation import Isolation
 from p2psched.model.needs import Needs, check_policy
+from p2psched.model.once import Start
 from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
@@ -167,6 +168,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     # How long a peer without a majority goes on with its tasks; None: as that peer was started.
     max_disconnect_ms: int | None = None
     pace: PaceRules | None = None
+    start: Start = Start.LEAST  # how often a task may start
 
     def __post_init__(self) -> None:
         if self.isolation is not None:
@@ -180,6 +182,11 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
         self._check_words()
         self._check_numbers()
         self._check_size()
+        if self.start and self.hold is not None:
+            raise ValueError(
+                "a task that must not start twice holds no lock, for nobody could say when to let "
+                "go of it: take the lock in the task, with a lease"
+            )
 
     def _is_single_call(self) -> bool:
         """True if it is one call with few options, and in order: the most usual job."""
@@ -206,6 +213,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and not self.policy
             and not self.checkpoint
             and self.max_disconnect_ms is None
+            and not self.start
         )
 
     def _check_numbers(self) -> None:

@@ -14,6 +14,7 @@ from p2psched.model.blob import BlobRef
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, Work, blobs_of
 from p2psched.model.needs import Needs
+from p2psched.model.once import Start
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -34,6 +35,7 @@ assert _FIELDS[_HOLD:] == (
     "checkpoint",
     "max_disconnect_ms",
     "pace",
+    "start",
 )
 
 
@@ -57,6 +59,7 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     retry: RetryPolicy | None = None
     times: TimeLimits | None = None
     checkpoint: str = ""
+    start: Start = Start.LEAST
 
     @property
     def is_choosy(self) -> bool:
@@ -85,6 +88,7 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.retry,
         spec.times,
         spec.checkpoint,
+        spec.start,
     )
 
 
@@ -93,6 +97,7 @@ def digest_of(spec: JobSpec) -> bytes:
     said: object = spec
     is_plain = spec.retry is None and spec.times is None and spec.isolation is None
     is_plain = is_plain and spec.max_disconnect_ms is None and spec.pace is None
+    is_plain = is_plain and not spec.start
     if is_plain and spec.needs is None and not spec.policy and not spec.checkpoint:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()

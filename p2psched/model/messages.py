@@ -1,8 +1,7 @@
 """Everything that travels between processes, but for the bytes of the frame itself (`net.frames`).
 
-One connection: the opening (`opening_messages`), then calls and answers, and between
-peers also one-way Raft messages and forwarded proposals. A tag is for ever; fields are only
-appended, with defaults.
+One connection: the opening (`opening_messages`), then calls and answers, and between peers also
+one-way messages and forwarded proposals. A tag is for ever; fields are appended, with defaults.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
 from p2psched.model.log_messages import LogAnswer, LogCall
 from p2psched.model.member_messages import MemberAnswer, MemberCall
+from p2psched.model.once import OnceView, ResolveTasks
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
 from p2psched.model.progress_messages import TaskAnswer, TaskCall
@@ -178,6 +178,7 @@ class Stale(msgspec.Struct, frozen=True, array_like=True, tag=75):
     body: ReadBody
 
 
+KeepCall = ForgetJob | PinJob | RetryJob | ResolveTasks | DrainPeer
 CallBody = (
     Submit
     | CancelJob
@@ -193,11 +194,8 @@ CallBody = (
     | Join
     | StopPeer
     | Contacts
-    | ForgetJob
-    | PinJob
-    | RetryJob
+    | KeepCall
     | CompactLedger
-    | DrainPeer
     | WhereAre
     | Stale
     | BackupCall
@@ -269,6 +267,7 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     stopped: str = ""  # why it, or a part of it, was given up
     resumed: int = 0  # attempts that went on from a checkpoint, or should have
     resumptions: tuple[Resumption, ...] = ()  # the newest of the last few tasks
+    once: OnceView = OnceView()  # if its tasks must not start twice
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -296,7 +295,7 @@ class FirstResults(msgspec.Struct, frozen=True, array_like=True, tag=15):
 
 
 class ItemAnswer(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    state: str  # waiting, owned, succeeded, failed, cancelled
+    state: str  # waiting, owned, unknown, succeeded, failed, cancelled
     cause: str  # of the last attempt, if one ended
     item: bytes | None
     owner: PeerId | None

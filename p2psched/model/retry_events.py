@@ -26,3 +26,6 @@ class Delayed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=86):
     job: JobId
     until_ms: int
     tasks: TaskSet
+
+
+RetryEvent = Alerted | Delayed

@@ -69,6 +69,7 @@ from p2psched.model.messages import (
     Submit,
     TailOutput,
 )
+from p2psched.model.once import Once, ResolveTasks, decision_of
 from p2psched.model.progress_messages import ProgressCall
 from p2psched.model.queue_messages import QueueCall
 from p2psched.model.separation_messages import (
@@ -255,7 +256,7 @@ class Api:
             case CancelJob(job=job):
                 _check(await self._propose(Cancel(job)))
                 return Done()
-            case ForgetJob() | PinJob() | RetryJob() | DrainPeer():
+            case ForgetJob() | PinJob() | RetryJob() | DrainPeer() | ResolveTasks():
                 return await self._keep(body)
             case TailOutput():
                 return await self._tail_output(body)
@@ -278,8 +279,8 @@ class Api:
             case _:
                 return await self._of_this_peer(body)
 
-    async def _keep(self, body: ForgetJob | PinJob | RetryJob | DrainPeer) -> Done:
-        command: Forget | Pin | Retry | Drain
+    async def _keep(self, body: ForgetJob | PinJob | RetryJob | DrainPeer | ResolveTasks) -> Done:
+        command: Forget | Pin | Retry | Drain | Once
         match body:
             case DrainPeer(peer=peer, mode=mode):
                 command = Drain(peer, mode)
@@ -287,6 +288,8 @@ class Api:
                 command = Forget(job)
             case PinJob(job=job, pinned=pinned):
                 command = Pin(job, pinned)
+            case ResolveTasks():
+                command = Once(body.job, decision_of(body))
             case RetryJob(job=job, tasks=tasks):
                 if len(tasks.ranges) > JOB_RANGES_MAX:
                     raise UsageError(f"a retry names up to {JOB_RANGES_MAX:,} ranges of tasks")
@@ -331,7 +334,7 @@ class Api:
 
     # --- jobs -------------------------------------------------------------------------------------
 
-    async def _propose(self, command: Cancel | Forget | Pin | Retry | Drain) -> Outcome:
+    async def _propose(self, command: Cancel | Forget | Pin | Retry | Drain | Once) -> Outcome:
         try:
             async with self._patience.limit():
                 return await self._scheduling.propose(command)

@@ -24,5 +24,6 @@ class Run:
         self.copied: tuple[int, int] | None = None  # the newest that is elsewhere
         self.holder: PeerId | None = None
         self.leaves = False  # it is given back: its checkpoint goes before it
+        self.ended = asyncio.Event()  # no process of it is left
         self.over = self.taken = False  # it has ended; and its last checkpoint was taken
         self.done = False  # it has a result

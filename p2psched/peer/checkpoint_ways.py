@@ -104,7 +104,8 @@ class CheckpointWays:
             free = (await self._threads.quick(space_of, self._files.folder.parent)).free_bytes
             if free < head.file_bytes + self.space_left_min:
                 raise NoSpace(f"no space for a checkpoint of {head.file_bytes:,} bytes here")
-            file = await self._threads.slow(self._files.begin, head)
+            await self._threads.slow(self._files.make, JobId(head.job), head.task)
+            file = self._files.begin(head)  # not in a thread: who is cancelled would not close it
             try:
                 await self._fill(file, head, source)
             except BaseException:

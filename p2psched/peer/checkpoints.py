@@ -164,6 +164,7 @@ class Checkpoints:
         if self._renames is not None:
             self._renames.read()  # what happened before the end counts
         run.over = True
+        run.ended.set()
         self._unwatch(run)
         if run.done and run.tending is not None:
             run.tending.cancel()
@@ -215,6 +216,9 @@ class Checkpoints:
         batch, task = run.batch, run.task
         assert self._inner is not None
         try:
+            for other in list(self._runs.values()):  # under an older grant, and about to end
+                if other is not run and (other.batch.job, other.task) == (batch.job, task):
+                    await other.ended.wait()
             async with self._lock(batch.job, task):
                 found = await self._find(batch, task)
                 head = found.head if isinstance(found, Take) else None

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from p2psched.core.decisions import told
+from p2psched.core.jobs import Job
+from p2psched.core.machine import Machine
 from p2psched.core.retrying import SINK_STEPS_MAX
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.errors import P2PSchedError
@@ -80,7 +82,7 @@ class Explaining:
             index=body.index,
             state=state,
             owner=owner,
-            waits=why_waiting(job, machine) if state == "waiting" else "",
+            waits=_why(job, machine, state, owner),
             policy=job.spec.policy,
             decisions=tuple(decisions),
             silent=tuple(sorted(silent)),
@@ -96,3 +98,12 @@ class Explaining:
         found = [told(record, asked.index, scheduler.policies, me) for record in placed]
         found += scheduler.stealing.remembered(asked.job, asked.index)
         return found + scheduler.watching.remembered(asked.job, asked.index)
+
+
+def _why(job: Job, machine: Machine, state: str, owner: PeerId | None) -> str:
+    if state == "unknown" and owner is not None:
+        return (
+            f"it may have run on {machine.name_of(owner)}, which was lost, and must not start "
+            "twice: see what it did, and say so with `p2psched job resolve`"
+        )
+    return why_waiting(job, machine) if state == "waiting" else ""

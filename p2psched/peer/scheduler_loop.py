@@ -52,6 +52,7 @@ from p2psched.model.execution import Committed
 from p2psched.model.feed_messages import FeedReport, FeedReported, Follow
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.messages import PeerMessage
+from p2psched.model.once import Decided, Doubted
 from p2psched.model.raft import Membership
 from p2psched.model.steal_messages import StealMessage
 from p2psched.peer.core_loop import CLOCK_PERIOD_S, CoreLoop
@@ -68,6 +69,8 @@ _CHANGES: Final = (
     JobEnded,
     JobReopened,
     JobForgotten,
+    Doubted,
+    Decided,
 )  # what those who wait for a job want to hear
 
 

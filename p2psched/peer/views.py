@@ -22,6 +22,7 @@ from p2psched.model.limits import KIB
 from p2psched.model.load import Liveness, Seen
 from p2psched.model.member_messages import Standing
 from p2psched.model.messages import JobView
+from p2psched.model.once import OnceView
 from p2psched.model.peer_messages import PeerView
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
@@ -29,6 +30,8 @@ from p2psched.model.taskset import EMPTY
 JOBS_MAX: Final = 1000
 PAGE_BYTES_MAX: Final = 512 * KIB
 SUSPECT_AFTER_MS: Final = 1000  # silence after which a peer is shown as suspect
+
+NOTHING_UNKNOWN: Final = OnceView()
 
 
 def job_view(
@@ -61,7 +64,7 @@ def job_view(
         finished_by=tuple(sorted(job.finished_by.items())),
         task_set=job.spec.tasks if whole else EMPTY,
         command=job.spec.command,
-        note=why_waiting(job, machine) if job.waiting and not job.grants else "",
+        note=_note(job, machine),
         lost=len(job.lost),
         short=short_count(job, machine) if whole else 0,
         pinned=job.pinned,
@@ -75,7 +78,24 @@ def job_view(
         delayed=len(job.delayed),
         next_attempt_ms=_next_attempt_ms(job, machine),
         stopped=job.stopped,
+        once=_once(job, whole=whole),
     )
+
+
+def _once(job: Job, *, whole: bool) -> OnceView:
+    start = job.spec.start
+    if not job.unknown:
+        return OnceView(start) if start else NOTHING_UNKNOWN
+    tasks = job.doubtful
+    at = tuple(sorted((held.peer, len(held.tasks)) for held in job.unknown.values()))
+    return OnceView(start, len(tasks), tasks, at) if whole else OnceView(start, len(tasks))
+
+
+def _note(job: Job, machine: Machine) -> str:
+    """Why nothing moves, if nothing moves."""
+    if job.unknown and not job.grants and not job.waiting:
+        return "waits for a person to say what became of its unknown tasks: `p2psched job resolve`"
+    return why_waiting(job, machine) if job.waiting and not job.grants else ""
 
 
 def _next_attempt_ms(job: Job, machine: Machine) -> int | None:
@@ -118,6 +138,9 @@ def task_state(job: Job, index: int) -> tuple[str, PeerId | None]:
     held = job.owner_of(index)
     if held is not None:
         return "owned", held.peer
+    for record in job.unknown.values():
+        if index in record.tasks:
+            return "unknown", record.peer
     for state, tasks in (
         ("succeeded", job.succeeded),
         ("failed", job.failed),

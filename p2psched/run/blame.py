@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from p2psched.model import chunks, items
+from p2psched.model.job import ProgramWork
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.run.host import frames
 from p2psched.run.host.shared import State
@@ -28,6 +29,9 @@ def blame(
     if running.stopping or host.aimed_at not in (None, batch.id):
         # It was ended by us, or because of a batch that was over in the instant it was ended.
         return [], ran
+    spec = batch.spec
+    if spec.start and isinstance(spec.work, ProgramWork) and running.expired is None:
+        return [], ran  # its program is a process of its own: nobody saw how that ended
     cause, item = _cause(code, item)
     if running.expired is not None:
         if running.expired != ran.first:

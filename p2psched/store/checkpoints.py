@@ -105,8 +105,8 @@ class CheckpointFiles:
     # --- what comes ---
 
     def begin(self, head: Head) -> BinaryIO:
-        """A file to write all of it into, in whatever order, for `finish` or `drop`."""
-        self._make(JobId(head.job), head.task)
+        """A file to write all of it into, in whatever order, for `finish` or `drop`. Quick, once
+        there is a folder: see `make`."""
         return open(self._aside(head), "wb", opener=_open_new)
 
     def finish(self, head: Head, file: BinaryIO) -> None:
@@ -133,7 +133,7 @@ class CheckpointFiles:
     def prepare(self, job: JobId, task: int, grant: int, head: Head | None) -> None:
         """Before an attempt: what is saved as files is as at that checkpoint, or empty. Raises
         OSError; ValueError if it is damaged."""
-        folder = self._make(job, task)
+        folder = self.make(job, task)
         for entry in list(folder.iterdir()):
             if entry.name == WORK:
                 shutil.rmtree(entry)
@@ -199,7 +199,8 @@ class CheckpointFiles:
 
     # --- below ---
 
-    def _make(self, job: JobId, task: int) -> Path:
+    def make(self, job: JobId, task: int) -> Path:
+        """The folder of a task, durable."""
         folder = self.path(job, task)
         if not folder.is_dir():
             folder.mkdir(mode=0o700, parents=True)

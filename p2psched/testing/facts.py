@@ -18,6 +18,7 @@ from p2psched.model.commands import (
     Stamped,
 )
 from p2psched.model.moves import Moved
+from p2psched.model.once import Decided, Doubted
 from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 
@@ -66,6 +67,10 @@ def _facts_of_others(event: Event) -> list[Fact]:
             return [("delayed", job, index, str(until_ms)) for index in tasks]
         case Resumed(job=job, tasks=tasks, number=number):
             return [("resumed", job, index, str(number)) for index in tasks]
+        case Doubted(job=job, grant=grant, tasks=tasks):
+            return [("doubted", job, index, str(grant)) for index in tasks]
+        case Decided(job=job, tasks=tasks, verdict=verdict):
+            return [("decided", job, index, str(int(verdict))) for index in tasks]
         case Alerted(job=job, cause=cause, severity=severity):
             return [("alerted", job, -1, f"{cause} {severity}")]
         case _:

@@ -46,7 +46,10 @@ class PoisonReferee:
                 pass
 
     def on_recorded(self, event: Recorded) -> None:
-        for index in event.segment.tasks if event.job in self._shadow.jobs else ():
+        known = self._shadow.jobs.get(event.job)
+        if known is None or known.spec.start:  # those may be ended by persons, and kill nobody
+            return
+        for index in event.segment.tasks:
             task = event.job, index
             kills = self.kills(*task)
             if event.segment.cause is Cause.PEER_LOST:

@@ -47,12 +47,12 @@ from p2psched.testing.facts import Fact, facts_of
 from p2psched.testing.keep_referee import KeepReferee
 from p2psched.testing.lock_referee import LockReferee
 from p2psched.testing.member_referee import MemberReferee
+from p2psched.testing.once_referee import OnceReferee
 from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
 from p2psched.testing.queue_referee import QueueReferee
 from p2psched.testing.shadow import ACTS_ONCE, Shadow
 from p2psched.testing.sim_drains import is_drained
-from p2psched.testing.sim_executor import hangs
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Process
 from p2psched.testing.snapshot_referee import SnapshotReferee
@@ -108,6 +108,7 @@ class Referees:
         self.queues = QueueReferee()
         self.steals = StealReferee()
         self.cutoff = CutOffReferee()
+        self.once = OnceReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---
@@ -190,6 +191,7 @@ class Referees:
                 facts = self.shadow.apply(envelope.command, proposal, stamp_ms=stamp_ms)
                 self._expected[self.shadow.command] = facts
                 self._note_regrants(facts)
+                self.once.on_committed(envelope.command, facts)
                 if isinstance(envelope.command, Transfer):
                     moves = self.shadow.moves.get(self.shadow.command, 0)
                     self.steals.on_committed(facts, moves)
@@ -271,11 +273,7 @@ class Referees:
             )
             self._recorded.add((event.job, index))
             if event.segment.cause is Cause.OK:
-                whose = f"{event.job}:{index}:{event.grant}".encode()
-                demand(value == whose, "P6", f"result {value!r} was recorded for {whose!r}")
-                known = self.shadow.jobs.get(event.job)
-                ended = not known or not hangs(known.spec.name, event.job, index, event.grant)
-                demand(ended, "P6", f"task {event.job}/{index} never ended, and has a result")
+                self.once.check_result(event.job, index, event.grant, value)
 
     def on_answered(self, command: Command, outcome: Outcome) -> None:
         match command, outcome:
@@ -327,6 +325,7 @@ class Referees:
         )
         self._begun[key] = peer.number
         self.cutoff.on_started(peer.id, batch, index)
+        self.once.on_started(batch, index)
         self.steals.on_started(batch.job, index, batch.grant, peer.number)
         self.starts.append(
             Start(self.now_us, peer.id, peer.process, batch.job, index, batch.grant, batch.attempt)

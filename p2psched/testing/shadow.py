@@ -34,8 +34,15 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer, Offers
+from p2psched.model.once import Once
 from p2psched.model.pace_commands import Warn
-from p2psched.testing import shadow_keeping, shadow_moving, shadow_needs, shadow_retries
+from p2psched.testing import (
+    shadow_keeping,
+    shadow_moving,
+    shadow_needs,
+    shadow_once,
+    shadow_retries,
+)
 from p2psched.testing.facts import Fact
 from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJob
 from p2psched.testing.shadow_turns import Turns
@@ -49,7 +56,7 @@ HOLDS: Final = 4  # and of tasks that hold locks
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = (
-    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack | Transfer
+    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack | Transfer | Once
 )  # whoever proposes it again
 
 
@@ -102,6 +109,8 @@ class Shadow:
             self._taken.add(proposal)
         if isinstance(command, Transfer):
             shadow_moving.transfer(self, command, proposal)
+        elif isinstance(command, Once):
+            shadow_once.apply(self, command)
         else:
             self._apply(command, proposal)
         self._turns.settle()
@@ -144,6 +153,8 @@ class Shadow:
     def _accepts(self, spec: JobSpec) -> bool:
         if shadow_needs.is_choosy(spec):
             return self.level >= shadow_needs.LEVEL and shadow_needs.accepts(self, spec)
+        if spec.start and self.level < shadow_once.LEVEL:
+            return False
         if spec.retry is not None or spec.times is not None or spec.pace is not None:
             return self.level >= shadow_retries.RULES
         return spec.hold is None or self.level >= HOLDS
@@ -159,7 +170,7 @@ class Shadow:
                     self.level = max(self.level, level)
             case Drain() | GiveBack():
                 if self.level >= LATER:
-                    self._drain(command)
+                    shadow_keeping.drain(self, command)
             case ForgetPeer(peer=peer):
                 if self.level >= FORGETS and peer in self.live:
                     shadow_keeping.forget_peer(self, peer)
@@ -168,18 +179,6 @@ class Shadow:
                     shadow_retries.elapse(self, upto_ms)
             case Warn():
                 shadow_retries.warn(self, command)
-
-    def _drain(self, command: Drain | GiveBack) -> None:
-        match command:
-            case Drain(peer=peer, mode=mode):
-                if peer in self.live:
-                    self.drains[peer] = mode
-            case GiveBack(job=name, grant=grant):
-                job = self.jobs.get(name)
-                for index in command.tasks if job is not None and grant else ():  # 0: only told
-                    if job is not None and job.owner.get(index) == grant:
-                        job.owner[index] = WAITING
-                        self.say("given back", name, index, grant)
 
     def _keep(self, command: Cancel | Forget | Pin | Retry | Held | NewGeneration) -> None:
         if isinstance(command, NewGeneration):
@@ -259,6 +258,7 @@ class Shadow:
         job = self.jobs.get(command.job)
         if job is None:
             return
+        shadow_once.heard(self, command)
         said = job.said.setdefault(command.grant, set())
         refused: set[int] = set()
         for segment in command.segments:
@@ -286,7 +286,7 @@ class Shadow:
             return
         ends, most = job.failures, job.spec.retries
         if cause is Cause.NO_SPACE:
-            ends, most = job.spaceless, SPACELESS
+            ends, most = job.spaceless, most if job.spec.start else SPACELESS
         if cause is not Cause.OK and cause not in _FINAL_CAUSES and ends[index] < most:
             ends[index] += 1
             self.counts["spaceless"] += cause is Cause.NO_SPACE
@@ -337,6 +337,7 @@ class Shadow:
                 suspect.killed[index].remove(peer)
         self.live[peer] = (incarnation, True)
         self.away[peer] = away
+        shadow_once.heard(self, command)
         kept = {(k.job, k.grant, index) for k in command.kept for index in k.tasks}
         for name, index in self.owned_by(peer):
             grant = self.jobs[name].owner[index]
@@ -354,13 +355,16 @@ class Shadow:
         owned = self.owned_by(peer)
         self.away[peer] = Away(owned, stopped=stopped)
         for name, index in owned:  # nobody keeps a lock for who may be back
-            if self.jobs[name].spec.hold is not None:
+            is_unknown = shadow_once.doubt(self, name, self.jobs[name], index)
+            if not is_unknown and self.jobs[name].spec.hold is not None:
                 self._lose(name, index, died=not stopped)
                 self.end_if_done(name, self.jobs[name])
 
     def _lose(self, name: JobId, index: int, *, died: bool) -> None:
         """The task's owner is gone. The third that died of it, and of nothing else, is the last."""
         job = self.jobs[name]
+        if shadow_once.doubt(self, name, job, index):
+            return
         grant = job.owner[index]
         peer = self.holders[grant][0]
         away = self.away[peer]
@@ -381,13 +385,8 @@ class Shadow:
         job = self.jobs.get(name)
         if job is None or job.state != "running":
             return
-        for index, owner in job.owner.items():
-            if owner > 0:
-                self.say("revoked", name, index, owner)
-            job.owner[index] = ENDED
-        job.left, job.state, job.ended_ms = 0, "cancelled", self.stamp_ms
         self.cancelled_by[name] = self.index
-        self.say("ended", name, -1, "cancelled")
+        shadow_retries.stop(self, name, job, "cancelled")
 
     def out_of_reach(self, job: ShadowJob) -> set[int]:
         """Tasks with a large result that no peer has which is up."""

@@ -10,6 +10,7 @@ from p2psched.model.job import Cause, JobSpec
 
 WAITING: Final = 0  # grants are 1 and more
 ENDED: Final = -1
+UNKNOWN: Final = -2
 
 BlobName = tuple[int, str]  # task, name
 
@@ -24,7 +25,7 @@ class Away:
 
 
 class ShadowJob:
-    """`owner`: task -> grant, `WAITING` or `ENDED`."""
+    """`owner`: task -> grant, `WAITING`, `UNKNOWN` or `ENDED`."""
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
@@ -50,6 +51,8 @@ class ShadowJob:
         self.since_ms = 0  # its limits of time count from there
         self.tried: set[int] = set()  # some peer has owned these
         self.dropped: set[int] = set()  # they had waited for too long
+        self.begun: dict[int, int] = {}  # task -> grant under which it may have begun
+        self.unknown: dict[int, int] = {}  # task -> grant of its lost owner; `owner`: UNKNOWN
 
     @property
     def lost(self) -> set[int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from p2psched.model.commands import Forget, Held, NewGeneration, Retry
+from p2psched.model.commands import Drain, Forget, GiveBack, Held, NewGeneration, Retry
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
-from p2psched.testing import shadow_retries
+from p2psched.testing import shadow_once, shadow_retries
 from p2psched.testing.shadow_job import WAITING, ShadowJob
 
 if TYPE_CHECKING:
@@ -72,6 +72,23 @@ def reopen(s: Shadow, job: ShadowJob, name: JobId, index: int) -> None:
     s.say("reopened", name, index)
 
 
+def drain(s: Shadow, command: Drain | GiveBack) -> None:
+    if isinstance(command, Drain):
+        if command.peer in s.live:
+            s.drains[command.peer] = command.mode
+        return
+    name, grant = command.job, command.grant
+    if command.stall is None:
+        shadow_once.heard(s, command)
+    job = s.jobs.get(name)
+    for index in command.tasks if job is not None and grant else ():  # 0: only told
+        if job is not None and job.owner.get(index) == grant:
+            if command.stall is not None and shadow_once.doubt(s, name, job, index):
+                continue
+            job.owner[index] = WAITING
+            s.say("given back", name, index, grant)
+
+
 def begin_generation(s: Shadow, command: NewGeneration) -> None:
     if command.generation <= s.generation:
         return
@@ -79,7 +96,10 @@ def begin_generation(s: Shadow, command: NewGeneration) -> None:
     s.index = max(s.index, (command.generation << 40) + command.start)
     for name, job in s.jobs.items():
         for index, grant in job.owner.items():
-            if grant > 0:
+            if grant > 0 and job.spec.start:
+                job.begun[index] = grant
+                shadow_once.doubt(s, name, job, index)
+            elif grant > 0:
                 job.owner[index] = WAITING
                 s.say("revoked", name, index, grant)
         for _, holders in job.blobs.values():

@@ -10,7 +10,7 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
 from p2psched.model.pace_commands import Warn
 from p2psched.model.retry import RetryRule, Severity
-from p2psched.testing.shadow_job import ENDED, WAITING, ShadowJob
+from p2psched.testing.shadow_job import ENDED, UNKNOWN, WAITING, ShadowJob
 
 if TYPE_CHECKING:
     from p2psched.testing.shadow import Shadow
@@ -87,15 +87,15 @@ def delay_of(name: JobId, job: ShadowJob, index: int, rule: RetryRule, before: i
     return share * (bound_of(rule, before) + 1) // 2**64
 
 
-def stop(s: Shadow, name: JobId, job: ShadowJob) -> None:
+def stop(s: Shadow, name: JobId, job: ShadowJob, state: str = "failed") -> None:
     """Nothing of it runs or waits any more."""
     for index, owner in job.owner.items():
-        if owner > 0:
-            s.say("revoked", name, index, owner)
+        if owner > 0 or owner == UNKNOWN:
+            s.say("revoked", name, index, job.unknown.pop(index, owner))
         job.owner[index] = ENDED
     job.due.clear()
-    job.left, job.state, job.ended_ms = 0, "failed", s.stamp_ms
-    s.say("ended", name, -1, "failed")
+    job.left, job.state, job.ended_ms = 0, state, s.stamp_ms
+    s.say("ended", name, -1, state)
 
 
 def elapse(s: Shadow, upto_ms: int) -> None:

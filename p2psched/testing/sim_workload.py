@@ -23,6 +23,7 @@ from p2psched.testing.sim_executor import (
     with_hangs,
 )
 from p2psched.testing.sim_needs import Choices
+from p2psched.testing.sim_once import Persons
 from p2psched.testing.sim_rules import Rules
 
 KILLER_JOBS_MAX: Final = 2
@@ -53,6 +54,8 @@ class Wanted(Protocol):
     def retrying(self) -> bool: ...
     @property
     def choosing(self) -> bool: ...
+    @property
+    def once(self) -> bool: ...
 
 
 class Workload:
@@ -79,6 +82,7 @@ class Workload:
         self._holding_jobs_left = self._holding.choice((0, HOLDING_JOBS_MAX)) * options.holding
         self._held_us = HOLDING_US_MAX
         self._rules = Rules(cluster.seed, wanted=options.retrying)
+        self._persons = Persons(cluster, wanted=options.once)
         self._choices = Choices(cluster.seed, wanted=options.choosing)
 
     @property
@@ -148,7 +152,7 @@ class Workload:
         if mean_us <= HANGING_MEAN_US_MAX and kills_none(spec.name):
             spec = self._draw_hang(spec)
             spec = self._draw_hold(spec, mean_us)
-        spec = self._rules.draw(spec)
+        spec = self._persons.draw(self._rules.draw(spec))
         job = JobId(new_id(rng))
         if kills_none(spec.name):
             spec = self._choices.draw(spec, job, [submit.job for submit in self._submits])

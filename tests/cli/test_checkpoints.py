@@ -37,7 +37,7 @@ def test_a_task_that_fails_goes_on_from_its_last_checkpoint(live: LiveCluster) -
     words = ("submit-job", "--checkpoint", "s", "--retries", "5", "--wait", "--", "sh", "-c")
     done = live.run(*words, script)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[0] == "from 2"
+    assert "from 2" in done.stdout.splitlines()  # it may show earlier attempts, too
 
 
 def test_what_makes_no_sense_is_refused_with_advice(live: LiveCluster) -> None:

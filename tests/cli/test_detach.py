@@ -7,6 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from p2psched.cli.detach import _arguments
+from p2psched.model.config import Config
+
 CHILD = """
 import os, sys
 from pathlib import Path
@@ -31,3 +34,11 @@ def test_a_log_goes_on_in_the_folder_that_took_the_place_of_the_first(tmp_path: 
         assert subprocess.run(argv, stderr=notes, check=False).returncode == 0
     assert (tmp_path / "aside" / "peer.log").read_text() == "first\nsecond\n"
     assert (folder / "peer.log").read_text() == "third\n"
+
+
+def test_a_detached_peer_is_as_patient_as_it_was_told_to_be() -> None:
+    config = Config(
+        name="a", data="d", listen="h:1", slots=1, python="p", runtime_dir="r", stall_ms=1_500
+    )
+    words = _arguments(config)
+    assert words[words.index("--stall-after") + 1] == "1500ms"

@@ -33,6 +33,7 @@ COMMANDS: Final = (
     "job logs",
     "job history",
     "job cancel",
+    "job resolve",
     "job retry",
     "job rm",
     "job pin",

@@ -41,6 +41,7 @@ from p2psched.model.execution import Ended, Progress
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec
+from p2psched.model.once import Start
 from p2psched.model.reconcile import (
     Judged,
     KeptResult,
@@ -274,8 +275,9 @@ def test_long_tasks_are_noted_and_short_ones_are_not(peer: Cut) -> None:
     assert noted == {(grant, 1), (grant, 3)} | ({(grant, 2)} & noted)
 
 
-def test_tasks_that_hold_a_lock_are_not_noted(peer: Cut) -> None:
-    held = msgspec.structs.replace(spec(FOUR), hold=Hold("cam", 1))
+@pytest.mark.parametrize("fields", [{"hold": Hold("cam", 1)}, {"start": Start.ONCE}], ids=str)
+def test_what_only_the_ledger_restarts_is_not_noted(peer: Cut, fields: dict[str, object]) -> None:
+    held = msgspec.structs.replace(spec(FOUR), **fields)
     peer.commit_from_elsewhere(SubmitJob(JOB, held))
     peer.grant(FOUR)
     peer.wait(1_000)

@@ -218,6 +218,25 @@ def test_a_task_that_goes_is_told_of_once_its_last_checkpoint_has_gone(tmp_path:
     play(story)
 
 
+def test_an_attempt_waits_until_nothing_of_the_one_before_writes_into_its_folder(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with two(tmp_path) as (a, _):
+            a.it.start(batch(1))
+            await until(lambda: a.inner.started == [1])
+            a.it.stop(1, Cause.PEER_LOST)
+            a.it.start(batch(2, grant=9))
+            a.save("in its grace")
+            await until(lambda: a.files.newest_key(JOB, 0) == (7, 1))
+            assert a.inner.started == [1]
+            a.it.on_executed(Ended(1, EMPTY))
+            await until(lambda: a.inner.started == [1, 2])
+            assert a.state() == "in its grace"
+
+    play(story)
+
+
 def test_a_batch_that_is_stopped_before_it_began_has_not_begun(tmp_path: Path) -> None:
     async def story() -> None:
         async with two(tmp_path) as (a, _):

@@ -59,16 +59,16 @@ def _results_undo_a_cancel() -> Planted:
 
 
 def _a_cancel_takes_results_back() -> Planted:
-    cancel = Machine._cancel
+    cancel = keeping.cancel
 
-    def harsh(machine: Machine, command: Cancel) -> Outcome:
-        outcome = cancel(machine, command)
-        job = machine.jobs.get(command.job)
+    def harsh(s: LedgerState, command: Cancel) -> Outcome:
+        outcome = cancel(s, command)
+        job = s.jobs.get(command.job)
         if job is not None:
             job.cancelled, job.succeeded = job.cancelled | job.succeeded, EMPTY
         return outcome
 
-    return patch.object(Machine, "_cancel", harsh)
+    return patch.object(keeping, "cancel", harsh)
 
 
 def _cancelled_runs_again() -> Planted:

@@ -7,8 +7,6 @@ from unittest.mock import patch
 
 import msgspec
 
-from p2psched.core import separation
-from p2psched.core.cutoff import CutOff
 from p2psched.core.outbox import Outbox
 from p2psched.core.raft.timing import Timing
 from p2psched.core.separation import Separation
@@ -22,7 +20,8 @@ from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.faults import Faults
 from tests.sim.mutants import Mutant, Planted, Planting
 
-APART: Final = Faults(cut_every_ms=3_000, cut_ms_max=30_000, cuts=("alone", "split"))
+APART: Final = Faults(cut_every_ms=2_000, cut_ms_max=10_000, cuts=("alone", "split"))
+FOR_LONG: Final = Faults(cut_every_ms=3_000, cut_ms_max=30_000, cuts=("alone", "split"))
 AND_KILLED: Final = Faults(
     cut_every_ms=2_000,
     cut_ms_max=10_000,
@@ -30,10 +29,6 @@ AND_KILLED: Final = Faults(
     crash_every_ms=2_500,
     power_loss=0.0,
 )
-
-
-def _runs_for_ever() -> Planted:
-    return patch.object(CutOff, "end_overdue", lambda _: [])
 
 
 def _says_that_it_counts() -> Planted:
@@ -91,20 +86,14 @@ def _lets_later_ones_pass() -> Planted:
     return patch.object(Spooling, "on_led", turned)
 
 
-def _same_attempts() -> Planted:
-    return patch.object(separation, "ATTEMPTS_APART", 0)
-
-
 def _mutant(name: str, broken: str, plant: Planting, faults: Faults = APART) -> Mutant:
     return Mutant(name=name, plant=plant, faults=faults, broken=broken, timing=Timing())
 
 
 CUTOFF_MUTANTS: Final = (
-    _mutant("a peer goes on without a majority for ever", "E3", _runs_for_ever),
     _mutant("what was superseded is said to count", "E4", _says_that_it_counts),
     _mutant("a result is dropped without a word", "E4", _says_nothing_of_what_it_drops),
     _mutant("results on the disk are forgotten", "E4", _forgets_what_it_kept, AND_KILLED),
     _mutant("what was spooled is submitted twice", "E4", _spools_under_a_new_id),
-    _mutant("the spool is no queue", "E4", _lets_later_ones_pass),
-    _mutant("a task begins again under its old fence", "P5", _same_attempts, AND_KILLED),
+    _mutant("the spool is no queue", "E4", _lets_later_ones_pass, FOR_LONG),
 )

@@ -81,6 +81,7 @@ class Mutant:
     holding: bool = False
     choosing: bool = False
     retrying: bool = False
+    once: bool = False
     healing: bool = False
     formed: bool = True
     locks: int = 0  # callers that hold locks
@@ -100,6 +101,7 @@ class Mutant:
             holding=self.holding,
             choosing=self.choosing,
             retrying=self.retrying,
+            once=self.once,
             healing=self.healing,
             locks=self.locks,
         )

@@ -10,6 +10,7 @@ import pytest
 from p2psched.testing.sim import SimulationError
 from p2psched.testing.simulate import simulate
 from tests.sim.act_mutants import ACT_MUTANTS
+from tests.sim.cutoff_mutants import CUTOFF_MUTANTS
 from tests.sim.disk_mutants import DISK_MUTANTS
 from tests.sim.drain_mutants import DRAIN_MUTANTS
 from tests.sim.gossip_mutants import GOSSIP_MUTANTS
@@ -21,6 +22,7 @@ from tests.sim.lock_mutants import LOCK_MUTANTS
 from tests.sim.member_mutants import MEMBER_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.needs_mutants import NEEDS_MUTANTS
+from tests.sim.once_mutants import ONCE_MUTANTS
 from tests.sim.poison_mutants import POISON_MUTANTS
 from tests.sim.queue_mutants import QUEUE_MUTANTS
 from tests.sim.raft_mutants import RAFT_MUTANTS
@@ -40,6 +42,8 @@ ALL = (
     *GOSSIP_MUTANTS,
     *RETRY_MUTANTS,
     *STALL_MUTANTS,
+    *ONCE_MUTANTS,
+    *CUTOFF_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 # Seeds that catch what many don't are tried first; the others follow if they no longer do.
@@ -64,6 +68,8 @@ FIRST = {
     "a peer owns more than its GPUs are enough for": 7,
     "a job that stays apart is joined by the other": 16,
     "nobody is apart from anybody": 6,
+    "a lost owner is not heard any more": 40,
+    "job retry takes unknown tasks": 12,
 }
 
 WEATHERS = {mutant.options(): mutant for mutant in ALL}.values()  # many grow in the same

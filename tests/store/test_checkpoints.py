@@ -109,6 +109,7 @@ def test_what_comes_from_another_peer_counts_once_it_is_whole(
     data = files.read(head, 0, head.file_bytes)
     there = CheckpointFiles(tmp_path / "there")
     for wrong in (data[:-1], data[:-1] + bytes([data[-1] ^ 1]), b""):
+        there.make(JOB, 0)
         file = there.begin(head)
         file.write(wrong)
         with pytest.raises(ValueError, match=r"checksum|cut"):

@@ -52,6 +52,7 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.once import Decided, Doubted, Once
 from p2psched.model.pace_commands import Warn
 from p2psched.model.reconciled import Reconciled
 from p2psched.model.resumed import NoteResumed, Resumed
@@ -121,7 +122,7 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
         case Drain(peer=peer, mode=mode):
             once = " until it comes up again" if mode is DrainMode.ONCE else ""
             return f"{'undrain' if mode is DrainMode.OFF else 'drain'} {peer}{once}"
-        case GiveBack() | Transfer() | NoteResumed() | Warn():
+        case GiveBack() | Transfer() | NoteResumed() | Warn() | Once():
             return _owner_words(command, jobs)
         case NewGeneration(generation=generation, peer=peer):
             return f"generation {generation} begins with {peer}"
@@ -132,11 +133,14 @@ def _decision_words(command: Decision | NewGeneration | ForgetPeer | Transfer, j
             return _hook_words(command)
 
 
-def _owner_words(command: GiveBack | Transfer | NoteResumed | Warn, jobs: Jobs) -> str:
+def _owner_words(command: GiveBack | Transfer | NoteResumed | Warn | Once, jobs: Jobs) -> str:
     if isinstance(command, Warn):
         return f"warn of {jobs.name(command.job)}/{command.index}: {command.why}"
     if isinstance(command, NoteResumed):
         return f"{jobs.name(command.job)} {command.task} goes on from {command.number}"
+    if isinstance(command, Once):
+        step = command.step
+        return f"{type(step).__name__.lower()} {jobs.name(command.job)} {step.tasks}"
     what = f"{jobs.name(command.job)} {command.tasks} of {command.grant}"
     if isinstance(command, Transfer):
         return f"move {what} to {command.peer}/{command.incarnation}"
@@ -198,6 +202,8 @@ def event_words(event: Event, jobs: Jobs) -> str:
         return f"{event.peer}: {event.note}"
     if isinstance(event, Delayed):
         return f"{jobs.name(event.job)} {event.tasks} waits until {event.until_ms}"
+    if isinstance(event, Doubted | Decided):
+        return f"{jobs.name(event.job)} {event.tasks} is {type(event).__name__.lower()}"
     return struct_words(event) if isinstance(event, Aside) else _event_words(event, jobs)
 
 
@@ -223,8 +229,7 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
             return f"{jobs.name(job)} {tasks} {where}"
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
-            | JobForgotten() | PeerDrains() | Alerted() | Delayed() | Resumed()
-            | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut()
-            | Stalled()
+            | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut() | Resumed()
+            | Stalled() | Doubted() | Decided()
         ):  # fmt: skip
             return ""

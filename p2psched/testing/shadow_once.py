@@ -1,0 +1,85 @@
+"""The naive reading of tasks that must not start twice, a part of `shadow`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from p2psched.model.commands import Complete, GiveBack, PeerUp
+from p2psched.model.ids import JobId
+from p2psched.model.job import Cause
+from p2psched.model.once import Decide, Once, Started, Unsure, Verdict
+from p2psched.testing.shadow_job import ENDED, UNKNOWN, WAITING, ShadowJob
+
+if TYPE_CHECKING:
+    from p2psched.testing.shadow import Shadow
+
+LEVEL: Final = 5
+
+
+def apply(s: Shadow, command: Once) -> None:
+    job, step = s.jobs.get(command.job), command.step
+    if job is None or s.level < LEVEL:
+        return
+    match step:
+        case Started(grant=grant, peer=peer, incarnation=incarnation):
+            if s.holders.get(grant) == (peer, incarnation) and s.is_live(grant):
+                for index in step.tasks:
+                    if job.owner.get(index) == grant:
+                        job.begun[index] = grant
+        case Unsure(grant=grant):
+            for index in step.tasks:
+                if job.owner.get(index) == grant:
+                    doubt(s, command.job, job, index)
+        case Decide():
+            _decide(s, command.job, job, step)
+
+
+def doubt(s: Shadow, name: JobId, job: ShadowJob, index: int) -> bool:
+    """Its owner is lost, or does not know: True if the task is unknown now."""
+    grant = job.owner[index]
+    if job.begun.get(index) != grant:
+        return False
+    job.owner[index], job.unknown[index] = UNKNOWN, grant
+    s.say("doubted", name, index, grant)
+    return True
+
+
+def heard(s: Shadow, command: Complete | GiveBack | PeerUp) -> None:
+    """A lost owner says something of its tasks."""
+    if isinstance(command, PeerUp):
+        for kept in command.kept:
+            if s.holders.get(kept.grant, ("", 0))[0] == command.info.peer:
+                _hear(s.jobs.get(kept.job), kept.grant, kept.tasks)
+    elif s.holders.get(command.grant, ("", 0))[0] in s.live:
+        said = (
+            [command.tasks]
+            if isinstance(command, GiveBack)
+            else [each.tasks for each in command.segments]
+        )
+        for tasks in said:
+            _hear(s.jobs.get(command.job), command.grant, tasks)
+
+
+def _hear(job: ShadowJob | None, grant: int, tasks: Iterable[int]) -> None:
+    for index in tasks if job is not None else ():
+        if job is not None and job.unknown.get(index) == grant:
+            del job.unknown[index]
+            job.owner[index] = grant
+
+
+def _decide(s: Shadow, name: JobId, job: ShadowJob, step: Decide) -> None:
+    if not step.tasks or any(index not in job.unknown for index in step.tasks):
+        return
+    for index in step.tasks:
+        grant = job.unknown.pop(index)
+        s.say("decided", name, index, int(step.verdict))
+        s.say("revoked", name, index, grant)
+        if step.verdict is Verdict.RUN_AGAIN:
+            job.owner[index] = WAITING
+            continue
+        cause = Cause.OK if step.verdict is Verdict.SUCCEEDED else Cause.PEER_LOST
+        job.owner[index], job.causes[index] = ENDED, cause
+        job.left -= 1
+        s.say("recorded", name, index, f"{grant} {cause}")
+    s.end_if_done(name, job)
