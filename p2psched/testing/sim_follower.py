@@ -316,12 +316,14 @@ class Followers:
 
     @property
     def is_busy(self) -> bool:
-        """Not all are up and fed, or one works still, or has not been told yet that a job ended."""
+        """Not all are up and fed, or one works still, has not been told yet that a job ended, or
+        has not said yet what became of what it had while it was cut off."""
         return not all(
             follower.alive
             and follower.follower.is_fed
             and not follower.follower.owner.held()
             and not follower.follower.machine.jobs
+            and not follower.follower.separation.is_open
             for follower in self.all
         )
 
