@@ -26,8 +26,8 @@ Key = tuple[JobId, Grant, int]  # with the attempt
 
 
 def may_begin_again(spec: JobSpec) -> bool:
-    """Without a word of the ledger. Whose lock it is by now nobody knows here, nor whether what must
-    not start twice has started."""
+    """Without a word of the ledger. Whose lock it is by now nobody knows here, nor whether what
+    must not start twice has started."""
     return spec.hold is None and not spec.start
 
 

@@ -37,9 +37,13 @@ class Verdicts:
         self._note("discarded", self.discarded, job, grant, outcome.stale)
 
     def on_revoked(self, job: JobId, grant: Grant, *, results: TaskSet, work: TaskSet) -> None:
-        """These aren't this peer's any more: some have a result, of some nothing is left."""
-        self._note("discarded", self.discarded, job, grant, results)
-        self._note("ended", self.ended, job, grant, work)
+        """These aren't this peer's any more: of some a result counts that a process before this one
+        brought, some have another, of some nothing is left."""
+        known = self._state.jobs.get(job)
+        counted = EMPTY if known is None else known.committed.get(grant, EMPTY)
+        self._note("committed", self.committed, job, grant, (results | work) & counted)
+        self._note("discarded", self.discarded, job, grant, results - counted)
+        self._note("ended", self.ended, job, grant, work - counted)
 
     def on_overdue(self, job: JobId, grant: Grant, tasks: TaskSet) -> None:
         """Ended here, and still this peer's as far as it knows."""
@@ -72,7 +76,7 @@ def current_grants(job: Job | None, tasks: TaskSet) -> list[tuple[Grant, TaskSet
     found: list[tuple[Grant, TaskSet]] = []
     if job is not None:
         owned = [(held.grant, held.tasks) for held in job.grants.values()]
-        for grant, part in (*owned, *job.committed.items()):
+        for grant, part in (*owned, *reversed(job.committed.items())):  # the newest first
             same = part & tasks
             if same:
                 found.append((grant, same))

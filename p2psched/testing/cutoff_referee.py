@@ -40,7 +40,7 @@ class CutOffReferee:
     # --- how long ---
 
     def on_clock(self, peer: PeerId, now_us: int, *, led: bool) -> None:
-        """A look of its process at the time."""
+        """A look of its process at the time, or a word of a majority between two of them."""
         self._now_us = now_us
         if led or peer not in self._heard_us:
             self._heard_us[peer] = now_us

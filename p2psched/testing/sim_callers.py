@@ -10,13 +10,15 @@ import random
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from p2psched.model.commands import Command, Outcome, Rejected
+from p2psched.model.commands import Command, Outcome, Rejected, SubmitJob
+from p2psched.model.ids import JobId
 from p2psched.testing.sim_items import AskedHere, GivenUp, Item, LeaveHere, ReadHere
 from p2psched.testing.sim_peer import SimPeer
 
 ASK_AGAIN_MS: Final = 1_500
 AFTER_REFUSAL_MS: Final = 300
-COME_BACK: Final = frozenset({"unavailable", "not-found"})  # codes after which to ask again
+NOT_FOUND: Final = "not-found"
+COME_BACK: Final = frozenset({"unavailable", NOT_FOUND})  # codes after which to ask again
 CALL_US: Final = 100  # from the caller to its peer
 
 OnOutcome = Callable[[Outcome], None]
@@ -42,6 +44,7 @@ class Callers:
         self._next_tag = 1
         self._calls: dict[int, tuple[SimPeer, int, Command | None, OnOutcome]] = {}
         self._reads: dict[int, tuple[int, OnRead]] = {}  # tag -> what must be seen, who waits
+        self._refused: set[JobId] = set()  # at least once, when they were submitted
         self.waiting = 0  # questions to anybody without an answer
 
     def call(self, number: int, command: Command, done: OnOutcome) -> int:
@@ -77,7 +80,7 @@ class Callers:
         hall = self._hall
 
         def on_outcome(outcome: Outcome) -> None:
-            if _may_come_back(outcome):
+            if self._may_come_back(command, outcome):
                 hall.after(AFTER_REFUSAL_MS, lambda: self._ask_somebody(command, done))
             else:
                 self.waiting -= 1
@@ -89,6 +92,16 @@ class Callers:
 
         tag = self.call(hall.rng.choice(hall.peers).number, command, on_outcome)
         hall.after(hall.rng.randrange(200, ASK_AGAIN_MS), again)
+
+    def _may_come_back(self, command: Command, outcome: Outcome) -> bool:
+        """A job that isn't there may still come, unless it was there before, or was refused: who
+        knows that asks nobody for ever."""
+        if not isinstance(outcome, Rejected) or "was forgotten" in outcome.message:
+            return False
+        job = getattr(command, "job", None)
+        if isinstance(command, SubmitJob) and outcome.code not in COME_BACK:
+            self._refused.add(command.job)
+        return outcome.code in COME_BACK and (outcome.code != NOT_FOUND or job not in self._refused)
 
     def read(self, number: int, floor: int, done: OnRead) -> None:
         """A linearizable read through this peer, that must see the ledger up to `floor`. When
@@ -106,10 +119,3 @@ class Callers:
 
     def on_read(self, tag: int) -> tuple[int, OnRead]:
         return self._reads.pop(tag)
-
-
-def _may_come_back(outcome: Outcome) -> bool:
-    """A job that isn't there may still come, unless it was there before."""
-    if not isinstance(outcome, Rejected) or "was forgotten" in outcome.message:
-        return False
-    return outcome.code in COME_BACK

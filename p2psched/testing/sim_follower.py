@@ -189,6 +189,13 @@ class SimFollower:
                 self._cluster.happened["stopped by its level"] += 1
                 self._level = NEWER_LEVEL
                 self.kill()
+            else:
+                if self._is_led:  # now, and not at the next look
+                    self._cluster.cutoff.on_clock(self.id, self._cluster.now_us, led=True)
+
+    @property
+    def _is_led(self) -> bool:
+        return self.follower.is_fed and self.follower.leader is not None
 
     def _on_clock(self) -> None:
         cluster = self._cluster
@@ -197,8 +204,7 @@ class SimFollower:
             self.kill()  # whoever starts it again names it a peer that is there
             return
         self.notes.mark(cluster.now_us, self.follower.separation.away_ms)
-        is_led = self.follower.is_fed and self.follower.leader is not None
-        cluster.cutoff.on_clock(self.id, cluster.now_us, led=is_led)
+        cluster.cutoff.on_clock(self.id, cluster.now_us, led=self._is_led)
         self._later(CLOCK_US, self._on_clock)
         self._decide(Passed(self.now_ms, seen=self.views.look(self.now_ms) if self.views else {}))
         if self.follower.watching.watchdog.is_due(self.now_ms):
@@ -310,12 +316,14 @@ class Followers:
 
     @property
     def is_busy(self) -> bool:
-        """Not all are up and fed, or one works still, or has not been told yet that a job ended."""
+        """Not all are up and fed, or one works still, has not been told yet that a job ended, or
+        has not said yet what became of what it had while it was cut off."""
         return not all(
             follower.alive
             and follower.follower.is_fed
             and not follower.follower.owner.held()
             and not follower.follower.machine.jobs
+            and not follower.follower.separation.is_open
             for follower in self.all
         )
 

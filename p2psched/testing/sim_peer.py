@@ -387,6 +387,7 @@ class SimPeer:
                 case StartBatch(batch=batch):
                     starts_nothing = self.leaving or is_drained(self)
                     self.last_batch = self.last_batch if starts_nothing else batch.id
+                    self.space.on_start()
                     self.executor.start(batch)
                 case CopyBlobs() | sched.Answered(tag=SimKeeper.TAG):
                     self._keeper.perform(effect)

@@ -60,6 +60,12 @@ class SimSpace:
             shun=self.shun,
         )
 
+    def on_start(self) -> None:
+        """A batch is begun. The grant may have come since the last look at the time, and with it
+        the word of a majority."""
+        if self._peer.engine.raft.leader_is_live():
+            self._world.cutoff.on_clock(self.id, self._world.now_us, led=True)
+
     def change(self, effect: Change) -> None:
         """What its scheduler wants of it, besides work."""
         peer = self._peer
