@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, TypedDict
 
 import typer
@@ -48,22 +47,6 @@ _PassEnv = Annotated[
     ),
 ]
 # Of `p2psched start`.
-CgroupOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--cgroup",
-        metavar="DIR",
-        help="A control group where it may make groups for tasks with limits; of version 1, one "
-        "for each hierarchy. Default: its own, if that was delegated to it.",
-        show_default=False,
-    ),
-]
-PeerEnvOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--pass-env", metavar="NAME", help="A variable of its environment that tasks see, too."
-    ),
-]
 
 
 class Bounded(TypedDict):

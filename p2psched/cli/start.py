@@ -16,7 +16,6 @@ import msgspec
 import typer
 
 from p2psched.cli.detach import start_detached
-from p2psched.cli.limits import CgroupOption, PeerEnvOption
 from p2psched.cli.options import (
     OutputOption,
     SecretOption,
@@ -27,6 +26,7 @@ from p2psched.cli.options import (
     with_options,
 )
 from p2psched.cli.output import Output
+from p2psched.cli.peer_limits import CgroupOption, PeerEnvOption
 from p2psched.cli.saving import BatteryMin, CheckpointBudget
 from p2psched.cli.serve import Serving, become_peer
 from p2psched.cli.values import labels_of, memory_mib
