@@ -289,10 +289,11 @@ class Owner(OwnerView):
         """Why nothing is started though a slot is free, if that is right."""
         if self._outbox.is_full:
             return "results wait for the ledger, or for copies: nothing starts before they are kept"
-        needs = self._jobs[self._queue.first.job].spec.needs
-        if needs is not None and is_taken(needs, self._offers, self._running):
+        first = self._queue.first
+        spec = self._jobs[first.job].spec
+        if spec.needs is not None and is_taken(spec.needs, self._offers, self._running):
             return "GPUs or memory that it needs are still in use here"
-        return ""
+        return self.starting.standstill(first) if spec.start else ""
 
     def reckon(self) -> None:
         """Count anew."""

@@ -144,6 +144,16 @@ class Starting:
             return False
         return not part.tasks - (held.started & held.tasks)
 
+    def standstill(self, part: Queued) -> str:
+        """Why these don't start though a slot is free, if that is the ledger's to say."""
+        if self._wanted or self._proposed:
+            return "it must not start twice: the ledger has not taken yet that it starts"
+        job = self._state.jobs.get(part.job)
+        held = job.grants.get(part.grant) if job is not None else None
+        if held is None or not self._state.is_live(held.peer, held.incarnation):
+            return "it must not start twice: the ledger takes this peer for lost"
+        return ""
+
     def awaits(self, request: int) -> bool:
         return request in self._proposed or request in self._given_up
 

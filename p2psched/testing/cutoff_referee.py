@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from p2psched.model.commands import Command, Event, Granted, Recorded, Retried, SubmitJob
+from p2psched.model.commands import Command, Event, Granted, Recorded, Retried, Revoked, SubmitJob
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.reconcile import Judged, KeptResult, Reconciliation
@@ -31,6 +31,7 @@ class CutOffReferee:
         self._now_us = 0
         self._owed: dict[PeerId, set[Key]] = {}
         self._counted: set[Key] = set()  # ends of attempts that the ledger took
+        self._revoked: set[Key] = set()
         self._spooled: dict[str, tuple[PeerId, JobId]] = {}  # by submitter
         self._order: dict[PeerId, list[JobId]] = {}  # in the spool, and not committed
         self._submitted: dict[str, JobId] = {}
@@ -64,10 +65,12 @@ class CutOffReferee:
         """The first peer says it."""
         if isinstance(event, Granted):
             self._granted_us[event.grant] = self._now_us
+        if isinstance(event, Revoked):
+            self._revoked.update((event.job, index, event.grant) for index in event.tasks)
         if not isinstance(event, Recorded | Retried):
             return
-        keys = ((event.job, index, event.grant) for index in event.segment.tasks)
-        self._counted.update(keys)
+        keys = {(event.job, index, event.grant) for index in event.segment.tasks}
+        self._counted.update(keys - self._revoked)  # else it is the ledger's or a person's own word
 
     def on_kept(self, peer: PeerId, results: Iterable[KeptResult]) -> None:
         owed = self._owed.setdefault(peer, set())

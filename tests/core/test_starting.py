@@ -179,6 +179,20 @@ def test_while_the_ledger_is_silent_other_tasks_go_on() -> None:
     assert [batch.job for batch in works.turn()] == [works.job.id]
 
 
+def test_that_the_ledger_has_not_said_it_starts_is_a_reason_to_stand_still() -> None:
+    works = Works()
+    works.turn()
+    assert "the ledger has not taken yet that it starts" in works.owner.standstill()
+    works.ledger.do(PeerDown(P, 1, "not heard"))
+    works.commit()
+    works.turn()
+    assert "the ledger takes this peer for lost" in works.owner.standstill()
+    works.ledger.do(
+        PeerUp(msgspec.structs.replace(info(P), incarnation=2), works.owner.kept(), continues=1)
+    )
+    assert works.owner.standstill() == ""
+
+
 def test_without_a_majority_nothing_of_it_is_begun_again() -> None:
     """By a process that knows of it from its disk."""
     works = Works()
