@@ -17,6 +17,7 @@ from p2psched.core.drain import is_draining
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.levels import STALL_LEVEL
 from p2psched.core.life import Life
+from p2psched.core.owned import Running
 from p2psched.core.owner import Owner, OwnerEffect, StopBatch
 from p2psched.core.scheduler_events import Noticed, Tend, Watched, YieldLead
 from p2psched.core.state import LedgerState
@@ -150,7 +151,8 @@ class Watching:
                 keys = [sight.key for sight in found.sights]
                 batches = frozenset(key for key in keys if isinstance(key, int))
                 lost = batches - standing.batches
-                self._lost += [owner.lose(number) for number in sorted(lost)]
+                given_back = [owner.lose(number) for number in sorted(lost)]
+                self._lost += [command for command in given_back if command.tasks]
                 return self._tend(now_ms, step, batches - lost)
         return []
 
@@ -222,15 +224,16 @@ def _not_begun(owner: Owner, standing: Standing) -> list[Sight]:
     """What the executor has, and has not begun; and what it should have, and has not."""
     sights: list[Sight] = []
 
-    def see(number: int, what: str, reason: str = "") -> None:
-        run = owner.batches.get(number)
-        if run is not None and not run.stopped:
-            sights.append(Sight(Fault.EXECUTOR, number, run.batch.job, run.left, what, reason))
+    def see(number: int, run: Running, what: str, reason: str = "") -> None:
+        sights.append(Sight(Fault.EXECUTOR, number, run.batch.job, run.left, what, reason))
 
     for unbegun in standing.unbegun:
-        see(unbegun.batch, unbegun.what, unbegun.reason)
-    for number in owner.batches.keys() - standing.batches:
-        see(number, "the workers know nothing of tasks that they were given")
+        run = owner.batches.get(unbegun.batch)
+        if run is not None and not run.stopped:
+            see(unbegun.batch, run, unbegun.what, unbegun.reason)
+    for number in owner.batches.keys() - standing.batches:  # one that is stopped holds a slot, too
+        what = "the workers know nothing of tasks that they were given"
+        see(number, owner.batches[number], what)
     return sights
 
 

@@ -60,5 +60,5 @@ FEED_MUTANTS: Final[dict[str, tuple[Planting, str]]] = {
     "a follower takes what is older than what it has seen": (_takes_what_is_older, "P5"),
     "a follower begins all anew that it is told": (_begins_all_anew, "P5"),
     "a follower isn't told what came of its results": (_outcomes_are_not_told, "L5"),
-    "a drained follower goes on to start what it owns": (_starts_while_drained, "E5"),
+    "a drained follower goes on to start what it owns": (_starts_while_drained, "L5"),
 }

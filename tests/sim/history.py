@@ -44,6 +44,9 @@ from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.job import Cause
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
+from p2psched.model.pace_commands import Warn
+from p2psched.model.reconciled import Reconciled
+from p2psched.model.resumed import NoteResumed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.linearizable import History, Operation, Result, check
 from p2psched.testing.sim import SimCluster
@@ -151,8 +154,8 @@ class Recorder:
                 _, op = self._asked[id(command)]
                 self._proposals[op.number] = proposal
                 return
-            case RaiseLevel() | Offer():  # of no job and no peer: the others know nothing of it
-                return
+            case RaiseLevel() | Offer() | Warn() | Reconciled() | NoteResumed():
+                return  # what the others do doesn't depend on it
             case Forget() | Pin() | Retry() | Held() | NewGeneration():
                 raise AssertionError("nobody asks for it in these histories")
         op = self.history.call(envelope.proposer[:4], asked)

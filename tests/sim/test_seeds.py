@@ -14,6 +14,7 @@ from p2psched.testing.faults import CUTS, Faults
 from p2psched.testing.run import Failure, Summary, run_seeds
 from p2psched.testing.sim_report import Report
 from p2psched.testing.sim_rot import KINDS
+from p2psched.testing.sim_stalls import KINDS as STALLS
 from p2psched.testing.simulate import Options, simulate
 
 
@@ -67,6 +68,7 @@ SHOWN_BY: Final[dict[str, tuple[str, ...]]] = {
     "regroup_every_ms": ("asked of the group",),
     "drain_every_ms": ("drain on", "drain once", "drain off", "tasks given back"),
     "doubt_every_ms": ("doubts",),
+    "stall_every_ms": (*(f"stall planted: {kind}" for kind in STALLS), "stall found: executor"),
     "misplace_every_ms": ("badly placed", "steals asked", "tasks moved"),
     "hurt": ("logs damaged", "logs regained"),
     "full_every_ms": ("disks full", "writes without space"),

@@ -182,3 +182,13 @@ def test_the_referee_notices_a_false_alarm() -> None:
     plant(peer, "missed")  # and nobody told the referee
     with pytest.raises(SimulationError, match="stands still for no reason"):
         cluster.run_for(CALM_MS)
+
+
+def test_a_batch_that_was_lost_and_then_stopped_holds_its_slot_no_longer() -> None:
+    cluster, job = working(1, short=True)
+    (peer,) = cluster.peers
+    stall(cluster, peer, "lost batch")
+    cluster.cancel(job)
+    cluster.run_until(lambda: cluster.state_of(job) == "cancelled", within_ms=10_000)
+    assert owner_of(peer).batches
+    cluster.run_until(lambda: not owner_of(peer).batches, within_ms=3 * STALL_MS)
