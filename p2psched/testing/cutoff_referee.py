@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from p2psched.model.commands import Command, Event, Granted, Recorded, Retried, Revoked, SubmitJob
+from p2psched.model.commands import (
+    Command,
+    Event,
+    Granted,
+    JobForgotten,
+    Recorded,
+    Retried,
+    Revoked,
+    SubmitJob,
+)
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.reconcile import Judged, KeptResult, Reconciliation
@@ -32,6 +41,7 @@ class CutOffReferee:
         self._owed: dict[PeerId, set[Key]] = {}
         self._counted: set[Key] = set()  # ends of attempts that the ledger took
         self._revoked: set[Key] = set()
+        self._forgotten: set[JobId] = set()
         self._spooled: dict[str, tuple[PeerId, JobId]] = {}  # by submitter
         self._order: dict[PeerId, list[JobId]] = {}  # in the spool, and not committed
         self._submitted: dict[str, JobId] = {}
@@ -65,6 +75,8 @@ class CutOffReferee:
         """The first peer says it."""
         if isinstance(event, Granted):
             self._granted_us[event.grant] = self._now_us
+        if isinstance(event, JobForgotten):
+            self._forgotten.add(event.job)
         if isinstance(event, Revoked):
             self._revoked.update((event.job, index, event.grant) for index in event.tasks)
         if not isinstance(event, Recorded | Retried):
@@ -83,7 +95,10 @@ class CutOffReferee:
         ended = _keys(report.ended)
         wrong = committed - self._counted
         demand(not wrong, "E4", f"peer {peer} says that {list(wrong)[:3]} count, and they don't")
-        superseded = [line for line in report.discarded if line.current] + list(report.ended)
+        superseded = [line for line in report.discarded if line.current]
+        # A process before this one may have brought results of what was begun again: of a job that
+        # is forgotten nobody can say any more that they counted.
+        superseded += [line for line in report.ended if line.job not in self._forgotten]
         wrong = _keys(superseded) & self._counted
         demand(not wrong, "E4", f"peer {peer} says that {list(wrong)[:3]} don't count, and they do")
         twice = committed & discarded | committed & ended
