@@ -270,6 +270,17 @@ class Owner(OwnerView):
         batches = [b for b in batches if not b.spec.start or b.spec.max_disconnect_ms is not None]
         return [StopBatch(batch.id, Cause.PEER_LOST) for batch in batches]
 
+    def stop_unbegun(self, batches: Iterable[int]) -> list[OwnerEffect]:
+        """The executor has not begun these. What must not start twice may run on though its job is
+        held, and may not begin."""
+        effects: list[OwnerEffect] = []
+        for number in batches if self.held_back else ():
+            run = self._running.get(number)
+            if run is not None and not run.stopped and run.batch.job in self.held_back:
+                run.stopped = True
+                effects.append(StopBatch(number, Cause.PEER_LOST))
+        return effects
+
     def go_on(self) -> None:
         self._queue.go_on()
 

@@ -329,13 +329,14 @@ class Scheduler:
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         shunned = self._coordinator.shunned()
-        is_shut = self.starts_nothing or self.separation.is_cut
+        starts_nothing = self.starts_nothing
+        is_shut = starts_nothing or self.separation.is_cut
         moves, answers = self.stealing.give(self._life.info, gives_nothing=is_shut, shunned=shunned)
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
         self._deciding.place(now_ms)
-        self._out += self.owner.next_batches(starts_nothing=self.starts_nothing)
+        self._out += self.owner.next_batches(starts_nothing=starts_nothing)
         self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
@@ -343,11 +344,10 @@ class Scheduler:
         self._out += self.separation.on_round(now_ms)
         self._out += [*self.feeding.on_round(), *answers]
         if self.stealing.is_idle(now_ms):
-            self._out += self._ask_for_work(now_ms)
+            self._out += self._ask_for_work(now_ms, takes=not is_shut)
 
-    def _ask_for_work(self, now_ms: int) -> list[Say]:
+    def _ask_for_work(self, now_ms: int, *, takes: bool) -> list[Say]:
         me = self._life.info
-        takes = not (self.starts_nothing or self.separation.is_cut)
         takes = takes and self.machine.is_live(me.peer, me.incarnation)
         takes = takes and not is_cordoned(self.machine, me.peer)
         takes = takes and me.peer not in self._coordinator.shunned()

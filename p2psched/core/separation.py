@@ -152,8 +152,10 @@ class Separation:
         return self._book.look(now_ms, incarnation=here, since=since)
 
     def on_round(self, now_ms: int) -> Effects:
+        journal, verdicts = self._owner.outbox.journal, self._owner.verdicts
+        if not journal and verdicts is None and not self.spooling.decided:
+            return []  # in nearly each turn
         effects: Effects = []
-        journal = self._owner.outbox.journal
         if journal:
             effects.append(KeepResults(tuple(journal), anew=False))
             journal.clear()

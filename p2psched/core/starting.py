@@ -97,8 +97,9 @@ class Starting:
         if self._wanted or self._unsure:
             for command in self._next_round():
                 self._proposed_as(by(command), command, now_ms)
-        oldest_ms = next(iter(self._sent_ms.values()), now_ms)
-        self._is_stalled = now_ms - oldest_ms > PATIENCE_MS
+        if self._sent_ms or self._is_stalled:
+            oldest_ms = next(iter(self._sent_ms.values()), now_ms)
+            self._is_stalled = now_ms - oldest_ms > PATIENCE_MS
 
     def _next_round(self) -> list[Once]:
         """One command for each grant."""

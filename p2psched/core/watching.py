@@ -83,7 +83,8 @@ class Watching:
         now_ms = watched.now_ms
         if self._returning is not None and now_ms >= self._returned_by_ms:
             self._returning = frozenset()
-        effects: list[Effect] = []
+        unbegun = [one.batch for one in watched.standing.unbegun]
+        effects: list[Effect] = [*self._owner.stop_unbegun(unbegun)]
         for said in self.watchdog.look(now_ms, self._sights(watched.standing)):
             if isinstance(said, Over):
                 note = f"after {said.lasted_ms / 1000:.1f} s and step {said.step}"

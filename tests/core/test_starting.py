@@ -193,6 +193,27 @@ def test_that_the_ledger_has_not_said_it_starts_is_a_reason_to_stand_still() -> 
     assert works.owner.standstill() == ""
 
 
+def test_what_is_held_and_has_not_begun_does_not_begin() -> None:
+    """The executor has it, and stood still."""
+    works = Works()
+    works.turn()
+    works.commit()
+    late, begun = works.turn()
+    assert works.owner.stop_unbegun([late.id]) == [], "it is in time"
+    assert works.owner.hold(works.job.id) == []
+    assert works.owner.stop_unbegun([late.id]) == [StopBatch(late.id, Cause.PEER_LOST)]
+    assert works.owner.stop_unbegun([late.id]) == [], "it is on its way"
+    works.owner.on_executed(Ended(late.id, late.tasks))
+    assert works.turn() == []
+    works.owner.go_on()
+    works.proposed.clear()
+    assert works.turn() == []
+    works.commit()
+    (again,) = works.turn()
+    assert (again.tasks, again.attempt) == (late.tasks, late.attempt)
+    assert begun.id in works.owner.batches
+
+
 def test_without_a_majority_nothing_of_it_is_begun_again() -> None:
     """By a process that knows of it from its disk."""
     works = Works()
