@@ -337,6 +337,10 @@ class Life:
     # --- connections ---
 
     def _send(self, peer: PeerId, message: PeerMessage) -> None:
+        if self._links.address(peer) is None:  # another follower, whose tasks this one would take
+            address = self._gossip.address(peer)
+            if address:
+                self._where.note(peer, "", address)
         self._links.send(peer, message)
 
     def _on_message(self, connection: Connection, message: PeerMessage | Call) -> None:

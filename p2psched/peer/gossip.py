@@ -116,6 +116,11 @@ class Gossip:
     def close(self) -> None:
         self._datagrams.close()
 
+    def address(self, peer: PeerId) -> str:
+        """Where gossip says that a peer is; empty: it does not know."""
+        member = self._swim.members.get(peer) if self._swim is not None else None
+        return member.address if member is not None else ""
+
     async def run(
         self, around: Around, links: PeerLinks, meet: Callable[[PeerId, str], None]
     ) -> None:
