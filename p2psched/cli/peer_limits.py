@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from p2psched.model.errors import UsageError
+
 CgroupOption = Annotated[
     list[Path] | None,
     typer.Option(
@@ -23,3 +25,13 @@ PeerEnvOption = Annotated[
         "--pass-env", metavar="NAME", help="A variable of its environment that tasks see, too."
     ),
 ]
+
+
+def control_groups(folders: list[Path] | None) -> tuple[str, ...]:
+    """Raises UsageError if one is none."""
+    for folder in folders or []:
+        if not (folder / "cgroup.procs").exists():
+            raise UsageError(
+                f"--cgroup {folder} is no control group: there is no {folder / 'cgroup.procs'}"
+            )
+    return tuple(str(folder.absolute()) for folder in folders or [])

@@ -26,7 +26,7 @@ from p2psched.cli.options import (
     with_options,
 )
 from p2psched.cli.output import Output
-from p2psched.cli.peer_limits import CgroupOption, PeerEnvOption
+from p2psched.cli.peer_limits import CgroupOption, PeerEnvOption, control_groups
 from p2psched.cli.saving import BatteryMin, CheckpointBudget
 from p2psched.cli.serve import Serving, become_peer
 from p2psched.cli.values import labels_of, memory_mib
@@ -286,7 +286,7 @@ class Having:
             checkpoint_budget=byte_count(self.checkpoint_budget, "--checkpoint-budget"),
             max_disconnect_ms=round(duration(self.max_disconnect, "--max-disconnect") * 1000),
             stall_ms=round(duration(self.stall_after, "--stall-after") * 1000),
-            cgroups=tuple(str(path.absolute()) for path in self.cgroup or []),
+            cgroups=control_groups(self.cgroup),
             pass_env=tuple(self.pass_env or []),
         )
         noted.__post_init__()
