@@ -89,6 +89,10 @@ class Warm:
                 cwd=Path(__file__).parent.parent,
             )
 
+    def pin(self, processors: set[int]) -> None:
+        """What is started from now on runs there."""
+        os.sched_setaffinity(self._process.pid, processors)
+
     def start(
         self, words: Sequence[str], *, env: Mapping[str, str], stdout: int, stderr: int
     ) -> WarmProcess:

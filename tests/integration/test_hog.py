@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.cluster import LiveCluster, wait_until
+from tests.warm import warm
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
 
@@ -25,12 +26,16 @@ BURN = "while True: pass"
 
 @contextmanager
 def hogs(cpu: int) -> Iterator[None]:
-    """Programs outside the scheduler that use all of one processor."""
+    """Programs outside the scheduler that use all of one processor. The commands of this test run
+    there, too: on the other one they would be taken for hogs."""
     words = ("taskset", "-c", str(cpu), sys.executable, "-c", BURN)
+    everywhere = os.sched_getaffinity(0)
     burning = [subprocess.Popen(words) for _ in range(HOGS)]
+    warm().pin({cpu})
     try:
         yield
     finally:
+        warm().pin(everywhere)
         for process in burning:
             process.kill()
             process.wait()
@@ -42,10 +47,8 @@ def foreign(live: LiveCluster) -> dict[str, float]:
     return {peer["name"]: (peer["load"] or {}).get("foreign_cpu", -1) for peer in found}
 
 
-@pytest.mark.parametrize("policy", ["node-load", "adaptive"])
-def test_new_tasks_go_elsewhere_while_others_use_the_processor(
-    live: LiveCluster, policy: str
-) -> None:
+def pinned(live: LiveCluster) -> int:
+    """Two peers, one on each of two processors; which one the first has."""
     cpus = sorted(os.sched_getaffinity(0))[:2]
     if len(cpus) < 2:
         pytest.skip("it takes two processors")
@@ -53,10 +56,34 @@ def test_new_tasks_go_elsewhere_while_others_use_the_processor(
         live.before[name] = ("taskset", "-c", str(cpu))
         live.start(name, slots=2)
     wait_until(lambda: min(foreign(live).values()) >= 0, "loads are heard")
-    with hogs(cpus[0]):
-        wait_until(lambda: foreign(live)["a"] >= BUSY, "the hogs are heard of")
-        if foreign(live)["b"] > CALM:
-            pytest.skip("other programs use the second processor, too")
+    return cpus[0]
+
+
+def await_contrast(live: LiveCluster) -> None:
+    wait_until(lambda: foreign(live)["a"] >= BUSY, "the hogs are heard of")
+    wait_until(lambda: foreign(live)["b"] <= CALM, "the other processor is free")
+
+
+@pytest.mark.parametrize("policy", ["node-load", "adaptive"])
+def test_what_comes_one_by_one_goes_where_nobody_else_computes(
+    live: LiveCluster, policy: str
+) -> None:
+    done: Counter[str] = Counter()
+    with hogs(pinned(live)):
+        await_contrast(live)
+        for _ in range(8):
+            words = ("--policy", policy, "--wait", "-o", "quiet")
+            job = live.ok("submit-job", *words, "--", "sleep", "0.1").split()[0]
+            done.update(json.loads(live.ok("job", "show", job, "-o", "json"))["job"]["finished_by"])
+    assert set(done) == {live.peers["b"].id}, done
+
+
+@pytest.mark.parametrize("policy", ["node-load", "adaptive"])
+def test_new_tasks_go_elsewhere_while_others_use_the_processor(
+    live: LiveCluster, policy: str
+) -> None:
+    with hogs(pinned(live)):
+        await_contrast(live)
         words = ("--array", f"0-{TASKS - 1}", "--policy", policy, "-o", "quiet")
         job = live.ok("submit-job", *words, "--", "sleep", "0.3").strip()
         live.run("job", "wait", job)
