@@ -7,7 +7,7 @@ somebody asks, so that noting one costs nothing worth speaking of.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -23,6 +23,9 @@ CELLS_MAX: Final = 131_072  # candidates in all records together
 CANDIDATES_TOLD_MAX: Final = 50  # the best, in an answer
 
 
+WallOf = Callable[[int], int]  # what a wall clock said when a process read so many ms
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One placement, or that nothing was placed."""
 
@@ -30,7 +33,6 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     shares: Sequence[tuple[Candidate, TaskSet]]
     candidates: Sequence[Candidate]
     at_ms: int  # the coordinator's time
-    wall_ms: int
     estimate_us: int
     cpus: int
     policy: str = ""
@@ -61,7 +63,9 @@ class Decisions:
         return len(self._records)
 
 
-def told(record: Record, index: int, policies: Mapping[str, Policy], by: PeerId) -> Decision:
+def told(
+    record: Record, index: int, policies: Mapping[str, Policy], by: PeerId, wall_of: WallOf
+) -> Decision:
     """As people may read it. `by`: who decided."""
     policy = policies.get(record.policy) or policies["adaptive"]
     ask = record.ask or Ask(
@@ -94,7 +98,7 @@ def told(record: Record, index: int, policies: Mapping[str, Policy], by: PeerId)
         by=by,
         policy=policy.name,
         note=record.note,
-        wall_ms=record.wall_ms,
+        wall_ms=wall_of(record.at_ms),
         chosen=chosen.peer,
         tasks=tasks,
         estimate_us=record.estimate_us,

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
+from p2psched.core.decisions import WallOf
 from p2psched.core.feed import Say
 from p2psched.core.giving import choose
 from p2psched.core.levels import NEEDED
@@ -51,7 +52,7 @@ class Given(NamedTuple):
 
     move: Transfer
     wait_us: int  # expected work of all that waited, for each slot
-    wall_ms: int  # of the ledger; 0: not known here
+    at_ms: int
     by: PeerId
 
 
@@ -138,11 +139,10 @@ class Stealing:
             for job, grant, tasks in owner.set_aside(chosen)
         ]
         wait_us = (busy_us + sum(lot.tasks * lot.work_us for lot in lots)) // slots
-        wall_ms = self._state.wall_ms
-        self._remembered += [Given(move, wait_us, wall_ms, me.peer) for move in moves]
+        self._remembered += [Given(move, wait_us, self._now_ms, me.peer) for move in moves]
         return moves
 
-    def remembered(self, job: JobId, index: int) -> list[Decision]:
+    def remembered(self, job: JobId, index: int, wall_of: WallOf) -> list[Decision]:
         """Why this peer gave a task away; the newest first."""
         return [
             Decision(
@@ -152,7 +152,7 @@ class Stealing:
                 tasks=given.move.tasks,
                 note=f"{given.wait_us / 1000:,.0f} ms of work waited for each slot there, and "
                 "this peer had nothing to do",
-                wall_ms=given.wall_ms,
+                wall_ms=wall_of(given.at_ms),
             )
             for given in reversed(self._remembered)
             if given.move.job == job and index in given.move.tasks

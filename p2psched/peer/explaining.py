@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from p2psched.core.decisions import told
+from p2psched.core.decisions import WallOf, told
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.retrying import SINK_STEPS_MAX
@@ -38,9 +38,14 @@ ASKED_AT_ONCE_MAX: Final = 64
 
 class Explaining:
     def __init__(
-        self, scheduler: Scheduler, others: Others, linearize: Callable[[], Awaitable[None]]
+        self,
+        scheduler: Scheduler,
+        others: Others,
+        linearize: Callable[[], Awaitable[None]],
+        wall_of: WallOf,
     ) -> None:
         self._scheduler = scheduler
+        self._wall_of = wall_of
         self._others = others
         self._linearize = linearize
 
@@ -95,9 +100,11 @@ class Explaining:
         scheduler = self._scheduler
         me = scheduler.info.peer
         placed = scheduler.decisions.find(asked.job, asked.index)
-        found = [told(record, asked.index, scheduler.policies, me) for record in placed]
-        found += scheduler.stealing.remembered(asked.job, asked.index)
-        return found + scheduler.watching.remembered(asked.job, asked.index)
+        which = asked.job, asked.index
+        wall_of = self._wall_of
+        found = [told(record, asked.index, scheduler.policies, me, wall_of) for record in placed]
+        found += scheduler.stealing.remembered(*which, wall_of)
+        return found + scheduler.watching.remembered(*which, wall_of)
 
 
 def _why(job: Job, machine: Machine, state: str, owner: PeerId | None) -> str:

@@ -266,6 +266,7 @@ class Life:
             where=self._where.answer,
             loads=self._loads.table,
             separation=self._separation,
+            wall_of=loop.wall_of,
         )
 
     async def _ask_holder(self, body: CallBody) -> AnswerBody:

@@ -193,6 +193,12 @@ def find_job(machine: Machine, text: str) -> Job:
     if matches:
         shown = ", ".join(job[:12] for job in matches[:5])
         raise NotFound(f"{text!r} fits {len(matches)} jobs: {shown}: type more digits of the id")
+    job, slash, index = text.rpartition("/")
+    if slash and index.isdecimal() and job:
+        raise NotFound(
+            f"no job {text!r}: of one task `p2psched explain {text}` and `job logs {text}` "
+            f"tell; of the job, name it without /{index}"
+        )
     raise NotFound(f"no job {text!r}: `p2psched jobs` lists them")
 
 
