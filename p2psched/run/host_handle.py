@@ -133,6 +133,7 @@ class HostHandle:
         *,
         number: int,
         functions: bool,
+        by_value: bool,
         cpus: int,
         blobs: str,
         isolation: Isolation | None,
@@ -141,9 +142,9 @@ class HostHandle:
         on_frame: Callable[[HostHandle, int, bytes], None],
         on_closed: Callable[[HostHandle], None],
     ) -> None:
-        """`blobs` is the folder of this peer's blobs, or empty; `isolation` that of all functions
-        here, programs bring theirs. Raises OSError if there are no
-        descriptors, or the starter can't take the order."""
+        """`by_value`: its first function comes so; `blobs` is the folder of this peer's blobs, or
+        empty; `isolation` that of all functions here, programs bring theirs. Raises OSError if
+        there are no descriptors, or the starter can't take the order."""
         self.number = number
         self.functions = functions
         self.cpus = cpus
@@ -173,6 +174,7 @@ class HostHandle:
                 {
                     "host": number,
                     "functions": functions,
+                    "by_value": by_value,
                     "cpus": cpus,
                     "blobs": blobs,
                     "isolation": _isolation_words(isolation),

@@ -54,7 +54,8 @@ class Hosts:
 
     def find(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> HostHandle:
         """An idle host of the right kind, or a new one. Raises OSError if there can't be one."""
-        functions = not isinstance(batch.spec.work, ProgramWork)
+        work = batch.spec.work
+        functions = not isinstance(work, ProgramWork)
         cpus = batch.spec.cpus
         isolation = batch.spec.isolation if functions else None
         same = [host for host in self if host.functions is functions and not host.retired]
@@ -72,6 +73,7 @@ class Hosts:
             loop,
             number=number,
             functions=functions,
+            by_value=not isinstance(work, ProgramWork) and not work.path,
             cpus=cpus,
             blobs=self._blobs,
             isolation=isolation,

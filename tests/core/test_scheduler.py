@@ -8,7 +8,7 @@ import pytest
 
 from p2psched.core import replica
 from p2psched.core.owner import StartBatch
-from p2psched.core.replica import REPEAT_MS
+from p2psched.core.proposals import REPEAT_MS
 from p2psched.core.scheduler import (
     Answered,
     AppendToLedger,
