@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Final
 
-BUSY_SHARE: Final = 0.05  # of a core: beyond it a process is in a burst
+BUSY_SHARE: Final = 0.03  # of a core: beyond it a process is in a burst; an idle peer takes 0.01
 
 
 class Bursts:

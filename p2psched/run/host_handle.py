@@ -152,6 +152,8 @@ class HostHandle:
         self.batches: dict[int, Running] = {}  # in the order of their tickets
         self.idle_at_s = time.monotonic()  # since when, if there are none
         self.load_us = 0  # what they may take
+        self.busy_s = 0.0  # with batches, until it was idle last
+        self._busy_from_s = 0.0
         self.settled: set[int] = set()  # that its notes ended; its word for that still comes
         self.retired = False  # it is ending and gets no more batches
         self.ended_by_us = False
@@ -225,6 +227,8 @@ class HostHandle:
     def run(self, batch: Batch, *, part: Part, grace_s: float) -> Running:
         """Hand a batch over, or as much of it as `part` has."""
         is_idle = not self.batches
+        if is_idle:
+            self._busy_from_s = time.monotonic()
         running = self.batches[batch.id] = Running(batch, grace_s)
         self.load_us += running.load_us
         self.desk.give(batch.id)
@@ -251,6 +255,7 @@ class HostHandle:
         self.load_us -= running.load_us
         if not self.batches:
             self.idle_at_s = time.monotonic()
+            self.busy_s += self.idle_at_s - self._busy_from_s
 
     def look_later(self, delay_s: float | None, look: Callable[[], None]) -> None:
         """Have `look` called once this much later, or not at all; forget what was wanted before.
