@@ -147,13 +147,11 @@ class HostHandle:
         there are no descriptors, or the starter can't take the order."""
         self.number = number
         self.functions = functions
-        self.cpus = cpus
-        self.isolation = isolation
+        self.cpus, self.isolation = cpus, isolation
         self.batches: dict[int, Running] = {}  # in the order of their tickets
         self.idle_at_s = time.monotonic()  # since when, if there are none
         self.load_us = 0  # what they may take
-        self.busy_s = 0.0  # with batches, until it was idle last
-        self._busy_from_s = 0.0
+        self.busy_s = self._busy_from_s = 0.0  # with batches, until it was idle last
         self.settled: set[int] = set()  # that its notes ended; its word for that still comes
         self.retired = False  # it is ending and gets no more batches
         self.ended_by_us = False
