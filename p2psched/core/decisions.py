@@ -7,23 +7,20 @@ somebody asks, so that noting one costs nothing worth speaking of.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from p2psched.core.placement import Candidate
 from p2psched.core.policies.base import Ask, Policy
-from p2psched.model.explain_messages import Considered, Decision
+from p2psched.model.explain_messages import Considered, Decision, WallOf
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.taskset import TaskSet
 
 RECORDS_MAX: Final = 2_048
 CELLS_MAX: Final = 131_072  # candidates in all records together
 CANDIDATES_TOLD_MAX: Final = 50  # the best, in an answer
-
-
-WallOf = Callable[[int], int]  # what a wall clock said when a process read so many ms
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -13,7 +13,6 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from p2psched.core.decisions import WallOf
 from p2psched.core.feed import Say
 from p2psched.core.giving import choose
 from p2psched.core.levels import NEEDED
@@ -23,7 +22,7 @@ from p2psched.core.state import LedgerState
 from p2psched.core.thief import IDLE_MS, Busy, Thief
 from p2psched.model.commands import PeerInfo
 from p2psched.model.execution import ExecutorEvent, Progress
-from p2psched.model.explain_messages import Decision
+from p2psched.model.explain_messages import Decision, WallOf
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.moves import Transfer

@@ -13,7 +13,6 @@ from typing import Final, Protocol
 
 import msgspec
 
-from p2psched.core.decisions import WallOf
 from p2psched.core.drain import is_draining
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.levels import STALL_LEVEL
@@ -25,7 +24,7 @@ from p2psched.core.state import LedgerState
 from p2psched.core.watchdog import Found, Over, Sight, Watchdog
 from p2psched.model.commands import GiveBack, PeerInfo
 from p2psched.model.execution import Standing, Tending
-from p2psched.model.explain_messages import Decision
+from p2psched.model.explain_messages import Decision, WallOf
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
 from p2psched.model.stalls import Fault, Stall, StallStatus

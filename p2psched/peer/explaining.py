@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from p2psched.core.decisions import WallOf, told
+from p2psched.core.decisions import told
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.retrying import SINK_STEPS_MAX
@@ -25,6 +25,7 @@ from p2psched.model.explain_messages import (
     ExplainCall,
     Explained,
     ExplainTask,
+    WallOf,
 )
 from p2psched.model.ids import PeerId
 from p2psched.model.taskset import TaskSet

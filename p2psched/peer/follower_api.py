@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from p2psched.core.decisions import WallOf
 from p2psched.core.follower import Follower
 from p2psched.model.blob_messages import ReadBlob, StatBlob
 from p2psched.model.checkpoint_messages import DataCall
 from p2psched.model.errors import Busy, Unavailable, UsageError
-from p2psched.model.explain_messages import DecisionsOf, DecisionsTold
+from p2psched.model.explain_messages import DecisionsOf, DecisionsTold, WallOf
 from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.log_messages import ReadOutput
 from p2psched.model.member_messages import GetStanding, Standing
