@@ -1,4 +1,4 @@
-"""Whether one connection reads, or waits for a later turn of the loop and reads nothing meanwhile."""
+"""Whether one connection reads, or waits for a later turn of the loop; it reads nothing then."""
 
 from __future__ import annotations
 

@@ -27,10 +27,17 @@ def test_a_turn_has_room_for_so_many_and_the_next_one_again() -> None:
         assert turns.is_over
         await asyncio.sleep(0)
         assert not turns.is_over
-        turns.take(BYTES_A_TURN_MAX)
-        assert turns.is_over
-        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+def test_a_turn_has_room_for_so_many_bytes() -> None:
+    async def main() -> None:
+        turns = Turns()
+        turns.take(BYTES_A_TURN_MAX - 1)
         assert not turns.is_over
+        turns.take(1)
+        assert turns.is_over
 
     asyncio.run(main())
 
@@ -50,8 +57,7 @@ def test_who_waits_goes_on_in_order_and_whoever_comes_later_stands_behind() -> N
         for name in "abc":
             turns.wait(partial(go_on, name, CALLS_A_TURN_MAX))  # each of them fills a turn
             assert turns.must_wait
-        while len(seen) < 6:
-            await asyncio.sleep(0)
+        await until(lambda: len(seen) == 6)
         assert "".join(seen) == "abcabc"
 
     asyncio.run(main())
