@@ -1,0 +1,99 @@
+"""A whole peer dies in the midst of work, with all of its processes: what its client sees.
+
+Two peers have a slot each, the third one only votes. `naps` has the work, and how it is judged;
+rivals lose a worker with all of its processes, or their scheduler or broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from bench import naps
+from bench.cluster import Cluster
+from bench.judge import judge_history
+from bench.registry import OURS, Found, Measure, Stage
+from p2psched import Client
+from p2psched.model.job import JobState
+
+SLOTS: Final = (1, 1, 0)
+POLL_S: Final = 0.02
+
+
+async def lose_worker(stage: Stage) -> Found:
+    """The one with a slot that does not lead."""
+    leader = await _working_leader(stage.cluster)
+    return await _lose(stage.cluster, victim=1 - leader)
+
+
+async def lose_leader(stage: Stage) -> Found:
+    """It has a slot, too: half of the work was its."""
+    return await _lose(stage.cluster, victim=await _working_leader(stage.cluster))
+
+
+async def _working_leader(cluster: Cluster) -> int:
+    """Let one with a slot lead. Raises TimeoutError."""
+    voter_only = SLOTS.index(0)
+    await cluster.wait_whole(len(SLOTS))
+    leader = await cluster.number_of("leader")
+    while leader == voter_only:
+        process = cluster.processes[leader]
+        process.terminate()  # a clean stop hands the lead over
+        await asyncio.to_thread(process.wait)
+        cluster.restart(leader)
+        await cluster.wait_whole(len(SLOTS))
+        leader = await cluster.number_of("leader")
+    return leader
+
+
+async def _lose(cluster: Cluster, victim: int) -> Found:
+    await cluster.wait_agreed()
+    with tempfile.TemporaryDirectory(dir=cluster.folder) as folder:
+        side = Path(folder) / "side"
+        async with cluster.client(1 - victim) as client:
+            found = await _naps(cluster, client, victim, side)
+    cluster.restart(victim)
+    await cluster.wait_whole(len(SLOTS))
+    return found
+
+
+async def _naps(cluster: Cluster, client: Client, victim: int, side: Path) -> Found:
+    began_s = time.monotonic()
+    job = await client.map(naps.nap, range(naps.TASKS), [str(side)] * naps.TASKS)
+    await asyncio.sleep(began_s + naps.KILL_AT_S - time.monotonic())
+    killed_s = time.monotonic()
+    _kill_all(cluster.family(victim))
+    cluster.processes[victim].wait()
+    took_s = None
+    succeeded = 0
+    while time.monotonic() < naps.last_s(side, began_s) + naps.STILL_S:
+        view = await job.show()
+        succeeded = view.succeeded
+        if view.state is not JobState.RUNNING:
+            assert await job.results() == list(range(naps.TASKS))
+            took_s = time.monotonic() - began_s
+            break
+        await asyncio.sleep(POLL_S)
+    if took_s is not None:
+        await judge_history(job)
+    return naps.told(side, killed_s=killed_s, results=succeeded, took_s=took_s)
+
+
+def _kill_all(family: list[psutil.Process]) -> None:
+    """kill -9 of a peer, its starter, its workers and its spawners at once."""
+    for process in family:
+        process.kill()
+
+
+MEASURES: Final = tuple(
+    Measure(name, what, {OURS: run}, slots=SLOTS, rivals=True)
+    for name, what, run in (
+        ("recovery_worker", "40 tasks of 0.5 s, a worker killed at 3.2 s", lose_worker),
+        ("recovery_centre", "the same, who leads or schedules killed", lose_leader),
+    )
+)
