@@ -83,6 +83,10 @@ def test_bad_tasks_end_with_their_cause_and_harm_nobody(live: LiveCluster, tmp_p
         live.run("job", "wait", what)
         job = json.loads(live.ok("job", "show", what, "-o", "json"))["job"]
         assert job["ended_badly_by"] == {cause: 1}, what
+        named = [option for option in options if "=" in option]
+        told = job["limits"] or {}
+        assert sum(told.get(limit) is not None for limit in LIMITS) == len(named), what
+    assert "limits           mem 64.0 MiB\n" in live.ok("job", "show", "fills its memory")
     (pid,) = pids_in(child)
     wait_until(lambda: not alive(pid), "the stubborn child is gone")
     assert {peer["name"]: peer["pid"] for peer in peers(live)} == before

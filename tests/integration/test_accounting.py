@@ -14,6 +14,7 @@ import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -127,10 +128,11 @@ class Mischief:
         await self._start_again(name)
 
     async def kill_all(self, name: str) -> None:
-        """With its starter, workers and programs."""
+        """With its starter, workers and programs, itself first: it has no time to tell of them."""
         peer = psutil.Process(self.cluster.peers[name].pid)
-        for process in (*peer.children(recursive=True), peer):
-            process.kill()
+        for process in (peer, *peer.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self.cluster.peers[name].process.wait()
         await self._start_again(name)
 
@@ -180,7 +182,8 @@ class Work:
             else:
                 words = [str(side)] * TASKS, [pause_s] * TASKS
                 job = await client.map(work.counted, *words, job_id=id_)
-            assert (await job.wait()).state is JobState.SUCCEEDED
+            view = await job.wait()
+            assert view.state is JobState.SUCCEEDED, (id_, view.bad_ends, view.stopped)
 
 
 @dataclass(slots=True)
