@@ -48,12 +48,12 @@ from p2psched.cli.output import (
 from p2psched.cli.resumed import resumed_text
 from p2psched.cli.running import print_running, progress_fields, running_tasks
 from p2psched.cli.tasks import TaskEnd, first_failures
-from p2psched.client.client import Client, Job
+from p2psched.client.client import Client
 from p2psched.client.events import past
-from p2psched.model.ids import PeerId, short
+from p2psched.model.ids import JobId, PeerId, short
 from p2psched.model.isolation import Isolation
 from p2psched.model.job import JobState
-from p2psched.model.messages import FindJob, JobList, JobView, ListJobs
+from p2psched.model.messages import FetchHistory, FindJob, History, JobList, JobView, ListJobs
 from p2psched.model.once import Start
 from p2psched.model.progress_messages import TaskProgress
 from p2psched.observe.clock import BootClock
@@ -161,7 +161,7 @@ def show(target: Target, job: JobArgument, at: AtOption = None) -> None:
             view = await found.show()
             running = await running_tasks(found, view)
             failures = await first_failures(client, view, limit=FAILURES_LISTED)
-            limits = await _limits_of(client, found)
+            limits = await _limits_of(client, found.id)
         names = {peer.info.peer: peer.info.name for peer in await client.peers()}
         known = {str(peer): name for peer, name in names.items()}
         return view, (failures, running, limits), known, label(client)
@@ -185,11 +185,12 @@ def show(target: Target, job: JobArgument, at: AtOption = None) -> None:
                 write_line(f"and {view.failed - len(failures):,} more failed tasks")
 
 
-async def _limits_of(client: Client, job: Job) -> Isolation | None:
+async def _limits_of(client: Client, job: JobId) -> Isolation | None:
     """They stand in what was submitted, which one peer alone may lack: then nothing is said."""
     if client.staleness is not None:
         return None
-    spec = (await job.history(limit=1)).spec
+    body = FetchHistory(job, limit=1, here_only=True)  # so it brings what was submitted
+    spec = (await client.session.call(body, History)).spec
     return spec.isolation if spec is not None else None
 
 
