@@ -7,6 +7,7 @@ rivals lose a worker with all of its processes, or their scheduler or broker.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -87,7 +88,8 @@ async def _naps(cluster: Cluster, client: Client, victim: int, side: Path) -> Fo
 def _kill_all(family: list[psutil.Process]) -> None:
     """kill -9 of a peer, its starter, its workers and its spawners at once."""
     for process in family:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends with its peer
+            process.kill()
 
 
 MEASURES: Final = tuple(
