@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -40,6 +41,7 @@ KILL_EVERY_S: Final = 60 * SHARE
 CUT_EVERY_S: Final = 90 * SHARE
 AWAY_S: Final = (1.0, 5.0)  # from the kill to the start, and how long a cut lasts
 PATIENT_S: Final = 60.0
+BACK_S: Final = 60.0  # until who was started again is alive to the others, at most
 TOLD_S: Final = 60.0  # until the event log has told of all, at most
 LOOKED_AT: Final = 1_000  # jobs whose history is read afterwards
 _REASON: Final = why_not()
@@ -95,7 +97,8 @@ class Storm:
     kills: int = 0
     cuts: int = 0
 
-    async def kill(self) -> None:
+    async def kill(self, client: Client) -> None:
+        """The next one only once all are there again: two of three are no majority."""
         rng = random.Random(1)
         while True:
             await asyncio.sleep(KILL_EVERY_S)
@@ -104,6 +107,12 @@ class Storm:
             self.kills += 1
             await asyncio.sleep(rng.uniform(*AWAY_S))
             self.cluster.restart_nowait(leader)
+            await until(partial(self._is_back, client, leader), within_s=BACK_S)
+
+    async def _is_back(self, client: Client, name: str) -> bool:
+        pid = self.cluster.peers[name].pid
+        views = await client.peers()
+        return any(view.info.pid == pid and view.state == "alive" for view in views)
 
     async def cut(self) -> None:
         rng = random.Random(2)
@@ -164,7 +173,7 @@ def test_no_small_job_is_lost_or_committed_twice_in_a_storm(
             reader = clients.pop()
             async with asyncio.TaskGroup() as group:
                 reading = group.create_task(read(reader))
-                blows = [group.create_task(storm.kill()), group.create_task(storm.cut())]
+                blows = [group.create_task(storm.kill(reader)), group.create_task(storm.cut())]
                 async with asyncio.TaskGroup() as working:
                     for client in clients:
                         working.create_task(work_off(client))
