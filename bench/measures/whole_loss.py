@@ -20,10 +20,10 @@ from bench.cluster import Cluster
 from bench.judge import judge_history
 from bench.registry import OURS, Found, Measure, Stage
 from p2psched import Client
-from p2psched.model.job import JobState
+from p2psched.client.job import Job
 
 SLOTS: Final = (1, 1, 0)
-POLL_S: Final = 0.02
+LOOK_S: Final = 1.0  # at the side file
 
 
 async def lose_worker(stage: Stage) -> Found:
@@ -70,19 +70,33 @@ async def _naps(cluster: Cluster, client: Client, victim: int, side: Path) -> Fo
     killed_s = time.monotonic()
     _kill_all(cluster.family(victim))
     cluster.processes[victim].wait()
-    took_s = None
-    succeeded = 0
-    while time.monotonic() < naps.last_s(side, began_s) + naps.STILL_S:
-        view = await job.show()
-        succeeded = view.succeeded
-        if view.state is not JobState.RUNNING:
-            assert await job.results() == list(range(naps.TASKS))
-            took_s = time.monotonic() - began_s
-            break
-        await asyncio.sleep(POLL_S)
-    if took_s is not None:
+    try:
+        await _wait_moving(job, side, began_s)
+    except TimeoutError:
+        took_s = None
+    else:
+        took_s = time.monotonic() - began_s
+        assert await job.results() == list(range(naps.TASKS))
         await judge_history(job)
+    succeeded = (await job.show()).succeeded
     return naps.told(side, killed_s=killed_s, results=succeeded, took_s=took_s)
+
+
+async def _wait_moving(job: Job, side: Path, began_s: float) -> None:
+    """Until it has ended, without asking again and again: the peers have other things to do.
+    Raises TimeoutError once no task has begun or ended for a while."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(naps.STILL_S) as limit, asyncio.TaskGroup() as group:
+
+        async def look() -> None:
+            while True:
+                still_s = time.monotonic() - naps.last_s(side, began_s)
+                limit.reschedule(loop.time() + naps.STILL_S - still_s)
+                await asyncio.sleep(LOOK_S)
+
+        looking = group.create_task(look())
+        await job.wait()
+        looking.cancel()
 
 
 def _kill_all(family: list[psutil.Process]) -> None:
