@@ -15,7 +15,6 @@ from p2psched.core.decisions import told
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.retrying import SINK_STEPS_MAX
-from p2psched.core.scheduler import Scheduler
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.explain_messages import (
     Decision,
@@ -31,6 +30,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.taskset import TaskSet
 from p2psched.net.together import together
 from p2psched.peer.others import Others
+from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.views import job_of, task_state, why_waiting
 
 PATIENCE_S: Final = 1.0  # for what another peer remembers
@@ -39,14 +39,10 @@ ASKED_AT_ONCE_MAX: Final = 64
 
 class Explaining:
     def __init__(
-        self,
-        scheduler: Scheduler,
-        others: Others,
-        linearize: Callable[[], Awaitable[None]],
-        wall_of: WallOf,
+        self, scheduling: SchedulerLoop, others: Others, linearize: Callable[[], Awaitable[None]]
     ) -> None:
-        self._scheduler = scheduler
-        self._wall_of = wall_of
+        self._scheduler = scheduling.scheduler
+        self._wall_of: WallOf = scheduling.wall_of
         self._others = others
         self._linearize = linearize
 
