@@ -64,10 +64,14 @@ class Stalls:
         self._later()
 
     def end(self) -> None:
+        """One peer may have to heal itself in the phase of peace. A job whose tasks run one by one
+        could meet several of them there, one after another."""
         everybody: list[Anybody] = [*self._cluster.peers, *self._cluster.guests.values()]
-        for peer in everybody:
-            if peer.alive:
-                mend(peer)
+        standing = [peer for peer in everybody if peer.alive and peer.executor.stalled]
+        for peer in standing:
+            mend(peer)
+        for peer in [peer for peer in standing if peer.executor.stalled][1:]:
+            wake(peer)
 
 
 def owner_of(peer: Anybody) -> Owner:
@@ -93,5 +97,9 @@ def plant(peer: Anybody, kind: str) -> bool:
 def mend(peer: Anybody) -> None:
     """Whatever was broken in it begins again."""
     if peer.executor.stalled == BROKEN:
-        peer.executor.stalled = 0
-        peer.executor.tend(Tending.AGAIN)
+        wake(peer)
+
+
+def wake(peer: Anybody) -> None:
+    peer.executor.stalled = 0
+    peer.executor.tend(Tending.AGAIN)
