@@ -142,10 +142,13 @@ class Scheduler:
             *(self.machine, self.owner, self._life), patience_ms=stall_ms, placing=self._deciding
         )
         self._stamp = (0, 0)  # the newest stamp of the ledger, and our time when it came
+        self._rests = False  # nothing has come since the last round, which left nothing to do
+        self._takes = True  # as of then: tasks of others would be granted
 
     def step(self, event: SchedulerEvent) -> list[SchedulerEffect]:
         """Take one event; perform the effects in order."""
         now_ms = event.now_ms
+        self._rests, self._takes = False, True
         match event:
             case Round():
                 self._on_round(now_ms)
@@ -326,10 +329,11 @@ class Scheduler:
             self._say_farewell(now_ms)
         commands: list[Own] = [*self.owner.next_round()]
         commands += self.watching.give_back()
-        if is_draining(self.machine, self._life.info.peer):
+        shut = self.watching.shut
+        if shut and is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         shunned = self._coordinator.shunned()
-        starts_nothing = self.starts_nothing
+        starts_nothing = bool(shut)
         is_shut = starts_nothing or self.separation.is_cut
         moves, answers = self.stealing.give(self._life.info, gives_nothing=is_shut, shunned=shunned)
         commands += moves
@@ -345,12 +349,15 @@ class Scheduler:
         self._out += [*self.feeding.on_round(), *answers]
         if self.stealing.is_idle(now_ms):
             self._out += self._ask_for_work(now_ms, takes=not is_shut)
+        waits = self.owner.has_queue or self.owner.starting.is_under_way
+        self._rests = not waits
 
     def _ask_for_work(self, now_ms: int, *, takes: bool) -> list[Say]:
         me = self._life.info
         takes = takes and self.machine.is_live(me.peer, me.incarnation)
         takes = takes and not is_cordoned(self.machine, me.peer)
         takes = takes and me.peer not in self._coordinator.shunned()
+        self._takes = takes
         if takes and self.machine.choosy and self.machine.awaits_pull:
             if self.coordinates:
                 self._coordinator.on_pull(me.peer)
@@ -362,6 +369,13 @@ class Scheduler:
         return self.stealing.look(now_ms, me, victims, takes=takes)
 
     # --- what others may look at ---
+
+    def wants_round(self, now_ms: int) -> bool:
+        """False if a `Round` would do nothing now: nothing has come since the last one, which left
+        nothing to do, and it isn't time to ask for work."""
+        if not self._rests or self._deciding.is_overdue(now_ms):
+            return True
+        return self.stealing.is_idle(now_ms) and self._takes
 
     def ledger_ms(self, now_ms: int) -> int:
         """Ledger time as this peer reckons it: the newest stamp and what has passed here since."""

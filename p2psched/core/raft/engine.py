@@ -273,7 +273,7 @@ class RaftEngine:
     @property
     def _may_deliver(self) -> bool:
         """False also while a snapshot that we took waits for the disk."""
-        return self.raft.base_index <= self._delivered < self.raft.commit
+        return self._delivered < self.raft.commit and self.raft.base_index <= self._delivered
 
     def _deliver(self) -> None:
         if self._may_deliver:
@@ -342,6 +342,11 @@ class RaftEngine:
                 self._answer_read(read, None)
 
     # --- what the driver may look at ---
+
+    @property
+    def has_round(self) -> bool:
+        """False if a round would find nothing, neither now nor because time goes on."""
+        return bool(self._proposals) or self.wants_round
 
     @property
     def wants_round(self) -> bool:
