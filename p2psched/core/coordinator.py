@@ -130,7 +130,10 @@ class Coordinator:
 
     def on_shun(self, said: frozenset[PeerId], now_ms: int, contacts: Mapping[PeerId, int]) -> None:
         """Whom gossip doubts: they get nothing more, as long as that is so."""
-        rows = self._machine.peers.items() if said else ()
+        if not said:
+            self._shunned = NOBODY
+            return
+        rows = self._machine.peers.items()
         others = {p for p, row in rows if p != self._me and row.takes_tasks and row.info.slots > 0}
         self._shunned = to_shun(said, others, now_ms=now_ms, heard_ms=contacts)
 
@@ -345,7 +348,7 @@ class Coordinator:
 
     def shunned(self) -> frozenset[PeerId]:
         """Who shall get nothing from others, either: innocent tasks fail there."""
-        return frozenset().union(*self._shut())
+        return frozenset().union(*self._shut()) if self.quarantine.listens else NOBODY
 
     def stories(self) -> dict[PeerId, str]:
         """Why peers get nothing, or little, for people."""

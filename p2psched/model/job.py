@@ -105,6 +105,8 @@ class ProgramWork(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1)
         self._check_files()
 
     def _check_files(self) -> None:
+        if not self.files and not self.outputs:
+            return
         names = [file.name for file in self.files]
         if len(set(names)) != len(names):
             raise ValueError("two sent files have the same name")
@@ -301,9 +303,10 @@ def argument_size(work: Work) -> int:
     """Bytes of code, arguments and files that a job carries in its entry; blobs don't count."""
     match work:
         case ProgramWork(argv=argv, env=env, files=files):
-            words = sum(len(word.encode()) for word in argv)
-            words += sum(len(key.encode()) + len(value.encode()) for key, value in env)
-            return words + sum(_inline_size(file.data) for file in files)
+            size = sum(map(len, map(str.encode, argv)))
+            if env:
+                size += sum(len(key.encode()) + len(value.encode()) for key, value in env)
+            return size + sum(_inline_size(file.data) for file in files) if files else size
         case FunctionWork(code=code, chunks=chunks, modules=modules):
             return _inline_size(code) + _inline_size(modules) + sum(map(len, chunks))
 
