@@ -130,10 +130,7 @@ class Coordinator:
 
     def on_shun(self, said: frozenset[PeerId], now_ms: int, contacts: Mapping[PeerId, int]) -> None:
         """Whom gossip doubts: they get nothing more, as long as that is so."""
-        if not said:
-            self._shunned = NOBODY
-            return
-        rows = self._machine.peers.items()
+        rows = self._machine.peers.items() if said else ()
         others = {p for p, row in rows if p != self._me and row.takes_tasks and row.info.slots > 0}
         self._shunned = to_shun(said, others, now_ms=now_ms, heard_ms=contacts)
 

@@ -27,6 +27,7 @@ from p2psched.core.peering import to_forget
 from p2psched.core.policies.base import Policy
 from p2psched.core.policies.registry import POLICIES
 from p2psched.core.replica import Replica
+from p2psched.core.resting import Resting
 from p2psched.core.retention import KEEP_BYTES, KEEP_MS, Retention
 from p2psched.core.retry_budget import SHARE_PERCENT
 from p2psched.core.scheduler_events import (
@@ -142,13 +143,12 @@ class Scheduler:
             *(self.machine, self.owner, self._life), patience_ms=stall_ms, placing=self._deciding
         )
         self._stamp = (0, 0)  # the newest stamp of the ledger, and our time when it came
-        self._rests = False  # nothing has come since the last round, which left nothing to do
-        self._takes = True  # as of then: tasks of others would be granted
+        self.resting = Resting(self.stealing, self.owner, self._deciding)
 
     def step(self, event: SchedulerEvent) -> list[SchedulerEffect]:
         """Take one event; perform the effects in order."""
         now_ms = event.now_ms
-        self._rests, self._takes = False, True
+        self.resting.end()
         match event:
             case Round():
                 self._on_round(now_ms)
@@ -186,8 +186,6 @@ class Scheduler:
         entry is lost, a later round places anew: nobody waits for their outcome."""
         commands = self._coordinator.first_placements(envelopes)
         return (*envelopes, *map(self._replica.number, commands))
-
-    # --- handlers ---
 
     def _on_message(
         self,
@@ -329,11 +327,10 @@ class Scheduler:
             self._say_farewell(now_ms)
         commands: list[Own] = [*self.owner.next_round()]
         commands += self.watching.give_back()
-        shut = self.watching.shut
-        if shut and is_draining(self.machine, self._life.info.peer):
+        if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         shunned = self._coordinator.shunned()
-        starts_nothing = bool(shut)
+        starts_nothing = self.starts_nothing
         is_shut = starts_nothing or self.separation.is_cut
         moves, answers = self.stealing.give(self._life.info, gives_nothing=is_shut, shunned=shunned)
         commands += moves
@@ -345,19 +342,16 @@ class Scheduler:
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()
-        self._out += self.separation.on_round(now_ms)
-        self._out += [*self.feeding.on_round(), *answers]
+        self._out += [*self.separation.on_round(now_ms), *self.feeding.on_round(), *answers]
         if self.stealing.is_idle(now_ms):
             self._out += self._ask_for_work(now_ms, takes=not is_shut)
-        waits = self.owner.has_queue or self.owner.starting.is_under_way
-        self._rests = not waits
+        self.resting.begin()
 
     def _ask_for_work(self, now_ms: int, *, takes: bool) -> list[Say]:
         me = self._life.info
         takes = takes and self.machine.is_live(me.peer, me.incarnation)
         takes = takes and not is_cordoned(self.machine, me.peer)
-        takes = takes and me.peer not in self._coordinator.shunned()
-        self._takes = takes
+        takes = self.resting.takes = takes and me.peer not in self._coordinator.shunned()
         if takes and self.machine.choosy and self.machine.awaits_pull:
             if self.coordinates:
                 self._coordinator.on_pull(me.peer)
@@ -369,13 +363,6 @@ class Scheduler:
         return self.stealing.look(now_ms, me, victims, takes=takes)
 
     # --- what others may look at ---
-
-    def wants_round(self, now_ms: int) -> bool:
-        """False if a `Round` would do nothing now: nothing has come since the last one, which left
-        nothing to do, and it isn't time to ask for work."""
-        if not self._rests or self._deciding.is_overdue(now_ms):
-            return True
-        return self.stealing.is_idle(now_ms) and self._takes
 
     def ledger_ms(self, now_ms: int) -> int:
         """Ledger time as this peer reckons it: the newest stamp and what has passed here since."""

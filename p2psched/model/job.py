@@ -105,8 +105,6 @@ class ProgramWork(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1)
         self._check_files()
 
     def _check_files(self) -> None:
-        if not self.files and not self.outputs:
-            return
         names = [file.name for file in self.files]
         if len(set(names)) != len(names):
             raise ValueError("two sent files have the same name")
@@ -304,9 +302,8 @@ def argument_size(work: Work) -> int:
     match work:
         case ProgramWork(argv=argv, env=env, files=files):
             size = sum(map(len, map(str.encode, argv)))
-            if env:
-                size += sum(len(key.encode()) + len(value.encode()) for key, value in env)
-            return size + sum(_inline_size(file.data) for file in files) if files else size
+            size += sum(len(key.encode()) + len(value.encode()) for key, value in env) if env else 0
+            return size + sum(_inline_size(file.data) for file in files)
         case FunctionWork(code=code, chunks=chunks, modules=modules):
             return _inline_size(code) + _inline_size(modules) + sum(map(len, chunks))
 

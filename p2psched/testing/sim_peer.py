@@ -334,7 +334,7 @@ class SimPeer:
         for _ in range(ROUNDS_MAX):
             if self.engine.has_round:
                 self.step(raft.Round(now_ms, self.wall_ms))
-            if self.scheduler.wants_round(now_ms):
+            if self.scheduler.resting.wants_round(now_ms):
                 self.decide(sched.Round(now_ms))
             self.saves.begin_if_due()
             if not self.engine.wants_round:

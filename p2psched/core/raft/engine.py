@@ -187,10 +187,8 @@ class RaftEngine:
         """Take proposals along. Beyond the bound the newest are dropped: proposers repeat."""
         for envelope in envelopes:
             key = (envelope.proposer, envelope.request)
-            if (
-                len(self._proposals) >= PENDING_PROPOSALS_MAX
-                or self._proposed_bytes >= PROPOSED_BYTES_MAX
-            ):
+            is_full = len(self._proposals) >= PENDING_PROPOSALS_MAX
+            if is_full or self._proposed_bytes >= PROPOSED_BYTES_MAX:
                 return
             if key not in self._under_way:  # else it is a repeat of what waits or isn't committed
                 self._under_way.add(key)
