@@ -77,7 +77,7 @@ sim: $(DEV) ## Simulate clusters under faults (SEEDS=1000)
 bench: $(DEV) ## Measure (BENCH_ARGS="--only NAME --repeat N --no-record")
 	$(PY) -m bench.run $(BENCH_ARGS)
 
-bench-peers: $(DEV) $(PEERS) ## Measure beside Dask and Ray, in an environment of their own
+bench-peers: $(DEV) $(PEERS) ## Measure beside Dask, Ray and Celery, in an environment of their own
 	$(PY) -m bench.run --rivals $(BENCH_ARGS)
 
 docs: $(DEV) ## Check that the documents agree with each other and with the files
@@ -121,4 +121,5 @@ $(PEERS): $(READY)
 	$(PYTHON) -m venv .peers
 	.peers/bin/python -m pip install --quiet --disable-pip-version-check distributed psutil
 	-.peers/bin/python -m pip install --quiet --disable-pip-version-check ray
+	-.peers/bin/python -m pip install --quiet --disable-pip-version-check 'celery[redis]'
 	@touch $@

@@ -65,6 +65,8 @@ class Report:
     terms: tuple[int, int] = (0, 0)  # before, after
     memory_before: list[float] = field(default_factory=list)
     memory_curve: list[list[float]] = field(default_factory=list)  # each second
+    here_late_ms_p99: float = 0.0  # how late this process itself came to its turns in the flood
+    here_late_ms_max: float = 0.0
     late_ms_p99: list[float] = field(default_factory=list)  # of the loops, at the end of the flood
     left: int = 0  # jobs that have not ended when the flood is over
     refused: list[int] = field(default_factory=list)  # as each peer counts it
@@ -165,6 +167,7 @@ class Flood:
         self.report.offered_per_s = rate
         began_s = time.perf_counter()
         sent, looked_s = 0, 0.0
+        late_ms: list[float] = []
         while (since_s := time.perf_counter() - began_s) < for_s:
             due = int(rate * since_s) - sent
             for number in range(sent, sent + due):
@@ -173,7 +176,11 @@ class Flood:
             if since_s - looked_s >= 1.0:
                 looked_s = since_s
                 self.report.memory_curve.append(self._memory())
+            slept_s = time.perf_counter()
             await asyncio.sleep(TURN_S)
+            late_ms.append((time.perf_counter() - slept_s - TURN_S) * 1000)
+        self.report.here_late_ms_p99 = at(late_ms, 0.99) if late_ms else 0.0
+        self.report.here_late_ms_max = max(late_ms, default=0.0)
         while any(client.open_count for client in callers):  # noqa: ASYNC110 (callbacks end them)
             await asyncio.sleep(TURN_S)
 

@@ -66,7 +66,9 @@ def main() -> None:
         default=KILLS,
         help=f"of leaders, in leader_killed_*: {KILLS_ALL} in earnest",
     )
-    parser.add_argument("--rivals", action="store_true", help="Dask and Ray too: make bench-peers")
+    parser.add_argument(
+        "--rivals", action="store_true", help="Dask, Ray and Celery too: make bench-peers"
+    )
     parser.add_argument("--no-record", action="store_true", help="print only")
     parser.add_argument("--list", action="store_true", help="show the measures")
     options = parser.parse_args()
@@ -135,19 +137,20 @@ async def _measure(stage: Stage, measure: Measure, report: Report) -> None:
 async def _measure_rivals(measures: Sequence[str], report: Report) -> None:
     """A rival runs only while it is measured: idle ones would take their share of the cores."""
     for rival in session.RIVALS:
-        if rival in report.missing:
-            continue
-        try:
-            found = await session.run(rival, measures)
-        except Unsupported as reason:
-            report.miss(rival, str(reason))
-            continue
-        report.versions[rival] = found.version
-        for measure, figures in found.figures.items():
-            report.note(f"{measure}.{rival}", figures)
-        for measure, text in found.missing.items():
-            report.miss(f"{measure}.{rival}", text)
-        print(f"  {rival}", file=sys.stderr, flush=True)
+        for group in session.apart(measures):
+            if rival in report.missing:
+                continue
+            try:
+                found = await session.run(rival, group)
+            except Unsupported as reason:
+                report.miss(rival, str(reason))
+                continue
+            report.versions[rival] = found.version
+            for measure, figures in found.figures.items():
+                report.note(f"{measure}.{rival}", figures)
+            for measure, text in found.missing.items():
+                report.miss(f"{measure}.{rival}", text)
+            print(f"  {rival} {' '.join(group)}", file=sys.stderr, flush=True)
 
 
 def print_report(report: Report, machine: Mapping[str, object]) -> None:

@@ -15,6 +15,7 @@ from bench.measures import (
     recovery,
     stealing,
     transfers,
+    whole_loss,
 )
 from bench.registry import Registry
 
@@ -28,6 +29,7 @@ def registry() -> Registry:
         transfers,
         footprint,
         recovery,
+        whole_loss,
         ledger,
         engines,
         keys,

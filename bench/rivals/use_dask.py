@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Final
 
 import distributed
+
+CLOSE_TIMEOUT_S: Final = 5.0
 
 
 class Dask:
@@ -19,6 +22,7 @@ class Dask:
         self._cluster.scale(2)
         self._client = distributed.Client(self._cluster)
         self._client.wait_for_workers(2, timeout=60)
+        self._begun: list[Any] = []
 
     def many(self, function: Callable[[int], object], count: int) -> list[object]:
         futures = self._client.map(function, range(count), pure=False)
@@ -35,9 +39,24 @@ class Dask:
         found: object = self._client.submit(function, argument, pure=False).result()
         return found
 
+    # --- parts that die: see `bench.rivals.recovery` ---
+
+    def begin(self, function: Callable[[int, str], int], count: int, path: str) -> None:
+        self._begun = self._client.map(function, range(count), [path] * count, pure=False)
+
+    def done(self) -> int:
+        return sum(future.status == "finished" for future in self._begun)
+
+    def worker_pids(self) -> list[int]:
+        """A nanny: its worker is its child."""
+        return [next(iter(self._cluster.workers.values())).process.pid]
+
+    def centre_pids(self) -> list[int]:
+        return [self._cluster.scheduler.process.pid]
+
     def close(self) -> None:
-        self._client.close()
-        self._cluster.close()
+        self._client.close(timeout=CLOSE_TIMEOUT_S)
+        self._cluster.close(timeout=CLOSE_TIMEOUT_S)
 
 
 def start() -> Dask:

@@ -23,6 +23,7 @@ from p2psched.cli.describe import (
 )
 from p2psched.cli.follow import conclude, follow_job
 from p2psched.cli.interrupt import detachable
+from p2psched.cli.limits import limit_fields, limits_text
 from p2psched.cli.options import (
     AtOption,
     Target,
@@ -49,9 +50,10 @@ from p2psched.cli.running import print_running, progress_fields, running_tasks
 from p2psched.cli.tasks import TaskEnd, first_failures
 from p2psched.client.client import Client
 from p2psched.client.events import past
-from p2psched.model.ids import PeerId, short
+from p2psched.model.ids import JobId, PeerId, short
+from p2psched.model.isolation import Isolation
 from p2psched.model.job import JobState
-from p2psched.model.messages import FindJob, JobList, JobView, ListJobs
+from p2psched.model.messages import FetchHistory, FindJob, History, JobList, JobView, ListJobs
 from p2psched.model.once import Start
 from p2psched.model.progress_messages import TaskProgress
 from p2psched.observe.clock import BootClock
@@ -140,7 +142,7 @@ def _row(view: JobView, name: str, now_ms: int) -> tuple[object, ...]:
     return name, view.name, state, done, view.failed or "-", age, view.command
 
 
-Details = tuple[list[TaskEnd], Sequence[TaskProgress]]
+Details = tuple[list[TaskEnd], Sequence[TaskProgress], Isolation | None]
 
 
 @reads_from_peers
@@ -151,6 +153,7 @@ def show(target: Target, job: JobArgument, at: AtOption = None) -> None:
     async def work(client: Client) -> tuple[JobView, Details, dict[str, str], Label]:
         failures: list[TaskEnd] = []
         running: Sequence[TaskProgress] = ()
+        limits = None
         if at is not None:
             view = await past(client.session, at, FindJob(job), JobView)
         else:
@@ -158,20 +161,23 @@ def show(target: Target, job: JobArgument, at: AtOption = None) -> None:
             view = await found.show()
             running = await running_tasks(found, view)
             failures = await first_failures(client, view, limit=FAILURES_LISTED)
+            limits = await _limits_of(client, found.id)
         names = {peer.info.peer: peer.info.name for peer in await client.peers()}
         known = {str(peer): name for peer, name in names.items()}
-        return view, (failures, running), known, label(client)
+        return view, (failures, running, limits), known, label(client)
 
-    view, (failures, running), names, age = talk(target, work)
+    view, (failures, running, limits), names, age = talk(target, work)
     match target.output:
         case Output.JSON:
             tasks = [task_fields(task) for task in failures]
             now = [progress_fields(row) for row in running]
-            print_json(job=job_fields(view), failures=tasks, progress=now, **age)
+            bounds = limit_fields(limits) if limits is not None else None
+            fields = {**job_fields(view), "limits": bounds}
+            print_json(job=fields, failures=tasks, progress=now, **age)
         case Output.QUIET:
             write_line(short(view.job))
         case Output.TABLE:
-            print_sheet(_sheet(view, names))
+            print_sheet(_sheet(view, names, limits))
             print_running(running, names)
             for task in failures:
                 write_line(failure(task))
@@ -179,7 +185,18 @@ def show(target: Target, job: JobArgument, at: AtOption = None) -> None:
                 write_line(f"and {view.failed - len(failures):,} more failed tasks")
 
 
-def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
+async def _limits_of(client: Client, job: JobId) -> Isolation | None:
+    """They stand in what was submitted, which one peer alone may lack: then nothing is said."""
+    if client.staleness is not None:
+        return None
+    body = FetchHistory(job, limit=1, here_only=True)  # so it brings what was submitted
+    spec = (await client.session.call(body, History)).spec
+    return spec.isolation if spec is not None else None
+
+
+def _sheet(
+    view: JobView, names: dict[str, str], limits: Isolation | None
+) -> list[tuple[str, object]]:
     counted = (*view.owners, *view.finished_by, *view.once.at)
     known = {peer: names[peer] for peer, _ in counted if peer in names}
     return [
@@ -189,6 +206,7 @@ def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
         ("waits", view.note),
         ("kind", view.kind),
         ("command", view.command),
+        ("limits", limits_text(limits) if limits is not None else None),
         ("tasks", f"{view.task_set} ({view.tasks:,})"),
         ("succeeded", view.succeeded),
         ("failed", view.failed),

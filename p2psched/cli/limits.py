@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, TypedDict
+from typing import Annotated, Final, TypedDict
 
 import typer
 
 from p2psched.cli.complete import complete_limits
+from p2psched.cli.output import size, span
 from p2psched.client.isolation import Value, limits_of_words, shut_in
 from p2psched.model.errors import UsageError
 from p2psched.model.isolation import SANDBOX_LABEL, SANDBOXES, Isolation
@@ -46,7 +47,6 @@ _PassEnv = Annotated[
         "--pass-env", metavar="NAME", help="--env NAME=VALUE with the value that it has here."
     ),
 ]
-# Of `p2psched start`.
 
 
 class Bounded(TypedDict):
@@ -85,6 +85,47 @@ class Bounds:
                 raise UsageError(f"--pass-env {name[:64]!r}: there is no such variable here")
             passed.append(f"{name}={os.environ[name]}")
         return [*passed, *given]
+
+
+def limits_text(isolation: Isolation) -> str:
+    """For people: those that a task has."""
+    fields = limit_fields(isolation)
+    texts = [
+        f"{name} {show(value)}"
+        for name, show in _SHOWN.items()
+        if isinstance(value := fields[name], int)
+    ]
+    if isolation.own_home:
+        texts.append("HOME is the task's folder")
+    if isolation.sandbox:
+        network = "" if isolation.network else " without a network"
+        texts.append(f"in a sandbox ({isolation.sandbox}){network}")
+    return ", ".join(texts)
+
+
+def limit_fields(isolation: Isolation) -> dict[str, object]:
+    """By the names that they are given by: bytes, numbers, seconds; null where there is none."""
+    return {
+        "mem": isolation.memory,
+        "procs": isolation.processes,
+        "files": isolation.files,
+        "cpu": isolation.cpu_s,
+        "fsize": isolation.file_size,
+        "core": isolation.core,
+        "home": "task" if isolation.own_home else "peer",
+        "sandbox": isolation.sandbox or None,
+        "network": isolation.network,
+    }
+
+
+_SHOWN: Final[Mapping[str, Callable[[int], str]]] = {
+    "mem": size,
+    "procs": str,
+    "files": str,
+    "cpu": span,
+    "fsize": size,
+    "core": size,
+}
 
 
 def kept_by(rows: Sequence[Kept]) -> tuple[str, str]:

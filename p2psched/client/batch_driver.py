@@ -1,6 +1,7 @@
 """Runs a program as a filter over a batch of inputs; it travels with the job: see `client.batches`.
 
 Loaded by workers as a module of its own, so standard library only and nothing of p2psched.
+Each complete line that came out is told as an input that is done.
 
 What counts is what a process printed that ended with exit code 0 and one line for each input. A
 batch without that is cut into smaller ones, each run in a new process, down to single inputs; so an
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -23,6 +25,10 @@ from typing import Any
 OUTPUT_BYTES_MAX = 64 * 1024 * 1024  # of one process; a batch that prints more is cut
 ERROR_BYTES_MAX = 64 * 1024  # of what one process says on stderr, passed on from its end
 MESSAGE_LEN_MAX = 500
+LOOK_MS = 500  # at what came out so far
+READ_BYTES = 1024 * 1024
+
+Say = Callable[[int, int], object]  # inputs that are done, of how many
 
 Outcome = dict[str, object]
 Ran = tuple[list[bytes], str, bool]  # lines, what is wrong, whether lines tell where
@@ -51,19 +57,25 @@ def run(
     base = tempfile.mkdtemp(dir=os.getcwd())  # noqa: PTH109 - the task's own folder
     try:
         program = _Program(base, argv, env, cwd, as_arguments=as_arguments, single=single)
+        if not single:
+            program.say = _teller()
+            program.on_done(0, len(inputs))
         for file, mode in files:
             target = f"{program.folder}/{file.name}"
             shutil.copyfile(file.path, target)
             os.chmod(target, mode)  # noqa: PTH101
-        return solve(program.run, inputs, retries)
+        return solve(program.run, inputs, retries, program.on_done)
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
 
 def solve(
-    process: Callable[[Sequence[bytes]], Ran], inputs: Sequence[bytes], retries: int
+    process: Callable[[Sequence[bytes]], Ran],
+    inputs: Sequence[bytes],
+    retries: int,
+    on_done: Callable[[int, int], object] | None = None,
 ) -> list[Outcome]:
-    """See the module."""
+    """See the module. `on_done` hears how many are, of how many, after each process."""
     outcomes: list[Outcome] = [{} for _ in inputs]
     left = [(0, len(inputs), retries)]
     suspect, trusted = -1, True
@@ -87,7 +99,20 @@ def solve(
                 middle = (start + stop) // 2
                 pieces = [(middle, stop), (start, middle)]
             left += [(low, high, retries) for low, high in pieces if low < high]
+        if on_done is not None:
+            open_ = sum(high - low for low, high, _ in left)
+            on_done(len(inputs) - open_, len(inputs))
     return outcomes
+
+
+def _silent(done: int, total: int) -> None:
+    pass
+
+
+def _teller() -> Say:
+    """What the worker that runs this has loaded for its tasks."""
+    found: Say = getattr(sys.modules.get("p2psched.run.host.words"), "progress", _silent)
+    return found
 
 
 class _Program:
@@ -109,6 +134,13 @@ class _Program:
         self._cwd = cwd or self.folder
         self._as_arguments = as_arguments
         self._single = single
+        self.say: Say = _silent
+        self._done, self._total = 0, 0
+
+    def on_done(self, done: int, total: int) -> None:
+        """So many need no process any more."""
+        self._done, self._total = done, total
+        self.say(done, total)
 
     def run(self, inputs: Sequence[bytes]) -> Ran:
         """One process. Its streams are files: no pipe that fills up, nothing to wait for but it."""
@@ -122,9 +154,15 @@ class _Program:
             tempfile.TemporaryFile() as stderr,
         ):
             try:
-                code = subprocess.call(
+                with subprocess.Popen(
                     argv, stdin=stdin, stdout=stdout, stderr=stderr, env=self._env, cwd=self._cwd
-                )
+                ) as process:
+                    try:
+                        self._watch(process, stdout.fileno(), len(inputs))
+                        code = process.wait()
+                    except BaseException:
+                        process.kill()
+                        raise
             except OSError as error:
                 if error.errno != errno.E2BIG:
                     raise
@@ -137,6 +175,23 @@ class _Program:
                 return [], f"it printed more than {OUTPUT_BYTES_MAX >> 20} MiB", False
             printed = os.pread(stdout.fileno(), size, 0)
         return self._judge(code, printed, said, len(inputs))
+
+    def _watch(self, process: subprocess.Popen[bytes], output: int, count: int) -> None:
+        """Until it ends, tell of each complete line."""
+        lines = read = 0
+        ended = select.poll()
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            ended.register(descriptor, select.POLLIN)
+            while not ended.poll(LOOK_MS):
+                before = lines
+                while found := os.pread(output, READ_BYTES, read):
+                    read += len(found)
+                    lines += found.count(b"\n")
+                if lines != before:
+                    self.say(self._done + min(lines, count), self._total)
+        finally:
+            os.close(descriptor)
 
     def _judge(self, code: int, printed: bytes, said: str, count: int) -> Ran:
         if code:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import MethodType
-from typing import Final, Protocol, TypedDict, runtime_checkable
+from typing import Final, Protocol
 
 from p2psched.client.functions import (
     PackedFunction,
@@ -25,85 +24,13 @@ from p2psched.client.functions import (
     pack_single,
     packed_calls,
 )
+from p2psched.client.options import SINGLE, Function, Options
 from p2psched.client.results import TaskResult
-from p2psched.model.errors import UsageError
 from p2psched.model.ids import JobId
 from p2psched.model.limits import KIB
-from p2psched.model.needs import Needs
 
 BATCH_TASKS_MAX: Final = 8192
 BATCH_BYTES_MAX: Final = 256 * KIB
-
-Function = Callable[..., object] | str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How each task of a job is run: see `Client.map`."""
-
-    retries: int = 0
-    timeout_s: float | None = None
-    cpus: int = 1
-    name: str | None = None
-    policy: str = ""
-    needs: Needs | None = None
-    checkpoint: bool = False
-
-
-@runtime_checkable
-class TaskOptions(Protocol):
-    """`Options` of another make."""
-
-    @property
-    def retries(self) -> int: ...
-    @property
-    def timeout_s(self) -> float | None: ...
-    @property
-    def cpus(self) -> int: ...
-    @property
-    def name(self) -> str | None: ...
-
-
-class HasOptions(Protocol):
-    """A function that brings its own options, as what `@p2psched.task` makes does."""
-
-    @property
-    def function(self) -> Function: ...
-    @property
-    def settings(self) -> TaskOptions: ...
-
-
-DEFAULTS: Final = Options()
-
-
-def unwrap(function: object, defaults: Options = DEFAULTS) -> tuple[Function, Options]:
-    """What to call, and how: an object with a `function` and its own `settings` brings both.
-    Raises UsageError for what can't be called."""
-    if isinstance(function, str):
-        return function, defaults
-    inner = getattr(function, "function", None)
-    found = getattr(function, "settings", None)
-    if inner is not None and isinstance(found, TaskOptions):
-        return inner, Options(
-            retries=found.retries,
-            timeout_s=found.timeout_s,
-            cpus=found.cpus,
-            name=found.name,
-            policy=str(getattr(found, "policy", "")),
-            needs=_needs(getattr(found, "needs", None)),
-            checkpoint=bool(getattr(found, "checkpoint", False)),
-        )
-    if not callable(function):
-        raise UsageError(
-            f"{function!r} is not a function: pass one, or a path like package.module:name"
-        )
-    return function, defaults
-
-
-def _needs(found: object) -> Needs | None:
-    if found is None or isinstance(found, Needs):
-        return found
-    raise UsageError(f"needs are a p2psched.Needs, not {found!r}")
 
 
 class Waiter(Protocol):
@@ -118,16 +45,6 @@ class Waiter(Protocol):
     def on_failed(self, error: Exception) -> None:
         """No result will come."""
         ...
-
-
-class _Same(TypedDict):
-    """What a job is told, of one call or of many."""
-
-    name: str | None
-    retries: int
-    timeout_s: float | None
-    cpus: int
-    submitter: str
 
 
 class Stage(enum.Enum):
@@ -195,18 +112,19 @@ class Batch:
     def pack(self, submitter: str) -> PackedJob:
         """The job. Raises UsageError if it is over a limit."""
         packed, options, calls = self._packed, self._options, self._calls
-        same = _Same(
-            name=options.name,
-            retries=options.retries,
-            timeout_s=options.timeout_s,
-            cpus=options.cpus,
-            submitter=submitter,
-        )
-        policy, needs, saves = options.policy, options.needs, options.checkpoint
-        is_usual = len(calls) == 1 and not policy and needs is None and not saves
-        single = pack_single(packed, calls[0], **same) if is_usual else None
-        rest = packed_calls(calls)
-        return single or pack(packed, rest, policy=policy, needs=needs, checkpoint=saves, **same)
+        told = options.told()
+        single = None
+        if len(calls) == 1 and told.keys() <= SINGLE:
+            single = pack_single(
+                packed,
+                calls[0],
+                name=options.name,
+                retries=options.retries,
+                timeout_s=options.timeout_s,
+                cpus=options.cpus,
+                submitter=submitter,
+            )
+        return single or pack(packed, packed_calls(calls), submitter=submitter, **told)
 
     def accepted(self) -> None:
         assert self.stage is Stage.LEFT

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from p2psched.client import blobs, futures
-from p2psched.client.batching import Function, HasOptions, unwrap
 from p2psched.client.disconnected import Disconnected
 from p2psched.client.find import find_peers, who_am_i
 from p2psched.client.functions import (
@@ -31,6 +30,7 @@ from p2psched.client.functions import (
 from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
 from p2psched.client.job import Job
 from p2psched.client.members import Members
+from p2psched.client.options import Function, HasOptions, unwrap
 from p2psched.client.pipeline import Pipeline, keep_house
 from p2psched.client.programs import ProgramOptions, pack_program
 from p2psched.client.session import PATIENCE_S, Session
@@ -225,14 +225,7 @@ class Client(Shared):
         options: MapOptions,
     ) -> Job:
         called, own = unwrap(function)
-        chosen: MapOptions = {
-            "name": own.name,
-            "retries": own.retries,
-            "timeout_s": own.timeout_s,
-            "cpus": own.cpus,
-            "policy": own.policy,
-            "needs": own.needs,
-        }
+        chosen = own.told()
         for option, value in options.items():
             if value is not None:
                 chosen[option] = value  # type: ignore[literal-required]  # both have these keys

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar, cast, overload
 
-from p2psched.client.batching import HasOptions, Options, unwrap
 from p2psched.client.client import Client
 from p2psched.client.executor_thread import Carrier, ClusterUnreachable
+from p2psched.client.options import HasOptions, Options, unwrap
 from p2psched.client.session import PATIENCE_S
 from p2psched.model.errors import UsageError
 

@@ -25,9 +25,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
-from p2psched.client.batching import Batch, Function, Options
+from p2psched.client.batching import Batch
 from p2psched.client.client import Client
 from p2psched.client.functions import Arguments, pack_call
+from p2psched.client.options import Function, Options
 from p2psched.client.pipeline import Pipeline
 from p2psched.client.results import TaskResult
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError

@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from typing import Final, Generic, Literal, TypeVar, cast
 
-from p2psched.client.batching import Batch, Function, Options, Stage
+from p2psched.client.batching import Batch, Stage
 from p2psched.client.functions import Arguments, pack_call
 from p2psched.client.job import Job
 from p2psched.client.logs import Log
+from p2psched.client.options import Function, Options
 from p2psched.client.pipeline import Pipeline
 from p2psched.client.results import TaskResult
 from p2psched.model.errors import UsageError

@@ -16,9 +16,10 @@ from p2psched.client.session import Asker, Session
 from p2psched.client.story import Step, read_history
 from p2psched.model import items
 from p2psched.model.errors import NotFound, P2PSchedError, ProtocolError
-from p2psched.model.ids import JobId, short
+from p2psched.model.ids import JobId, PeerId, short
 from p2psched.model.log_messages import FetchAttempt, KeptAttempt, OutputRead, ReadOutput
-from p2psched.model.messages import FetchItem, ItemAnswer
+from p2psched.model.messages import FetchItem, ItemAnswer, ListPeers
+from p2psched.model.peer_messages import PeerList
 
 DISK_S: Final = 3.0  # for all that the peer that ran an attempt has of it: 2 MiB at most
 ON_DISK, NOT_ON_DISK, UNREACHED = "here", "gone", "unreached"
@@ -156,9 +157,10 @@ class TaskOfJob:
             except ValueError as error:
                 raise ProtocolError(f"an attempt's item can't be read: {error}") from error
         streams = [stream_of(header, "stdout", stdout), stream_of(header, "stderr", stderr)]
-        disk = ON_DISK
+        disk, peer = ON_DISK, ""
         if item is None or not all(stream.is_whole for stream in streams):
             streams, disk = await self._on_disk(attempt, streams)
+            peer = await self._name_of(attempt.peer)
         return Log(
             job=self.job,
             index=self.index,
@@ -166,8 +168,14 @@ class TaskOfJob:
             out=streams[0],
             err=streams[1],
             header=header,
-            note=_note(attempt, streams, disk, has_item=item is not None),
+            note=_note(attempt, peer, streams, disk, has_item=item is not None),
         )
+
+    async def _name_of(self, peer: PeerId) -> str:
+        """For people; of one that nobody knows any more its id."""
+        found = (await self._session.call(ListPeers(), PeerList)).peers
+        names = (view.info.name for view in found if view.info.peer == peer)
+        return next(names, short(peer))
 
     async def _on_disk(self, attempt: Attempt, known: list[Stream]) -> tuple[list[Stream], str]:
         """These streams with what the peer that ran it has, and whether it could be asked."""
@@ -210,9 +218,8 @@ class TaskOfJob:
         return (await self._session.call(body, KeptAttempt)).item
 
 
-def _note(attempt: Attempt, streams: list[Stream], disk: str, *, has_item: bool) -> str:
-    """What is missing, and why; empty if nothing is."""
-    peer = short(attempt.peer)
+def _note(attempt: Attempt, peer: str, streams: list[Stream], disk: str, *, has_item: bool) -> str:
+    """What is missing, and why; empty if nothing is. `peer`: the name of whose disk was asked."""
     is_whole = all(stream.is_whole for stream in streams)
     if attempt.cause is None:
         return "it has not ended"

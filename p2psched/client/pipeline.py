@@ -21,10 +21,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from p2psched.client.batching import Batch, Batcher, Function, Options, Stage, Waiter
+from p2psched.client.batching import Batch, Batcher, Stage, Waiter
 from p2psched.client.downloads import results_with_values
 from p2psched.client.functions import PackedJob
 from p2psched.client.job import POLL_MS, after
+from p2psched.client.options import Function, Options
 from p2psched.client.results import results_of
 from p2psched.client.session import Asker, Session
 from p2psched.client.spool import Upload

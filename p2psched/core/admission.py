@@ -24,7 +24,7 @@ from p2psched.model.limits import (
 )
 from p2psched.model.status_messages import DoorStatus
 
-LATE_MS: Final = 300  # an outcome that takes longer than the quickest by this shortens the line
+LATE_MS: Final = 250  # an outcome that takes longer than the quickest by this shortens the line
 SOON_MS: Final = LATE_MS // 2  # one that takes less lets it grow
 # What the quickest takes may be the way to the others and their disks: no shorter line helps that.
 QUICKEST_MS_MAX: Final = 200
@@ -33,7 +33,8 @@ QUICKEST_OF_MS: Final = 5_000  # twice that: the quickest of this span and the o
 LINE_START: Final = 256
 LINE_MIN: Final = 32
 LINE_BYTES_MAX: Final = 32 * MIB  # of code, arguments and values that wait in it
-SHRINK: Final = 0.7
+SHRINK: Final = 0.7  # by a late outcome, or to what would have been in time
+SHRINK_MOST: Final = 0.25  # but no further at once: it may have been a single stall
 GROW: Final = 0.1  # by each outcome that comes soon; by one, as long as none has been late
 RETRY_MS_MIN: Final = 100
 RETRY_MS_MAX: Final = 1_000
@@ -98,7 +99,8 @@ class Door:
             # Those that entered before the last cut say nothing of what it has changed.
             if since_ms >= self._cut_ms:
                 self._cut_ms = now_ms
-                self._line = max(LINE_MIN, self._line * SHRINK)
+                in_time = (took_ms - over_ms + LATE_MS) / took_ms
+                self._line = max(LINE_MIN, self._line * max(SHRINK_MOST, min(SHRINK, in_time)))
         elif over_ms < SOON_MS and 2 * self._waiting >= self._line:
             step = GROW if self._cut_ms else 1.0
             self._line = min(self._line + step, PENDING_PROPOSALS_MAX)
@@ -126,5 +128,9 @@ class Door:
 
     def _refuse(self, why: str) -> Busy:
         self._refused += 1
-        retry_ms = min(max(RETRY_MS_MIN, int(2 * self._wait_ms)), RETRY_MS_MAX)
-        return Busy(why, retry_ms)
+        return Busy(why, retry_ms(self._wait_ms))
+
+
+def retry_ms(wait_ms: float) -> int:
+    """When to come back, to where others wait so long."""
+    return min(max(RETRY_MS_MIN, int(2 * wait_ms)), RETRY_MS_MAX)

@@ -19,6 +19,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.snapshot import FORMAT, MachineImage, encode_part
 from p2psched.model.actions import Act, Elapsed
@@ -65,7 +66,7 @@ class Capture:
     def __init__(self, machine: Machine) -> None:
         assert not machine.events
         self._jobs = list(machine.jobs)
-        self._left = dict(machine.jobs)  # not encoded yet
+        self._left = machine.jobs.held()  # not told yet; what ended a while ago is bytes already
         self._running = list(machine.running)
         self._timed = list(map(JobId, machine.job_dues.keys()))
         self._early: dict[JobId, bytes] = {}  # encoded out of turn
@@ -97,7 +98,7 @@ class Capture:
     def _encode_early(self, name: JobId) -> None:
         job = self._left.pop(name, None)
         if job is not None:
-            self._early[name] = encode_part(job)
+            self._early[name] = _bytes_of(job)
 
     def pieces(self) -> Iterator[bytes]:
         """Together they are the state. Once."""
@@ -120,7 +121,11 @@ class Capture:
 
     def _encoded(self, name: JobId) -> bytes:
         early = self._early.pop(name, None)
-        return encode_part(name) + (early or encode_part(self._left.pop(name)))
+        return encode_part(name) + (early or _bytes_of(self._left.pop(name)))
+
+
+def _bytes_of(job: Job | bytes) -> bytes:
+    return job if isinstance(job, bytes) else encode_part(job)
 
 
 def _slices(values: dict[object, object]) -> Iterator[bytes]:

@@ -184,8 +184,8 @@ class Chooser:
         if shares:
             self._promise(job, counts)
             record = Record(
-                *(job.id, shares, fitting_, at_ms, self._machine.wall_ms),
-                *(ask.estimate_us, ask.cpus, policy.name, note, ask),
+                *(job.id, shares, fitting_, at_ms, ask.estimate_us, ask.cpus),
+                *(policy.name, note, ask),
             )
             self.decisions.note(record)
         return shares
@@ -201,8 +201,7 @@ class Chooser:
         cpus: int,
     ) -> None:
         """What was decided by `placement` alone, for who asks why."""
-        wall_ms = self._machine.wall_ms
-        self.decisions.note(Record(job, shares, candidates, at_ms, wall_ms, estimate_us, cpus))
+        self.decisions.note(Record(job, shares, candidates, at_ms, estimate_us, cpus))
 
     def ask(self, job: Job, count: int, most: Mapping[PeerId, int]) -> Ask:
         assert job.full is not None

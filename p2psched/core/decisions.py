@@ -14,7 +14,7 @@ import msgspec
 
 from p2psched.core.placement import Candidate
 from p2psched.core.policies.base import Ask, Policy
-from p2psched.model.explain_messages import Considered, Decision
+from p2psched.model.explain_messages import Considered, Decision, WallOf
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.taskset import TaskSet
 
@@ -30,7 +30,6 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     shares: Sequence[tuple[Candidate, TaskSet]]
     candidates: Sequence[Candidate]
     at_ms: int  # the coordinator's time
-    wall_ms: int
     estimate_us: int
     cpus: int
     policy: str = ""
@@ -61,7 +60,9 @@ class Decisions:
         return len(self._records)
 
 
-def told(record: Record, index: int, policies: Mapping[str, Policy], by: PeerId) -> Decision:
+def told(
+    record: Record, index: int, policies: Mapping[str, Policy], by: PeerId, wall_of: WallOf
+) -> Decision:
     """As people may read it. `by`: who decided."""
     policy = policies.get(record.policy) or policies["adaptive"]
     ask = record.ask or Ask(
@@ -94,7 +95,7 @@ def told(record: Record, index: int, policies: Mapping[str, Policy], by: PeerId)
         by=by,
         policy=policy.name,
         note=record.note,
-        wall_ms=record.wall_ms,
+        wall_ms=wall_of(record.at_ms),
         chosen=chosen.peer,
         tasks=tasks,
         estimate_us=record.estimate_us,

@@ -10,12 +10,11 @@ It refuses to tell a follower of a ledger index that lies before one which it ha
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from p2psched.core.jobs import HeldGrant, Job
-from p2psched.core.machine import Machine
 from p2psched.core.raft.group import VOTERS_WANTED
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
@@ -47,6 +46,9 @@ from p2psched.model.moves import Moved
 from p2psched.model.once import Doubted, Once
 from p2psched.model.raft import Member, Membership
 from p2psched.model.steal_messages import StealMessage
+
+if TYPE_CHECKING:
+    from p2psched.core.machine import Machine
 
 SPARES: Final = 2  # hold the whole ledger and don't vote
 LEVEL: Final = 3  # of features: from there on all peers know what followers are

@@ -22,7 +22,7 @@ from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, P
 from p2psched.core.levels import check_known
 from p2psched.core.life import Life
 from p2psched.core.owner import Owner
-from p2psched.core.replica import Proposals
+from p2psched.core.proposals import Proposals
 from p2psched.core.scheduler_events import (
     Asked,
     Began,

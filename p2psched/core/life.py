@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from p2psched.core.levels import NEEDS_LEVEL
-from p2psched.core.replica import Proposals
+from p2psched.core.proposals import Proposals
 from p2psched.core.scheduler_events import Answered, RenewIncarnation
 from p2psched.model.commands import (
     Acknowledged,

@@ -318,8 +318,6 @@ class Scheduler:
         if self._coordinator.coordinates:
             self._append += map(self._replica.number, to_forget(self.machine, clocked.removed))
             self._append += map(self._replica.number, self._coordinator.to_raise(clocked.removed))
-            for forget in self.retention.to_forget(self.ledger_ms(now_ms)):
-                self._append.append(self._replica.number(forget))
 
     def _on_round(self, now_ms: int) -> None:
         """What this turn's events led to leaves together."""
@@ -337,6 +335,9 @@ class Scheduler:
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
         self._deciding.place(now_ms)
+        if self._coordinator.coordinates and self.retention.is_due(self.ledger_ms(now_ms)):
+            forgets = self.retention.to_forget(self.ledger_ms(now_ms))
+            self._append += map(self._replica.number, forgets)
         self._out += self.owner.next_batches(starts_nothing=starts_nothing)
         self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._append:

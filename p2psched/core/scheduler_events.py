@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from p2psched.core.event_log import Happened
 from p2psched.core.feed import Say
 from p2psched.core.owner import OwnerEffect
 from p2psched.core.separation_effects import SeparationEffect, SeparationEvent
@@ -20,6 +20,9 @@ from p2psched.model.raft import Membership
 from p2psched.model.stalls import Fault
 from p2psched.model.steal_messages import StealMessage
 from p2psched.model.taskset import TaskSet
+
+if TYPE_CHECKING:
+    from p2psched.core.event_log import Happened
 
 # --- events ---------------------------------------------------------------------------------------
 

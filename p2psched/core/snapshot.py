@@ -19,6 +19,7 @@ import msgspec
 from p2psched.core import fitting
 from p2psched.core.acts import rebuild
 from p2psched.core.forgotten import Forgotten, Generation
+from p2psched.core.job_table import JobTable
 from p2psched.core.jobs import Job
 from p2psched.core.levels import check_known
 from p2psched.core.lock_table import Claim
@@ -137,6 +138,8 @@ def _parts(value: object) -> object:
     of thousands of jobs must not hold up the loop."""
     if isinstance(value, Generation):
         return value.since_ms, value.packed()
+    if isinstance(value, JobTable):
+        return {n: msgspec.Raw(j) if isinstance(j, bytes) else j for n, j in value.held().items()}
     if isinstance(value, Forgotten):
         return (_PARTS[type(value)](value),)  # of a single field there is no tuple
     return _PARTS[type(value)](value)
@@ -167,7 +170,7 @@ def restore_machine(machine: Machine, data: bytes | memoryview) -> None:
         image = _decode_image(file.image)
         check_known(image.level, machine.known_level)
         parts = [(name, _original(getattr(image, name))) for name in _FIELDS[1:]]
-        jobs = {name: _decode_job(raw) for name, raw in image.jobs.items()}
+        jobs = _jobs(image)
         parts.append((_FIELDS[0], jobs))
     except (msgspec.DecodeError, ValueError) as exc:
         raise Refused(
@@ -185,6 +188,16 @@ def restore_machine(machine: Machine, data: bytes | memoryview) -> None:
         machine.note_sent(job)
     rebuild(machine)
     fitting.rebuild(machine)
+
+
+def _jobs(image: MachineImage) -> JobTable:
+    """One after another: what ended a while ago is never an object along with others."""
+    jobs, old = JobTable(), image.ended.keys() - image.whole.keys()
+    for name, raw in image.jobs.items():
+        jobs[name] = _decode_job(raw)
+        if name in old:
+            jobs.pack(name)
+    return jobs
 
 
 def _original(part: object) -> object:

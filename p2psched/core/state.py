@@ -11,6 +11,7 @@ from typing import Final
 
 from p2psched.core.deadlines import Deadlines
 from p2psched.core.forgotten import Forgotten
+from p2psched.core.job_table import JobTable
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.lock_table import Claim, Locks
 from p2psched.core.queue_state import Item, ItemKey, QueueClaim, QueueHead, Queues
@@ -80,7 +81,7 @@ class LedgerState:
     """Jobs and peers at one ledger index."""
 
     def __init__(self) -> None:
-        self.jobs: dict[JobId, Job] = {}
+        self.jobs = JobTable()
         self.peers: dict[PeerId, PeerRow] = {}
         self.running: dict[JobId, None] = {}  # jobs that haven't ended, oldest first
         self.running_bytes = 0  # of their specs
@@ -203,6 +204,7 @@ class LedgerState:
         if len(self.whole) > ENDED_WHOLE_MAX:
             oldest, _ = self.whole.popitem(last=False)
             self.jobs[oldest].shrink()
+            self.jobs.pack(oldest)
         self.events.append(JobEnded(job.id, state))
 
     def end_if_done(self, job: Job) -> None:

@@ -22,7 +22,7 @@ from p2psched.core.state import LedgerState
 from p2psched.core.thief import IDLE_MS, Busy, Thief
 from p2psched.model.commands import PeerInfo
 from p2psched.model.execution import ExecutorEvent, Progress
-from p2psched.model.explain_messages import Decision
+from p2psched.model.explain_messages import Decision, WallOf
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.moves import Transfer
@@ -51,7 +51,7 @@ class Given(NamedTuple):
 
     move: Transfer
     wait_us: int  # expected work of all that waited, for each slot
-    wall_ms: int  # of the ledger; 0: not known here
+    at_ms: int
     by: PeerId
 
 
@@ -138,11 +138,10 @@ class Stealing:
             for job, grant, tasks in owner.set_aside(chosen)
         ]
         wait_us = (busy_us + sum(lot.tasks * lot.work_us for lot in lots)) // slots
-        wall_ms = self._state.wall_ms
-        self._remembered += [Given(move, wait_us, wall_ms, me.peer) for move in moves]
+        self._remembered += [Given(move, wait_us, self._now_ms, me.peer) for move in moves]
         return moves
 
-    def remembered(self, job: JobId, index: int) -> list[Decision]:
+    def remembered(self, job: JobId, index: int, wall_of: WallOf) -> list[Decision]:
         """Why this peer gave a task away; the newest first."""
         return [
             Decision(
@@ -152,7 +151,7 @@ class Stealing:
                 tasks=given.move.tasks,
                 note=f"{given.wait_us / 1000:,.0f} ms of work waited for each slot there, and "
                 "this peer had nothing to do",
-                wall_ms=given.wall_ms,
+                wall_ms=wall_of(given.at_ms),
             )
             for given in reversed(self._remembered)
             if given.move.job == job and index in given.move.tasks

@@ -24,7 +24,7 @@ from p2psched.core.state import LedgerState
 from p2psched.core.watchdog import Found, Over, Sight, Watchdog
 from p2psched.model.commands import GiveBack, PeerInfo
 from p2psched.model.execution import Standing, Tending
-from p2psched.model.explain_messages import Decision
+from p2psched.model.explain_messages import Decision, WallOf
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
 from p2psched.model.stalls import Fault, Stall, StallStatus
@@ -77,7 +77,7 @@ class Watching:
         self._returning: frozenset[int] | None = None  # batches that end, to be given back then
         self._returned_by_ms = 0
         self._stall: Stall | None = None  # because of which
-        self._remembered: deque[Decision] = deque(maxlen=REMEMBERED_MAX)
+        self._remembered: deque[tuple[int, Decision]] = deque(maxlen=REMEMBERED_MAX)
 
     def on_watched(self, watched: Watched) -> list[Effect]:
         now_ms = watched.now_ms
@@ -194,27 +194,28 @@ class Watching:
         note = f"{first.what}, for {found.lasted_ms / 1000:.1f} s: {heals}"
         self._stall = Stall(me, found.fault, found.step, note)
         for sight in found.sights:
-            self._remembered.append(
-                Decision(
-                    kind="stalled",
-                    by=me,
-                    chosen=me,
-                    tasks=sight.tasks,
-                    note=f"{sight.what}: {heals}",
-                    wall_ms=self._state.wall_ms,
-                    job=sight.job,
-                )
+            stood = Decision(
+                kind="stalled",
+                by=me,
+                chosen=me,
+                tasks=sight.tasks,
+                note=f"{sight.what}: {heals}",
+                job=sight.job,
             )
+            self._remembered.append((now_ms, stood))
         if found.is_new and found.fault is not Fault.GRANT and self._state.level >= STALL_LEVEL:
             told = GiveBack(first.job, 0, first.tasks, self._stall)
             self._life.propose(told, now_ms)
         what = "found" if found.is_new else "lasts"
         return Noticed(what, found.fault, found.step, first.job, first.tasks, note)
 
-    def remembered(self, job: JobId, index: int) -> list[Decision]:
+    def remembered(self, job: JobId, index: int, wall_of: WallOf) -> list[Decision]:
         """What stood still of this task here; the newest first."""
-        found = reversed(self._remembered)
-        return [one for one in found if one.job == job and index in one.tasks]
+        return [
+            msgspec.structs.replace(one, wall_ms=wall_of(at_ms))
+            for at_ms, one in reversed(self._remembered)
+            if one.job == job and index in one.tasks
+        ]
 
     def status(self) -> StallStatus:
         dog = self.watchdog

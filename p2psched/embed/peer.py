@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, ParamSpec, TypeVar, overload
 
-from p2psched.client.batching import HasOptions, unwrap
 from p2psched.client.client import Client
 from p2psched.client.futures import Task
+from p2psched.client.options import HasOptions, unwrap
 from p2psched.client.session import PATIENCE_S
 from p2psched.embed.config import Config
 from p2psched.embed.thread import PeerThread

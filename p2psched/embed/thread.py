@@ -1,4 +1,4 @@
-"""The peer's thread: an event loop of its own, from the start of a node to its end.
+"""The peer's thread: an event loop of its own, from the start of a peer to its end.
 
 It touches nothing that belongs to the process as a whole: no signal handler, no environment, no
 working folder, no interpreter setting, no logging set-up. It is a daemon thread, so a program that
@@ -19,7 +19,7 @@ from p2psched.model.config import Config
 from p2psched.model.errors import InternalError, P2PSchedError, Unavailable
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.peer.announcing import Ready
-from p2psched.peer.node import Node
+from p2psched.peer.lives import Lives
 from p2psched.peer.process import loop_factory
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class PeerThread:
             future.set_running_or_notify_cancel()  # a waiter that gives up must not cancel it
         self._lock = threading.Lock()  # of the four below
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._node: Node | None = None
+        self._lives: Lives | None = None
         self._task: asyncio.Task[None] | None = None
         self._stop_asked = False
         self._thread = threading.Thread(
@@ -52,7 +52,7 @@ class PeerThread:
             self._stop_asked = True
             if self._loop is not None:
                 with contextlib.suppress(RuntimeError):  # its loop is closed already
-                    self._loop.call_soon_threadsafe(self._stop_node)
+                    self._loop.call_soon_threadsafe(self._stop_peer)
 
     def join(self) -> None:
         """Blocks until the thread is gone: an instant, once `ended` is settled."""
@@ -61,14 +61,14 @@ class PeerThread:
     def status(self) -> Future[StatusAnswer]:
         """The peer's own view, without asking anybody. Only once it has started."""
         with self._lock:
-            loop, node = self._loop, self._node
+            loop, lives = self._loop, self._lives
         assert loop is not None
-        assert node is not None
+        assert lives is not None
         if self.ended.done():
             raise Unavailable("the embedded peer has ended: see `failed`")
 
         async def ask() -> StatusAnswer:
-            return node.status()
+            return lives.status()
 
         question = ask()
         try:
@@ -101,18 +101,18 @@ class PeerThread:
         self.ended.set_result(error)
 
     async def _main(self) -> None:
-        node = Node(self._config, on_ready=self.started.set_result)
+        lives = Lives(self._config, on_ready=self.started.set_result)
         with self._lock:
-            self._loop, self._node = asyncio.get_running_loop(), node
+            self._loop, self._lives = asyncio.get_running_loop(), lives
             self._task = asyncio.current_task()
             if self._stop_asked:
                 return
-        await node.run()
+        await lives.run()
 
-    def _stop_node(self) -> None:
-        assert self._node is not None
+    def _stop_peer(self) -> None:
+        assert self._lives is not None
         assert self._task is not None
         if self.started.done():
-            self._node.stop()
+            self._lives.stop()
         else:  # it may wait for others, who may never come
             self._task.cancel()

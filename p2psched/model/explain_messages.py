@@ -5,10 +5,14 @@ Tags are for ever; fields are only appended, with defaults.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.taskset import TaskSet
+
+WallOf = Callable[[int], int]  # what a wall clock said when a process read so many ms
 
 
 class ExplainTask(msgspec.Struct, frozen=True, array_like=True, tag=118):

@@ -23,22 +23,21 @@ from typing import Final, cast
 
 from p2psched.model.errors import P2PSchedError, ProtocolError, Unavailable
 from p2psched.model.ids import PeerId
-from p2psched.model.limits import FRAME_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, MIB
+from p2psched.model.limits import FRAME_TIMEOUT_S, HANDSHAKE_TIMEOUT_S
 from p2psched.model.messages import Answer, Call, Failure, Message, PeerMessage
 from p2psched.model.opening_messages import Goodbye
 from p2psched.net.auth import ClientOpening, Identity, ServerOpening, Step, farewell
 from p2psched.net.frames import Frame, FrameDecoder, encode
 from p2psched.net.gates import AnswerSink, Gate
 from p2psched.net.outbox import Outbox
+from p2psched.net.reading import Reading
 from p2psched.net.sockets import peer_name, tune
+from p2psched.net.turns import BYTES_A_TURN_MAX, CALLS_AT_ONCE_MAX, Turns
 
 log = logging.getLogger(__name__)
 
 # From `close` to a hard end: time for a goodbye to leave, not for a reader that never reads.
 CLOSE_TIMEOUT_S: Final = 1.0
-# What one read may decode before others get their turn: a few KiB of compressed frames can hold
-# much, and the loop must not be theirs alone.
-_TURN_BYTES: Final = 4 * MIB
 _PEER_KINDS: Final = frozenset(PeerMessage.__args__)
 
 
@@ -85,6 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         self._remote = Identity()
         self._error: P2PSchedError | None = None
         self._outbox = Outbox(self._loop)
+        self._reading = Reading()
         self._closed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None  # of the opening, then of the close
         self._frame_timer: asyncio.TimerHandle | None = None
@@ -206,6 +206,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._transport is None
         self._transport = cast("asyncio.Transport", transport)
         self._outbox.attach(self._transport)
+        self._reading.attach(self._transport)
         tune(transport)
         if not self._address:
             self._address = peer_name(transport)
@@ -226,7 +227,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.received_bytes += nbytes
         self._decoder.received(nbytes)
-        self._take_turn()
+        if not self._reading.waits:
+            self._take_turn()
 
     def connection_lost(self, exc: Exception | None) -> None:
         assert self._state is not State.CLOSED
@@ -263,12 +265,15 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _take_turn(self) -> None:
+    def _on_turn(self) -> None:
+        self._take_turn(resumed=True)
+
+    def _take_turn(self, *, resumed: bool = False) -> None:
         """Handle the whole frames that are here; nothing a message does gets out of here."""
         if self._state is State.CLOSING or self._state is State.CLOSED:
             return
         try:
-            progress = self._take_messages()
+            progress = self._take_messages(resumed=resumed)
         except ProtocolError as error:
             log.warning("frame-invalid", extra={"address": self._address, "error": str(error)})
             self.abort(error)
@@ -279,44 +284,37 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._watch_frame(progress=progress)
 
-    def _take_messages(self) -> bool:
-        """True if at least one frame was complete."""
-        decoder = self._decoder
-        limit = decoder.decoded_bytes + _TURN_BYTES
-        before = self.received_count
-        gate = self._gate
+    def _take_messages(self, *, resumed: bool) -> bool:
+        """True if at least one frame was complete. `resumed`: it has waited for this turn."""
+        decoder, turns = self._decoder, self._turns
+        began, before = decoder.decoded_bytes, self.received_count
+        if turns is not None and turns.must_wait and not resumed:
+            self._reading.wait(turns, self._on_turn)
+            return False
         while self._state is State.OPEN or self._state is State.OPENING:
-            turns = gate.turns if gate is not None and self._is_client else None
-            if turns is not None and turns.is_over:
-                self._yield_turn()
-                break
+            size = decoder.decoded_bytes
             if (message := decoder.take()) is None:
                 break
             self.received_count += 1
             if self._state is State.OPEN:
                 if turns is not None:
-                    turns.take()
+                    turns.take(decoder.decoded_bytes - size)
                 self._dispatch(message)
             else:
                 self._after(self._opening.on_message(message))
-            if decoder.decoded_bytes > limit:
-                self._yield_turn()
+                turns = self._turns
+            taken = self.received_count - before
+            is_over = turns is not None and (turns.is_over or taken >= CALLS_AT_ONCE_MAX)
+            if is_over or decoder.decoded_bytes - began > BYTES_A_TURN_MAX:
+                self._reading.wait(turns, self._on_turn)
                 break
         return self.received_count > before
 
     @property
-    def _is_client(self) -> bool:
-        return self._state is State.OPEN and self._remote.peer is None
-
-    def _yield_turn(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
-            self._loop.call_soon(self._resume_turn)
-
-    def _resume_turn(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-            self._take_turn()
+    def _turns(self) -> Turns | None:
+        """The line that it stands in, as the connection of a client does."""
+        is_client = self._state is State.OPEN and self._remote.peer is None
+        return self._gate.turns if is_client and self._gate is not None else None
 
     def _after(self, step: Step) -> None:
         """Do what the opening asks for."""

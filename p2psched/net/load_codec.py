@@ -20,7 +20,7 @@ from p2psched.model.load_news import LoadNews
 INFLATED_MAX: Final = 256 * KIB
 DICTIONARY: Final = 1  # the newest: what is written with
 _PLAIN_MIN: Final = 0x80  # an array of MessagePack begins above, a dictionary's number is below
-_LEVEL: Final = 19  # of a hundred bytes: 20 us
+_LEVEL: Final = 9  # of a hundred bytes: 20 us. 19 takes 0.2 MiB more, and saves 2 bytes of 1,000
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder[LoadNews](LoadNews)
 

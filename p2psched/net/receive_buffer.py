@@ -16,7 +16,7 @@ READ_BYTES_MIN: Final = 4 * KIB  # less room than this is not worth a read
 READ_AHEAD_BYTES: Final = (
     64 * KIB
 )  # besides a large frame: what follows it comes with the same read
-QUIET_MAX: Final = 64  # small frames in a row after which a large buffer is given back
+QUIET_MAX: Final = 16  # small frames in a row after which a large buffer is given back
 
 
 class ReceiveBuffer:

@@ -72,6 +72,10 @@ class Acts:
             row.cancel()
 
 
+def _nobody(_answer: DidSo | P2PSchedError) -> None:
+    """What is over keeps nobody who knows it: that would be a cycle for each call."""
+
+
 class OpenAct:
     """One row. Belongs to the loop of its peer."""
 
@@ -108,6 +112,7 @@ class OpenAct:
     def cancel(self) -> None:
         """Nobody wants the answer any more; it may act all the same."""
         self._is_over = True
+        self._reply = _nobody
         tag, self._tag = self._tag, None
         self._house.committing.end(self)
         if self._place is not None:
@@ -132,5 +137,6 @@ class OpenAct:
             self._end(DidSo(told(machine, self._take, outcome.answer)))
 
     def _end(self, answer: DidSo | P2PSchedError) -> None:
+        reply = self._reply
         self.cancel()
-        self._reply(answer)
+        reply(answer)

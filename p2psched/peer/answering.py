@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from p2psched.model.act_messages import DidSo, Do
 from p2psched.model.blob_messages import ReadBlob
@@ -26,8 +26,10 @@ from p2psched.model.messages import (
     Submit,
 )
 from p2psched.net.link import Connection
-from p2psched.peer.acts import Acts
-from p2psched.peer.submissions import Submissions, SubmitAnswer
+
+if TYPE_CHECKING:
+    from p2psched.peer.acts import Acts
+    from p2psched.peer.submissions import Submissions, SubmitAnswer
 
 log = logging.getLogger(__name__)
 

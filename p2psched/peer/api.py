@@ -168,7 +168,7 @@ class Api:
             patience=self._patience,
         )
         self._locks = LocksApi(scheduling, ledger, self._reads.linearize)
-        self._explaining = Explaining(scheduling.scheduler, others, self._reads.linearize)
+        self._explaining = Explaining(scheduling, others, self._reads.linearize)
         self._logs = LogsApi(
             me=me,
             results=results,

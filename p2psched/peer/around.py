@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from p2psched.core.follower import Follower
-from p2psched.core.scheduler import Scheduler
 from p2psched.core.state import LedgerState
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Membership
 from p2psched.peer.whereabouts import Whereabouts
+
+if TYPE_CHECKING:
+    from p2psched.core.scheduler import Scheduler
 
 
 class KnownPeers:

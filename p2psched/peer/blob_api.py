@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from p2psched.core.admission import Busy as Refusal
+from p2psched.core.admission import retry_ms
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef, wait_s
 from p2psched.model.blob_messages import (
@@ -32,6 +34,7 @@ from p2psched.model.messages import AnswerBody, Done
 from p2psched.model.taskset import EMPTY
 from p2psched.net.together import together
 from p2psched.peer.blobs import PeerBlobs
+from p2psched.peer.lines import busy_error
 from p2psched.peer.others import Others
 from p2psched.peer.shared_runs import SharedRuns
 from p2psched.store.blob_reads import NotHere
@@ -43,6 +46,7 @@ COPY_PATIENCE_S: Final = 5.0  # and what the bytes take: for a copy on another p
 COPY_RETRY_S: Final = 0.2
 SECURED_S: Final = 240.0  # as `client.session.SENT_S`, less than a pin lasts (`peer.blobs.PIN_S`)
 SECURED_MAX: Final = 4096  # beyond it all are asked for again
+_WEIGHT: Final = 0.1  # of the newest chunk in a moving average
 SPREADS_MAX: Final = 32  # blobs on their way to a majority; further ones wait
 
 
@@ -66,6 +70,7 @@ class BlobApi:
         self._voters = voters
         self._group = group
         self._held_chunks = 0
+        self._chunk_ms = 0.0  # that one waits for its turn and the disk: a moving average
         self._spreads = asyncio.Semaphore(SPREADS_MAX)
         self._secured: dict[bytes, tuple[float, tuple[PeerId, ...]]] = {}  # digest -> until, voters
         self._spreading: SharedRuns[bytes, None] = SharedRuns(group)
@@ -132,16 +137,19 @@ class BlobApi:
                 return Done()
             raise _not_begun(body.ref)
         if self._held_chunks >= HELD_CHUNKS_MAX:
-            raise Unavailable(
-                f"busy: {HELD_CHUNKS_MAX} chunks wait for this peer's disk", retry_after_s=0.1
-            )
+            why = f"{HELD_CHUNKS_MAX} chunks wait for this peer's disk"
+            raise busy_error(Refusal(why, retry_ms(self._chunk_ms)))
         self._held_chunks += 1
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         try:
             await self._threads.quick(incoming.write, body.chunk, body.data)
         except ValueError as error:
             raise UsageError(f"blob {body.ref}: {error}") from error
         finally:
             self._held_chunks -= 1
+            took_ms = (loop.time() - began_s) * 1000
+            self._chunk_ms += _WEIGHT * (took_ms - self._chunk_ms)
         return Done()
 
     async def _end(self, ref: BlobRef) -> Done:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from p2psched.core.feed import members_of
 from p2psched.core.jobs import Job
@@ -13,7 +14,9 @@ from p2psched.model.job import JobState
 from p2psched.model.messages import JobView, ShowJob
 from p2psched.model.raft import Membership
 from p2psched.peer.others import Others
-from p2psched.peer.scheduler_loop import SchedulerLoop
+
+if TYPE_CHECKING:
+    from p2psched.peer.scheduler_loop import SchedulerLoop
 
 
 async def is_over(scheduling: SchedulerLoop, job: JobId, task: int) -> bool:

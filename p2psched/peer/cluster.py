@@ -15,7 +15,6 @@ from typing import Final
 import msgspec
 
 from p2psched.core.levels import KNOWN_LEVEL
-from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
 from p2psched.model.errors import Refused, Unavailable, UsageError
@@ -30,7 +29,6 @@ from p2psched.net.link import Handlers
 from p2psched.observe.accelerators import Accelerators
 from p2psched.observe.memory import Memory
 from p2psched.observe.readings import Roots
-from p2psched.peer.own_policies import load_policies
 from p2psched.peer.static_group import check_group, cluster_of, group_of
 from p2psched.ports.executor import OnExecutorEvent
 from p2psched.run.means import Means, Setup
@@ -206,21 +204,6 @@ def offers_of(config: Config, means: Means) -> Offers:
     memory.look()
     return config.offers(
         gpus=accelerators.nvidia, memory_mib=memory.total, sandboxes=means.sandboxes
-    )
-
-
-def scheduler_of(config: Config, info: PeerInfo, means: Means) -> Scheduler:
-    """The core of a peer that holds the ledger. Raises UsageError for what is no policy."""
-    return Scheduler(
-        info,
-        window_ms=config.detection_window_ms,
-        keep_ms=config.keep_ms,
-        keep_bytes=config.keep_bytes,
-        offers=offers_of(config, means),
-        policies=load_policies(config.policy_file),
-        retry_percent=config.retry_percent,
-        max_disconnect_ms=config.max_disconnect_ms,
-        stall_ms=config.stall_ms,
     )
 
 

@@ -70,6 +70,10 @@ class CoreLoop(ABC, Generic[E]):
     def now_ms(self) -> int:
         return self._clock.now_ms()
 
+    def wall_of(self, at_ms: int) -> int:
+        """What a wall clock says of that moment."""
+        return self._clock.wall_ms() - (self._clock.now_ms() - at_ms)
+
     def _watch(self, watchdog: Watchdog) -> None:
         """See whether something stands still, if it is time."""
         now_ms = self._clock.now_ms()

@@ -15,7 +15,6 @@ from p2psched.core.decisions import told
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.retrying import SINK_STEPS_MAX
-from p2psched.core.scheduler import Scheduler
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.explain_messages import (
     Decision,
@@ -25,11 +24,13 @@ from p2psched.model.explain_messages import (
     ExplainCall,
     Explained,
     ExplainTask,
+    WallOf,
 )
 from p2psched.model.ids import PeerId
 from p2psched.model.taskset import TaskSet
 from p2psched.net.together import together
 from p2psched.peer.others import Others
+from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.views import job_of, task_state, why_waiting
 
 PATIENCE_S: Final = 1.0  # for what another peer remembers
@@ -38,9 +39,10 @@ ASKED_AT_ONCE_MAX: Final = 64
 
 class Explaining:
     def __init__(
-        self, scheduler: Scheduler, others: Others, linearize: Callable[[], Awaitable[None]]
+        self, scheduling: SchedulerLoop, others: Others, linearize: Callable[[], Awaitable[None]]
     ) -> None:
-        self._scheduler = scheduler
+        self._scheduler = scheduling.scheduler
+        self._wall_of: WallOf = scheduling.wall_of
         self._others = others
         self._linearize = linearize
 
@@ -95,9 +97,11 @@ class Explaining:
         scheduler = self._scheduler
         me = scheduler.info.peer
         placed = scheduler.decisions.find(asked.job, asked.index)
-        found = [told(record, asked.index, scheduler.policies, me) for record in placed]
-        found += scheduler.stealing.remembered(asked.job, asked.index)
-        return found + scheduler.watching.remembered(asked.job, asked.index)
+        which = asked.job, asked.index
+        wall_of = self._wall_of
+        found = [told(record, asked.index, scheduler.policies, me, wall_of) for record in placed]
+        found += scheduler.stealing.remembered(*which, wall_of)
+        return found + scheduler.watching.remembered(*which, wall_of)
 
 
 def _why(job: Job, machine: Machine, state: str, owner: PeerId | None) -> str:

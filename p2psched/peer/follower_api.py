@@ -13,7 +13,7 @@ from p2psched.core.follower import Follower
 from p2psched.model.blob_messages import ReadBlob, StatBlob
 from p2psched.model.checkpoint_messages import DataCall
 from p2psched.model.errors import Busy, Unavailable, UsageError
-from p2psched.model.explain_messages import DecisionsOf, DecisionsTold
+from p2psched.model.explain_messages import DecisionsOf, DecisionsTold, WallOf
 from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.log_messages import ReadOutput
 from p2psched.model.member_messages import GetStanding, Standing
@@ -58,6 +58,7 @@ class FollowerApi:
         where: Callable[[WhereAre], Sightings],
         loads: Callable[[], LoadTable],
         separation: SeparationKeeper,
+        wall_of: WallOf,
     ) -> None:
         self._follower = follower
         self._others = others
@@ -68,6 +69,7 @@ class FollowerApi:
         self._where = where
         self._loads = loads
         self._separation = separation
+        self._wall_of = wall_of
 
     async def answer(self, body: CallBody) -> AnswerBody:
         """To a client. Raises a P2PSchedError for it."""
@@ -79,8 +81,9 @@ class FollowerApi:
         if isinstance(body, DataCall):
             return await self._data.answer(body)
         if isinstance(body, DecisionsOf):
-            given = self._follower.stealing.remembered(body.job, body.index)
-            stood = self._follower.watching.remembered(body.job, body.index)
+            which = body.job, body.index
+            given = self._follower.stealing.remembered(*which, self._wall_of)
+            stood = self._follower.watching.remembered(*which, self._wall_of)
             return DecisionsTold((*given, *stood))
         if isinstance(body, ProgressOf):
             return told(self._follower.owner.pacing, body)

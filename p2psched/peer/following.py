@@ -11,16 +11,16 @@ import contextlib
 import hashlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from p2psched.core.follower import Follower
 from p2psched.model.config import Config
-from p2psched.model.errors import P2PSchedError, Removed, Static, Unavailable, first_of
+from p2psched.model.errors import P2PSchedError, Removed, Static, first_of
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.feed_messages import Feed, FeedElsewhere, Following, KeepBlobs, KeptBlobs
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import AnswerBody, Call, CallBody, Done, Failure, Join, PeerMessage
+from p2psched.model.messages import AnswerBody, Call, CallBody, Done, Join, PeerMessage
 from p2psched.model.raft import Member
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.model.steal_messages import StealMessage
@@ -34,14 +34,14 @@ from p2psched.peer.answering import Answering
 from p2psched.peer.around import KnownPeers
 from p2psched.peer.asking import AskingAround
 from p2psched.peer.cluster import Belonging, info_of, offers_of, pool_of
+from p2psched.peer.doors import starting
+from p2psched.peer.failures import was_removed, write_failure
 from p2psched.peer.follower_api import FollowerApi
 from p2psched.peer.follower_loop import FollowerLoop
 from p2psched.peer.gossip import Gossip
 from p2psched.peer.joining import CALL_PATIENCE_S, JOIN_RETRY_S
 from p2psched.peer.large_data import LargeData
-from p2psched.peer.ledger_files import write_failure
 from p2psched.peer.loads import Loads
-from p2psched.peer.members import was_removed
 from p2psched.peer.separation import SeparationKeeper
 from p2psched.peer.space import SpaceKeeper
 from p2psched.peer.status import Process, follower_status
@@ -80,13 +80,15 @@ class Life:
         announcing: Announcing,
         gossip: Gossip,
         loads: Loads,
+        can_hold: Callable[[], Awaitable[bool]],
     ) -> None:
-        """`stop` ends it; `on_failed` is told of what the peer must not survive, and sets it."""
+        """`stop` ends it; `on_failed` is told of what the peer must not survive, and sets it.
+        `can_hold`: gets ready for a life with the ledger."""
         self._config, self._folder, self._space = config, folder, space
         self._belonging, self._server = belonging, server
         self._clock, self._stop = clock, stop
         self._on_failed, self._announcing = on_failed, announcing
-        self._gossip, self._loads = gossip, loads
+        self._gossip, self._loads, self._can_hold = gossip, loads, can_hold
         self._me = folder.identity.peer
         self._started_ms = clock.now_ms()
         self._lateness = LoopLateness()
@@ -185,7 +187,8 @@ class Life:
             short_at = (short_at or self._clock.now_ms()) if is_short else None
             has_lasted = short_at is not None and self._clock.now_ms() - short_at >= patience_ms
             is_wanted = follower.is_wanted or has_lasted
-            if follower.is_fed and is_wanted and self._config.follows is None:
+            may_join = follower.is_fed and is_wanted and self._config.follows is None
+            if may_join and await self._can_hold():
                 answer = await self._ask_once()
                 if isinstance(answer, Done):
                     log.info("joins-the-group")
@@ -266,6 +269,7 @@ class Life:
             where=self._where.answer,
             loads=self._loads.table,
             separation=self._separation,
+            wall_of=loop.wall_of,
         )
 
     async def _ask_holder(self, body: CallBody) -> AnswerBody:
@@ -347,8 +351,7 @@ class Life:
         if isinstance(message, Call):
             answering = self._callers if connection.peer is None else self._peers
             if answering is None:
-                starting = Failure(message.id, Unavailable.code, "this peer is starting", 200)
-                connection.send_nowait(starting)
+                connection.send_nowait(starting(message))
             else:
                 answering.on_call(connection, message)
         elif self._loop is not None and isinstance(message, Feed | FeedElsewhere | StealMessage):

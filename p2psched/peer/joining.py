@@ -13,7 +13,7 @@ from p2psched.model.raft import Member
 from p2psched.net.peers import PeerLinks
 from p2psched.peer.asking import FORGOTTEN_ELECTIONS, AskingAround
 from p2psched.peer.cluster import Belonging
-from p2psched.peer.members import was_removed
+from p2psched.peer.failures import was_removed
 from p2psched.peer.whereabouts import Whereabouts
 from p2psched.ports.clock import Clock
 from p2psched.ports.engine import Engine

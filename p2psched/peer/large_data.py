@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from p2psched.core.copies import holders_of, staying_peers
 from p2psched.core.feed import members_of
@@ -27,14 +27,16 @@ from p2psched.peer.blobs import PeerBlobs
 from p2psched.peer.checkpoint_ends import is_over, is_over_elsewhere
 from p2psched.peer.checkpoints import Checkpoints
 from p2psched.peer.copier import Copier, OnCopied
-from p2psched.peer.keeper import Keeper
 from p2psched.peer.others import Others
-from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.ports.clock import Clock
 from p2psched.ports.engine import Standing
 from p2psched.ports.executor import OnExecutorEvent
 from p2psched.store.blobs import BlobFiles
 from p2psched.store.checkpoints import CheckpointFiles
+
+if TYPE_CHECKING:
+    from p2psched.peer.keeper import Keeper
+    from p2psched.peer.scheduler_loop import SchedulerLoop
 
 
 class LargeData:
@@ -82,6 +84,8 @@ class LargeData:
 
     def start(self, scheduling: SchedulerLoop, raft: Standing, clock: Clock) -> None:
         """Copy and keep from now on."""
+        from p2psched.peer.keeper import Keeper  # noqa: PLC0415 (a follower never needs it)
+
         self._state, self._group = scheduling.scheduler.machine, lambda: raft.membership
         copier = self._copier(scheduling.on_copied)
         keeper = self._keeper = Keeper(

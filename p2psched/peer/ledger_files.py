@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from typing import Final
 
 from p2psched.core.raft.engine import found_cluster
-from p2psched.model.errors import Damaged, P2PSchedError, Refused
+from p2psched.model.errors import Damaged, Refused
 from p2psched.model.limits import KIB, SNAPSHOT_LOG_BYTES
 from p2psched.model.raft import Member
 from p2psched.peer.static_group import is_static
@@ -73,13 +72,6 @@ def open_log(
     return store, recovered
 
 
-def may_follow(folder: DataFolder) -> bool:
-    """True if this peer never had a ledger: who has one keeps it, and who has lost it is told so
-    by `open_log`."""
-    is_new = folder.identity.incarnation == 0 or folder.following.is_set
-    return is_new and not OsDisk(folder.ledger_path).names()
-
-
 def _tell(recovered: Recovered) -> None:
     """What was not as a clean stop leaves it. Of what was cut no more can be claimed than that all
     up to the marker is there: it was either never synced, or damaged within the marker's lag."""
@@ -109,14 +101,3 @@ def _tell(recovered: Recovered) -> None:
 def _segment_bytes(snapshot_log_bytes: int) -> int:
     """Whole segments are removed: they must be small beside the log between two snapshots."""
     return min(SEGMENT_BYTES_MAX, max(SEGMENT_BYTES_MIN, snapshot_log_bytes // 2))
-
-
-def write_failure(folder: DataFolder, error: OSError) -> P2PSchedError:
-    """Why a peer stops whose ledger can't be written or read (fsync is never tried again)."""
-    where = folder.ledger_path
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Refused(f"no space left for {where}: free some, then start this peer again")
-    return Damaged(
-        f"{where} can't be written or read ({error.strerror}): repair the disk, then start this "
-        "peer again"
-    )

@@ -11,8 +11,10 @@ from p2psched.ports.clock import Clock
 
 def busy(refusal: Busy | None) -> errors.Busy | None:
     """As a caller hears it."""
-    if refusal is None:
-        return None
+    return None if refusal is None else busy_error(refusal)
+
+
+def busy_error(refusal: Busy) -> errors.Busy:
     message = f"busy: {refusal.why}; ask again in {refusal.retry_ms} ms"
     return errors.Busy(message, retry_after_s=refusal.retry_ms / 1000)
 

@@ -23,7 +23,6 @@ from p2psched.model.errors import (
     NotFound,
     P2PSchedError,
     Refused,
-    Removed,
     Unavailable,
     UsageError,
     from_wire,
@@ -53,15 +52,6 @@ CHANGES: Final = ("remove", "promote", "demote")
 def away_ms(config: Config, machine: Machine) -> Callable[[], int | None]:
     """What the engine is told: after which silence it may replace a voter, if it may at all."""
     return lambda: None if group_refusal(machine) else config.replace_ms
-
-
-def was_removed(name: str, peer: PeerId, data: str = "") -> Removed:
-    folder = f"its folder {data}" if data else "its folder"
-    return Removed(
-        f"peer {name} ({short(peer)}) was removed from its cluster, and nobody takes it back under "
-        f"this identity: start it with --anew, which sets {folder} aside and joins as a new peer, "
-        "or with another --data and --join"
-    )
 
 
 class Members:

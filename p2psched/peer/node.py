@@ -1,8 +1,9 @@
-"""One peer, whole: the only place that picks adapters and wires them to the loops.
+"""The life of a peer that holds the ledger: the place that picks its adapters and wires them to
+the loops. See `peer.lives` for what came before.
 
-`Node.run` lives until `stop` is called or something fails that the peer must not survive. What it
-guards: the data folder is locked while it runs, the incarnation is new at each start, and nothing
-is answered before the disk has given back what it knows.
+`Node.run` lives until it is told to stop or something fails that the peer must not survive. What it
+guards: the incarnation is new at each start, and nothing is answered before the disk has given back
+what it knows.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import logging
 import random
 from collections.abc import Callable
 
+from p2psched.core.scheduler import Scheduler
+from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
-from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, first_of
+from p2psched.model.errors import P2PSchedError, UsageError, first_of
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.feed_messages import Feed, FeedElsewhere, FeedMessage
 from p2psched.model.gossip_messages import Carried
 from p2psched.model.ids import PeerId
-from p2psched.model.messages import Call, Failure, PeerMessage
+from p2psched.model.messages import Call, PeerMessage
 from p2psched.model.raft import Member
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.model.steal_messages import StealMessage
@@ -31,7 +34,7 @@ from p2psched.observe.clock import BootClock
 from p2psched.observe.lateness import LoopLateness
 from p2psched.peer.acts import Acts
 from p2psched.peer.addresses import Addresses
-from p2psched.peer.announcing import Announcing, Ready
+from p2psched.peer.announcing import Announcing
 from p2psched.peer.answering import Answering
 from p2psched.peer.api import Api
 from p2psched.peer.around import KnownPeers
@@ -39,33 +42,33 @@ from p2psched.peer.backfill import BackFill, Source
 from p2psched.peer.cluster import (
     Belonging,
     advertised,
-    check_start,
-    find_cluster,
     info_of,
+    offers_of,
     pool_of,
-    scheduler_of,
 )
-from p2psched.peer.doors import Doors
+from p2psched.peer.doors import starting
 from p2psched.peer.engines import make_ledger
-from p2psched.peer.failures import failure_of
+from p2psched.peer.failures import write_failure
 from p2psched.peer.feeding import begin_feeding
-from p2psched.peer.following import Life
 from p2psched.peer.gossip import Gossip
+from p2psched.peer.holder_status import status_of
 from p2psched.peer.joining import Joining
 from p2psched.peer.large_data import LargeData
 from p2psched.peer.leaving import leave
-from p2psched.peer.ledger_files import may_follow, open_log, write_failure
+from p2psched.peer.ledger_files import open_log
 from p2psched.peer.loads import Loads
 from p2psched.peer.members import away_ms
+from p2psched.peer.own_policies import load_policies
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.peer.regaining import await_regained
 from p2psched.peer.result_writer import ResultWriter
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.separation import SeparationKeeper
-from p2psched.peer.space import open_folder
-from p2psched.peer.status import Process, status_of
+from p2psched.peer.space import SpaceKeeper
+from p2psched.peer.status import Process
 from p2psched.peer.submissions import Submissions
 from p2psched.peer.whereabouts import Whereabouts
+from p2psched.run.means import Means
 from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder
 from p2psched.store.log import LogStore, Recovered
@@ -79,81 +82,53 @@ class _Stopped(Exception):
 
 
 class Node:
-    """Make one, `run` it once. `stop` may be called from the same loop at any time."""
+    """Make one, `run` it once. `handlers` get what comes meanwhile."""
 
-    def __init__(self, config: Config, *, on_ready: Callable[[Ready], None]) -> None:
-        self._config = config
-        self._on_ready = on_ready
-        self._clock = BootClock()
+    def __init__(
+        self,
+        config: Config,
+        folder: DataFolder,
+        space: SpaceKeeper,
+        belonging: Belonging,
+        server: Server,
+        *,
+        clock: BootClock,
+        started_ms: int,
+        stop: asyncio.Event,
+        on_failed: Callable[[BaseException], None],
+        announcing: Announcing,
+        gossip: Gossip,
+        loads: Loads,
+        doors: Handlers,
+    ) -> None:
+        """`stop` ends it; `on_failed` is told of what the peer must not survive, and sets it.
+        `doors`: of connections that this peer makes, they outlive its lives."""
+        self._config, self._folder, self._space = config, folder, space
+        self._belonging, self._server = belonging, server
+        self._clock, self._started_ms, self._stop = clock, started_ms, stop
+        self._on_failed, self._announcing = on_failed, announcing
+        self._gossip, self._loads, self._doors = gossip, loads, doors
         self._rng = random.SystemRandom()
-        self._stop = asyncio.Event()
-        self._failure: P2PSchedError | None = None
+        self._has_failed = False
         self._answering: Answering | None = None
-        self._follower: Life | None = None
         self._lateness = LoopLateness()
-        self._started_ms = self._clock.now_ms()
+        self.handlers = Handlers(
+            on_message=self._on_message, on_opened=self._on_opened, on_closed=self._on_closed
+        )
 
-    def stop(self) -> None:
-        """Leave cleanly: tasks go back to the ledger, processes end, files are closed."""
-        self._stop.set()
-
-    def _fail(self, error: P2PSchedError) -> None:
-        if self._failure is None:
-            self._failure = error
-        self._stop.set()
+    def _fail(self, error: BaseException) -> None:
+        self._has_failed = True
+        self._on_failed(error)
 
     async def run(self) -> None:
-        """Raises P2PSchedError if the peer can't start, or must not go on."""
-        address = await asyncio.to_thread(check_start, self._config)
-        folder, self._space = await asyncio.to_thread(open_folder, self._config)
-        with folder, contextlib.ExitStack() as self._files:
-            belonging = await find_cluster(self._config, folder, self._rng)
-            self._announcing = Announcing(
-                self._config, folder, belonging, clock=self._clock, on_ready=self._on_ready
-            )
-            doors = Doors(self._on_message, self._on_opened, self._on_closed)
-            identity = Identity(peer=folder.identity.peer, cluster=belonging.cluster)
-            secret, handlers = belonging.secret, doors.handlers
-            server = Server(address, identity=identity, secret=secret, handlers=handlers)
-            await server.start()
-            doors.gossip = self._gossip = Gossip(identity, secret, self._config, self._clock)
-            self._loads = Loads.of(folder, self._gossip, self._clock, self._config.battery_min)
-            try:
-                await self._gossip.open(None if belonging.group else server.address)
-                if await self._is_whole(folder, belonging, server, doors):
-                    await self._run_in(folder, belonging, server, handlers)
-            finally:
-                self._gossip.close()
-                await server.close()
-        if self._failure is not None:
-            raise self._failure
+        """Until it is told to stop, or fails."""
+        with contextlib.ExitStack() as self._files:
+            await self._run()
 
-    async def _is_whole(
-        self, folder: DataFolder, belonging: Belonging, server: Server, doors: Doors
-    ) -> bool:
-        """False after a life as a follower."""
-        if belonging.founds or belonging.group or not await asyncio.to_thread(may_follow, folder):
-            return True
-        life = Life(
-            *(self._config, folder, self._space, belonging, server),
-            clock=self._clock,
-            stop=self._stop,
-            on_failed=self._on_bug,
-            announcing=self._announcing,
-            gossip=self._gossip,
-            loads=self._loads,
-        )
-        before, doors.to, self._follower = doors.to, life.handlers, life
-        is_whole = await life.run(self._config.advertise or str(server.address))
-        doors.to, self._follower = before, None
-        return is_whole
-
-    async def _run_in(
-        self, folder: DataFolder, belonging: Belonging, server: Server, handlers: Handlers
-    ) -> None:
-        self._folder, self._belonging, self._server = folder, belonging, server
+    async def _run(self) -> None:
+        folder, belonging = self._folder, self._belonging
         self._me = folder.identity.peer
-        address = advertised(self._config, server.address)
+        address = advertised(self._config, self._server.address)
         votes = belonging.founds or bool(self._config.votes)
         self._member = Member(self._me, folder.identity.name, address, votes, self._config.zone)
         began_ms = self._clock.wall_ms() if belonging.founds else None
@@ -168,12 +143,12 @@ class Node:
         self._links = PeerLinks(
             identity=Identity(peer=self._me, address=address, cluster=belonging.cluster),
             secret=belonging.secret,
-            handlers=handlers,
+            handlers=self._doors,
             rng=self._rng,
         )
         self._where = Whereabouts(self._member, links=self._links, book=folder.address_book)
         self._addresses = Addresses(self._where, self._links)
-        self._results = ResultWriter(results, on_failed=self._on_bug)
+        self._results = ResultWriter(results, on_failed=self._fail)
         self._pool = pool_of(self._config, folder, files, on_event=self._on_executed)
         try:
             async with asyncio.TaskGroup() as group:
@@ -216,7 +191,7 @@ class Node:
             executor=self._data.checkpoints.around(self._pool),
             results=self._results,
             next_incarnation=lambda: self._space.patiently(self._folder.next_incarnation),
-            on_bug=self._on_bug,
+            on_bug=self._fail,
         )
         self._ledger = make_ledger(
             config,
@@ -231,7 +206,7 @@ class Node:
             listener=self._scheduling,
             on_membership=self._where.on_membership,
             on_disk_failed=self._on_disk_failed,
-            on_bug=self._on_bug,
+            on_bug=self._fail,
             space=self._space,
             make_durable=self._results.make_durable,
             late_ms=lambda: self._lateness.p99_ms,
@@ -264,7 +239,7 @@ class Node:
             source=self._source,
             output=self._pool.output,
             status=self.status,
-            stop=self.stop,
+            stop=self._stop.set,
             where=self._where.answer,
             secret=self._belonging.secret,
             gossip=lambda: self._gossip.members,
@@ -312,7 +287,7 @@ class Node:
                 await_regained(raft, self._lost, clock=self._clock, election_ms_max=ms)
             )
         await self._stop.wait()
-        if self._failure is None:
+        if not self._has_failed:
             self._gossip.leave()
             await leave(self._scheduling, self._ledger, self._separation, self._data, self._config)
             self._server.say_goodbye()  # nobody shall wait until our workers have ended
@@ -335,8 +310,7 @@ class Node:
     def _on_message(self, connection: Connection, message: PeerMessage | Call) -> None:
         if self._answering is None:  # peers repeat, and callers are told to
             if isinstance(message, Call):
-                starting = Failure(message.id, Unavailable.code, "this peer is starting", 200)
-                connection.send_nowait(starting)
+                connection.send_nowait(starting(message))
         elif isinstance(message, Call):
             self._answering.on_call(connection, message)
         elif connection.peer is not None:
@@ -365,15 +339,10 @@ class Node:
         if isinstance(error, OSError):
             self._fail(write_failure(self._folder, error))
         else:
-            self._on_bug(error)
-
-    def _on_bug(self, error: BaseException) -> None:
-        self._fail(failure_of(error))
+            self._fail(error)
 
     def status(self) -> StatusAnswer:
         """Once it is ready. From the loop of `run` only."""
-        if self._follower is not None:
-            return self._follower.status()
         process = Process(
             lateness=self._lateness,
             links=self._links,
@@ -391,3 +360,18 @@ class Node:
             outputs=self._pool.output.sizes(),
         )
         return status_of(process, self._scheduling.scheduler, self._ledger, self._results)
+
+
+def scheduler_of(config: Config, info: PeerInfo, means: Means) -> Scheduler:
+    """The core of a peer that holds the ledger. Raises UsageError for what is no policy."""
+    return Scheduler(
+        info,
+        window_ms=config.detection_window_ms,
+        keep_ms=config.keep_ms,
+        keep_bytes=config.keep_bytes,
+        offers=offers_of(config, means),
+        policies=load_policies(config.policy_file),
+        retry_percent=config.retry_percent,
+        max_disconnect_ms=config.max_disconnect_ms,
+        stall_ms=config.stall_ms,
+    )

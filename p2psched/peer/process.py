@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import msgspec
 
 from p2psched.model.config import Config
 from p2psched.model.errors import Removed
+from p2psched.observe.allocator import Bursts, trimmer
 from p2psched.peer.announcing import Ready
-from p2psched.peer.node import Node
+from p2psched.peer.lives import Lives
 from p2psched.store.address_book import AddressBook
 from p2psched.store.folder import set_aside
 
@@ -29,6 +31,8 @@ SWITCH_INTERVAL_S = 0.0005  # a busy loop must not hold up the thread that syncs
 # each of them alive at every look, it took a third of a leader's CPU. Our own code makes cycles
 # only where something fails.
 GC_THRESHOLDS = (50_000, 20, 10)
+
+LOOK_S = 2.0  # between two looks whether a burst is over
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -59,7 +63,7 @@ async def _main(config: Config, on_ready: Callable[[Ready], None]) -> None:
         gc.freeze()
         on_ready(ready)
 
-    node = Node(config, on_ready=on_known)
+    lives = Lives(config, on_ready=on_known)
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
@@ -69,20 +73,35 @@ async def _main(config: Config, on_ready: Callable[[Ready], None]) -> None:
         nonlocal interrupts
         interrupts += 1
         if interrupts == 1:
-            node.stop()
+            lives.stop()
         else:  # whoever asks twice doesn't want to wait
             task.cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    giving_back = loop.create_task(_give_back())
     try:
-        await node.run()
+        await lives.run()
     except Removed:
         # One that is removed while it works stops: it would be back as soon as it is gone.
         if not config.anew or was_ready:
             raise
-        node = Node(_anew(config), on_ready=on_known)
-        await node.run()
+        lives = Lives(_anew(config), on_ready=on_known)
+        await lives.run()
+    finally:
+        giving_back.cancel()
+
+
+async def _give_back() -> None:
+    """Free memory, after the start and after each burst; until cancelled."""
+    trim = trimmer()
+    if trim is None:
+        return
+    bursts = Bursts(time.monotonic(), time.process_time())
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if bursts.is_over(time.monotonic(), time.process_time()):
+            trim()
 
 
 def _anew(config: Config) -> Config:

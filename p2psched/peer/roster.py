@@ -20,7 +20,7 @@ from p2psched.model.member_messages import GetStanding, Standing
 from p2psched.model.messages import ContactList, Contacts, Done, Join
 from p2psched.model.peer_messages import PeerList
 from p2psched.net.together import together
-from p2psched.peer.members import was_removed
+from p2psched.peer.failures import was_removed
 from p2psched.peer.others import Others
 from p2psched.peer.views import peer_views, with_gossip, with_loads, with_standings
 from p2psched.ports.engine import Engine

@@ -91,6 +91,10 @@ class Submissions:
         return FirstResults(tuple(page.segments), page.next_position, ended)
 
 
+def _nobody(_answer: SubmitAnswer | P2PSchedError) -> None:
+    """What is over keeps nobody who knows it: that would be a cycle for each call."""
+
+
 class Submission:
     """One row. Belongs to the loop of its peer."""
 
@@ -157,11 +161,13 @@ class Submission:
             self._end(answer)
 
     def _end(self, answer: SubmitAnswer | P2PSchedError) -> None:
+        reply = self._reply
         self._release()
-        self._reply(answer)
+        reply(answer)
 
     def _release(self) -> None:
         self._is_over = True
+        self._reply = _nobody
         tag, accepted = self._tag, self._accepted
         self._tag = self._accepted = None
         self._house.committing.end(self)

@@ -167,7 +167,7 @@ def newest_views(
 ) -> Iterator[JobView]:
     """As many as were asked for and fit one answer."""
     size = 0
-    newest = islice(reversed(machine.jobs.values()), max(0, min(limit, JOBS_MAX)))
+    newest = islice(machine.jobs.newest(), max(0, min(limit, JOBS_MAX)))
     for view in map(view_of, newest):
         size += len(msgspec.msgpack.encode(view))
         if size > PAGE_BYTES_MAX:
@@ -181,11 +181,11 @@ def find_job(machine: Machine, text: str) -> Job:
     if not jobs:
         raise NotFound("there are no jobs yet")
     if text == "last":
-        return next(reversed(jobs.values()))
+        return next(jobs.newest())
     if is_id(text) and JobId(text) in jobs:
         return jobs[JobId(text)]
     matches = [job for job in jobs if job.startswith(text.lower())] if text else []
-    named = next((job for job in reversed(jobs.values()) if job.spec.name == text), None)
+    named = jobs.named(text)
     if named is not None and named.id not in matches:
         matches.append(named.id)  # a name that looks like digits must not hit another job
     if len(matches) == 1:
@@ -193,6 +193,12 @@ def find_job(machine: Machine, text: str) -> Job:
     if matches:
         shown = ", ".join(job[:12] for job in matches[:5])
         raise NotFound(f"{text!r} fits {len(matches)} jobs: {shown}: type more digits of the id")
+    job, slash, index = text.rpartition("/")
+    if slash and index.isdecimal() and job:
+        raise NotFound(
+            f"no job {text!r}: of one task `p2psched explain {text}` and `job logs {text}` "
+            f"tell; of the job, name it without /{index}"
+        )
     raise NotFound(f"no job {text!r}: `p2psched jobs` lists them")
 
 

@@ -133,6 +133,7 @@ class HostHandle:
         *,
         number: int,
         functions: bool,
+        by_value: bool,
         cpus: int,
         blobs: str,
         isolation: Isolation | None,
@@ -141,16 +142,16 @@ class HostHandle:
         on_frame: Callable[[HostHandle, int, bytes], None],
         on_closed: Callable[[HostHandle], None],
     ) -> None:
-        """`blobs` is the folder of this peer's blobs, or empty; `isolation` that of all functions
-        here, programs bring theirs. Raises OSError if there are no
-        descriptors, or the starter can't take the order."""
+        """`by_value`: its first function comes so; `blobs` is the folder of this peer's blobs, or
+        empty; `isolation` that of all functions here, programs bring theirs. Raises OSError if
+        there are no descriptors, or the starter can't take the order."""
         self.number = number
         self.functions = functions
-        self.cpus = cpus
-        self.isolation = isolation
+        self.cpus, self.isolation = cpus, isolation
         self.batches: dict[int, Running] = {}  # in the order of their tickets
         self.idle_at_s = time.monotonic()  # since when, if there are none
         self.load_us = 0  # what they may take
+        self.busy_s = self._busy_from_s = 0.0  # with batches, until it was idle last
         self.settled: set[int] = set()  # that its notes ended; its word for that still comes
         self.retired = False  # it is ending and gets no more batches
         self.ended_by_us = False
@@ -173,6 +174,7 @@ class HostHandle:
                 {
                     "host": number,
                     "functions": functions,
+                    "by_value": by_value,
                     "cpus": cpus,
                     "blobs": blobs,
                     "isolation": _isolation_words(isolation),
@@ -223,6 +225,8 @@ class HostHandle:
     def run(self, batch: Batch, *, part: Part, grace_s: float) -> Running:
         """Hand a batch over, or as much of it as `part` has."""
         is_idle = not self.batches
+        if is_idle:
+            self._busy_from_s = time.monotonic()
         running = self.batches[batch.id] = Running(batch, grace_s)
         self.load_us += running.load_us
         self.desk.give(batch.id)
@@ -249,6 +253,7 @@ class HostHandle:
         self.load_us -= running.load_us
         if not self.batches:
             self.idle_at_s = time.monotonic()
+            self.busy_s += self.idle_at_s - self._busy_from_s
 
     def look_later(self, delay_s: float | None, look: Callable[[], None]) -> None:
         """Have `look` called once this much later, or not at all; forget what was wanted before.

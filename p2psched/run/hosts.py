@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -17,6 +18,10 @@ from p2psched.run.starter_link import StarterLink
 # perhaps; a spawner keeps nothing.
 WORKER_IDLE_S: Final = 600.0
 SPAWNER_IDLE_S: Final = 5.0
+# A worker that was busy for less in all has loaded nothing that took longer. Idle for this long, it
+# makes room for a spawner.
+LIGHT_BUSY_S: Final = 1.0
+LIGHT_IDLE_S: Final = 1.0
 
 
 class Hosts:
@@ -54,7 +59,8 @@ class Hosts:
 
     def find(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> HostHandle:
         """An idle host of the right kind, or a new one. Raises OSError if there can't be one."""
-        functions = not isinstance(batch.spec.work, ProgramWork)
+        work = batch.spec.work
+        functions = not isinstance(work, ProgramWork)
         cpus = batch.spec.cpus
         isolation = batch.spec.isolation if functions else None
         same = [host for host in self if host.functions is functions and not host.retired]
@@ -67,11 +73,14 @@ class Hosts:
             self.kill(idle[0], 0.0)
         if self._link is None:
             raise OSError("there is no starter")
+        if not functions:
+            self._make_room(time.monotonic())
         number, self._next_number = self._next_number, self._next_number + 1
         host = HostHandle(
             loop,
             number=number,
             functions=functions,
+            by_value=not isinstance(work, ProgramWork) and not work.path,
             cpus=cpus,
             blobs=self._blobs,
             isolation=isolation,
@@ -82,6 +91,13 @@ class Hosts:
         )
         self._hosts[number] = host
         return host
+
+    def _make_room(self, now_s: float) -> None:
+        """Before one more host comes: not more than slots, but for workers worth keeping."""
+        here = [host for host in self if not host.retired]
+        light = [host for host in here if _is_light(host, now_s)]
+        for host in light[: max(0, len(here) + 1 - self._slots)]:
+            self.kill(host, 0.0)
 
     @property
     def slots_used(self) -> int:
@@ -142,3 +158,8 @@ class Hosts:
     def _tell(self, data: bytes) -> None:
         if self._link is not None:
             self._link.channel.send(data)
+
+
+def _is_light(host: HostHandle, now_s: float) -> bool:
+    is_idle = not host.batches and now_s - host.idle_at_s >= LIGHT_IDLE_S
+    return host.functions and is_idle and host.busy_s < LIGHT_BUSY_S

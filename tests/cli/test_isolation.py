@@ -79,10 +79,14 @@ def test_bad_tasks_end_with_their_cause_and_harm_nobody(live: LiveCluster, tmp_p
         live.ok("submit-job", *words)
     done = live.run("submit-job", "--array", "0-49", "--wait", "--", "sh", "-c", "echo well")
     assert (done.returncode, done.stdout.count("well")) == (0, 50)
-    for what, (_, _, cause) in BAD.items():
+    for what, (_, options, cause) in BAD.items():
         live.run("job", "wait", what)
         job = json.loads(live.ok("job", "show", what, "-o", "json"))["job"]
         assert job["ended_badly_by"] == {cause: 1}, what
+        named = [option for option in options if "=" in option]
+        told = job["limits"] or {}
+        assert sum(told.get(limit) is not None for limit in LIMITS) == len(named), what
+    assert "limits mem 64.0 MiB" in " ".join(live.ok("job", "show", "fills its memory").split())
     (pid,) = pids_in(child)
     wait_until(lambda: not alive(pid), "the stubborn child is gone")
     assert {peer["name"]: peer["pid"] for peer in peers(live)} == before

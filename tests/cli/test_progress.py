@@ -60,6 +60,29 @@ def test_any_peer_tells_how_far_the_tasks_of_all_are(live: LiveCluster, tmp_path
     assert progress_of(live, "far") == []
 
 
+def test_a_batch_of_inputs_tells_how_many_have_their_line(
+    live: LiveCluster, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    script = (
+        "read a; echo $a; read b; echo $b; "
+        f"until [ -e {gate} ]; do sleep 0.05; done; while read c; do echo $c; done"
+    )
+    inputs = tmp_path / "inputs"
+    inputs.write_text("".join(f"{number}\n" for number in range(10)))
+    words = ("--name", "lines", "--inputs", str(inputs), "--batch", "5", "--", "sh", "-c", script)
+    live.ok("submit-job", *words)
+    wait_until(
+        lambda: (
+            [(row["done"], row["total"]) for row in progress_of(live, "lines")] == [(2.0, 5.0)] * 2
+        ),
+        "two lines have come out of each",
+    )
+    gate.touch()
+    live.ok("job", "wait", "lines")
+    assert live.ok("job", "results", "lines").split() == [str(number) for number in range(10)]
+
+
 def test_a_silent_task_is_ended_and_its_next_attempt_succeeds(live: LiveCluster) -> None:
     script = "test $P2P_ATTEMPT = 2 || sleep 600"
     words = ("--heartbeat", "1s", "--on-stall", "elsewhere", "--name", "mute", "--wait")

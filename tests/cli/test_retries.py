@@ -12,6 +12,7 @@ import pytest
 
 from p2psched.cli.complete import complete_rules
 from tests.cluster import LiveCluster, wait_until
+from tests.peer.receiver import receiving
 
 pytestmark = pytest.mark.process
 
@@ -78,6 +79,20 @@ def test_a_fatal_end_stops_the_job_and_raises_one_alert(live: LiveCluster) -> No
     assert "fatal" in str(job["given_up"])
     told = live.ok("events", "export", "--job", "fatal", "--kind", "job.alert")
     assert len(told.splitlines()) == 1
+
+
+def test_a_webhook_brings_an_alert_once(live: LiveCluster) -> None:
+    with receiving() as receiver:
+        live.ok("webhook", "add", receiver.url, "--name", "bell", "--kind", "job.alert")
+        words = ("--retry", "exit=1,error", "--name", "bad", "--array", "0-4", "--wait")
+        assert live.run("submit-job", *words, "--", "false").returncode == 1
+        receiver.wait(lambda: bool(receiver.events))
+        exported = live.ok("events", "export", "--job", "bad", "--kind", "job.alert").splitlines()
+        alerts = {event["cursor"]: event for event in receiver.events}
+        assert list(alerts.values()) == [json.loads(line) for line in exported]
+        (alert,) = alerts.values()
+        assert (alert["cause"], alert["severity"]) == ("exit", "error")
+        live.ok("webhook", "remove", "bell")
 
 
 def test_a_job_over_its_total_time_has_failed(live: LiveCluster) -> None:

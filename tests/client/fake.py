@@ -10,8 +10,8 @@ from typing import TypeVar, cast
 
 import pytest
 
-from p2psched.client.batching import Function, Options
 from p2psched.client.futures import Task
+from p2psched.client.options import Function, Options
 from p2psched.client.pipeline import Pipeline, keep_house
 from p2psched.client.spool import Upload
 from p2psched.model import chunks, items

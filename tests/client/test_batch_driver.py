@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from p2psched.client.batch_driver import Outcome, Ran, run, solve
+from p2psched.run.host import words
 
 INPUTS: Final = [str(number).encode() for number in range(200)]
 # Doubles each line. `die` ends it at some; FLUSH says whether its lines leave at once.
@@ -170,3 +171,17 @@ def test_more_arguments_than_the_system_takes_are_cut(batch: Batch) -> None:
 def test_a_program_that_is_not_there_fails_the_task(batch: Batch) -> None:
     with pytest.raises(FileNotFoundError):
         batch([b"x"], "/no/such/program")
+
+
+def test_how_many_are_done_is_told_also_where_some_fail(
+    batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(words, "progress", lambda done, total: told.append((done, total)))
+    batch(INPUTS, sys.executable, "-S", str(tmp_path / "filter.py"), "flush", "77")
+    assert told[0] == (0, len(INPUTS))
+    assert told[-1] == (len(INPUTS), len(INPUTS))
+    assert told == sorted(told)
+    before = len(told)
+    batch(INPUTS[:1], "echo", "any", single=True)
+    assert len(told) == before

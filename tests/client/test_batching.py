@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from p2psched.client.batching import BATCH_BYTES_MAX, BATCH_TASKS_MAX, Options, unwrap
+from p2psched.client.batching import BATCH_BYTES_MAX, BATCH_TASKS_MAX
+from p2psched.client.options import Options, unwrap
 from p2psched.client.pipeline import OPEN_TASKS_MAX, SUBMITS_IN_FLIGHT_MAX, Pipeline
 from p2psched.model.errors import Refused, Unavailable, UsageError
 from p2psched.model.job import FunctionWork

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from p2psched.core.admission import (
+    LATE_MS,
     LINE_BYTES_MAX,
     LINE_MIN,
     LINE_START,
     RETRY_MS_MAX,
     RETRY_MS_MIN,
+    SHRINK_MOST,
     Door,
 )
 from p2psched.model.limits import MIB, RUNNING_BYTES_MAX, RUNNING_JOBS_MAX
@@ -95,7 +97,24 @@ def test_one_late_outcome_shortens_the_line_once_however_many_waited_with_it() -
         door.enter(0)
     for _ in range(LINE_START):
         door.served(0, since_ms=0, now_ms=5_000)
-    assert LINE_MIN <= door.status().line == int(LINE_START * 0.7)
+    assert LINE_MIN <= door.status().line == int(LINE_START * SHRINK_MOST)
+
+
+def test_a_line_that_is_much_too_long_is_cut_to_what_would_have_been_in_time() -> None:
+    door = Door()
+    for _ in range(LINE_START):
+        door.enter(0)
+    door.served(0, since_ms=0, now_ms=10)
+    door.served(0, since_ms=10, now_ms=1_010)
+    assert door.status().line == int(LINE_START * (10 + LATE_MS) / 1_000)
+
+
+def test_also_a_slow_cluster_soon_serves_in_time_whom_it_takes() -> None:
+    ledger = Ledger(Door(), per_s=100)
+    ledger.run(5_000, asked_per_s=1_000)
+    ledger.run(5_000, asked_per_s=1_000)
+    assert max(ledger.waits_ms) <= 700
+    assert ledger.served >= 0.98 * 500
 
 
 def test_a_line_always_has_room_for_a_few() -> None:

@@ -258,6 +258,46 @@ def test_one_round_proposes_only_so_many(kept: Kept) -> None:
     assert len(kept.forget()) == 10
 
 
+def test_each_round_forgets_as_many_as_came_however_many_that_are(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "ENDED_JOBS_MAX", 3)
+    for number in range(3):
+        kept.end(f"job-{number}")
+    for number in range(200):
+        assert not kept.retention.is_due(kept.now_ms)
+        kept.end(f"more-{number}")
+        assert kept.retention.is_due(kept.now_ms)
+        assert len(kept.forget()) == 1
+    assert len(kept.machine.ended) == 3
+
+
+def test_what_is_proposed_and_not_committed_is_bounded_and_counts(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "ENDED_JOBS_MAX", 0)
+    monkeypatch.setattr(retention, "OPEN_MAX", FORGETS_MAX + 6)
+    jobs = [kept.end(f"job-{number}") for number in range(FORGETS_MAX + 10)]
+    assert kept.asked() == jobs[:FORGETS_MAX]
+    assert kept.asked() == jobs[FORGETS_MAX : FORGETS_MAX + 6]
+    assert kept.asked() == []
+    kept.now_ms = ASK_AGAIN_MS
+    assert kept.asked() == jobs[:FORGETS_MAX], "all of that was lost"
+
+
+def test_pinned_jobs_are_looked_at_anew_each_second_while_there_are_too_many(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "ENDED_JOBS_MAX", 1)
+    pinned = [kept.end(f"pinned-{number}", pinned=True) for number in range(3)]
+    assert kept.asked() == []
+    kept.do(Pin(pinned[1], pinned=False))
+    assert not kept.retention.is_due(999)
+    kept.now_ms = 1_000
+    assert kept.retention.is_due(1_000)
+    assert kept.forget() == [pinned[1]]
+
+
 def test_a_job_that_is_too_old_and_too_large_is_proposed_once(kept: Kept) -> None:
     job = kept.end("one", size=2 * KEEP_BYTES)
     kept.now_ms = GRACE_MS + KEEP_MS

@@ -6,9 +6,9 @@ from typing import Final
 
 import pytest
 
-from p2psched.core import replica
+from p2psched.core import proposals
 from p2psched.core.owner import StartBatch
-from p2psched.core.replica import REPEAT_MS
+from p2psched.core.proposals import REPEAT_MS
 from p2psched.core.scheduler import (
     Answered,
     AppendToLedger,
@@ -204,7 +204,7 @@ def test_who_gave_up_is_not_answered_and_its_command_not_repeated(peer: Peer) ->
 def test_a_full_peer_answers_busy_and_proposes_nothing(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replica, "PENDING_PROPOSALS_MAX", 2)
+    monkeypatch.setattr(proposals, "PENDING_PROPOSALS_MAX", 2)
     for tag in (1, 2, 3):
         peer.do(Asked(peer.now_ms, tag, SubmitJob(JobId(f"job-{tag}"), spec())))
     assert len(peer.round()) == 2

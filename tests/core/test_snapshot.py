@@ -75,7 +75,9 @@ def test_a_restored_machine_goes_on_as_the_one_that_never_stopped(seed: int) -> 
 
 def test_nothing_of_the_state_is_left_out() -> None:
     for cls, image in IMAGES.items():
-        slots = set(cls.__slots__) - {"_packed"}  # type: ignore[attr-defined]  # derived from ids
+        slots = set(cls.__slots__)  # type: ignore[attr-defined]
+        if cls is Generation:
+            slots = slots - {"_sorted", "_new"} | {"ids"}  # both are told as one
         assert set(image.__struct_fields__) == slots, cls
     assert set(MachineImage.__struct_fields__) | TRANSIENT | DERIVED == set(vars(Machine()))
     assert {PeerRow, Generation, Forgotten} == set(IMAGES)

@@ -17,7 +17,8 @@ from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.job import JobState
 from p2psched.model.status_messages import StatusAnswer
-from p2psched.peer.node import Node
+from p2psched.peer import lives
+from p2psched.peer.lives import Lives
 from tests.cluster import LiveCluster, wait_until
 from tests.integration import work
 from tests.integration.rig import Side, gone, tasks, until
@@ -270,8 +271,10 @@ def test_the_sixth_peer_follows_where_three_voters_are_wanted(tmp_path: Path) ->
         asyncio.run(story())
 
 
-def test_a_follower_that_is_wanted_becomes_a_holder_of_the_ledger(tmp_path: Path) -> None:
-    """At its next start, and while it runs."""
+def test_a_follower_that_is_wanted_becomes_a_holder_of_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its next start, and while it runs; but not with code of another version."""
     with LiveCluster(tmp_path) as cluster:
         cluster.start("a", slots=1)
         cluster.start("f", slots=1, options=["--follow"])
@@ -295,14 +298,22 @@ def test_a_follower_that_is_wanted_becomes_a_holder_of_the_ledger(tmp_path: Path
                 follows=True,
                 embedded=True,
             )
-            node = Node(config, on_ready=lambda _: ready.set())
+            peer = Lives(config, on_ready=lambda _: ready.set())
             async with asyncio.TaskGroup() as group, cluster.client("a") as client:
-                group.create_task(node.run())
+                group.create_task(peer.run())
                 await ready.wait()
                 assert (await roles(client))["g"] == "follower"
-                life = node._follower
+                life = peer._life
                 assert life is not None
-                life._config = msgspec.structs.replace(config, follows=None)
+                with monkeypatch.context() as upgrade:
+                    upgrade.setattr(lives, "version_in", lambda _: "99")
+                    life._config = msgspec.structs.replace(config, follows=None)
+
+                    async def has_looked() -> bool:
+                        return peer._is_other_version
+
+                    await until(has_looked)
+                    assert (await roles(client))["g"] == "follower"
 
                 async def is_member() -> bool:
                     return (await roles(client)).get("g") in ("learner", "voter")
@@ -310,6 +321,6 @@ def test_a_follower_that_is_wanted_becomes_a_holder_of_the_ledger(tmp_path: Path
                 await until(is_member)
                 job = await client.map(work.square, range(100))
                 assert await job.results() == [number * number for number in range(100)]
-                node.stop()
+                peer.stop()
 
         asyncio.run(story())

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from p2psched.client.client import Client, Job
 from p2psched.model.errors import Refused
 from p2psched.model.job import JobState
+from p2psched.model.messages import JobView
 from p2psched.model.once import Decided
 from p2psched.model.taskset import TaskSet
 from tests.integration.rig import Rig, Side, Start, gone, tasks, until
@@ -87,58 +89,57 @@ def test_a_killed_owner_leaves_unknown_tasks_and_each_is_what_a_person_says(rig:
     asyncio.run(story())
 
 
+Part = Callable[[Job, Side, list[Start]], Awaitable[None]]
+
+
+async def over_a_sleep(rig: Rig, side: Side, *, asleep: Part, awake: Part) -> JobView:
+    """An owner sleeps until its two tasks, the starts that both parts are given, are unknown; in
+    the end all others go, too. Nothing starts a second time."""
+    victim = await rig.follower()
+    peer = rig.cluster.peers[victim]
+    async with rig.client(await rig.leader()) as client:
+        job, mine = await run_once(rig, client, side, victim)
+        peer.signal(signal.SIGSTOP)
+        try:
+            await lost(job, mine)
+            await asleep(job, side, mine)
+        finally:
+            peer.signal(signal.SIGCONT)
+        await awake(job, side, mine)
+        side.let_go()
+        view = await job.wait()
+        assert len(side.starts()) == 6
+    assert await rig.agree()
+    return view
+
+
 @pytest.mark.long
 def test_an_owner_that_slept_goes_on_with_what_was_thought_lost(rig: Rig) -> None:
     """One of its two tasks ends during the sleep, the other runs on. Nobody has decided."""
-    side = rig.side("once-slept")
 
-    async def story() -> None:
-        victim = await rig.follower()
-        peer = rig.cluster.peers[victim]
-        async with rig.client(await rig.leader()) as client:
-            job, mine = await run_once(rig, client, side, victim)
-            peer.signal(signal.SIGSTOP)
-            try:
-                await lost(job, mine)
-                late = mine[0]
-                side.let_go(late.index, victim)
-                await until(lambda: gone(late.pid))
-            finally:
-                peer.signal(signal.SIGCONT)
-            await lost(job, [])
-            assert not gone(mine[1].pid)
-            side.let_go()
-            view = await job.wait()
-            assert (view.state, view.succeeded, view.attempts_lost) == (JobState.SUCCEEDED, 6, 0)
-            assert len(side.starts()) == 6
-        assert await rig.agree()
+    async def asleep(_job: Job, side: Side, mine: list[Start]) -> None:
+        late = mine[0]
+        side.let_go(late.index, late.peer)
+        await until(lambda: gone(late.pid))
 
-    asyncio.run(story())
+    async def awake(job: Job, _side: Side, mine: list[Start]) -> None:
+        await lost(job, [])
+        assert not gone(mine[1].pid)
+
+    view = asyncio.run(over_a_sleep(rig, rig.side("once-slept"), asleep=asleep, awake=awake))
+    assert (view.state, view.succeeded, view.attempts_lost) == (JobState.SUCCEEDED, 6, 0)
 
 
 @pytest.mark.long
 def test_what_a_person_has_given_up_is_ended_when_its_peer_wakes(rig: Rig) -> None:
-    side = rig.side("once-decided")
+    async def asleep(job: Job, _side: Side, _mine: list[Start]) -> None:
+        await job.resolve(await unknown(job), "failed", reason="it took too long")
 
-    async def story() -> None:
-        victim = await rig.follower()
-        peer = rig.cluster.peers[victim]
-        async with rig.client(await rig.leader()) as client:
-            job, mine = await run_once(rig, client, side, victim)
-            peer.signal(signal.SIGSTOP)
-            try:
-                await lost(job, mine)
-                await job.resolve(await unknown(job), "failed", reason="it took too long")
-            finally:
-                peer.signal(signal.SIGCONT)
-            await until(lambda: all(gone(start.pid) for start in mine))
-            side.let_go()
-            view = await job.wait()
-            assert (view.state, view.failed, view.succeeded) == (JobState.FAILED, 2, 4)
-            assert len(side.starts()) == 6
-        assert await rig.agree()
+    async def awake(_job: Job, _side: Side, mine: list[Start]) -> None:
+        await until(lambda: all(gone(start.pid) for start in mine))
 
-    asyncio.run(story())
+    view = asyncio.run(over_a_sleep(rig, rig.side("once-decided"), asleep=asleep, awake=awake))
+    assert (view.state, view.failed, view.succeeded) == (JobState.FAILED, 2, 4)
 
 
 def test_a_program_whose_spawner_was_killed_is_unknown(rig: Rig) -> None:

@@ -13,6 +13,7 @@ from p2psched.client.client import Client
 from p2psched.client.job import Job
 from p2psched.model.errors import Refused, UsageError
 from p2psched.model.explain_messages import Explained, ExplainTask
+from p2psched.observe.clock import BootClock
 from tests.cluster import LiveCluster
 from tests.integration import work
 from tests.integration.rig import until
@@ -110,8 +111,11 @@ def test_what_nobody_can_run_is_refused_with_the_nearest_miss(cluster: LiveClust
 
 
 def test_any_peer_explains_a_placement_by_a_policy_of_ones_own(cluster: LiveCluster) -> None:
+    clock = BootClock()
+
     async def story() -> None:
         async with cluster.client("a") as client:
+            before_ms = clock.wall_ms()
             job = await program(client, 6, policy="mine")
             assert (await where(client, job)).total() == 6
         for name in ("a", "b", "f"):
@@ -122,6 +126,8 @@ def test_any_peer_explains_a_placement_by_a_policy_of_ones_own(cluster: LiveClus
                 assert len(decision.considered) == 3
                 assert 4 in decision.tasks
                 assert not told.silent
+                # As of its last look at the others.
+                assert before_ms - 1_000 <= decision.wall_ms <= clock.wall_ms() + 1
 
     asyncio.run(story())
 

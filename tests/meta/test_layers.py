@@ -49,6 +49,7 @@ PURE_STDLIB: Final = frozenset(
         "__future__",
         "_sha2",
         "_sha256",
+        "array",
         "bisect",
         "collections",
         "contextlib",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,3 +30,17 @@ def behind_a_switch(folder: Path, *, slots: int = 1) -> Iterator[tuple[LiveClust
 def _secret_of(cluster: LiveCluster) -> list[str]:
     first = cluster.peers.get("a")
     return [] if first is None else ["--secret-file", str(first.data / "secret")]
+
+
+def cut_at_random(switch: Switch, rng: random.Random, leader: str) -> None:
+    """The leader off, or one peer, or a link, or one way of it."""
+    one, other = rng.sample(NAMES, 2)
+    match rng.choice(("leader", "one", "link", "way")):
+        case "leader":
+            switch.cut_off(leader)
+        case "one":
+            switch.cut_off(one)
+        case "link":
+            switch.cut_between(one, other)
+        case _:
+            switch.cut_one_way(one, other)

@@ -12,7 +12,7 @@ import pytest
 from p2psched.store.folder import read_secret_file
 from tests.cluster import LiveCluster
 from tests.integration.storms import Fleet, Storm
-from tests.network.behind import NAMES, behind_a_switch
+from tests.network.behind import behind_a_switch, cut_at_random
 from tests.network.switch import Switch, why_not
 
 HISTORIES: Final = 5
@@ -48,19 +48,10 @@ def test_killed_leaders_and_cut_links_leave_histories_that_have_an_order(
     )
 
     def cut(rng: random.Random, leader: str) -> None:
-        if not leader:
+        if leader:
+            cut_at_random(switch, rng, leader)
+        else:
             switch.heal()
-            return
-        one, other = rng.sample(NAMES, 2)
-        match rng.choice(("leader", "one", "link", "way")):
-            case "leader":
-                switch.cut_off(leader)
-            case "one":
-                switch.cut_off(one)
-            case "link":
-                switch.cut_between(one, other)
-            case _:
-                switch.cut_one_way(one, other)
 
     storm = Storm(fleet, seed, every_s=KILL_EVERY_S, cut=cut)
     recording = asyncio.run(storm.record(SECONDS))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from p2psched.core.admission import RETRY_MS_MAX, RETRY_MS_MIN
 from p2psched.model import digests
 from p2psched.model.blob import BlobRef
 from p2psched.model.blob_messages import BeginUpload, CopyBlob, EndUpload, UploadChunk, UploadState
-from p2psched.model.errors import NotFound, Unavailable, UsageError
+from p2psched.model.errors import Busy, NotFound, Unavailable, UsageError
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import AnswerBody, CallBody, Done
 from p2psched.model.taskset import EMPTY, TaskSet
@@ -222,8 +223,9 @@ def test_a_slow_disk_holds_few_chunks_in_memory(
         ]
         await asyncio.sleep(0)
         try:
-            with pytest.raises(Unavailable, match="busy: 3 chunks wait"):
+            with pytest.raises(Busy, match="busy: 3 chunks wait for this peer's disk") as told:
                 await site.ask(UploadChunk(ref, 3, pieces(DATA)[3]))
+            assert RETRY_MS_MIN <= told.value.retry_after_s * 1000 <= RETRY_MS_MAX
         finally:
             held.set()
         assert [await task for task in sent] == [Done()] * 3

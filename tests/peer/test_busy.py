@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from types import SimpleNamespace
 from typing import cast
 
 from p2psched.core.admission import LINE_START
 from p2psched.model.commands import Submitted
 from p2psched.model.errors import Unavailable
+from p2psched.model.ids import JobId
 from p2psched.model.limits import RUNNING_JOBS_MAX
 from p2psched.model.messages import Answer, Failure
 from p2psched.net.link import Connection
@@ -34,6 +36,28 @@ def test_beyond_the_line_a_submit_is_told_busy_at_once_and_repeats_of_known_jobs
         rig.scheduling.jobs[JOB] = SimpleNamespace(id=JOB, ended=True, segments=0)
         rig.call(submit(), 1_001, other)
         assert len(rig.scheduling.proposed) == LINE_START + 1
+        rig.close()
+        rig.answering.on_closed(cast("Connection", other))
+
+    Rig.run(story)
+
+
+def test_no_submit_leaves_a_cycle_behind_whatever_came_of_it() -> None:
+    """The collector of cycles would have to look at all that is open, again and again."""
+
+    async def story(rig: Rig) -> None:
+        other = FakeConnection()
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(1, LINE_START + 11):
+                rig.call(submit(job=job_number(number), follow=False), number, other)
+            for number in range(LINE_START, LINE_START - 10, -1):
+                rig.scheduling.commit(Submitted(JobId(job_number(number)), duplicate=False))
+            assert len(other.sent) == 20
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
         rig.close()
         rig.answering.on_closed(cast("Connection", other))
 

@@ -9,8 +9,8 @@ from p2psched.core.machine import Machine
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Place, Placed, SubmitJob
 from p2psched.model.ids import PeerId
-from p2psched.peer import status
-from p2psched.peer.status import short_of_copies
+from p2psched.peer import holder_status
+from p2psched.peer.holder_status import short_of_copies
 from tests.core.test_machine import (
     ALL,
     JOB,
@@ -54,8 +54,8 @@ def test_without_large_results_nothing_is_counted() -> None:
 
 def test_counting_ends_at_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = machine_with(*[(P,)] * 8)
-    monkeypatch.setattr(status, "BLOBS_SHORT_MAX", 3)
+    monkeypatch.setattr(holder_status, "BLOBS_SHORT_MAX", 3)
     assert short_of_copies(machine) == (3, 3)
-    monkeypatch.setattr(status, "BLOBS_SHORT_MAX", 100)
-    monkeypatch.setattr(status, "COUNTED_MAX", 5)
+    monkeypatch.setattr(holder_status, "BLOBS_SHORT_MAX", 100)
+    monkeypatch.setattr(holder_status, "COUNTED_MAX", 5)
     assert short_of_copies(machine) == (5, 5)

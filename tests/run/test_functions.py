@@ -166,6 +166,22 @@ def test_a_lambda_travels_by_value_and_so_does_what_it_makes(tmp_path: Path) -> 
     with_pool(tmp_path, scenario)
 
 
+def test_what_opens_functions_by_value_is_loaded_once_there_is_one_and_then_for_all(
+    tmp_path: Path,
+) -> None:
+    async def scenario(rig: Rig) -> None:
+        async def has_it(cpus: int) -> object:  # another number of them is another worker
+            spec = functions("sys:modules.__contains__", [("cloudpickle",)], cpus=cpus)
+            return (await rig.run(spec)).tasks[0].open()
+
+        assert await has_it(1) is False
+        code = cloudpickle.dumps(lambda: 7)
+        assert (await rig.run(functions(code=code, cpus=2))).tasks[0].open() == 7
+        assert await has_it(3) is True
+
+    with_pool(tmp_path, scenario, slots=3)
+
+
 def test_output_goes_with_the_task_that_wrote_it(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         outcome = await rig.run(functions("say", [(str(number),) for number in range(50)]))

@@ -257,3 +257,28 @@ def test_hosts_that_have_nothing_to_do_end_and_come_again(
         assert rig.pool.statistics()["hosts_lost"] == 0
 
     with_pool(tmp_path, story)
+
+
+def test_a_light_worker_makes_room_for_programs_and_one_that_has_worked_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "RETIRE_S", 0.02)
+    monkeypatch.setattr(hosts, "SPAWNER_IDLE_S", 0.0)
+    monkeypatch.setattr(hosts, "LIGHT_IDLE_S", 0.0)
+
+    async def scenario(rig: Rig) -> None:
+        def count(kind: str) -> int:
+            return rig.pool.statistics()[kind]
+
+        await rig.run(functions("double", [(1,)]))
+        assert count("workers") == 1
+        await rig.run(program("true"))
+        await rig.until(lambda: count("workers") == count("spawners") == 0)
+        monkeypatch.setattr(hosts, "LIGHT_BUSY_S", 0.0)
+        await rig.run(functions("double", [(1,)]))
+        await rig.run(program("true"))
+        await rig.until(lambda: count("spawners") == 0)
+        assert count("workers") == 1
+        assert count("hosts_lost") == 0
+
+    with_pool(tmp_path, scenario, slots=1)

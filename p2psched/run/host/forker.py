@@ -40,7 +40,9 @@ THREADS_VARIABLES: Final = (
 )
 # What workers would import sooner or later, each for itself: that takes milliseconds, and copies
 # one to two MiB of what they share with the starter, since it counts references all over them.
-PRELOADED: Final = ("cloudpickle", "msgpack", "random", "subprocess")
+PRELOADED: Final = ("msgpack", "random", "subprocess")
+# Likewise, once there is a worker whose function comes by value. It takes 1.5 MiB.
+PRELOADED_BY_VALUE: Final = ("cloudpickle",)
 PIPE_BYTES: Final = 256 * 1024
 F_SETPIPE_SZ: Final = 1031
 PR_SET_PDEATHSIG: Final = 1
@@ -138,6 +140,8 @@ class Starter:
         self._blobs = str(order["blobs"])
         means = order["means"]
         self._means = means if isinstance(means, dict) else {}
+        if order.get("by_value"):
+            _preload(PRELOADED_BY_VALUE)
         inputs = (peer_descriptor, tickets)
         if order["functions"]:
             bounds = Bounds(limits) if isinstance(limits, dict) else None
@@ -341,17 +345,23 @@ def _run_and_exit(run: Callable[[], None]) -> NoReturn:
     os._exit(0)
 
 
-def main(descriptor: int, folder: str) -> None:
-    """Runs in the starter's process until its peer is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # A broken one is found, and told, when it is needed.
-    for name in PRELOADED:
+def _preload(names: tuple[str, ...]) -> None:
+    """Costs next to nothing the second time. A broken one is found, and told, when it is needed."""
+    if all(name in sys.modules for name in names):
+        return
+    for name in names:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-    os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib would be a MiB in each host
     # What is there now is shared by all hosts for ever: keep the collector from touching it.
     gc.collect()
     gc.freeze()
+
+
+def main(descriptor: int, folder: str) -> None:
+    """Runs in the starter's process until its peer is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - pathlib would be a MiB in each host
+    _preload(PRELOADED)
     os.set_inheritable(descriptor, False)
     starter = Starter(socket.socket(fileno=descriptor), folder)
     try:

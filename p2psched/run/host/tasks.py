@@ -17,15 +17,26 @@ R = TypeVar("R")
 
 
 class TaskOptions(NamedTuple):
-    """What `Client.map` and the others use where they are told nothing else."""
+    """What `Client.map` and the others use where they are told nothing else.
+
+    Those that are objects are as `Client.map` takes them; a worker does not get them.
+    """
 
     retries: int = 0
     timeout_s: float | None = None  # of one attempt
     cpus: int = 1
     name: str | None = None  # of the job; None: the function's
     policy: str = ""  # who says where tasks go
-    needs: object = None  # a `p2psched.Needs`, of the peers; for callers only
+    needs: object = None  # of the peers
     checkpoint: bool = False  # it may use `p2psched.checkpoint`
+    retry: object = None  # rules by cause
+    times: object = None  # limits of the whole job
+    limits: object = None  # of what one task uses
+    pace: object = None
+    start: object = None  # "once", for what must not start twice
+    max_disconnect_ms: int | None = None
+    hold: object = None  # of a lock
+    copies: int = 2  # of large results
 
 
 class Changes(TypedDict, total=False):
@@ -38,6 +49,14 @@ class Changes(TypedDict, total=False):
     policy: str
     needs: object
     checkpoint: bool
+    retry: object
+    times: object
+    limits: object
+    pace: object
+    start: object
+    max_disconnect_ms: int | None
+    hold: object
+    copies: int
 
 
 class TaskFunction(Generic[P, R]):
@@ -57,8 +76,11 @@ class TaskFunction(Generic[P, R]):
         return f"<task {getattr(self.function, '__qualname__', self.function)}>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # What it needs of peers is no business of a worker, which may not have its class.
-        return TaskFunction, (self.function, self.settings._replace(needs=None))
+        # A worker may not have their classes.
+        kept = self.settings._replace(
+            needs=None, retry=None, times=None, limits=None, pace=None, start=None, hold=None
+        )
+        return TaskFunction, (self.function, kept)
 
     def options(self, **changes: Unpack[Changes]) -> TaskFunction[P, R]:
         """The same task with other options; this one stays as it is."""
