@@ -65,6 +65,10 @@ class Deciding:
                 self._places.add(self._life.propose(place, now_ms))
                 self._places_sent_ms = now_ms
 
+    @property
+    def coordinates(self) -> bool:
+        return self._coordinator.coordinates
+
     def is_overdue(self, now_ms: int) -> bool:
         """A round of placements is to be given up."""
         return bool(self._places) and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS

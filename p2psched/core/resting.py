@@ -7,16 +7,26 @@ do, and where it can stands here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from p2psched.core.deciding import Deciding
-from p2psched.core.owner import Owner
+from p2psched.core.retention import Retention
 from p2psched.core.stealing import Stealing
 
 
 class Resting:
-    def __init__(self, stealing: Stealing, owner: Owner, deciding: Deciding) -> None:
+    def __init__(
+        self,
+        stealing: Stealing,
+        deciding: Deciding,
+        retention: Retention,
+        ledger_ms: Callable[[int], int],
+    ) -> None:
+        """`ledger_ms`: ledger time at a time of ours."""
         self._stealing = stealing
-        self._owner = owner
         self._deciding = deciding
+        self._retention = retention
+        self._ledger_ms = ledger_ms
         self._rests = False
         self.takes = True  # tasks of others would be granted, as of the last round
 
@@ -26,11 +36,17 @@ class Resting:
 
     def begin(self) -> None:
         """At the end of a round."""
-        self._rests = not (self._owner.has_queue or self._owner.starting.is_under_way)
+        owner = self._stealing.owner
+        self._rests = not (owner.has_queue or owner.starting.is_under_way)
+
+    def forgets(self, now_ms: int) -> bool:
+        """This peer coordinates, and it may be time to forget a job."""
+        coordinates = self._deciding.coordinates
+        return coordinates and self._retention.is_due(self._ledger_ms(now_ms))
 
     def wants_round(self, now_ms: int) -> bool:
         """False if nothing has come since the last round, which left nothing to do, no round of
-        placements is overdue, and it isn't time to ask for work."""
-        if not self._rests or self._deciding.is_overdue(now_ms):
+        placements is overdue, and it isn't time to forget a job, nor to ask for work."""
+        if not self._rests or self._deciding.is_overdue(now_ms) or self.forgets(now_ms):
             return True
         return self._stealing.is_idle(now_ms) and self.takes

@@ -143,7 +143,7 @@ class Scheduler:
             *(self.machine, self.owner, self._life), patience_ms=stall_ms, placing=self._deciding
         )
         self._stamp = (0, 0)  # the newest stamp of the ledger, and our time when it came
-        self.resting = Resting(self.stealing, self.owner, self._deciding)
+        self.resting = Resting(self.stealing, self._deciding, self.retention, self.ledger_ms)
 
     def step(self, event: SchedulerEvent) -> list[SchedulerEffect]:
         """Take one event; perform the effects in order."""
@@ -323,8 +323,7 @@ class Scheduler:
         """What this turn's events led to leaves together."""
         if self._life.leaving:
             self._say_farewell(now_ms)
-        commands: list[Own] = [*self.owner.next_round()]
-        commands += self.watching.give_back()
+        commands: list[Own] = [*self.owner.next_round(), *self.watching.give_back()]
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         shunned = self._coordinator.shunned()
@@ -335,7 +334,7 @@ class Scheduler:
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
         self._deciding.place(now_ms)
-        if self._coordinator.coordinates and self.retention.is_due(self.ledger_ms(now_ms)):
+        if self.resting.forgets(now_ms):
             forgets = self.retention.to_forget(self.ledger_ms(now_ms))
             self._append += map(self._replica.number, forgets)
         self._out += self.owner.next_batches(starts_nothing=starts_nothing)
