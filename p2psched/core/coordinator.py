@@ -345,7 +345,7 @@ class Coordinator:
 
     def shunned(self) -> frozenset[PeerId]:
         """Who shall get nothing from others, either: innocent tasks fail there."""
-        return frozenset().union(*self._shut())
+        return frozenset().union(*self._shut()) if self.quarantine.listens else NOBODY
 
     def stories(self) -> dict[PeerId, str]:
         """Why peers get nothing, or little, for people."""

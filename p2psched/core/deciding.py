@@ -55,7 +55,7 @@ class Deciding:
             self._deaths.add(self._life.propose(command, now_ms))
 
     def place(self, now_ms: int) -> None:
-        if self._places and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS:
+        if self.is_overdue(now_ms):
             for request in self._places:
                 self._replica.forget(request)
             self._places.clear()
@@ -64,6 +64,14 @@ class Deciding:
             for place in self._coordinator.place():
                 self._places.add(self._life.propose(place, now_ms))
                 self._places_sent_ms = now_ms
+
+    @property
+    def coordinates(self) -> bool:
+        return self._coordinator.coordinates
+
+    def is_overdue(self, now_ms: int) -> bool:
+        """A round of placements is to be given up."""
+        return bool(self._places) and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS
 
     # --- for the watchdog ---
 

@@ -219,14 +219,15 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
         parts += [held.tasks for held in (*self.grants.values(), *self.unknown.values())]
         assert not self.delayed - self.waiting, f"a delayed task of job {self.id} does not wait"
         assert self.delayed == TaskSet.union(self.later.values()), f"job {self.id} forgets a delay"
-        union = EMPTY
-        for part in parts:
-            assert not union & part, f"a task of job {self.id} is in two places"
-            union = union | part
+        union = TaskSet.union(parts)
+        assert sum(map(len, parts)) == len(union), f"a task of job {self.id} is in two places"
         assert union == self.spec.tasks, f"a task of job {self.id} is nowhere"
-        results = TaskSet.from_indices(index for index, _ in self.blobs)
-        assert not results - self.succeeded, f"a large result of job {self.id} is not a result"
-        lost = TaskSet.from_indices(i for (i, _), blob in self.blobs.items() if not blob.holders)
+        lost = EMPTY
+        if self.blobs:
+            results = TaskSet.from_indices(index for index, _ in self.blobs)
+            assert not results - self.succeeded, f"a large result of job {self.id} is no result"
+            blobs = self.blobs.items()
+            lost = TaskSet.from_indices(i for (i, _), blob in blobs if not blob.holders)
         assert self.lost == lost, f"job {self.id} is wrong about which results are lost"
         alone = [held.tasks for held in self.grants.values() if held.suspect]
         assert all(not tasks - self.suspects for tasks in alone), f"job {self.id} isolates others"

@@ -27,6 +27,7 @@ from p2psched.core.peering import to_forget
 from p2psched.core.policies.base import Policy
 from p2psched.core.policies.registry import POLICIES
 from p2psched.core.replica import Replica
+from p2psched.core.resting import Resting
 from p2psched.core.retention import KEEP_BYTES, KEEP_MS, Retention
 from p2psched.core.retry_budget import SHARE_PERCENT
 from p2psched.core.scheduler_events import (
@@ -142,10 +143,12 @@ class Scheduler:
             *(self.machine, self.owner, self._life), patience_ms=stall_ms, placing=self._deciding
         )
         self._stamp = (0, 0)  # the newest stamp of the ledger, and our time when it came
+        self.resting = Resting(self.stealing, self._deciding, self.retention, self.ledger_ms)
 
     def step(self, event: SchedulerEvent) -> list[SchedulerEffect]:
         """Take one event; perform the effects in order."""
         now_ms = event.now_ms
+        self.resting.end()
         match event:
             case Round():
                 self._on_round(now_ms)
@@ -183,8 +186,6 @@ class Scheduler:
         entry is lost, a later round places anew: nobody waits for their outcome."""
         commands = self._coordinator.first_placements(envelopes)
         return (*envelopes, *map(self._replica.number, commands))
-
-    # --- handlers ---
 
     def _on_message(
         self,
@@ -322,8 +323,7 @@ class Scheduler:
         """What this turn's events led to leaves together."""
         if self._life.leaving:
             self._say_farewell(now_ms)
-        commands: list[Own] = [*self.owner.next_round()]
-        commands += self.watching.give_back()
+        commands: list[Own] = [*self.owner.next_round(), *self.watching.give_back()]
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         shunned = self._coordinator.shunned()
@@ -334,7 +334,7 @@ class Scheduler:
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
         self._deciding.place(now_ms)
-        if self._coordinator.coordinates and self.retention.is_due(self.ledger_ms(now_ms)):
+        if self.resting.forgets(now_ms):
             forgets = self.retention.to_forget(self.ledger_ms(now_ms))
             self._append += map(self._replica.number, forgets)
         self._out += self.owner.next_batches(starts_nothing=starts_nothing)
@@ -342,16 +342,16 @@ class Scheduler:
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()
-        self._out += self.separation.on_round(now_ms)
-        self._out += [*self.feeding.on_round(), *answers]
+        self._out += [*self.separation.on_round(now_ms), *self.feeding.on_round(), *answers]
         if self.stealing.is_idle(now_ms):
             self._out += self._ask_for_work(now_ms, takes=not is_shut)
+        self.resting.begin()
 
     def _ask_for_work(self, now_ms: int, *, takes: bool) -> list[Say]:
         me = self._life.info
         takes = takes and self.machine.is_live(me.peer, me.incarnation)
         takes = takes and not is_cordoned(self.machine, me.peer)
-        takes = takes and me.peer not in self._coordinator.shunned()
+        takes = self.resting.takes = takes and me.peer not in self._coordinator.shunned()
         if takes and self.machine.choosy and self.machine.awaits_pull:
             if self.coordinates:
                 self._coordinator.on_pull(me.peer)

@@ -101,6 +101,11 @@ class Starting:
             oldest_ms = next(iter(self._sent_ms.values()), now_ms)
             self._is_stalled = now_ms - oldest_ms > PATIENCE_MS
 
+    @property
+    def is_under_way(self) -> bool:
+        """Something waits for the ledger, or did for too long."""
+        return bool(self._sent_ms) or self._is_stalled
+
     def _next_round(self) -> list[Once]:
         """One command for each grant."""
         commands, self._unsure = self._unsure, []

@@ -27,6 +27,7 @@ from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import Webhook
 
 _SUCCEEDED: Final = JobState.SUCCEEDED  # as `machine._OK`
+_OFF, _ON, _ONCE = DrainMode.OFF, DrainMode.ON, DrainMode.ONCE  # likewise
 ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run any
 PULL: Final = "pull"  # the policy
 ENDED_WHOLE_MAX = 1_000  # ended jobs that still know what each grant has said
@@ -68,12 +69,12 @@ class PeerRow:
 
     @property
     def takes_tasks(self) -> bool:
-        return self.live and self.drain is DrainMode.OFF
+        return self.live and self.drain is _OFF
 
     @property
     def drains(self) -> bool:
         """It gives back what it has not begun, too: who is only cordoned stays."""
-        return self.drain in {DrainMode.ON, DrainMode.ONCE}
+        return self.drain is _ON or self.drain is _ONCE
 
 
 class LedgerState:

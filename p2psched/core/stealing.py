@@ -159,9 +159,10 @@ class Stealing:
 
     def is_idle(self, now_ms: int) -> bool:
         """Whether to `look`. Cheap: asked each turn."""
-        if self.owner.is_hungry or self._progress_ms is None:
+        is_hungry = self.owner.is_hungry
+        if is_hungry or self._progress_ms is None:
             self._progress_ms = now_ms
-        if self.owner.is_hungry:
+        if is_hungry:
             return self.thief.may_ask(now_ms)
         self._idle_since_ms = None
         return False

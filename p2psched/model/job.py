@@ -301,9 +301,9 @@ def argument_size(work: Work) -> int:
     """Bytes of code, arguments and files that a job carries in its entry; blobs don't count."""
     match work:
         case ProgramWork(argv=argv, env=env, files=files):
-            words = sum(len(word.encode()) for word in argv)
-            words += sum(len(key.encode()) + len(value.encode()) for key, value in env)
-            return words + sum(_inline_size(file.data) for file in files)
+            size = sum(map(len, map(str.encode, argv)))
+            size += sum(len(key.encode()) + len(value.encode()) for key, value in env) if env else 0
+            return size + sum(_inline_size(file.data) for file in files)
         case FunctionWork(code=code, chunks=chunks, modules=modules):
             return _inline_size(code) + _inline_size(modules) + sum(map(len, chunks))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, starmap
 from typing import Final
 
 import msgspec
@@ -88,8 +89,7 @@ class TaskSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return bool(self.ranges)
 
     def __iter__(self) -> Iterator[int]:
-        for start, stop in self.ranges:
-            yield from range(start, stop)
+        return chain.from_iterable(starmap(range, self.ranges))
 
     def __contains__(self, index: object) -> bool:
         return isinstance(index, int) and bool(_common(self.ranges, ((index, index + 1),)))

@@ -153,7 +153,7 @@ class Replay:
             entry = self._entry(tail)
             if entry is None:
                 return
-            if number % YIELD_ENTRIES == 0:
+            if number % YIELD_ENTRIES == YIELD_ENTRIES - 1:
                 time.sleep(0)
             yield entry
 

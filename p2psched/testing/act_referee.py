@@ -75,7 +75,8 @@ class ActReferee:
             else:
                 expected = self._act(command, outcome, number)
             found = (outcome, changes, ended)
-            demand(found == expected, "P7", f"{command} led to {found}, not to {expected}")
+            if found != expected:
+                demand(False, "P7", f"{command} led to {found}, not to {expected}")
             self._note_locks(events)
 
     def _note_locks(self, events: Sequence[object]) -> None:

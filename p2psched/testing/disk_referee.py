@@ -6,6 +6,7 @@ It keeps a book of what each peer wrote and never looks at bytes.
 
 from __future__ import annotations
 
+import struct
 import zlib
 from typing import Final
 
@@ -16,6 +17,7 @@ from p2psched.store.log import Recovered
 from p2psched.testing.promises import demand
 
 NOTHING: Final = HardState()
+_FIXED: Final = struct.Struct("<Bqq")  # of an entry: kind, stamp, wall clock
 
 
 class Book:
@@ -56,8 +58,8 @@ class DiskReferee:
             book.terms[entry.index] = entry.term
             book.last = entry.index
             seen = _checksum(entry)
-            known = self._payloads.setdefault((entry.index, entry.term), seen)
-            demand(known == seen, "P4", f"two entries {entry.index} of term {entry.term}")
+            if self._payloads.setdefault((entry.index, entry.term), seen) != seen:
+                demand(False, "P4", f"two entries {entry.index} of term {entry.term}")
 
     def on_refused(self, peer: PeerId, persist: Persist) -> None:
         """It found no space, and will be written again. A hard state may be there already, where
@@ -124,18 +126,13 @@ class DiskReferee:
             f"entries up to {max(last, base)} {where}, and it was given {book.floor} durably",
         )
         for entry in found.entries:
-            known = self._payloads.get((entry.index, entry.term))
-            demand(
-                known == _checksum(entry),
-                "P10",
-                f"entry {entry.index} of term {entry.term} {where} is none that was written",
-            )
+            if self._payloads.get((entry.index, entry.term)) != _checksum(entry):
+                what = f"entry {entry.index} of term {entry.term} {where} is none that was written"
+                demand(False, "P10", what)
             term = book.terms.get(entry.index, entry.term)
-            demand(
-                entry.term == term or entry.index > book.floor,
-                "P3",
-                f"entry {entry.index} of term {entry.term} {where}, and of {term} before",
-            )
+            if entry.term != term and entry.index <= book.floor:
+                what = f"entry {entry.index} of term {entry.term} {where}, and of {term} before"
+                demand(False, "P3", what)
         book.terms = {entry.index: entry.term for entry in found.entries}
         book.last = book.floor = max(last, base)
         book.hards = [found.hard_state]
@@ -143,5 +140,5 @@ class DiskReferee:
 
 
 def _checksum(entry: Entry) -> int:
-    fixed = (entry.kind, entry.stamp_ms, entry.wall_ms)
-    return zlib.crc32(entry.payload, zlib.crc32(repr(fixed).encode()))
+    fixed = _FIXED.pack(entry.kind, entry.stamp_ms, entry.wall_ms)
+    return zlib.crc32(entry.payload, zlib.crc32(fixed))

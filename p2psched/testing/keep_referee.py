@@ -126,9 +126,10 @@ def _view(job: Job) -> object:
 def _twin_view(twin: ShadowJob) -> object:
     blobs = {name: (digest, tuple(sorted(held))) for name, (digest, held) in twin.blobs.items()}
     ended_ms = twin.ended_ms if twin.state != "running" else None
-    succeeded = set(twin.causes) - twin.failed
+    failed = twin.failed
+    succeeded = set(twin.causes) - failed
     killed = {i: peers for i, peers in twin.killed.items() if peers and ended_ms is None}
-    return succeeded, twin.failed, twin.lost, blobs, twin.pinned, ended_ms, killed
+    return succeeded, failed, twin.lost, blobs, twin.pinned, ended_ms, killed
 
 
 def _differ(job: Job, twin: ShadowJob) -> str:

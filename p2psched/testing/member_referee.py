@@ -28,12 +28,12 @@ class MemberReferee:
 
     def look_at(self, peer: SimPeer) -> None:
         raft = peer.engine.raft
-        now = peer.process, raft.membership
-        before = self._seen.get(peer.id)
-        if before is not None and before[0] == now[0] and before[1] is now[1]:
+        before, now = self._seen.get(peer.id), raft.membership
+        is_same = before is not None and before[0] == peer.process
+        if is_same and before is not None and before[1] is now:
             return
-        self._seen[peer.id] = now
-        if before is None or before[0] != now[0] or not raft.is_leader:
+        self._seen[peer.id] = peer.process, now
+        if not is_same or not raft.is_leader:
             return
         entries = raft.entries(raft.commit + 1, raft.last_index + 1)
         changes = [entry for entry in entries if entry.kind is EntryKind.MEMBERSHIP]

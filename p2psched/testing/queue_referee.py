@@ -320,14 +320,17 @@ class QueueReferee:
         where = f"on peer {peer.number}"
         there = {name: head.next_id - 1 for name, head in s.queue_heads.items()}
         known = {name: book.count for name, book in self.books.items()}
-        demand(there == known, "P7", f"queues are {there}, not {known} {where}")
+        if there != known:
+            demand(False, "P7", f"queues are {there}, not {known} {where}")
         owners = {key: (item.receipt, item.claim) for key, item in s.queue_items.items()}
         expected = {
             (name, number): (item.receipt if item.claim else 0, item.claim)
             for name, book in self.books.items()
             for number, item in book.items.items()
         }
-        demand(owners == expected, "P7", f"items are {owners}, not {expected} {where}")
+        if owners != expected:
+            demand(False, "P7", f"items are {owners}, not {expected} {where}")
         rows = {name: list(queue.takers) for name, queue in s.queues.queues.items()}
         waiting = {name: book.takers for name, book in self.books.items()}
-        demand(rows == waiting, "P7", f"takers are {rows}, not {waiting} {where}")
+        if rows != waiting:
+            demand(False, "P7", f"takers are {rows}, not {waiting} {where}")

@@ -7,6 +7,7 @@ process, is looked at by running some of them again.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -25,6 +26,7 @@ from p2psched.testing.sim_report import Report
 from p2psched.testing.simulate import Options, replay_line, simulate
 
 SEEDS_AT_ONCE: Final = 4  # that a process takes: few, so that news come often
+NEW_OBJECTS: Final = 20_000  # between two looks of the garbage collector
 RECHECK_EVERY: Final = 50  # seeds; of so many one runs again
 HASH_SEED: Final = "4242"  # of the processes that run seeds again
 _HASH_VARIABLE: Final = "PYTHONHASHSEED"
@@ -119,7 +121,7 @@ def run_seeds(seeds: Sequence[int], options: Options, jobs: int = 1) -> Iterator
     if jobs == 1 or len(seeds) == 1:
         yield from (run_seed(seed, options) for seed in seeds)
         return
-    with ProcessPoolExecutor(max_workers=jobs, initializer=_leave_interrupts) as pool:
+    with ProcessPoolExecutor(max_workers=jobs, initializer=_begin) as pool:
         yield from pool.map(partial(run_seed, options=options), seeds, chunksize=SEEDS_AT_ONCE)
 
 
@@ -129,7 +131,7 @@ def run_again(traces: Mapping[int, int], options: Options, jobs: int = 1) -> Ite
     context = multiprocessing.get_context("spawn")
     with (
         _environment(_HASH_VARIABLE, HASH_SEED),
-        ProcessPoolExecutor(jobs, context, initializer=_leave_interrupts) as pool,
+        ProcessPoolExecutor(jobs, context, initializer=_begin) as pool,
     ):
         for result in pool.map(partial(run_seed, options=options), traces):
             if isinstance(result, Failure):
@@ -170,6 +172,9 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is for whoever started the processes."""
+def _begin() -> None:
+    """In each process. Ctrl-C is for whoever started them. A seed makes many objects that stay
+    until its end: what was there before need not be looked through again and again."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS)

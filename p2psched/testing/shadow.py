@@ -127,7 +127,7 @@ class Shadow:
         self.has_apart |= spec.needs is not None and bool(spec.needs.apart)
         self.jobs[job] = ShadowJob(spec)
         shadow_retries.begin(self, self.jobs[job])
-        self._turns.add(self.jobs[job])
+        self._turns.add(job, self.jobs[job])
         self.say("added", job)
 
     def _apply(self, command: Command, proposal: tuple[PeerId, int] | None) -> None:

@@ -26,16 +26,20 @@ class Turns:
 
     def __init__(self, jobs: Mapping[JobId, ShadowJob]) -> None:
         self._jobs = jobs
+        self._holding: dict[JobId, ShadowJob] = {}  # of these, those with a lock: in their order
         self._wishes: dict[str, list[_Wish]] = {}
 
-    def add(self, job: ShadowJob) -> None:
+    def add(self, name: JobId, job: ShadowJob) -> None:
         if job.spec.hold is not None:
+            self._holding[name] = job
             self._wishes.setdefault(job.spec.hold.lock, [])
 
     def settle(self) -> None:
         """At the end of each command."""
-        for name, job in self._jobs.items() if self._wishes else ():
-            if job.spec.hold is not None:
+        for name, job in list(self._holding.items()):
+            if self._jobs.get(name) is not job:  # it is forgotten
+                del self._holding[name]
+            elif job.spec.hold is not None:
                 self._settle(name, job, job.spec.hold)
         self._check()
 
@@ -98,7 +102,7 @@ class Turns:
     def _check(self) -> None:
         """As the tasks have it that are owned, whatever was wished."""
         owned: Counter[str] = Counter()
-        for job in self._jobs.values() if self._wishes else ():
+        for job in self._holding.values():
             hold = job.spec.hold
             if hold is not None:
                 owned[hold.lock] += sum(owner > 0 for owner in job.owner.values())

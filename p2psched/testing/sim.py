@@ -306,7 +306,8 @@ class SimCluster(Lives):
                 self._push(delay_us, to, ANY_PROCESS, arrived)
 
     def on_said(self, peer: SimPeer, to: PeerId, message: RaftMessage) -> None:
-        self.happened["vote asked by hand-over"] += says_hand_over(message)
+        if says_hand_over(message):
+            self.happened["vote asked by hand-over"] += 1
         self.referees.on_said(peer, to, message)
 
     def any_other(self, peer: SimPeer) -> PeerId:

@@ -149,7 +149,3 @@ class SimClock:
     def step_wall(self, by_ms: int) -> None:
         """Somebody sets the clock that people read."""
         self._wall_ms += by_ms
-
-    def delay_us(self, until_ms: int, world_us: int) -> int:
-        """From now to `until_ms` of this clock, in world time, rounded up."""
-        return max(1, (until_ms - self.now_ms(world_us)) * 1000)

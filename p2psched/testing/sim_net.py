@@ -74,16 +74,18 @@ class SimNetwork:
 
     def _delay_us(self, sender: int, to: int, now_us: int, faults: Faults) -> int:
         is_late = bool(faults.tail) and self._rng.random() < faults.tail
-        self._happened["late"] += is_late
+        if is_late:
+            self._happened["late"] += 1
         delay = 50 + int(self._rng.random() * (TAIL_US_MAX if is_late else faults.delay_us))
         if faults.in_order:
             link = (sender, to)
             arrives = max(now_us + delay, self._busy_until_us.get(link, 0) + 1)
             self._busy_until_us[link] = arrives
             return arrives - now_us
-        newest = self._arrives_us.get((sender, to), 0)
-        self._happened["reordered"] += now_us + delay < newest
-        self._arrives_us[sender, to] = max(newest, now_us + delay)
+        if now_us + delay < self._arrives_us.get((sender, to), 0):
+            self._happened["reordered"] += 1
+        else:
+            self._arrives_us[sender, to] = now_us + delay
         return delay
 
     # --- partitions ---

@@ -243,20 +243,21 @@ class SimPeer:
                     self._joining.receive(sender, decode_wire(data), now_ms)
             case TickDue(at_us=at_us):
                 self._on_tick(at_us, now_ms)
+            case TurnEnds():
+                self._turn_is_due = False
+                self._rounds()
+                self._arm_tick(now_ms)
+                return
             case SyncEnds() | SaveEnds():
                 self._on_written(item)
             case ClockDue():
                 self._on_clock(now_ms)
             case TasksEnd() | BatchStops() | CopiesEnd():
                 self._on_work(item, now_ms)
-            case TurnEnds():
-                self._turn_is_due = False
-                self._rounds()
             case _:
                 self._on_caller(item, now_ms)
-        if not isinstance(item, TurnEnds):
-            self._end_turn()
-        self._arm_tick()
+        self._end_turn()
+        self._arm_tick(now_ms)
 
     @property
     def wall_ms(self) -> int:
@@ -329,10 +330,12 @@ class SimPeer:
             self._world.later(1 + self._world.rng.randrange(turn_us), self, TurnEnds())
 
     def _rounds(self) -> None:
+        now_ms = self.now_ms
         for _ in range(ROUNDS_MAX):
-            now_ms = self.now_ms
-            self.step(raft.Round(now_ms, self.wall_ms))
-            self.decide(sched.Round(now_ms))
+            if self.engine.has_round:
+                self.step(raft.Round(now_ms, self.wall_ms))
+            if self.scheduler.resting.wants_round(now_ms):
+                self.decide(sched.Round(now_ms))
             self.saves.begin_if_due()
             if not self.engine.wants_round:
                 return
@@ -340,13 +343,13 @@ class SimPeer:
             self._turn_is_due = True
             self._world.later(NEXT_TURN_US, self, TurnEnds())
 
-    def _arm_tick(self) -> None:
+    def _arm_tick(self, now_ms: int) -> None:
         """One timer, moved forward when it is due earlier; a late one looks again."""
-        world = self._world
-        at_us = world.now_us + self._clock.delay_us(self.engine.due_ms, world.now_us)
+        delay_us = max(1, (self.engine.due_ms - now_ms) * 1000)
+        at_us = self._world.now_us + delay_us
         if self._tick_at_us == 0 or at_us < self._tick_at_us:
             self._tick_at_us = at_us
-            world.later(at_us - world.now_us, self, TickDue(at_us))
+            self._world.later(delay_us, self, TickDue(at_us))
 
     # --- effects ---
 

@@ -59,18 +59,19 @@ class SnapshotReferee:
         machine = peer.scheduler.machine
         known = self._hashes.get(snapshot.index)
         demand(machine.state_hash == known, "P14", f"another state than that {where}")
-        same = digest_of(encode_machine(machine)) == snapshot.digest
+        state = encode_machine(machine)
+        same = digest_of(state) == snapshot.digest
         demand(same and machine.applied_index == snapshot.index, "P14", f"a changed state {where}")
 
-        self._ask_of_repeats(machine, snapshot.index, where)
+        self._ask_of_repeats(state, snapshot.index, where)
 
-    def _ask_of_repeats(self, machine: Machine, index: int, where: str) -> None:
+    def _ask_of_repeats(self, state: bytes, index: int, where: str) -> None:
         """A proposal that acted before must be known, should it be committed again."""
         twin = Machine(ANY_LEVEL)
-        restore_machine(twin, encode_machine(machine))
+        restore_machine(twin, state)
         before = [envelope for brought, envelope in self._once if brought <= index]
-        for envelope in before[-ASKED_MAX:]:
-            demand(twin._is_repeat(envelope), "P14", f"a proposal is forgotten {where}")
+        known = all(map(twin._is_repeat, before[-ASKED_MAX:]))
+        demand(known, "P14", f"a proposal is forgotten {where}")
 
     def on_said(self, peer: SimPeer, reply: SnapshotReply) -> None:
         """Were the power to go now, the disk would still have it."""

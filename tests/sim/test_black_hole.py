@@ -66,7 +66,7 @@ def test_without_quarantine_it_eats_the_queue(monkeypatch: pytest.MonkeyPatch) -
 def test_once_it_is_sound_it_is_back(seed: int) -> None:
     cluster, _ = with_a_hole(seed)
     cluster.peers[seed % 3].executor.__class__ = SimExecutor
-    job = cluster.submit(sim_job(TaskSet.of(0, 2_000), mean_us=100_000))
+    job = cluster.submit(sim_job(TaskSet.of(0, 500), mean_us=200_000))
     cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=WITHIN_MS, every=10)
     assert not any(stories(cluster))
 

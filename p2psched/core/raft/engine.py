@@ -187,10 +187,8 @@ class RaftEngine:
         """Take proposals along. Beyond the bound the newest are dropped: proposers repeat."""
         for envelope in envelopes:
             key = (envelope.proposer, envelope.request)
-            if (
-                len(self._proposals) >= PENDING_PROPOSALS_MAX
-                or self._proposed_bytes >= PROPOSED_BYTES_MAX
-            ):
+            is_full = len(self._proposals) >= PENDING_PROPOSALS_MAX
+            if is_full or self._proposed_bytes >= PROPOSED_BYTES_MAX:
                 return
             if key not in self._under_way:  # else it is a repeat of what waits or isn't committed
                 self._under_way.add(key)
@@ -273,7 +271,7 @@ class RaftEngine:
     @property
     def _may_deliver(self) -> bool:
         """False also while a snapshot that we took waits for the disk."""
-        return self.raft.base_index <= self._delivered < self.raft.commit
+        return self._delivered < self.raft.commit and self.raft.base_index <= self._delivered
 
     def _deliver(self) -> None:
         if self._may_deliver:
@@ -342,6 +340,11 @@ class RaftEngine:
                 self._answer_read(read, None)
 
     # --- what the driver may look at ---
+
+    @property
+    def has_round(self) -> bool:
+        """False if a round would find nothing, neither now nor because time goes on."""
+        return bool(self._proposals) or self.wants_round
 
     @property
     def wants_round(self) -> bool:

@@ -38,6 +38,8 @@ def stretched(base: Timing, round_ms: float) -> Timing:
     """`round_ms`: what a sync, a round trip and a late loop take together. Never shorter than
     `base`, never longer than `stretch_max` times it. The heartbeat stays: it costs little."""
     factor = min(max(1.0, ROUNDS_MIN * round_ms / base.election_ms_min), base.stretch_max)
+    if factor == 1:
+        return base
     return Timing(
         base.heartbeat_ms,
         int(base.election_ms_min * factor),
@@ -50,6 +52,8 @@ def under(base: Timing, heartbeat_ms: int) -> Timing:
     """`base` for whoever follows a leader that speaks so seldom, because it has another preset: as
     many of its heartbeats fit as of our own would. Never shorter than `base`."""
     factor = min(max(1.0, heartbeat_ms / base.heartbeat_ms), APART_MAX)
+    if factor == 1:
+        return base
     return Timing(
         base.heartbeat_ms,
         int(base.election_ms_min * factor),
@@ -61,10 +65,19 @@ def under(base: Timing, heartbeat_ms: int) -> Timing:
 class Pace:
     """What was measured of this member and of the way to its leader, and the timing from it."""
 
-    __slots__ = ("_base", "_late_ms", "_leader_ms", "leader_heartbeat_ms", "sync_ms", "timing")
+    __slots__ = (
+        "_adapted",
+        "_base",
+        "_late_ms",
+        "_leader_ms",
+        "leader_heartbeat_ms",
+        "sync_ms",
+        "timing",
+    )
 
     def __init__(self, base: Timing) -> None:
         self._base = base
+        self._adapted = (0, 0.0)  # to what: the leader's heartbeat, and what a round takes
         self._late_ms = 0.0
         self._leader_ms = 0.0
         self.leader_heartbeat_ms = 0  # 0: we lead, or it doesn't say
@@ -93,5 +106,7 @@ class Pace:
         return int(round_trip_ms + self._late_ms)
 
     def _adapt(self) -> None:
-        base = under(self._base, self.leader_heartbeat_ms)
-        self.timing = stretched(base, self.sync_ms + self._late_ms + self._leader_ms)
+        measured = self.leader_heartbeat_ms, self.sync_ms + self._late_ms + self._leader_ms
+        if measured != self._adapted:  # with each message of the leader, and seldom news
+            self._adapted = measured
+            self.timing = stretched(under(self._base, measured[0]), measured[1])

@@ -1,0 +1,52 @@
+"""Whether a round would do anything: a part of the scheduler's core, for who drives it in turns in
+which nothing may have come for it.
+
+A round is made of what has come since the last one. Beyond that only time can give it something to
+do, and where it can stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from p2psched.core.deciding import Deciding
+from p2psched.core.retention import Retention
+from p2psched.core.stealing import Stealing
+
+
+class Resting:
+    def __init__(
+        self,
+        stealing: Stealing,
+        deciding: Deciding,
+        retention: Retention,
+        ledger_ms: Callable[[int], int],
+    ) -> None:
+        """`ledger_ms`: ledger time at a time of ours."""
+        self._stealing = stealing
+        self._deciding = deciding
+        self._retention = retention
+        self._ledger_ms = ledger_ms
+        self._rests = False
+        self.takes = True  # tasks of others would be granted, as of the last round
+
+    def end(self) -> None:
+        """Something has come."""
+        self._rests, self.takes = False, True
+
+    def begin(self) -> None:
+        """At the end of a round."""
+        owner = self._stealing.owner
+        self._rests = not (owner.has_queue or owner.starting.is_under_way)
+
+    def forgets(self, now_ms: int) -> bool:
+        """This peer coordinates, and it may be time to forget a job."""
+        coordinates = self._deciding.coordinates
+        return coordinates and self._retention.is_due(self._ledger_ms(now_ms))
+
+    def wants_round(self, now_ms: int) -> bool:
+        """False if nothing has come since the last round, which left nothing to do, no round of
+        placements is overdue, and it isn't time to forget a job, nor to ask for work."""
+        if not self._rests or self._deciding.is_overdue(now_ms) or self.forgets(now_ms):
+            return True
+        return self._stealing.is_idle(now_ms) and self.takes
