@@ -337,7 +337,7 @@ class Scheduler:
             self.owner.proposed(self._life.propose(command, now_ms), command)
         self._deciding.place(now_ms)
         self._out += self.owner.next_batches(starts_nothing=starts_nothing)
-        self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms), now_ms)
+        self._out += self.owner.begin_and_hold(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()

@@ -136,18 +136,20 @@ class HostHandle:
         cpus: int,
         blobs: str,
         isolation: Isolation | None,
+        leased: bool,
         means: dict[str, object],
         fork: Callable[[bytes, tuple[int, ...]], bool],
         on_frame: Callable[[HostHandle, int, bytes], None],
         on_closed: Callable[[HostHandle], None],
     ) -> None:
         """`blobs` is the folder of this peer's blobs, or empty; `isolation` that of all functions
-        here, programs bring theirs. Raises OSError if there are no
-        descriptors, or the starter can't take the order."""
+        here, programs bring theirs; `leased`: it is for exclusive tasks, and for no others. Raises
+        OSError if there are no descriptors, or the starter can't take the order."""
         self.number = number
         self.functions = functions
         self.cpus = cpus
         self.isolation = isolation
+        self.leased = leased
         self.batches: dict[int, Running] = {}  # in the order of their tickets
         self.idle_at_s = time.monotonic()  # since when, if there are none
         self.load_us = 0  # what they may take
@@ -176,6 +178,7 @@ class HostHandle:
                     "cpus": cpus,
                     "blobs": blobs,
                     "isolation": _isolation_words(isolation),
+                    "leased": leased,
                     "means": means,
                 },
             )
@@ -204,7 +207,7 @@ class HostHandle:
 
     def has_room(self, batch: Batch) -> bool:
         """True if a short batch may stand ready behind those that it has."""
-        if self.retired or self.is_slow or self.cpus != batch.spec.cpus:
+        if self.retired or self.is_slow or self.leased or self.cpus != batch.spec.cpus:
             return False
         if self.functions and self.isolation != batch.spec.isolation:
             return False
@@ -225,6 +228,8 @@ class HostHandle:
         is_idle = not self.batches
         running = self.batches[batch.id] = Running(batch, grace_s)
         self.load_us += running.load_us
+        if self.leased:
+            self.shared.set_lease(batch.until_ms)
         self.desk.give(batch.id)
         work = batch.spec.work
         # An idle host is woken at once. One that has work can wait until this turn is over.
@@ -249,6 +254,8 @@ class HostHandle:
         self.load_us -= running.load_us
         if not self.batches:
             self.idle_at_s = time.monotonic()
+            if self.leased:
+                self.shared.set_lease(0)
 
     def look_later(self, delay_s: float | None, look: Callable[[], None]) -> None:
         """Have `look` called once this much later, or not at all; forget what was wanted before.
@@ -350,6 +357,7 @@ def _program_header(batch: Batch, work: ProgramWork, grace_s: float) -> dict[str
         "timeout_ms": batch.spec.timeout_ms,
         "grace_ms": int(grace_s * 1000),
         "isolation": _isolation_words(batch.spec.isolation),
+        "leased": bool(batch.until_ms),
         "checkpoint": batch.spec.checkpoint,
         "progress": batch.spec.pace.pattern if batch.spec.pace is not None else "",
     }

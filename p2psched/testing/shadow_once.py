@@ -15,6 +15,24 @@ if TYPE_CHECKING:
     from p2psched.testing.shadow import Shadow
 
 LEVEL: Final = 5
+LEASES: Final = 6  # the level that knows of exclusive tasks
+EXCLUSIVE: Final = 2
+
+
+def level_of(start: int) -> int:
+    """That knows of it."""
+    return LEASES if start == EXCLUSIVE else LEVEL
+
+
+def begin_generation(s: Shadow, name: JobId, job: ShadowJob) -> None:
+    """Whoever had these in the cluster of before may run them still, for the time of a lease."""
+    for grant in job.unknown.values():
+        job.until_ms[grant] = max(job.until_ms[grant], s.stamp_ms + job.spec.lease_ms)
+    due_ms = s.stamp_ms + job.spec.lease_ms + job.spec.lease_ms // 100 + 500
+    for index, owner in job.owner.items():
+        if owner == WAITING and job.due.get(index, 0) < due_ms:
+            job.due[index] = due_ms
+            s.say("delayed", name, index, due_ms)
 
 
 def apply(s: Shadow, command: Once) -> None:
@@ -27,6 +45,7 @@ def apply(s: Shadow, command: Once) -> None:
                 for index in step.tasks:
                     if job.owner.get(index) == grant:
                         job.begun[index] = grant
+                        job.until_ms[grant] = s.stamp_ms + job.spec.lease_ms
         case Unsure(grant=grant):
             for index in step.tasks:
                 if job.owner.get(index) == grant:
@@ -69,7 +88,9 @@ def _hear(job: ShadowJob | None, grant: int, tasks: Iterable[int]) -> None:
 
 
 def _decide(s: Shadow, name: JobId, job: ShadowJob, step: Decide) -> None:
-    if not step.tasks or any(index not in job.unknown for index in step.tasks):
+    if job.spec.start == EXCLUSIVE or not step.tasks:
+        return
+    if any(index not in job.unknown for index in step.tasks):
         return
     for index in step.tasks:
         grant = job.unknown.pop(index)
