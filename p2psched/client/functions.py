@@ -28,7 +28,7 @@ from p2psched.client.packing import (
     LargeCall,
     Packer,
 )
-from p2psched.client.resolving import start_of
+from p2psched.client.resolving import starting
 from p2psched.client.retries import Retry
 from p2psched.client.retries import policy as retry_policy
 from p2psched.client.spool import Section, Spool, Upload
@@ -91,6 +91,7 @@ class MapOptions(TypedDict, total=False):
     max_disconnect_ms: int | None
     pace: Pace | None
     start: Start | str
+    lease: float | str | None
 
 
 class PackedFunction(NamedTuple):
@@ -180,6 +181,7 @@ def pack(
     max_disconnect_ms: int | None = None,
     pace: Pace | None = None,
     start: Start | str = Start.LEAST,
+    lease: float | str | None = None,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
@@ -223,7 +225,7 @@ def pack(
             checkpoint=_saved(options.checkpoint if checkpoint is None else checkpoint),
             max_disconnect_ms=max_disconnect_ms,
             pace=rules,
-            start=start_of(start),
+            **starting(start, lease),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

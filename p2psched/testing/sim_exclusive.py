@@ -21,7 +21,7 @@ from p2psched.model.job import JobSpec, ProgramWork
 from p2psched.model.once import Start
 from p2psched.model.retry import RetryPolicy, RetryRule
 from p2psched.testing.exclusive_referee import ExclusiveReferee, Running
-from p2psched.testing.sim_executor import kills_none, with_mean
+from p2psched.testing.sim_executor import kills_none, with_hangs, with_mean
 
 if TYPE_CHECKING:
     from p2psched.testing.referees import Referees
@@ -171,10 +171,12 @@ class Watch:
 class Exclusives:
     """Drawn apart: a seed without such jobs is the run that it was before there were any."""
 
-    def __init__(self, world: Machines, seed: int, *, wanted: bool) -> None:
+    def __init__(self, world: Machines, seed: int, jobs: int | None) -> None:
+        """None: drawn."""
         self._world = world
         self._rng = random.Random(f"exclusives {seed}")
-        self._jobs_left = self._rng.choice((0, 0, JOBS_MAX)) * wanted
+        drawn = self._rng.choice((0, 0, JOBS_MAX))
+        self._jobs_left = drawn if jobs is None else jobs
 
     def draw(self, spec: JobSpec) -> JobSpec:
         is_fit = spec.hold is None and not spec.start and kills_none(spec.name)
@@ -185,6 +187,8 @@ class Exclusives:
         if isinstance(spec.work, ProgramWork) and spec.timeout_ms is None:
             few = spec.tasks.take(TASKS_MAX)
             spec = replace(spec, name=with_mean(spec.name, LONG_US), tasks=few)
+            if self._rng.random() < 0.5:  # until somebody cancels it
+                spec = with_hangs(spec, hang_permille=700, timeout_ms=None)
         retry = spec.retry
         if self._rng.random() < 0.3:
             rule = RetryRule(Cause.LEASE_LOST, self._rng.randrange(4))

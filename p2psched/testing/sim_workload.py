@@ -58,7 +58,7 @@ class Wanted(Protocol):
     @property
     def once(self) -> bool: ...
     @property
-    def exclusive(self) -> bool: ...
+    def exclusives(self) -> int | None: ...
 
 
 class Workload:
@@ -86,7 +86,7 @@ class Workload:
         self._held_us = HOLDING_US_MAX
         self._rules = Rules(cluster.seed, wanted=options.retrying)
         self._persons = Persons(cluster, wanted=options.once)
-        self._exclusives = Exclusives(cluster, cluster.seed, wanted=options.exclusive)
+        self._exclusives = Exclusives(cluster, cluster.seed, options.exclusives)
         self._choices = Choices(cluster.seed, wanted=options.choosing)
 
     @property

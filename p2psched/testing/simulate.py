@@ -50,6 +50,7 @@ class Options:
     peers: int | None = None
     followers: int | None = None
     locks: int | None = None  # callers that take some
+    exclusives: int | None = None  # jobs whose tasks run at one place at a time, each
     events: int = EVENTS
     faults: Faults | None = None
     changes: Changes = ()  # of the faults, whether drawn or given
@@ -62,7 +63,6 @@ class Options:
     holding: bool = True  # tasks of a few jobs hold locks, in some seeds
     choosing: bool = True  # some jobs say which peers they need, and by whom they are placed
     once: bool = True  # tasks of a few jobs must not start twice, in some seeds
-    exclusive: bool = True  # or run at one place at a time, each
     retrying: bool = True  # a few jobs have rules for retries, or limits of time, in some seeds
     healing: bool = True  # leaders look after the group
     keeping: bool = True  # callers forget, pin and run again; some results are large

@@ -7,19 +7,20 @@ referee that sees two tasks run, whatever anybody believes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Final
 from unittest.mock import patch
 
 from p2psched.core import exclusive, once
-from p2psched.core.jobs import Job
+from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.leasing import Leasing
+from p2psched.core.owner import Owner, OwnerEffect
 from p2psched.core.raft.timing import Timing
 from p2psched.core.starting import Starting
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import Outcome, Placed
 from p2psched.model.once import Once, Started
-from p2psched.testing import shadow_once, shadow_retries
+from p2psched.testing import shadow_retries
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim_exclusive import Watch, _Watched
 from tests.sim.mutants import Mutant, Planted
@@ -42,17 +43,12 @@ def _counts_from_the_answer() -> Iterator[None]:
     """A lease begins where its owner hears of it."""
     now: dict[Starting | Leasing, int] = {}
 
-    def remembers(kind: type[Starting | Leasing]) -> None:
-        propose, on_outcome = kind.propose, kind.on_outcome
-
-        def proposing(self: Starting, by: Callable[[Once], int], now_ms: int) -> None:
-            now[self] = now_ms
-            propose(self, by, now_ms)
-
-        stack.enter_context(patch.object(kind, "propose", proposing))
-        assert on_outcome
-
+    _begin_and_hold = Owner.begin_and_hold
     _starts, _renews = Starting.on_outcome, Leasing.on_outcome
+
+    def begin_and_hold(self: Owner, by: Callable[[Once], int], now_ms: int) -> list[OwnerEffect]:
+        now[self.starting] = now[self.leasing] = now_ms
+        return _begin_and_hold(self, by, now_ms)
 
     def starts(self: Starting, request: int, outcome: Outcome) -> bool:
         if request in self._sent_ms:
@@ -65,11 +61,11 @@ def _counts_from_the_answer() -> Iterator[None]:
             self._sent[request] = job, grant, now[self]
         return _renews(self, request, outcome)
 
-    with ExitStack() as stack:
-        remembers(Starting)
-        remembers(Leasing)
-        stack.enter_context(patch.object(Starting, "on_outcome", starts))
-        stack.enter_context(patch.object(Leasing, "on_outcome", renews))
+    with (
+        patch.object(Owner, "begin_and_hold", begin_and_hold),
+        patch.object(Starting, "on_outcome", starts),
+        patch.object(Leasing, "on_outcome", renews),
+    ):
         yield
 
 
@@ -156,7 +152,7 @@ def _stands_still_with_its_peer() -> Planted:
 def _forgets_the_lease() -> Planted:
     """A renewal changes nothing in the ledger; its owner goes on by it."""
 
-    def lease(s: LedgerState, job: Job, held: once.HeldGrant) -> None:
+    def lease(s: LedgerState, job: Job, held: HeldGrant) -> None:
         if not held.until_ms:
             _lease(s, job, held)
 
@@ -171,10 +167,9 @@ EXCLUSIVE_MUTANTS: Final = tuple(
         faults=AWAY,
         timing=Timing(),
         broken=broken,
-        jobs_max=40,
-        events=6_000,
-        exclusive=True,
-        hanging=True,
+        jobs_max=12,
+        events=3_000,
+        exclusives=12,
     )
     for name, plant, broken in (
         ("a lease counts from its answer", _counts_from_the_answer, "E9"),
@@ -186,4 +181,3 @@ EXCLUSIVE_MUTANTS: Final = tuple(
         ("the ledger forgets renewals", _forgets_the_lease, "P6"),
     )
 )
-assert shadow_once

@@ -82,7 +82,7 @@ class Mutant:
     choosing: bool = False
     retrying: bool = False
     once: bool = False
-    exclusive: bool = False
+    exclusives: int = 0
     healing: bool = False
     formed: bool = True
     locks: int = 0  # callers that hold locks
@@ -103,7 +103,7 @@ class Mutant:
             choosing=self.choosing,
             retrying=self.retrying,
             once=self.once,
-            exclusive=self.exclusive,
+            exclusives=self.exclusives,
             healing=self.healing,
             locks=self.locks,
         )
