@@ -63,6 +63,7 @@ def _unsure(s: LedgerState, job: Job, step: Unsure) -> Outcome:
     held = job.grants.get(step.grant)
     if held is not None:
         doubt(s, job, held, step.tasks)
+    exclusive.disown(job, step.grant, step.tasks)
     return Acknowledged()
 
 
@@ -73,7 +74,8 @@ def doubt(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> TaskSet:
     if doubted.ranges:
         known = job.unknown.get(held.grant)
         before = known.tasks if known is not None else EMPTY
-        job.unknown[held.grant] = msgspec.structs.replace(held, tasks=before | doubted)
+        record = msgspec.structs.replace(held, tasks=before | doubted)
+        job.unknown[held.grant] = exclusive.remembered(job, record, known, doubted)
         s.release(job, held, doubted)
         s.events.append(Doubted(job.id, held.grant, held.peer, doubted))
         exclusive.note(s, job)
@@ -83,7 +85,7 @@ def doubt(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> TaskSet:
 def readmit(s: LedgerState, job: Job, grant: int, tasks: TaskSet) -> None:
     """The owner says something of these: what of them is unknown is its own again."""
     record = job.unknown.get(grant)
-    back = record.tasks & tasks if record is not None else EMPTY
+    back = exclusive.returnable(job, record) & tasks if record is not None else EMPTY
     if record is None or not back.ranges or record.peer not in s.peers:
         return
     held = job.grants.get(grant)

@@ -53,6 +53,7 @@ class ShadowJob:
         self.dropped: set[int] = set()  # they had waited for too long
         self.begun: dict[int, int] = {}  # task -> grant under which it may have begun
         self.until_ms: dict[int, int] = {}  # grant -> where the lease on what has begun is over
+        self.disowned: set[tuple[int, int]] = set()  # with the grant: its owner knows it no more
         self.unknown: dict[int, int] = {}  # task -> grant of its lost owner; `owner`: UNKNOWN
 
     @property

@@ -46,12 +46,18 @@ def apply(s: Shadow, command: Once) -> None:
                     if job.owner.get(index) == grant:
                         job.begun[index] = grant
                         job.until_ms[grant] = s.stamp_ms + job.spec.lease_ms
-        case Unsure(grant=grant):
-            for index in step.tasks:
-                if job.owner.get(index) == grant:
-                    doubt(s, command.job, job, index)
+        case Unsure():
+            _unsure(s, command.job, job, step)
         case Decide():
             _decide(s, command.job, job, step)
+
+
+def _unsure(s: Shadow, name: JobId, job: ShadowJob, step: Unsure) -> None:
+    for index in step.tasks:
+        if job.owner.get(index) == step.grant:
+            doubt(s, name, job, index)
+        if job.spec.start == EXCLUSIVE and job.unknown.get(index) == step.grant:
+            job.disowned.add((index, step.grant))
 
 
 def doubt(s: Shadow, name: JobId, job: ShadowJob, index: int) -> bool:
@@ -83,6 +89,8 @@ def heard(s: Shadow, command: Complete | GiveBack | PeerUp) -> None:
 def _hear(job: ShadowJob | None, grant: int, tasks: Iterable[int]) -> None:
     for index in tasks if job is not None else ():
         if job is not None and job.unknown.get(index) == grant:
+            if (index, grant) in job.disowned:
+                continue
             del job.unknown[index]
             job.owner[index] = grant
 

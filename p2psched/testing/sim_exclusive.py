@@ -184,10 +184,11 @@ class Exclusives:
             return spec
         self._jobs_left -= 1
         self._world.happened["job that is exclusive"] += 1
-        if isinstance(spec.work, ProgramWork) and spec.timeout_ms is None:
-            few = spec.tasks.take(TASKS_MAX)
-            spec = replace(spec, name=with_mean(spec.name, LONG_US), tasks=few)
-            if self._rng.random() < 0.5:  # until somebody cancels it
+        if isinstance(spec.work, ProgramWork):
+            spec = replace(spec, tasks=spec.tasks.take(TASKS_MAX))
+        if len(spec.tasks) <= TASKS_MAX and spec.timeout_ms is None:
+            spec = replace(spec, name=with_mean(spec.name, LONG_US))
+            if self._rng.random() < 0.7:  # until somebody cancels it
                 spec = with_hangs(spec, hang_permille=700, timeout_ms=None)
         retry = spec.retry
         if self._rng.random() < 0.3:

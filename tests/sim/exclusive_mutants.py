@@ -27,12 +27,12 @@ from tests.sim.mutants import Mutant, Planted
 
 # Every owner is away now and then, and hears what it had missed all at once when it is back.
 AWAY: Final = Faults(
-    cut_every_ms=3_000,
+    cut_every_ms=4_000,
     cut_ms_max=9_000,
     cuts=("alone",),
-    pause_every_ms=3_000,
-    pause_ms_max=12_000,
-    suspend_every_ms=4_000,
+    pause_every_ms=2_000,
+    pause_ms_max=10_000,
+    suspend_every_ms=3_000,
     stale=1.0,
     drift_ppm=500,
 )
