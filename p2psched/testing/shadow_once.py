@@ -24,6 +24,10 @@ def level_of(start: int) -> int:
     return LEASES if start == EXCLUSIVE else LEVEL
 
 
+def lease(s: Shadow, job: ShadowJob, grant: int) -> None:
+    job.until_ms[grant] = s.stamp_ms + job.spec.lease_ms
+
+
 def begin_generation(s: Shadow, name: JobId, job: ShadowJob) -> None:
     """Whoever had these in the cluster of before may run them still, for the time of a lease."""
     for grant in job.unknown.values():
@@ -45,7 +49,7 @@ def apply(s: Shadow, command: Once) -> None:
                 for index in step.tasks:
                     if job.owner.get(index) == grant:
                         job.begun[index] = grant
-                        job.until_ms[grant] = s.stamp_ms + job.spec.lease_ms
+                        lease(s, job, grant)
         case Unsure():
             _unsure(s, command.job, job, step)
         case Decide():

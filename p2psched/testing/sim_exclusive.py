@@ -152,7 +152,7 @@ class Watch:
             self._arm(watched)
         elif not watched.is_late:
             watched.is_late = True
-            self._world.after(self._rng.randrange(LATE_MS_MAX), lambda: self._look(watched))
+            self._world.after(late_ms(self._rng), lambda: self._look(watched))
         else:
             self._kill(watched)
 
@@ -166,6 +166,10 @@ class Watch:
         watched.is_over = True
         del self._watched[watched.batch]
         self._referee.on_over(watched)
+
+
+def late_ms(rng: random.Random) -> int:
+    return rng.randrange(LATE_MS_MAX)
 
 
 class Exclusives:
