@@ -25,7 +25,8 @@ def level_of(start: int) -> int:
 
 
 def lease(s: Shadow, job: ShadowJob, grant: int) -> None:
-    job.until_ms[grant] = s.stamp_ms + job.spec.lease_ms
+    if job.spec.start == EXCLUSIVE:
+        job.until_ms[grant] = s.stamp_ms + job.spec.lease_ms
 
 
 def begin_generation(s: Shadow, name: JobId, job: ShadowJob) -> None:

@@ -22,17 +22,16 @@ AWAY_MS = 12_000
 
 
 class Stage:
-    """One task that never ends by itself, begun at one of three peers."""
+    """A task that never ends by itself at each of three peers, and a slot that is free."""
 
-    def __init__(self, seed: int, *, lease_ms: int, slots: int = 1) -> None:
-        self.cluster = SimCluster(
-            seed=seed, peers=3, faults=Faults(drift_ppm=500), timing=Timing(), slots=(slots,)
-        )
+    def __init__(self, seed: int, *, lease_ms: int) -> None:
+        self.cluster = SimCluster(seed=seed, peers=3, faults=Faults(drift_ppm=500), timing=Timing())
         self.cluster.run_until(self._knows_all, within_ms=20_000)
-        spec = sim_job(TaskSet.of(0, 1), mean_us=1_000, hang_permille=1000)
+        spec = sim_job(TaskSet.of(0, 3), mean_us=1_000, hang_permille=1000)
         spec = replace(spec, start=Start.EXCLUSIVE, lease_ms=lease_ms)
         self.job: JobId = self.cluster.submit(spec)
-        self.await_("exclusive tasks begun", 1, 20_000)
+        self.await_("exclusive tasks begun", 3, 20_000)
+        self.owner = self._owner()
 
     def _knows_all(self) -> bool:
         return all(peer.alive and peer.state.level >= 6 for peer in self.cluster.peers)
@@ -41,13 +40,14 @@ class Stage:
         happened = self.cluster.happened
         self.cluster.run_until(lambda: happened[what] >= count, within_ms=within_ms)
 
-    @property
-    def owner(self) -> SimPeer:
-        return next(peer for peer in self.cluster.peers if peer.scheduler.owner.batches)
+    def _owner(self) -> SimPeer:
+        """One that does not lead: nobody has to be elected if it is away."""
+        peers = self.cluster.peers
+        return next(p for p in peers if p.scheduler.owner.batches and not p.engine.raft.is_leader)
 
     def end(self) -> None:
         """It is begun elsewhere while its owner is away, and that is back for a while."""
-        self.await_("exclusive tasks begun", 2, AWAY_MS)
+        self.await_("exclusive tasks begun", 4, AWAY_MS)
         self.cluster.run_for(2 * AWAY_MS)
 
 
@@ -62,7 +62,7 @@ def sleeps(stage: Stage) -> None:
 
 
 def stands_still_after_renewals(stage: Stage) -> None:
-    stage.await_("leases renewed", 3, 30_000)
+    stage.await_("leases renewed", 9, 30_000)
     stands_still(stage)
 
 
@@ -75,7 +75,7 @@ def is_cut_off(stage: Stage) -> None:
     """Alone; the peer lives and sees in time that its lease will be over."""
     number = stage.owner.number
     stage.cluster.network.cut_between([number], [n for n in range(3) if n != number])
-    stage.await_("exclusive tasks begun", 2, AWAY_MS)
+    stage.await_("exclusive tasks begun", 4, AWAY_MS)
     stage.cluster.network.mend()
     stage.cluster.run_for(AWAY_MS)
 
@@ -85,7 +85,7 @@ def hears_late(stage: Stage) -> None:
     owner, cluster = stage.owner, stage.cluster
     cluster.run_until(lambda: bool(owner.scheduler.owner.leasing._sent), within_ms=10_000)
     cluster.pause(owner.number, 1_700)
-    stage.await_("leases renewed", 1, 10_000)
+    cluster.run_until(lambda: not owner.scheduler.owner.leasing._sent, within_ms=10_000)
     stands_still(stage)
 
 
@@ -101,12 +101,9 @@ STORIES = (
 
 
 @pytest.mark.parametrize("story", STORIES)
-@pytest.mark.parametrize("lease_ms", [3_000, 6_000])
-def test_a_task_whose_owner_is_away_runs_at_one_place_at_a_time(
-    story: Story, lease_ms: int
-) -> None:
+def test_a_task_whose_owner_is_away_runs_at_one_place_at_a_time(story: Story) -> None:
     with mutants.late_watch():
-        stage = Stage(1, lease_ms=lease_ms)
+        stage = Stage(1, lease_ms=6_000)
         story(stage)
         stage.cluster.cancel(stage.job)
         ended = "cancelled"
@@ -118,7 +115,7 @@ def test_a_task_whose_owner_is_away_runs_at_one_place_at_a_time(
 @pytest.mark.parametrize(
     ("plant", "story", "lease_ms"),
     [
-        (mutants.counts_from_the_answer, hears_late, 3_000),
+        (mutants.counts_from_the_answer, hears_late, 6_000),
         (mutants.has_no_margin, stands_still, 3_000),
         (mutants.waits_for_no_lease, stands_still, 8_000),
         (mutants.forgets_renewals, stands_still_after_renewals, 8_000),
