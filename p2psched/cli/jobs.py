@@ -179,6 +179,13 @@ def show(target: Target, job: JobArgument, at: AtOption = None) -> None:
                 write_line(f"and {view.failed - len(failures):,} more failed tasks")
 
 
+def _start_text(view: JobView) -> str | None:
+    once = view.once
+    if once.start is Start.EXCLUSIVE:
+        return f"exclusive: at one peer at a time, with a lease of {span(once.lease_ms / 1000)}"
+    return None if once.start is Start.LEAST else once.start.name.lower()
+
+
 def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
     counted = (*view.owners, *view.finished_by, *view.once.at)
     known = {peer: names[peer] for peer, _ in counted if peer in names}
@@ -195,7 +202,7 @@ def _sheet(view: JobView, names: dict[str, str]) -> list[tuple[str, object]]:
         ("cancelled", view.cancelled),
         ("unknown", unknown_text(view) if view.once.unknown else None),
         ("unknown on", per_peer(view.once.at, known) or None),
-        ("may start", None if view.once.start is Start.LEAST else view.once.start.name.lower()),
+        ("may start", _start_text(view)),
         ("waiting", view.waiting),
         ("with peers", view.owned),
         ("owned by", per_peer(view.owners, known)),
