@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 JOBS_MAX: Final = 6
 TASKS_MAX: Final = 3  # of a job whose tasks are made longer than its lease
-LONG_US: Final = 6_000_000
+LONG_US: Final = 4_000_000
+LONG_US_MAX: Final = 12_000_000  # of slots, by all of these
 LEASES_MS: Final = (3_000, 3_000, 5_000, 8_000)
 LATE_MS_MAX: Final = 200  # that a watch ends something after its time
 
@@ -181,6 +182,7 @@ class Exclusives:
         self._rng = random.Random(f"exclusives {seed}")
         drawn = self._rng.choice((0, 0, JOBS_MAX))
         self._jobs_left = drawn if jobs is None else jobs
+        self._long_us = LONG_US_MAX
 
     def draw(self, spec: JobSpec) -> JobSpec:
         is_fit = spec.hold is None and not spec.start and kills_none(spec.name)
@@ -191,9 +193,12 @@ class Exclusives:
         if isinstance(spec.work, ProgramWork):
             spec = replace(spec, tasks=spec.tasks.take(TASKS_MAX))
         if len(spec.tasks) <= TASKS_MAX and spec.timeout_ms is None:
-            spec = replace(spec, name=with_mean(spec.name, LONG_US))
+            cost_us = LONG_US * len(spec.tasks) * (1 + spec.retries)
             if self._rng.random() < 0.7:  # until somebody cancels it
                 spec = with_hangs(spec, hang_permille=700, timeout_ms=None)
+            elif cost_us <= self._long_us and spec.retry is None:
+                self._long_us -= cost_us
+                spec = replace(spec, name=with_mean(spec.name, LONG_US))
         retry = spec.retry
         if self._rng.random() < 0.3:
             rule = RetryRule(Cause.LEASE_LOST, self._rng.randrange(4))
