@@ -104,10 +104,21 @@ def hold_all(s: LedgerState, job: Job) -> None:
     due_ms = until_ms + margin_ms(job.spec.lease_ms)
     for early_ms in [moment_ms for moment_ms in job.later if moment_ms < due_ms]:
         job.delayed = job.delayed - job.later.pop(early_ms)
-    tasks = job.waiting - job.delayed
+    _hold(s, job, job.waiting - job.delayed, due_ms)
+    s.note_unplaced(job)
+
+
+def hold_given_up(s: LedgerState, job: Job, tasks: TaskSet) -> None:
+    """These wait again, of a job that was stopped while they may have run: whoever had them may
+    still be about to end them."""
+    due_ms = job.ended_ms + job.spec.lease_ms + margin_ms(job.spec.lease_ms)
+    if job.spec.start is EXCLUSIVE and due_ms > s.stamp_ms:
+        _hold(s, job, tasks, due_ms)
+
+
+def _hold(s: LedgerState, job: Job, tasks: TaskSet, due_ms: int) -> None:
     if tasks.ranges:
         job.later[due_ms] = job.later.get(due_ms, EMPTY) | tasks
         job.delayed = job.delayed | tasks
         s.events.append(Delayed(job.id, due_ms, tasks))
-    s.note_unplaced(job)
     s.job_dues.set(job.id, s.stamp_ms)  # they may have changed: see `retrying.elapse`

@@ -99,8 +99,7 @@ class Referees:
         self._begun: dict[tuple[JobId, int, int, int], int] = {}  # with grant, attempt -> peer
         self._lost_us: dict[tuple[JobId, int], int] = {}
         self._once: list[tuple[int, Envelope]] = []  # with the entry that brought it
-        self.disks = DiskReferee()
-        self.members = MemberReferee()
+        self.disks, self.members = DiskReferee(), MemberReferee()
         self.keeping = KeepReferee(self.shadow)
         self.events = EventReferee()
         self.acts = ActReferee()

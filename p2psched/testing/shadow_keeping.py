@@ -54,6 +54,8 @@ def reopen(s: Shadow, job: ShadowJob, name: JobId, index: int) -> None:
     for at in [at for at in job.blobs if at[0] == index]:
         digest, _ = job.blobs.pop(at)
         s.replaced.append((name, at, digest))
+    if job.spec.start == Start.EXCLUSIVE and job.causes[index] is Cause.CANCELLED:
+        shadow_once.hold(s, name, job, index, job.ended_ms)
     del job.causes[index]
     del job.failures[index], job.spaceless[index]
     for key in [key for key in job.ends if key[0] == index]:

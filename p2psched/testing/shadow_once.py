@@ -33,11 +33,18 @@ def begin_generation(s: Shadow, name: JobId, job: ShadowJob) -> None:
     """Whoever had these in the cluster of before may run them still, for the time of a lease."""
     for grant in job.unknown.values():
         job.until_ms[grant] = max(job.until_ms[grant], s.stamp_ms + job.spec.lease_ms)
-    due_ms = s.stamp_ms + job.spec.lease_ms + job.spec.lease_ms // 100 + 500
     for index, owner in job.owner.items():
-        if owner == WAITING and job.due.get(index, 0) < due_ms:
-            job.due[index] = due_ms
-            s.say("delayed", name, index, due_ms)
+        if owner == WAITING:
+            hold(s, name, job, index)
+
+
+def hold(s: Shadow, name: JobId, job: ShadowJob, index: int, since_ms: int | None = None) -> None:
+    """For the time of a lease, from now or from then on."""
+    begins_ms = s.stamp_ms if since_ms is None else since_ms
+    due_ms = begins_ms + job.spec.lease_ms + job.spec.lease_ms // 100 + 500
+    if max(job.due.get(index, 0), s.stamp_ms) < due_ms:
+        job.due[index] = due_ms
+        s.say("delayed", name, index, due_ms)
 
 
 def apply(s: Shadow, command: Once) -> None:

@@ -108,8 +108,7 @@ class SimPeer:
         self.is_full = False  # its disk takes no large results
         self.is_rotten = False  # its disk was damaged since the last start
         self.is_hurt = False  # its log was, and is not whole again
-        self.blobs = SimBlobs(member.peer)
-        self.notes = Notes()
+        self.blobs, self.notes = SimBlobs(member.peer), Notes()
         self._timing, self._segment_bytes, self._founding = timing, segment_bytes, founding
         self._reset()
 
@@ -157,7 +156,7 @@ class SimPeer:
         self._keeper = SimKeeper(self, world)
         self.reads = Reads(self, world)
         self.last_batch = 0  # that it handed to its executor before it left or was drained
-        self.commit_seen = self.term_led = 0  # how far the referees have looked at this process
+        self.commit_seen = self.term_led = 0  # how far the referees have looked
 
     def _new_engine(self, found: Recovered) -> raft.RaftEngine:
         return raft.RaftEngine(

@@ -19,6 +19,7 @@ from p2psched.model.commands import (
     Placed,
     Rejected,
     Retried,
+    Retry,
     Revoked,
     SubmitJob,
 )
@@ -203,6 +204,21 @@ def test_a_ledger_that_goes_on_from_a_copy_grants_nothing_for_a_lease() -> None:
     assert (case.job.placeable, other.placeable) == (EMPTY, EMPTY)
     case.ledger.wait(1)
     assert (case.job.placeable, other.placeable) == (ALL, ALL)
+
+
+def test_what_was_stopped_while_it_ran_waits_for_its_lease_if_it_is_to_run_again() -> None:
+    case = Case(RetryRule(Cause.EXIT, 0, severity=Severity.FATAL))
+    case.begin(TaskSet.of(0, 2))
+    data = chunks.pack([items.pack({"exit": 1})])
+    case.ledger.do(Complete(case.job.id, case.grant, (Segment(1, 2, Cause.EXIT, data),)))
+    assert case.job.state is JobState.FAILED
+    case.ledger.wait(1_000)
+    case.ledger.do(Retry(case.job.id, case.wanted))
+    assert case.job.placeable == TaskSet.of(1, 2), "its end was seen"
+    case.ledger.wait(LAPSE_MS - 1_001)
+    assert case.job.placeable == TaskSet.of(1, 2)
+    case.ledger.wait(1)
+    assert case.job.placeable == ALL
 
 
 def test_a_snapshot_knows_when_leases_are_over() -> None:
