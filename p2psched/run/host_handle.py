@@ -146,10 +146,8 @@ class HostHandle:
         here, programs bring theirs; `leased`: it is for exclusive tasks, and for no others. Raises
         OSError if there are no descriptors, or the starter can't take the order."""
         self.number = number
-        self.functions = functions
-        self.cpus = cpus
-        self.isolation = isolation
-        self.leased = leased
+        self.functions, self.cpus = functions, cpus
+        self.isolation, self.leased = isolation, leased
         self.batches: dict[int, Running] = {}  # in the order of their tickets
         self.idle_at_s = time.monotonic()  # since when, if there are none
         self.load_us = 0  # what they may take
