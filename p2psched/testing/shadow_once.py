@@ -32,7 +32,7 @@ def lease(s: Shadow, job: ShadowJob, grant: int) -> None:
 def begin_generation(s: Shadow, name: JobId, job: ShadowJob) -> None:
     """Whoever had these in the cluster of before may run them still, for the time of a lease."""
     for grant in job.unknown.values():
-        job.until_ms[grant] = max(job.until_ms[grant], s.stamp_ms + job.spec.lease_ms)
+        job.lost_ms[grant] = max(job.lost_ms[grant], s.stamp_ms + job.spec.lease_ms)
     for index, owner in job.owner.items():
         if owner == WAITING:
             hold(s, name, job, index)
@@ -78,6 +78,7 @@ def doubt(s: Shadow, name: JobId, job: ShadowJob, index: int) -> bool:
     if job.begun.get(index) != grant:
         return False
     job.owner[index], job.unknown[index] = UNKNOWN, grant
+    job.lost_ms[grant] = job.until_ms.get(grant, 0)
     s.say("doubted", name, index, grant)
     return True
 

@@ -117,7 +117,7 @@ def elapse(s: Shadow, upto_ms: int) -> None:
 
 def lapse_ms(job: ShadowJob, grant: int) -> int:
     """1 % of the lease and half a second behind its end."""
-    return job.until_ms[grant] + job.spec.lease_ms // 100 + 500
+    return job.lost_ms[grant] + job.spec.lease_ms // 100 + 500
 
 
 def lapse(s: Shadow, name: JobId, job: ShadowJob) -> None:
