@@ -61,11 +61,11 @@ def complete_limits(incomplete: str) -> Iterator[str]:
 def complete_rules(incomplete: str) -> Iterator[str]:
     """`CAUSE=N[,OPTION...]`, word by word."""
     from p2psched.client.retries import ANY, OPTIONS  # noqa: PLC0415
-    from p2psched.model.retry import CAUSES  # noqa: PLC0415
+    from p2psched.model.retry import RULED  # noqa: PLC0415
 
     cause, equals, _ = incomplete.partition("=")
     if not equals:
-        yield from (f"{name}=2" for name in (*CAUSES, ANY) if name.startswith(cause))
+        yield from (f"{name}=2" for name in (*RULED, ANY) if name.startswith(cause))
         return
     before, comma, last = incomplete.rpartition(",")
     if comma:

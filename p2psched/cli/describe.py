@@ -18,6 +18,7 @@ from p2psched.model.ids import SHORT_LEN, JobId, PeerId, short
 from p2psched.model.job import Cause, JobState
 from p2psched.model.load import LoadReport
 from p2psched.model.messages import JobView
+from p2psched.model.once import Start
 from p2psched.model.peer_messages import PeerView
 
 Names = Mapping[PeerId, str]
@@ -61,6 +62,12 @@ def unknown_text(view: JobView) -> str:
     """What a person has to do about tasks that are unknown; `view` is a whole one."""
     name, first = short(view.job), view.once.tasks.first
     doubts = view.once
+    if doubts.start is Start.EXCLUSIVE:
+        return (
+            f"{count(doubts.unknown, 'task')} of {title(view)} may still run on a peer that was "
+            f"lost ({doubts.tasks}): the first lease is over in {span(doubts.lapse_ms / 1000)}, "
+            "and then it runs elsewhere by itself"
+        )
     lost = "its peer was lost" if doubts.unknown == 1 else "their peers were lost"
     return (
         f"{count(view.once.unknown, 'task')} of {title(view)} may have run, and nobody knows: "
@@ -140,6 +147,7 @@ def job_fields(view: JobView) -> dict[str, object]:
         "next_attempt": moment(view.next_attempt_ms),
         "given_up": view.stopped or None,
         "start": view.once.start.name.lower(),
+        "lease_s": view.once.lease_ms / 1000 or None,
         "unknown": view.once.unknown,
         "unknown_tasks": str(view.once.tasks),
         "unknown_at": dict(view.once.at),

@@ -173,7 +173,7 @@ def _row(each: Considered, name: str) -> tuple[object, ...]:
 
 def _doubt(event: Doubted | Decided, names: Names) -> str:
     if isinstance(event, Doubted):
-        return f"unknown: {_name(event.peer, names)} was lost, and may have run it"
+        return f"unknown: {_name(event.peer, names)} was lost, and may have run it, or runs it"
     why = f" ({event.reason})" if event.reason else ""
     return f"decided by {event.by or 'somebody'}: {word_of(event.verdict)}{why}"
 

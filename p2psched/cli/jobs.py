@@ -194,6 +194,13 @@ async def _limits_of(client: Client, job: JobId) -> Isolation | None:
     return spec.isolation if spec is not None else None
 
 
+def _start_text(view: JobView) -> str | None:
+    once = view.once
+    if once.start is Start.EXCLUSIVE:
+        return f"exclusive: at one peer at a time, with a lease of {span(once.lease_ms / 1000)}"
+    return None if once.start is Start.LEAST else once.start.name.lower()
+
+
 def _sheet(
     view: JobView, names: dict[str, str], limits: Isolation | None
 ) -> list[tuple[str, object]]:
@@ -213,7 +220,7 @@ def _sheet(
         ("cancelled", view.cancelled),
         ("unknown", unknown_text(view) if view.once.unknown else None),
         ("unknown on", per_peer(view.once.at, known) or None),
-        ("may start", None if view.once.start is Start.LEAST else view.once.start.name.lower()),
+        ("may start", _start_text(view)),
         ("waiting", view.waiting),
         ("with peers", view.owned),
         ("owned by", per_peer(view.owners, known)),

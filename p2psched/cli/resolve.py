@@ -17,7 +17,7 @@ from p2psched.client.client import Client
 from p2psched.model.errors import Refused, UsageError
 from p2psched.model.ids import short
 from p2psched.model.messages import JobView
-from p2psched.model.once import RESULT_BYTES_MAX
+from p2psched.model.once import RESULT_BYTES_MAX, Start
 from p2psched.model.taskset import TaskSet
 
 RESOLVE_EXAMPLES: Final = """\b
@@ -72,6 +72,8 @@ def resolve(
         view = await found.show()
         if not view.once.unknown:
             raise Refused(f"{title(view)} has no unknown tasks: there is nothing to decide")
+        if view.once.start is Start.EXCLUSIVE:
+            raise Refused(f"{title(view)} is exclusive: time decides, so there is nothing to say")
         value = None if result is None else _result_of(result, view.kind)
         await found.resolve(chosen, verdict, result=value, reason=failed or "")
         return await found.show()

@@ -12,8 +12,9 @@ import typer
 from p2psched.cli.complete import complete_rules
 from p2psched.cli.options import duration
 from p2psched.client.pacing import AUTO, POLICIES, pace_rules, with_stalls
-from p2psched.client.resolving import start_of
+from p2psched.client.resolving import lease_ms, start_of
 from p2psched.client.retries import policy_of_words, times
+from p2psched.model.errors import UsageError
 from p2psched.model.once import Start
 from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
@@ -80,8 +81,17 @@ _Start = Annotated[
     str,
     typer.Option(
         "--start",
-        metavar="least|once",
-        help="once: a task whose peer is lost never runs again by itself; see docs/never-twice.md.",
+        metavar="least|once|exclusive",
+        help="once: a task whose peer is lost never runs again by itself; exclusive: only once "
+        "nobody runs it any more, for certain; see docs/never-twice.md.",
+    ),
+]
+_Lease = Annotated[
+    str | None,
+    typer.Option(
+        "--lease",
+        metavar="DURATION",
+        help="How long an exclusive task runs on without a word of the ledger. Default: 15s.",
     ),
 ]
 
@@ -99,6 +109,7 @@ class Rules:
     expect: _Expect = None
     on_stall: _OnStall = None
     start: _Start = "least"
+    lease: _Lease = None
 
     @property
     def policy(self) -> RetryPolicy | None:
@@ -107,6 +118,13 @@ class Rules:
     @property
     def starts(self) -> Start:
         return start_of(self.start)
+
+    @property
+    def lease_ms(self) -> int:
+        lease_s = _seconds(self.lease, "--lease")
+        if lease_s is not None and self.starts is not Start.EXCLUSIVE:
+            raise UsageError("--lease is for --start exclusive")
+        return lease_ms(self.starts, lease_s)
 
     @property
     def times(self) -> TimeLimits | None:

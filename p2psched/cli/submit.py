@@ -205,6 +205,7 @@ def submit_job(
         retry=rules.policy,
         times=rules.times,
         start=rules.starts,
+        lease_ms=rules.lease_ms,
         **bounds.around(choice.needs),
         pace=rules.pace,
     )
@@ -255,6 +256,7 @@ class _Common(TypedDict):
     isolation: Isolation | None
     pace: PaceRules | None
     start: Start
+    lease_ms: int
 
 
 def _check_form(inputs: str | None, *plain: object, is_batched: bool) -> None:

@@ -114,6 +114,7 @@ def pack_batches(
     isolation: Isolation | None = None,
     pace: PaceRules | None = None,
     start: Start = Start.LEAST,
+    lease_ms: int = 0,
 ) -> PackedJob:
     """`files`: paths and modes, put into the folder of each process. `retries` are those of an
     input, and of a batch whose worker dies. Raises UsageError for what makes no sense."""
@@ -148,6 +149,7 @@ def pack_batches(
         limits=isolation,
         pace=pace,
         start=start,
+        lease=lease_ms / 1000 if lease_ms else None,
     )
     assert isinstance(packed.spec.work, FunctionWork)
     path = f"{MODULE}:run_{counted.count}_by_{batch}"

@@ -200,7 +200,8 @@ class Client(Shared):
         the built-in does it; `kwargs` are passed to all. Returns once the job is accepted: from
         then on it can't be lost. `timeout_s` is for one attempt; by default a task is tried once,
         without a limit, on one cpu. `copies`: disks that a large result is on. `hold`: of a
-        lock, by each task while it runs. `policy` and `needs`: where its tasks go. `modules`: see
+        lock, by each task while it runs. `policy` and `needs`: where its tasks go. `lease`: of
+        tasks that `start="exclusive"`, in seconds or as "15s". `modules`: see
         `client.functions.pack`. Raises UsageError for what can't be serialised or is over a limit.
         The same `job_id` (32 hex digits) again is the same job."""
         return await self._map(function, calls(items, *more, kwargs=kwargs), job_id, options)

@@ -28,7 +28,7 @@ from p2psched.client.packing import (
     LargeCall,
     Packer,
 )
-from p2psched.client.resolving import start_of
+from p2psched.client.resolving import starting
 from p2psched.client.retries import Retry
 from p2psched.client.retries import policy as retry_policy
 from p2psched.client.spool import Section, Spool, Upload
@@ -91,6 +91,7 @@ class MapOptions(TypedDict, total=False):
     max_disconnect_ms: int | None
     pace: Pace | None
     start: Start | str
+    lease: float | str | None
 
 
 class PackedFunction(NamedTuple):
@@ -180,6 +181,7 @@ def pack(
     max_disconnect_ms: int | None = None,
     pace: Pace | None = None,
     start: Start | str = Start.LEAST,
+    lease: float | str | None = None,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
 
@@ -190,8 +192,7 @@ def pack(
     isolation, needs = shut_in(limits, needs)
     rules = refuse_pattern(pace_rules(pace))
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
-    packed = _as_packed(function, modules)
-    packer = Packer()
+    packed, packer = _as_packed(function, modules), Packer()
     stream = _Arguments(JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
     stream.take(arguments, packer)
     blob = stream.finish(packer)
@@ -223,7 +224,7 @@ def pack(
             checkpoint=_saved(options.checkpoint if checkpoint is None else checkpoint),
             max_disconnect_ms=max_disconnect_ms,
             pace=rules,
-            start=start_of(start),
+            **starting(start, lease),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -9,7 +9,7 @@ from typing import TypedDict, Unpack
 from p2psched.client.functions import large_files, timeout_ms
 from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.pacing import Pace, pace_rules, with_stalls
-from p2psched.client.resolving import start_of
+from p2psched.client.resolving import starting
 from p2psched.client.retries import Retry, policy
 from p2psched.client.spool import Upload
 from p2psched.model.errors import UsageError
@@ -43,6 +43,7 @@ class ProgramOptions(TypedDict, total=False):
     max_disconnect_ms: int | None
     pace: Pace | None
     start: Start | str
+    lease: float | str | None
 
 
 def pack_program(
@@ -77,7 +78,7 @@ def pack_program(
             checkpoint=options.get("checkpoint", ""),
             max_disconnect_ms=options.get("max_disconnect_ms"),
             pace=rules,
-            start=start_of(options.get("start", Start.LEAST)),
+            **starting(options.get("start", Start.LEAST), options.get("lease")),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypedDict
 
 import msgpack
 
+from p2psched.client.durations import duration_ms
 from p2psched.model import chunks, items
 from p2psched.model.errors import UsageError
-from p2psched.model.once import Start
+from p2psched.model.once import LEASE_MS, Start
 from p2psched.run.host.pickling import dumps
 
 WORDS: Final = {start.name.lower(): start for start in Start}
@@ -20,8 +21,28 @@ def start_of(word: Start | str) -> Start:
     if isinstance(word, Start):
         return word
     if word not in WORDS:
-        raise UsageError(f"start is {' or '.join(map(repr, WORDS))}, not {word!r}")
+        raise UsageError(f"start is {', '.join(map(repr, WORDS))}, not {word!r}")
     return WORDS[word]
+
+
+def lease_ms(start: Start | str, lease: float | str | None) -> int:
+    """Of an exclusive task; 0 if it needs none. `lease`: seconds, or as people write it. Raises
+    UsageError, and gives what is out of bounds to who makes a spec of it."""
+    if lease is None:
+        return LEASE_MS if start_of(start) is Start.EXCLUSIVE else 0
+    return duration_ms(lease) if isinstance(lease, str) else round(lease * 1000)
+
+
+class Starting(TypedDict):
+    """Fields of a spec."""
+
+    start: Start
+    lease_ms: int
+
+
+def starting(start: Start | str, lease: float | str | None) -> Starting:
+    """Raises UsageError."""
+    return {"start": start_of(start), "lease_ms": lease_ms(start, lease)}
 
 
 def results_by_hand(kind: str, result: object, count: int) -> bytes:

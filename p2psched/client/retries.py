@@ -5,7 +5,7 @@
 A rule is a number of further attempts, and options behind commas: `delay=exp:FIRST:CAP`,
 `delay=fixed:TIME`, `delay=none`, `elsewhere`, `anywhere`, `demote`, `no-demote`, and one of `info`,
 `warn`, `error`, `fatal`. What is not said is as `model.retry.usual_rule` has it. `any` stands for
-all causes that aren't named.
+all causes that aren't named, but for `lease-lost`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from p2psched.model.job import Cause
 from p2psched.model.retry import (
     CAUSES,
     NO_DELAY,
+    RULED,
     Delay,
     RetryPolicy,
     RetryRule,
@@ -45,13 +46,13 @@ def policy(retry: Retry | None) -> RetryPolicy | None:
     """Raises UsageError for what is no policy."""
     if retry is None or isinstance(retry, RetryPolicy):
         return retry
-    unknown = [cause for cause in retry if cause != ANY and cause not in CAUSES]
+    unknown = [cause for cause in retry if cause != ANY and cause not in RULED]
     if unknown:
-        known = ", ".join((*CAUSES, ANY))
+        known = ", ".join((*RULED, ANY))
         raise UsageError(f"there is no rule for {unknown[0]!r}: rules are for {known}")
     rules = []
-    for cause in CAUSES:
-        wanted = retry.get(cause.value, retry.get(ANY))
+    for cause in RULED:
+        wanted = retry.get(cause.value, retry.get(ANY) if cause in CAUSES else None)
         if wanted is not None:
             rules.append(_rule(cause, wanted))
     return RetryPolicy(tuple(rules)) if rules else None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from p2psched.core import once, poison
+from p2psched.core import exclusive, once, poison
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Acknowledged, NewGeneration, Outcome, PeerWentDown, Rejected
@@ -46,6 +46,8 @@ def begin(s: LedgerState, command: NewGeneration) -> Outcome:
             poison.lose(s, job, held, held.tasks, died=False)
         assert job.orphaned == EMPTY
         s.note_unplaced(job)
+    for name in s.running:
+        exclusive.hold_all(s, s.jobs[name])
     for peer, row in s.peers.items():
         if row.live:
             reason = "of the generation before"

@@ -43,6 +43,7 @@ class HeldGrant(msgspec.Struct, array_like=True, eq=False, gc=False):
     gpus: int = 0  # of each of its tasks
     memory_mib: int = 0
     started: TaskSet = EMPTY  # of its tasks, those that its peer may have begun: see `once`
+    until_ms: int = 0  # ledger time: where the lease on those is over, if they are exclusive
 
 
 class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
@@ -138,7 +139,8 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     @property
     def retried(self) -> TaskSet:
         """Tasks whose next attempt is another one after a bad end."""
-        counters = [self.failures, self.spaceless, *self.ends.values()]
+        ends = [ends for cause, ends in self.ends.items() if cause is not Cause.LEASE_LOST]
+        counters = [self.failures, self.spaceless, *ends]
         found = [counter.levels[0] for counter in counters if counter.levels]
         return TaskSet.union(found) if found else EMPTY
 

@@ -6,7 +6,7 @@ said and never hidden; running its task again makes another one.
 
 from __future__ import annotations
 
-from p2psched.core import fitting, retrying
+from p2psched.core import exclusive, fitting, retrying
 from p2psched.core.jobs import Job
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
@@ -102,6 +102,7 @@ def retry(s: LedgerState, command: Retry) -> Outcome:
 
 def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
     job.failed = job.failed - tasks
+    given_up = job.cancelled & tasks
     job.cancelled = job.cancelled - tasks
     job.succeeded = job.succeeded - tasks
     job.lost = job.lost - tasks
@@ -121,6 +122,7 @@ def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
         fitting.note_running(s, job)
         del s.ended[job.id]
         s.whole.pop(job.id, None)
+    exclusive.hold_given_up(s, job, given_up)
     s.note_unplaced(job)
     s.events.append(JobReopened(job.id, tasks, job.segments))
 

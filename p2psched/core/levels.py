@@ -33,7 +33,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.job import JobSpec
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
-from p2psched.model.once import Once
+from p2psched.model.once import Once, Start
 from p2psched.model.pace_commands import Warn
 from p2psched.model.reconciled import Reconciled
 from p2psched.model.resumed import NoteResumed
@@ -52,6 +52,7 @@ ISOLATION_LEVEL: Final = 5  # an older version would run the tasks without limit
 CHECKPOINT_LEVEL: Final = 5  # an older version would run the tasks without a place to save
 STALL_LEVEL: Final = 5  # an older version would tell nothing of it
 ONCE_LEVEL: Final = 5  # an older version would start the tasks at once, and again
+EXCLUSIVE_LEVEL: Final = 6  # an older version knows no lease on a task
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -84,6 +85,8 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
 
 
 def _level_of(spec: JobSpec) -> int:
+    if spec.start is Start.EXCLUSIVE:
+        return EXCLUSIVE_LEVEL
     if spec.retry is not None or spec.times is not None or spec.pace is not None:
         return RETRY_LEVEL
     if spec.isolation is not None:

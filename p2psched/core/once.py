@@ -2,7 +2,8 @@
 
 A task of a job with `Start.ONCE` starts after its owner's `Started` is committed. If that owner is
 lost then, the task is unknown: under no grant, not waiting and not ended. Its owner's word still
-counts, under the same grant, until a person has decided; nothing else moves it.
+counts, under the same grant, until a person has decided; nothing else moves it. Of one with
+`Start.EXCLUSIVE` nobody decides, but time: see `exclusive`.
 
 `Job.unknown` holds what each grant had; `HeldGrant.started` what its owner may have begun of it.
 """
@@ -13,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import keeping
+from p2psched.core import exclusive, keeping
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model import chunks, items
@@ -52,7 +53,9 @@ def _started(s: LedgerState, job: Job, step: Started) -> Outcome:
     if held is None or not is_mine or not s.is_live(step.peer, step.incarnation):
         return Placed(step.grant, EMPTY)
     tasks = held.tasks & step.tasks
-    held.started = held.started | tasks
+    if tasks.ranges:
+        held.started = held.started | tasks
+        exclusive.lease(s, job, held)
     return Placed(step.grant, tasks)
 
 
@@ -60,6 +63,7 @@ def _unsure(s: LedgerState, job: Job, step: Unsure) -> Outcome:
     held = job.grants.get(step.grant)
     if held is not None:
         doubt(s, job, held, step.tasks)
+    exclusive.disown(job, step.grant, step.tasks)
     return Acknowledged()
 
 
@@ -70,22 +74,25 @@ def doubt(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> TaskSet:
     if doubted.ranges:
         known = job.unknown.get(held.grant)
         before = known.tasks if known is not None else EMPTY
-        job.unknown[held.grant] = msgspec.structs.replace(held, tasks=before | doubted)
+        record = msgspec.structs.replace(held, tasks=before | doubted)
+        job.unknown[held.grant] = exclusive.remembered(job, record, known, doubted)
         s.release(job, held, doubted)
         s.events.append(Doubted(job.id, held.grant, held.peer, doubted))
+        exclusive.note(s, job)
     return tasks - doubted
 
 
 def readmit(s: LedgerState, job: Job, grant: int, tasks: TaskSet) -> None:
     """The owner says something of these: what of them is unknown is its own again."""
     record = job.unknown.get(grant)
-    back = record.tasks & tasks if record is not None else EMPTY
+    back = exclusive.returnable(job, record) & tasks if record is not None else EMPTY
     if record is None or not back.ranges or record.peer not in s.peers:
         return
     held = job.grants.get(grant)
     if held is None:
         held = job.grants[grant] = msgspec.structs.replace(record, tasks=EMPTY)
     held.tasks = held.tasks | back
+    held.until_ms = max(held.until_ms, record.until_ms)
     held.started = held.started | back
     s.load(held, len(back))
     _forget(job, record, back)
@@ -146,6 +153,8 @@ def _end(s: LedgerState, job: Job, record: HeldGrant, tasks: TaskSet, step: Deci
 
 def fault_of(job: Job, step: Decide) -> str:
     """Why nobody may decide so; empty if it is well."""
+    if job.spec.start is Start.EXCLUSIVE:
+        return f"tasks of job {job.id} are exclusive: time decides, so there is nothing to resolve"
     open_tasks = job.doubtful
     settled = step.tasks - open_tasks
     if job.ended or not step.tasks.ranges or settled.ranges:
@@ -164,6 +173,6 @@ def fault_of(job: Job, step: Decide) -> str:
 
 def doubt_all(job: Job) -> None:
     """The ledger goes on from a copy: what was granted there may have begun since."""
-    if job.spec.start is ONCE:
-        for held in job.grants.values():
-            held.started = held.tasks
+    for held in job.grants.values() if job.spec.start else ():
+        # What is exclusive waits, for the time of a lease: see `exclusive.hold_all`.
+        held.started = held.tasks if job.spec.start is ONCE else EMPTY

@@ -19,7 +19,7 @@ GENERATION: Final = 1  # of fences; that of the ledger stands in the high bits o
 
 
 class Queued:
-    __slots__ = ("attempt", "begun", "cleared", "grant", "job", "tasks")
+    __slots__ = ("attempt", "begun", "cleared", "grant", "job", "tasks", "until_ms")
 
     def __init__(
         self, job: JobId, grant: Grant, attempt: int, tasks: TaskSet, *, begun: bool = False
@@ -27,6 +27,7 @@ class Queued:
         """`begun`: under this grant, and ended by us since."""
         self.begun = begun
         self.cleared = False  # of what must not start twice: it may start (see `starting`)
+        self.until_ms = 0  # of what is exclusive and cleared: where its lease is over
         self.job = job
         self.grant = grant
         self.attempt = attempt
@@ -34,7 +35,7 @@ class Queued:
 
 
 class Running:
-    __slots__ = ("batch", "left", "moves", "short_us", "slots", "stopped")
+    __slots__ = ("batch", "left", "moves", "short_us", "slots", "stopped", "until_ms")
 
     def __init__(self, batch: Batch, slots: int) -> None:
         self.batch = batch
@@ -43,6 +44,7 @@ class Running:
         expected_us = batch.expected_us or 0
         self.short_us = expected_us if expected_us <= PROGRAM_BATCH_US else 0  # 0 if it is long
         self.stopped = False
+        self.until_ms = batch.until_ms  # and from there on what `leasing` says
         self.moves = False  # it is ended to be given back
 
     def unfinished(self, unstarted: TaskSet) -> list[Queued]:

@@ -8,7 +8,7 @@ at a time: what piles up leaves with the next. While its peer is drained, the qu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -16,6 +16,7 @@ from p2psched.core.batch_sizes import Full, batch_size, has_room
 from p2psched.core.departing import Own
 from p2psched.core.giving import Lot
 from p2psched.core.jobs import Job
+from p2psched.core.leasing import HoldLease
 from p2psched.core.lots import lots_of
 from p2psched.core.owned import Queued, Running, fence_of, is_taken, to_move
 from p2psched.core.owner_view import OwnerView
@@ -28,6 +29,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offers
+from p2psched.model.once import Once
 from p2psched.model.pace_commands import Warn
 from p2psched.model.reconcile import KeptResult, OwnedPart
 from p2psched.model.taskset import TaskSet
@@ -51,7 +53,7 @@ class CopyBlobs(msgspec.Struct, frozen=True):
     copies: int
 
 
-OwnerEffect = StartBatch | StopBatch | CopyBlobs | EndTask
+OwnerEffect = StartBatch | StopBatch | CopyBlobs | EndTask | HoldLease
 
 
 class Owner(OwnerView):
@@ -174,6 +176,14 @@ class Owner(OwnerView):
             return self.start_batches()
         return [StopBatch(r.batch.id, Cause.PEER_LOST) for r in to_move(self._running.values())]
 
+    def begin_and_hold(self, by: Callable[[Once], int], now_ms: int) -> list[OwnerEffect]:
+        """At the end of a turn: what must be committed before tasks start, or so that they run on.
+        `by`: gives the number of a proposal."""
+        self.starting.propose(by, now_ms)
+        self.leasing.propose(by, now_ms)
+        ending = [StopBatch(batch, Cause.PEER_LOST) for batch in self.leasing.lapsing(now_ms)]
+        return [*self.leasing.take(), *ending]
+
     def _has_room(self, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
         busy = self._busy + self.starting.kept
         full = Full(self._slots, busy, len(self._running), self._short_us)
@@ -191,6 +201,7 @@ class Owner(OwnerView):
             attempt=queued.attempt,
             fence=fence_of(self._jobs[queued.job], queued),
             expected_us=expected_us,
+            until_ms=queued.until_ms,
         )
         self.next_batch += 1
         run = self._running[batch.id] = Running(batch, cpus)
@@ -223,7 +234,7 @@ class Owner(OwnerView):
 
     def on_outcome(self, request: int, outcome: Outcome) -> bool:
         """True if it was one of ours."""
-        if self.starting.on_outcome(request):
+        if self.starting.on_outcome(request, outcome) or self.leasing.on_outcome(request, outcome):
             return True
         parting = self.departing.on_outcome(request, outcome)
         if parting is not None:

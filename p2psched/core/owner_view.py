@@ -9,6 +9,7 @@ from p2psched.core.departing import Departing
 from p2psched.core.expectations import Expectations
 from p2psched.core.jobs import Job
 from p2psched.core.known_jobs import KnownJobs
+from p2psched.core.leasing import Leasing
 from p2psched.core.outbox import Outbox
 from p2psched.core.owned import Queued, Running
 from p2psched.core.owner_load import owner_load
@@ -43,6 +44,7 @@ class OwnerView:
         self.outbox = self._outbox = Outbox()
         self.departing = Departing(machine)
         self.starting = Starting(machine, self._jobs, self._queue)
+        self.leasing = Leasing(machine, self._running)
         self._expected = Expectations()
         self.pacing: Final = Pacing(machine, self._expected.measured_ms)
         self.next_batch = 1

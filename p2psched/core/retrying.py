@@ -16,15 +16,16 @@ import hashlib
 from collections.abc import Iterable
 from typing import Final
 
+from p2psched.core import exclusive
 from p2psched.core.counter import NOTHING
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model import chunks, items
-from p2psched.model.commands import Acknowledged, Retried
+from p2psched.model.commands import Acknowledged, Retried, Revoked
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.pace_commands import Warn
-from p2psched.model.retry import Delay, RetryRule, Severity
+from p2psched.model.retry import LAPSES_MAX, Delay, RetryRule, Severity
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.taskset import EMPTY, TaskSet
 
@@ -53,7 +54,10 @@ def on_end(
     if again.ranges:
         for part in segment.parts(again):
             s.events.append(Retried(job.id, held.grant, held.peer, part))
-        job.attempts_failed += len(again)
+        if cause is Cause.LEASE_LOST:
+            job.attempts_lost += len(again)
+        else:
+            job.attempts_failed += len(again)
         job.waiting = job.waiting | again
         if rule.demote:
             _sink(s, job, again)
@@ -196,6 +200,8 @@ def _next_ms(job: Job) -> int | None:
     """When something of the job is due."""
     times = job.spec.times
     due = [min(job.later)] if job.later else []
+    if (lapse_ms := exclusive.next_lapse_ms(job)) is not None:
+        due.append(lapse_ms)
     if times is not None and times.queue_ms is not None and not job.queue_over:
         due.append(job.timed_from_ms + times.queue_ms)
     if times is not None and times.total_ms is not None:
@@ -222,7 +228,10 @@ def elapse(s: LedgerState) -> None:
     assert name is not None, "somebody said that it is due"
     job = s.jobs[JobId(name)]
     _wake(job, s.stamp_ms)
-    _end_times(s, job)
+    if job.unknown:
+        _lapse(s, job)
+    if not job.ended:
+        _end_times(s, job)
     if not job.ended:
         due_ms_next = _next_ms(job)
         if due_ms_next is not None:
@@ -233,6 +242,24 @@ def elapse(s: LedgerState) -> None:
 def _wake(job: Job, upto_ms: int) -> None:
     for due_ms in [due_ms for due_ms in job.later if due_ms <= upto_ms]:
         job.delayed = job.delayed - job.later.pop(due_ms)
+
+
+def _lapse(s: LedgerState, job: Job) -> None:
+    """Leases of lost owners are over. That costs a task none of its other attempts."""
+    rule = job.spec.retry.rule_for(Cause.LEASE_LOST) if job.spec.retry is not None else None
+    rule = rule or RetryRule(Cause.LEASE_LOST, LAPSES_MAX)
+    for record in exclusive.take_lapsed(s, job):
+        revoked = Revoked(job.id, record.grant, record.peer, record.tasks, Cause.LEASE_LOST)
+        s.events.append(revoked)
+        count = job.bad_ends.get(Cause.LEASE_LOST, 0) + len(record.tasks)
+        job.bad_ends[Cause.LEASE_LOST] = count
+        for segment in exclusive.segments(s, job, record):
+            final, parts = on_end(s, job, record, segment, rule)
+            job.failed = job.failed | final
+            for part in parts:
+                s.record(job, record, part)
+    settle(s, job)
+    s.end_if_done(job)
 
 
 def _end_times(s: LedgerState, job: Job) -> None:

@@ -338,7 +338,7 @@ class Scheduler:
             forgets = self.retention.to_forget(self.ledger_ms(now_ms))
             self._append += map(self._replica.number, forgets)
         self._out += self.owner.next_batches(starts_nothing=starts_nothing)
-        self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms), now_ms)
+        self._out += self.owner.begin_and_hold(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()

@@ -12,10 +12,11 @@ from typing import Final
 
 from p2psched.core.jobs import Job
 from p2psched.core.known_jobs import KnownJobs
+from p2psched.core.leasing import taken
 from p2psched.core.owned import Queued
 from p2psched.core.state import LedgerState
 from p2psched.core.waiting import Waiting
-from p2psched.model.commands import Grant
+from p2psched.model.commands import Grant, Outcome
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec
 from p2psched.model.once import Once, Started, Unsure
@@ -128,15 +129,18 @@ class Starting:
         else:
             self._given_up[request] = command
 
-    def on_outcome(self, request: int) -> bool:
+    def on_outcome(self, request: int, outcome: Outcome) -> bool:
         """True if it was one of ours: then its tasks are the first of the queue."""
         if self._given_up.pop(request, None) is not None:
             return True
         entries = self._proposed.pop(request, None)
-        self._sent_ms.pop(request, None)
+        sent_ms = self._sent_ms.pop(request, 0)
         for part, slots in entries or ():
             self.slots -= slots
             part.cleared = True
+            lease_ms = self._jobs[part.job].spec.lease_ms
+            if lease_ms and not part.tasks - taken(outcome):
+                part.until_ms = sent_ms + lease_ms
             self._queue.put_first(part)
         return entries is not None
 
@@ -146,8 +150,10 @@ class Starting:
             return False
         job = self._state.jobs.get(part.job)
         held = job.grants.get(part.grant) if job is not None else None
-        if held is None or not self._state.is_live(held.peer, held.incarnation):
+        if job is None or held is None or not self._state.is_live(held.peer, held.incarnation):
             return False
+        if job.spec.lease_ms and not part.until_ms:
+            return False  # that it started the ledger knows, and not for how long
         return not part.tasks - (held.started & held.tasks)
 
     def standstill(self, part: Queued) -> str:

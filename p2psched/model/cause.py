@@ -20,4 +20,5 @@ class Cause(enum.StrEnum):
     CANCELLED = "cancelled"
     PEER_LOST = "peer-lost"
     OOM = "oom"  # it was ended because it took more memory than its limit
+    LEASE_LOST = "lease-lost"  # it was exclusive, and its owner's lease on it lapsed
     STALLED = "stalled"  # it was silent, or its pace could not make its limit, and it was ended

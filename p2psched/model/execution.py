@@ -24,6 +24,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     attempt: int  # 1 for the first
     fence: str  # "generation.grant.attempt"
     expected_us: int | None = None  # what all of it may take: a guess, if there is one
+    until_ms: int = 0  # by this machine's boot clock: it may run so long, or longer; 0: for ever
 
 
 class Progress(msgspec.Struct, frozen=True, gc=False):

@@ -18,7 +18,7 @@ from p2psched.model.cause import Cause
 from p2psched.model.hold import Hold
 from p2psched.model.isolation import Isolation
 from p2psched.model.needs import Needs, check_policy
-from p2psched.model.once import Start
+from p2psched.model.once import Start, check_start
 from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
@@ -169,6 +169,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     max_disconnect_ms: int | None = None
     pace: PaceRules | None = None
     start: Start = Start.LEAST  # how often a task may start
+    lease_ms: int = 0  # of an exclusive task: so long it runs on without a word of the ledger
 
     def __post_init__(self) -> None:
         if self.isolation is not None:
@@ -182,11 +183,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
         self._check_words()
         self._check_numbers()
         self._check_size()
-        if self.start and self.hold is not None:
-            raise ValueError(
-                "a task that must not start twice holds no lock, for nobody could say when to let "
-                "go of it: take the lock in the task, with a lease"
-            )
+        rule = self.retry.rule_for(Cause.LEASE_LOST) if self.retry is not None else None
+        check_start(self.start, self.lease_ms, self.hold, rule)
 
     def _is_single_call(self) -> bool:
         """True if it is one call with few options, and in order: the most usual job."""
@@ -213,7 +211,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and not self.policy
             and not self.checkpoint
             and self.max_disconnect_ms is None
-            and not self.start
+            and not (self.start or self.lease_ms)
         )
 
     def _check_numbers(self) -> None:

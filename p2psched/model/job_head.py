@@ -36,7 +36,9 @@ assert _FIELDS[_HOLD:] == (
     "max_disconnect_ms",
     "pace",
     "start",
+    "lease_ms",
 )
+_older_fields: Final = operator.attrgetter(*_FIELDS[:-1])  # before there were leases
 
 
 class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -60,6 +62,7 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     times: TimeLimits | None = None
     checkpoint: str = ""
     start: Start = Start.LEAST
+    lease_ms: int = 0
 
     @property
     def is_choosy(self) -> bool:
@@ -89,12 +92,13 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.times,
         spec.checkpoint,
         spec.start,
+        spec.lease_ms,
     )
 
 
 def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
-    said: object = spec
+    said: object = spec if spec.lease_ms else _older_fields(spec)
     is_plain = spec.retry is None and spec.times is None and spec.isolation is None
     is_plain = is_plain and spec.max_disconnect_ms is None and spec.pace is None
     is_plain = is_plain and not spec.start

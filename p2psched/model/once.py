@@ -21,11 +21,42 @@ RESULT_BYTES_MAX: Final = 256 * 1024  # of all results that one decision brings
 DECIDED_MAX: Final = 10_000  # tasks of one decision
 
 
+# Of a lease: below it an election, or a peer's look at who is silent, would cost tasks their lives.
+LEASE_MS_MIN: Final = 3_000
+LEASE_MS_MAX: Final = 24 * 3600 * 1000
+LEASE_MS: Final = 15_000  # where nobody says otherwise
+# Clocks that run apart by 1 % of the lease (those of machines do by a twentieth of that), and
+# what ends a task may be so late and take so long.
+DRIFT: Final = 100
+GUARD_MS: Final = 500
+
+
 class Start(enum.IntEnum):
     """What a task's start costs before, and what its owner's loss means."""
 
     LEAST = 0  # nothing; it runs again
     ONCE = 1  # a commit; nobody knows, so it runs again only if a person says so
+    EXCLUSIVE = 2  # a commit, and more while it runs; it runs again once its lease has lapsed
+
+
+def margin_ms(lease_ms: int) -> int:
+    """Ledger time from where a lease is over to where its task may run elsewhere."""
+    return lease_ms // DRIFT + GUARD_MS
+
+
+def check_start(start: Start, lease_ms: int, hold: object, on_lapse: object) -> None:
+    """Raises ValueError if no job can be so. `hold`: of a lock; `on_lapse`: a rule for leases that
+    lapse; None if it has none."""
+    if start and hold is not None:
+        raise ValueError(
+            "a task that must not start twice, or is exclusive, holds no lock, for nobody could "
+            "say when to let go of it: take the lock in the task, with a lease"
+        )
+    if start is not Start.EXCLUSIVE:
+        if lease_ms or on_lapse is not None:
+            raise ValueError("a lease, and a rule for lease-lost, are for `start exclusive`")
+    elif type(lease_ms) is not int or not LEASE_MS_MIN <= lease_ms <= LEASE_MS_MAX:
+        raise ValueError(f"a lease is {LEASE_MS_MIN // 1000} s to 24 h, not {lease_ms} ms")
 
 
 class Verdict(enum.IntEnum):
@@ -41,7 +72,8 @@ def word_of(verdict: Verdict) -> str:
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
-    """Its owner is about to start these, and starts none before this is committed."""
+    """Its owner is about to start these, and starts none before this is committed. Of exclusive
+    tasks: they have a lease from now on, or another one."""
 
     grant: Grant
     tasks: TaskSet
@@ -107,6 +139,8 @@ class OnceView(msgspec.Struct, frozen=True, array_like=True):
     unknown: int = 0
     tasks: TaskSet = EMPTY  # only in a whole view
     at: tuple[tuple[PeerId, int], ...] = ()  # how many where
+    lease_ms: int = 0  # of exclusive tasks
+    lapse_ms: int = 0  # until the first of the unknown may run elsewhere, in ledger time
 
 
 class ResolveTasks(msgspec.Struct, frozen=True, array_like=True, tag=143):

@@ -24,6 +24,8 @@ CAUSES: Final = (
     Cause.OOM,
     Cause.STALLED,
 )
+RULED: Final = (*CAUSES, Cause.LEASE_LOST)  # of exclusive tasks
+LAPSES_MAX: Final = limits.RETRIES_MAX  # of leases on a task, where no rule says otherwise
 
 
 class Delay(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -71,9 +73,9 @@ class RetryRule(msgspec.Struct, frozen=True, array_like=True, gc=False):
     severity: Severity = Severity.ERROR
 
     def __post_init__(self) -> None:
-        if self.cause not in CAUSES:
+        if self.cause not in RULED:
             raise ValueError(
-                f"there is no rule for {self.cause.value!r}: rules are for {', '.join(CAUSES)}"
+                f"there is no rule for {self.cause.value!r}: rules are for {', '.join(RULED)}"
             )
         if type(self.most) is not int or not 0 <= self.most <= limits.RETRIES_MAX:
             raise ValueError(f"further attempts are 0 to {limits.RETRIES_MAX}, not {self.most!r}")
@@ -96,6 +98,8 @@ def usual_rule(cause: Cause, most: int) -> RetryRule:
     """A good rule, of which only the number is given."""
     if cause in {Cause.TIMEOUT, Cause.STALLED}:
         return RetryRule(cause, most, elsewhere=True, demote=True)
+    if cause is Cause.LEASE_LOST:  # it has waited for long enough
+        return RetryRule(cause, most)
     is_the_peers = cause in {Cause.SIGNAL, Cause.NOT_STARTABLE, Cause.NO_SPACE, Cause.OOM}
     return RetryRule(cause, most, BACKOFF, elsewhere=is_the_peers)
 

@@ -17,6 +17,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
+import msgspec
+
 from p2psched.core.resuming import Search, Take, Without
 from p2psched.model.checkpoint_messages import CheckpointCall
 from p2psched.model.checkpoints import key_of
@@ -139,6 +141,14 @@ class Checkpoints:
         assert self._inner is not None
         self._inner.end_task(batch, index, cause, why)
 
+    def renew(self, batch: int, until_ms: int) -> None:
+        assert self._inner is not None
+        run = self._runs.get(batch)
+        if run is not None and run.preparing is not None:
+            run.batch = msgspec.structs.replace(run.batch, until_ms=until_ms)
+        else:
+            self._inner.renew(batch, until_ms)
+
     def standing(self) -> Standing:
         assert self._inner is not None
         inner = self._inner.standing()
@@ -233,7 +243,7 @@ class Checkpoints:
             run.copied, run.holder = found.head.key, found.peer
         run.tending = self._group.create_task(self._tend(run))
         run.saved.set()  # what was found here alone is copied
-        self._inner.start(batch)
+        self._inner.start(run.batch)
 
     async def _find(self, batch: Batch, task: int) -> Take | Without:
         live, away, _ = self._around()

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from p2psched.core import exclusive
 from p2psched.core.decisions import told
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
@@ -27,6 +28,7 @@ from p2psched.model.explain_messages import (
     WallOf,
 )
 from p2psched.model.ids import PeerId
+from p2psched.model.once import Start
 from p2psched.model.taskset import TaskSet
 from p2psched.net.together import together
 from p2psched.peer.others import Others
@@ -105,6 +107,12 @@ class Explaining:
 
 
 def _why(job: Job, machine: Machine, state: str, owner: PeerId | None) -> str:
+    if state == "unknown" and owner is not None and job.spec.start is Start.EXCLUSIVE:
+        left_ms = max(0, (exclusive.next_lapse_ms(job) or 0) - machine.stamp_ms)
+        return (
+            f"it is exclusive, and may still run on {machine.name_of(owner)}, which was lost: its "
+            f"lease is over in {left_ms / 1000:.1f} s, and then it runs elsewhere"
+        )
     if state == "unknown" and owner is not None:
         return (
             f"it may have run on {machine.name_of(owner)}, which was lost, and must not start "

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import fitting, holding
+from p2psched.core import exclusive, fitting, holding
 from p2psched.core.copies import staying_peers
 from p2psched.core.drain import standing
 from p2psched.core.jobs import Job
@@ -22,7 +22,7 @@ from p2psched.model.limits import KIB
 from p2psched.model.load import Liveness, Seen
 from p2psched.model.member_messages import Standing
 from p2psched.model.messages import JobView
-from p2psched.model.once import OnceView
+from p2psched.model.once import OnceView, Start
 from p2psched.model.peer_messages import PeerView
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
@@ -78,22 +78,27 @@ def job_view(
         delayed=len(job.delayed),
         next_attempt_ms=_next_attempt_ms(job, machine),
         stopped=job.stopped,
-        once=_once(job, whole=whole),
+        once=_once(job, machine, whole=whole),
     )
 
 
-def _once(job: Job, *, whole: bool) -> OnceView:
-    start = job.spec.start
+def _once(job: Job, machine: Machine, *, whole: bool) -> OnceView:
+    start, lease_ms = job.spec.start, job.spec.lease_ms
     if not job.unknown:
-        return OnceView(start) if start else NOTHING_UNKNOWN
-    tasks = job.doubtful
+        return OnceView(start, lease_ms=lease_ms) if start else NOTHING_UNKNOWN
+    tasks, due_ms = job.doubtful, exclusive.next_lapse_ms(job)
+    lapse_ms = max(0, (due_ms or 0) - machine.stamp_ms)
+    if not whole:
+        return OnceView(start, len(tasks), lease_ms=lease_ms, lapse_ms=lapse_ms)
     at = tuple(sorted((held.peer, len(held.tasks)) for held in job.unknown.values()))
-    return OnceView(start, len(tasks), tasks, at) if whole else OnceView(start, len(tasks))
+    return OnceView(start, len(tasks), tasks, at, lease_ms, lapse_ms)
 
 
 def _note(job: Job, machine: Machine) -> str:
     """Why nothing moves, if nothing moves."""
     if job.unknown and not job.grants and not job.waiting:
+        if job.spec.start is Start.EXCLUSIVE:
+            return "waits until the leases on tasks of lost peers are over"
         return "waits for a person to say what became of its unknown tasks: `p2psched job resolve`"
     return why_waiting(job, machine) if job.waiting and not job.grants else ""
 

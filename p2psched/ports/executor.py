@@ -31,6 +31,11 @@ class Executor(Protocol):
         unstarted."""
         ...
 
+    def renew(self, batch: int, until_ms: int) -> None:
+        """What runs of this batch may run until then (see `Batch.until_ms`), and is ended there
+        whatever becomes of this process. No error if the batch is unknown or over."""
+        ...
+
     def standing(self) -> Standing:
         """What it has, and what of that has not begun."""
         ...

@@ -32,6 +32,8 @@ def blame(
     spec = batch.spec
     if spec.start and isinstance(spec.work, ProgramWork) and running.expired is None:
         return [], ran  # its program is a process of its own: nobody saw how that ended
+    if frames.LAPSED in items.unpack(item)[0]:
+        return [], ran  # and nobody asks how it ended
     cause, item = _cause(code, item)
     if running.expired is not None:
         if running.expired != ran.first:

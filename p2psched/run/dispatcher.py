@@ -38,6 +38,7 @@ from p2psched.run.host_handle import (
 )
 from p2psched.run.hosts import Hosts
 from p2psched.run.looks import Looks
+from p2psched.run.renewal import renew
 from p2psched.run.standing import has_begun, standing
 from p2psched.run.supply import Lack, Ready, Supply
 
@@ -133,7 +134,7 @@ class Dispatcher:
         self.dispatch()
 
     def stop(self, batch: int, cause: Cause) -> None:
-        assert cause in {Cause.CANCELLED, Cause.PEER_LOST, Cause.TIMEOUT}, cause
+        assert cause in {Cause.CANCELLED, Cause.PEER_LOST, Cause.TIMEOUT, Cause.LEASE_LOST}, cause
         host = self._running.get(batch)
         if host is not None:
             if host.batches[batch].stopping:
@@ -146,6 +147,9 @@ class Dispatcher:
             self._end_waiting(batch)
         if host is not None:
             self.dispatch()  # what else came back
+
+    def renew(self, batch: int, until_ms: int) -> None:
+        renew(batch, until_ms, running=self._running, queue=self._queue, supply=self._supply)
 
     def _end_waiting(self, batch: int) -> None:
         """End a batch that no host has."""

@@ -137,17 +137,19 @@ class HostHandle:
         cpus: int,
         blobs: str,
         isolation: Isolation | None,
+        leased: bool,
         means: dict[str, object],
         fork: Callable[[bytes, tuple[int, ...]], bool],
         on_frame: Callable[[HostHandle, int, bytes], None],
         on_closed: Callable[[HostHandle], None],
     ) -> None:
         """`by_value`: its first function comes so; `blobs` is the folder of this peer's blobs, or
-        empty; `isolation` that of all functions here, programs bring theirs. Raises OSError if
-        there are no descriptors, or the starter can't take the order."""
+        empty; `isolation` that of all functions here, programs bring theirs; `leased`: it is for
+        exclusive tasks, and for no others. Raises OSError if there are no descriptors, or the
+        starter can't take the order."""
         self.number = number
-        self.functions = functions
-        self.cpus, self.isolation = cpus, isolation
+        self.functions, self.cpus = functions, cpus
+        self.isolation, self.leased = isolation, leased
         self.batches: dict[int, Running] = {}  # in the order of their tickets
         self.idle_at_s = time.monotonic()  # since when, if there are none
         self.load_us = 0  # what they may take
@@ -178,6 +180,7 @@ class HostHandle:
                     "cpus": cpus,
                     "blobs": blobs,
                     "isolation": _isolation_words(isolation),
+                    "leased": leased,
                     "means": means,
                 },
             )
@@ -206,7 +209,7 @@ class HostHandle:
 
     def has_room(self, batch: Batch) -> bool:
         """True if a short batch may stand ready behind those that it has."""
-        if self.retired or self.is_slow or self.cpus != batch.spec.cpus:
+        if self.retired or self.is_slow or self.leased or self.cpus != batch.spec.cpus:
             return False
         if self.functions and self.isolation != batch.spec.isolation:
             return False
@@ -229,6 +232,8 @@ class HostHandle:
             self._busy_from_s = time.monotonic()
         running = self.batches[batch.id] = Running(batch, grace_s)
         self.load_us += running.load_us
+        if self.leased:
+            self.shared.set_lease(batch.until_ms)
         self.desk.give(batch.id)
         work = batch.spec.work
         # An idle host is woken at once. One that has work can wait until this turn is over.
@@ -254,6 +259,8 @@ class HostHandle:
         if not self.batches:
             self.idle_at_s = time.monotonic()
             self.busy_s += self.idle_at_s - self._busy_from_s
+            if self.leased:
+                self.shared.set_lease(0)
 
     def look_later(self, delay_s: float | None, look: Callable[[], None]) -> None:
         """Have `look` called once this much later, or not at all; forget what was wanted before.
@@ -355,6 +362,7 @@ def _program_header(batch: Batch, work: ProgramWork, grace_s: float) -> dict[str
         "timeout_ms": batch.spec.timeout_ms,
         "grace_ms": int(grace_s * 1000),
         "isolation": _isolation_words(batch.spec.isolation),
+        "leased": bool(batch.until_ms),
         "checkpoint": batch.spec.checkpoint,
         "progress": batch.spec.pace.pattern if batch.spec.pace is not None else "",
     }

@@ -63,10 +63,11 @@ class Hosts:
         functions = not isinstance(work, ProgramWork)
         cpus = batch.spec.cpus
         isolation = batch.spec.isolation if functions else None
+        leased = bool(batch.until_ms)
         same = [host for host in self if host.functions is functions and not host.retired]
         idle = [host for host in same if not host.batches]
         for host in idle:
-            if host.cpus == cpus and host.isolation == isolation:
+            if (host.cpus, host.isolation, host.leased) == (cpus, isolation, leased):
                 return host
         if idle and len(same) >= self._slots:
             # Its libraries may have sized their thread pools already: it can't change.
@@ -84,6 +85,7 @@ class Hosts:
             cpus=cpus,
             blobs=self._blobs,
             isolation=isolation,
+            leased=leased,
             means=self.means.words(),
             fork=self._link.channel.send_descriptors,
             on_frame=self._on_frame,
@@ -137,7 +139,8 @@ class Hosts:
     def end_idle(self, now_s: float) -> None:
         """By the monotonic clock. Often enough."""
         for host in self:
-            limit_s = WORKER_IDLE_S if host.functions else SPAWNER_IDLE_S
+            is_kept = host.functions and not host.leased  # that is looked at all the time
+            limit_s = WORKER_IDLE_S if is_kept else SPAWNER_IDLE_S
             if not host.batches and not host.retired and now_s - host.idle_at_s >= limit_s:
                 self.kill(host, 0.0)
 

@@ -175,6 +175,9 @@ class WorkerPool:
     def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
         self._dispatcher.looks.end_task(batch, index, cause, why)
 
+    def renew(self, batch: int, until_ms: int) -> None:
+        self._dispatcher.renew(batch, until_ms)
+
     def standing(self) -> Standing:
         return self._dispatcher.standing()
 

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 
+import msgspec
+
 from p2psched.model.errors import NoSpace, P2PSchedError
 from p2psched.model.execution import Batch
 from p2psched.model.job import Cause
@@ -54,13 +56,19 @@ class Supply:
         parts = self._reader.parts(batch)
 
         def on_part(part: Part | Lack) -> None:
-            del self._waiting[batch.id]
+            waited = self._waiting.pop(batch.id)
             if isinstance(part, Part):
                 self._ready[batch.id] = part, parts
-            on_ready(batch, part if isinstance(part, Lack) else None)
+            on_ready(waited, part if isinstance(part, Lack) else None)
 
         self._waiting[batch.id] = batch
         self.next(batch.id, parts, on_part)
+
+    def renew(self, batch: int, until_ms: int) -> None:
+        """See `Executor.renew`."""
+        if batch in self._waiting:
+            waits = self._waiting[batch]
+            self._waiting[batch] = msgspec.structs.replace(waits, until_ms=until_ms)
 
     def next(self, batch: int, parts: AsyncIterator[Part], on_part: OnPart) -> None:
         """`on_part` gets the next part, or why there is none; from the loop, soon."""

@@ -43,6 +43,7 @@ from p2psched.testing.act_referee import ActReferee
 from p2psched.testing.cutoff_referee import CutOffReferee
 from p2psched.testing.disk_referee import DiskReferee
 from p2psched.testing.event_referee import EventReferee
+from p2psched.testing.exclusive_referee import ExclusiveReferee
 from p2psched.testing.facts import Fact, facts_of
 from p2psched.testing.keep_referee import KeepReferee
 from p2psched.testing.lock_referee import LockReferee
@@ -98,8 +99,7 @@ class Referees:
         self._begun: dict[tuple[JobId, int, int, int], int] = {}  # with grant, attempt -> peer
         self._lost_us: dict[tuple[JobId, int], int] = {}
         self._once: list[tuple[int, Envelope]] = []  # with the entry that brought it
-        self.disks = DiskReferee()
-        self.members = MemberReferee()
+        self.disks, self.members = DiskReferee(), MemberReferee()
         self.keeping = KeepReferee(self.shadow)
         self.events = EventReferee()
         self.acts = ActReferee()
@@ -109,6 +109,7 @@ class Referees:
         self.steals = StealReferee()
         self.cutoff = CutOffReferee()
         self.once = OnceReferee(self.shadow)
+        self.exclusive = ExclusiveReferee()
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---

@@ -153,7 +153,7 @@ class Shadow:
     def _accepts(self, spec: JobSpec) -> bool:
         if shadow_needs.is_choosy(spec):
             return self.level >= shadow_needs.LEVEL and shadow_needs.accepts(self, spec)
-        if spec.start and self.level < shadow_once.LEVEL:
+        if spec.start and self.level < shadow_once.level_of(spec.start):
             return False
         if spec.retry is not None or spec.times is not None or spec.pace is not None:
             return self.level >= shadow_retries.RULES
@@ -280,7 +280,8 @@ class Shadow:
         cause = segment.cause
         rule = shadow_retries.rule_of(job, cause)
         if rule is not None:
-            if not shadow_retries.end_attempt(self, job, command, index, rule):
+            task = command.job, index
+            if not shadow_retries.end_attempt(self, task, command.grant, rule):
                 return
             self._end_task(command, job, index, segment)
             return

@@ -52,6 +52,9 @@ class ShadowJob:
         self.tried: set[int] = set()  # some peer has owned these
         self.dropped: set[int] = set()  # they had waited for too long
         self.begun: dict[int, int] = {}  # task -> grant under which it may have begun
+        self.until_ms: dict[int, int] = {}  # grant -> where the lease on what has begun is over
+        self.disowned: set[tuple[int, int]] = set()  # with the grant: its owner knows it no more
+        self.lost_ms: dict[int, int] = {}  # grant -> the same, of what of it is unknown
         self.unknown: dict[int, int] = {}  # task -> grant of its lost owner; `owner`: UNKNOWN
 
     @property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from p2psched.model.commands import Drain, Forget, GiveBack, Held, NewGeneration, Retry
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
+from p2psched.model.once import Start
 from p2psched.testing import shadow_once, shadow_retries
 from p2psched.testing.shadow_job import WAITING, ShadowJob
 
@@ -53,6 +54,8 @@ def reopen(s: Shadow, job: ShadowJob, name: JobId, index: int) -> None:
     for at in [at for at in job.blobs if at[0] == index]:
         digest, _ = job.blobs.pop(at)
         s.replaced.append((name, at, digest))
+    if job.spec.start == Start.EXCLUSIVE and job.causes[index] is Cause.CANCELLED:
+        shadow_once.hold(s, name, job, index, job.ended_ms)
     del job.causes[index]
     del job.failures[index], job.spaceless[index]
     for key in [key for key in job.ends if key[0] == index]:
@@ -96,12 +99,14 @@ def begin_generation(s: Shadow, command: NewGeneration) -> None:
     s.index = max(s.index, (command.generation << 40) + command.start)
     for name, job in s.jobs.items():
         for index, grant in job.owner.items():
-            if grant > 0 and job.spec.start:
+            if grant > 0 and job.spec.start == Start.ONCE:
                 job.begun[index] = grant
                 shadow_once.doubt(s, name, job, index)
             elif grant > 0:
                 job.owner[index] = WAITING
                 s.say("revoked", name, index, grant)
+        if job.spec.start == shadow_once.EXCLUSIVE and job.state == "running":
+            shadow_once.begin_generation(s, name, job)
         for _, holders in job.blobs.values():
             holders.clear()
             holders.add(command.peer)

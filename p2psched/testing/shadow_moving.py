@@ -37,6 +37,7 @@ def transfer(s: Shadow, command: Transfer, proposal: tuple[PeerId, int] | None) 
     if not needs.steal:
         return
     held = [index for index in command.tasks if job.owner.get(index, ENDED) == old]
+    held = [index for index in held if job.begun.get(index) != old]  # it may run there
     held = [index for index in held if (index, taker) not in job.avoids]
     if needs.spread:
         held = shadow_needs.evened(s, command.job, giver, taker, held)

@@ -15,6 +15,36 @@ if TYPE_CHECKING:
     from p2psched.testing.shadow import Shadow
 
 LEVEL: Final = 5
+LEASES: Final = 6  # the level that knows of exclusive tasks
+EXCLUSIVE: Final = 2
+
+
+def level_of(start: int) -> int:
+    """That knows of it."""
+    return LEASES if start == EXCLUSIVE else LEVEL
+
+
+def lease(s: Shadow, job: ShadowJob, grant: int) -> None:
+    if job.spec.start == EXCLUSIVE:
+        job.until_ms[grant] = s.stamp_ms + job.spec.lease_ms
+
+
+def begin_generation(s: Shadow, name: JobId, job: ShadowJob) -> None:
+    """Whoever had these in the cluster of before may run them still, for the time of a lease."""
+    for grant in job.unknown.values():
+        job.lost_ms[grant] = max(job.lost_ms[grant], s.stamp_ms + job.spec.lease_ms)
+    for index, owner in job.owner.items():
+        if owner == WAITING:
+            hold(s, name, job, index)
+
+
+def hold(s: Shadow, name: JobId, job: ShadowJob, index: int, since_ms: int | None = None) -> None:
+    """For the time of a lease, from now or from then on."""
+    begins_ms = s.stamp_ms if since_ms is None else since_ms
+    due_ms = begins_ms + job.spec.lease_ms + job.spec.lease_ms // 100 + 500
+    if max(job.due.get(index, 0), s.stamp_ms) < due_ms:
+        job.due[index] = due_ms
+        s.say("delayed", name, index, due_ms)
 
 
 def apply(s: Shadow, command: Once) -> None:
@@ -27,12 +57,19 @@ def apply(s: Shadow, command: Once) -> None:
                 for index in step.tasks:
                     if job.owner.get(index) == grant:
                         job.begun[index] = grant
-        case Unsure(grant=grant):
-            for index in step.tasks:
-                if job.owner.get(index) == grant:
-                    doubt(s, command.job, job, index)
+                        lease(s, job, grant)
+        case Unsure():
+            _unsure(s, command.job, job, step)
         case Decide():
             _decide(s, command.job, job, step)
+
+
+def _unsure(s: Shadow, name: JobId, job: ShadowJob, step: Unsure) -> None:
+    for index in step.tasks:
+        if job.owner.get(index) == step.grant:
+            doubt(s, name, job, index)
+        if job.spec.start == EXCLUSIVE and job.unknown.get(index) == step.grant:
+            job.disowned.add((index, step.grant))
 
 
 def doubt(s: Shadow, name: JobId, job: ShadowJob, index: int) -> bool:
@@ -41,6 +78,7 @@ def doubt(s: Shadow, name: JobId, job: ShadowJob, index: int) -> bool:
     if job.begun.get(index) != grant:
         return False
     job.owner[index], job.unknown[index] = UNKNOWN, grant
+    job.lost_ms[grant] = job.until_ms.get(grant, 0)
     s.say("doubted", name, index, grant)
     return True
 
@@ -64,12 +102,16 @@ def heard(s: Shadow, command: Complete | GiveBack | PeerUp) -> None:
 def _hear(job: ShadowJob | None, grant: int, tasks: Iterable[int]) -> None:
     for index in tasks if job is not None else ():
         if job is not None and job.unknown.get(index) == grant:
+            if (index, grant) in job.disowned:
+                continue
             del job.unknown[index]
             job.owner[index] = grant
 
 
 def _decide(s: Shadow, name: JobId, job: ShadowJob, step: Decide) -> None:
-    if not step.tasks or any(index not in job.unknown for index in step.tasks):
+    if job.spec.start == EXCLUSIVE or not step.tasks:
+        return
+    if any(index not in job.unknown for index in step.tasks):
         return
     for index in step.tasks:
         grant = job.unknown.pop(index)

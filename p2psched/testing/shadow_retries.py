@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
-from p2psched.model.commands import Complete
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
 from p2psched.model.pace_commands import Warn
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from p2psched.testing.shadow import Shadow
 
 BLOCKS: Final = 4_096
+LAPSES: Final = 100  # of leases on a task without a rule for them
 RULES: Final = 5  # the level that knows of rules by cause, of limits and of tasks that stall
 
 
@@ -28,11 +28,13 @@ def rule_of(job: ShadowJob, cause: Cause) -> RetryRule | None:
     return next((rule for rule in rules if rule.cause == cause), None)
 
 
-def end_attempt(s: Shadow, job: ShadowJob, command: Complete, index: int, rule: RetryRule) -> bool:
+def end_attempt(s: Shadow, task: tuple[JobId, int], grant: int, rule: RetryRule) -> bool:
     """True if it was the last one of its task."""
-    name, before = command.job, job.ends[index, rule.cause]
+    name, index = task
+    job = s.jobs[name]
+    before = job.ends[index, rule.cause]
     if rule.elsewhere:
-        job.avoids.add((index, s.holders[command.grant][0]))
+        job.avoids.add((index, s.holders[grant][0]))
     if rule.severity is Severity.FATAL:
         job.fatal = job.given_up = True
         alert(s, job, name, rule)
@@ -53,7 +55,7 @@ def end_attempt(s: Shadow, job: ShadowJob, command: Complete, index: int, rule: 
     if due_ms > s.stamp_ms:
         job.due[index] = due_ms
         s.say("delayed", name, index, due_ms)
-    s.say("retried", name, index, command.grant)
+    s.say("retried", name, index, grant)
     return False
 
 
@@ -105,12 +107,39 @@ def elapse(s: Shadow, upto_ms: int) -> None:
             continue
         for index in [index for index, due_ms in job.due.items() if due_ms <= s.stamp_ms]:
             del job.due[index]
-        _end_times(s, name, job)
+        if job.until_ms:
+            lapse(s, name, job)
+        if job.fatal and job.state == "running":
+            stop(s, name, job)
+        if job.state == "running":
+            _end_times(s, name, job)
+
+
+def lapse_ms(job: ShadowJob, grant: int) -> int:
+    """1 % of the lease and half a second behind its end."""
+    return job.lost_ms[grant] + job.spec.lease_ms // 100 + 500
+
+
+def lapse(s: Shadow, name: JobId, job: ShadowJob) -> None:
+    """Nobody runs these any more."""
+    rule = rule_of(job, Cause.LEASE_LOST) or RetryRule(Cause.LEASE_LOST, LAPSES)
+    over = [i for i, grant in job.unknown.items() if lapse_ms(job, grant) <= s.stamp_ms]
+    for index in sorted(over):
+        grant = job.unknown.pop(index)
+        s.say("revoked", name, index, grant)
+        s.counts["lapsed"] += 1
+        if end_attempt(s, (name, index), grant, rule):
+            job.owner[index], job.causes[index] = ENDED, Cause.LEASE_LOST
+            job.left -= 1
+            s.say("recorded", name, index, f"{grant} {Cause.LEASE_LOST}")
+    s.end_if_done(name, job)
 
 
 def _dues(job: ShadowJob) -> list[int]:
     times = job.spec.times
     dues = list(job.due.values())
+    if job.until_ms:
+        dues += [lapse_ms(job, grant) for grant in job.unknown.values()]
     if times is not None and times.total_ms is not None:
         dues.append(job.since_ms + times.total_ms)
     if times is not None and times.queue_ms is not None and not job.queue_over:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
+from p2psched.core.leasing import HoldLease
+from p2psched.core.owner import StopBatch
 from p2psched.model import chunks
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.execution import (
@@ -81,6 +83,11 @@ def with_hangs(spec: JobSpec, *, hang_permille: int, timeout_ms: int | None) -> 
     words = [str(_word(spec.name, position)) for position in range(_HANGS)]
     name = " ".join([*words, str(hang_permille)])
     return msgspec.structs.replace(spec, name=name, timeout_ms=timeout_ms)
+
+
+def with_mean(name: str, mean_us: int) -> str:
+    """The name of a job whose tasks take so long."""
+    return " ".join([str(mean_us), *name.split()[1:]])
 
 
 def may_hang(name: str) -> bool:
@@ -160,6 +167,18 @@ class _Run:
         self.stopping = False
 
 
+class Watching(Protocol):
+    """See `sim_exclusive.Watch`."""
+
+    ended: set[int]
+    tell: Callable[[int], None]
+
+    def may_begin(self, batch: Batch) -> bool: ...
+    def begin(self, batch: Batch, index: int, busy_us: int | None) -> None: ...
+    def renew(self, batch: int, until_ms: int) -> None: ...
+    def over(self, batch: int) -> None: ...
+
+
 Later = Callable[[int, TasksEnd | BatchStops], None]
 OnStart = Callable[[Batch, int], None]  # batch, task
 
@@ -177,12 +196,17 @@ class SimExecutor:
         on_start: OnStart,
         *,
         has_space: Callable[[], bool] = lambda: True,
+        watch: Watching | None = None,
     ) -> None:
+        """`watch`: over exclusive tasks."""
         self._slots = slots
         self._rng = rng
         self._later = later
         self._on_start = on_start
         self._has_space = has_space
+        self._watch = watch
+        if watch is not None:
+            watch.tell = lambda batch: self._later(1, BatchStops(batch))
         self._runs: dict[int, _Run] = {}
         self.stalled = 0  # nothing begins before somebody tends it so much: see `sim_stalls`
 
@@ -205,6 +229,12 @@ class SimExecutor:
                 run.begun = True
                 self._begin(run)
             used += cpus
+
+    def change(self, wanted: StopBatch | HoldLease) -> None:
+        if isinstance(wanted, StopBatch):
+            self.stop(wanted.batch)
+        elif self._watch is not None:
+            self._watch.renew(wanted.batch, wanted.until_ms)
 
     def standing(self) -> Standing:
         used, unbegun = 0, []
@@ -240,6 +270,10 @@ class SimExecutor:
         run = self._runs.get(item.batch)
         if run is None or (run.stopping and isinstance(item, TasksEnd)):
             return []
+        if run.batch.until_ms and self._watch is not None:
+            if item.batch in self._watch.ended and isinstance(item, TasksEnd):
+                return []  # it was ended before
+            self._watch.over(item.batch)
         if isinstance(item, BatchStops):
             del self._runs[item.batch]
             self._begin_ready()
@@ -260,7 +294,11 @@ class SimExecutor:
 
     def _begin(self, run: _Run) -> None:
         """Run the next task, or a few short ones that are reported together."""
-        rng, spec = self._rng, run.batch.spec
+        rng, spec, watch = self._rng, run.batch.spec, self._watch
+        if run.batch.until_ms and watch is not None and not watch.may_begin(run.batch):
+            run.stopping = True
+            self._later(1, BatchStops(run.batch.id))
+            return
         mean_us, fail_permille, *_ = map(int, spec.name.split())
         count = 1 if mean_us > 5_000 else rng.randint(1, 4)
         indices, run.left = run.left[:count], run.left[count:]
@@ -275,6 +313,8 @@ class SimExecutor:
                 cause, busy_us = Cause.TIMEOUT, limit_us
             run.now.append((index, cause, busy_us))
             self._on_start(run.batch, index)
+            if run.batch.until_ms and watch is not None:
+                watch.begin(run.batch, index, None if hung and limit_us is None else busy_us)
             if hung:  # those behind it have to wait, and for ever if there is no limit
                 run.left = [*indices[position:], *run.left]
                 if limit_us is None:

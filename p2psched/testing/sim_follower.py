@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from p2psched.core.feed import Say
 from p2psched.core.follower import Follower
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Passed, Told
+from p2psched.core.leasing import HoldLease
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.owner import CopyBlobs, Owner, StartBatch, StopBatch
 from p2psched.core.scheduler_events import (
@@ -40,6 +41,7 @@ from p2psched.testing.promises import demand
 from p2psched.testing.sim_blobs import SimBlobs
 from p2psched.testing.sim_cutoff import Notes
 from p2psched.testing.sim_drains import is_drained
+from p2psched.testing.sim_exclusive import Watch
 from p2psched.testing.sim_executor import (
     BatchStops,
     KilledByTaskError,
@@ -72,6 +74,7 @@ class SimFollower:
         self.blobs = SimBlobs(self.id)
         self.notes = Notes()
         self.alive = self.paused = self.cut = False
+        self.suspended_us: int | None = None  # as of a peer; its machine never sleeps
         self.process = 0
         self.leaving = False
         self.last_batch = 0
@@ -118,7 +121,10 @@ class SimFollower:
             *(info, cluster.newest_group(), None, offers_of(self.number)),
             max_disconnect_ms=cluster.max_disconnect_ms,
         )
-        self.executor = SimExecutor(self.slots, self.rng, self._later_work, self._on_started)
+        self.watch = Watch(cluster, self)
+        self.executor = SimExecutor(
+            *(self.slots, self.rng, self._later_work, self._on_started), watch=self.watch
+        )
         for event in self.notes.begin(cluster.now_us, self.now_ms):
             self._decide(event)
         self._later(1 + self.rng.randrange(CLOCK_US), self._on_clock)
@@ -130,6 +136,7 @@ class SimFollower:
         cluster = self._cluster
         cluster.happened["followers killed"] += 1
         cluster.referees.poison.on_away(self.id, self.follower.info.incarnation)
+        self.watch.die()
         self.alive = self.paused = False
         self.process += 1
         self._backlog.clear()
@@ -249,8 +256,8 @@ class SimFollower:
                     starts_nothing = self.leaving or is_drained(self)
                     self.last_batch = self.last_batch if starts_nothing else batch.id
                     self.executor.start(batch)
-                case StopBatch(batch=number):
-                    self.executor.stop(number)
+                case StopBatch() | HoldLease():
+                    self.executor.change(effect)
                 case CopyBlobs(number=number, blobs=blobs):
                     self._keep(number, blobs)
                 case RenewIncarnation():

@@ -208,6 +208,7 @@ class Lives(ABC):
         backlog, peer.backlog = peer.backlog, []
         began_us, peer.suspended_us = peer.suspended_us, None
         if began_us is not None:
+            peer.watch.wake(self.now_us - began_us)
             for at_us, item in backlog:  # what was left of each timer is still to come
                 self.later(at_us - began_us, peer, item)
             return

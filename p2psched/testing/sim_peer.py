@@ -41,6 +41,7 @@ from p2psched.testing.sim_blobs import SimBlobs
 from p2psched.testing.sim_cutoff import Notes
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_drains import is_drained
+from p2psched.testing.sim_exclusive import Watch
 from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
 from p2psched.testing.sim_items import (
     Arrived,
@@ -102,13 +103,12 @@ class SimPeer:
         self.level = KNOWN_LEVEL  # of its processes from the next one on
         self.slow_sync_us = 0  # that each sync takes more: a disk that is about to die
         self.process = 0  # counts processes; what belongs to an older one is void
-        self.suspended_us: int | None = None  # since when its machine sleeps, if it is that
+        self.suspended_us: int | None = None  # since when its machine sleeps
         self.backlog: list[tuple[int, Item]] = []  # of a paused process: when it came
         self.is_full = False  # its disk takes no large results
         self.is_rotten = False  # its disk was damaged since the last start
-        self.is_hurt = False  # its log was, and is not whole again; the others can be asked
-        self.blobs = SimBlobs(member.peer)
-        self.notes = Notes()
+        self.is_hurt = False  # its log was, and is not whole again
+        self.blobs, self.notes = SimBlobs(member.peer), Notes()
         self._timing, self._segment_bytes, self._founding = timing, segment_bytes, founding
         self._reset()
 
@@ -137,12 +137,14 @@ class SimPeer:
         info = PeerInfo(self.id, 0, me.name, me.address, 0, self.slots, "0", "3", self.level)
         self.scheduler = sched.Scheduler(info, offers=offers_of(self.number))
         self.engine = self._new_engine(NOTHING)
+        self.watch = Watch(world, self)
         self.executor = SimExecutor(
             self.slots,
             random.Random(world.rng.getrandbits(64)),
             lambda delay_us, item: world.later(delay_us, self, item),
             lambda batch, index: world.on_started(self, batch, index),
             has_space=lambda: not self.is_full,
+            watch=self.watch,
         )
         self.space = SimSpace(self, world)
         self.writes = Writes(self, world)
@@ -154,7 +156,7 @@ class SimPeer:
         self._keeper = SimKeeper(self, world)
         self.reads = Reads(self, world)
         self.last_batch = 0  # that it handed to its executor before it left or was drained
-        self.commit_seen = self.term_led = 0  # how far the referees have looked at this process
+        self.commit_seen = self.term_led = 0  # how far the referees have looked
 
     def _new_engine(self, found: Recovered) -> raft.RaftEngine:
         return raft.RaftEngine(
@@ -201,6 +203,7 @@ class SimPeer:
 
     def die(self, *, power_lost: bool) -> None:
         """The process is gone; with `power_lost` unsynced bytes are in doubt, too."""
+        self.watch.die()
         self.alive = self.paused = False
         self.suspended_us = None
         self.process += 1

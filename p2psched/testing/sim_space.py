@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
+from p2psched.core.leasing import HoldLease
 from p2psched.core.owner import Owner, StopBatch
 from p2psched.core.pacing import EndTask
 from p2psched.core.raft.effects import RoomChanged
@@ -21,7 +22,16 @@ from p2psched.testing.sim_world import World
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer
 
-Change = RenewIncarnation | YieldLead | StopBatch | EndTask | Tend | Noticed | SeparationEffect
+Change = (
+    RenewIncarnation
+    | YieldLead
+    | StopBatch
+    | EndTask
+    | HoldLease
+    | Tend
+    | Noticed
+    | SeparationEffect
+)
 LEFT_BYTES_MAX: Final = 4_000  # on a disk that gets full: for some entries, or for none
 
 
@@ -74,8 +84,8 @@ class SimSpace:
                 self.renew()
             case YieldLead(avoid=avoid):
                 self._world.later(1, peer, HandOverHere(avoid))
-            case StopBatch(batch=batch):
-                peer.executor.stop(batch)
+            case StopBatch() | HoldLease():
+                peer.executor.change(effect)
             case EndTask():
                 raise AssertionError("no executor here says how quick its tasks are")
             case Tend() | Noticed():

@@ -15,6 +15,7 @@ from p2psched.model.ids import JobId, new_id
 from p2psched.model.job import JobSpec
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.sim import SimCluster
+from p2psched.testing.sim_exclusive import Exclusives
 from p2psched.testing.sim_executor import (
     kills_its_peer,
     kills_none,
@@ -56,6 +57,8 @@ class Wanted(Protocol):
     def choosing(self) -> bool: ...
     @property
     def once(self) -> bool: ...
+    @property
+    def exclusives(self) -> int | None: ...
 
 
 class Workload:
@@ -83,6 +86,7 @@ class Workload:
         self._held_us = HOLDING_US_MAX
         self._rules = Rules(cluster.seed, wanted=options.retrying)
         self._persons = Persons(cluster, wanted=options.once)
+        self._exclusives = Exclusives(cluster, cluster.seed, options.exclusives)
         self._choices = Choices(cluster.seed, wanted=options.choosing)
 
     @property
@@ -152,7 +156,7 @@ class Workload:
         if mean_us <= HANGING_MEAN_US_MAX and kills_none(spec.name):
             spec = self._draw_hang(spec)
             spec = self._draw_hold(spec, mean_us)
-        spec = self._persons.draw(self._rules.draw(spec))
+        spec = self._exclusives.draw(self._persons.draw(self._rules.draw(spec)))
         job = JobId(new_id(rng))
         if kills_none(spec.name):
             spec = self._choices.draw(spec, job, [submit.job for submit in self._submits])

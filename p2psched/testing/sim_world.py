@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -33,6 +34,7 @@ from p2psched.testing.sim_items import Item
 from p2psched.testing.stall_referee import StallReferee
 
 if TYPE_CHECKING:
+    from p2psched.testing.referees import Referees
     from p2psched.testing.sim_peer import SimPeer
 
 
@@ -79,6 +81,7 @@ class World(Protocol):
     """The cluster, as one peer sees it."""
 
     now_us: int
+    referees: Referees
     rng: random.Random
     faults: Faults
     size: int  # peers, up or not
@@ -89,6 +92,10 @@ class World(Protocol):
     happened: Counter[str]
     disks: DiskReferee
     stalls: StallReferee
+
+    def after(self, delay_ms: float, act: Callable[[], None]) -> None:
+        """In virtual time, whatever becomes of peers."""
+        ...
 
     def later(self, delay_us: int, peer: SimPeer, item: Item) -> None:
         """Bring `item` to this process, unless it is gone by then."""

@@ -50,6 +50,7 @@ class Options:
     peers: int | None = None
     followers: int | None = None
     locks: int | None = None  # callers that take some
+    exclusives: int | None = None  # jobs whose tasks run at one place at a time, each
     events: int = EVENTS
     faults: Faults | None = None
     changes: Changes = ()  # of the faults, whether drawn or given

@@ -17,9 +17,9 @@ from tests.cluster import LiveCluster, wait_until
 pytestmark = pytest.mark.process
 
 PAGE: Final = (Path(__file__).resolve().parents[2] / "docs/never-twice.md").read_text()
-BLOCKS: Final = dict(re.findall(r"^```(sh|text)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-SUBMITS: Final = BLOCKS["sh"].splitlines()
-DECISIONS: Final = BLOCKS["text"].splitlines()
+BLOCKS: Final = re.findall(r"^```(sh|text)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+SUBMITS: Final = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+DECISIONS: Final = [line for kind, text in BLOCKS if kind == "text" for line in text.splitlines()]
 
 
 def job_of(live: LiveCluster, job: str) -> dict[str, object]:
@@ -64,6 +64,48 @@ def test_a_decision_of_the_page_ends_the_job(
     history = " ".join(live.ok("job", "history", "transfer").split())
     assert "unknown" in history
     assert "decided" in history
+
+
+def test_an_exclusive_task_says_what_it_waits_for_and_nobody_decides(
+    live: LiveCluster, tmp_path: Path
+) -> None:
+    began = tmp_path / "began"
+    script = f"echo $PPID >> {began}.new && mv {began}.new {began}; test $P2P_ATTEMPT -gt 1 || "
+    words = ("--start", "exclusive", "--lease", "8s", "--name", "export", "--", "sh", "-c")
+    live.ok("submit-job", *words, script + "sleep 600")
+    wait_until(began.exists, "it has begun")
+    os.kill(int(began.read_text()), signal.SIGKILL)
+    wait_until(lambda: job_of(live, "export")["unknown"] == 1, "its end was not seen")
+    sheet = " ".join(live.ok("job", "show", "export").split())
+    assert "lease is over in" in sheet
+    assert "at one peer at a time, with a lease of 8" in sheet
+    assert "it is exclusive, and may still run" in live.ok("explain", "export/0")
+    refused = live.run("job", "resolve", "export", "0", "--run-again")
+    assert (refused.returncode, "time decides" in refused.stderr) == (5, True)
+    done = live.run("job", "wait", "export", "--timeout", "60s")
+    assert done.returncode == 0, done.stderr
+    job = job_of(live, "export")
+    assert (job["state"], job["lease_s"]) == ("succeeded", 8.0)
+    assert job["ended_badly_by"] == {"lease-lost": job["attempts_lost"]}
+    history = " ".join(live.ok("job", "history", "export").split())
+    assert "lease-lost" in history
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--start", "exclusive", "--lease", "2s"), "a lease is 3 s to 24 h"),
+        (("--start", "once", "--lease", "5s"), "--lease is for --start exclusive"),
+        (("--retry", "lease-lost=2"), "start exclusive"),
+        (("--start", "exclusive", "--lock", "db"), "take the lock in the task"),
+        (("--start", "twice"), "'exclusive'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    live: LiveCluster, words: tuple[str, ...], says: str
+) -> None:
+    done = live.run("submit-job", *words, "--", "true")
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
 
 
 def test_a_result_is_given_by_hand(live: LiveCluster, tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ class Played:
     def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
         raise AssertionError((batch, index, cause, why))
 
+    def renew(self, batch: int, until_ms: int) -> None:
+        pass
+
     def tend(self, how: Tending, batches: frozenset[int]) -> None:
         """Nothing here stands still."""
 

@@ -49,6 +49,9 @@ class Started:
     def standing(self) -> Standing:
         return Standing(frozenset(batch.id for batch in self.batches))
 
+    def renew(self, batch: int, until_ms: int) -> None:
+        pass
+
     def tend(self, how: Tending, batches: frozenset[int]) -> None:
         raise AssertionError((how, batches))
 

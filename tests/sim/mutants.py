@@ -82,6 +82,7 @@ class Mutant:
     choosing: bool = False
     retrying: bool = False
     once: bool = False
+    exclusives: int = 0
     healing: bool = False
     formed: bool = True
     locks: int = 0  # callers that hold locks
@@ -102,6 +103,7 @@ class Mutant:
             choosing=self.choosing,
             retrying=self.retrying,
             once=self.once,
+            exclusives=self.exclusives,
             healing=self.healing,
             locks=self.locks,
         )

@@ -25,6 +25,7 @@ class Child:
         self.why = ""  # if that says more than the cause
         self.stopped = False  # with its batch
         self.kill_ns: int | None = None
+        self.leaves_nothing = False  # however it ends
         self.strangers: list[int] = []  # that earlier programs have left
         self.guard: Guard | None = None  # of one that has limits
 
@@ -72,6 +73,7 @@ class Child:
     def reap(self) -> int:
         """End what it left, and take its exit code (or -signal)."""
         is_ours = self.ended_as >= 0 or self.stopped or self.guard is not None
+        is_ours = is_ours or self.leaves_nothing
         self.signal(signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
         if is_ours:

@@ -33,6 +33,8 @@ class Host:
         self.socket: socket.socket | None = None
         self.kill_at_s: float | None = None
         self.look_at_s: float | None = None  # whether its task has too much of something
+        self.is_leased = False  # what it runs is ended where its lease is over
+        self.lapsed = False  # it was
         self._bounds: Bounds | None = None  # of its tasks, if it is a worker
         self._group: Group | None = None
         self._watch: watch.Watch | None = None
@@ -54,8 +56,18 @@ class Host:
         self.look_at_s = None if self._verdict[1] else now_s + LOOK_S
         return self.look_at_s is None
 
+    def end_lapsed(self) -> None:
+        """End all that it runs, if the lease on that is over. Whoever owned it may be dead, or
+        stand still."""
+        if not self.lapsed and self.shared.is_lapsed():
+            self.lapsed = True
+            tree.signal_all(self.pid, signal.SIGKILL)  # daemons of a program, too
+            self.signal(signal.SIGKILL)
+
     def verdict(self, code: int) -> dict[str, int | str]:
         """What its item says besides, if a limit has ended it."""
+        if self.lapsed:
+            return {frames.LAPSED: 1}
         if self._bounds is None:
             return {}
         cause, text = self._verdict

@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 from ...model import items  # noqa: TID252 - see shared.py
 from . import capture, frames, groups, large, tree
 from .bounds import Bounds
-from .forked import Host
+from .forked import LOOK_S, Host
 from .orders import Tickets
 from .shared import Shared
 from .spawner import Spawner
@@ -87,12 +87,17 @@ class Starter:
     def _wait_s(self) -> float | None:
         hosts = self._hosts.values()
         due = [at for host in hosts for at in (host.kill_at_s, host.look_at_s) if at is not None]
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        wait_s = max(0.0, min(due) - time.monotonic()) if due else None
+        if any(host.is_leased for host in hosts):  # a lease goes on while the machine sleeps
+            return LOOK_S if wait_s is None else min(wait_s, LOOK_S)
+        return wait_s
 
     def _look_due(self) -> None:
-        """End workers whose task has too much of something."""
+        """End workers whose task has too much of something, and what has no lease any more."""
         now_s = time.monotonic()
         for host in self._hosts.values():
+            if host.is_leased:
+                host.end_lapsed()
             if host.look_at_s is not None and host.look_at_s <= now_s and host.has_too_much(now_s):
                 host.signal(signal.SIGKILL)
 
@@ -148,6 +153,7 @@ class Starter:
             host = self._fork_worker(number, inputs, shared, scratch, str(cpus), bounds=bounds)
         else:
             host = self._fork_spawner(number, inputs, shared, scratch, str(cpus))
+        host.is_leased = bool(order["leased"])
         self._hosts[number] = host
         os.close(peer_descriptor)
         os.close(tickets)

@@ -53,6 +53,8 @@ NO_SPACE: Final = 9
 OOM: Final = 10
 STALLED: Final = 11
 
+LAPSED: Final = "lapsed"  # in the item of EXITED: the host was ended, for its lease was over
+
 HOST: Final = struct.Struct("<I")
 HOST_NUMBER: Final = struct.Struct("<Id")  # a grace in seconds
 HOST_STATUS: Final = struct.Struct("<Ii")

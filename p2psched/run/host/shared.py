@@ -2,7 +2,8 @@
 
 A host notes there which task it runs and keeps the results that it has not sent yet. So no message
 is needed to say "started", and a crash at any instant loses neither finished results nor the name
-of the task that was running. Only the host writes (that it is watched is for the starter to say).
+of the task that was running. Only the host writes (but for
+the starter, that it is watched, and for the peer, how long its task may run).
 
 The peer trusts nothing it reads here: a user's code runs in the same process as the writer.
 """
@@ -30,6 +31,7 @@ _RUNNING_AT = 24
 _GROUP_AT = 40
 STARTING: Final = 1  # instead of the group of a program that is being started
 _WATCHED_AT = 48
+_LEASE_AT = 56  # boot time where the lease on what runs is over; 0: it needs none
 # What the task says of how far it is: number (odd while it is written), when it was said and when
 # there was the last sign of life, done, total, bytes of the note, the note.
 _WORD = struct.Struct("<IIQQddB80s")
@@ -170,6 +172,16 @@ class Shared:
             return None
         text = note[:size].decode(errors="replace")
         return Word(said_ns, alive_ns, done, total, "".join(filter(str.isprintable, text)))
+
+    def is_lapsed(self) -> bool:
+        """True if nothing may run here any more: the lease is over."""
+        (until_ns,) = struct.unpack_from("<Q", self._map, _LEASE_AT)
+        return bool(until_ns) and time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= until_ns
+
+    def set_lease(self, until_ms: int) -> None:
+        """By the peer: before it hands over a batch that needs one, and whenever it has more."""
+        if not self._map.closed:  # it is dead
+            struct.pack_into("<Q", self._map, _LEASE_AT, until_ms * 1_000_000)
 
     def read(self) -> State | None:
         """What the notes say, or None if they say nothing yet, or changed meanwhile: look again

@@ -74,6 +74,7 @@ class Order:
         limits = header["isolation"]
         self.bounds = Bounds(limits) if isinstance(limits, dict) else None
         self.at_home = self._variables_at_home(_list(header["env"]))
+        self.is_leased = bool(header["leased"])
         self.checkpoint = str(header["checkpoint"])
         self.outputs = [str(name) for (name,) in _list(header["outputs"])]
         pattern = str(header["progress"])
@@ -189,7 +190,7 @@ class Spawner:
         self._report.open_batch(order.batch)
         ended = -1
         for index in (index for start, stop in order.ranges for index in range(start, stop)):
-            if self._stop:
+            if self._stop or self._shared.is_lapsed():
                 break
             name = folders.name_of(order.job, index, order.grant)
             if not self._run_task(order, index, f"{self._folder}/{name}"):
@@ -204,6 +205,7 @@ class Spawner:
         order.be_for(index, folder)
         self._report.begin(index)
         child = Child()
+        child.leaves_nothing = order.is_leased
         if not self._was_alone:
             child.strangers = tree.descendants(os.getpid())
         is_alone = is_told = False

@@ -102,6 +102,8 @@ class Worker:
                     order = orders.unpack(body)
                     if order.first and not self._tickets.take(order.batch):
                         continue
+                    if self._shared.is_lapsed():
+                        return  # nothing of it has begun
                     try:
                         self._run_batch(order)
                     except large.Damaged:  # the peer brings what these tasks need once more

@@ -1,0 +1,124 @@
+"""The part of the fold that keeps exclusive tasks from running at two peers (ADR 0063).
+
+Such a task starts as one that must not start twice does: after its owner's `Started`, which gives
+its grant a lease, counted from the ledger's own time. The owner repeats it as long as tasks run; by
+its own clock it counts each from before it was sent, and what runs is ended there in time. If the
+owner is lost its tasks are unknown, and what it says of them counts, until the lease is over and
+a margin with it. Then nobody runs them any more, and they wait, or have failed (`retrying.lapse`).
+
+Invariant: where such a task waits or is granted, no lease on it that was given before is alive.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core.state import LedgerState
+from p2psched.model import chunks, items
+from p2psched.model.commands import Grant
+from p2psched.model.job import Cause, Segment
+from p2psched.model.once import Start, margin_ms
+from p2psched.model.retry_events import Delayed
+from p2psched.model.taskset import EMPTY, TaskSet
+
+EXCLUSIVE: Final = Start.EXCLUSIVE  # as `machine._OK`
+
+
+def lease(s: LedgerState, job: Job, held: HeldGrant) -> None:
+    """From now on."""
+    if job.spec.start is EXCLUSIVE:
+        held.until_ms = max(held.until_ms, s.stamp_ms + job.spec.lease_ms)
+
+
+def lapse_ms(job: Job, record: HeldGrant) -> int:
+    """Where what a lost owner had may run elsewhere."""
+    return record.until_ms + margin_ms(job.spec.lease_ms)
+
+
+def next_lapse_ms(job: Job) -> int | None:
+    """The first of these; None if the job has none."""
+    if job.spec.start is not EXCLUSIVE:
+        return None
+    return min((lapse_ms(job, record) for record in job.unknown.values()), default=None)
+
+
+def note(s: LedgerState, job: Job) -> None:
+    """Tasks of the job have become unknown: they are due."""
+    due_ms, known_ms = next_lapse_ms(job), s.job_dues.of(job.id)
+    if due_ms is not None and (known_ms is None or due_ms < known_ms):
+        s.job_dues.set(job.id, due_ms)
+
+
+def remembered(job: Job, record: HeldGrant, known: HeldGrant | None, doubted: TaskSet) -> HeldGrant:
+    """`record`, which is what is unknown now, as it is kept: of exclusive tasks `started` are
+    those that the owner has in mind still, as far as is known. `known`: what was so before."""
+    if job.spec.start is EXCLUSIVE:
+        record.started = doubted if known is None else known.started | doubted
+    return record
+
+
+def disown(job: Job, grant: Grant, tasks: TaskSet) -> None:
+    """The owner has said that it runs these no more. What it had said before, and comes later,
+    does not bring them back: nobody there knows them."""
+    record = job.unknown.get(grant)
+    if record is not None and job.spec.start is EXCLUSIVE:
+        record.started = record.started - tasks
+
+
+def returnable(job: Job, record: HeldGrant) -> TaskSet:
+    """What is its owner's again if that says a word of it."""
+    return record.tasks & record.started if job.spec.start is EXCLUSIVE else record.tasks
+
+
+def take_lapsed(s: LedgerState, job: Job) -> list[HeldGrant]:
+    """What nobody runs any more; it is not unknown from now on."""
+    due_ms = next_lapse_ms(job)
+    if due_ms is None or due_ms > s.stamp_ms:
+        return []
+    lapsed = [record for record in job.unknown.values() if lapse_ms(job, record) <= s.stamp_ms]
+    for record in lapsed:
+        del job.unknown[record.grant]
+    return lapsed
+
+
+def segments(s: LedgerState, job: Job, record: HeldGrant) -> list[Segment]:
+    """How attempts ended whose lease has lapsed."""
+    lease_s = job.spec.lease_ms / 1000
+    message = f"{s.name_of(record.peer)} was not heard before its lease of {lease_s:g} s was over"
+    item = items.pack({"type": "LeaseLost", "message": message})
+    return [
+        Segment(start, stop, Cause.LEASE_LOST, chunks.pack([item] * (stop - start)))
+        for start, stop in record.tasks.ranges
+    ]
+
+
+def hold_all(s: LedgerState, job: Job) -> None:
+    """The ledger goes on from a copy. What has begun since, also of those that only waited there,
+    may have a lease that nobody knows of here: all of it waits for so long."""
+    if job.spec.start is not EXCLUSIVE:
+        return
+    until_ms = s.stamp_ms + job.spec.lease_ms
+    for record in job.unknown.values():
+        record.until_ms = max(record.until_ms, until_ms)
+    due_ms = until_ms + margin_ms(job.spec.lease_ms)
+    for early_ms in [moment_ms for moment_ms in job.later if moment_ms < due_ms]:
+        job.delayed = job.delayed - job.later.pop(early_ms)
+    _hold(s, job, job.waiting - job.delayed, due_ms)
+    s.note_unplaced(job)
+
+
+def hold_given_up(s: LedgerState, job: Job, tasks: TaskSet) -> None:
+    """These wait again, of a job that was stopped while they may have run: whoever had them may
+    still be about to end them."""
+    due_ms = job.ended_ms + job.spec.lease_ms + margin_ms(job.spec.lease_ms)
+    if job.spec.start is EXCLUSIVE and due_ms > s.stamp_ms:
+        _hold(s, job, tasks, due_ms)
+
+
+def _hold(s: LedgerState, job: Job, tasks: TaskSet, due_ms: int) -> None:
+    if tasks.ranges:
+        job.later[due_ms] = job.later.get(due_ms, EMPTY) | tasks
+        job.delayed = job.delayed | tasks
+        s.events.append(Delayed(job.id, due_ms, tasks))
+    s.job_dues.set(job.id, s.stamp_ms)  # they may have changed: see `retrying.elapse`
