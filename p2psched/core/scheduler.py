@@ -59,6 +59,7 @@ from p2psched.core.stealing import Stealing
 from p2psched.core.thief import Busy, by_rows
 from p2psched.core.watching import Watching
 from p2psched.model.aside import Aside
+from p2psched.model.backing import Lagging
 from p2psched.model.commands import (
     Envelope,
     Granted,
@@ -79,7 +80,6 @@ from p2psched.model.load import Seen
 from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.stalls import STALL_MS, Stalled
 from p2psched.model.steal_messages import Gives, Steal, StealMessage
-from p2psched.model.taskset import EMPTY
 
 __all__ = [
     "Answered",
@@ -195,6 +195,8 @@ class Scheduler:
         if isinstance(message, Steal) and self.coordinates and self.machine.awaits_pull:
             self._coordinator.on_pull(sender)
             self._out.append(Say(sender, Gives(message.number, 1)))
+        elif isinstance(message, Lagging):
+            self._deciding.on_lagging(now_ms, sender, message)
         elif isinstance(message, StealMessage):
             self.stealing.on_message(now_ms, sender, message)
         else:
@@ -242,8 +244,8 @@ class Scheduler:
             listens = self._coordinator.quarantine.listens
             for stamped in brought.events if listens else brought.changes():
                 self._on_event(stamped, now_ms)
-            if self.machine.choosy and self._coordinator.coordinates:
-                self._coordinator.measure(brought.events)
+            if self._coordinator.coordinates and (self.machine.choosy or self.machine.backed):
+                self._deciding.measure(brought.events)
             kept = tuple(e for e in brought.events if not isinstance(e.event, Aside))
             self._out.append(Store(kept, batch.index, brought.happened))
         self._stamp = (self.machine.stamp_ms, now_ms)
@@ -291,13 +293,13 @@ class Scheduler:
 
     def _on_granted(self, event: Granted) -> None:
         """Later commands of the same entry may have taken some away again, or all."""
-        job = self.machine.jobs.get(event.job)
-        tasks = job.current_part(event.grant, event.tasks) if job is not None else EMPTY
-        if job is not None and tasks.ranges:
-            self.owner.on_granted(job, event.grant, tasks)
+        if (job := self.machine.jobs.get(event.job)) is not None:
+            tasks = job.answerable(event.grant, event.tasks)
+            if tasks.ranges:
+                self.owner.on_granted(job, event.grant, tasks)
 
     def _on_clock(self, clocked: Clocked) -> None:
-        now_ms = clocked.now_ms
+        now_ms, ledger_ms = clocked.now_ms, self.ledger_ms(clocked.now_ms)
         self._life.repeat(now_ms)
         row = self.machine.peers.get(self.info.peer)
         is_up = self.machine.is_live(self.info.peer, self.info.incarnation)
@@ -306,19 +308,17 @@ class Scheduler:
         self.feeding.feeder.shut = self._coordinator.shunned()
         contacts = self.feeding.on_clock(clocked)
         self._coordinator.on_shun(clocked.shun, now_ms, contacts)
-        self._coordinator.forgive_full(self.ledger_ms(now_ms))
+        self._coordinator.forgive_full(ledger_ms)
         self._deciding.find_dead(now_ms, contacts)
         led = clocked.is_led if clocked.group is not None else self.feeding.coordinator is not None
         self._out += self.separation.on_clock(now_ms, led=led, up=is_up)
-        for elapsed in self._coordinator.to_elapse(self.ledger_ms(now_ms)):
-            self._append.append(self._replica.number(elapsed))
+        self._append += map(self._replica.number, self._coordinator.to_elapse(ledger_ms))
         if self._coordinator.must_yield(now_ms):
             self._out.append(YieldLead(draining(self.machine)))
         if self._coordinator.coordinates:
             self._append += map(self._replica.number, to_forget(self.machine, clocked.removed))
             self._append += map(self._replica.number, self._coordinator.to_raise(clocked.removed))
-            for forget in self.retention.to_forget(self.ledger_ms(now_ms)):
-                self._append.append(self._replica.number(forget))
+            self._append += map(self._replica.number, self.retention.to_forget(ledger_ms))
 
     def _on_round(self, now_ms: int) -> None:
         """What this turn's events led to leaves together."""
@@ -335,6 +335,7 @@ class Scheduler:
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
+        self._out += self._deciding.pass_on(now_ms, self.owner.pacing, self.feeding.coordinator)
         self._deciding.place(now_ms)
         self._out += self.owner.next_batches(starts_nothing=starts_nothing)
         self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms), now_ms)

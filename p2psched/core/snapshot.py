@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import fitting
+from p2psched.core import backing, fitting
 from p2psched.core.acts import rebuild
 from p2psched.core.forgotten import Forgotten, Generation
 from p2psched.core.jobs import Job
@@ -41,7 +41,7 @@ TRANSIENT: Final = frozenset({"events", "known_level", "turning"})
 DERIVED: Final = frozenset(
     {
         *("sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "locks"),
-        *("queues", "choosy", "apart", "job_dues"),
+        *("queues", "choosy", "apart", "job_dues", "backed"),
         "running_bytes",
     }
 )
@@ -185,6 +185,7 @@ def restore_machine(machine: Machine, data: bytes | memoryview) -> None:
         machine.note_sent(job)
     rebuild(machine)
     fitting.rebuild(machine)
+    backing.rebuild(machine)
 
 
 def _original(part: object) -> object:

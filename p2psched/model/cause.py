@@ -21,3 +21,4 @@ class Cause(enum.StrEnum):
     PEER_LOST = "peer-lost"
     OOM = "oom"  # it was ended because it took more memory than its limit
     STALLED = "stalled"  # it was silent, or its pace could not make its limit, and it was ended
+    OVERTAKEN = "overtaken"  # it ran on another peer, too, and ended there first

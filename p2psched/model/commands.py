@@ -11,6 +11,7 @@ import enum
 import msgspec
 
 from p2psched.model.actions import Act, Acted, ActEvent, Elapsed
+from p2psched.model.backing import BackedUp, BackUp, Promoted
 from p2psched.model.blob import BlobRef
 from p2psched.model.history_events import HistoryCut
 from p2psched.model.ids import JobId, PeerId
@@ -211,6 +212,7 @@ Command = (
     | Said
     | Reconciled
     | Once
+    | BackUp
 )
 
 
@@ -382,6 +384,8 @@ JobEvent = (
     | PeerDrains
     | GivenBack
     | Moved
+    | BackedUp
+    | Promoted
     | Resumed
     | HistoryCut
     | Stalled

@@ -13,13 +13,14 @@ from typing import Final
 import msgspec
 
 from p2psched.model import chunks, limits
+from p2psched.model.backing import Backing
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.cause import Cause
 from p2psched.model.hold import Hold
 from p2psched.model.isolation import Isolation
 from p2psched.model.needs import Needs, check_policy
 from p2psched.model.once import Start
-from p2psched.model.pace_rules import PaceRules
+from p2psched.model.pace_rules import OnStall, PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
@@ -169,12 +170,15 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     max_disconnect_ms: int | None = None
     pace: PaceRules | None = None
     start: Start = Start.LEAST  # how often a task may start
+    backing: Backing | None = None  # on how many peers a task runs
 
     def __post_init__(self) -> None:
         if self.isolation is not None:
             is_program = isinstance(self.work, ProgramWork)
             needs = self.needs
             self.isolation.check(needs.require if needs is not None else (), program=is_program)
+        if self.backing is not None or self.pace is not None:
+            self._check_backing()
         # At each decode on each peer, so what is in order is seen at a glance.
         if self._is_single_call():
             return
@@ -186,6 +190,33 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             raise ValueError(
                 "a task that must not start twice holds no lock, for nobody could say when to let "
                 "go of it: take the lock in the task, with a lease"
+            )
+
+    @property
+    def backs_up(self) -> bool:
+        """Its tasks may run on several peers at a time."""
+        return self.backing is not None or self.speculates
+
+    @property
+    def speculates(self) -> bool:
+        """A task that is late may be begun once more."""
+        backing, pace = self.backing, self.pace
+        return (backing is not None and backing.speculate) or (
+            pace is not None and pace.on_stall is OnStall.SPECULATE
+        )
+
+    def _check_backing(self) -> None:
+        if not self.backs_up:
+            return
+        if self.start:
+            raise ValueError(
+                "a task that must not start twice can't run on several peers: leave replicas and "
+                "speculation out, or let it start more than once"
+            )
+        if self.hold is not None:
+            raise ValueError(
+                "a task that holds a lock can't run on several peers, for they would wait for each "
+                "other: leave replicas and speculation out, or take the lock in the task"
             )
 
     def _is_single_call(self) -> bool:

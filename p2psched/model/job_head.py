@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model import limits
+from p2psched.model.backing import Backing
 from p2psched.model.blob import BlobRef
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, Work, blobs_of
@@ -20,11 +21,12 @@ from p2psched.model.taskset import TaskSet
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _FIELDS: Final = JobSpec.__struct_fields__
-# As it was before jobs could hold a lock, before they could choose their peers, and before they had
-# rules for retries, or limits.
+# As it was before jobs could hold a lock, before they could choose their peers, before they had
+# rules for retries, or limits, and before their tasks could be backed up.
 _HOLD: Final = _FIELDS.index("hold")
 _first_fields: Final = operator.attrgetter(*_FIELDS[:_HOLD])
 _held_fields: Final = operator.attrgetter(*_FIELDS[: _HOLD + 1])
+_unbacked_fields: Final = operator.attrgetter(*_FIELDS[: _FIELDS.index("backing")])
 assert _FIELDS[_HOLD:] == (
     "hold",
     "policy",
@@ -36,6 +38,7 @@ assert _FIELDS[_HOLD:] == (
     "max_disconnect_ms",
     "pace",
     "start",
+    "backing",
 )
 
 
@@ -60,11 +63,17 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     times: TimeLimits | None = None
     checkpoint: str = ""
     start: Start = Start.LEAST
+    backing: Backing | None = None
 
     @property
     def is_choosy(self) -> bool:
         """It says something of where its tasks may go."""
         return self.needs is not None or bool(self.policy)
+
+    @property
+    def replicas(self) -> int:
+        """Peers that each task shall run on."""
+        return self.backing.replicas if self.backing is not None else 1
 
 
 def head_of(spec: JobSpec) -> JobHead:
@@ -89,15 +98,16 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.times,
         spec.checkpoint,
         spec.start,
+        spec.backing,
     )
 
 
 def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
-    said: object = spec
+    said: object = spec if spec.backing is not None else _unbacked_fields(spec)
     is_plain = spec.retry is None and spec.times is None and spec.isolation is None
     is_plain = is_plain and spec.max_disconnect_ms is None and spec.pace is None
-    is_plain = is_plain and not spec.start
+    is_plain = is_plain and not spec.start and spec.backing is None
     if is_plain and spec.needs is None and not spec.policy and not spec.checkpoint:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()

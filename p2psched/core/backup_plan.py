@@ -1,0 +1,217 @@
+"""Which tasks the coordinator has backed up, and where: those of jobs that want replicas, and those
+that are late.
+
+It decides on applied state, as all placement does, and on what owners and gossip say. A stale
+decision changes nothing: the fold has the last word (`backing`). Backups go where there is room,
+apart from who runs the task already: in another zone (or another value of the label that the job is
+spread by), and on another machine, as far as there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from p2psched.core import backing, fitting
+from p2psched.core.jobs import Job
+from p2psched.core.kinds import kind_of
+from p2psched.core.machine import Machine
+from p2psched.core.placement import BACKLOG_US, Candidate, has_room, with_load
+from p2psched.core.stragglers import Late, Stragglers
+from p2psched.model.backing import BackUp, LaggingTask
+from p2psched.model.ids import PeerId
+from p2psched.model.taskset import EMPTY, TaskSet
+
+LOOK_MS: Final = 100  # between two looks while nothing is committed
+COMMANDS_MAX: Final = 256  # in one round; the next round goes on
+GROUPS_MAX: Final = 64  # of one job's tasks in one round, by the peers that they are on
+DOMAIN: Final = "zone"  # the label of what fails together, if the job doesn't name one
+BETTER: Final = 1.2  # times as long as a backup takes, a late task must still take
+
+
+class BackupPlan:
+    """Idle unless this peer coordinates."""
+
+    def __init__(self, machine: Machine, takers: Callable[[], list[Candidate]]) -> None:
+        """`takers`: who may be given tasks now."""
+        self.stragglers = Stragglers(machine)
+        self._machine = machine
+        self._takers = takers
+        self._looked = (0, 0)  # when, and at which entry
+
+    def round(self, now_ms: int) -> list[BackUp]:
+        """To propose now."""
+        index = self._machine.applied_index
+        if index == self._looked[1] and now_ms - self._looked[0] < LOOK_MS:
+            return []
+        self._looked = now_ms, index
+        names = self._machine.backed
+        jobs = [self._machine.jobs[name] for name in names]
+        thin = [job for job in jobs if job.spec.replicas > 1 and job.grants]
+        if not thin and not self.stragglers.has_news:
+            return []
+        candidates = self._takers()
+        commands, candidates = self._replicate(thin, candidates)
+        if self.stragglers.has_news and not self._machine.unplaced:
+            commands += self._speculate(now_ms, candidates)
+        return commands[:COMMANDS_MAX]
+
+    # --- replicas ---
+
+    def _replicate(
+        self, jobs: Sequence[Job], candidates: list[Candidate]
+    ) -> tuple[list[BackUp], list[Candidate]]:
+        commands: list[BackUp] = []
+        for job in jobs:
+            for peers, tasks in lacking(job):
+                while tasks.ranges and len(commands) < COMMANDS_MAX:
+                    chosen = self._choose(job, peers, candidates)
+                    part = tasks.take(self._room(job, chosen)) if chosen is not None else tasks
+                    if chosen is None or not part.ranges:
+                        break
+                    commands.append(BackUp(job.id, part, chosen.peer, chosen.incarnation))
+                    cost_us = self._cost_us(job) * job.spec.cpus
+                    candidates = with_load(candidates, chosen, len(part), cost_us)
+                    tasks = tasks - part
+        return commands, candidates
+
+    def _choose(
+        self, job: Job, peers: frozenset[PeerId], candidates: Sequence[Candidate]
+    ) -> Candidate | None:
+        """Where tasks that run on these peers may run, too."""
+        domains, machines = self._apart(job, peers, candidates)
+        rows = self._machine.peers
+
+        def rank(c: Candidate) -> tuple[bool, bool, float, PeerId]:
+            same = rows[c.peer].offers.label(self._domain(job)) in domains
+            return same, _machine_of(c) in machines, c.load_us / c.slots, c.peer
+
+        able = [c for c in candidates if c.peer not in peers and self._fits(job, c)]
+        return min(able, key=rank) if able else None
+
+    def _apart(
+        self, job: Job, peers: frozenset[PeerId], candidates: Sequence[Candidate]
+    ) -> tuple[set[str], set[int]]:
+        """What fails together with these peers; what nobody names is no such thing."""
+        rows = self._machine.peers
+        domains = {rows[p].offers.label(self._domain(job)) for p in peers if p in rows}
+        machines = {_machine_of(c) for c in candidates if c.peer in peers}
+        return domains - {""}, machines - {0}
+
+    @staticmethod
+    def _domain(job: Job) -> str:
+        needs = job.spec.needs
+        return needs.spread if needs is not None and needs.spread else DOMAIN
+
+    def _fits(self, job: Job, c: Candidate) -> bool:
+        if c.slots < job.spec.cpus or not has_room(c):
+            return False
+        return fitting.room(self._machine, job, self._machine.peers[c.peer]) > 0
+
+    def _room(self, job: Job, c: Candidate) -> int:
+        """How many more tasks it may have."""
+        cpus = job.spec.cpus
+        ahead = (c.slots * BACKLOG_US - c.load_us) // (self._cost_us(job) * cpus)
+        free = c.slots // cpus - c.owned
+        most = fitting.room(self._machine, job, self._machine.peers[c.peer])
+        return max(0, min(max(ahead, free), most))
+
+    def _cost_us(self, job: Job) -> int:
+        return job.estimate_us or self._machine.estimate_us
+
+    # --- tasks that are late ---
+
+    def _speculate(self, now_ms: int, candidates: list[Candidate]) -> list[BackUp]:
+        commands: list[BackUp] = []
+        given: dict[str, int] = {}
+        for late in self.stragglers.late(now_ms):
+            task = late.task
+            job = self._machine.jobs.get(task.job)
+            if job is None or not self._may(job, late.owner, task):
+                continue
+            if backing.speculations_left(job) <= given.get(job.id, 0):
+                continue
+            chosen = self._quickest(job, late, candidates)
+            if chosen is None:
+                continue
+            tasks = TaskSet.of(task.index, task.index + 1)
+            commands.append(BackUp(job.id, tasks, chosen.peer, chosen.incarnation, speculates=True))
+            given[job.id] = given.get(job.id, 0) + 1
+            cost_us = self._cost_us(job) * job.spec.cpus
+            candidates = with_load(candidates, chosen, 1, cost_us)
+        return commands
+
+    @staticmethod
+    def _may(job: Job, owner: PeerId, task: LaggingTask) -> bool:
+        held = job.grants.get(task.grant)
+        is_own = held is not None and held.peer == owner and task.index in held.tasks
+        shut = (job.backed, job.speculated, job.thinned, job.suspects, job.orphaned)
+        return is_own and not any(task.index in tasks for tasks in shut)
+
+    def _quickest(
+        self,
+        job: Job,
+        late: Late,
+        candidates: Sequence[Candidate],
+    ) -> Candidate | None:
+        """Of those with nothing to do: who would have it done first, and well before its owner;
+        not who is known to be slower."""
+        assert job.full is not None
+        owner, index = late.owner, late.task.index
+        kind = kind_of(job.full.work)
+        here_us = next((_speed_us(c, kind) for c in candidates if c.peer == owner), 0)
+        cpus = job.spec.cpus
+        able: list[tuple[float, bool, PeerId, Candidate]] = []
+        for c in candidates:
+            if c.peer == owner or c.slots - c.owned * cpus < cpus or not self._fits(job, c):
+                continue
+            if index in job.avoids.get(c.peer, EMPTY):
+                continue
+            speed_us = _speed_us(c, kind)
+            takes_ms = speed_us / 1000 if speed_us else late.usual_ms
+            is_slower = bool(speed_us and here_us and speed_us > here_us)
+            if not is_slower and takes_ms * BETTER < late.left_ms:
+                able.append((takes_ms, not speed_us, c.peer, c))
+        return min(able)[-1] if able else None
+
+
+def lacking(job: Job) -> list[tuple[frozenset[PeerId], TaskSet]]:
+    """Tasks that run on fewer peers than the job wants, by the peers where they can't run, too."""
+    left_out = job.orphaned | job.thinned | job.suspects
+    found: list[tuple[frozenset[PeerId], TaskSet]] = []
+    enough = backing.enough(job)
+    for held in job.grants.values():
+        tasks = held.tasks - enough - left_out
+        if tasks.ranges:
+            found.append((frozenset({held.peer}), tasks))
+    others = [(held.peer, held.tasks) for held in job.backups.values()]
+    for peer, there in (*others, *job.avoids.items()):
+        found = [
+            (more, part)
+            for peers, tasks in found
+            for more, part in ((peers, tasks - there), (peers | {peer}, tasks & there))
+            if part.ranges
+        ][:GROUPS_MAX]
+    return found
+
+
+def _machine_of(c: Candidate) -> int:
+    return c.seen.load.machine if c.seen is not None and c.seen.load is not None else 0
+
+
+def _speed_us(c: Candidate, kind: int) -> int:
+    """What a task of this kind takes there; 0: not known."""
+    if c.seen is None or c.seen.load is None:
+        return 0
+    return next((s.mean_us for s in c.seen.load.speeds if s.kind == kind), 0)
+
+
+def too_few(speaking: Mapping[PeerId, str], replicas: int) -> str:
+    """For people: why a job has fewer replicas than it wants; empty if it need not."""
+    there = len(speaking)
+    zones = {zone for zone in speaking.values() if zone}
+    if there < replicas:
+        return f"{there} of {replicas} replicas: there are no more peers that take its tasks"
+    if 0 < len(zones) < replicas:
+        return f"{replicas} replicas are in {len(zones)} zones: there are no more"
+    return ""
