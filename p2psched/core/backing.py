@@ -25,8 +25,9 @@ from p2psched.model.job import Cause, Segment
 from p2psched.model.taskset import EMPTY, TaskSet
 
 OK: Final = Cause.OK  # as `machine._OK`
-SPECULATED_PERCENT: Final = 5  # of a job's tasks that may be begun once more because they are late
-SPECULATED_MAX: Final = 1_000  # of them
+SPECULATED_PERCENT: Final = 5  # of a job's tasks that may be begun once more in vain
+SPECULATED_MIN: Final = 3  # of them, for small jobs
+SPECULATED_MAX: Final = 1_000
 
 # --- new ones -------------------------------------------------------------------------------------
 
@@ -36,6 +37,8 @@ def back_up(s: LedgerState, command: BackUp) -> Placed:
     job, row = s.jobs.get(command.job), s.peers.get(command.peer)
     if job is None or row is None or levels.refusal(s, command) is not None:
         return Placed(grant, EMPTY)
+    if command.ends:
+        return _call_off(s, job, command)
     is_there = row.takes_tasks and row.info.incarnation == command.incarnation
     tasks = _wanted(s, job, row, command) if is_there and not row.suspects else EMPTY
     if tasks.ranges:
@@ -49,6 +52,16 @@ def back_up(s: LedgerState, command: BackUp) -> Placed:
         s.events.append(BackedUp(job.id, grant, command.peer, tasks, command.speculates))
         s.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
     return Placed(grant, tasks)
+
+
+def _call_off(s: LedgerState, job: Job, command: BackUp) -> Placed:
+    ended = EMPTY
+    for held in list(job.backups.values()):
+        part = held.tasks & command.tasks
+        if held.peer == command.peer and part.ranges:
+            s.drop_backup(job, held, part, Cause.CANCELLED)
+            ended = ended | part
+    return Placed(s.command_index, ended)
 
 
 def _wanted(s: LedgerState, job: Job, row: PeerRow, command: BackUp) -> TaskSet:
@@ -79,11 +92,11 @@ def enough(job: Job) -> TaskSet:
 
 
 def speculations_left(job: Job) -> int:
-    """How many of its tasks may still be begun once more because they are late: of a small job
-    one."""
+    """How many of its tasks may be begun once more because they are late, beside those of which
+    that was of no use yet: of a small job a few."""
     if job.full is None or not job.full.speculates:
         return 0
-    most = max(1, len(job.spec.tasks) * SPECULATED_PERCENT // 100)
+    most = max(SPECULATED_MIN, len(job.spec.tasks) * SPECULATED_PERCENT // 100)
     return max(0, min(most, SPECULATED_MAX) - len(job.speculated))
 
 
@@ -146,6 +159,7 @@ def _overtake(s: LedgerState, job: Job, grant: int, tasks: TaskSet) -> None:
                 s.events.append(Revoked(job.id, held.grant, held.peer, part, Cause.OVERTAKEN))
         _own(job, mine, won)
         job.backups_won += len(won)
+        job.speculated = job.speculated - won
     s.drop_backups(job, job.current_part(grant, tasks), Cause.OVERTAKEN)
 
 

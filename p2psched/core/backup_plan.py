@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from p2psched.core import backing, fitting
-from p2psched.core.jobs import Job
+from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.kinds import kind_of
 from p2psched.core.machine import Machine
 from p2psched.core.placement import BACKLOG_US, Candidate, has_room, with_load
@@ -25,6 +25,8 @@ from p2psched.model.taskset import EMPTY, TaskSet
 LOOK_MS: Final = 100  # between two looks while nothing is committed
 COMMANDS_MAX: Final = 256  # in one round; the next round goes on
 GROUPS_MAX: Final = 64  # of one job's tasks in one round, by the peers that they are on
+FIRST: Final = 3  # late tasks of a job that are begun elsewhere before it is known to pay
+IN_VAIN_MAX: Final = 3  # backups of a kind of work that won nothing, beside as many as have
 DOMAIN: Final = "zone"  # the label of what fails together, if the job doesn't name one
 BETTER: Final = 1.2  # times as long as a backup takes, a late task must still take
 
@@ -127,9 +129,13 @@ class BackupPlan:
         for late in self.stragglers.late(now_ms):
             task = late.task
             job = self._machine.jobs.get(task.job)
+            backup = job.backups.get(task.grant) if job is not None else None
+            if job is not None and backup is not None and late.is_late:
+                commands += _called_off(job, backup, task)
+                continue
             if job is None or not self._may(job, late.owner, task):
                 continue
-            if backing.speculations_left(job) <= given.get(job.id, 0):
+            if self._may_begin(job) <= given.get(job.id, 0):
                 continue
             chosen = self._quickest(job, late, candidates)
             if chosen is None:
@@ -140,6 +146,16 @@ class BackupPlan:
             cost_us = self._cost_us(job) * job.spec.cpus
             candidates = with_load(candidates, chosen, 1, cost_us)
         return commands
+
+    def _may_begin(self, job: Job) -> int:
+        """How many late tasks of the job may be begun elsewhere now. Few at first, and more as it
+        pays: where tasks are long by themselves their backups win nothing, and that ends it."""
+        assert job.full is not None
+        won, lost = self.stragglers.uses_of(kind_of(job.full.work))
+        if lost > IN_VAIN_MAX + won:
+            return 0
+        under_way = len(job.speculated & job.backed)
+        return min(backing.speculations_left(job), FIRST + 2 * won - under_way)
 
     @staticmethod
     def _may(job: Job, owner: PeerId, task: LaggingTask) -> bool:
@@ -173,6 +189,13 @@ class BackupPlan:
             if not is_slower and takes_ms * BETTER < late.left_ms:
                 able.append((takes_ms, not speed_us, c.peer, c))
         return min(able)[-1] if able else None
+
+
+def _called_off(job: Job, backup: HeldGrant, task: LaggingTask) -> list[BackUp]:
+    """It is no quicker there: the task is long by itself."""
+    tasks = TaskSet.of(task.index, task.index + 1) & backup.tasks & job.speculated
+    where = backup.peer, backup.incarnation
+    return [BackUp(job.id, tasks, *where, speculates=True, ends=True)] if tasks.ranges else []
 
 
 def lacking(job: Job) -> list[tuple[frozenset[PeerId], TaskSet]]:

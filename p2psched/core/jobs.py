@@ -114,7 +114,7 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     # See `backing`.
     backups: dict[Grant, HeldGrant] = {}  # who runs tasks of other owners, too; oldest first
     thinned: TaskSet = EMPTY  # an attempt of them ended badly while another ran: no more backups
-    speculated: TaskSet = EMPTY  # begun once more because they were late
+    speculated: TaskSet = EMPTY  # begun once more because they were late, and that has not won
     backups_won: int = 0  # tasks whose backup ended first
 
     @classmethod

@@ -25,6 +25,7 @@ from p2psched.model.job import Cause
 from p2psched.model.pace_commands import Warn
 from p2psched.model.pace_rules import EXPECT_AS_MEASURED, OnStall, PaceRules
 from p2psched.model.progress_messages import TaskProgress
+from p2psched.model.taskset import TaskSet
 
 WHY_LEN_MAX: Final = 200
 LAGGING_MS: Final = 1_000  # what has run for less is not worth another attempt
@@ -133,6 +134,11 @@ class Pacing:
             return []
         warnings, self._warnings = self._warnings, []
         return warnings
+
+    def ran_ms(self, batch: int, tasks: TaskSet) -> list[int]:
+        """How long those of these have run that do, as of the last look."""
+        reports = (task.report for task in self._tasks.values())
+        return [r.ran_ms for r in reports if r and r.batch == batch and r.index in tasks]
 
     def take_lagging(self) -> Lagging | None:
         """Tasks that may take too long, if there is a new look at them."""

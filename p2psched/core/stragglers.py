@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from p2psched.core.kinds import kind_of
 from p2psched.core.state import LedgerState
-from p2psched.model.backing import LAGGING_MAX, Lagging, LaggingTask
-from p2psched.model.commands import JobEnded, Recorded, Stamped
+from p2psched.model.backing import LAGGING_MAX, BackedUp, Grant, Lagging, LaggingTask
+from p2psched.model.commands import JobEnded, Recorded, Revoked, Stamped
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 
@@ -23,6 +24,10 @@ SAMPLES_MAX: Final = 256  # of a job: the newest
 JOBS_MAX: Final = 1_000  # that are learned about; the oldest are forgotten
 TOLD_MS: Final = 3_000  # after which what an owner said is old
 TELLERS_MAX: Final = 10_000  # owners whose words are kept
+BACKUPS_MAX: Final = 10_000  # under way, of which the end is waited for
+KINDS_MAX: Final = 1_000  # of work, of which it is known whether backups are of use
+USES_MAX: Final = 32  # then the older ones count half
+IN_VAIN: Final = frozenset({Cause.OVERTAKEN, Cause.CANCELLED})
 TIMES: Final = 2  # the median
 FENCE: Final = 1.5  # quarters' distances above the upper one: an outlier of a box plot
 
@@ -34,6 +39,7 @@ class Late(NamedTuple):
     task: LaggingTask
     usual_ms: int  # what its like take; 0: not known
     left_ms: int  # that it will still take
+    is_late: bool  # as its like go, and not only by the rules of its job
 
 
 class Durations:
@@ -64,11 +70,13 @@ class Stragglers:
     def __init__(self, machine: LedgerState) -> None:
         self._machine = machine
         self._durations: dict[JobId, Durations] = {}
+        self._backups: dict[Grant, int] = {}  # of late tasks, under way -> kind of work
+        self._uses: dict[int, tuple[int, int]] = {}  # of each kind: see `uses_of`
         self._told: dict[PeerId, tuple[int, tuple[LaggingTask, ...]]] = {}
 
     def forget(self) -> None:
-        self._durations.clear()
-        self._told.clear()
+        for known in (self._durations, self._told, self._backups, self._uses):
+            known.clear()
 
     # --- what comes in ---
 
@@ -77,8 +85,37 @@ class Stragglers:
             event = stamped.event
             if isinstance(event, JobEnded):
                 self._durations.pop(event.job, None)
+            elif isinstance(event, BackedUp) and event.speculates:
+                self._remember(event)
             elif isinstance(event, Recorded) and event.segment.cause is Cause.OK:
+                self._decide(event.grant, has_won=True)
                 self._learn(event)
+            elif isinstance(event, Revoked) and event.cause in IN_VAIN:
+                self._decide(event.grant, has_won=False)
+
+    def _remember(self, event: BackedUp) -> None:
+        job = self._machine.jobs.get(event.job)
+        if job is not None and job.full is not None:
+            self._backups[event.grant] = kind_of(job.full.work)
+            if len(self._backups) > BACKUPS_MAX:
+                del self._backups[next(iter(self._backups))]
+
+    def _decide(self, grant: Grant, *, has_won: bool) -> None:
+        kind = self._backups.pop(grant, None)
+        if kind is None:
+            return
+        won, lost = self._uses.pop(kind, (0, 0))
+        won, lost = won + has_won, lost + (not has_won)
+        if won + lost > USES_MAX:
+            won, lost = won // 2, lost // 2
+        self._uses[kind] = won, lost
+        if len(self._uses) > KINDS_MAX:
+            del self._uses[next(iter(self._uses))]
+
+    def uses_of(self, kind: int) -> tuple[int, int]:
+        """How many backups of late tasks of this kind ended first, and how many won nothing: of
+        the newest."""
+        return self._uses.get(kind, (0, 0))
 
     def _learn(self, event: Recorded) -> None:
         job = self._machine.jobs.get(event.job)
@@ -119,7 +156,7 @@ class Stragglers:
                 left_ms = ran_ms if task.left_ms is None else task.left_ms
                 is_late = usual_ms > 0 and ran_ms + (task.left_ms or 0) > limit_ms
                 if task.stalls or (is_late and left_ms > usual_ms):
-                    found.append(Late(peer, task, usual_ms, left_ms))
+                    found.append(Late(peer, task, usual_ms, left_ms, is_late))
         return sorted(found, key=lambda late: (-late.left_ms, late.task.job, late.task.index))
 
     def _usual(self, name: JobId) -> tuple[int, int]:

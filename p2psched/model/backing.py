@@ -29,13 +29,14 @@ class Backing(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class BackUp(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=61):
-    """A live incarnation of `peer` shall run these tasks, too, which others own."""
+    """A live incarnation of `peer` shall run these tasks, too, which others own; or no more."""
 
     job: JobId
     tasks: TaskSet
     peer: PeerId
     incarnation: int
     speculates: bool = False  # because they are late: once for each task, and few of a job
+    ends: bool = False  # it shall not: they take long there, too
 
 
 class BackedUp(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=98):

@@ -52,6 +52,9 @@ class ShadowJob:
         self.tried: set[int] = set()  # some peer has owned these
         self.dropped: set[int] = set()  # they had waited for too long
         self.begun: dict[int, int] = {}  # task -> grant under which it may have begun
+        self.copies: dict[int, list[int]] = {}  # task -> grants of its backups, oldest first
+        self.thinned: set[int] = set()  # it ended badly while another ran it
+        self.speculated: set[int] = set()
         self.unknown: dict[int, int] = {}  # task -> grant of its lost owner; `owner`: UNKNOWN
 
     @property

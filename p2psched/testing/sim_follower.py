@@ -118,7 +118,10 @@ class SimFollower:
             *(info, cluster.newest_group(), None, offers_of(self.number)),
             max_disconnect_ms=cluster.max_disconnect_ms,
         )
-        self.executor = SimExecutor(self.slots, self.rng, self._later_work, self._on_started)
+        self.executor = SimExecutor(
+            *(self.slots, self.rng, self._later_work, self._on_started),
+            now_us=lambda: cluster.now_us,
+        )
         for event in self.notes.begin(cluster.now_us, self.now_ms):
             self._decide(event)
         self._later(1 + self.rng.randrange(CLOCK_US), self._on_clock)
@@ -206,6 +209,8 @@ class SimFollower:
         self.notes.mark(cluster.now_us, self.follower.separation.away_ms)
         cluster.cutoff.on_clock(self.id, cluster.now_us, led=self._is_led)
         self._later(CLOCK_US, self._on_clock)
+        for report in self.executor.look():
+            self._decide(Executed(self.now_ms, report))
         self._decide(Passed(self.now_ms, seen=self.views.look(self.now_ms) if self.views else {}))
         if self.follower.watching.watchdog.is_due(self.now_ms):
             self._decide(Watched(self.now_ms, self.executor.standing()))
