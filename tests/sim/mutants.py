@@ -82,6 +82,8 @@ class Mutant:
     choosing: bool = False
     retrying: bool = False
     once: bool = False
+    backing: bool = False
+    followers: int | None = None
     healing: bool = False
     formed: bool = True
     locks: int = 0  # callers that hold locks
@@ -102,6 +104,8 @@ class Mutant:
             choosing=self.choosing,
             retrying=self.retrying,
             once=self.once,
+            backing=self.backing,
+            followers=self.followers,
             healing=self.healing,
             locks=self.locks,
         )
