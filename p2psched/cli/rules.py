@@ -11,9 +11,11 @@ import typer
 
 from p2psched.cli.complete import complete_rules
 from p2psched.cli.options import duration
+from p2psched.client.backing import backing_of
 from p2psched.client.pacing import AUTO, POLICIES, pace_rules, with_stalls
 from p2psched.client.resolving import start_of
 from p2psched.client.retries import policy_of_words, times
+from p2psched.model.backing import REPLICAS_MAX, Backing
 from p2psched.model.once import Start
 from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
@@ -86,6 +88,25 @@ _Start = Annotated[
 ]
 
 
+_Replicas = Annotated[
+    int,
+    typer.Option(
+        "--replicas",
+        metavar="N",
+        min=1,
+        max=REPLICAS_MAX,
+        help="Run each task on N peers at a time; the first good end counts. See docs/replicas.md.",
+    ),
+]
+_Speculate = Annotated[
+    bool,
+    typer.Option(
+        "--speculate",
+        help="Begin a task elsewhere, too, if it takes far longer than its like.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The options of it."""
@@ -99,6 +120,8 @@ class Rules:
     expect: _Expect = None
     on_stall: _OnStall = None
     start: _Start = "least"
+    replicas: _Replicas = 1
+    speculate: _Speculate = False
 
     @property
     def policy(self) -> RetryPolicy | None:
@@ -107,6 +130,10 @@ class Rules:
     @property
     def starts(self) -> Start:
         return start_of(self.start)
+
+    @property
+    def backing(self) -> Backing | None:
+        return backing_of(self.replicas, speculate=self.speculate)
 
     @property
     def times(self) -> TimeLimits | None:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypedDict
 
 import cloudpickle
 
+from p2psched.client.backing import backing_of
 from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.modules import ARCHIVES, Choice, importable_as, is_local, named_in
 from p2psched.client.pacing import Pace, pace_rules, refuse_pattern, with_stalls
@@ -91,6 +92,8 @@ class MapOptions(TypedDict, total=False):
     max_disconnect_ms: int | None
     pace: Pace | None
     start: Start | str
+    replicas: int
+    speculate: bool
 
 
 class PackedFunction(NamedTuple):
@@ -180,16 +183,18 @@ def pack(
     max_disconnect_ms: int | None = None,
     pace: Pace | None = None,
     start: Start | str = Start.LEAST,
+    replicas: int = 1,
+    speculate: bool = False,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
-
-    `function` is `"module:name"`, looked up by the workers, or an object that travels by import
-    path or by value. One with `@task` brings its own options, for those that are None here. Of the
-    caller's `modules` "auto" sends what it needs. Raises UsageError for what is too large.
+    `function` is `"module:name"`, looked up by the workers, or an object that travels by path or by
+    value. One with `@task` brings its own options, for those that are None here. Of the caller's
+    `modules` "auto" sends what it needs. Raises UsageError for what is too large.
     """
     isolation, needs = shut_in(limits, needs)
     rules = refuse_pattern(pace_rules(pace))
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
+    saves = options.checkpoint if checkpoint is None else checkpoint
     packed = _as_packed(function, modules)
     packer = Packer()
     stream = _Arguments(JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
@@ -220,18 +225,15 @@ def pack(
             retry=with_stalls(retry_policy(retry), rules),
             times=times,
             isolation=isolation,
-            checkpoint=_saved(options.checkpoint if checkpoint is None else checkpoint),
+            checkpoint=NAMELESS if saves else "",
             max_disconnect_ms=max_disconnect_ms,
             pace=rules,
             start=start_of(start),
+            backing=backing_of(replicas, speculate=speculate),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     return PackedJob(spec, tuple(packer.uploads.values()))
-
-
-def _saved(saves: bool) -> str:
-    return NAMELESS if saves else ""
 
 
 def _as_packed(function: Function | PackedFunction, modules: Choice) -> PackedFunction:

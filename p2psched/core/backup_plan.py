@@ -9,7 +9,8 @@ spread by), and on another machine, as far as there is one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from p2psched.core import backing, fitting
@@ -19,11 +20,13 @@ from p2psched.core.machine import Machine
 from p2psched.core.placement import BACKLOG_US, Candidate, has_room, with_load
 from p2psched.core.stragglers import Late, Stragglers
 from p2psched.model.backing import BackUp, LaggingTask
-from p2psched.model.ids import PeerId
+from p2psched.model.explain_messages import Decision
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.taskset import EMPTY, TaskSet
 
 LOOK_MS: Final = 100  # between two looks while nothing is committed
 COMMANDS_MAX: Final = 256  # in one round; the next round goes on
+REMEMBERED_MAX: Final = 1_024  # decisions, for who asks why
 GROUPS_MAX: Final = 64  # of one job's tasks in one round, by the peers that they are on
 FIRST: Final = 3  # late tasks of a job that are begun elsewhere before it is known to pay
 IN_VAIN_MAX: Final = 3  # backups of a kind of work that won nothing, beside as many as have
@@ -40,6 +43,7 @@ class BackupPlan:
         self._machine = machine
         self._takers = takers
         self._looked = (0, 0)  # when, and at which entry
+        self._remembered: deque[tuple[BackUp, str, int]] = deque(maxlen=REMEMBERED_MAX)
 
     def round(self, now_ms: int) -> list[BackUp]:
         """To propose now."""
@@ -58,6 +62,25 @@ class BackupPlan:
             commands += self._speculate(now_ms, candidates)
         return commands[:COMMANDS_MAX]
 
+    def _remember(self, command: BackUp, why: str) -> BackUp:
+        self._remembered.append((command, why, self._machine.wall_ms))
+        return command
+
+    def remembered(self, job: JobId, index: int, by: PeerId) -> list[Decision]:
+        """Why a task was backed up where it is; the newest first."""
+        return [
+            Decision(
+                kind="backed up",
+                by=by,
+                chosen=command.peer,
+                tasks=command.tasks,
+                note=why,
+                wall_ms=wall_ms,
+            )
+            for command, why, wall_ms in reversed(self._remembered)
+            if command.job == job and index in command.tasks
+        ]
+
     # --- replicas ---
 
     def _replicate(
@@ -71,7 +94,9 @@ class BackupPlan:
                     part = tasks.take(self._room(job, chosen)) if chosen is not None else tasks
                     if chosen is None or not part.ranges:
                         break
-                    commands.append(BackUp(job.id, part, chosen.peer, chosen.incarnation))
+                    command = BackUp(job.id, part, chosen.peer, chosen.incarnation)
+                    why = f"a replica: the job wants {job.spec.replicas}"
+                    commands.append(self._remember(command, why))
                     cost_us = self._cost_us(job) * job.spec.cpus
                     candidates = with_load(candidates, chosen, len(part), cost_us)
                     tasks = tasks - part
@@ -85,7 +110,7 @@ class BackupPlan:
         rows = self._machine.peers
 
         def rank(c: Candidate) -> tuple[bool, bool, float, PeerId]:
-            same = rows[c.peer].offers.label(self._domain(job)) in domains
+            same = rows[c.peer].offers.label(domain_of(job)) in domains
             return same, _machine_of(c) in machines, c.load_us / c.slots, c.peer
 
         able = [c for c in candidates if c.peer not in peers and self._fits(job, c)]
@@ -96,14 +121,9 @@ class BackupPlan:
     ) -> tuple[set[str], set[int]]:
         """What fails together with these peers; what nobody names is no such thing."""
         rows = self._machine.peers
-        domains = {rows[p].offers.label(self._domain(job)) for p in peers if p in rows}
+        domains = {rows[p].offers.label(domain_of(job)) for p in peers if p in rows}
         machines = {_machine_of(c) for c in candidates if c.peer in peers}
         return domains - {""}, machines - {0}
-
-    @staticmethod
-    def _domain(job: Job) -> str:
-        needs = job.spec.needs
-        return needs.spread if needs is not None and needs.spread else DOMAIN
 
     def _fits(self, job: Job, c: Candidate) -> bool:
         if c.slots < job.spec.cpus or not has_room(c):
@@ -141,7 +161,8 @@ class BackupPlan:
             if chosen is None:
                 continue
             tasks = TaskSet.of(task.index, task.index + 1)
-            commands.append(BackUp(job.id, tasks, chosen.peer, chosen.incarnation, speculates=True))
+            command = BackUp(job.id, tasks, chosen.peer, chosen.incarnation, speculates=True)
+            commands.append(self._remember(command, late.why))
             given[job.id] = given.get(job.id, 0) + 1
             cost_us = self._cost_us(job) * job.spec.cpus
             candidates = with_load(candidates, chosen, 1, cost_us)
@@ -198,6 +219,12 @@ def _called_off(job: Job, backup: HeldGrant, task: LaggingTask) -> list[BackUp]:
     return [BackUp(job.id, tasks, *where, speculates=True, ends=True)] if tasks.ranges else []
 
 
+def domain_of(job: Job) -> str:
+    """The label of what fails together."""
+    needs = job.spec.needs
+    return needs.spread if needs is not None and needs.spread else DOMAIN
+
+
 def lacking(job: Job) -> list[tuple[frozenset[PeerId], TaskSet]]:
     """Tasks that run on fewer peers than the job wants, by the peers where they can't run, too."""
     left_out = job.orphaned | job.thinned | job.suspects
@@ -227,14 +254,3 @@ def _speed_us(c: Candidate, kind: int) -> int:
     if c.seen is None or c.seen.load is None:
         return 0
     return next((s.mean_us for s in c.seen.load.speeds if s.kind == kind), 0)
-
-
-def too_few(speaking: Mapping[PeerId, str], replicas: int) -> str:
-    """For people: why a job has fewer replicas than it wants; empty if it need not."""
-    there = len(speaking)
-    zones = {zone for zone in speaking.values() if zone}
-    if there < replicas:
-        return f"{there} of {replicas} replicas: there are no more peers that take its tasks"
-    if 0 < len(zones) < replicas:
-        return f"{replicas} replicas are in {len(zones)} zones: there are no more"
-    return ""

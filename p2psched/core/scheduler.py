@@ -137,9 +137,9 @@ class Scheduler:
         self._life = Life(info, self._replica, self.owner.kept, offers)
         self._append = self._life.append
         self.separation = Separation(self.owner, self.machine, self._life, max_disconnect_ms)
-        self._deciding = Deciding(self._coordinator, self.machine, self._replica, self._life)
+        self.deciding = Deciding(self._coordinator, self.machine, self._replica, self._life)
         self.watching = Watching(
-            *(self.machine, self.owner, self._life), patience_ms=stall_ms, placing=self._deciding
+            *(self.machine, self.owner, self._life), patience_ms=stall_ms, placing=self.deciding
         )
         self._stamp = (0, 0)  # the newest stamp of the ledger, and our time when it came
 
@@ -196,7 +196,7 @@ class Scheduler:
             self._coordinator.on_pull(sender)
             self._out.append(Say(sender, Gives(message.number, 1)))
         elif isinstance(message, Lagging):
-            self._deciding.on_lagging(now_ms, sender, message)
+            self.deciding.on_lagging(now_ms, sender, message)
         elif isinstance(message, StealMessage):
             self.stealing.on_message(now_ms, sender, message)
         else:
@@ -214,7 +214,7 @@ class Scheduler:
                     self.retention.begin()
                 else:
                     self.retention.end()
-                self._deciding.forget()
+                self.deciding.forget()
                 if coordinator is not None:
                     self._life.repeat(now_ms, all_of_them=True)
             case Began():
@@ -245,7 +245,7 @@ class Scheduler:
             for stamped in brought.events if listens else brought.changes():
                 self._on_event(stamped, now_ms)
             if self._coordinator.coordinates and (self.machine.choosy or self.machine.backed):
-                self._deciding.measure(brought.events)
+                self.deciding.measure(brought.events)
             kept = tuple(e for e in brought.events if not isinstance(e.event, Aside))
             self._out.append(Store(kept, batch.index, brought.happened))
         self._stamp = (self.machine.stamp_ms, now_ms)
@@ -262,7 +262,7 @@ class Scheduler:
             self._out += self._life.renew()
 
     def _on_outcome(self, request: int, outcome: Outcome) -> None:
-        self._deciding.on_outcome(request, outcome)
+        self.deciding.on_outcome(request, outcome)
         if not self.owner.on_outcome(request, outcome):
             self._out += self._life.on_outcome(request, outcome)
 
@@ -309,7 +309,7 @@ class Scheduler:
         contacts = self.feeding.on_clock(clocked)
         self._coordinator.on_shun(clocked.shun, now_ms, contacts)
         self._coordinator.forgive_full(ledger_ms)
-        self._deciding.find_dead(now_ms, contacts)
+        self.deciding.find_dead(now_ms, contacts)
         led = clocked.is_led if clocked.group is not None else self.feeding.coordinator is not None
         self._out += self.separation.on_clock(now_ms, led=led, up=is_up)
         self._append += map(self._replica.number, self._coordinator.to_elapse(ledger_ms))
@@ -335,8 +335,8 @@ class Scheduler:
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
-        self._out += self._deciding.pass_on(now_ms, self.owner.pacing, self.feeding.coordinator)
-        self._deciding.place(now_ms)
+        self._out += self.deciding.pass_on(now_ms, self.owner.pacing, self.feeding.coordinator)
+        self.deciding.place(now_ms)
         self._out += self.owner.next_batches(starts_nothing=starts_nothing)
         self.owner.starting.propose(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._append:

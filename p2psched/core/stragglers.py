@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from p2psched.core.kinds import kind_of
+from p2psched.core.pace import span
 from p2psched.core.state import LedgerState
 from p2psched.model.backing import LAGGING_MAX, BackedUp, Grant, Lagging, LaggingTask
 from p2psched.model.commands import JobEnded, Recorded, Revoked, Stamped
@@ -40,6 +41,15 @@ class Late(NamedTuple):
     usual_ms: int  # what its like take; 0: not known
     left_ms: int  # that it will still take
     is_late: bool  # as its like go, and not only by the rules of its job
+
+    @property
+    def why(self) -> str:
+        """For people."""
+        ran = span(self.task.ran_ms)
+        if not self.is_late:
+            return f"it had run for {ran}, and was too slow or silent by its job's own rules"
+        left = f", and was to take {span(self.task.left_ms)} more" if self.task.left_ms else ""
+        return f"it had run for {ran}{left}: others of its job take {span(self.usual_ms)}"
 
 
 class Durations:

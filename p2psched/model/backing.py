@@ -58,6 +58,18 @@ class Promoted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=99):
     tasks: TaskSet
 
 
+class BackupView(msgspec.Struct, frozen=True, array_like=True):
+    """On how many peers tasks of a job run, for who looks at it."""
+
+    replicas: int = 1  # that it wants
+    speculates: bool = False
+    tasks: int = 0  # that run on more peers than their owner
+    won: int = 0  # whose backup ended first
+    late: int = 0  # that were begun once more because of that, and not ended first there yet
+    at: tuple[tuple[PeerId, int], ...] = ()  # backups, where
+    short: str = ""  # why there are fewer replicas than it wants, if it is so; in a whole view
+
+
 class LaggingTask(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A task that runs, as its owner sees it."""
 

@@ -97,6 +97,7 @@ class Explaining:
         placed = scheduler.decisions.find(asked.job, asked.index)
         found = [told(record, asked.index, scheduler.policies, me) for record in placed]
         found += scheduler.stealing.remembered(asked.job, asked.index)
+        found += scheduler.deciding.backups.remembered(asked.job, asked.index, me)
         return found + scheduler.watching.remembered(asked.job, asked.index)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 import pytest
 
-from p2psched.core import backing
 from p2psched.core.jobs import Job
 from p2psched.core.machine import Machine
 from p2psched.core.snapshot import encode_machine, restore_machine
@@ -16,7 +17,6 @@ from p2psched.model.commands import (
     Complete,
     Completed,
     Envelope,
-    Event,
     GiveBack,
     KeptGrant,
     NewGeneration,
@@ -40,6 +40,7 @@ from p2psched.model.retry import RetryRule
 from p2psched.model.taskset import EMPTY, TaskSet
 from tests.core.retry_rig import Ledger, P, Q, R, info, spec
 
+Said = TypeVar("Said")
 ALL = TaskSet.of(0, 4)
 SOME = TaskSet.of(1, 3)
 
@@ -73,7 +74,7 @@ class Case:
         assert isinstance(outcome, Completed)
         return outcome
 
-    def said(self, kind: type[Event]) -> list[Event]:
+    def said(self, kind: type[Said]) -> list[Said]:
         return [event for event in self.ledger.events if isinstance(event, kind)]
 
     def loads(self) -> list[int]:
@@ -129,12 +130,12 @@ def test_a_job_that_asks_for_none_has_none() -> None:
 def test_who_may_start_once_only_or_holds_a_lock_is_refused(
     option: str, value: object, what: str
 ) -> None:
-    for wanted in (backed_spec(), msgspec.structs.replace(spec(4), pace=_SPECULATES)):
+    for wanted in (backed_spec(), msgspec.structs.replace(spec(4), pace=SPECULATES)):
         with pytest.raises(ValueError, match=what):
             msgspec.structs.replace(wanted, **{option: value})
 
 
-_SPECULATES = PaceRules(on_stall=OnStall.SPECULATE)
+SPECULATES = PaceRules(on_stall=OnStall.SPECULATE)
 
 
 @pytest.mark.parametrize("replicas", [0, 6, True])
@@ -244,7 +245,7 @@ def test_a_lost_owner_is_followed_by_its_backup_at_once() -> None:
     assert case.said(Promoted) == [Promoted(case.job.id, backup, Q, SOME)]
     assert case.job.current_part(backup, ALL) == SOME
     assert case.job.orphaned == ALL - SOME
-    assert [part for part in case.job.attempts(SOME)] == [(1, SOME)]
+    assert list(case.job.attempts(SOME)) == [(1, SOME)]
     assert case.end(backup, SOME).accepted == SOME
 
 
@@ -352,38 +353,6 @@ def test_a_new_generation_has_no_backups() -> None:
     case.back_up()
     case.ledger.do(NewGeneration(2, P))
     assert (case.job.backups, case.job.waiting) == ({}, ALL)
-
-
-# --- late ones ------------------------------------------------------------------------------------
-
-
-def test_few_late_tasks_are_begun_once_more_and_each_once() -> None:
-    case = Case(backed_spec(100, replicas=1, speculate=True))
-    assert case.back_up(TaskSet.of(0, 50), late=True)[1] == TaskSet.of(0, 5)
-    assert case.back_up(TaskSet.of(0, 100), R, late=True)[1] == EMPTY
-
-
-def test_what_has_won_makes_room_for_another() -> None:
-    case = Case(backed_spec(100, replicas=1, speculate=True))
-    backup, _ = case.back_up(TaskSet.of(0, 50), late=True)
-    case.end(backup, TaskSet.of(0, 1))
-    assert backing.speculations_left(case.job) == 1
-    assert case.back_up(TaskSet.of(0, 50), late=True)[1] == TaskSet.of(5, 6)
-
-
-def test_what_is_late_there_too_is_called_off() -> None:
-    case = Case(backed_spec(100, replicas=1, speculate=True))
-    late = TaskSet.of(0, 1)
-    backup, _ = case.back_up(late, late=True)
-    assert case.back_up(late, late=True, ends=True)[1] == late
-    assert [(e.grant, e.cause) for e in case.said(Revoked)] == [(backup, Cause.CANCELLED)]
-    assert case.job.backups == {}
-    assert case.back_up(late, R, late=True)[1] == EMPTY, "once is enough"
-
-
-def test_rules_of_pace_may_ask_for_it() -> None:
-    case = Case(msgspec.structs.replace(spec(100), pace=_SPECULATES))
-    assert case.back_up(late=True)[1] == TaskSet.of(0, 4)
 
 
 # --- the state ------------------------------------------------------------------------------------
