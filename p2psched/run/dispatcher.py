@@ -41,6 +41,7 @@ from p2psched.run.looks import Looks
 from p2psched.run.standing import has_begun, standing
 from p2psched.run.supply import Lack, Ready, Supply
 
+_STOPS: Final = frozenset({Cause.CANCELLED, Cause.PEER_LOST, Cause.TIMEOUT, Cause.OVERTAKEN})
 # When no host can be had, it is tried again after this.
 RESTART_S: Final = 0.1
 # A host that has not ended a batch this long after its grace is killed.
@@ -133,7 +134,7 @@ class Dispatcher:
         self.dispatch()
 
     def stop(self, batch: int, cause: Cause) -> None:
-        assert cause in {Cause.CANCELLED, Cause.PEER_LOST, Cause.TIMEOUT}, cause
+        assert cause in _STOPS, cause
         host = self._running.get(batch)
         if host is not None:
             if host.batches[batch].stopping:
