@@ -195,22 +195,14 @@ def pack(
     rules = refuse_pattern(pace_rules(pace))
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
     saves = options.checkpoint if checkpoint is None else checkpoint
-    packed = _as_packed(function, modules)
+    packed = function
+    if not isinstance(packed, PackedFunction):
+        packed = pack_function(packed, modules=modules)
     packer = Packer()
     stream = _Arguments(JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
     stream.take(arguments, packer)
-    blob = stream.finish(packer)
     try:
-        work = FunctionWork(
-            path=packed.path,
-            code=packer.large(packed.code),
-            chunks=tuple(stream.chunks),
-            chunk_tasks=CHUNK_TASKS,
-            python=PYTHON,
-            arguments=blob,
-            blobs=tuple(packer.named),
-            modules=packer.archive(packed.modules),
-        )
+        work = stream.work(packed, packer)
         spec = JobSpec(
             *(name or options.name or packed.name, TaskSet.of(0, stream.count), work),
             retries=options.retries if retries is None else retries,
@@ -234,12 +226,6 @@ def pack(
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     return PackedJob(spec, tuple(packer.uploads.values()))
-
-
-def _as_packed(function: Function | PackedFunction, modules: Choice) -> PackedFunction:
-    if isinstance(function, PackedFunction):
-        return function
-    return pack_function(function, modules=modules)
 
 
 def pack_single(
@@ -301,9 +287,8 @@ class _Arguments:
         self._items.append(item)
         self.count += 1
         if self.count > limits.JOB_TASKS_MAX:
-            raise UsageError(
-                f"a job has 1 to {limits.JOB_TASKS_MAX:,} tasks, these are more: split it"
-            )
+            most = limits.JOB_TASKS_MAX
+            raise UsageError(f"a job has 1 to {most:,} tasks, these are more: split it")
         if len(self._items) == CHUNK_TASKS:
             self._close_chunk()
 
@@ -315,6 +300,20 @@ class _Arguments:
                 self.add(packer.take(call) if isinstance(call, LargeCall) else call)
             else:
                 self.add(packer.item(call, stable=arguments.stable))
+
+    def work(self, packed: PackedFunction, packer: Packer) -> FunctionWork:
+        """Of `packed`, called with these."""
+        blob = self.finish(packer)
+        return FunctionWork(
+            path=packed.path,
+            code=packer.large(packed.code),
+            chunks=tuple(self.chunks),
+            chunk_tasks=CHUNK_TASKS,
+            python=PYTHON,
+            arguments=blob,
+            blobs=tuple(packer.named),
+            modules=packer.archive(packed.modules),
+        )
 
     def finish(self, packer: Packer) -> BlobRef | None:
         """The blob of all arguments, or None if `chunks` has them."""

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.moves import Moved, Transfer
 from p2psched.model.taskset import TaskSet
 
 Grant = int  # as in `commands`
@@ -56,6 +57,10 @@ class Promoted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=99):
     grant: Grant
     peer: PeerId
     tasks: TaskSet
+
+
+PlaceCommand = Transfer | BackUp  # who owns or runs tasks that somebody owns
+PlaceEvent = Moved | BackedUp | Promoted
 
 
 class BackupView(msgspec.Struct, frozen=True, array_like=True):
