@@ -64,8 +64,8 @@ Examples:
       --send score.py -- python3 score.py > scores.txt
   p2psched submit-job --resource cam:1 --array 0-9 -- ./take
   p2psched submit-job --queue deploys --ordered -- ./deploy
-  p2psched submit-job --require arch=arm64 --limit mem=2G -- ./build
-  p2psched submit-job --replicas 2 -- ./sign
+  p2psched submit-job --require arch=arm64 -- ./build
+  p2psched submit-job --limit mem=2G --replicas 2 -- ./sign
 
 A task finds its index in $P2P_INDEX, and $P2P_PEER, $P2P_JOB_ID,
 $P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE (a lock's token, if it holds one).
