@@ -10,7 +10,7 @@ spread by), and on another machine, as far as there is one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from p2psched.core import backing, fitting
@@ -20,11 +20,13 @@ from p2psched.core.machine import Machine
 from p2psched.core.placement import BACKLOG_US, Candidate, has_room, with_load
 from p2psched.core.stragglers import Late, Stragglers
 from p2psched.model.backing import BackUp, LaggingTask
+from p2psched.model.commands import GivenBack, Granted, Retried, Revoked, Stamped
 from p2psched.model.explain_messages import Decision
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.taskset import EMPTY, TaskSet
 
 LOOK_MS: Final = 100  # between two looks while nothing is committed
+LOOKED_AT_MAX: Final = 1_000  # jobs in one round; the next one goes on
 COMMANDS_MAX: Final = 256  # in one round; the next round goes on
 REMEMBERED_MAX: Final = 1_024  # decisions, for who asks why
 GROUPS_MAX: Final = 64  # of one job's tasks in one round, by the peers that they are on
@@ -32,6 +34,10 @@ FIRST: Final = 3  # late tasks of a job that are begun elsewhere before it is kn
 IN_VAIN_MAX: Final = 3  # backups of a kind of work that won nothing, beside as many as have
 DOMAIN: Final = "zone"  # the label of what fails together, if the job doesn't name one
 BETTER: Final = 1.2  # times as long as a backup takes, a late task must still take
+
+
+# After these a job may lack replicas.
+_CHANGES: Final = (Granted, Revoked, GivenBack, Retried)
 
 
 class BackupPlan:
@@ -42,18 +48,37 @@ class BackupPlan:
         self.stragglers = Stragglers(machine)
         self._machine = machine
         self._takers = takers
-        self._looked = (0, 0)  # when, and at which entry
+        self._looked_ms = 0
+        self._thin: dict[JobId, None] | None = None  # that may lack replicas; None: any job
+        self._is_news = True  # something was granted or taken since the last look
         self._remembered: deque[tuple[BackUp, str, int]] = deque(maxlen=REMEMBERED_MAX)
+
+    def forget(self) -> None:
+        """Somebody else coordinates, or this peer begins to."""
+        self.stragglers.forget()
+        self._thin, self._is_news = None, True
+
+    def on_events(self, events: Iterable[Stamped]) -> None:
+        """Of the ledger, while this peer coordinates."""
+        self.stragglers.on_events(events)
+        backed = self._machine.backed
+        for stamped in events:
+            event = stamped.event
+            if isinstance(event, _CHANGES) and event.job in backed:
+                self._is_news = True
+                if self._thin is not None:
+                    self._thin[event.job] = None
 
     def round(self, now_ms: int) -> list[BackUp]:
         """To propose now."""
-        index = self._machine.applied_index
-        if index == self._looked[1] and now_ms - self._looked[0] < LOOK_MS:
+        if not self._is_news and now_ms - self._looked_ms < LOOK_MS:
             return []
-        self._looked = now_ms, index
-        names = self._machine.backed
-        jobs = [self._machine.jobs[name] for name in names]
-        thin = [job for job in jobs if job.spec.replicas > 1 and job.grants]
+        self._looked_ms, self._is_news = now_ms, False
+        names = list(self._machine.backed if self._thin is None else self._thin)
+        jobs = (self._machine.jobs.get(name) for name in names[:LOOKED_AT_MAX])
+        thin = [job for job in jobs if job is not None and job.spec.replicas > 1 and lacking(job)]
+        # Until all of them have what they want; those that were not looked at are first.
+        self._thin = dict.fromkeys((*names[LOOKED_AT_MAX:], *(job.id for job in thin)))
         if not thin and not self.stragglers.has_news:
             return []
         candidates = self._takers()

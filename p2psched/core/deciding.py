@@ -48,7 +48,7 @@ class Deciding:
         self._places.clear()
         self._deaths.clear()
         self._backups.clear()
-        self.backups.stragglers.forget()
+        self.backups.forget()
         self._refused = 0
 
     def on_outcome(self, request: int, outcome: Outcome) -> None:
@@ -94,7 +94,7 @@ class Deciding:
         if self._machine.choosy:
             self._coordinator.measure(events)
         if self._machine.backed:
-            self.backups.stragglers.on_events(events)
+            self.backups.on_events(events)
 
     def on_lagging(self, now_ms: int, sender: PeerId, lagging: Lagging) -> None:
         if self._coordinator.coordinates:

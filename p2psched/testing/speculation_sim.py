@@ -82,7 +82,7 @@ class SpeculationSim(PlacementSim):
                     self.waited_us.append(self._now_us - self._loads[event.job].at_us)
         super()._on_events(events)
         if self._speculates and self._fold.backed:
-            self._plan.stragglers.on_events(events)
+            self._plan.on_events(events)
 
     def _take(self, what: What, cause: Cause) -> None:
         known = self._running.pop(what, None)

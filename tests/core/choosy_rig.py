@@ -62,7 +62,7 @@ class Cluster:
         self.slots = slots
         self.now_ms = 10_000
         self.incarnations = dict.fromkeys(offers, 1)
-        self.stamped: list[Stamped] = []  # events of the last command
+        self.stamped: list[Stamped] = []  # all events
         for peer in offers:
             self.do(PeerUp(self.info(peer)))
         if level > 1:
@@ -84,7 +84,8 @@ class Cluster:
         index = self.machine.applied_index + 1
         envelope = Envelope(A, index if request is None else request, command)
         batch = Committed(index, self.now_ms, self.now_ms, (envelope,))
-        (outcome,), self.stamped = self.machine.apply(batch)
+        (outcome,), events = self.machine.apply(batch)
+        self.stamped += events
         self.check()
         return outcome
 

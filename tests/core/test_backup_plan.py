@@ -34,6 +34,7 @@ class Plan:
         self.cluster = Cluster(offers, slots=slots)
         self.plan = BackupPlan(self.cluster.machine, self.cluster.coordinator.takers)
         self.now_ms = 0
+        self._told = 0
 
     def submit(self, count: int, *, replicas: int = 1, speculate: bool = False) -> Job:
         wanted = msgspec.structs.replace(spec(count), backing=Backing(replicas, speculate))
@@ -42,6 +43,8 @@ class Plan:
 
     def round(self) -> list[BackUp]:
         self.now_ms += LOOK_MS
+        self.plan.on_events(self.cluster.stamped[self._told :])
+        self._told = len(self.cluster.stamped)
         return self.plan.round(self.now_ms)
 
     def settle(self) -> list[BackUp]:
@@ -59,7 +62,6 @@ class Plan:
             for index in held.tasks & tasks:
                 part = Segment(index, index + 1, Cause.OK, chunks.pack([b""]), ms * 1000)
                 self.cluster.do(Complete(job.id, held.grant, (part,)))
-                self.plan.stragglers.on_events(self.cluster.stamped)
 
     def lag(self, job: Job, index: int, *, ran_ms: int, left_ms: int | None = None) -> None:
         held = next(h for h in (*job.grants.values(), *job.backups.values()) if index in h.tasks)
