@@ -32,11 +32,12 @@ from p2psched.model.commands import (
 from p2psched.model.execution import Committed
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import Cause, JobSpec, JobState, Segment
+from p2psched.model.job import Cause, JobSpec, JobState, ProgramWork, Segment
+from p2psched.model.job_head import digest_of
 from p2psched.model.moves import Transfer
 from p2psched.model.once import Start
 from p2psched.model.pace_rules import OnStall, PaceRules
-from p2psched.model.retry import RetryRule
+from p2psched.model.retry import RetryPolicy, RetryRule, usual_rule
 from p2psched.model.taskset import EMPTY, TaskSet
 from tests.core.retry_rig import Ledger, P, Q, R, info, spec
 
@@ -381,3 +382,14 @@ def test_a_repeated_proposal_backs_nothing_up_again() -> None:
     backup = commit()
     case.ledger.do(GiveBack(case.job.id, backup.grant, SOME))
     assert (backup.tasks, commit().tasks) == (SOME, EMPTY)
+
+
+def test_a_spec_without_backups_has_the_digest_that_it_had_before_there_were_any() -> None:
+    """A caller that submits again after an upgrade means the same job."""
+    rules = RetryPolicy((usual_rule(Cause.EXIT, 1),))
+    plain = JobSpec("j", TaskSet.of(0, 3), ProgramWork(("true",)))
+    ruled = msgspec.structs.replace(plain, retry=rules, pace=PaceRules(heartbeat_ms=5_000))
+    assert digest_of(plain).hex() == "e3d3891900644170baffb412aa9266d2"
+    assert digest_of(ruled).hex() == "323519f69984ed596cf74948a6b1b0c8"
+    asked = {digest_of(msgspec.structs.replace(plain, backing=Backing(n))) for n in (1, 2)}
+    assert len(asked - {digest_of(plain)}) == 2
