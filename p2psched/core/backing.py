@@ -109,6 +109,7 @@ def promote(s: LedgerState, job: Job, tasks: TaskSet) -> TaskSet:
         part = held.tasks & tasks
         if part.ranges:
             _own(job, held, part)
+            job.speculated = job.speculated - part  # there may be another
             s.events.append(Promoted(job.id, held.grant, held.peer, part))
             tasks = tasks - part
     return tasks
@@ -200,6 +201,7 @@ def give_back(s: LedgerState, job: Job, command: GiveBack) -> None:
     tasks = held.tasks & command.tasks if held is not None else EMPTY
     if held is not None and tasks.ranges:
         s.release_backup(job, held, tasks)
+        job.speculated = job.speculated - tasks
         s.events.append(GivenBack(job.id, held.grant, held.peer, tasks))
 
 

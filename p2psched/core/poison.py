@@ -68,6 +68,7 @@ def lose_backup(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, *, di
     if not tasks.ranges:
         return
     s.drop_backup(job, held, tasks, Cause.PEER_LOST)
+    job.speculated = job.speculated - tasks  # that says nothing of them
     job.attempts_lost += len(tasks)
     if died:
         _blame(s, job, held, tasks)

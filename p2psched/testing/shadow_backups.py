@@ -88,6 +88,7 @@ def let_go(s: Shadow, name: JobId, job: ShadowJob, index: int) -> None:
         job.owner[index] = WAITING
         return
     job.owner[index] = copies.pop(0)
+    job.speculated.discard(index)
     if not copies:
         del job.copies[index]
     s.say("promoted", name, index, job.owner[index])
@@ -146,5 +147,6 @@ def lose(s: Shadow, name: JobId, index: int, grant: int, *, died: bool) -> None:
     """A peer is gone that ran it, too."""
     job = s.jobs[name]
     drop(job, index, grant)
+    job.speculated.discard(index)
     s.say("revoked", name, index, grant)
     shadow_peers.blame(s, name, index, grant, died=died)

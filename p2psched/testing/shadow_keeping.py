@@ -86,6 +86,7 @@ def drain(s: Shadow, command: Drain | GiveBack) -> None:
     for index in command.tasks if job is not None and grant else ():  # 0: only told
         if job is not None and grant in job.copies.get(index, []):
             shadow_backups.drop(job, index, grant)
+            job.speculated.discard(index)
             s.say("given back", name, index, grant)
         elif job is not None and job.owner.get(index) == grant:
             if command.stall is not None and shadow_once.doubt(s, name, job, index):

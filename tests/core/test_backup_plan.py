@@ -13,7 +13,7 @@ from p2psched.core.kinds import kind_of
 from p2psched.core.stragglers import ENDED_MIN, Durations
 from p2psched.model import chunks
 from p2psched.model.backing import Backing, BackUp, Lagging, LaggingTask
-from p2psched.model.commands import Complete, GiveBack, Revoked
+from p2psched.model.commands import Complete, GiveBack, PeerDown, Revoked
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause, Segment
 from p2psched.model.load import Liveness, LoadReport, Seen, TypeSpeed
@@ -270,8 +270,10 @@ def test_rules_of_pace_may_ask_for_it() -> None:
     assert case.back_up(late=True)[1] == TaskSet.of(0, 4)
 
 
-def test_what_was_given_back_is_not_begun_there_again() -> None:
+def test_what_was_given_back_or_lost_with_its_peer_may_be_begun_elsewhere() -> None:
     case = Case(backed_spec(100, replicas=1, speculate=True))
     backup, tasks = case.back_up(TaskSet.of(0, 1), late=True)
     case.ledger.do(GiveBack(case.job.id, backup, tasks))
-    assert case.back_up(tasks, R, late=True)[1] == EMPTY
+    assert case.back_up(tasks, R, late=True)[1] == tasks
+    case.ledger.do(PeerDown(R, 1, "gone"))
+    assert case.back_up(tasks, late=True)[1] == tasks
