@@ -209,13 +209,35 @@ def test_the_quickest_idle_peer_is_chosen_and_none_that_is_slower() -> None:
         }
 
     coordinator = plan.cluster.coordinator
-    coordinator.on_seen(seen({owner.peer: 1_000, others[0]: 5_000, others[1]: 6_000}))
+    coordinator.on_seen(seen({owner.peer: 1_000_000, others[0]: 5_000_000, others[1]: 6_000_000}))
     plan.lag(job, 0, ran_ms=9_000)
     assert plan.round() == []
-    coordinator.on_seen(seen({owner.peer: 9_000, others[0]: 5_000, others[1]: 6_000}))
+    coordinator.on_seen(seen({owner.peer: 9_000_000, others[0]: 5_000_000, others[1]: 6_000_000}))
     plan.lag(job, 0, ran_ms=9_000)
     (command,) = plan.round()
     assert command.peer == others[0]
+
+
+def test_one_that_hangs_is_begun_on_a_slower_peer_if_there_is_no_other() -> None:
+    """Else noise in what was measured would leave it alone for ever."""
+    plan, job = late_case()
+    (owner,) = job.grants.values()
+    assert job.full is not None
+    kind = kind_of(job.full.work)
+    speeds = {peer: 1_000_000 + 200_000 * (peer != owner.peer) for peer in (A, B, C)}
+    plan.cluster.coordinator.on_seen(
+        {
+            peer: Seen(
+                *(peer, 1, Liveness.ALIVE, 0),
+                LoadReport(number=1, slots=4, speeds=(TypeSpeed(kind, mean_us, 0, 9),)),
+            )
+            for peer, mean_us in speeds.items()
+        }
+    )
+    plan.lag(job, 0, ran_ms=4_000)
+    assert plan.round() == []
+    plan.lag(job, 0, ran_ms=5_000)
+    assert len(plan.round()) == 1
 
 
 def test_what_is_late_on_its_second_peer_is_called_off() -> None:
