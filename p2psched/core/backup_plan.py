@@ -34,6 +34,7 @@ FIRST: Final = 3  # late tasks of a job that are begun elsewhere before it is kn
 IN_VAIN_MAX: Final = 3  # backups of a kind of work that won nothing, beside as many as have
 DOMAIN: Final = "zone"  # the label of what fails together, if the job doesn't name one
 BETTER: Final = 1.2  # times as long as a backup takes, a late task must still take
+SLOWER: Final = 2  # times as long as there: less is noise
 FAR_BETTER: Final = 4  # likewise, on a peer that is known to be slower than its own
 
 
@@ -232,7 +233,7 @@ class BackupPlan:
                 continue
             speed_us = _speed_us(c, kind)
             takes_ms = speed_us / 1000 if speed_us else late.usual_ms
-            is_slower = bool(speed_us and here_us and speed_us > here_us)
+            is_slower = bool(speed_us and here_us and speed_us > SLOWER * here_us)
             if takes_ms * (FAR_BETTER if is_slower else BETTER) < late.left_ms:
                 able.append((takes_ms, not speed_us, c.peer, c))
         return min(able)[-1] if able else None

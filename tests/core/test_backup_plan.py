@@ -224,7 +224,7 @@ def test_one_that_hangs_is_begun_on_a_slower_peer_if_there_is_no_other() -> None
     (owner,) = job.grants.values()
     assert job.full is not None
     kind = kind_of(job.full.work)
-    speeds = {peer: 1_000_000 + 200_000 * (peer != owner.peer) for peer in (A, B, C)}
+    speeds = {peer: 1_000_000 + 2_000_000 * (peer != owner.peer) for peer in (A, B, C)}
     plan.cluster.coordinator.on_seen(
         {
             peer: Seen(
@@ -234,9 +234,9 @@ def test_one_that_hangs_is_begun_on_a_slower_peer_if_there_is_no_other() -> None
             for peer, mean_us in speeds.items()
         }
     )
-    plan.lag(job, 0, ran_ms=4_000)
+    plan.lag(job, 0, ran_ms=11_000)
     assert plan.round() == []
-    plan.lag(job, 0, ran_ms=5_000)
+    plan.lag(job, 0, ran_ms=13_000)
     assert len(plan.round()) == 1
 
 
