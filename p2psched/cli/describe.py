@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from p2psched.cli.backups import backup_fields
 from p2psched.cli.output import count, moment, one_line, span
 from p2psched.cli.resumed import resumed_fields
 from p2psched.cli.tasks import TaskEnd
@@ -151,6 +152,7 @@ def job_fields(view: JobView) -> dict[str, object]:
         "unknown": view.once.unknown,
         "unknown_tasks": str(view.once.tasks),
         "unknown_at": dict(view.once.at),
+        **backup_fields(view.backups),
         "submitted": moment(view.submitted_ms),
         "ended": moment(view.ended_ms),
         "submitter": view.submitter,

@@ -23,6 +23,7 @@ from p2psched.cli.resumed import from_where
 from p2psched.cli.tasks import split_task
 from p2psched.client.client import Client
 from p2psched.client.story import read_history
+from p2psched.model.backing import BackedUp, Promoted
 from p2psched.model.commands import (
     GivenBack,
     Granted,
@@ -98,6 +99,8 @@ def _concerns(stamped: Stamped, index: int) -> bool:
             return index in tasks
         case Doubted(tasks=tasks) | Decided(tasks=tasks):
             return index in tasks
+        case BackedUp(tasks=tasks) | Promoted(tasks=tasks):
+            return index in tasks
         case Recorded(segment=segment) | Retried(segment=segment):
             return segment.start <= index < segment.stop
         case _:
@@ -158,6 +161,8 @@ def _headline(decision: Decision, by: str, chosen: str) -> str:
     if decision.kind == "moved":
         return f"{when}{by} gave it to {chosen}, {tasks} together"
     each = span(decision.estimate_us / 1_000_000)
+    if decision.kind == "backed up":
+        return f"{when}{by} had it begun on {chosen}, too, {tasks} together"
     return (
         f"{when}{by} placed it on {chosen}, {tasks} together, by policy {decision.policy}; one is "
         f"expected to take {each}"
@@ -176,6 +181,16 @@ def _doubt(event: Doubted | Decided, names: Names) -> str:
         return f"unknown: {_name(event.peer, names)} was lost, and may have run it, or runs it"
     why = f" ({event.reason})" if event.reason else ""
     return f"decided by {event.by or 'somebody'}: {word_of(event.verdict)}{why}"
+
+
+def _rare(event: Doubted | Decided | BackedUp | Promoted, names: Names) -> str:
+    if isinstance(event, Doubted | Decided):
+        return _doubt(event, names)
+    name = _name(event.peer, names)
+    if isinstance(event, Promoted):
+        return f"left to {name}, which runs it, too (grant {event.grant})"
+    why = "for it is late" if event.speculates else "as a replica"
+    return f"backed up on {name}, {why} (grant {event.grant})"
 
 
 def _what(stamped: Stamped, names: Names) -> str:
@@ -197,8 +212,8 @@ def _what(stamped: Stamped, names: Names) -> str:
             return f"{_name(peer, names)} found: {text}"
         case Retried(peer=peer, segment=segment):
             return f"failed on {_name(peer, names)} ({segment.cause}), to be tried again"
-        case Doubted() | Decided():
-            return _doubt(stamped.event, names)
+        case Doubted() | Decided() | BackedUp() | Promoted():
+            return _rare(stamped.event, names)
         case Recorded(peer=peer, segment=segment):
             return f"ended on {_name(peer, names)}: {segment.cause}"
         case _:

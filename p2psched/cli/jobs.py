@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from p2psched.cli.backups import backups_text, replicas_text
 from p2psched.cli.complete import complete_jobs
 from p2psched.cli.connect import Label, label, talk
 from p2psched.cli.describe import (
@@ -201,6 +202,10 @@ def _start_text(view: JobView) -> str | None:
     return None if once.start is Start.LEAST else once.start.name.lower()
 
 
+def _by_id(names: dict[str, str]) -> dict[PeerId, str]:
+    return {PeerId(peer): name for peer, name in names.items()}
+
+
 def _sheet(
     view: JobView, names: dict[str, str], limits: Isolation | None
 ) -> list[tuple[str, object]]:
@@ -221,12 +226,14 @@ def _sheet(
         ("unknown", unknown_text(view) if view.once.unknown else None),
         ("unknown on", per_peer(view.once.at, known) or None),
         ("may start", _start_text(view)),
+        ("replicas", replicas_text(view.backups)),
+        ("backups", backups_text(view.backups, _by_id(names))),
         ("waiting", view.waiting),
         ("with peers", view.owned),
         ("owned by", per_peer(view.owners, known)),
         ("finished by", per_peer(view.finished_by, known)),
-        ("stolen", moves_text(view, {PeerId(peer): name for peer, name in names.items()})),
-        ("resumed", resumed_text(view, {PeerId(peer): name for peer, name in names.items()})),
+        ("stolen", moves_text(view, _by_id(names))),
+        ("resumed", resumed_text(view, _by_id(names))),
         ("attempts lost", f"{view.attempts_lost} (with their peer)"),
         ("attempts failed", f"{view.attempts_failed} (and retried)"),
         ("ended badly by", _bad_ends_text(view)),

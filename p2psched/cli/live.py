@@ -152,7 +152,7 @@ class LiveTask:
             case Retried(segment=segment) if self._index in segment.tasks:
                 return segment.cause
             case Revoked(tasks=tasks, cause=cause) if self._index in tasks:
-                return None if cause is Cause.CANCELLED else cause
+                return None if cause in {Cause.CANCELLED, Cause.OVERTAKEN} else cause
             case _:
                 return None
 

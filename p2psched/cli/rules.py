@@ -11,9 +11,11 @@ import typer
 
 from p2psched.cli.complete import complete_rules
 from p2psched.cli.options import duration
+from p2psched.client.backing import backing_of
 from p2psched.client.pacing import AUTO, POLICIES, pace_rules, with_stalls
 from p2psched.client.resolving import lease_ms, start_of
 from p2psched.client.retries import policy_of_words, times
+from p2psched.model.backing import REPLICAS_MAX, Backing
 from p2psched.model.errors import UsageError
 from p2psched.model.once import Start
 from p2psched.model.pace_rules import PaceRules
@@ -96,6 +98,25 @@ _Lease = Annotated[
 ]
 
 
+_Replicas = Annotated[
+    int,
+    typer.Option(
+        "--replicas",
+        metavar="N",
+        min=1,
+        max=REPLICAS_MAX,
+        help="Run each task on N peers at a time; the first good end counts. See docs/replicas.md.",
+    ),
+]
+_Speculate = Annotated[
+    bool,
+    typer.Option(
+        "--speculate",
+        help="Begin a task elsewhere, too, if it takes far longer than its like.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The options of it."""
@@ -110,6 +131,8 @@ class Rules:
     on_stall: _OnStall = None
     start: _Start = "least"
     lease: _Lease = None
+    replicas: _Replicas = 1
+    speculate: _Speculate = False
 
     @property
     def policy(self) -> RetryPolicy | None:
@@ -125,6 +148,10 @@ class Rules:
         if lease_s is not None and self.starts is not Start.EXCLUSIVE:
             raise UsageError("--lease is for --start exclusive")
         return lease_ms(self.starts, lease_s)
+
+    @property
+    def backing(self) -> Backing | None:
+        return backing_of(self.replicas, speculate=self.speculate)
 
     @property
     def times(self) -> TimeLimits | None:

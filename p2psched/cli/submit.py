@@ -30,6 +30,7 @@ from p2psched.client.batches import lines_of, pack_batches
 from p2psched.client.client import Client, Job, who_am_i
 from p2psched.client.functions import PackedJob, timeout_ms
 from p2psched.core.policies.registry import POLICIES
+from p2psched.model.backing import Backing
 from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, new_id, short
@@ -64,11 +65,10 @@ Examples:
   p2psched submit-job --resource cam:1 --array 0-9 -- ./take
   p2psched submit-job --queue deploys --ordered -- ./deploy
   p2psched submit-job --require arch=arm64 -- ./build
-  p2psched submit-job --limit mem=2G -- ./render
+  p2psched submit-job --limit mem=2G --replicas 2 -- ./sign
 
 A task finds its index in $P2P_INDEX, and $P2P_PEER, $P2P_JOB_ID,
-$P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE beside it. One that holds a lock
-has the lock's token in $P2P_FENCE.
+$P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE (a lock's token, if it holds one).
 """
 
 _POLICIES: Final = "\n".join(f"  {p.name:<18}{p.summary}" for p in POLICIES.values())
@@ -206,6 +206,7 @@ def submit_job(
         times=rules.times,
         start=rules.starts,
         lease_ms=rules.lease_ms,
+        backing=rules.backing,
         **bounds.around(choice.needs),
         pace=rules.pace,
     )
@@ -257,6 +258,7 @@ class _Common(TypedDict):
     pace: PaceRules | None
     start: Start
     lease_ms: int
+    backing: Backing | None
 
 
 def _check_form(inputs: str | None, *plain: object, is_batched: bool) -> None:

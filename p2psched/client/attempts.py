@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from p2psched.model.commands import (
     GivenBack,
@@ -22,6 +23,9 @@ from p2psched.model.commands import (
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause
 from p2psched.model.moves import Moved
+
+# Its peer is lost, or was told to end it: nobody has told how it ended.
+TAKEN: Final = frozenset({Cause.PEER_LOST, Cause.CANCELLED, Cause.OVERTAKEN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,7 @@ class Attempt:
     @property
     def has_result(self) -> bool:
         """True if its peer has told how it ended."""
-        return self.cause is not None and self.cause not in {Cause.PEER_LOST, Cause.CANCELLED}
+        return self.cause is not None and self.cause not in TAKEN
 
 
 def attempts_of(events: Iterable[Stamped], index: int) -> list[Attempt]:

@@ -28,6 +28,7 @@ from p2psched.client.functions import Calls, PackedFunction, PackedJob, pack
 from p2psched.client.results import is_pickle, open_value
 from p2psched.client.session import Session
 from p2psched.model import items, limits, values
+from p2psched.model.backing import Backing
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import ProtocolError, UsageError
 from p2psched.model.hold import Hold
@@ -115,6 +116,7 @@ def pack_batches(
     pace: PaceRules | None = None,
     start: Start = Start.LEAST,
     lease_ms: int = 0,
+    backing: Backing | None = None,
 ) -> PackedJob:
     """`files`: paths and modes, put into the folder of each process. `retries` are those of an
     input, and of a batch whose worker dies. Raises UsageError for what makes no sense."""
@@ -150,6 +152,8 @@ def pack_batches(
         pace=pace,
         start=start,
         lease=lease_ms / 1000 if lease_ms else None,
+        replicas=backing.replicas if backing is not None else 1,
+        speculate=backing is not None and backing.speculate,
     )
     assert isinstance(packed.spec.work, FunctionWork)
     path = f"{MODULE}:run_{counted.count}_by_{batch}"

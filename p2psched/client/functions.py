@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypedDict
 
 import cloudpickle
 
+from p2psched.client.backing import backing_of
 from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.modules import ARCHIVES, Choice, importable_as, is_local, named_in
 from p2psched.client.pacing import Pace, pace_rules, refuse_pattern, with_stalls
@@ -92,6 +93,8 @@ class MapOptions(TypedDict, total=False):
     pace: Pace | None
     start: Start | str
     lease: float | str | None
+    replicas: int
+    speculate: bool
 
 
 class PackedFunction(NamedTuple):
@@ -182,31 +185,25 @@ def pack(
     pace: Pace | None = None,
     start: Start | str = Start.LEAST,
     lease: float | str | None = None,
+    replicas: int = 1,
+    speculate: bool = False,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
-
-    `function` is `"module:name"`, looked up by the workers, or an object that travels by import
-    path or by value. One with `@task` brings its own options, for those that are None here. Of the
-    caller's `modules` "auto" sends what it needs. Raises UsageError for what is too large.
+    `function` is `"module:name"`, looked up by the workers, or an object that travels by path or by
+    value. One with `@task` brings its own options, for those that are None here. Of the caller's
+    `modules` "auto" sends what it needs. Raises UsageError for what is too large.
     """
     isolation, needs = shut_in(limits, needs)
     rules = refuse_pattern(pace_rules(pace))
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
-    packed, packer = _as_packed(function, modules), Packer()
+    saves = options.checkpoint if checkpoint is None else checkpoint
+    packed, packer = function, Packer()
+    if not isinstance(packed, PackedFunction):
+        packed = pack_function(packed, modules=modules)
     stream = _Arguments(JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
     stream.take(arguments, packer)
-    blob = stream.finish(packer)
     try:
-        work = FunctionWork(
-            path=packed.path,
-            code=packer.large(packed.code),
-            chunks=tuple(stream.chunks),
-            chunk_tasks=CHUNK_TASKS,
-            python=PYTHON,
-            arguments=blob,
-            blobs=tuple(packer.named),
-            modules=packer.archive(packed.modules),
-        )
+        work = stream.work(packed, packer)
         spec = JobSpec(
             *(name or options.name or packed.name, TaskSet.of(0, stream.count), work),
             retries=options.retries if retries is None else retries,
@@ -221,24 +218,15 @@ def pack(
             retry=with_stalls(retry_policy(retry), rules),
             times=times,
             isolation=isolation,
-            checkpoint=_saved(options.checkpoint if checkpoint is None else checkpoint),
+            checkpoint=NAMELESS if saves else "",
             max_disconnect_ms=max_disconnect_ms,
             pace=rules,
             **starting(start, lease),
+            backing=backing_of(replicas, speculate=speculate),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     return PackedJob(spec, tuple(packer.uploads.values()))
-
-
-def _saved(saves: bool) -> str:
-    return NAMELESS if saves else ""
-
-
-def _as_packed(function: Function | PackedFunction, modules: Choice) -> PackedFunction:
-    if isinstance(function, PackedFunction):
-        return function
-    return pack_function(function, modules=modules)
 
 
 def pack_single(
@@ -300,9 +288,8 @@ class _Arguments:
         self._items.append(item)
         self.count += 1
         if self.count > limits.JOB_TASKS_MAX:
-            raise UsageError(
-                f"a job has 1 to {limits.JOB_TASKS_MAX:,} tasks, these are more: split it"
-            )
+            most = limits.JOB_TASKS_MAX
+            raise UsageError(f"a job has 1 to {most:,} tasks, these are more: split it")
         if len(self._items) == CHUNK_TASKS:
             self._close_chunk()
 
@@ -314,6 +301,20 @@ class _Arguments:
                 self.add(packer.take(call) if isinstance(call, LargeCall) else call)
             else:
                 self.add(packer.item(call, stable=arguments.stable))
+
+    def work(self, packed: PackedFunction, packer: Packer) -> FunctionWork:
+        """Of `packed`, called with these."""
+        blob = self.finish(packer)
+        return FunctionWork(
+            path=packed.path,
+            code=packer.large(packed.code),
+            chunks=tuple(self.chunks),
+            chunk_tasks=CHUNK_TASKS,
+            python=PYTHON,
+            arguments=blob,
+            blobs=tuple(packer.named),
+            modules=packer.archive(packed.modules),
+        )
 
     def finish(self, packer: Packer) -> BlobRef | None:
         """The blob of all arguments, or None if `chunks` has them."""

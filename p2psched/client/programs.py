@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from p2psched.client.backing import backing_of
 from p2psched.client.functions import large_files, timeout_ms
 from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.pacing import Pace, pace_rules, with_stalls
@@ -44,6 +45,8 @@ class ProgramOptions(TypedDict, total=False):
     pace: Pace | None
     start: Start | str
     lease: float | str | None
+    replicas: int
+    speculate: bool
 
 
 def pack_program(
@@ -79,6 +82,9 @@ def pack_program(
             max_disconnect_ms=options.get("max_disconnect_ms"),
             pace=rules,
             **starting(options.get("start", Start.LEAST), options.get("lease")),
+            backing=backing_of(
+                options.get("replicas", 1), speculate=options.get("speculate", False)
+            ),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

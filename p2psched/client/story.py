@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from p2psched.client.session import Asker
+from p2psched.model.backing import BackedUp, Promoted
 from p2psched.model.commands import (
     Event,
     GivenBack,
@@ -124,12 +125,20 @@ def steps_of(
             yield replace(step, index=stamped.index, at_ms=stamped.at_ms, wall_ms=stamped.wall_ms)
 
 
+def _backup(event: BackedUp | Promoted) -> Step:
+    if isinstance(event, Promoted):
+        what, why = "left to", "it runs there, too"
+    else:
+        what, why = "backed up", "it is late" if event.speculates else "a replica"
+    return Step(event=what, tasks=event.tasks, peer=event.peer, grant=event.grant, cause=why)
+
+
 def _step(event: Event, demotes: Collection[str]) -> Step | None:
     match event:
         case Granted(tasks=tasks, peer=peer, grant=grant):
             return Step(event="granted", tasks=tasks, peer=peer, grant=grant)
         case Revoked(tasks=tasks, peer=peer, grant=grant, cause=cause):
-            bad = cause is not Cause.CANCELLED
+            bad = cause not in {Cause.CANCELLED, Cause.OVERTAKEN}
             step = Step(event="taken away", tasks=tasks, peer=peer, grant=grant, cause=cause)
             return replace(step, is_bad=bad)
         case GivenBack(tasks=tasks, peer=peer, grant=grant):
@@ -186,6 +195,8 @@ def _end(event: Recorded | Retried, demotes: Collection[str]) -> Step:
 def _job_step(event: Event) -> Step | None:
     """What happened to the job, or to tasks that nobody owns."""
     match event:
+        case BackedUp() | Promoted():
+            return _backup(event)
         case JobAdded():
             return Step(event="submitted")
         case ResultRefused(tasks=tasks, grant=grant):

@@ -37,7 +37,7 @@ def catch_up(
         job = state.jobs.get(job_id)
         if job is None:
             continue
-        for grant, granted in job.grants.items():
+        for grant, granted in (*job.grants.items(), *job.backups.items()):
             if (granted.peer, granted.incarnation) == (info.peer, info.incarnation):
                 _take(owner, job, granted, granted.tasks - held.get((job_id, grant), EMPTY))
     if named is None:

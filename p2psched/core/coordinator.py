@@ -359,10 +359,13 @@ class Coordinator:
         takers = {peer: row.info.slots for peer, row in rows if row.takes_tasks and row.info.slots}
         return self.quarantine.shut(takers, self._ledger_ms)
 
+    def takers(self) -> list[Candidate]:
+        """Who may be given tasks."""
+        return self._isolate(self._candidates())[1]
+
     def idle(self) -> list[Candidate]:
-        """Who may be given tasks and has none."""
-        _, candidates = self._isolate(self._candidates())
-        return [candidate for candidate in candidates if not candidate.owned]
+        """Those of them who have none."""
+        return [candidate for candidate in self.takers() if not candidate.owned]
 
     def _candidates(self) -> list[Candidate]:
         out, probed = self._shut()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from p2psched.core import levels, once
+from p2psched.core import backing, levels, once
 from p2psched.core.copies import only_on
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import (
@@ -74,6 +74,8 @@ def give_back(s: LedgerState, command: GiveBack) -> Outcome:
     job = s.jobs.get(command.job)
     if job is not None and job.unknown and command.stall is None:
         once.readmit(s, job, command.grant, command.tasks)
+    if job is not None and job.backups:
+        backing.give_back(s, job, command)
     held = job.grants.get(command.grant) if job is not None else None
     if job is None or held is None:  # it has ended, or was placed anew
         return Acknowledged()
@@ -82,7 +84,8 @@ def give_back(s: LedgerState, command: GiveBack) -> Outcome:
         tasks = once.doubt(s, job, held, tasks)
     if tasks:
         s.release(job, held, tasks)
-        job.waiting = job.waiting | tasks
+        left = backing.promote(s, job, tasks) if job.backups else tasks
+        job.waiting = job.waiting | left
         s.note_unplaced(job)
         s.events.append(GivenBack(job.id, held.grant, held.peer, tasks))
     return Acknowledged()

@@ -28,6 +28,8 @@ def dump(s: LedgerState) -> object:
                 (job.resumed, job.resumed_count),
                 (job.sunk, sorted(job.sunk_at.items())),
                 [(g.grant, g.peer, g.tasks) for g in job.unknown.values()],
+                [(g.grant, g.peer, g.incarnation, g.tasks) for g in job.backups.values()],
+                (job.thinned, job.speculated, job.backups_won),
             )
             for job in s.jobs.values()
         ],

@@ -15,6 +15,7 @@ import msgspec
 from p2psched.core import generation
 from p2psched.core.act_events import ACT_EVENTS, ACT_KINDS, Make, Said
 from p2psched.core.once_events import ONCE_EVENTS, ONCE_KINDS
+from p2psched.core.place_events import BACKUP_KINDS, PLACE_EVENTS
 from p2psched.model.commands import (
     Acknowledged,
     Cancel,
@@ -49,7 +50,6 @@ from p2psched.model.history_events import HistoryCut
 from p2psched.model.ids import PeerId
 from p2psched.model.job import FunctionWork, JobState, Segment
 from p2psched.model.key_actions import KeyChanged
-from p2psched.model.moves import Moved
 from p2psched.model.raft import Membership
 from p2psched.model.reconciled import PeerReconciled
 from p2psched.model.resumed import Resumed
@@ -90,6 +90,7 @@ KINDS: Final = (
     "tasks.resumed",
     "peer.reconciled",
     "peer.stalled",
+    *BACKUP_KINDS,
 )
 
 
@@ -314,12 +315,6 @@ def _given_back(event: Event) -> Said:
     return "tasks.returned", event.job, event.peer, event.tasks, {"grant": event.grant}
 
 
-def _moved(event: Event) -> Said:
-    assert isinstance(event, Moved)
-    data: dict[str, Value] = {"grant": event.grant, "to": event.taker, "to_grant": event.to}
-    return "tasks.moved", event.job, event.peer, event.tasks, data
-
-
 def _alerted(event: Event) -> Said:
     assert isinstance(event, Alerted)
     data: dict[str, Value] = {"cause": event.cause.value, "severity": event.severity}
@@ -372,7 +367,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     ResultsLost: _lost,
     PeerDrains: _drains,
     GivenBack: _given_back,
-    Moved: _moved,
+    **PLACE_EVENTS,
     Alerted: _alerted,
     Delayed: _delayed,
     Resumed: _resumed,

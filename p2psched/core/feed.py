@@ -263,7 +263,8 @@ class Feeder:
                 asking.setdefault(job, {})[peer] = None
         if whole:
             for owned in self._machine.jobs_with_grants():
-                owners = {h.peer for h in (*owned.grants.values(), *owned.unknown.values())}
+                parts = (owned.grants, owned.unknown, owned.backups)
+                owners = {held.peer for part in parts for held in part.values()}
                 asking.setdefault(owned.id, {}).update((p, None) for p in whole if p in owners)
         for name, peers in asking.items():
             job_now = self._machine.jobs.get(name)
@@ -285,6 +286,7 @@ class Feeder:
                 held.token,
                 held.moves,
                 held.started,
+                held.stays,
             )
             for held in grants
         )
@@ -336,7 +338,7 @@ class Feeder:
 
 def _grants_of(job: Job, peers: Collection[PeerId]) -> Mapping[PeerId, list[HeldGrant]]:
     found: dict[PeerId, list[HeldGrant]] = {}
-    for held in job.grants.values():
+    for held in (*job.grants.values(), *job.backups.values()):
         if held.peer in peers:
             found.setdefault(held.peer, []).append(held)
     return found

@@ -175,7 +175,8 @@ def _is_shunned(s: LedgerState, job: Job, peer: PeerId) -> bool:
 
 
 def owned_by(job: Job, peer: PeerId) -> int:
-    return sum(len(held.tasks) for held in job.grants.values() if held.peer == peer)
+    every = (*job.grants.values(), *job.backups.values())
+    return sum(len(held.tasks) for held in every if held.peer == peer)
 
 
 def note_running(s: LedgerState, job: Job) -> None:

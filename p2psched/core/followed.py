@@ -35,6 +35,7 @@ class FollowedJob(Job, array_like=True, eq=False, gc=False):
                 token=held.token,
                 moves=held.moves,
                 started=held.started,
+                stays=held.stays,
             )
             for held in fed.grants
         }

@@ -342,6 +342,7 @@ class Follower:
             commands += self.owner.give_back()
         starts_nothing = bool(self.watching.shut)
         is_shut = starts_nothing or self.separation.is_cut
+        self._out += self.owner.pacing.say_lagging(self.leader)
         me = self._life.info
         moves, answers = self.stealing.give(me, gives_nothing=is_shut, shunned=self.shut)
         commands += moves

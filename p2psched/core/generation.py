@@ -17,6 +17,7 @@ from p2psched.core import exclusive, once, poison
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Acknowledged, NewGeneration, Outcome, PeerWentDown, Rejected
+from p2psched.model.job import Cause
 from p2psched.model.taskset import EMPTY
 
 LEVEL: Final = 2  # the first whose versions know of generations
@@ -42,6 +43,7 @@ def begin(s: LedgerState, command: NewGeneration) -> Outcome:
     s.command_index = max(s.command_index, first_index(s.generation) + command.start)
     for job in s.jobs_with_grants():
         once.doubt_all(job)
+        s.drop_backups(job, job.backed, Cause.PEER_LOST)
         for held in list(job.grants.values()):
             poison.lose(s, job, held, held.tasks, died=False)
         assert job.orphaned == EMPTY

@@ -44,6 +44,11 @@ class HeldGrant(msgspec.Struct, array_like=True, eq=False, gc=False):
     memory_mib: int = 0
     started: TaskSet = EMPTY  # of its tasks, those that its peer may have begun: see `once`
     until_ms: int = 0  # ledger time: where the lease on those is over, if they are exclusive
+    stays: bool = False  # it began as a backup, and moves nowhere: see `backing`
+
+    def part(self, tasks: TaskSet) -> HeldGrant:
+        """The same of other tasks."""
+        return msgspec.structs.replace(self, tasks=tasks)
 
 
 class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
@@ -107,6 +112,11 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     sunk_at: dict[int, int] = {}  # step -> the command that tasks there come behind
     warned: bool = False  # a task of it was too slow or silent, and that was told
     unknown: dict[Grant, HeldGrant] = {}  # what lost owners may have begun: see `once`
+    # See `backing`.
+    backups: dict[Grant, HeldGrant] = {}  # who runs tasks of other owners, too; oldest first
+    thinned: TaskSet = EMPTY  # an attempt of them ended badly while another ran: no more backups
+    speculated: TaskSet = EMPTY  # begun once more because they were late, and that has not won
+    backups_won: int = 0  # tasks whose backup ended first
 
     @classmethod
     def of(cls, job: JobId, spec: JobSpec, *, index: int, wall_ms: int) -> Job:
@@ -168,10 +178,17 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
         return TaskSet.union([held.tasks for held in self.unknown.values()])
 
     def answerable(self, grant: Grant, tasks: TaskSet) -> TaskSet:
-        """What of `tasks` the owner under `grant` may go on with: its own, and what is unknown."""
+        """What of `tasks` a peer may go on with under `grant`: as owner, as backup, and unknown."""
         part = self.current_part(grant, tasks)
-        record = self.unknown.get(grant)
-        return part if record is None else part | (record.tasks & tasks)
+        for record in (self.unknown.get(grant), self.backups.get(grant)):
+            part = part if record is None else part | (record.tasks & tasks)
+        return part
+
+    @property
+    def backed(self) -> TaskSet:
+        """Tasks that run on more peers than their owner."""
+        backups = self.backups
+        return TaskSet.union([held.tasks for held in backups.values()]) if backups else EMPTY
 
     def owner_of(self, index: int) -> HeldGrant | None:
         return next((held for held in self.grants.values() if index in held.tasks), None)
@@ -206,6 +223,7 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
         self.losses = self.failures = self.spaceless = NOTHING
         self.ends, self.avoids, self.demoted, self.tried = {}, {}, EMPTY, EMPTY
         self.sunk, self.sunk_at = NOTHING, {}
+        self.thinned = self.speculated = EMPTY
         self.forget_deaths(self.spec.tasks)
 
     def forget_deaths(self, tasks: TaskSet) -> None:
@@ -233,4 +251,16 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
         assert self.lost == lost, f"job {self.id} is wrong about which results are lost"
         alone = [held.tasks for held in self.grants.values() if held.suspect]
         assert all(not tasks - self.suspects for tasks in alone), f"job {self.id} isolates others"
+        self._check_backups()
         assert self.ended == (self.full is None), f"job {self.id} and its spec end together"
+
+    def _check_backups(self) -> None:
+        for held in self.backups.values():
+            there = [(h.peer, h.tasks) for h in (*self.grants.values(), *self.backups.values())]
+            here = [tasks for peer, tasks in there if peer == held.peer]
+            owned = TaskSet.union([h.tasks for h in self.grants.values()])
+            assert held.tasks.ranges, f"job {self.id} keeps a backup of nothing"
+            assert not held.tasks - owned, f"a task of job {self.id} has a backup and no owner"
+            assert not held.tasks & self.orphaned, f"job {self.id} waits though a backup runs"
+            twice = sum(len(held.tasks & tasks) for tasks in here) > len(held.tasks)
+            assert not twice, f"a task of job {self.id} is twice on one peer"

@@ -6,7 +6,7 @@ said and never hidden; running its task again makes another one.
 
 from __future__ import annotations
 
-from p2psched.core import exclusive, fitting, retrying
+from p2psched.core import backing, exclusive, fitting, retrying
 from p2psched.core.jobs import Job
 from p2psched.core.state import LedgerState
 from p2psched.model.blob import ResultBlob
@@ -110,6 +110,7 @@ def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
     job.spaceless = job.spaceless.without(tasks)
     job.forget_deaths(tasks)
     retrying.reopen(s, job, tasks)
+    backing.reopen(job, tasks)
     job.waiting = job.waiting | tasks
     for key in [key for key in job.blobs if key[0] in tasks]:
         drop_blob(s, job, job.blobs.pop(key))
@@ -120,6 +121,7 @@ def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
         s.running_bytes += argument_size(command.spec.work)
         s.running[job.id] = None
         fitting.note_running(s, job)
+        backing.note_running(s, job)
         del s.ended[job.id]
         s.whole.pop(job.id, None)
     exclusive.hold_given_up(s, job, given_up)

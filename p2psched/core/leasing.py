@@ -40,6 +40,11 @@ class Leasing:
         self._sent: dict[int, tuple[JobId, Grant, int]] = {}  # by request; when it was sent
         self._told: list[HoldLease] = []
 
+    @property
+    def is_under_way(self) -> bool:
+        """Time alone may make it renew a lease, or end what runs."""
+        return any(run.until_ms for run in self._running.values())
+
     def take(self) -> list[HoldLease]:
         """What the executor has to hear."""
         told, self._told = self._told, []

@@ -15,6 +15,7 @@ from typing import Final
 
 from p2psched.core.state import LedgerState
 from p2psched.model.actions import Act, Elapsed
+from p2psched.model.backing import BackUp
 from p2psched.model.commands import (
     Acknowledged,
     Command,
@@ -51,6 +52,7 @@ RETRY_LEVEL: Final = 5  # an older version would retry at once, or never, and kn
 ISOLATION_LEVEL: Final = 5  # an older version would run the tasks without limits
 CHECKPOINT_LEVEL: Final = 5  # an older version would run the tasks without a place to save
 STALL_LEVEL: Final = 5  # an older version would tell nothing of it
+BACKUP_LEVEL: Final = 6  # an older version would know of one owner only
 ONCE_LEVEL: Final = 5  # an older version would start the tasks at once, and again
 EXCLUSIVE_LEVEL: Final = 6  # an older version knows no lease on a task
 # Commands that came later, and with which level; all others may be used from the first on.
@@ -70,6 +72,7 @@ NEEDED: Final[dict[type[Command], int]] = {
     Reconciled: CUT_OFF_LEVEL,
     Warn: PACE_LEVEL,
     Once: ONCE_LEVEL,
+    BackUp: BACKUP_LEVEL,
 }
 
 
@@ -87,6 +90,8 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
 def _level_of(spec: JobSpec) -> int:
     if spec.start is Start.EXCLUSIVE:
         return EXCLUSIVE_LEVEL
+    if spec.backs_up:
+        return BACKUP_LEVEL
     if spec.retry is not None or spec.times is not None or spec.pace is not None:
         return RETRY_LEVEL
     if spec.isolation is not None:

@@ -35,11 +35,13 @@ def lots_of(
             may_go = may_go and fitting.may_offer(state, job, queued.grant, peer)
         if peer in job.avoids:
             may_go = may_go and not queued.tasks & job.avoids[peer]
+        bound = job.spec.hold is not None or job.spec.replicas > 1
+        bound = bound or (held is not None and (held.suspect or held.stays))
         lots.append(
             Lot(
                 *(len(queued.tasks), task_us(job), job.spec.cpus),
                 moves=held.moves if held is not None else 0,
-                may_go=may_go and job.spec.hold is None and not (held and held.suspect),
+                may_go=may_go and not bound,
                 carry_bytes=sum(ref.size for ref in job.spec.blobs),
             )
         )

@@ -15,6 +15,7 @@ import msgspec
 
 from p2psched.core import (
     acts,
+    backing,
     drain,
     fitting,
     generation,
@@ -33,6 +34,7 @@ from p2psched.core.dump import dump
 from p2psched.core.jobs import SPACELESS_MAX, Job
 from p2psched.core.state import LedgerState
 from p2psched.model.actions import Act, Elapsed
+from p2psched.model.backing import BackUp
 from p2psched.model.commands import (
     Acknowledged,
     Cancel,
@@ -151,7 +153,7 @@ class Machine(LedgerState):
         match command:
             case SubmitJob():
                 return self._submit_once(envelope, command)
-            case Place() | Transfer():
+            case Place() | Transfer() | BackUp():
                 return self._grant(envelope, command)
             case Complete():
                 return self._complete(command)
@@ -170,11 +172,13 @@ class Machine(LedgerState):
                     self._taken[key] = outcome
                 return outcome
 
-    def _grant(self, envelope: Envelope, command: Place | Transfer) -> Outcome:
+    def _grant(self, envelope: Envelope, command: Place | Transfer | BackUp) -> Outcome:
         if self._is_repeat(envelope):
             return Placed(self.command_index, EMPTY)
         if isinstance(command, Place):
             return placing.place(self, command)
+        if isinstance(command, BackUp):
+            return backing.back_up(self, command)
         refusal = levels.refusal(self, command)
         return refusal or moving.transfer(self, envelope.proposer, command)
 
@@ -232,7 +236,7 @@ class Machine(LedgerState):
         head = job.spec
         is_choosy = head.needs is not None or head.policy
         has_rules = bool(head.retry or head.times or head.checkpoint or command.spec.pace)
-        has_rules = has_rules or bool(head.start)
+        has_rules = has_rules or bool(head.start) or head.backing is not None
         if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
             if refusal is None and head.needs is not None:
@@ -240,6 +244,7 @@ class Machine(LedgerState):
             if refusal is not None:
                 return refusal
             retrying.begin(self, job)
+            backing.note_running(self, job)
         self.jobs[job.id] = job
         self.running[job.id] = None
         if is_choosy:
@@ -265,9 +270,10 @@ class Machine(LedgerState):
         if usual is not None:
             return usual
         once.readmit_brought(self, job, command)
-        accepted = duplicate = stale = EMPTY
+        duplicate = stale = EMPTY
+        segments, accepted = backing.settle_ends(self, job, command)
         ends: list[tuple[Cause, TaskSet]] = []
-        for segment in command.segments:
+        for segment in segments:
             tasks = segment.tasks
             current = job.current_part(command.grant, tasks)
             if current == tasks:
@@ -295,6 +301,8 @@ class Machine(LedgerState):
         `_complete` does with it, in half the time; None if it is another case."""
         held = job.grants.get(command.grant)
         if held is None or len(command.segments) != 1 or job.orphaned.ranges or held.token:
+            return None
+        if job.backups:
             return None
         (segment,) = command.segments
         if segment.cause is not _OK or segment.blobs:

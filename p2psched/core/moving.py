@@ -52,10 +52,11 @@ def _movable(s: LedgerState, job: Job, held: HeldGrant, command: Transfer) -> Ta
         return EMPTY
     needs = job.spec.needs
     stays = needs is not None and not needs.steal
+    stays = stays or held.stays or job.spec.replicas > 1
     is_bound = job.spec.hold is not None or held.suspect or stays
     if is_bound or command.peer == held.peer or not s.is_live(held.peer, held.incarnation):
         return EMPTY
-    wanted = (held.tasks & command.tasks) - held.started
+    wanted = (held.tasks & command.tasks) - held.started - job.backed
     if job.avoids:  # the giver is such another peer as they shall run on
         wanted = wanted - job.avoids.get(command.peer, EMPTY)
     tasks = fitting.movable(s, job, held, row, wanted)

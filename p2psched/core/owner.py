@@ -78,12 +78,20 @@ class Owner(OwnerView):
         for run in self._running.values():
             if (run.batch.job, run.batch.grant) == (job, grant) and run.left & tasks:
                 work = work | (run.left & tasks)
+                if cause is Cause.OVERTAKEN:
+                    self._measure_overtaken(run, tasks)
                 run.left = run.left - tasks
                 run.stopped = True
                 effects.append(StopBatch(run.batch.id, cause))
         if self.verdicts is not None:
             self.verdicts.on_revoked(job, grant, results=results, work=work)
         return effects
+
+    def _measure_overtaken(self, run: Running, tasks: TaskSet) -> None:
+        """It took so long at least: who is overtaken often must not look quick."""
+        batch = run.batch
+        for ran_ms in self.pacing.ran_ms(batch.id, tasks):
+            self._expected.on_measured(batch.job, batch.spec.work, ran_ms * 1000, 1)
 
     def on_executed(self, event: ExecutorEvent) -> list[OwnerEffect]:
         if isinstance(event, Reports):

@@ -12,19 +12,23 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.feed import Say
 from p2psched.core.jobs import Job
 from p2psched.core.levels import PACE_LEVEL
 from p2psched.core.owned import Running
 from p2psched.core.pace import Finding, Pace
 from p2psched.core.state import LedgerState
+from p2psched.model.backing import LAGGING_MAX, Lagging, LaggingTask
 from p2psched.model.execution import TaskReport
-from p2psched.model.ids import JobId
+from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.pace_commands import Warn
 from p2psched.model.pace_rules import EXPECT_AS_MEASURED, OnStall, PaceRules
 from p2psched.model.progress_messages import TaskProgress
+from p2psched.model.taskset import TaskSet
 
 WHY_LEN_MAX: Final = 200
+LAGGING_MS: Final = 1_000  # what has run for less is not worth another attempt
 NO_RULES: Final = PaceRules()
 
 
@@ -57,6 +61,7 @@ class Pacing:
         self._warned: dict[JobId, None] = {}  # of those that run
         self._warnings: list[Warn] = []
         self._proposed: set[int] = set()  # requests of those
+        self._lagging: tuple[LaggingTask, ...] = ()  # that the coordinator is to hear of
         self.version = 0  # rises when there is something new to show
 
     def on_reports(
@@ -80,6 +85,7 @@ class Pacing:
         self.version += before.keys() != self._tasks.keys()
         jobs = {task.run.batch.job for task in self._tasks.values()}
         self._warned = {job: None for job in self._warned if job in jobs}
+        self._lagging = _lagging(self._tasks.values())
         return effects
 
     def _pace(self, run: Running) -> Pace:
@@ -129,6 +135,20 @@ class Pacing:
         warnings, self._warnings = self._warnings, []
         return warnings
 
+    def ran_ms(self, batch: int, tasks: TaskSet) -> list[int]:
+        """How long those of these have run that do, as of the last look."""
+        reports = (task.report for task in self._tasks.values())
+        return [r.ran_ms for r in reports if r and r.batch == batch and r.index in tasks]
+
+    def take_lagging(self) -> Lagging | None:
+        """Tasks that may take too long, if there is a new look at them."""
+        found, self._lagging = self._lagging, ()
+        return Lagging(found) if found else None
+
+    def say_lagging(self, coordinator: PeerId | None) -> list[Say]:
+        lagging = self.take_lagging() if coordinator is not None else None
+        return [Say(coordinator, lagging)] if coordinator is not None and lagging else []
+
     def proposed(self, request: int) -> None:
         self._proposed.add(request)
 
@@ -142,6 +162,23 @@ class Pacing:
         """For people, in order of job and task."""
         rows = [_row(task, task.report) for task in self._tasks.values() if task.report is not None]
         return sorted(rows, key=lambda row: (row.job, row.index))
+
+
+def _lagging(tasks: Iterable[_Task]) -> tuple[LaggingTask, ...]:
+    """Those that may be begun elsewhere, too: the longest."""
+    found: list[LaggingTask] = []
+    for task in tasks:
+        report, batch = task.report, task.run.batch
+        if report is None or report.ran_ms < LAGGING_MS or not batch.spec.speculates:
+            continue
+        rules = batch.spec.pace or NO_RULES
+        stalls = rules.on_stall is OnStall.SPECULATE and task.finding is not Finding.FINE
+        left_ms = task.pace.left_ms
+        found.append(
+            LaggingTask(batch.job, batch.grant, report.index, report.ran_ms, left_ms, stalls)
+        )
+    found.sort(key=lambda task: -task.ran_ms)
+    return tuple(found[:LAGGING_MAX])
 
 
 def _is_news(task: _Task, report: TaskReport) -> bool:

@@ -23,7 +23,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import PeerId
 from p2psched.model.needs import NOTHING, Offer
-from p2psched.model.taskset import EMPTY
+from p2psched.model.taskset import EMPTY, TaskSet
 
 GONE_MAX: Final = 10_000  # peers that are known to be removed; the oldest are forgotten
 
@@ -60,6 +60,8 @@ def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
     s.events.append(PeerCameUp(info))
     _readmit(s, command)
     for job in s.jobs_with_grants():
+        if job.backups:
+            _hand_backups_over(s, job, command, died=died)
         for held in list(job.grants.values()):
             if held.peer == info.peer:
                 _hand_over(s, job, held, command, died=died)
@@ -99,14 +101,26 @@ def _refusal(s: LedgerState, row: PeerRow | None, info: PeerInfo) -> Rejected | 
 
 def _hand_over(s: LedgerState, job: Job, held: HeldGrant, command: PeerUp, *, died: bool) -> None:
     """Give a grant to its peer's new incarnation as far as it is kept; the rest waits."""
+    gone = held.tasks - _kept(job, held, command)
+    job.orphaned = job.orphaned - held.tasks
+    held.incarnation = command.info.incarnation
+    poison.lose(s, job, held, gone, died=died)
+
+
+def _hand_backups_over(s: LedgerState, job: Job, command: PeerUp, *, died: bool) -> None:
+    for held in list(job.backups.values()):
+        if held.peer == command.info.peer:
+            gone = held.tasks - _kept(job, held, command)
+            held.incarnation = command.info.incarnation
+            poison.lose_backup(s, job, held, gone, died=died)
+
+
+def _kept(job: Job, held: HeldGrant, command: PeerUp) -> TaskSet:
     keeps = EMPTY
     for entry in command.kept:
         if entry.job == job.id and entry.grant == held.grant:
             keeps = keeps | (entry.tasks & held.tasks)
-    gone = held.tasks - keeps
-    job.orphaned = job.orphaned - held.tasks
-    held.incarnation = command.info.incarnation
-    poison.lose(s, job, held, gone, died=died)
+    return keeps
 
 
 def peer_down(s: LedgerState, command: PeerDown) -> Outcome:
@@ -117,6 +131,8 @@ def peer_down(s: LedgerState, command: PeerDown) -> Outcome:
     poison.note_down(s, row, stopped=command.stopped)
     s.events.append(PeerWentDown(command.peer, command.incarnation, command.reason))
     for job in s.jobs_with_grants():
+        if job.backups:
+            poison.leave(s, job, command.peer, died=not command.stopped)
         for held in list(job.grants.values()):
             if held.peer == command.peer:
                 if held.started.ranges:

@@ -171,6 +171,6 @@ def with_load(
 
 def owned_by_peer(job: Job) -> dict[PeerId, int]:
     owned: dict[PeerId, int] = {}
-    for held in job.grants.values():
+    for held in (*job.grants.values(), *job.backups.values()):
         owned[held.peer] = owned.get(held.peer, 0) + len(held.tasks)
     return owned

@@ -42,13 +42,19 @@ def place(s: LedgerState, command: Place) -> Outcome:
         if job.spec.needs is not None:
             held.gpus, held.memory_mib = fitting.weight_of(job)
         job.grants[grant] = held
-        if job.spec.times is not None:
-            job.tried = job.tried | tasks
+        _note_placed(job, tasks)
         s.load(held, len(tasks))
         s.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
     else:
         s.end_if_done(job)
     return Placed(grant, tasks)
+
+
+def _note_placed(job: Job, tasks: TaskSet) -> None:
+    if job.spec.times is not None:
+        job.tried = job.tried | tasks
+    if job.thinned.ranges:  # this attempt may have backups again
+        job.thinned = job.thinned - tasks
 
 
 def _take_orphans(s: LedgerState, job: Job, tasks: TaskSet) -> None:

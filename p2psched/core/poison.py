@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from p2psched.core import once
+from p2psched.core import backing, once
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.placement import Candidate
 from p2psched.core.state import LedgerState, PeerRow
@@ -34,7 +34,7 @@ def note_down(s: LedgerState, row: PeerRow, *, stopped: bool) -> None:
     if stopped or row.owned != 1:
         return
     for job in s.jobs_with_grants():
-        for held in job.grants.values():
+        for held in (*job.grants.values(), *job.backups.values()):
             if held.peer == row.info.peer:
                 row.alone = job.id, held.tasks.first
 
@@ -50,15 +50,42 @@ def note_back(s: LedgerState, row: PeerRow) -> None:
 
 
 def lose(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, *, died: bool) -> None:
-    """Take tasks from an owner that is lost: they wait, or have failed."""
+    """Take tasks from an owner that is lost: their backups go on, or they wait, or have failed."""
     if held.started.ranges:
         tasks = once.doubt(s, job, held, tasks)
     if not tasks:
         return
     s.lose(job, held, tasks)
-    job.waiting = job.waiting | tasks
-    if not died:
+    left = backing.promote(s, job, tasks) if job.backups else tasks
+    job.losses = job.losses.plus(left)
+    job.waiting = job.waiting | left
+    if died:
+        _blame(s, job, held, tasks)
+
+
+def lose_backup(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, *, died: bool) -> None:
+    """Who ran them, too, is lost; their owners go on."""
+    if not tasks.ranges:
         return
+    s.drop_backup(job, held, tasks, Cause.PEER_LOST)
+    job.speculated = job.speculated - tasks  # that says nothing of them
+    job.attempts_lost += len(tasks)
+    if died:
+        _blame(s, job, held, tasks)
+
+
+def leave(s: LedgerState, job: Job, peer: PeerId, *, died: bool) -> None:
+    """A peer is down: what it backed up is left to the owners, and what it owns to backups."""
+    for held in list(job.backups.values()):
+        if held.peer == peer:
+            lose_backup(s, job, held, held.tasks, died=died)
+    backed = job.backed
+    for held in list(job.grants.values()) if backed.ranges else ():
+        if held.peer == peer:
+            lose(s, job, held, held.tasks & backed, died=died)
+
+
+def _blame(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
     job.deaths = job.deaths.plus(tasks)
     if job.suspects:
         s.suspected[job.id] = None
@@ -68,7 +95,7 @@ def lose(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, *, died: boo
         row.alone, row.blamed = None, row.alone
         killed = job.killed.setdefault(index, [])
         killed.append(held.peer)
-        if len(killed) >= POISON_DEATHS:
+        if len(killed) >= POISON_DEATHS and index in job.waiting:
             _fail(s, job, held, index)
 
 

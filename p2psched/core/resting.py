@@ -37,7 +37,8 @@ class Resting:
     def begin(self) -> None:
         """At the end of a round."""
         owner = self._stealing.owner
-        self._rests = not (owner.has_queue or owner.starting.is_under_way)
+        waits = owner.has_queue or owner.starting.is_under_way or owner.leasing.is_under_way
+        self._rests = not (waits or self._deciding.looks_for_late)
 
     def forgets(self, now_ms: int) -> bool:
         """This peer coordinates, and it may be time to forget a job."""
@@ -46,7 +47,8 @@ class Resting:
 
     def wants_round(self, now_ms: int) -> bool:
         """False if nothing has come since the last round, which left nothing to do, no round of
-        placements is overdue, and it isn't time to forget a job, nor to ask for work."""
+        placements is overdue, and it isn't time to forget a job, nor to ask for work. Each looks
+        for what backups and leases are due for."""
         if not self._rests or self._deciding.is_overdue(now_ms) or self.forgets(now_ms):
             return True
         return self._stealing.is_idle(now_ms) and self.takes

@@ -60,6 +60,7 @@ from p2psched.core.stealing import Stealing
 from p2psched.core.thief import Busy, by_rows
 from p2psched.core.watching import Watching
 from p2psched.model.aside import Aside
+from p2psched.model.backing import Lagging
 from p2psched.model.commands import (
     Envelope,
     Granted,
@@ -80,7 +81,6 @@ from p2psched.model.load import Seen
 from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.stalls import STALL_MS, Stalled
 from p2psched.model.steal_messages import Gives, Steal, StealMessage
-from p2psched.model.taskset import EMPTY
 
 __all__ = [
     "Answered",
@@ -138,12 +138,12 @@ class Scheduler:
         self._life = Life(info, self._replica, self.owner.kept, offers)
         self._append = self._life.append
         self.separation = Separation(self.owner, self.machine, self._life, max_disconnect_ms)
-        self._deciding = Deciding(self._coordinator, self.machine, self._replica, self._life)
+        self.deciding = Deciding(self._coordinator, self.machine, self._replica, self._life)
         self.watching = Watching(
-            *(self.machine, self.owner, self._life), patience_ms=stall_ms, placing=self._deciding
+            *(self.machine, self.owner, self._life), patience_ms=stall_ms, placing=self.deciding
         )
         self._stamp = (0, 0)  # the newest stamp of the ledger, and our time when it came
-        self.resting = Resting(self.stealing, self._deciding, self.retention, self.ledger_ms)
+        self.resting = Resting(self.stealing, self.deciding, self.retention, self.ledger_ms)
 
     def step(self, event: SchedulerEvent) -> list[SchedulerEffect]:
         """Take one event; perform the effects in order."""
@@ -196,6 +196,8 @@ class Scheduler:
         if isinstance(message, Steal) and self.coordinates and self.machine.awaits_pull:
             self._coordinator.on_pull(sender)
             self._out.append(Say(sender, Gives(message.number, 1)))
+        elif isinstance(message, Lagging):
+            self.deciding.on_lagging(now_ms, sender, message)
         elif isinstance(message, StealMessage):
             self.stealing.on_message(now_ms, sender, message)
         else:
@@ -213,7 +215,7 @@ class Scheduler:
                     self.retention.begin()
                 else:
                     self.retention.end()
-                self._deciding.forget()
+                self.deciding.forget()
                 if coordinator is not None:
                     self._life.repeat(now_ms, all_of_them=True)
             case Began():
@@ -243,8 +245,8 @@ class Scheduler:
             listens = self._coordinator.quarantine.listens
             for stamped in brought.events if listens else brought.changes():
                 self._on_event(stamped, now_ms)
-            if self.machine.choosy and self._coordinator.coordinates:
-                self._coordinator.measure(brought.events)
+            if self._coordinator.coordinates and (self.machine.choosy or self.machine.backed):
+                self.deciding.measure(brought.events)
             kept = tuple(e for e in brought.events if not isinstance(e.event, Aside))
             self._out.append(Store(kept, batch.index, brought.happened))
         self._stamp = (self.machine.stamp_ms, now_ms)
@@ -261,7 +263,7 @@ class Scheduler:
             self._out += self._life.renew()
 
     def _on_outcome(self, request: int, outcome: Outcome) -> None:
-        self._deciding.on_outcome(request, outcome)
+        self.deciding.on_outcome(request, outcome)
         if not self.owner.on_outcome(request, outcome):
             self._out += self._life.on_outcome(request, outcome)
 
@@ -292,13 +294,13 @@ class Scheduler:
 
     def _on_granted(self, event: Granted) -> None:
         """Later commands of the same entry may have taken some away again, or all."""
-        job = self.machine.jobs.get(event.job)
-        tasks = job.current_part(event.grant, event.tasks) if job is not None else EMPTY
-        if job is not None and tasks.ranges:
-            self.owner.on_granted(job, event.grant, tasks)
+        if (job := self.machine.jobs.get(event.job)) is not None:
+            tasks = job.answerable(event.grant, event.tasks)
+            if tasks.ranges:
+                self.owner.on_granted(job, event.grant, tasks)
 
     def _on_clock(self, clocked: Clocked) -> None:
-        now_ms = clocked.now_ms
+        now_ms, ledger_ms = clocked.now_ms, self.ledger_ms(clocked.now_ms)
         self._life.repeat(now_ms)
         row = self.machine.peers.get(self.info.peer)
         is_up = self.machine.is_live(self.info.peer, self.info.incarnation)
@@ -307,12 +309,11 @@ class Scheduler:
         self.feeding.feeder.shut = self._coordinator.shunned()
         contacts = self.feeding.on_clock(clocked)
         self._coordinator.on_shun(clocked.shun, now_ms, contacts)
-        self._coordinator.forgive_full(self.ledger_ms(now_ms))
-        self._deciding.find_dead(now_ms, contacts)
+        self._coordinator.forgive_full(ledger_ms)
+        self.deciding.find_dead(now_ms, contacts)
         led = clocked.is_led if clocked.group is not None else self.feeding.coordinator is not None
         self._out += self.separation.on_clock(now_ms, led=led, up=is_up)
-        for elapsed in self._coordinator.to_elapse(self.ledger_ms(now_ms)):
-            self._append.append(self._replica.number(elapsed))
+        self._append += map(self._replica.number, self._coordinator.to_elapse(ledger_ms))
         if self._coordinator.must_yield(now_ms):
             self._out.append(YieldLead(draining(self.machine)))
         if self._coordinator.coordinates:
@@ -333,7 +334,8 @@ class Scheduler:
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
-        self._deciding.place(now_ms)
+        self._out += self.deciding.pass_on(now_ms, self.owner.pacing, self.feeding.coordinator)
+        self.deciding.place(now_ms)
         if self.resting.forgets(now_ms):
             forgets = self.retention.to_forget(self.ledger_ms(now_ms))
             self._append += map(self._replica.number, forgets)

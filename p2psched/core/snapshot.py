@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import fitting
+from p2psched.core import backing, fitting
 from p2psched.core.acts import rebuild
 from p2psched.core.forgotten import Forgotten, Generation
 from p2psched.core.job_table import JobTable
@@ -42,7 +42,7 @@ TRANSIENT: Final = frozenset({"events", "known_level", "turning"})
 DERIVED: Final = frozenset(
     {
         *("sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "locks"),
-        *("queues", "choosy", "apart", "job_dues"),
+        *("queues", "choosy", "apart", "job_dues", "backed"),
         "running_bytes",
     }
 )
@@ -188,6 +188,7 @@ def restore_machine(machine: Machine, data: bytes | memoryview) -> None:
         machine.note_sent(job)
     rebuild(machine)
     fitting.rebuild(machine)
+    backing.rebuild(machine)
 
 
 def _jobs(image: MachineImage) -> JobTable:

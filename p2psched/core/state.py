@@ -96,6 +96,7 @@ class LedgerState:
         self.suspected: dict[JobId, None] = {}  # jobs with tasks that may kill their peers
         self.choosy: dict[JobId, None] = {}  # running ones that say where their tasks may go
         self.apart: dict[JobId, None] = {}  # of those, who stay apart from others
+        self.backed: dict[JobId, None] = {}  # running ones whose tasks may run on several peers
         self.forgotten = Forgotten()
         self.generation = 1  # rises when the ledger goes on from a copy: see `generation`
         self.level = 1  # of features in use: see `levels`
@@ -200,6 +201,8 @@ class LedgerState:
         self.suspected.pop(job.id, None)
         if self.choosy and self.choosy.pop(job.id, job) is None:
             self.apart.pop(job.id, None)
+        if self.backed:
+            self.backed.pop(job.id, None)
         self.ended[job.id] = self.whole[job.id] = None
         if len(self.whole) > ENDED_WHOLE_MAX:
             oldest, _ = self.whole.popitem(last=False)
@@ -215,6 +218,7 @@ class LedgerState:
     def halt(self, job: Job, state: JobState, cause: Cause) -> None:
         """End it now, whatever runs or waits: that is cancelled."""
         job.cancelled = job.cancelled | job.waiting
+        self.drop_backups(job, job.backed, cause)
         for held in list(job.grants.values()):
             tasks = held.tasks
             job.cancelled = job.cancelled | tasks
@@ -241,7 +245,6 @@ class LedgerState:
     def lose(self, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
         """Take tasks from an owner that is lost. What becomes of them is for `poison` to say."""
         self.release(job, held, tasks)
-        job.losses = job.losses.plus(tasks)
         job.attempts_lost += len(tasks)
         self.events.append(Revoked(job.id, held.grant, held.peer, tasks, Cause.PEER_LOST))
 
@@ -255,6 +258,25 @@ class LedgerState:
         self.load(held, -len(tasks))
         if not held.tasks.ranges:
             del job.grants[held.grant]
+
+    # --- backups: see `backing` ---
+
+    def drop_backups(self, job: Job, tasks: TaskSet, cause: Cause) -> None:
+        """Of these no backup runs any more."""
+        for held in list(job.backups.values()) if tasks.ranges else ():
+            part = held.tasks & tasks
+            if part.ranges:
+                self.drop_backup(job, held, part, cause)
+
+    def drop_backup(self, job: Job, held: HeldGrant, tasks: TaskSet, cause: Cause) -> None:
+        self.release_backup(job, held, tasks)
+        self.events.append(Revoked(job.id, held.grant, held.peer, tasks, cause))
+
+    def release_backup(self, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
+        held.tasks = held.tasks - tasks
+        self.load(held, -len(tasks))
+        if not held.tasks.ranges:
+            del job.backups[held.grant]
 
     def load(self, held: HeldGrant, count: int) -> None:
         """Note on the owner that it owns more, or less."""

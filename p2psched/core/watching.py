@@ -243,6 +243,6 @@ def _grants(state: LedgerState, me: PeerInfo) -> list[tuple[Job, HeldGrant]]:
     return [
         (job, held)
         for job in state.jobs_with_grants()
-        for held in job.grants.values()
+        for held in (*job.grants.values(), *job.backups.values())
         if (held.peer, held.incarnation) == (me.peer, me.incarnation)
     ]

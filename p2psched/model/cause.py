@@ -22,3 +22,4 @@ class Cause(enum.StrEnum):
     OOM = "oom"  # it was ended because it took more memory than its limit
     LEASE_LOST = "lease-lost"  # it was exclusive, and its owner's lease on it lapsed
     STALLED = "stalled"  # it was silent, or its pace could not make its limit, and it was ended
+    OVERTAKEN = "overtaken"  # it ran on another peer, too, and ended there first

@@ -11,11 +11,11 @@ import enum
 import msgspec
 
 from p2psched.model.actions import Act, Acted, ActEvent, Elapsed
+from p2psched.model.backing import PlaceCommand, PlaceEvent
 from p2psched.model.blob import BlobRef
 from p2psched.model.history_events import HistoryCut
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
-from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.once import EndEvent, Once
 from p2psched.model.pace_commands import Said
@@ -207,7 +207,7 @@ Command = (
     | Act
     | Elapsed
     | Offer
-    | Transfer
+    | PlaceCommand
     | Said
     | Reconciled
     | Once
@@ -381,7 +381,7 @@ JobEvent = (
     | ResultsLost
     | PeerDrains
     | GivenBack
-    | Moved
+    | PlaceEvent
     | Resumed
     | HistoryCut
     | Stalled

@@ -45,7 +45,7 @@ class Considered(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class Decision(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What was decided about a task, newest first among others."""
 
-    kind: str  # "placed", "moved" or "stalled"
+    kind: str  # "placed", "moved", "stalled" or "backed up"
     by: PeerId
     chosen: PeerId
     tasks: TaskSet  # that went there together

@@ -22,6 +22,7 @@ class FedGrant(msgspec.Struct, frozen=True, array_like=True):
     token: int = 0  # of the lock that they hold
     moves: int = 0  # from peer to peer since they were placed
     started: TaskSet = TaskSet()  # of its tasks, those that it may begin: see `once`
+    stays: bool = False  # it began as a backup, and moves nowhere
 
 
 class FedJob(msgspec.Struct, frozen=True, array_like=True):

@@ -1,4 +1,4 @@
-"""What a user submits, and how a task ends.
+"""What a user submits.
 
 A job is one spec and a set of tasks. Code, arguments and results are opaque bytes here: a peer
 never opens them.
@@ -12,15 +12,17 @@ from typing import Final
 
 import msgspec
 
-from p2psched.model import chunks, limits
-from p2psched.model.blob import BlobRef, ResultBlob
+from p2psched.model import limits
+from p2psched.model.backing import Backing
+from p2psched.model.blob import BlobRef
 from p2psched.model.cause import Cause
 from p2psched.model.hold import Hold
 from p2psched.model.isolation import Isolation
 from p2psched.model.needs import Needs, check_policy
 from p2psched.model.once import Start, check_start
-from p2psched.model.pace_rules import PaceRules
+from p2psched.model.pace_rules import OnStall, PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
+from p2psched.model.segment import Segment
 from p2psched.model.taskset import TaskSet
 
 __all__ = [
@@ -37,7 +39,6 @@ __all__ = [
     "blobs_of",
 ]
 
-_BUSY_US_MAX: Final = 2**53
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _FIRST_TASK: Final = ((0, 1),)
 _SMALL_BYTES: Final = limits.JOB_ARGUMENT_BYTES_MAX // 2
@@ -170,12 +171,15 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     pace: PaceRules | None = None
     start: Start = Start.LEAST  # how often a task may start
     lease_ms: int = 0  # of an exclusive task: so long it runs on without a word of the ledger
+    backing: Backing | None = None  # on how many peers a task runs
 
     def __post_init__(self) -> None:
         if self.isolation is not None:
             is_program = isinstance(self.work, ProgramWork)
             needs = self.needs
             self.isolation.check(needs.require if needs is not None else (), program=is_program)
+        if self.backing is not None or self.pace is not None:
+            self._check_backing()
         # At each decode on each peer, so what is in order is seen at a glance.
         if self._is_single_call():
             return
@@ -185,6 +189,33 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
         self._check_size()
         rule = self.retry.rule_for(Cause.LEASE_LOST) if self.retry is not None else None
         check_start(self.start, self.lease_ms, self.hold, rule)
+
+    @property
+    def backs_up(self) -> bool:
+        """Its tasks may run on several peers at a time."""
+        return self.backing is not None or self.speculates
+
+    @property
+    def speculates(self) -> bool:
+        """A task that is late may be begun once more."""
+        backing, pace = self.backing, self.pace
+        return (backing is not None and backing.speculate) or (
+            pace is not None and pace.on_stall is OnStall.SPECULATE
+        )
+
+    def _check_backing(self) -> None:
+        if not self.backs_up:
+            return
+        if self.start:
+            raise ValueError(
+                "a task that must not start twice can't run on several peers: leave replicas and "
+                "speculation out, or let it start more than once"
+            )
+        if self.hold is not None:
+            raise ValueError(
+                "a task that holds a lock can't run on several peers, for they would wait for each "
+                "other: leave replicas and speculation out, or take the lock in the task"
+            )
 
     def _is_single_call(self) -> bool:
         """True if it is one call with few options, and in order: the most usual job."""
@@ -320,73 +351,6 @@ def blobs_of(work: Work) -> tuple[BlobRef, ...]:
     else:
         parts = [work.code, work.modules, work.arguments, *work.blobs]
     return tuple(dict.fromkeys(part for part in parts if isinstance(part, BlobRef)))
-
-
-class Segment(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How the tasks `start` to `stop - 1` ended, all with the same cause.
-
-    `data` is a chunk with one item a task: see `model.items`. `busy_us` is the execution time of
-    all of them together. `blobs` are the parts of results that are too large for an item, in order
-    of index.
-    """
-
-    start: int
-    stop: int
-    cause: Cause
-    data: bytes
-    busy_us: int = 0
-    blobs: tuple[ResultBlob, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < self.stop <= limits.TASK_INDEX_MAX + 1:
-            raise ValueError(f"not a range of tasks: {self.start} to {self.stop}")
-        if not 0 <= self.busy_us <= _BUSY_US_MAX:
-            raise ValueError(f"not a duration: {self.busy_us} µs")
-        if self.blobs and any(not self.start <= blob.index < self.stop for blob in self.blobs):
-            raise ValueError("a blob of a task that is not in this segment")
-
-    @property
-    def tasks(self) -> TaskSet:
-        return TaskSet.of(self.start, self.stop)
-
-    def check(self) -> None:
-        """Raises ValueError unless the chunk holds one item for each task."""
-        size = self.stop - self.start
-        if chunks.check(self.data) != size:
-            raise ValueError(f"{size} tasks, {chunks.count(self.data)} results")
-
-    def parts(self, tasks: TaskSet) -> list[Segment]:
-        """The segments of those of our tasks that are in `tasks`, which must not name others.
-        Raises ValueError if the chunk is damaged."""
-        size = self.stop - self.start
-        if chunks.count(self.data) != size:
-            raise ValueError(f"{size} tasks, {chunks.count(self.data)} results")
-        if not tasks.ranges:
-            return []
-        if tasks.ranges == ((self.start, self.stop),):
-            return [self]
-        return [
-            Segment(
-                start,
-                stop,
-                self.cause,
-                chunks.cut(self.data, start - self.start, stop - self.start),
-                self.busy_us * (stop - start) // size,
-                tuple(blob for blob in self.blobs if start <= blob.index < stop),
-            )
-            for start, stop in tasks.ranges
-        ]
-
-    def split(self) -> list[Segment]:
-        """Pieces of at most SEGMENT_BYTES_MAX, or of one task each."""
-        size = self.stop - self.start
-        if len(self.data) <= limits.SEGMENT_BYTES_MAX or size == 1:
-            return [self]
-        middle = self.start + size // 2
-        low, high = TaskSet.of(self.start, middle), TaskSet.of(middle, self.stop)
-        return [
-            piece for half in (low, high) for part in self.parts(half) for piece in part.split()
-        ]
 
 
 class JobState(enum.StrEnum):

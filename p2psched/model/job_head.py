@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model import limits
+from p2psched.model.backing import Backing
 from p2psched.model.blob import BlobRef
 from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, Work, blobs_of
@@ -20,8 +21,8 @@ from p2psched.model.taskset import TaskSet
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _FIELDS: Final = JobSpec.__struct_fields__
-# As it was before jobs could hold a lock, before they could choose their peers, and before they had
-# rules for retries, or limits.
+# As it was before jobs could hold a lock, before they could choose their peers, before they had
+# rules for retries, or limits, and before their tasks could be backed up.
 _HOLD: Final = _FIELDS.index("hold")
 _first_fields: Final = operator.attrgetter(*_FIELDS[:_HOLD])
 _held_fields: Final = operator.attrgetter(*_FIELDS[: _HOLD + 1])
@@ -37,8 +38,9 @@ assert _FIELDS[_HOLD:] == (
     "pace",
     "start",
     "lease_ms",
+    "backing",
 )
-_older_fields: Final = operator.attrgetter(*_FIELDS[:-1])  # before there were leases
+_older_fields: Final = operator.attrgetter(*_FIELDS[:-2])  # of level 5
 
 
 class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -63,11 +65,17 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     checkpoint: str = ""
     start: Start = Start.LEAST
     lease_ms: int = 0
+    backing: Backing | None = None
 
     @property
     def is_choosy(self) -> bool:
         """It says something of where its tasks may go."""
         return self.needs is not None or bool(self.policy)
+
+    @property
+    def replicas(self) -> int:
+        """Peers that each task shall run on."""
+        return self.backing.replicas if self.backing is not None else 1
 
 
 def head_of(spec: JobSpec) -> JobHead:
@@ -93,15 +101,17 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.checkpoint,
         spec.start,
         spec.lease_ms,
+        spec.backing,
     )
 
 
 def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
-    said: object = spec if spec.lease_ms else _older_fields(spec)
+    is_new = spec.lease_ms or spec.backing is not None
+    said: object = spec if is_new else _older_fields(spec)
     is_plain = spec.retry is None and spec.times is None and spec.isolation is None
     is_plain = is_plain and spec.max_disconnect_ms is None and spec.pace is None
-    is_plain = is_plain and not spec.start
+    is_plain = is_plain and not spec.start and spec.backing is None
     if is_plain and spec.needs is None and not spec.policy and not spec.checkpoint:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     return hashlib.blake2b(_encode(said), digest_size=16).digest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from p2psched.model.act_messages import ActCall, ActCallAnswer
+from p2psched.model.backing import BackupView
 from p2psched.model.backup_messages import BackupAnswer, BackupCall
 from p2psched.model.blob_messages import BlobAnswer
 from p2psched.model.checkpoint_messages import CheckpointAnswer, DataCall
@@ -36,8 +37,6 @@ from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.model.steal_messages import StealMessage
 from p2psched.model.taskset import TaskSet
-
-# --- between peers, one way -----------------------------------------------------------------------
 
 
 class Forward(msgspec.Struct, frozen=True, array_like=True, tag=10):
@@ -268,6 +267,7 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     resumed: int = 0  # attempts that went on from a checkpoint, or should have
     resumptions: tuple[Resumption, ...] = ()  # the newest of the last few tasks
     once: OnceView = OnceView()  # if its tasks must not start twice
+    backups: BackupView = BackupView()  # if they may run on several peers
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):

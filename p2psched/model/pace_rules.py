@@ -20,6 +20,7 @@ class OnStall(enum.IntEnum):
 
     WARN = 0  # an alert, once for each job
     ELSEWHERE = 1  # besides, the attempt ends as `stalled`, and the job's rule for that follows
+    SPECULATE = 2  # besides, the task is begun elsewhere, too, and the first good end counts
 
 
 class PaceRules(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
+from p2psched.model.backing import Lagging
 from p2psched.model.needs import NOTHING, Offers
 
 
@@ -27,4 +28,4 @@ class Gives(msgspec.Struct, frozen=True, array_like=True, tag=114):
     again_ms: int = 0
 
 
-StealMessage = Steal | Gives
+StealMessage = Steal | Gives | Lagging  # among owners, and to who places | Lagging

@@ -190,7 +190,11 @@ class Api:
 
     def _owners(self, job: JobId) -> list[PeerId] | None:
         known = self._machine.jobs.get(job)
-        return None if known is None else [held.peer for held in known.grants.values()]
+        return (
+            None
+            if known is None
+            else [h.peer for h in (*known.grants.values(), *known.backups.values())]
+        )
 
     async def answer(self, body: CallBody) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""

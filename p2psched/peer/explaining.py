@@ -103,6 +103,7 @@ class Explaining:
         wall_of = self._wall_of
         found = [told(record, asked.index, scheduler.policies, me, wall_of) for record in placed]
         found += scheduler.stealing.remembered(*which, wall_of)
+        found += scheduler.deciding.backups.remembered(*which, me, wall_of)
         return found + scheduler.watching.remembered(*which, wall_of)
 
 

@@ -26,6 +26,7 @@ from p2psched.model.once import OnceView, Start
 from p2psched.model.peer_messages import PeerView
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
+from p2psched.peer.backup_views import backup_view
 
 JOBS_MAX: Final = 1000
 PAGE_BYTES_MAX: Final = 512 * KIB
@@ -79,6 +80,7 @@ def job_view(
         next_attempt_ms=_next_attempt_ms(job, machine),
         stopped=job.stopped,
         once=_once(job, machine, whole=whole),
+        backups=backup_view(job, machine, whole=whole),
     )
 
 

@@ -42,6 +42,9 @@ from p2psched.run.renewal import renew
 from p2psched.run.standing import has_begun, standing
 from p2psched.run.supply import Lack, Ready, Supply
 
+_STOPS: Final = frozenset(
+    {Cause.CANCELLED, Cause.PEER_LOST, Cause.TIMEOUT, Cause.OVERTAKEN, Cause.LEASE_LOST}
+)
 # When no host can be had, it is tried again after this.
 RESTART_S: Final = 0.1
 # A host that has not ended a batch this long after its grace is killed.
@@ -134,7 +137,7 @@ class Dispatcher:
         self.dispatch()
 
     def stop(self, batch: int, cause: Cause) -> None:
-        assert cause in {Cause.CANCELLED, Cause.PEER_LOST, Cause.TIMEOUT, Cause.LEASE_LOST}, cause
+        assert cause in _STOPS, cause
         host = self._running.get(batch)
         if host is not None:
             if host.batches[batch].stopping:

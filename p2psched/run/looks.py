@@ -111,7 +111,8 @@ def _is_overdue(running: Running, state: State, now_ns: int) -> bool:
 
 def _report(running: Running, state: State, word: Word | None, now_ns: int) -> TaskReport | None:
     spec = running.batch.spec
-    if word is None and spec.timeout_ms is None and spec.pace is None:
+    is_watched = spec.timeout_ms is not None or spec.pace is not None or spec.speculates
+    if word is None and not is_watched:
         return None
     ran_ms = max(0, now_ns - state.started_ns) // _NS_PER_MS
     batch, index = running.batch.id, state.index

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from p2psched.model.backing import BackedUp, Promoted
 from p2psched.model.commands import (
     Event,
     GivenBack,
@@ -23,6 +26,12 @@ from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 
 Fact = tuple[str, str, int, str]  # what, job, task (-1: the job), grant or cause
+_GRANTS: Final[dict[type[Event], str]] = {
+    Moved: "moved",
+    BackedUp: "backed up",
+    Promoted: "promoted",
+    Doubted: "doubted",
+}
 
 
 def facts_of(events: list[Stamped]) -> list[Fact]:
@@ -54,9 +63,11 @@ def facts_of(events: list[Stamped]) -> list[Fact]:
 
 
 def _facts_of_others(event: Event) -> list[Fact]:
+    if type(event) in _GRANTS:
+        assert isinstance(event, Moved | BackedUp | Promoted | Doubted)
+        what = _GRANTS[type(event)]
+        return [(what, event.job, index, str(event.grant)) for index in event.tasks]
     match event:
-        case Moved(job=job, grant=grant):
-            return [("moved", job, index, str(grant)) for index in event.tasks]
         case JobForgotten(job=job):
             return [("forgotten", job, -1, "")]
         case JobReopened(job=job, tasks=tasks):
@@ -67,8 +78,6 @@ def _facts_of_others(event: Event) -> list[Fact]:
             return [("delayed", job, index, str(until_ms)) for index in tasks]
         case Resumed(job=job, tasks=tasks, number=number):
             return [("resumed", job, index, str(number)) for index in tasks]
-        case Doubted(job=job, grant=grant, tasks=tasks):
-            return [("doubted", job, index, str(grant)) for index in tasks]
         case Decided(job=job, tasks=tasks, verdict=verdict):
             return [("decided", job, index, str(int(verdict))) for index in tasks]
         case Alerted(job=job, cause=cause, severity=severity):

@@ -31,6 +31,7 @@ from p2psched.model.commands import (
     PeerInfo,
     PeerUp,
     RaiseLevel,
+    Stamped,
     SubmitJob,
 )
 from p2psched.model.execution import Committed
@@ -71,7 +72,7 @@ class Run:
         return waits[len(waits) * 95 // 100] if waits else 0
 
 
-class _Peer:
+class PlacedPeer:
     def __init__(self, number: int, machine: Machine) -> None:
         self.number = number
         self.id = PeerId(f"{number:032x}")
@@ -106,7 +107,7 @@ class PlacementSim:
         self._numbers = count()
         self._fold = Fold()
         self._peers = {
-            peer.id: peer for peer in (_Peer(n, m) for n, m in enumerate(workload.machines))
+            peer.id: peer for peer in (PlacedPeer(n, m) for n, m in enumerate(workload.machines))
         }
         self._loads: dict[JobId, Load] = {}
         self._left = sum(len(load.tasks_us) for load in workload.loads)
@@ -149,6 +150,9 @@ class PlacementSim:
         _, events = self._fold.apply(Committed(index, now_ms, now_ms, envelopes))
         if hasattr(self, "_coordinator"):
             self._coordinator.measure(events)
+        self._on_events(events)
+
+    def _on_events(self, events: list[Stamped]) -> None:
         for stamped in events:
             event = stamped.event
             if isinstance(event, Granted):
@@ -173,7 +177,7 @@ class PlacementSim:
         self._places = 0
         self._commit(*places)
 
-    def _info(self, peer: _Peer) -> PeerInfo:
+    def _info(self, peer: PlacedPeer) -> PeerInfo:
         name, slots = f"peer-{peer.number}", peer.machine.slots
         return PeerInfo(peer.id, 1, name, "", 0, slots, "0", "3.11", KNOWN_LEVEL)
 
@@ -194,6 +198,7 @@ class PlacementSim:
             needs=needs,
         )
         self._loads[job] = load
+        spec = self._with_options(spec)
 
         def submit() -> None:
             command = SubmitJob(job, spec)
@@ -202,7 +207,10 @@ class PlacementSim:
 
         return submit
 
-    def _start(self, peer: _Peer) -> None:
+    def _with_options(self, spec: JobSpec) -> JobSpec:
+        return spec
+
+    def _start(self, peer: PlacedPeer) -> None:
         while peer.queue:
             job, grant, task = peer.queue[0]
             load = self._loads[job]
@@ -213,9 +221,12 @@ class PlacementSim:
             self.run_.waits_us.append(self._now_us - load.at_us)
             self.run_.ran_on.append((load.kind, peer.number, self._now_us))
             took_us = self._duration(peer, job, load, task)
-            self._after(took_us, self._ender(peer, job, grant, task, took_us))
+            self._begin(peer, (job, grant, task), took_us)
 
-    def _duration(self, peer: _Peer, job: JobId, load: Load, task: int) -> int:
+    def _begin(self, peer: PlacedPeer, what: tuple[JobId, Grant, int], took_us: int) -> None:
+        self._after(took_us, self._ender(peer, *what, took_us))
+
+    def _duration(self, peer: PlacedPeer, job: JobId, load: Load, task: int) -> int:
         machine, now_us = peer.machine, self._now_us
         power = machine.power_of(load.kind) * (1 - machine.foreign_at(now_us))
         took_us = round(load.tasks_us[task] / power) + machine.extra_at(now_us)
@@ -226,25 +237,32 @@ class PlacementSim:
         return max(1, took_us)
 
     def _ender(
-        self, peer: _Peer, job: JobId, grant: Grant, task: int, took_us: int
+        self, peer: PlacedPeer, job: JobId, grant: Grant, task: int, took_us: int
     ) -> Callable[[], None]:
-        def end() -> None:
-            load = self._loads[job]
-            peer.busy -= load.cpus
-            peer.ended.append((job, grant, task, took_us))
-            known = peer.means.get(load.kind, float(took_us))
-            peer.means[load.kind] = known + NEWEST_COUNTS * (took_us - known)
-            spread = peer.spreads.get(load.kind, 0.0)
-            peer.spreads[load.kind] = spread + NEWEST_COUNTS * (abs(took_us - known) - spread)
-            peer.counts[load.kind] = peer.counts.get(load.kind, 0) + 1
-            self._left -= 1
-            self.run_.makespan_us = self._now_us
-            self._start(peer)
-            self._tell(peer)
+        return lambda: self._end(peer, job, grant, task, took_us)
 
-        return end
+    def _end(self, peer: PlacedPeer, job: JobId, grant: Grant, task: int, took_us: int) -> None:
+        load = self._loads[job]
+        peer.busy -= load.cpus
+        peer.ended.append((job, grant, task, took_us))
+        self._measure(peer, load, took_us)
+        self._count_end()
+        self._start(peer)
+        self._tell(peer)
 
-    def _tell(self, peer: _Peer) -> None:
+    @staticmethod
+    def _measure(peer: PlacedPeer, load: Load, took_us: int) -> None:
+        known = peer.means.get(load.kind, float(took_us))
+        peer.means[load.kind] = known + NEWEST_COUNTS * (took_us - known)
+        spread = peer.spreads.get(load.kind, 0.0)
+        peer.spreads[load.kind] = spread + NEWEST_COUNTS * (abs(took_us - known) - spread)
+        peer.counts[load.kind] = peer.counts.get(load.kind, 0) + 1
+
+    def _count_end(self) -> None:
+        self._left -= 1
+        self.run_.makespan_us = self._now_us
+
+    def _tell(self, peer: PlacedPeer) -> None:
         """Results, one round in flight at a time."""
         if peer.is_telling or not peer.ended:
             return
@@ -272,7 +290,7 @@ class PlacementSim:
         self._coordinator.find_dead(now_ms, dict.fromkeys(self._peers, now_ms))
         self._after(GOSSIP_US, self._gossip)
 
-    def _report(self, peer: _Peer) -> Seen:
+    def _report(self, peer: PlacedPeer) -> Seen:
         speeds = tuple(
             TypeSpeed(
                 kind_of(ProgramWork((kind,))),

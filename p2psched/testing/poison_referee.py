@@ -11,7 +11,8 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.promises import demand
-from p2psched.testing.shadow import KILLS, Shadow
+from p2psched.testing.shadow import Shadow
+from p2psched.testing.shadow_peers import KILLS
 from p2psched.testing.sim_executor import kills_its_peer
 
 Task = tuple[JobId, int]
@@ -31,7 +32,7 @@ class PoisonReferee:
 
     def on_away(self, peer: PeerId, incarnation: int) -> None:
         """A process ended, or is thought to have."""
-        for task in self._shadow.owned_by(peer):
+        for task in self._shadow.runs_on(peer):
             self._gone.setdefault(task, set()).add((peer, incarnation))
 
     def on_committed(self, command: Command) -> None:

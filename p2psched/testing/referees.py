@@ -2,7 +2,7 @@
 
 They look at peers from outside and keep books of their own (`shadow`). A broken promise raises
 `BrokenPromiseError`, named after the promise in `docs`: P1 durability, P4 Raft, P5 one owner, P6
-one result, P8 reads, P9 idempotent submit, P14 determinism, E2 poison, E6 cancel.
+one result, P8 reads, P9 idempotent submit, P14 determinism, E2 poison, E6 cancel, E9 backups.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from p2psched.model.raft import (
     VoteRequest,
 )
 from p2psched.testing.act_referee import ActReferee
+from p2psched.testing.backup_referee import BackupReferee
 from p2psched.testing.cutoff_referee import CutOffReferee
 from p2psched.testing.disk_referee import DiskReferee
 from p2psched.testing.event_referee import EventReferee
@@ -110,6 +111,7 @@ class Referees:
         self.cutoff = CutOffReferee()
         self.once = OnceReferee(self.shadow)
         self.exclusive = ExclusiveReferee()
+        self.backups = BackupReferee()
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---
@@ -242,6 +244,7 @@ class Referees:
             where = f"command {command} on peer {peer.number}"
             demand(False, "P6", f"{where}: said {more}, expected {less}")
         self._expected[command] = []
+        self.backups.on_events([stamped.event for stamped in events])
         for stamped in events:
             self.cutoff.on_event(stamped.event)
             match stamped.event:
@@ -262,11 +265,8 @@ class Referees:
         demand(command <= cancelled_by, "E6", f"a result of cancelled job {event.job}")
         values = chunks.unpack(event.segment.data)
         for index, value in zip(event.segment.tasks, values, strict=True):
-            demand(
-                (event.job, index) not in self._recorded,
-                "P6",
-                f"a second result of task {event.job}/{index}",
-            )
+            is_first = (event.job, index) not in self._recorded
+            demand(is_first, "P6", f"a second result of task {event.job}/{index}")
             self._recorded.add((event.job, index))
             if event.segment.cause is Cause.OK:
                 self.once.check_result(event.job, index, event.grant, value)
@@ -348,9 +348,9 @@ class Referees:
         if not self._lost_us:
             return
         for what, job, index, _ in facts:
-            if what in {"granted", "recorded"}:
+            if what in {"granted", "promoted", "recorded"}:
                 lost_us = self._lost_us.pop((JobId(job), index), None)
-                if lost_us is not None and what == "granted":
+                if lost_us is not None and what != "recorded":
                     self.regrant_ms.append((self.now_us - lost_us) // 1000)
 
     # --- at the end, when nothing goes wrong any more ---

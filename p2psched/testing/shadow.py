@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Final
 
 from p2psched.model.actions import Elapsed
+from p2psched.model.backing import BackUp
 from p2psched.model.commands import (
     Cancel,
     Command,
@@ -37,10 +38,12 @@ from p2psched.model.needs import Offer, Offers
 from p2psched.model.once import Once
 from p2psched.model.pace_commands import Warn
 from p2psched.testing import (
+    shadow_backups,
     shadow_keeping,
     shadow_moving,
     shadow_needs,
     shadow_once,
+    shadow_peers,
     shadow_retries,
 )
 from p2psched.testing.facts import Fact
@@ -48,7 +51,6 @@ from p2psched.testing.shadow_job import ENDED, WAITING, Away, BlobName, ShadowJo
 from p2psched.testing.shadow_turns import Turns
 
 SUSPECT: Final = 2  # deaths
-KILLS: Final = 3
 SPACELESS: Final = 12
 LATER: Final = 2  # the level that knows of what came later
 FORGETS: Final = 3  # and of removed peers that are forgotten
@@ -56,7 +58,7 @@ HOLDS: Final = 4  # and of tasks that hold locks
 _FINAL_CAUSES: Final = frozenset({Cause.NOT_SERIALISABLE, Cause.TOO_LARGE})
 
 ACTS_ONCE: Final = (
-    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack | Transfer | Once
+    Place | Cancel | Forget | Pin | Retry | Held | Drain | GiveBack | Transfer | Once | BackUp
 )  # whoever proposes it again
 
 
@@ -78,6 +80,8 @@ class Shadow:
         self.generation = 1
         self.counts: Counter[str] = Counter()  # of facts, by what they say
         self.moves: dict[int, int] = {}  # grant -> how often its tasks had moved
+        self.stays: set[int] = set()  # grants that began as backups
+        self.suspicious: set[int] = set()  # grants of suspects
         self.away: dict[PeerId, Away] = {}  # peers that are down
         self.blamed: dict[JobId, None] = {}  # jobs with tasks whose owners died alone with them
         self.level = 1
@@ -111,6 +115,8 @@ class Shadow:
             shadow_moving.transfer(self, command, proposal)
         elif isinstance(command, Once):
             shadow_once.apply(self, command)
+        elif isinstance(command, BackUp):
+            shadow_backups.back_up(self, command)
         else:
             self._apply(command, proposal)
         self._turns.settle()
@@ -139,18 +145,20 @@ class Shadow:
             case Complete():
                 self._complete(command)
             case PeerUp():
-                self._peer_up(command)
+                shadow_peers.peer_up(self, command)
             case Offer():
                 shadow_needs.offer(self, command)
             case PeerDown(peer=peer, incarnation=incarnation):
                 if self.live.get(peer) == (incarnation, True):
-                    self._peer_down(command)
+                    shadow_peers.peer_down(self, command)
             case Cancel() | Forget() | Pin() | Retry() | Held() | NewGeneration():
                 self._keep(command)
             case Drain() | GiveBack() | RaiseLevel() | ForgetPeer() | Elapsed() | Warn():
                 self._on_later(command)
 
     def _accepts(self, spec: JobSpec) -> bool:
+        if shadow_backups.is_wanted(spec) and self.level < shadow_backups.LEVEL:
+            return False
         if shadow_needs.is_choosy(spec):
             return self.level >= shadow_needs.LEVEL and shadow_needs.accepts(self, spec)
         if spec.start and self.level < shadow_once.level_of(spec.start):
@@ -209,6 +217,15 @@ class Shadow:
             if grant > 0 and self.holders[grant][0] == peer
         ]
 
+    def runs_on(self, peer: PeerId) -> list[tuple[JobId, int]]:
+        """What it owns or backs up."""
+        backups = shadow_backups.copies_on(self, peer)
+        return [*self.owned_by(peer), *((name, index) for name, index, _ in backups)]
+
+    def holds_suspects(self, peer: PeerId) -> bool:
+        owned = self.owned_by(peer)
+        return any(self.jobs[name].owner[index] in self.suspicious for name, index in owned)
+
     def say(self, what: str, job: JobId, task: int = -1, detail: object = "") -> None:
         self.facts.append((what, job, task, str(detail)))
         self.counts[what] += 1
@@ -228,14 +245,15 @@ class Shadow:
         for index in free:
             owner = job.owner[index]
             if owner > 0:
-                self._lose(command.job, index, died=not self.away[self.holders[owner][0]].stopped)
+                shadow_peers.lose(
+                    self, command.job, index, died=not self.away[self.holders[owner][0]].stopped
+                )
         self.end_if_done(command.job, job)
         taken = [index for index in free if job.owner.get(index, ENDED) == WAITING]
         others = [index for index in taken if job.deaths[index] < SUSPECT]
-        there = [self.jobs[name].deaths[index] for name, index in self.owned_by(command.peer)]
-        if any(deaths >= SUSPECT for deaths in there):
+        if self.holds_suspects(command.peer):
             return  # a suspect is there, and alone
-        if others or there:
+        if others or self.runs_on(command.peer):
             taken = others
         taken = self._turns.may_start(command.job, job, taken)
         if not taken:
@@ -244,6 +262,9 @@ class Shadow:
         self.holders[grant] = (command.peer, command.incarnation)
         self.granted_tasks[grant] = (command.job, frozenset(taken))
         job.tried.update(taken)
+        job.thinned.difference_update(taken)
+        if any(job.deaths[index] >= SUSPECT for index in taken):
+            self.suspicious.add(grant)
         for index in taken:
             job.owner[index] = grant
             self.say("granted", command.job, index, grant)
@@ -264,7 +285,9 @@ class Shadow:
         for segment in command.segments:
             fresh: set[int] = set()  # a duplicate is what was said before this segment
             for index in segment.tasks:
-                if job.owner.get(index, ENDED) == command.grant:
+                if shadow_backups.end(self, command, job, index, segment):
+                    fresh.add(index)
+                elif job.owner.get(index, ENDED) == command.grant:
                     fresh.add(index)
                     self._end_attempt(command, job, index, segment)
                 elif index not in said:
@@ -317,70 +340,6 @@ class Shadow:
             is_bad = job.failed or job.given_up
             job.state, job.ended_ms = "failed" if is_bad else "succeeded", self.stamp_ms
             self.say("ended", name, -1, job.state)
-
-    def _peer_up(self, command: PeerUp) -> None:
-        peer, incarnation = command.info.peer, command.info.incarnation
-        known = self.live.get(peer)
-        if known is not None and incarnation <= known[0]:
-            return
-        if command.info.level < self.level or peer in self.gone:
-            return
-        self.levels[peer] = command.info.level
-        shadow_needs.came_up(self, command, known)
-        if self.drains.get(peer) is DrainMode.ONCE and not command.continues:
-            self.drains[peer] = DrainMode.OFF
-        away = self.away.pop(peer, None) or Away(self.owned_by(peer), stopped=False)
-        died = not away.stopped and (known is None or command.continues != known[0])
-        if not died and away.blamed is not None:
-            name, index = away.blamed
-            suspect = self.jobs.get(name)
-            if suspect is not None and peer in suspect.killed.get(index, []):
-                suspect.killed[index].remove(peer)
-        self.live[peer] = (incarnation, True)
-        self.away[peer] = away
-        shadow_once.heard(self, command)
-        kept = {(k.job, k.grant, index) for k in command.kept for index in k.tasks}
-        for name, index in self.owned_by(peer):
-            grant = self.jobs[name].owner[index]
-            if (name, grant, index) not in kept:
-                self._lose(name, index, died=died)
-                self.end_if_done(name, self.jobs[name])
-        del self.away[peer]
-        for grant, (holder, _) in self.holders.items():
-            if holder == peer:
-                self.holders[grant] = (peer, incarnation)
-
-    def _peer_down(self, command: PeerDown) -> None:
-        peer, stopped = command.peer, command.stopped
-        self.live[peer] = (command.incarnation, False)
-        owned = self.owned_by(peer)
-        self.away[peer] = Away(owned, stopped=stopped)
-        for name, index in owned:  # nobody keeps a lock for who may be back
-            is_unknown = shadow_once.doubt(self, name, self.jobs[name], index)
-            if not is_unknown and self.jobs[name].spec.hold is not None:
-                self._lose(name, index, died=not stopped)
-                self.end_if_done(name, self.jobs[name])
-
-    def _lose(self, name: JobId, index: int, *, died: bool) -> None:
-        """The task's owner is gone. The third that died of it, and of nothing else, is the last."""
-        job = self.jobs[name]
-        if shadow_once.doubt(self, name, job, index):
-            return
-        grant = job.owner[index]
-        peer = self.holders[grant][0]
-        away = self.away[peer]
-        job.owner[index] = WAITING
-        self.say("revoked", name, index, grant)
-        job.deaths[index] += died
-        if died and away.owned == [(name, index)]:
-            away.blamed = name, index
-            killed, self.blamed[name] = job.killed.setdefault(index, []), None
-            killed.append(peer)
-            if len(killed) == KILLS:
-                job.causes[index] = Cause.PEER_LOST
-                job.owner[index] = ENDED
-                job.left -= 1
-                self.say("recorded", name, index, f"{grant} {Cause.PEER_LOST}")
 
     def _cancel(self, name: JobId) -> None:
         job = self.jobs.get(name)

@@ -55,6 +55,9 @@ class ShadowJob:
         self.until_ms: dict[int, int] = {}  # grant -> where the lease on what has begun is over
         self.disowned: set[tuple[int, int]] = set()  # with the grant: its owner knows it no more
         self.lost_ms: dict[int, int] = {}  # grant -> the same, of what of it is unknown
+        self.copies: dict[int, list[int]] = {}  # task -> grants of its backups, oldest first
+        self.thinned: set[int] = set()  # it ended badly while another ran it
+        self.speculated: set[int] = set()
         self.unknown: dict[int, int] = {}  # task -> grant of its lost owner; `owner`: UNKNOWN
 
     @property

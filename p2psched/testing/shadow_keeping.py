@@ -8,7 +8,7 @@ from p2psched.model.commands import Drain, Forget, GiveBack, Held, NewGeneration
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
 from p2psched.model.once import Start
-from p2psched.testing import shadow_once, shadow_retries
+from p2psched.testing import shadow_backups, shadow_once, shadow_retries
 from p2psched.testing.shadow_job import WAITING, ShadowJob
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def reopen(s: Shadow, job: ShadowJob, name: JobId, index: int) -> None:
         del job.ends[key]
     job.given_up = bool(job.dropped)
     job.tried.discard(index)
+    job.thinned.discard(index)
+    job.speculated.discard(index)
     job.avoids = {(task, peer) for task, peer in job.avoids if task != index}
     if job.state != "running":
         job.alerted.clear()
@@ -85,10 +87,14 @@ def drain(s: Shadow, command: Drain | GiveBack) -> None:
         shadow_once.heard(s, command)
     job = s.jobs.get(name)
     for index in command.tasks if job is not None and grant else ():  # 0: only told
-        if job is not None and job.owner.get(index) == grant:
+        if job is not None and grant in job.copies.get(index, []):
+            shadow_backups.drop(job, index, grant)
+            job.speculated.discard(index)
+            s.say("given back", name, index, grant)
+        elif job is not None and job.owner.get(index) == grant:
             if command.stall is not None and shadow_once.doubt(s, name, job, index):
                 continue
-            job.owner[index] = WAITING
+            shadow_backups.let_go(s, name, job, index)
             s.say("given back", name, index, grant)
 
 
@@ -98,6 +104,8 @@ def begin_generation(s: Shadow, command: NewGeneration) -> None:
     s.generation = command.generation
     s.index = max(s.index, (command.generation << 40) + command.start)
     for name, job in s.jobs.items():
+        for index in list(job.copies):
+            shadow_backups.drop_all(s, name, job, index)
         for index, grant in job.owner.items():
             if grant > 0 and job.spec.start == Start.ONCE:
                 job.begun[index] = grant

@@ -8,7 +8,7 @@ from p2psched.model.commands import DrainMode
 from p2psched.model.ids import PeerId
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Needs
-from p2psched.testing import shadow_needs
+from p2psched.testing import shadow_backups, shadow_needs
 from p2psched.testing.shadow_job import ENDED
 
 if TYPE_CHECKING:
@@ -30,15 +30,15 @@ def transfer(s: Shadow, command: Transfer, proposal: tuple[PeerId, int] | None) 
     is_open = s.drains.get(taker, DrainMode.OFF) is DrainMode.OFF
     if s.live.get(taker) != (command.incarnation, True) or not is_open:
         return
-    there = (s.jobs[name].deaths[index] for name, index in s.owned_by(taker))
-    if any(deaths >= SUSPECT for deaths in there) or s.moves.get(old, 0) >= MOVES_MAX:
+    if s.holds_suspects(taker) or s.moves.get(old, 0) >= MOVES_MAX or old in s.stays:
         return
     needs = job.spec.needs or Needs()
-    if not needs.steal:
+    if not needs.steal or shadow_backups.replicas_of(job.spec) > 1:
         return
     held = [index for index in command.tasks if job.owner.get(index, ENDED) == old]
     held = [index for index in held if job.begun.get(index) != old]  # it may run there
     held = [index for index in held if (index, taker) not in job.avoids]
+    held = [index for index in held if index not in job.copies]
     if needs.spread:
         held = shadow_needs.evened(s, command.job, giver, taker, held)
     held = shadow_needs.may_own(s, command.job, taker, held)

@@ -47,7 +47,7 @@ def may_own(s: Shadow, name: JobId, peer: PeerId, wanted: Iterable[int]) -> list
     if spec.needs is None and not s.has_apart:
         return sorted(wanted)
     needs = spec.needs or Needs()
-    there = s.owned_by(peer)
+    there = s.runs_on(peer)
     jobs = {job for job, _ in there}
     if any(job in needs.apart for job in jobs - {name}):
         return []

@@ -91,6 +91,9 @@ def delay_of(name: JobId, job: ShadowJob, index: int, rule: RetryRule, before: i
 
 def stop(s: Shadow, name: JobId, job: ShadowJob, state: str = "failed") -> None:
     """Nothing of it runs or waits any more."""
+    for index in list(job.copies):
+        for grant in job.copies.pop(index):
+            s.say("revoked", name, index, grant)
     for index, owner in job.owner.items():
         if owner > 0 or owner == UNKNOWN:
             s.say("revoked", name, index, job.unknown.pop(index, owner))

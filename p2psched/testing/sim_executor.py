@@ -22,7 +22,9 @@ from p2psched.model.execution import (
     Ended,
     ExecutorEvent,
     Progress,
+    Reports,
     Standing,
+    TaskReport,
     Tending,
     Unbegun,
 )
@@ -32,6 +34,9 @@ from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segmen
 from p2psched.model.taskset import TaskSet
 
 _LARGE, _KILLS, _HANGS = 2, 3, 4  # words of a job's name, if it has so many
+REPORT_US: Final = 1_000_000
+STRAGGLES: Final = 20  # times as long
+STRAGGLING_PERMILLE: Final = 100  # of the tasks of jobs that speculate
 STOP_US_MAX: Final = 2_000_000  # SIGTERM, grace, SIGKILL
 _FAILURES: Final = (Cause.EXIT, Cause.SIGNAL, Cause.EXCEPTION, Cause.TOO_LARGE)
 
@@ -118,6 +123,12 @@ def hangs(name: str, job: JobId, index: int, grant: int) -> bool:
     return int.from_bytes(draw[:4]) % 1000 < share
 
 
+def straggles(batch: Batch, index: int) -> bool:
+    """True if this task takes far longer under this grant than it should."""
+    draw = hashlib.sha256(f"{batch.job}:{index}:{batch.grant}:straggles".encode()).digest()
+    return int.from_bytes(draw[:4]) % 1000 < STRAGGLING_PERMILLE
+
+
 class KilledByTaskError(Exception):
     """A task has ended the process that runs it."""
 
@@ -157,13 +168,14 @@ class BatchStops(msgspec.Struct, frozen=True):
 
 
 class _Run:
-    __slots__ = ("batch", "begun", "left", "now", "stopping")
+    __slots__ = ("batch", "begun", "left", "now", "since_us", "stopping")
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.left = list(batch.tasks)
         self.now: list[tuple[int, Cause, int]] = []  # task, how it will end, busy_us
         self.begun = False  # else it stands ready
+        self.since_us = 0  # when its tasks of now began
         self.stopping = False
 
 
@@ -197,6 +209,7 @@ class SimExecutor:
         *,
         has_space: Callable[[], bool] = lambda: True,
         watch: Watching | None = None,
+        now_us: Callable[[], int] = lambda: 0,
     ) -> None:
         """`watch`: over exclusive tasks."""
         self._slots = slots
@@ -207,6 +220,8 @@ class SimExecutor:
         self._watch = watch
         if watch is not None:
             watch.tell = lambda batch: self._later(1, BatchStops(batch))
+        self._now_us = now_us
+        self._looked_us = 0
         self._runs: dict[int, _Run] = {}
         self.stalled = 0  # nothing begins before somebody tends it so much: see `sim_stalls`
 
@@ -259,6 +274,19 @@ class SimExecutor:
             del self._runs[number]
         return bool(found)
 
+    def look(self) -> list[Reports]:
+        """Once a second: how long tasks have run, of jobs that want to know."""
+        now_us = self._now_us()
+        if now_us - self._looked_us < REPORT_US:
+            return []
+        self._looked_us = now_us
+        found = []
+        for number, run in self._runs.items():
+            if run.begun and not run.stopping and run.now and run.batch.spec.speculates:
+                ran_ms = (now_us - run.since_us) // 1000
+                found.append(TaskReport(number, run.now[0][0], ran_ms, ran_ms))
+        return [Reports(tuple(found))] if found else []
+
     def stop(self, batch: int) -> None:
         run = self._runs.get(batch)
         if run is not None and not run.stopping:
@@ -302,12 +330,14 @@ class SimExecutor:
         mean_us, fail_permille, *_ = map(int, spec.name.split())
         count = 1 if mean_us > 5_000 else rng.randint(1, 4)
         indices, run.left = run.left[:count], run.left[count:]
-        run.now = []
+        run.now, run.since_us = [], self._now_us()
         limit_us = spec.timeout_ms * 1000 if spec.timeout_ms is not None else None
         for position, index in enumerate(indices, start=1):
             failed = fail_permille and rng.randrange(1000) < fail_permille
             cause = rng.choice(_FAILURES) if failed else Cause.OK
             busy_us = 1 + int(rng.random() * 2 * mean_us)
+            if spec.speculates and straggles(run.batch, index):
+                busy_us *= STRAGGLES
             hung = hangs(spec.name, run.batch.job, index, run.batch.grant)
             if limit_us is not None and (hung or busy_us > limit_us):
                 cause, busy_us = Cause.TIMEOUT, limit_us

@@ -123,7 +123,9 @@ class SimFollower:
         )
         self.watch = Watch(cluster, self)
         self.executor = SimExecutor(
-            *(self.slots, self.rng, self._later_work, self._on_started), watch=self.watch
+            *(self.slots, self.rng, self._later_work, self._on_started),
+            watch=self.watch,
+            now_us=lambda: cluster.now_us,
         )
         for event in self.notes.begin(cluster.now_us, self.now_ms):
             self._decide(event)
@@ -213,6 +215,8 @@ class SimFollower:
         self.notes.mark(cluster.now_us, self.follower.separation.away_ms)
         cluster.cutoff.on_clock(self.id, cluster.now_us, led=self._is_led)
         self._later(CLOCK_US, self._on_clock)
+        for report in self.executor.look():
+            self._decide(Executed(self.now_ms, report))
         self._decide(Passed(self.now_ms, seen=self.views.look(self.now_ms) if self.views else {}))
         if self.follower.watching.watchdog.is_due(self.now_ms):
             self._decide(Watched(self.now_ms, self.executor.standing()))

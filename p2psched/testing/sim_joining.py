@@ -8,6 +8,7 @@ from p2psched.core.levels import GROUP_LEVEL
 from p2psched.core.raft.effects import AddMember, MemberEvent, Receive, Regulate
 from p2psched.core.raft.engine import Forwarded
 from p2psched.core.scheduler import Followed
+from p2psched.model.backing import Lagging
 from p2psched.model.feed_messages import Feed, FeedElsewhere, FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
@@ -64,7 +65,7 @@ class Joining:
                     peer.step(Forwarded(now_ms, message))
                 else:  # a follower's
                     engine.append(message.envelopes)
-            case Follow() | FeedReport() | FeedReported() | Steal() | Gives():
+            case Follow() | FeedReport() | FeedReported() | Steal() | Gives() | Lagging():
                 peer.decide(Followed(now_ms, sender, message))
             case Feed() | FeedElsewhere():
                 pass  # for a follower

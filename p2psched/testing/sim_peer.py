@@ -145,6 +145,7 @@ class SimPeer:
             lambda batch, index: world.on_started(self, batch, index),
             has_space=lambda: not self.is_full,
             watch=self.watch,
+            now_us=lambda: world.now_us,
         )
         self.space = SimSpace(self, world)
         self.writes = Writes(self, world)
@@ -318,6 +319,8 @@ class SimPeer:
         self.decide(self.space.clocked(now_ms))
         if self.scheduler.watching.watchdog.is_due(now_ms):
             self.decide(sched.Watched(now_ms, self.executor.standing()))
+        for report in self.executor.look():
+            self.decide(sched.Executed(now_ms, report))
         self._keeper.look(now_ms)
         for event in self._joining.look(now_ms, self.wall_ms):
             self.step(event)

@@ -15,6 +15,7 @@ from p2psched.model.ids import JobId, new_id
 from p2psched.model.job import JobSpec
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.sim import SimCluster
+from p2psched.testing.sim_backups import Backings
 from p2psched.testing.sim_exclusive import Exclusives
 from p2psched.testing.sim_executor import (
     kills_its_peer,
@@ -59,6 +60,8 @@ class Wanted(Protocol):
     def once(self) -> bool: ...
     @property
     def exclusives(self) -> int | None: ...
+    @property
+    def backing(self) -> bool: ...
 
 
 class Workload:
@@ -87,6 +90,7 @@ class Workload:
         self._rules = Rules(cluster.seed, wanted=options.retrying)
         self._persons = Persons(cluster, wanted=options.once)
         self._exclusives = Exclusives(cluster, cluster.seed, options.exclusives)
+        self._backings = Backings(cluster, wanted=options.backing)
         self._choices = Choices(cluster.seed, wanted=options.choosing)
 
     @property
@@ -160,6 +164,7 @@ class Workload:
         job = JobId(new_id(rng))
         if kills_none(spec.name):
             spec = self._choices.draw(spec, job, [submit.job for submit in self._submits])
+        spec = self._backings.draw(spec)
         self._cluster.happened["job that chooses"] += bool(spec.needs is not None or spec.policy)
         command = SubmitJob(job, spec)
         self._submits.append(command)

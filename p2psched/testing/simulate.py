@@ -63,6 +63,7 @@ class Options:
     holding: bool = True  # tasks of a few jobs hold locks, in some seeds
     choosing: bool = True  # some jobs say which peers they need, and by whom they are placed
     once: bool = True  # tasks of a few jobs must not start twice, in some seeds
+    backing: bool = True  # tasks of a few jobs run on several peers, in some seeds
     retrying: bool = True  # a few jobs have rules for retries, or limits of time, in some seeds
     healing: bool = True  # leaders look after the group
     keeping: bool = True  # callers forget, pin and run again; some results are large

@@ -22,6 +22,7 @@ from p2psched.model.commands import (
     PeerUp,
     Place,
     RaiseLevel,
+    Stamped,
     SubmitJob,
 )
 from p2psched.model.execution import Committed
@@ -61,6 +62,7 @@ class Cluster:
         self.slots = slots
         self.now_ms = 10_000
         self.incarnations = dict.fromkeys(offers, 1)
+        self.stamped: list[Stamped] = []  # all events
         for peer in offers:
             self.do(PeerUp(self.info(peer)))
         if level > 1:
@@ -81,7 +83,9 @@ class Cluster:
     def do(self, command: Command, *, request: int | None = None) -> Outcome:
         index = self.machine.applied_index + 1
         envelope = Envelope(A, index if request is None else request, command)
-        (outcome,), _ = self.machine.apply(Committed(index, self.now_ms, self.now_ms, (envelope,)))
+        batch = Committed(index, self.now_ms, self.now_ms, (envelope,))
+        (outcome,), events = self.machine.apply(batch)
+        self.stamped += events
         self.check()
         return outcome
 
@@ -139,7 +143,7 @@ class Cluster:
         for job in self.machine.jobs.values():
             needs = job.spec.needs or Needs()
             job.check()
-            for held in job.grants.values():
+            for held in (*job.grants.values(), *job.backups.values()):
                 used[held.peer][0] += len(held.tasks) * needs.gpus
                 used[held.peer][1] += len(held.tasks) * needs.memory_mib
         for peer, row in self.machine.peers.items():

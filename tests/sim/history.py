@@ -18,6 +18,7 @@ import msgspec
 
 from p2psched.core.jobs import Job
 from p2psched.core.replica import Outcomes, Replica
+from p2psched.model.backing import BackUp
 from p2psched.model.commands import (
     Cancel,
     Command,
@@ -156,7 +157,7 @@ class Recorder:
                 return
             case RaiseLevel() | Offer() | Warn() | Reconciled() | NoteResumed():
                 return  # what the others do doesn't depend on it
-            case Forget() | Pin() | Retry() | Held() | NewGeneration():
+            case Forget() | Pin() | Retry() | Held() | NewGeneration() | BackUp():
                 raise AssertionError("nobody asks for it in these histories")
         op = self.history.call(envelope.proposer[:4], asked)
         self._open[proposal] = op

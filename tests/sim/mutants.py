@@ -83,6 +83,8 @@ class Mutant:
     retrying: bool = False
     once: bool = False
     exclusives: int = 0
+    backing: bool = False
+    followers: int | None = None
     healing: bool = False
     formed: bool = True
     locks: int = 0  # callers that hold locks
@@ -104,6 +106,8 @@ class Mutant:
             retrying=self.retrying,
             once=self.once,
             exclusives=self.exclusives,
+            backing=self.backing,
+            followers=self.followers,
             healing=self.healing,
             locks=self.locks,
         )

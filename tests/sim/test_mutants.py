@@ -10,6 +10,7 @@ import pytest
 from p2psched.testing.sim import SimulationError
 from p2psched.testing.simulate import simulate
 from tests.sim.act_mutants import ACT_MUTANTS
+from tests.sim.backup_mutants import BACKUP_MUTANTS
 from tests.sim.cutoff_mutants import CUTOFF_MUTANTS
 from tests.sim.disk_mutants import DISK_MUTANTS
 from tests.sim.drain_mutants import DRAIN_MUTANTS
@@ -44,6 +45,7 @@ ALL = (
     *STALL_MUTANTS,
     *ONCE_MUTANTS,
     *CUTOFF_MUTANTS,
+    *BACKUP_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 

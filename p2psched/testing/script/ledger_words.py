@@ -6,6 +6,7 @@ from p2psched.core.machine import Decision
 from p2psched.model import chunks
 from p2psched.model.actions import Act, Acted, Elapsed
 from p2psched.model.aside import Aside
+from p2psched.model.backing import BackedUp, BackUp, Promoted
 from p2psched.model.commands import (
     Acknowledged,
     Cancel,
@@ -103,6 +104,8 @@ def command_words(command: Command, jobs: Jobs) -> str:
             return act_words(command)
         case Offer(peer=peer):
             return f"{peer} says what it has"
+        case BackUp(job=job, tasks=tasks, peer=peer, incarnation=incarnation):
+            return f"back up {jobs.name(job)} {tasks} on {peer}/{incarnation}"
         case _:
             return _decision_words(command, jobs)
 
@@ -204,6 +207,9 @@ def event_words(event: Event, jobs: Jobs) -> str:
         return f"{jobs.name(event.job)} {event.tasks} waits until {event.until_ms}"
     if isinstance(event, Doubted | Decided):
         return f"{jobs.name(event.job)} {event.tasks} is {type(event).__name__.lower()}"
+    if isinstance(event, BackedUp | Promoted):
+        what = "runs on" if isinstance(event, BackedUp) else "is left to"
+        return f"{jobs.name(event.job)} {event.tasks} {what} {event.peer}, too, by {event.grant}"
     return struct_words(event) if isinstance(event, Aside) else _event_words(event, jobs)
 
 
@@ -230,6 +236,6 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
             | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut() | Resumed()
-            | Stalled() | Doubted() | Decided()
+            | Stalled() | Doubted() | Decided() | BackedUp() | Promoted()
         ):  # fmt: skip
             return ""
