@@ -139,6 +139,10 @@ class Checkpoints:
         assert self._inner is not None
         self._inner.end_task(batch, index, cause, why)
 
+    def take_back(self) -> None:
+        assert self._inner is not None
+        self._inner.take_back()
+
     def standing(self) -> Standing:
         assert self._inner is not None
         inner = self._inner.standing()

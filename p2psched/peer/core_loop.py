@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
-from p2psched.core.owner import StartBatch, StopBatch
+from p2psched.core.owner import StartBatch, StopBatch, TakeBack
 from p2psched.core.pacing import EndTask
 from p2psched.core.scheduler_events import (
     Copied,
@@ -126,12 +126,14 @@ class CoreLoop(ABC, Generic[E]):
             self._round = None
         self._step(Round(self._clock.now_ms()))
 
-    def _execute(self, effect: StartBatch | StopBatch | EndTask) -> None:
+    def _execute(self, effect: StartBatch | StopBatch | EndTask | TakeBack) -> None:
         match effect:
             case StartBatch(batch=batch):
                 self._executor.start(batch)
             case StopBatch(batch=number, cause=cause):
                 self._executor.stop(number, cause)
+            case TakeBack():
+                self._executor.take_back()
             case EndTask():
                 self._executor.end_task(effect.batch, effect.index, effect.cause, effect.why)
 

@@ -175,6 +175,9 @@ class WorkerPool:
     def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
         self._dispatcher.looks.end_task(batch, index, cause, why)
 
+    def take_back(self) -> None:
+        self._dispatcher.take_back()
+
     def standing(self) -> Standing:
         return self._dispatcher.standing()
 

@@ -19,8 +19,10 @@ from p2psched.model.execution import (
     Batch,
     Ended,
     ExecutorEvent,
+    GaveBack,
     Progress,
     Standing,
+    TakenBack,
     Tending,
     Unbegun,
 )
@@ -149,6 +151,13 @@ class BatchStops(msgspec.Struct, frozen=True):
     batch: int
 
 
+class ComesBack(msgspec.Struct, frozen=True):
+    """What has not begun is given back."""
+
+
+Work = TasksEnd | BatchStops | ComesBack
+
+
 class _Run:
     __slots__ = ("batch", "begun", "left", "now", "stopping")
 
@@ -160,7 +169,7 @@ class _Run:
         self.stopping = False
 
 
-Later = Callable[[int, TasksEnd | BatchStops], None]
+Later = Callable[[int, Work], None]
 OnStart = Callable[[Batch, int], None]  # batch, task
 
 
@@ -229,14 +238,34 @@ class SimExecutor:
             del self._runs[number]
         return bool(found)
 
+    def take_back(self) -> None:
+        self._later(1, ComesBack())
+
+    def _give_back(self) -> list[ExecutorEvent]:
+        """What has not begun."""
+        events: list[ExecutorEvent] = []
+        for number, run in reversed(list(self._runs.items())):
+            spec = run.batch.spec
+            if run.stopping or not run.left or spec.start or spec.checkpoint:
+                continue
+            rest, run.left = TaskSet.from_indices(run.left), []
+            if run.begun:
+                events.append(GaveBack(number, rest))
+            else:
+                del self._runs[number]
+                events.append(Ended(number, rest))
+        return [*events, TakenBack()]
+
     def stop(self, batch: int) -> None:
         run = self._runs.get(batch)
         if run is not None and not run.stopping:
             run.stopping = True
             self._later(int(self._rng.random() ** 3 * STOP_US_MAX), BatchStops(batch))
 
-    def on_due(self, item: TasksEnd | BatchStops) -> list[ExecutorEvent]:
+    def on_due(self, item: Work) -> list[ExecutorEvent]:
         """What to tell the owner now."""
+        if isinstance(item, ComesBack):
+            return self._give_back()
         run = self._runs.get(item.batch)
         if run is None or (run.stopping and isinstance(item, TasksEnd)):
             return []

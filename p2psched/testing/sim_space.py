@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from p2psched.core.owner import Owner, StopBatch
+from p2psched.core.owner import Owner, StopBatch, TakeBack
 from p2psched.core.pacing import EndTask
 from p2psched.core.raft.effects import RoomChanged
 from p2psched.core.raft.engine import EngineEffect
@@ -21,7 +21,16 @@ from p2psched.testing.sim_world import World
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer
 
-Change = RenewIncarnation | YieldLead | StopBatch | EndTask | Tend | Noticed | SeparationEffect
+Change = (
+    RenewIncarnation
+    | YieldLead
+    | StopBatch
+    | TakeBack
+    | EndTask
+    | Tend
+    | Noticed
+    | SeparationEffect
+)
 LEFT_BYTES_MAX: Final = 4_000  # on a disk that gets full: for some entries, or for none
 
 
@@ -76,6 +85,8 @@ class SimSpace:
                 self._world.later(1, peer, HandOverHere(avoid))
             case StopBatch(batch=batch):
                 peer.executor.stop(batch)
+            case TakeBack():
+                peer.executor.take_back()
             case EndTask():
                 raise AssertionError("no executor here says how quick its tasks are")
             case Tend() | Noticed():
