@@ -6,8 +6,10 @@ result carries job, index and grant: a referee can tell whose it is.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import random
+import zlib
 from collections.abc import Callable
 from typing import Final
 
@@ -31,9 +33,20 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment
 from p2psched.model.taskset import TaskSet
 
-_LARGE, _KILLS, _HANGS = 2, 3, 4  # words of a job's name, if it has so many
+_LARGE, _KILLS, _HANGS, _LENGTHS = 2, 3, 4, 5  # words of a job's name, if it has so many
 STOP_US_MAX: Final = 2_000_000  # SIGTERM, grace, SIGKILL
 _FAILURES: Final = (Cause.EXIT, Cause.SIGNAL, Cause.EXCEPTION, Cause.TOO_LARGE)
+
+
+class Lengths(enum.IntEnum):
+    """How long the tasks of a simulated job take."""
+
+    DRAWN = 0  # up to twice `mean_us`, each time anew
+    EVEN = 1  # all as long as it
+    UNEVEN = 2  # as long, and one in ten, anywhere, fifty times
+
+
+UNEVEN_TIMES: Final = 50
 
 
 def sim_job(
@@ -47,6 +60,7 @@ def sim_job(
     large_permille: int = 0,
     kill_permille: int = 0,
     hang_permille: int = 0,
+    lengths: Lengths = Lengths.DRAWN,
     timeout_ms: int | None = None,
     copies: int = 2,
     keep_ms: int | None = None,
@@ -62,7 +76,7 @@ def sim_job(
         if function
         else ProgramWork(("task",))
     )
-    words = [mean_us, fail_permille, large_permille, kill_permille, hang_permille]
+    words = [mean_us, fail_permille, large_permille, kill_permille, hang_permille, lengths]
     while not words[-1] and len(words) > _LARGE:
         words.pop()
     return JobSpec(
@@ -111,6 +125,15 @@ def hangs(name: str, job: JobId, index: int, grant: int) -> bool:
         return False
     draw = hashlib.sha256(f"{job}:{index}:{grant}:hangs".encode()).digest()
     return int.from_bytes(draw[:4]) % 1000 < share
+
+
+def length_us(name: str, index: int) -> int | None:
+    """Of a task of a simulated job of this name; None: drawn when it begins."""
+    lengths = Lengths(_word(name, _LENGTHS))
+    if lengths is Lengths.DRAWN:
+        return None
+    is_long = lengths is Lengths.UNEVEN and zlib.crc32(b"%d" % index) % 10 == 0
+    return _word(name, 0) * (UNEVEN_TIMES if is_long else 1)
 
 
 class KilledByTaskError(Exception):
@@ -298,7 +321,8 @@ class SimExecutor:
         for position, index in enumerate(indices, start=1):
             failed = fail_permille and rng.randrange(1000) < fail_permille
             cause = rng.choice(_FAILURES) if failed else Cause.OK
-            busy_us = 1 + int(rng.random() * 2 * mean_us)
+            drawn_us = 1 + int(rng.random() * 2 * mean_us)
+            busy_us = length_us(spec.name, index) or drawn_us
             hung = hangs(spec.name, run.batch.job, index, run.batch.grant)
             if limit_us is not None and (hung or busy_us > limit_us):
                 cause, busy_us = Cause.TIMEOUT, limit_us
