@@ -20,6 +20,7 @@ from p2psched.testing.gossip_sim import GossipSim
 
 SIZES: Final = (10, 100, 1_000)
 SEED: Final = 7
+LARGE: Final = 100
 IDLE_MS: Final = 30_000
 _WIDTH, _HEIGHT, _PANEL = 800, 270, 210
 _COLOUR, _LAW = "#1b6ca8", "#c8553d"
@@ -37,7 +38,8 @@ class Figures:
 def measure(peers: int) -> Figures:
     sim = GossipSim(peers, seed=SEED, loss=0.01)
     sim.start_all()
-    joined_ms = sim.run_until(sim.agree, within_ms=120_000, step_ms=200)
+    step_ms = 20 if peers <= LARGE else 200  # to look at all of them costs their square
+    joined_ms = sim.run_until(sim.agree, within_ms=120_000, step_ms=step_ms)
     sim.run(10_000)
     rate = sim.bytes_per_s(IDLE_MS)
     sim.seen.clear()

@@ -34,7 +34,7 @@ ADAPTIVE: Final = "adaptive"
 POLICIES: Final = (ADAPTIVE, "pull", "round-robin", "power-of-two", "task-type")
 SEED: Final = 7
 HOLDERS: Final = 3
-TASKS_EACH: Final = 60  # a peer
+TASKS_EACH: Final = 40  # a peer
 TASK_US: Final = 50_000
 SETTLE_MS: Final = 3_000
 PATIENCE_MS: Final = 600_000
@@ -77,8 +77,9 @@ def measure(peers: int, work: Work, policy: str) -> float:
         victim = cluster.peers[1]
         cluster.ask(Place(job, tasks, victim.id, victim.scheduler.info.incarnation))
     cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=PATIENCE_MS)
-    print(f"{peers} {policy} {work.name}", file=sys.stderr, flush=True)
-    return (cluster.now_us - began_us) * peers / ideal_us(spec)
+    over_ideal = (cluster.now_us - began_us) * peers / ideal_us(spec)
+    print(f"{peers} {policy} {work.name} {over_ideal:.3f}", file=sys.stderr, flush=True)
+    return over_ideal
 
 
 def ideal_us(spec: JobSpec) -> int:

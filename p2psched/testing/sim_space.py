@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from p2psched.core.owner import Owner, StopBatch, TakeBack
@@ -13,6 +14,7 @@ from p2psched.core.scheduler import Clocked, Renewed, RenewIncarnation, YieldLea
 from p2psched.core.scheduler_events import Noticed, Tend
 from p2psched.core.separation_effects import SeparationEffect
 from p2psched.model.ids import PeerId
+from p2psched.model.load import Seen
 from p2psched.model.raft import Room
 from p2psched.store.space import is_no_space
 from p2psched.testing.sim_items import HandOverHere
@@ -42,6 +44,7 @@ class SimSpace:
         self._world = world
         self.stalled = False  # a write waits for space
         self.shun: frozenset[PeerId] = frozenset()  # as gossip says
+        self.seen: Mapping[PeerId, Seen] = {}  # likewise
         self._renews = False  # as soon as there is space
 
     @property
@@ -67,6 +70,7 @@ class SimSpace:
             is_led=led,
             removed=engine.raft.removed,
             shun=self.shun,
+            seen=self.seen,
         )
 
     def on_start(self) -> None:
