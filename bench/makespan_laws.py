@@ -8,7 +8,7 @@ all others follow. The least is the sum of all tasks over all slots.
     python -m bench.makespan_laws [--peers N ...] [--policies NAME ...]
         [--draw docs/pictures/makespan.svg]
 
-A hundred take some minutes of one core, a thousand half an hour.
+A hundred take some minutes of one core, more take long.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def draw(found: dict[int, dict[str, Row]], path: Path) -> None:
     ]
     for number, policy in enumerate(policies):
         x = 20 + 150 * number
-        parts.append(f'<text x="{x}" y="{_HEIGHT - 8}" fill="{_COLOURS[number]}">{policy}</text>')
+        parts.append(
+            f'<text x="{x}" y="{_HEIGHT - 8}" fill="{_COLOURS[number % len(_COLOURS)]}">{policy}</text>'
+        )
     for number, work in enumerate(WORKS):
         lines = {policy: [found[size][policy][work.name] for size in sizes] for policy in policies}
         known = {
@@ -146,7 +148,7 @@ def _panel(x: int, title: str, lines: dict[str, list[float]]) -> list[str]:
             f"{x + 10 + i * step:.0f},{220 - 170 * (value - 1) / top:.0f}"
             for i, value in enumerate(line)
         )
-        colour = _COLOURS[number]
+        colour = _COLOURS[number % len(_COLOURS)]
         parts.append(f'<polyline points="{at}" fill="none" stroke="{colour}" stroke-width="2"/>')
     return parts
 
