@@ -122,10 +122,8 @@ def draw(found: dict[int, dict[str, Row]], path: Path) -> None:
         f'<text x="20" y="{_HEIGHT - 26}">peers: {", ".join(f"{size:,}" for size in sizes)}</text>',
     ]
     for number, policy in enumerate(policies):
-        x = 20 + 150 * number
-        parts.append(
-            f'<text x="{x}" y="{_HEIGHT - 8}" fill="{_COLOURS[number % len(_COLOURS)]}">{policy}</text>'
-        )
+        x, colour = 20 + 150 * number, _COLOURS[number % len(_COLOURS)]
+        parts.append(f'<text x="{x}" y="{_HEIGHT - 8}" fill="{colour}">{policy}</text>')
     for number, work in enumerate(WORKS):
         lines = {policy: [found[size][policy][work.name] for size in sizes] for policy in policies}
         known = {
