@@ -75,6 +75,7 @@ class HostHandle:
         self.aimed_at: int | None = None  # the batch because of which it was ended
         self.timer: asyncio.TimerHandle | None = None
         self.look_at_s: float | None = None
+        self._fires_at_s = 0.0
         self.is_slow = False  # what runs was looked at: it gets nothing ahead
         self._loop = loop
         self._functions: OrderedDict[_FunctionKey, int] = OrderedDict()
@@ -183,18 +184,22 @@ class HostHandle:
                 self.timer = None
             return
         self.look_at_s = at_s = self._loop.time() + delay_s
-        if self.timer is not None and self.timer.when() > at_s:
+        if self.timer is not None and self._fires_at_s > at_s:
             self.timer.cancel()
             self.timer = None
         if self.timer is None:
-            self.timer = self._loop.call_at(at_s, self._on_timer, look)
+            self._arm(at_s, look)
+
+    def _arm(self, at_s: float, look: Callable[[], None]) -> None:
+        self._fires_at_s = at_s  # of a timer that is due already uvloop can't tell
+        self.timer = self._loop.call_at(at_s, self._on_timer, look)
 
     def _on_timer(self, look: Callable[[], None]) -> None:
         self.timer = None
         if self.look_at_s is None or not self.batches:
             return
         if self.look_at_s > self._loop.time():
-            self.timer = self._loop.call_at(self.look_at_s, self._on_timer, look)
+            self._arm(self.look_at_s, look)
             return
         self.look_at_s = None
         look()
