@@ -115,7 +115,9 @@ class Follower:
             case Copied(number=number, blobs=blobs):
                 self.owner.on_copied(number, blobs)
             case Passed(seen=seen):
-                self.seen, self.stealing.group = seen, len(seen) + 1
+                me = self._life.info
+                self.seen = seen
+                self.stealing.on_seen(len(seen) + 1, seen.get(me.peer), me.slots)
                 self._on_passed(now_ms)
             case Lost(peer=peer):
                 if peer == self.feeder:
@@ -258,7 +260,7 @@ class Follower:
         for request, outcome in parted:
             self._on_outcome(request, outcome)
         if self.owner.has_queue:
-            self.stealing.thief.on_granted(now_ms)
+            self.stealing.on_granted(now_ms)
 
     def _is_answer(self, sender: PeerId, message: Feed | FeedElsewhere) -> bool:
         """From the feeder, or from one that was asked before and took its time: the first of them

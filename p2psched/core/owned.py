@@ -33,6 +33,15 @@ class Queued:
         self.attempt = attempt
         self.tasks = tasks
 
+    def continues(self, other: Queued) -> bool:
+        """Both may be one entry, of which the other is the first part."""
+        return (
+            other.tasks.first < self.tasks.first
+            and (self.job, self.grant, self.attempt) == (other.job, other.grant, other.attempt)
+            and self.begun == other.begun
+            and not (self.cleared or other.cleared)
+        )
+
 
 class Running:
     __slots__ = ("batch", "left", "moves", "short_us", "slots", "stopped", "until_ms")
@@ -46,6 +55,13 @@ class Running:
         self.stopped = False
         self.until_ms = batch.until_ms  # and from there on what `leasing` says
         self.moves = False  # it is ended to be given back
+
+    def give_back(self, tasks: TaskSet) -> Queued | None:
+        """These have not begun, and won't here; what was revoked of them meanwhile is not ours."""
+        tasks = self.left & tasks
+        self.left = self.left - tasks
+        batch = self.batch
+        return Queued(batch.job, batch.grant, batch.attempt, tasks) if tasks.ranges else None
 
     def unfinished(self, unstarted: TaskSet) -> list[Queued]:
         """Of a batch that is over: what was not revoked and has no result. What had begun was ended

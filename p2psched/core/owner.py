@@ -24,7 +24,15 @@ from p2psched.core.pacing import EndTask
 from p2psched.core.pieces import split
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Complete, Completed, GiveBack, Grant, Outcome
-from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress, Reports
+from p2psched.model.execution import (
+    Batch,
+    Ended,
+    ExecutorEvent,
+    GaveBack,
+    Progress,
+    Reports,
+    TakenBack,
+)
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, Segment
 from p2psched.model.moves import Transfer
@@ -53,7 +61,11 @@ class CopyBlobs(msgspec.Struct, frozen=True):
     copies: int
 
 
-OwnerEffect = StartBatch | StopBatch | CopyBlobs | EndTask | HoldLease
+class TakeBack(msgspec.Struct, frozen=True):
+    """What the executor has not begun comes back, so that it may go elsewhere."""
+
+
+OwnerEffect = StartBatch | StopBatch | CopyBlobs | EndTask | HoldLease | TakeBack
 
 
 class Owner(OwnerView):
@@ -96,6 +108,8 @@ class Owner(OwnerView):
     def on_executed(self, event: ExecutorEvent) -> list[OwnerEffect]:
         if isinstance(event, Reports):
             return [*self.pacing.on_reports(event.reports, self._running)]
+        if isinstance(event, TakenBack):
+            return []
         run = self._running.get(event.batch)
         effects: list[OwnerEffect] = []
         if run is None:
@@ -104,6 +118,9 @@ class Owner(OwnerView):
             case Progress(segments=segments):
                 for segment in segments:
                     effects += self._take_result(run, segment)
+            case GaveBack(tasks=tasks):
+                if back := run.give_back(tasks):
+                    self.starting.take_back(back, run.batch.spec)
             case Ended(unstarted=unstarted):
                 del self._running[event.batch]
                 self._busy -= run.slots

@@ -28,6 +28,7 @@ from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.reconcile import OwnedPart
 from p2psched.model.taskset import EMPTY, TaskSet
 
+READY_US_MIN: Final = 15_000  # a slot: expected work with the executor that is worth taking back
 SOON_US: Final = 10_000  # a slot: expected work that is over before more could be here
 
 
@@ -164,6 +165,23 @@ class OwnerView:
             for run in self._running.values()
             if (job := jobs.get(run.batch.job)) is not None
         )
+
+    @property
+    def owned_us(self) -> int:
+        """Work that all of it is, by what the ledger has measured."""
+        jobs, owned_us = self._machine.jobs, 0
+        for part in self.owned():
+            job = jobs.get(part.job)
+            if job is not None:
+                task_us = job.estimate_us or self._machine.estimate_us
+                owned_us += len(part.tasks) * task_us * job.spec.cpus
+        return owned_us
+
+    def has_ready(self, wait_us: int) -> bool:
+        """True if the executor may have tasks that it has not begun, and `wait_us` of work is there
+        for each slot."""
+        count = sum(len(run.left) for run in self._running.values())
+        return count > min(self._slots, len(self._running)) and wait_us >= READY_US_MIN
 
     @property
     def is_hungry(self) -> bool:

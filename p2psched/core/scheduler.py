@@ -166,7 +166,8 @@ class Scheduler:
                 self._coordinator.on_full(full)
                 self._coordinator.on_seen(seen)
                 self.seen = seen
-                self.stealing.group = len(self.machine.peers)
+                me = self._life.info
+                self.stealing.on_seen(len(self.machine.peers), seen.get(me.peer), me.slots)
                 self._on_clock(event)
             case Followed(sender=sender, message=message):
                 self._on_message(now_ms, sender, message)
@@ -273,7 +274,7 @@ class Scheduler:
             case Granted():
                 if event.peer == info.peer and event.incarnation == info.incarnation:
                     self._on_granted(event)
-                    self.stealing.thief.on_granted(now_ms)
+                    self.stealing.on_granted(now_ms)
                 else:
                     self.stealing.thief.on_news(now_ms)
             case JobEnded():

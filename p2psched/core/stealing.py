@@ -16,15 +16,17 @@ import msgspec
 from p2psched.core.feed import Say
 from p2psched.core.giving import choose
 from p2psched.core.levels import NEEDED
-from p2psched.core.owner import Owner
+from p2psched.core.owner import Owner, TakeBack
 from p2psched.core.quarantine import THROUGH_PEER
+from p2psched.core.spare import SPARE_MIN, WHOLE, spare
 from p2psched.core.state import LedgerState
 from p2psched.core.thief import IDLE_MS, Busy, Thief
 from p2psched.model.commands import PeerInfo
-from p2psched.model.execution import ExecutorEvent, Progress
+from p2psched.model.execution import ExecutorEvent, Progress, TakenBack
 from p2psched.model.explain_messages import Decision, WallOf
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
+from p2psched.model.load import Seen
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import NOTHING, Offers
 from p2psched.model.steal_messages import Gives, Steal, StealMessage
@@ -33,8 +35,10 @@ REMEMBERED_MAX: Final = 1_024  # moves that are remembered, for who asks why
 ASKING_MAX: Final = 64  # in one turn; others ask again
 MOVES_MAX: Final = 8  # commands under way; who asks then asks again soon
 SOON_MS: Final = 20
+TAKE_BACK_MS: Final = 20  # between two times that what has not begun is taken back
 LATER_MS: Final = 100  # when nothing waits that is worth a move
 UNPLACED_MS: Final = 30  # idle, while the coordinator has something to place
+REST_MS_MAX: Final = 5_000  # after a steal, by who has less than whole slots
 FULL_MS: Final = 10_000  # after a task found no space here, nothing is asked for
 
 
@@ -69,14 +73,31 @@ class Stealing:
         self._state = state
         self.owner = owner
         self._asking: dict[PeerId, Steal] = {}
+        self._waiting: dict[PeerId, Steal] = {}  # while what has not begun is taken back for them
+        self._taken_ms: int | None = None  # when that was done last
         self._remembered: deque[Given] = deque(maxlen=REMEMBERED_MAX)
         self._idle_since_ms: int | None = None
         self._full_until_ms = 0
         self._now_ms = 0
-        self.group = 1  # peers that there are, as far as this one knows
+        self._group = 1  # peers that there are, as far as this one knows
+        self._spare = WHOLE  # of the slots here
+        self._slots = 0
         self._progress_ms: int | None = None  # when something began or ended here last
 
     # --- what comes in ---
+
+    def on_seen(self, group: int, me: Seen | None, slots: int) -> None:
+        """So many peers there are, and this is how this one is itself."""
+        self._group, self._slots = group, slots
+        self._spare = spare(me.load if me is not None else None, slots)
+
+    def on_granted(self, now_ms: int) -> None:
+        """This peer has tasks again. Where others compute, too, it asks for no more before these
+        could have ended on what is left there: also if they only wait."""
+        self.thief.on_granted(now_ms)
+        if self._spare < WHOLE and self._slots:
+            took_ms = self.owner.owned_us * WHOLE // (self._slots * self._spare * 1000)
+            self.thief.rest(now_ms, min(took_ms, REST_MS_MAX))
 
     def on_message(self, now_ms: int, sender: PeerId, message: StealMessage) -> None:
         self._now_ms = now_ms
@@ -88,6 +109,10 @@ class Stealing:
                 self.thief.on_gives(now_ms, sender, message)
 
     def on_executed(self, now_ms: int, event: ExecutorEvent) -> None:
+        if isinstance(event, TakenBack):
+            self._asking = {**self._waiting, **self._asking}
+            self._waiting.clear()
+            return
         self._progress_ms = now_ms
         if not isinstance(event, Progress):
             return
@@ -101,38 +126,54 @@ class Stealing:
 
     def give(
         self, me: PeerInfo, *, gives_nothing: bool, shunned: Container[PeerId] = ()
-    ) -> tuple[list[Transfer], list[Say]]:
+    ) -> tuple[list[Transfer], list[Say | TakeBack]]:
         """Answer who has asked since the last turn, before anything else is started. The caller
-        proposes the commands, and tells the owner. `shunned`: who gets nothing."""
+        proposes the commands, and tells the owner. `shunned`: who gets nothing. If nothing waits
+        what the executor has not begun is taken back first."""
         if not self._asking:
             return [], []
         asking, self._asking = self._asking, {}
         moves: list[Transfer] = []
-        answers: list[Say] = []
+        answers: list[Say | TakeBack] = []
         for peer, steal in asking.items():
-            self.counts.answered += 1
             given: list[Transfer] = []
             is_busy = self.owner.departing.moves + len(moves) >= MOVES_MAX
             is_shut = gives_nothing or peer in shunned or min(steal.slots, me.slots) < 1
             if not (is_shut or is_busy or not self.is_known):
                 given = self._give(peer, steal, me)
+                if not given and self._may_take_back(me.slots):
+                    self._waiting[peer] = steal
+                    continue
             moves += given
+            self.counts.answered += 1
             count = sum(len(move.tasks) for move in given)
             self.counts.given += count
             self.counts.refused += not count
             again_ms = 0 if count else SOON_MS if is_busy else LATER_MS
             answers.append(Say(peer, Gives(steal.number, count, again_ms)))
+        if self._waiting:
+            self._taken_ms = self._now_ms
+            answers.append(TakeBack())
         return moves, answers
+
+    def _may_take_back(self, slots: int) -> bool:
+        if self._taken_ms is not None and self._now_ms - self._taken_ms < TAKE_BACK_MS:
+            return False
+        return self.owner.has_ready(self._busy_us(slots) // slots)
+
+    def _busy_us(self, slots: int) -> int:
+        """What takes longer than it was expected to is expected to take as long again."""
+        since_ms = self._now_ms if self._progress_ms is None else self._progress_ms
+        return max(self.owner.busy_us, (self._now_ms - since_ms) * 1000 * slots)
 
     def _give(self, peer: PeerId, steal: Steal, me: PeerInfo) -> list[Transfer]:
         owner, slots = self.owner, me.slots
         lots = owner.lots(peer, steal.slots, steal.offers)
-        # What takes longer than it was expected to is expected to take as long again.
-        since_ms = self._now_ms if self._progress_ms is None else self._progress_ms
-        stalled_us = max(0, self._now_ms - since_ms) * 1000 * slots
-        busy_us = max(owner.busy_us, stalled_us)
-        wanted = {"taker_slots": steal.slots, "most": steal.most}
-        chosen = choose(lots, slots=slots, busy_us=busy_us, **wanted)
+        busy_us = self._busy_us(slots)
+        taker_spare = max(SPARE_MIN, min(steal.spare, WHOLE))
+        own = {"slots": slots, "busy_us": busy_us, "spare": self._spare}
+        taker = {"taker_slots": steal.slots, "taker_spare": taker_spare, "most": steal.most}
+        chosen = choose(lots, **own, **taker)
         moves = [
             Transfer(job, grant, tasks, peer, steal.incarnation)
             for job, grant, tasks in owner.set_aside(chosen)
@@ -178,7 +219,7 @@ class Stealing:
         if self._state.unplaced and now_ms - self._idle_since_ms < UNPLACED_MS:
             return []
         found = victims(asks_all=now_ms - self._idle_since_ms >= IDLE_MS)
-        return self.ask(now_ms, me, found, group=self.group)
+        return self.ask(now_ms, me, found, group=self._group)
 
     def ask(
         self, now_ms: int, me: PeerInfo, victims: Sequence[Busy], *, group: int = 1
@@ -187,8 +228,10 @@ class Stealing:
         if asked is None:
             return []
         peer, number = asked
-        most = self.thief.most
-        return [Say(peer, Steal(number, me.incarnation, me.slots, self._offers, most))]
+        steal = Steal(
+            *(number, me.incarnation, me.slots, self._offers, self.thief.most), spare=self._spare
+        )
+        return [Say(peer, steal)]
 
     @property
     def is_known(self) -> bool:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from p2psched.core.spare import WHOLE, spare
 from p2psched.core.state import LedgerState
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Liveness, Seen
@@ -52,13 +53,15 @@ def by_rows(
         slots = row.info.slots
         if peer == me or not row.live or slots < 1 or row.owned < 2:
             continue
+        known = seen.get(peer)
         wait_us = row.load_us // slots
+        if known is not None:
+            wait_us = wait_us * WHOLE // spare(known.load, slots)
         if asks_all and row.owned > slots:
             wait_us = max(wait_us, WAIT_US_MIN)
         # How many slots its tasks take is not known here: two may wait for each other.
         if wait_us < (WAIT_US_MIN if row.owned > slots else LONG_US):
             continue
-        known = seen.get(peer)
         if known is None or known.liveness is Liveness.ALIVE:
             found.append(Busy(peer, wait_us))
     return found
@@ -90,6 +93,7 @@ class Thief:
         self._crowd = 1  # how much longer all pauses are
         self._is_spread = False  # it has waited for its turn among many
         self._failed = 0  # tasks, since one succeeded here
+        self._rested_ms = 0  # what it has is expected to be done by then
         self._careful_ms = 0  # the pause that it makes because of that
         self._not_before: dict[PeerId, int] = {}  # who was asked in vain
         self.requests = 0
@@ -99,7 +103,7 @@ class Thief:
     def may_ask(self, now_ms: int) -> bool:
         """Cheap: before a view is made."""
         if self._due_ms is None:
-            return now_ms >= self._again_ms
+            return now_ms >= max(self._again_ms, self._rested_ms)
         if now_ms >= self._due_ms:
             self._fail(now_ms)
         return False
@@ -160,6 +164,10 @@ class Thief:
         self._asked = self._due_ms = None
         self._failures, self._again_ms = 0, max(now_ms, self._again_ms if self._careful_ms else 0)
         self._is_spread = False
+
+    def rest(self, now_ms: int, rest_ms: int) -> None:
+        """Ask for nothing for so long, whatever is heard."""
+        self._rested_ms = max(self._rested_ms, now_ms + rest_ms)
 
     def on_news(self, now_ms: int) -> None:
         """Somebody else has got tasks."""

@@ -58,6 +58,8 @@ class Waiting:
     def put_first(self, queued: Queued) -> None:
         if queued.job in self._held:
             self._held[queued.job].insert(0, queued)
+        elif self._entries and self._entries[0].continues(queued):
+            self._entries[0].tasks = self._entries[0].tasks | queued.tasks
         else:
             self._entries.appendleft(queued)
 

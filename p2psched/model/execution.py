@@ -42,6 +42,17 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     unstarted: TaskSet
 
 
+class GaveBack(msgspec.Struct, frozen=True, gc=False):
+    """Tasks at the end of a batch that goes on have not begun: they won't, under this batch."""
+
+    batch: int
+    tasks: TaskSet
+
+
+class TakenBack(msgspec.Struct, frozen=True, gc=False):
+    """Whatever came of a `take_back` was said before this."""
+
+
 class TaskReport(msgspec.Struct, frozen=True, gc=False):
     """How far a task is that runs."""
 
@@ -63,7 +74,7 @@ class Reports(msgspec.Struct, frozen=True, gc=False):
 
 
 BatchEvent = Progress | Ended
-ExecutorEvent = BatchEvent | Reports
+ExecutorEvent = BatchEvent | GaveBack | TakenBack | Reports
 
 
 class Unbegun(msgspec.Struct, frozen=True, gc=False):

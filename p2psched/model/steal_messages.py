@@ -18,6 +18,7 @@ class Steal(msgspec.Struct, frozen=True, array_like=True, tag=113):
     slots: int  # that it has
     offers: Offers = NOTHING  # and what else
     most: int = 0  # tasks that it wants; 0: no matter how many
+    spare: int = 1000  # per mille of its slots, while others compute there, too
 
 
 class Gives(msgspec.Struct, frozen=True, array_like=True, tag=114):

@@ -149,6 +149,10 @@ class Checkpoints:
         else:
             self._inner.renew(batch, until_ms)
 
+    def take_back(self) -> None:
+        assert self._inner is not None
+        self._inner.take_back()
+
     def standing(self) -> Standing:
         assert self._inner is not None
         inner = self._inner.standing()

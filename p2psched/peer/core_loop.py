@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
 from p2psched.core.leasing import HoldLease
-from p2psched.core.owner import StartBatch, StopBatch
+from p2psched.core.owner import StartBatch, StopBatch, TakeBack
 from p2psched.core.pacing import EndTask
 from p2psched.core.scheduler_events import (
     Copied,
@@ -131,7 +131,7 @@ class CoreLoop(ABC, Generic[E]):
             self._round = None
         self._step(Round(self._clock.now_ms()))
 
-    def _execute(self, effect: StartBatch | StopBatch | EndTask | HoldLease) -> None:
+    def _execute(self, effect: StartBatch | StopBatch | EndTask | HoldLease | TakeBack) -> None:
         match effect:
             case StartBatch(batch=batch):
                 self._executor.start(batch)
@@ -139,6 +139,8 @@ class CoreLoop(ABC, Generic[E]):
                 self._executor.stop(number, cause)
             case HoldLease(batch=number, until_ms=until_ms):
                 self._executor.renew(number, until_ms)
+            case TakeBack():
+                self._executor.take_back()
             case EndTask():
                 self._executor.end_task(effect.batch, effect.index, effect.cause, effect.why)
 

@@ -10,7 +10,7 @@ from p2psched.core.feed import Say
 from p2psched.core.follower import Follower
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Lost, Passed, Told
 from p2psched.core.leasing import HoldLease
-from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
+from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch, TakeBack
 from p2psched.core.pacing import EndTask
 from p2psched.core.scheduler_events import (
     Answered,
@@ -111,7 +111,7 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
             match effect:
                 case Say(to=to, message=message):
                     self._send(to, message)
-                case StartBatch() | StopBatch() | EndTask() | HoldLease():
+                case StartBatch() | StopBatch() | EndTask() | HoldLease() | TakeBack():
                     self._execute(effect)
                 case CopyBlobs():
                     assert self.copy is not None, "a job with large results needs blobs"

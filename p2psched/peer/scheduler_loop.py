@@ -14,7 +14,7 @@ from typing import Final
 from p2psched.core.capture import Capture
 from p2psched.core.feed import Say
 from p2psched.core.leasing import HoldLease
-from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch
+from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch, TakeBack
 from p2psched.core.pacing import EndTask
 from p2psched.core.scheduler import (
     Answered,
@@ -318,7 +318,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
             match effect:
                 case AppendToLedger(envelopes=envelopes):
                     self.ledger.append(envelopes)
-                case StartBatch() | StopBatch() | EndTask() | HoldLease():
+                case StartBatch() | StopBatch() | EndTask() | HoldLease() | TakeBack():
                     self._execute(effect)
                 case CopyBlobs():
                     assert self._copy is not None, "a job with large results needs blobs"

@@ -36,6 +36,12 @@ class Executor(Protocol):
         whatever becomes of this process. No error if the batch is unknown or over."""
         ...
 
+    def take_back(self) -> None:
+        """Give back what has not begun, unless it must not start twice or saves checkpoints: whole
+        batches as `Ended`, what stands behind a task that runs as `GaveBack`; `TakenBack` behind
+        all of it."""
+        ...
+
     def standing(self) -> Standing:
         """What it has, and what of that has not begun."""
         ...

@@ -7,9 +7,10 @@ import time
 from p2psched.model import chunks, items
 from p2psched.model.job import ProgramWork
 from p2psched.model.taskset import EMPTY, TaskSet
+from p2psched.run.handed import Running
 from p2psched.run.host import frames
 from p2psched.run.host.shared import State
-from p2psched.run.host_handle import HostHandle, Running
+from p2psched.run.host_handle import HostHandle
 
 
 def blame(

@@ -18,7 +18,15 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress, Standing
+from p2psched.model.execution import (
+    Batch,
+    Ended,
+    ExecutorEvent,
+    GaveBack,
+    Progress,
+    Standing,
+    TakenBack,
+)
 from p2psched.model.job import Cause, FunctionWork, blobs_of
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.ports.blobs import Blobs
@@ -26,16 +34,10 @@ from p2psched.ports.executor import OnExecutorEvent
 from p2psched.run.adoption import Adopter
 from p2psched.run.arguments import ArgumentReader, Part, inline_part
 from p2psched.run.blame import blame
+from p2psched.run.handed import LOOK_S, Running
 from p2psched.run.host import frames
 from p2psched.run.host.shared import State, pieces
-from p2psched.run.host_handle import (
-    LOOK_S,
-    HostHandle,
-    Running,
-    is_small,
-    leaves_by_itself,
-    refusal,
-)
+from p2psched.run.host_handle import HostHandle, is_small, refusal
 from p2psched.run.hosts import Hosts
 from p2psched.run.looks import Looks
 from p2psched.run.renewal import renew
@@ -67,7 +69,11 @@ class Dispatcher:
         self._adopter: Adopter | None = None
         self._up = self._ending = False  # hosts can be had; nothing is told any more
         self._hosts_lost = self._tasks_ended = 0
-        self.looks = Looks(self.hosts, self._running, self._take_back, self._emit)
+        self.looks = Looks(
+            *(self.hosts, self._running, self._take_back, self._emit),
+            report_notes=self._report_notes,
+            dispatch=self.dispatch,
+        )
 
     def attend(self, loop: asyncio.AbstractEventLoop) -> None:
         """The loop that all of this happens in; once, before anything starts."""
@@ -179,11 +185,30 @@ class Dispatcher:
             running.grace_s + STOP_MARGIN_S, self.hosts.kill_for, running, host, 0.0
         )
 
+    def take_back(self) -> None:
+        """Give back what has not begun, so that it may go elsewhere. What must not start twice, or
+        saves checkpoints, has a slot, and stays."""
+        for host in list(dict.fromkeys(self._running.values())):
+            if all(_may_leave(running.batch) for running in host.batches.values()):
+                self._take_back(host)
+        for batch in [queued for queued in reversed(self._queue) if _may_leave(queued)]:
+            self._queue.remove(batch)
+            self._emit(Ended(batch.id, batch.tasks))
+        self._emit(TakenBack())
+        self.dispatch()
+
     def _take_back(self, host: HostHandle) -> None:
         """Bring what has not begun at this host to the head of the queue. What came with blobs ends
-        unstarted: whoever wants it started gets them ready again."""
-        for number in reversed(host.desk.take_back()):
+        unstarted: whoever wants it started gets them ready again. The end of a batch that has begun
+        is given back."""
+        found = host.desk.take_back()
+        for number in reversed(found):
             running = host.batches[number]
+            if found[number] < running.legs:
+                rest = running.left & running.behind(found[number])
+                running.left -= rest
+                self._emit(GaveBack(number, rest))
+                continue
             host.release(running)
             if running.supplied:
                 self._finish(running, EMPTY)
@@ -236,13 +261,13 @@ class Dispatcher:
             return False
         is_idle = not host.batches
         self._running[batch.id] = host
-        running = host.run(batch, part=part, grace_s=self._grace_s)
+        supplied = ready is not None
+        running = host.run(batch, part=part, grace_s=self._grace_s, supplied=supplied)
         self.looks.begin(self._loop)
-        running.supplied = ready is not None
         if not part.last and ready is not None:
             running.rest = rest
         if host.functions and is_idle:
-            self._look_at(host, LOOK_S)
+            self.looks.at(host, LOOK_S)
         return True
 
     def _put_back(self, batch: Batch, ready: Ready | None) -> None:
@@ -273,7 +298,7 @@ class Dispatcher:
                 self._refuse(running.batch.id, running.left, part, running)
                 return
             host.feed(running, part)
-            self._look_at(host, LOOK_S)
+            self.looks.at(host, LOOK_S)
 
         self._supply.next(running.batch.id, running.rest, on_part)
 
@@ -311,7 +336,7 @@ class Dispatcher:
             self._feed(host, running)
             return
         if host.functions and host.batches and host.aimed_at is None:
-            self._look_at(host, LOOK_S)
+            self.looks.at(host, LOOK_S)
 
     def _report(self, running: Running, new: list[frames.Piece]) -> None:
         if self._adopter is None and any(piece[2] == frames.OK_WITH_BLOBS for piece in new):
@@ -335,33 +360,6 @@ class Dispatcher:
             self._adopter.add(ended)  # behind the results that wait there
         else:
             self._emit(ended)
-        self.dispatch()
-
-    def _look_at(self, host: HostHandle, delay_s: float | None) -> None:
-        """If it is silent until then."""
-        host.look_later(delay_s, lambda: self._look(host))
-
-    def _look(self, host: HostHandle) -> None:
-        """A worker is silent: its task takes longer. Report what it finished before, give what
-        waits behind it to others, have the starter take care of its output, and see whether its
-        time is over."""
-        state = host.shared.read()
-        if state is not None and not self._report_notes(host, state):
-            return
-        delay_s: float | None = LOOK_S
-        running = None if state is None else host.batches.get(state.batch)
-        if state is not None and running is not None:
-            if not host.is_slow:
-                host.is_slow = True
-                self.hosts.watch(host, running, state.index)
-                self._take_back(host)
-            delay_s = running.time_left_s(state)
-            if delay_s == 0.0:
-                self.looks.expire(host, running, state.index)
-            elif not leaves_by_itself(state):
-                delay_s = LOOK_S if delay_s is None else min(delay_s, LOOK_S)
-        if host.aimed_at is None:
-            self._look_at(host, delay_s)
         self.dispatch()
 
     def _report_notes(self, host: HostHandle, state: State) -> bool:
@@ -401,3 +399,7 @@ class Dispatcher:
     def _emit(self, event: ExecutorEvent) -> None:
         if not self._ending:
             self._on_event(event)
+
+
+def _may_leave(batch: Batch) -> bool:
+    return not (batch.spec.start or batch.spec.checkpoint)

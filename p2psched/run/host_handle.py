@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -24,104 +24,22 @@ from p2psched.model.isolation import Isolation
 from p2psched.model.job import Cause, FunctionWork, ProgramWork, Segment, SentFile
 from p2psched.model.limits import KIB
 from p2psched.model.taskset import TaskSet
-from p2psched.run.adoption import result_blobs
 from p2psched.run.arguments import Part
 from p2psched.run.channel import Channel
+from p2psched.run.handed import AHEAD_PROGRAMS_US, Running
 from p2psched.run.host import frames, orders
-from p2psched.run.host.report import FLUSH_NS
-from p2psched.run.host.shared import BYTES, Shared, State
+from p2psched.run.host.shared import BYTES, Shared
 
 # Functions that a worker keeps open. The least recently used one is dropped.
 FUNCTIONS_OPEN_MAX: Final = 16
 # Expected work that a worker is handed at once, in short batches; more waits for whoever is free.
 AHEAD_US: Final = 2_000
-AHEAD_PROGRAMS_US: Final = 100_000  # likewise of a spawner; taken back when another one is free
 AHEAD_MAX: Final = 32  # batches
 AHEAD_BYTES_MAX: Final = 16 * KIB  # arguments of one that is handed over ahead
-# A worker that has been silent for this long is looked at.
-LOOK_S: Final = 0.02
-_NS: Final = 1_000_000_000
-BUSY_US_MAX: Final = 2**53  # what a segment may say; a worker shares its process with user code
 _SEALS: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 # Path, code, modules and interpreter version: jobs with the same share a function of a worker.
 _FunctionKey = tuple[str, bytes | BlobRef, bytes | BlobRef, str]
-
-
-class Running:
-    """A batch that a host has, and what of it is not reported yet."""
-
-    def __init__(self, batch: Batch, grace_s: float) -> None:
-        """`grace_s`: what the peer gives its tasks; the job may have one of its own."""
-        self.batch = batch
-        times = batch.spec.times
-        own_ms = None if times is None else times.grace_ms
-        self.grace_s = grace_s if own_ms is None else own_ms / 1000
-        self.left = batch.tasks
-        self.part = batch.tasks  # what the host has been given last
-        self.supplied = False  # it came with blobs, and its first part is gone with it
-        self.rest: AsyncIterator[Part] | None = None  # what it is given when that is done
-        self.is_fed = False  # the next part is on its way
-        self.stopping = False
-        self.expired: int | None = None  # a task that was ended because its time was over
-        self.expired_as = Cause.TIMEOUT  # or why it was
-        self.why = ""  # for people
-        self.timer: asyncio.TimerHandle | None = None  # how long it may take to stop
-
-    @property
-    def load_us(self) -> int:
-        """What it may take; more than any host is handed ahead if nobody knows."""
-        expected_us = self.batch.expected_us
-        return AHEAD_PROGRAMS_US if expected_us is None else expected_us
-
-    @property
-    def is_hungry(self) -> bool:
-        """The host has done what it was given, and there is more."""
-        idle = self.rest is not None and not self.is_fed and not self.stopping
-        return idle and not self.left & self.part
-
-    def accept(self, pieces: list[frames.Piece]) -> tuple[list[Segment], list[Segment]]:
-        """What is new in `pieces`; the same result may come by socket and by notes. First what is
-        whole, then what has blobs in the spill folder.
-
-        Raises ValueError for what are no results.
-        """
-        left = self.left  # changed only if all of it is good: what is lost here would be missed
-        whole: list[Segment] = []
-        large: list[Segment] = []
-        for start, stop, number, busy_us, data in pieces:
-            if number >= len(frames.CAUSES) or not 0 <= start < stop:
-                raise ValueError("not a piece of results")
-            if chunks.check(data) != stop - start:
-                raise ValueError("a piece needs one item a task")
-            busy_us = min(busy_us, BUSY_US_MAX)
-            cause = Cause(frames.CAUSES[number])
-            fresh = left & TaskSet.of(start, stop)
-            for low, high in fresh.ranges:
-                part = chunks.cut(data, low - start, high - start)
-                share_us = busy_us * (high - low) // (stop - start)
-                if number == frames.OK_WITH_BLOBS:
-                    blobs = result_blobs(low, part)
-                    large.append(Segment(low, high, cause, part, share_us, blobs))
-                else:
-                    whole.append(Segment(low, high, cause, part, share_us))
-            left -= fresh
-        self.left = left
-        return whole, large
-
-    def time_left_s(self, state: State) -> float | None:
-        """When to look again: None for a task that has all the time, 0.0 if its time is over."""
-        timeout_ms = self.batch.spec.timeout_ms
-        if timeout_ms is None:
-            return None
-        if not state.running:
-            return LOOK_S
-        return max(0.0, timeout_ms / 1000 - (time.monotonic_ns() - state.started_ns) / _NS)
-
-    def disarm(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
 
 class HostHandle:
@@ -160,6 +78,7 @@ class HostHandle:
         self.aimed_at: int | None = None  # the batch because of which it was ended
         self.timer: asyncio.TimerHandle | None = None
         self.look_at_s: float | None = None
+        self._fires_at_s = 0.0
         self.is_slow = False  # what runs was looked at: it gets nothing ahead
         self._loop = loop
         self._functions: OrderedDict[_FunctionKey, int] = OrderedDict()
@@ -225,8 +144,8 @@ class HostHandle:
                 return False
         return len(self.batches) < AHEAD_MAX
 
-    def run(self, batch: Batch, *, part: Part, grace_s: float) -> Running:
-        """Hand a batch over, or as much of it as `part` has."""
+    def run(self, batch: Batch, *, part: Part, grace_s: float, supplied: bool) -> Running:
+        """Hand a batch over, or as much of it as `part` has. `supplied`: it comes with blobs."""
         is_idle = not self.batches
         if is_idle:
             self._busy_from_s = time.monotonic()
@@ -234,7 +153,9 @@ class HostHandle:
         self.load_us += running.load_us
         if self.leased:
             self.shared.set_lease(batch.until_ms)
-        self.desk.give(batch.id)
+        running.supplied = supplied
+        running.cut()
+        self.desk.give(batch.id, running.legs)
         work = batch.spec.work
         # An idle host is woken at once. One that has work can wait until this turn is over.
         send = self.channel.send if is_idle else self.channel.send_soon
@@ -242,7 +163,7 @@ class HostHandle:
             send(self._order(running, work, part, first=True))
         else:
             bodies = [file.data for file in work.files if isinstance(file.data, bytes)]
-            header = _program_header(batch, work, running.grace_s)
+            header = {**_program_header(batch, work, running.grace_s), "leg": running.leg}
             send(frames.frame_json(frames.RUN, header, *bodies))
         return running
 
@@ -275,18 +196,22 @@ class HostHandle:
                 self.timer = None
             return
         self.look_at_s = at_s = self._loop.time() + delay_s
-        if self.timer is not None and self.timer.when() > at_s:
+        if self.timer is not None and self._fires_at_s > at_s:
             self.timer.cancel()
             self.timer = None
         if self.timer is None:
-            self.timer = self._loop.call_at(at_s, self._on_timer, look)
+            self._arm(at_s, look)
+
+    def _arm(self, at_s: float, look: Callable[[], None]) -> None:
+        self._fires_at_s = at_s  # of a timer that is due already uvloop can't tell
+        self.timer = self._loop.call_at(at_s, self._on_timer, look)
 
     def _on_timer(self, look: Callable[[], None]) -> None:
         self.timer = None
         if self.look_at_s is None or not self.batches:
             return
         if self.look_at_s > self._loop.time():
-            self.timer = self._loop.call_at(self.look_at_s, self._on_timer, look)
+            self._arm(self.look_at_s, look)
             return
         self.look_at_s = None
         look()
@@ -306,6 +231,7 @@ class HostHandle:
             job=batch.job,
             fence=batch.fence,
             pieces=[(start, stop, data) for start, stop, _, _, data in part.pieces],
+            leg=running.leg,
         )
         return before + orders.pack(order)
 
@@ -384,13 +310,6 @@ def is_small(batch: Batch, part: Part) -> bool:
     if isinstance(work, ProgramWork):
         size += sum(len(file.data) for file in work.files if isinstance(file.data, bytes))
     return part.last and size <= AHEAD_BYTES_MAX
-
-
-def leaves_by_itself(state: State) -> bool:
-    """True once the task that runs has run for so long that its result, and all that is kept
-    beside it, will be sent when it ends. Before, a worker may keep a result that came quickly and
-    then be silent for as long as the next task takes."""
-    return state.running and time.monotonic_ns() - state.started_ns > FLUSH_NS
 
 
 def refusal(

@@ -9,8 +9,9 @@ from typing import Final
 
 from p2psched.model.execution import Batch
 from p2psched.model.job import ProgramWork
+from p2psched.run.handed import Running
 from p2psched.run.host import frames
-from p2psched.run.host_handle import HostHandle, Running
+from p2psched.run.host_handle import HostHandle
 from p2psched.run.means import NOTHING
 from p2psched.run.starter_link import StarterLink
 

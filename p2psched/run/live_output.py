@@ -14,8 +14,9 @@ from typing import Final
 from p2psched.model import limits
 from p2psched.model.ids import JobId
 from p2psched.model.log_messages import OutputRead, ReadOutput
+from p2psched.run.handed import Running
 from p2psched.run.host import folders, spool
-from p2psched.run.host_handle import HostHandle, Running
+from p2psched.run.host_handle import HostHandle
 
 TAIL_BYTES_MAX: Final = 64 * limits.KIB
 FORGET_S: Final = 5.0  # what was forgotten within it goes together

@@ -1,5 +1,6 @@
-"""What runs on the hosts of a pool is looked at once a second, in the notes that they share: how
-far each task is, and which one has outlived its limit although its spawner should have ended it.
+"""What runs on the hosts of a pool is looked at in the notes that they share. Once a second: how
+far each task is, and which one has outlived its limit although its spawner should have ended it. A
+worker that is silent, sooner: its task may hold up what stands behind it.
 
 No message is needed for that, and nothing happens while nothing runs. Notes are not trusted: a user
 code's process may have written them.
@@ -15,9 +16,10 @@ from typing import Final
 
 from p2psched.model.execution import Reports, TaskReport
 from p2psched.model.job import Cause
+from p2psched.run.handed import LOOK_S, Running, leaves_by_itself, ran_s
 from p2psched.run.host import frames
 from p2psched.run.host.shared import State, Word
-from p2psched.run.host_handle import HostHandle, Running
+from p2psched.run.host_handle import HostHandle
 from p2psched.run.hosts import Hosts
 
 REPORT_S: Final = 1.0
@@ -36,8 +38,14 @@ class Looks:
         running: Mapping[int, HostHandle],
         take_back: Callable[[HostHandle], None],
         emit: Callable[[Reports], None],
+        *,
+        report_notes: Callable[[HostHandle, State], bool],
+        dispatch: Callable[[], None],
     ) -> None:
-        """`running`: batch -> its host; `take_back`: what has not begun there."""
+        """`running`: batch -> its host; `take_back`: what has not begun there. `report_notes`: what
+        it has ended; False if it is ended for what it noted."""
+        self._report_notes = report_notes
+        self._dispatch = dispatch
         self._hosts = hosts
         self._running = running
         self._take_back = take_back
@@ -75,6 +83,39 @@ class Looks:
             self._emit(Reports(tuple(reports)))
         if is_any:
             self.begin(loop)
+
+    def at(self, host: HostHandle, delay_s: float | None) -> None:
+        """Look at a worker if it is silent until then."""
+        host.look_later(delay_s, lambda: self._look_at(host))
+
+    def _look_at(self, host: HostHandle) -> None:
+        """A worker is silent. Report what it finished before. If its task takes longer give what
+        waits behind it to others, have the starter take care of its output, and see whether its
+        time is over."""
+        state = host.shared.read()
+        if state is not None and not self._report_notes(host, state):
+            return
+        delay_s: float | None = LOOK_S
+        running = None if state is None else host.batches.get(state.batch)
+        if state is not None and running is not None:
+            delay_s = running.time_left_s(state)
+            if not host.is_slow and state.running and ran_s(state) < LOOK_S and delay_s != 0.0:
+                # One quick task after another, and it keeps what it has ended.
+                rest_s = LOOK_S - ran_s(state)
+                delay_s = rest_s if delay_s is None else min(delay_s, rest_s)
+                self.at(host, delay_s)
+                return
+            if not host.is_slow:
+                host.is_slow = True
+                self._hosts.watch(host, running, state.index)
+                self._take_back(host)
+            if delay_s == 0.0:
+                self.expire(host, running, state.index)
+            elif not leaves_by_itself(state):
+                delay_s = LOOK_S if delay_s is None else min(delay_s, LOOK_S)
+        if host.aimed_at is None:
+            self.at(host, delay_s)
+        self._dispatch()
 
     def expire(self, host: HostHandle, running: Running, index: int) -> None:
         """End the host of a task: that is what its end is put down to."""

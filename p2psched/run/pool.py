@@ -178,6 +178,9 @@ class WorkerPool:
     def renew(self, batch: int, until_ms: int) -> None:
         self._dispatcher.renew(batch, until_ms)
 
+    def take_back(self) -> None:
+        self._dispatcher.take_back()
+
     def standing(self) -> Standing:
         return self._dispatcher.standing()
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from p2psched.model.execution import Batch, Standing, Unbegun
 from p2psched.run.adoption import Adopter
-from p2psched.run.host_handle import HostHandle, Running
+from p2psched.run.handed import Running
+from p2psched.run.host_handle import HostHandle
 from p2psched.run.supply import Supply
 
 NO_SLOT = "it waits for a slot"

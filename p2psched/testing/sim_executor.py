@@ -6,24 +6,28 @@ result carries job, index and grant: a referee can tell whose it is.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import random
+import zlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
 
 from p2psched.core.leasing import HoldLease
-from p2psched.core.owner import StopBatch
+from p2psched.core.owner import StopBatch, TakeBack
 from p2psched.model import chunks
 from p2psched.model.blob import BlobRef, ResultBlob
 from p2psched.model.execution import (
     Batch,
     Ended,
     ExecutorEvent,
+    GaveBack,
     Progress,
     Reports,
     Standing,
+    TakenBack,
     TaskReport,
     Tending,
     Unbegun,
@@ -33,12 +37,23 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment
 from p2psched.model.taskset import TaskSet
 
-_LARGE, _KILLS, _HANGS = 2, 3, 4  # words of a job's name, if it has so many
+_LARGE, _KILLS, _HANGS, _LENGTHS = 2, 3, 4, 5  # words of a job's name, if it has so many
 REPORT_US: Final = 1_000_000
 STRAGGLES: Final = 20  # times as long
 STRAGGLING_PERMILLE: Final = 100  # of the tasks of jobs that speculate
 STOP_US_MAX: Final = 2_000_000  # SIGTERM, grace, SIGKILL
 _FAILURES: Final = (Cause.EXIT, Cause.SIGNAL, Cause.EXCEPTION, Cause.TOO_LARGE)
+
+
+class Lengths(enum.IntEnum):
+    """How long the tasks of a simulated job take."""
+
+    DRAWN = 0  # up to twice `mean_us`, each time anew
+    EVEN = 1  # all as long as it
+    UNEVEN = 2  # as long, and one in ten, anywhere, fifty times
+
+
+UNEVEN_TIMES: Final = 50
 
 
 def sim_job(
@@ -52,6 +67,7 @@ def sim_job(
     large_permille: int = 0,
     kill_permille: int = 0,
     hang_permille: int = 0,
+    lengths: Lengths = Lengths.DRAWN,
     timeout_ms: int | None = None,
     copies: int = 2,
     keep_ms: int | None = None,
@@ -67,7 +83,7 @@ def sim_job(
         if function
         else ProgramWork(("task",))
     )
-    words = [mean_us, fail_permille, large_permille, kill_permille, hang_permille]
+    words = [mean_us, fail_permille, large_permille, kill_permille, hang_permille, lengths]
     while not words[-1] and len(words) > _LARGE:
         words.pop()
     return JobSpec(
@@ -129,6 +145,15 @@ def straggles(batch: Batch, index: int) -> bool:
     return int.from_bytes(draw[:4]) % 1000 < STRAGGLING_PERMILLE
 
 
+def length_us(name: str, index: int) -> int | None:
+    """Of a task of a simulated job of this name; None: drawn when it begins."""
+    lengths = Lengths(_word(name, _LENGTHS))
+    if lengths is Lengths.DRAWN:
+        return None
+    is_long = lengths is Lengths.UNEVEN and zlib.crc32(b"%d" % index) % 10 == 0
+    return _word(name, 0) * (UNEVEN_TIMES if is_long else 1)
+
+
 class KilledByTaskError(Exception):
     """A task has ended the process that runs it."""
 
@@ -167,6 +192,13 @@ class BatchStops(msgspec.Struct, frozen=True):
     batch: int
 
 
+class ComesBack(msgspec.Struct, frozen=True):
+    """What has not begun is given back."""
+
+
+Work = TasksEnd | BatchStops | ComesBack
+
+
 class _Run:
     __slots__ = ("batch", "begun", "left", "now", "since_us", "stopping")
 
@@ -191,7 +223,7 @@ class Watching(Protocol):
     def over(self, batch: int) -> None: ...
 
 
-Later = Callable[[int, TasksEnd | BatchStops], None]
+Later = Callable[[int, Work], None]
 OnStart = Callable[[Batch, int], None]  # batch, task
 
 
@@ -245,9 +277,11 @@ class SimExecutor:
                 self._begin(run)
             used += cpus
 
-    def change(self, wanted: StopBatch | HoldLease) -> None:
+    def change(self, wanted: StopBatch | HoldLease | TakeBack) -> None:
         if isinstance(wanted, StopBatch):
             self.stop(wanted.batch)
+        elif isinstance(wanted, TakeBack):
+            self.take_back()
         elif self._watch is not None:
             self._watch.renew(wanted.batch, wanted.until_ms)
 
@@ -287,14 +321,34 @@ class SimExecutor:
                 found.append(TaskReport(number, run.now[0][0], ran_ms, ran_ms))
         return [Reports(tuple(found))] if found else []
 
+    def take_back(self) -> None:
+        self._later(1, ComesBack())
+
+    def _give_back(self) -> list[ExecutorEvent]:
+        """What has not begun."""
+        events: list[ExecutorEvent] = []
+        for number, run in reversed(list(self._runs.items())):
+            spec = run.batch.spec
+            if run.stopping or not run.left or spec.start or spec.checkpoint:
+                continue
+            rest, run.left = TaskSet.from_indices(run.left), []
+            if run.begun:
+                events.append(GaveBack(number, rest))
+            else:
+                del self._runs[number]
+                events.append(Ended(number, rest))
+        return [*events, TakenBack()]
+
     def stop(self, batch: int) -> None:
         run = self._runs.get(batch)
         if run is not None and not run.stopping:
             run.stopping = True
             self._later(int(self._rng.random() ** 3 * STOP_US_MAX), BatchStops(batch))
 
-    def on_due(self, item: TasksEnd | BatchStops) -> list[ExecutorEvent]:
+    def on_due(self, item: Work) -> list[ExecutorEvent]:
         """What to tell the owner now."""
+        if isinstance(item, ComesBack):
+            return self._give_back()
         run = self._runs.get(item.batch)
         if run is None or (run.stopping and isinstance(item, TasksEnd)):
             return []
@@ -335,7 +389,8 @@ class SimExecutor:
         for position, index in enumerate(indices, start=1):
             failed = fail_permille and rng.randrange(1000) < fail_permille
             cause = rng.choice(_FAILURES) if failed else Cause.OK
-            busy_us = 1 + int(rng.random() * 2 * mean_us)
+            drawn_us = 1 + int(rng.random() * 2 * mean_us)
+            busy_us = length_us(spec.name, index) or drawn_us
             if spec.speculates and straggles(run.batch, index):
                 busy_us *= STRAGGLES
             hung = hangs(spec.name, run.batch.job, index, run.batch.grant)

@@ -16,7 +16,7 @@ from p2psched.core.follower import Follower
 from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Passed, Told
 from p2psched.core.leasing import HoldLease
 from p2psched.core.levels import KNOWN_LEVEL
-from p2psched.core.owner import CopyBlobs, Owner, StartBatch, StopBatch
+from p2psched.core.owner import CopyBlobs, Owner, StartBatch, StopBatch, TakeBack
 from p2psched.core.scheduler_events import (
     Copied,
     Executed,
@@ -43,10 +43,9 @@ from p2psched.testing.sim_cutoff import Notes
 from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_exclusive import Watch
 from p2psched.testing.sim_executor import (
-    BatchStops,
     KilledByTaskError,
     SimExecutor,
-    TasksEnd,
+    Work,
 )
 from p2psched.testing.sim_items import Arrived, SimClock, decode_wire
 from p2psched.testing.sim_levels import NEWER_LEVEL
@@ -221,10 +220,10 @@ class SimFollower:
         if self.follower.watching.watchdog.is_due(self.now_ms):
             self._decide(Watched(self.now_ms, self.executor.standing()))
 
-    def _later_work(self, delay_us: int, item: TasksEnd | BatchStops) -> None:
+    def _later_work(self, delay_us: int, item: Work) -> None:
         self._later(delay_us, lambda: self._on_work(item))
 
-    def _on_work(self, item: TasksEnd | BatchStops) -> None:
+    def _on_work(self, item: Work) -> None:
         try:
             events = self.executor.on_due(item)
         except KilledByTaskError:
@@ -256,12 +255,8 @@ class SimFollower:
                 case Say(to=to, message=message):
                     if not self.cut:
                         self._cluster.say(self, to, message)
-                case StartBatch(batch=batch):
-                    starts_nothing = self.leaving or is_drained(self)
-                    self.last_batch = self.last_batch if starts_nothing else batch.id
-                    self.executor.start(batch)
-                case StopBatch() | HoldLease():
-                    self.executor.change(effect)
+                case StartBatch() | StopBatch() | HoldLease() | TakeBack():
+                    self._execute(effect)
                 case CopyBlobs(number=number, blobs=blobs):
                     self._keep(number, blobs)
                 case RenewIncarnation():
@@ -273,6 +268,14 @@ class SimFollower:
                     self._cluster.stalls.attend(self, effect)
                 case _:
                     raise AssertionError(f"a follower does not do {effect}")
+
+    def _execute(self, effect: StartBatch | StopBatch | HoldLease | TakeBack) -> None:
+        if isinstance(effect, StartBatch):
+            starts_nothing = self.leaving or is_drained(self)
+            self.last_batch = self.last_batch if starts_nothing else effect.batch.id
+            self.executor.start(effect.batch)
+        else:
+            self.executor.change(effect)
 
     def _renewer(self, incarnation: int) -> Callable[[], None]:
         return lambda: self._decide(Renewed(self.now_ms, incarnation))

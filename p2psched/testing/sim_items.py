@@ -17,7 +17,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Member, RaftMessage, Snapshot
 from p2psched.model.steal_messages import StealMessage
-from p2psched.testing.sim_executor import BatchStops, TasksEnd
+from p2psched.testing.sim_executor import Work
 
 
 class Join(msgspec.Struct, frozen=True, array_like=True, tag=99):
@@ -123,7 +123,7 @@ def event_of(item: OfMembers, now_ms: int, wall_ms: int) -> MemberEvent:
 
 
 Item = (
-    Arrived | TickDue | ClockDue | TurnEnds | SyncEnds | SaveEnds | Caller | TasksEnd | BatchStops
+    Arrived | TickDue | ClockDue | TurnEnds | SyncEnds | SaveEnds | Caller | Work
     | CopiesEnd
 )  # fmt: skip
 

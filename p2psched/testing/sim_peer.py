@@ -42,7 +42,7 @@ from p2psched.testing.sim_cutoff import Notes
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_exclusive import Watch
-from p2psched.testing.sim_executor import BatchStops, SimExecutor, TasksEnd
+from p2psched.testing.sim_executor import BatchStops, ComesBack, SimExecutor, TasksEnd, Work
 from p2psched.testing.sim_items import (
     Arrived,
     AskedHere,
@@ -256,7 +256,7 @@ class SimPeer:
                 self._on_written(item)
             case ClockDue():
                 self._on_clock(now_ms)
-            case TasksEnd() | BatchStops() | CopiesEnd():
+            case TasksEnd() | BatchStops() | ComesBack() | CopiesEnd():
                 self._on_work(item, now_ms)
             case _:
                 self._on_caller(item, now_ms)
@@ -287,7 +287,7 @@ class SimPeer:
             case _:
                 self.step(event_of(item, now_ms, self.wall_ms))
 
-    def _on_work(self, item: TasksEnd | BatchStops | CopiesEnd, now_ms: int) -> None:
+    def _on_work(self, item: Work | CopiesEnd, now_ms: int) -> None:
         if isinstance(item, CopiesEnd):
             self.decide(self._keeper.end_copies(item))
             return

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from p2psched.core.leasing import HoldLease
-from p2psched.core.owner import Owner, StopBatch
+from p2psched.core.owner import Owner, StopBatch, TakeBack
 from p2psched.core.pacing import EndTask
 from p2psched.core.raft.effects import RoomChanged
 from p2psched.core.raft.engine import EngineEffect
@@ -14,6 +15,7 @@ from p2psched.core.scheduler import Clocked, Renewed, RenewIncarnation, YieldLea
 from p2psched.core.scheduler_events import Noticed, Tend
 from p2psched.core.separation_effects import SeparationEffect
 from p2psched.model.ids import PeerId
+from p2psched.model.load import Seen
 from p2psched.model.raft import Room
 from p2psched.store.space import is_no_space
 from p2psched.testing.sim_items import HandOverHere
@@ -26,6 +28,7 @@ Change = (
     RenewIncarnation
     | YieldLead
     | StopBatch
+    | TakeBack
     | EndTask
     | HoldLease
     | Tend
@@ -43,6 +46,7 @@ class SimSpace:
         self._world = world
         self.stalled = False  # a write waits for space
         self.shun: frozenset[PeerId] = frozenset()  # as gossip says
+        self.seen: Mapping[PeerId, Seen] = {}  # likewise
         self._renews = False  # as soon as there is space
 
     @property
@@ -68,6 +72,7 @@ class SimSpace:
             is_led=led,
             removed=engine.raft.removed,
             shun=self.shun,
+            seen=self.seen,
         )
 
     def on_start(self) -> None:
@@ -84,7 +89,7 @@ class SimSpace:
                 self.renew()
             case YieldLead(avoid=avoid):
                 self._world.later(1, peer, HandOverHere(avoid))
-            case StopBatch() | HoldLease():
+            case StopBatch() | HoldLease() | TakeBack():
                 peer.executor.change(effect)
             case EndTask():
                 raise AssertionError("no executor here says how quick its tasks are")

@@ -7,7 +7,7 @@ import pytest
 from p2psched.core.feed import Say
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.machine import Machine
-from p2psched.core.owner import StartBatch
+from p2psched.core.owner import StartBatch, TakeBack
 from p2psched.core.scheduler import (
     Applied,
     CoordinatorChanged,
@@ -21,7 +21,7 @@ from p2psched.core.scheduler import (
     SchedulerEffect,
 )
 from p2psched.core.snapshot import encode_machine
-from p2psched.core.stealing import MOVES_MAX
+from p2psched.core.stealing import MOVES_MAX, TAKE_BACK_MS
 from p2psched.model import chunks
 from p2psched.model.commands import (
     Cancel,
@@ -38,7 +38,7 @@ from p2psched.model.commands import (
     RaiseLevel,
     SubmitJob,
 )
-from p2psched.model.execution import Committed, Progress
+from p2psched.model.execution import Batch, Committed, Ended, GaveBack, Progress, TakenBack
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, ProgramWork, Segment
 from p2psched.model.moves import Transfer
@@ -60,7 +60,7 @@ class Pair:
     """Victim a and thief b, with the effects of each, over a ledger that a test commits to."""
 
     def __init__(self, level: int = KNOWN_LEVEL) -> None:
-        self.machine = Machine()
+        self.machine, self.job = Machine(), JOB
         self.now_ms = 1_000
         self.peers: dict[PeerId, Scheduler] = {}
         self.effects: dict[PeerId, list[SchedulerEffect]] = {A: [], B: []}
@@ -315,3 +315,68 @@ def test_what_waits_behind_tasks_that_take_longer_than_expected_is_given() -> No
     assert pair.ask().count == 0
     pair.now_ms += 1_000
     assert pair.ask(number=2).count > 0
+
+
+def asks(pair: Pair, number: int = 1) -> list[SchedulerEffect]:
+    pair.peers[A].step(Followed(pair.now_ms, B, Steal(number, 1, 2)))
+    return [e for e in pair.turn(A) if isinstance(e, Say | TakeBack)]
+
+
+def all_handed_over() -> tuple[Pair, list[Batch]]:
+    """Nothing waits with the owner: its executor has it all, and has begun the first of each."""
+    pair = Pair()
+    a = pair.peers[A]
+    first = [e.batch for e in pair.effects[A] if isinstance(e, StartBatch)]
+    for batch in first:
+        (start, stop) = batch.tasks.ranges[0]
+        segment = Segment(start, stop, Cause.OK, chunks.pack([b""]), 4_000)
+        a.step(Executed(pair.now_ms, Progress(batch.id, (segment,))))
+        a.step(Executed(pair.now_ms, Ended(batch.id, EMPTY)))
+    pair.turn(A)
+    batches = [e.batch for e in pair.effects[A] if isinstance(e, StartBatch)][len(first) :]
+    assert sum(len(batch.tasks) for batch in batches) == len(TEN) - len(first)
+    return pair, batches
+
+
+def test_what_the_executor_has_not_begun_is_taken_back_for_a_thief_and_given() -> None:
+    pair, batches = all_handed_over()
+    assert [type(effect) for effect in asks(pair)] == [TakeBack]
+    assert not pair.moves, "it waits for what comes back"
+    a = pair.peers[A]
+    begun = TaskSet.union(batch.tasks.take(1) for batch in batches[:2])
+    for batch in reversed(batches):
+        rest = batch.tasks - begun
+        said = Ended(batch.id, rest) if rest == batch.tasks else GaveBack(batch.id, rest)
+        a.step(Executed(pair.now_ms, said))
+    a.step(Executed(pair.now_ms, TakenBack()))
+    (say,) = [e for e in pair.turn(A) if isinstance(e, Say)]
+    assert isinstance(say.message, Gives)
+    assert say.message.count > 0
+    (move,) = pair.moves
+    assert isinstance(move.command, Transfer)
+    assert not move.command.tasks & begun, "what has begun stays"
+    again = [e.batch for e in pair.effects[A] if isinstance(e, StartBatch)][-1]
+    assert (again.grant, again.attempt) == (batches[0].grant, batches[0].attempt)
+
+
+def test_if_nothing_comes_back_a_thief_is_told_so_and_it_is_not_asked_again_at_once() -> None:
+    pair, _ = all_handed_over()
+    assert [type(effect) for effect in asks(pair)] == [TakeBack]
+    pair.peers[A].step(Executed(pair.now_ms, TakenBack()))
+    (say,) = [e for e in pair.turn(A) if isinstance(e, Say)]
+    assert isinstance(say.message, Gives)
+    assert say.message.count == 0
+    assert [type(effect) for effect in asks(pair, 2)] == [Say]
+    pair.now_ms += TAKE_BACK_MS
+    assert [type(effect) for effect in asks(pair, 3)] == [TakeBack]
+
+
+def test_what_was_revoked_meanwhile_does_not_come_back() -> None:
+    pair, batches = all_handed_over()
+    asks(pair)
+    pair.commit(Cancel(JOB))
+    pair.peers[A].step(Executed(pair.now_ms, GaveBack(batches[0].id, batches[0].tasks)))
+    pair.peers[A].step(Executed(pair.now_ms, TakenBack()))
+    pair.turn(A)
+    assert not pair.peers[A].owner.has_queue
+    assert not pair.moves

@@ -57,6 +57,9 @@ class Played:
     def stop(self, number: int, _cause: Cause) -> None:
         self.stopped.append(number)
 
+    def take_back(self) -> None:
+        raise AssertionError
+
     def standing(self) -> Standing:
         return Standing(frozenset(self.started), ())
 

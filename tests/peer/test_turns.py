@@ -46,6 +46,9 @@ class Started:
     def end_task(self, batch: int, index: int, cause: Cause, why: str) -> None:
         raise AssertionError((batch, index, cause, why))
 
+    def take_back(self) -> None:
+        raise AssertionError
+
     def standing(self) -> Standing:
         return Standing(frozenset(batch.id for batch in self.batches))
 

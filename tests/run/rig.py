@@ -15,12 +15,21 @@ from p2psched.client.functions import Calls, Function, pack
 from p2psched.client.results import open_value
 from p2psched.model import chunks, items
 from p2psched.model.blob import BlobRef, ResultBlob
-from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress, Reports, TaskReport
+from p2psched.model.execution import (
+    Batch,
+    Ended,
+    ExecutorEvent,
+    GaveBack,
+    Progress,
+    Reports,
+    TakenBack,
+    TaskReport,
+)
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, SentFile
 from p2psched.model.pace_rules import PaceRules
 from p2psched.model.retry import TimeLimits
-from p2psched.model.taskset import TaskSet
+from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.run.host.files import File, Ref, file_of
 from p2psched.run.host.pickling import Source
 from p2psched.run.means import Setup
@@ -52,6 +61,7 @@ class TaskEnd:
 class Outcome:
     tasks: dict[int, TaskEnd] = field(default_factory=dict)
     unstarted: TaskSet | None = None
+    given_back: TaskSet = EMPTY
     messages: int = 0
 
 
@@ -138,6 +148,7 @@ class Rig:
             setup=setup,
         )
         self.outcomes: dict[int, Outcome] = {}
+        self.taken_back = 0  # times that all of it was said
         self.reports: list[dict[tuple[int, int], TaskReport]] = []
         self._changed = asyncio.Event()
         self._job_of: dict[int, JobId] = {}
@@ -195,19 +206,28 @@ class Rig:
         if isinstance(event, Reports):
             self.reports.append({(each.batch, each.index): each for each in event.reports})
             return
+        if isinstance(event, TakenBack):
+            self.taken_back += 1
+            return
         outcome = self.outcomes[event.batch]
         outcome.messages += 1
         assert outcome.unstarted is None, "Ended is the last event of a batch"
         match event:
             case Ended(unstarted=unstarted):
                 assert not unstarted & TaskSet.from_indices(outcome.tasks)
+                assert not unstarted & outcome.given_back
                 outcome.unstarted = unstarted
+            case GaveBack(tasks=tasks):
+                assert not tasks & TaskSet.from_indices(outcome.tasks)
+                assert not tasks & outcome.given_back
+                outcome.given_back |= tasks
             case Progress(segments=segments):
                 for segment in segments:
                     unpacked = chunks.unpack(segment.data)
                     assert len(unpacked) == len(segment.tasks)
                     for index, item in zip(segment.tasks, unpacked, strict=True):
                         assert index not in outcome.tasks, "a task is named once"
+                        assert index not in outcome.given_back, "it does not begin here"
                         mine = tuple(blob for blob in segment.blobs if blob.index == index)
                         assert all(self._blobs and self._blobs.is_here(blob.ref) for blob in mine)
                         outcome.tasks[index] = TaskEnd(

@@ -277,7 +277,7 @@ def test_what_was_taken_back_and_handed_over_anew_runs_once() -> None:
     for batch in (1, 2, 3):
         desk.give(batch)
         sent.append(batch)
-    assert desk.take_back() == [1, 2, 3]
+    assert list(desk.take_back()) == [1, 2, 3]
     for batch in (3, 2):
         desk.give(batch)
         sent.append(batch)

@@ -13,9 +13,9 @@ from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec, ProgramWork
 from p2psched.model.taskset import TaskSet
+from p2psched.run.handed import Running
 from p2psched.run.host import capture, frames
 from p2psched.run.host.shared import BYTES, Shared, pieces
-from p2psched.run.host_handle import Running
 
 
 @given(st.lists(st.integers(0, 3 * capture.HALF), max_size=6))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from p2psched.core.feed import Say
 from p2psched.core.quarantine import Quarantine
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause
@@ -86,7 +87,8 @@ def test_a_follower_that_is_one_is_out_for_other_followers_too() -> None:
     _, answers = other.follower.stealing.give(
         other.follower.info, gives_nothing=False, shunned=other.follower.shut
     )
-    assert next(say.message for say in answers if isinstance(say.message, Gives)).count == 0
+    said = [say.message for say in answers if isinstance(say, Say)]
+    assert next(one for one in said if isinstance(one, Gives)).count == 0
     cluster.run_for(5_000)
     assert hole.follower.stealing.thief.requests == asked, "it steals no more"
     assert hole.follower.owner.moved_here == owned

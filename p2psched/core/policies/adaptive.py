@@ -24,6 +24,7 @@ from p2psched.core.placement import (
 )
 from p2psched.core.policies.base import Ask, Notes, Shares, report_of
 from p2psched.core.policies.speeds import USUAL, Speeds, speeds_of
+from p2psched.core.spare import usable
 from p2psched.model.ids import PeerId
 
 LINK_BYTES_PER_US: Final = 100  # that data is expected to travel with
@@ -37,6 +38,7 @@ class Lean(msgspec.Struct, frozen=True, gc=False):
     speed: int  # at this kind of task, per mille of what is usual
     general: int  # at what waits there already
     extra_us: int  # before the first task of this job can begin
+    spare: int = USUAL  # of its slots, while others compute there, too
 
 
 USUALLY: Final = Lean(USUAL, USUAL, 0)
@@ -81,7 +83,10 @@ def leans_of(kind: int, blobs: Blobs, peers: Sequence[Candidate], speeds: Speeds
     is_level = True
     for peer in peers:
         name = peer.peer
-        lean = Lean(speeds.of(name, kind), speeds.general_of(name), _extra_us(peer, blobs))
+        lean = Lean(
+            *(speeds.of(name, kind), speeds.general_of(name), _extra_us(peer, blobs)),
+            spare=speeds.left.get(name, USUAL),
+        )
         found[name] = lean
         is_level = is_level and lean.speed == lean.general == USUAL and not lean.extra_us
     return Leans({} if is_level else found, speeds.usual_us.get(kind, 0))
@@ -122,7 +127,12 @@ def share_leaning(ask: Ask, peers: Sequence[Candidate], known: Leans) -> Shares:
         first_us = _finish_us(ask, peer, lean, 1)
         if first_us > latest_us:
             continue
-        slowed = msgspec.structs.replace(peer, load_us=peer.load_us * USUAL // lean.general)
+        # Tasks that only wait would hide from its slots that others need the machine.
+        slowed = msgspec.structs.replace(
+            peer,
+            slots=usable(peer.slots, lean.spare, cpus=ask.cpus),
+            load_us=peer.load_us * USUAL // lean.general,
+        )
         each_us = max(1, ask.estimate_us * USUAL // lean.speed)
         quotas[peer.peer] = max(1, round(quota * lean.speed / USUAL))
         here = ask.owned_here.get(peer.peer, 0)

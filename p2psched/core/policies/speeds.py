@@ -9,6 +9,7 @@ import msgspec
 
 from p2psched.core.placement import Candidate
 from p2psched.core.policies.base import report_of
+from p2psched.core.spare import spare
 from p2psched.model.ids import PeerId
 from p2psched.model.load import TypeSpeed
 from p2psched.model.needs import AVERAGE_WEIGHT
@@ -26,7 +27,7 @@ class Speeds(msgspec.Struct, frozen=True, gc=False):
     usual_us: Mapping[int, int] = {}
     means: Mapping[PeerId, Mapping[int, int]] = {}
     general: Mapping[PeerId, int] = {}
-    left: Mapping[PeerId, int] = {}  # what other programs leave of it, per mille
+    left: Mapping[PeerId, int] = {}  # of its slots, if it isn't all: per mille
 
     def of(self, peer: PeerId, kind: int) -> int:
         """Per mille: 2,000 runs a task in half the time that is usual."""
@@ -70,10 +71,9 @@ def speeds_of(peers: Sequence[Candidate]) -> Speeds:
         said[peer.peer] = {speed.kind: speed for speed in report.speeds}
         for speed in report.speeds:
             by_kind.setdefault(speed.kind, []).append(max(1, speed.mean_us))
-        if report.foreign_cpu and report.cores:
-            spare = report.cores * (USUAL - report.foreign_cpu) // max(1, peer.slots)
-            if spare < USUAL:
-                left[peer.peer] = spare
+        share = spare(report, peer.slots)
+        if share < USUAL:
+            left[peer.peer] = share
     usual = {kind: sum(found) // len(found) for kind, found in by_kind.items()}
     means = {
         peer: {kind: _sure_us(speed, usual[kind]) for kind, speed in of.items()}

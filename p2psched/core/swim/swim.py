@@ -26,7 +26,7 @@ from p2psched.core.swim.events import (
     Ticked,
 )
 from p2psched.core.swim.exchange import Exchange
-from p2psched.core.swim.members import PRESENT, Members
+from p2psched.core.swim.members import PRESENT, Members, order
 from p2psched.core.swim.opinion import Opinion
 from p2psched.core.swim.probe import Circle
 from p2psched.core.swim.prober import Prober
@@ -210,7 +210,12 @@ class Swim:
                 assert_never(got.kind)
 
     def _learn(self, now_ms: int, got: Datagram) -> None:
+        known = self._state.members.known
         for said in got.standings:
+            member = known.get(said.peer)
+            is_alive = member is not None and said.liveness is Liveness.ALIVE
+            if is_alive and member is not None and order(said) <= member.order:
+                continue  # most of what comes; nothing would come of it
             right = self.opinion.correction(said)
             if right is not None:
                 self._correct(now_ms, got.sender, right)

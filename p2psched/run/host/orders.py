@@ -6,6 +6,9 @@ sides can read: a worker takes the ticket before it begins the batch; the peer t
 whose batches shall not begin there. The kernel gives each to one of the two. What has lost its
 ticket is skipped.
 
+A batch of longer tasks has a ticket for each leg of it: some tasks that follow one another. So its
+end can be taken back, too, while its first tasks run.
+
 Tickets and frames are in one order, and a ticket is written before its frame. A batch that was
 taken back and is handed over anew gets another ticket and another frame; its old frame is skipped
 or stands for the new one, which is then skipped: they say the same.
@@ -16,17 +19,20 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from . import frames
 
-# batch, function, attempt, pieces, first part or not, last part or not, bytes of job and fence
-_HEAD = struct.Struct("<QIII??BB")
+# batch, function, attempt, pieces, tasks of a leg, first part or not, last or not, bytes of job and
+# of fence
+_HEAD = struct.Struct("<QIIII??BB")
 _PIECE = struct.Struct("<QQI")  # start, stop, bytes of arguments
 _TICKET = struct.Struct("<Q")
-# Far more than a host ever has.
-_TICKETS_READ: Final = 1024
+LEGS_MAX: Final = 64  # of a batch
+# All that a pipe holds, and far more than a host ever has.
+_TICKETS_READ: Final = 8192
 
 
 class Order(NamedTuple):
@@ -40,12 +46,13 @@ class Order(NamedTuple):
     job: str
     fence: str
     pieces: Sequence[tuple[int, int, bytes]]  # start, stop, a chunk of arguments
+    leg: int = 0  # tasks that one ticket is good for; 0: all
 
 
 def pack(order: Order) -> bytes:
     """A RUN frame."""
     job, fence = order.job.encode(), order.fence.encode()
-    counts = len(order.pieces), order.first, order.last, len(job), len(fence)
+    counts = len(order.pieces), order.leg, order.first, order.last, len(job), len(fence)
     parts = [_HEAD.pack(order.batch, order.function, order.attempt, *counts), job, fence]
     for start, stop, data in order.pieces:
         parts += (_PIECE.pack(start, stop, len(data)), data)
@@ -54,7 +61,8 @@ def pack(order: Order) -> bytes:
 
 def unpack(body: bytes) -> Order:
     """The other end of `pack`."""
-    batch, function, attempt, count, first, last, job_size, fence_size = _HEAD.unpack_from(body)
+    batch, function, attempt, count, leg, *flags = _HEAD.unpack_from(body)
+    first, last, job_size, fence_size = flags
     job_end = _HEAD.size + job_size
     position = job_end + fence_size
     job, fence = body[_HEAD.size : job_end].decode(), body[job_end:position].decode()
@@ -64,7 +72,27 @@ def unpack(body: bytes) -> Order:
         position += _PIECE.size
         pieces.append((start, stop, body[position : position + size]))
         position += size
-    return Order(batch, function, attempt, first, last, job, fence, pieces)
+    return Order(batch, function, attempt, first, last, job, fence, pieces, leg)
+
+
+class Walk:
+    """Through the legs of a batch that has its first ticket."""
+
+    def __init__(self, tickets: Tickets, batch: int, leg: int) -> None:
+        self._tickets = tickets
+        self._batch = batch
+        self._leg = self._left = leg
+
+    def may_begin(self) -> bool:
+        """Before each task. False: it and all behind it were taken back."""
+        if not self._leg:
+            return True
+        if not self._left:
+            if not self._tickets.take(self._batch):
+                return False
+            self._left = self._leg
+        self._left -= 1
+        return True
 
 
 class Tickets:
@@ -95,16 +123,18 @@ class Desk:
         """Raises OSError without descriptors."""
         self.reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def give(self, batch: int) -> None:
+    def give(self, batch: int, legs: int = 1) -> None:
         """Before the frame is sent. Few are given at a time, so the pipe never fills."""
-        os.write(self._writer, _TICKET.pack(batch))
+        assert legs <= LEGS_MAX, "a batch has few legs"
+        os.write(self._writer, _TICKET.pack(batch) * legs)
 
-    def take_back(self) -> list[int]:
-        """All batches that have not begun, in order: they won't, there."""
+    def take_back(self) -> dict[int, int]:
+        """All batches of which something has not begun, in order, and how many of their last legs:
+        they won't, there."""
         data = b""
         with contextlib.suppress(BlockingIOError):
             data = os.read(self.reader, _TICKETS_READ * _TICKET.size)
-        return [batch for (batch,) in _TICKET.iter_unpack(data)]
+        return Counter(batch for (batch,) in _TICKET.iter_unpack(data))
 
     def close(self) -> None:
         os.close(self.reader)

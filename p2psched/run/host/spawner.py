@@ -23,7 +23,7 @@ from ...model import items  # noqa: TID252 - see shared.py
 from . import checkpoint, folders, frames, large, outputs, tree, words
 from .bounds import Bounds
 from .child import Child
-from .orders import Tickets
+from .orders import Tickets, Walk
 from .report import PROGRAMS_FLUSH_NS, Reporter
 from .shared import Shared
 from .streams import Streams
@@ -49,6 +49,7 @@ class Order:
         self.folder = ""
         header, data = frames.open_json(body)
         self.batch = frames.number(header["batch"])
+        self.leg = frames.number(header["leg"])
         self.job = str(header["job"])
         self.grant = frames.number(header["grant"])
         self.grace_ns = frames.number(header["grace_ms"]) * NS_PER_MS
@@ -189,8 +190,9 @@ class Spawner:
         self._batch = order.batch
         self._report.open_batch(order.batch)
         ended = -1
+        walk = Walk(self._tickets, order.batch, order.leg)
         for index in (index for start, stop in order.ranges for index in range(start, stop)):
-            if self._stop or self._shared.is_lapsed():
+            if self._stop or self._shared.is_lapsed() or not walk.may_begin():
                 break
             name = folders.name_of(order.job, index, order.grant)
             if not self._run_task(order, index, f"{self._folder}/{name}"):

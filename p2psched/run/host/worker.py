@@ -140,6 +140,7 @@ class Worker:
         # Loading runs the user's code: if it crashes, the first task is what crashed.
         self._report.begin(order.pieces[0][0])
         refusal, cause = b"", frames.NOT_STARTABLE
+        walk = orders.Walk(self._tickets, order.batch, order.leg)
         try:
             function = self._function(known)
         except functions.NotStartable as error:
@@ -152,10 +153,10 @@ class Worker:
             except ValueError as error:
                 refusal = refusal or items.pack({"message": f"damaged arguments: {error}"})
             if refusal:
-                self._refuse(start, stop, cause, refusal)
+                self._refuse(walk, (start, stop), cause, refusal)
             else:
                 assert len(arguments) == stop - start, "the peer has counted them"
-                self._run_range(function, known.python, order.job, start, arguments)
+                self._run_range(walk, function, (known.python, order.job), start, arguments)
         if order.last:
             self._report.close_batch(hold=True)
         else:
@@ -200,23 +201,28 @@ class Worker:
     def _data(self, inline: bytes, ref: values.Ref | None) -> bytes:
         return inline if ref is None else self._blobs.read(ref)
 
-    def _refuse(self, start: int, stop: int, cause: int, item: bytes) -> None:
-        for index in range(start, stop):
+    def _refuse(self, walk: orders.Walk, tasks: tuple[int, int], cause: int, item: bytes) -> None:
+        for index in range(*tasks):
+            if not walk.may_begin():
+                return
             self._report.begin(index)
             self._report.finish(index, cause, item)
 
     def _run_range(
         self,
+        walk: orders.Walk,
         function: functions.Function,
-        python: str,
-        job: str,
+        names: tuple[str, str],
         start: int,
         arguments: list[bytes],
     ) -> None:
         report, call, exchange = self._report, functions.call, self._exchange
         set_index, set_task, begin = self._index.set, self._task_id.set, self._begin
-        foreign = python != pickling.PYTHON
+        python, job = names
+        foreign, may_begin = python != pickling.PYTHON, walk.may_begin
         for index, argument in enumerate(arguments, start):
+            if not may_begin():
+                return
             text = str(index)
             set_index(text)
             set_task(f"{job}/{text}")
