@@ -26,8 +26,8 @@ from p2psched.model.commands import Place
 from p2psched.model.job import JobSpec
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import Lengths, length_us, sim_job
 from p2psched.testing.sim_follower import Followers
+from p2psched.testing.sim_jobs import Lengths, length_us, sim_job
 
 SIZES: Final = (10, 100)
 ADAPTIVE: Final = "adaptive"

@@ -324,9 +324,8 @@ def _submit(
         spec = await staying_apart(client, packed.spec, apart, job_id)
         progress = Progress("sent", sum(upload.ref.size for upload in packed.uploads))
         try:
-            answer = await blobs.submit(
-                client.session, Submit(job_id, spec), packed.uploads, progress
-            )
+            submit = Submit(job_id, spec)
+            answer = await blobs.submit(client.session, submit, packed.uploads, progress)
         except Unavailable as error:
             if not cutting.spool:
                 raise
@@ -389,14 +388,13 @@ def _indices(text: str) -> TaskSet:
 
 
 def _variables(pairs: list[str]) -> dict[str, str]:
-    for pair in pairs:
-        if "=" not in pair or pair.startswith("="):
-            raise UsageError(f"--env {pair[:64]!r} is no variable: write it like NAME=VALUE")
+    wrong = next((pair for pair in pairs if pair.find("=") < 1), None)
+    if wrong is not None:
+        raise UsageError(f"--env {wrong[:64]!r} is no variable: write it like NAME=VALUE")
     return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _folder(cwd: str | None) -> str | None:
-    if cwd is not None and not cwd.startswith("/"):
-        why = "is relative, and tasks run on other machines: give a whole path"
-        raise UsageError(f"--cwd {cwd[:64]!r} {why}")
-    return cwd
+    if cwd is None or cwd.startswith("/"):
+        return cwd
+    raise UsageError(f"--cwd {cwd[:64]!r} is relative, and tasks run elsewhere: give a whole path")

@@ -396,8 +396,3 @@ class Scheduler:
     @property
     def pending_count(self) -> int:
         return self._replica.pending_count
-
-    @property
-    def results_refused(self) -> int:
-        """Results that this peer brought and that were not current any more."""
-        return self.owner.results_refused

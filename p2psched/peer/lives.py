@@ -2,7 +2,7 @@
 
 A peer that holds no ledger has one as a follower (`peer.following`). One that does, and a follower
 that the group needs, has one as a `Node`. What only that needs, all of Raft and of placing, is half
-of our code: a follower loads it when it is to be one, and not before (ADR 0068).
+of our code: a follower loads it when it is to be one, and not before (ADR 0067).
 """
 
 from __future__ import annotations

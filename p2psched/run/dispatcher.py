@@ -18,15 +18,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from p2psched.model.execution import (
-    Batch,
-    Ended,
-    ExecutorEvent,
-    GaveBack,
-    Progress,
-    Standing,
-    TakenBack,
-)
+from p2psched.model import execution
+from p2psched.model.execution import Batch, Ended, ExecutorEvent, Progress, Standing
 from p2psched.model.job import Cause, FunctionWork, blobs_of
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.ports.blobs import Blobs
@@ -194,7 +187,7 @@ class Dispatcher:
         for batch in [queued for queued in reversed(self._queue) if _may_leave(queued)]:
             self._queue.remove(batch)
             self._emit(Ended(batch.id, batch.tasks))
-        self._emit(TakenBack())
+        self._emit(execution.TakenBack())
         self.dispatch()
 
     def _take_back(self, host: HostHandle) -> None:
@@ -207,7 +200,7 @@ class Dispatcher:
             if found[number] < running.legs:
                 rest = running.left & running.behind(found[number])
                 running.left -= rest
-                self._emit(GaveBack(number, rest))
+                self._emit(execution.GaveBack(number, rest))
                 continue
             host.release(running)
             if running.supplied:

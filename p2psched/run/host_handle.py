@@ -90,19 +90,14 @@ class HostHandle:
             os.ftruncate(memory, BYTES)
             # Nobody can cut it and make the peer die of a bus error.
             fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
-            order = frames.frame_json(
-                frames.FORK,
-                {
-                    "host": number,
-                    "functions": functions,
-                    "by_value": by_value,
-                    "cpus": cpus,
-                    "blobs": blobs,
-                    "isolation": _isolation_words(isolation),
-                    "leased": leased,
-                    "means": means,
-                },
-            )
+            said: dict[str, object] = {
+                "host": number,
+                "functions": functions,
+                "by_value": by_value,
+                "cpus": cpus,
+            }
+            said |= {"blobs": blobs, "isolation": _isolation_words(isolation)}
+            order = frames.frame_json(frames.FORK, said | {"leased": leased, "means": means})
             if not fork(order, (theirs.fileno(), memory, self.desk.reader)):
                 raise OSError("the starter takes no orders")
             self.shared = Shared(memory)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster as SimCluster
     from p2psched.testing.sim import SimulationError as SimulationError
     from p2psched.testing.sim_disk import SimDisk as SimDisk
-    from p2psched.testing.sim_executor import sim_job as sim_job
+    from p2psched.testing.sim_jobs import sim_job as sim_job
     from p2psched.testing.sim_report import Report as Report
     from p2psched.testing.simulate import Options as Options
     from p2psched.testing.virtual_time import run_virtually as run_virtually
@@ -79,7 +79,7 @@ _HOME = {
     "run_seed": "run",
     "run_seeds": "run",
     "run_virtually": "virtual_time",
-    "sim_job": "sim_executor",
+    "sim_job": "sim_jobs",
 }
 
 

@@ -13,7 +13,7 @@ from p2psched.model.once import Once, Started, Verdict
 from p2psched.testing.facts import Fact
 from p2psched.testing.promises import demand
 from p2psched.testing.shadow import Shadow
-from p2psched.testing.sim_executor import hangs
+from p2psched.testing.sim_jobs import hangs
 
 DECIDED = b"decided"  # what persons of a simulation say that tasks have returned
 _AGAIN = str(int(Verdict.RUN_AGAIN))

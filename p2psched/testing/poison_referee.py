@@ -13,7 +13,7 @@ from p2psched.model.taskset import TaskSet
 from p2psched.testing.promises import demand
 from p2psched.testing.shadow import Shadow
 from p2psched.testing.shadow_peers import KILLS
-from p2psched.testing.sim_executor import kills_its_peer
+from p2psched.testing.sim_jobs import kills_its_peer
 
 Task = tuple[JobId, int]
 

@@ -38,10 +38,10 @@ from p2psched.model.steal_messages import Steal
 from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
-from p2psched.testing.sim_executor import KilledByTaskError, hangs
 from p2psched.testing.sim_follower import SimFollower
 from p2psched.testing.sim_hurt import Hurt
 from p2psched.testing.sim_items import Arrived, Item, encode_wire
+from p2psched.testing.sim_jobs import KilledByTaskError, hangs
 from p2psched.testing.sim_leading import says_hand_over
 from p2psched.testing.sim_lives import Act, Lives
 from p2psched.testing.sim_net import SimNetwork

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from p2psched.model.backing import Backing
 from p2psched.model.job import JobSpec
-from p2psched.testing.sim_executor import kills_none, may_hang
+from p2psched.testing.sim_jobs import kills_none, may_hang
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster

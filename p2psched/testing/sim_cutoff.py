@@ -27,7 +27,7 @@ from p2psched.model.reconcile import KeptResult, Recollection, Reconciliation
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.cutoff_referee import MARK, CutOffReferee
 from p2psched.testing.faults import Faults
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster

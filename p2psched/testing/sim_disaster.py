@@ -39,8 +39,8 @@ from p2psched.testing.promises import demand
 from p2psched.testing.sim import ANY_PROCESS, SimCluster
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_drains import Draining
-from p2psched.testing.sim_executor import sim_job
 from p2psched.testing.sim_items import Arrived
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_leading import start_hand_overs
 from p2psched.testing.sim_members import Replacing
 from p2psched.testing.sim_peer import SimPeer

@@ -21,7 +21,7 @@ from p2psched.model.job import JobSpec, ProgramWork
 from p2psched.model.once import Start
 from p2psched.model.retry import RetryPolicy, RetryRule
 from p2psched.testing.exclusive_referee import ExclusiveReferee, Running
-from p2psched.testing.sim_executor import kills_none, with_hangs, with_mean
+from p2psched.testing.sim_jobs import kills_none, with_hangs, with_mean
 
 if TYPE_CHECKING:
     from p2psched.testing.referees import Referees

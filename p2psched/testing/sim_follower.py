@@ -42,12 +42,9 @@ from p2psched.testing.sim_blobs import SimBlobs
 from p2psched.testing.sim_cutoff import Notes
 from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_exclusive import Watch
-from p2psched.testing.sim_executor import (
-    KilledByTaskError,
-    SimExecutor,
-    Work,
-)
+from p2psched.testing.sim_executor import SimExecutor, Work
 from p2psched.testing.sim_items import Arrived, SimClock, decode_wire
+from p2psched.testing.sim_jobs import KilledByTaskError
 from p2psched.testing.sim_levels import NEWER_LEVEL
 from p2psched.testing.sim_needs import offers_of
 from p2psched.testing.sim_stealing import Views

@@ -19,9 +19,9 @@ from p2psched.store.space import is_no_space
 from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
-from p2psched.testing.sim_executor import KilledByTaskError
 from p2psched.testing.sim_hurt import Hurt
 from p2psched.testing.sim_items import Arrived, Item
+from p2psched.testing.sim_jobs import KilledByTaskError
 from p2psched.testing.sim_leading import leave
 from p2psched.testing.sim_levels import upgrade_stopped
 from p2psched.testing.sim_net import SimNetwork

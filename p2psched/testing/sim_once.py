@@ -14,7 +14,7 @@ from p2psched.model.job import JobSpec
 from p2psched.model.once import Decide, Once, Start, Verdict
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.once_referee import DECIDED
-from p2psched.testing.sim_executor import kills_none
+from p2psched.testing.sim_jobs import kills_none
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster

@@ -40,7 +40,6 @@ from p2psched.store.log import LogStore, Recovered
 from p2psched.testing.sim_blobs import SimBlobs
 from p2psched.testing.sim_cutoff import Notes
 from p2psched.testing.sim_disk import SimDisk
-from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_exclusive import Watch
 from p2psched.testing.sim_executor import BatchStops, ComesBack, SimExecutor, TasksEnd, Work
 from p2psched.testing.sim_items import (
@@ -224,10 +223,8 @@ class SimPeer:
         assert not self.alive
         self.member = msgspec.structs.replace(self.member, peer=peer)
         self.disk = SimDisk(random.Random(self._world.rng.getrandbits(64)))
-        self.blobs = SimBlobs(peer)
-        self.notes = Notes()
-        self.is_full = False
-        self.is_rotten = self.is_hurt = False
+        self.blobs, self.notes = SimBlobs(peer), Notes()
+        self.is_full = self.is_rotten = self.is_hurt = False
         self._founding = None
 
     def next_incarnation(self) -> int:
@@ -394,10 +391,7 @@ class SimPeer:
                 case Say(to=to, message=message):
                     self._world.say(self, to, message)
                 case StartBatch(batch=batch):
-                    starts_nothing = self.leaving or is_drained(self)
-                    self.last_batch = self.last_batch if starts_nothing else batch.id
-                    self.space.on_start()
-                    self.executor.start(batch)
+                    self.space.start(batch)
                 case CopyBlobs() | sched.Answered(tag=SimKeeper.TAG):
                     self._keeper.perform(effect)
                 case sched.Answered(tag=tag, outcome=outcome):

@@ -14,10 +14,12 @@ from p2psched.core.raft.engine import EngineEffect
 from p2psched.core.scheduler import Clocked, Renewed, RenewIncarnation, YieldLead
 from p2psched.core.scheduler_events import Noticed, Tend
 from p2psched.core.separation_effects import SeparationEffect
+from p2psched.model.execution import Batch
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
 from p2psched.model.raft import Room
 from p2psched.store.space import is_no_space
+from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_items import HandOverHere
 from p2psched.testing.sim_world import World
 
@@ -75,11 +77,15 @@ class SimSpace:
             seen=self.seen,
         )
 
-    def on_start(self) -> None:
-        """A batch is begun. The grant may have come since the last look at the time, and with it
-        the word of a majority."""
+    def start(self, batch: Batch) -> None:
+        """The grant may have come since the last look at the time, and with it the word of a
+        majority."""
+        peer = self._peer
+        if not (peer.leaving or is_drained(peer)):
+            peer.last_batch = batch.id
         if self._peer.engine.raft.leader_is_live():
             self._world.cutoff.on_clock(self.id, self._world.now_us, led=True)
+        peer.executor.start(batch)
 
     def change(self, effect: Change) -> None:
         """What its scheduler wants of it, besides work."""

@@ -17,13 +17,7 @@ from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_backups import Backings
 from p2psched.testing.sim_exclusive import Exclusives
-from p2psched.testing.sim_executor import (
-    kills_its_peer,
-    kills_none,
-    may_hang,
-    sim_job,
-    with_hangs,
-)
+from p2psched.testing.sim_jobs import kills_its_peer, kills_none, may_hang, sim_job, with_hangs
 from p2psched.testing.sim_needs import Choices
 from p2psched.testing.sim_once import Persons
 from p2psched.testing.sim_rules import Rules

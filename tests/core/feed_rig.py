@@ -28,7 +28,7 @@ from p2psched.model.job import JobSpec
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Member, Membership
 from p2psched.model.taskset import TaskSet
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 
 L, A, B, F = PeerId("l"), PeerId("a"), PeerId("b"), PeerId("f")
 GROUP = Membership(tuple(Member(peer, peer, f"{peer}:1") for peer in (A, B, L)))

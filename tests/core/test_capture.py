@@ -14,7 +14,7 @@ from p2psched.model.commands import Command, Envelope, PeerInfo, PeerUp, Pin, Ra
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId
 from p2psched.model.taskset import TaskSet
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from tests.core.test_machine import P
 from tests.core.test_machine_sequences import COMMANDS, SETUP
 from tests.core.test_snapshot import history

@@ -25,7 +25,7 @@ from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, new_id
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 
 
 def history(seed: int) -> list[Committed]:

@@ -26,7 +26,7 @@ from p2psched.observe.clock import BootClock
 from p2psched.peer.raft_loop import RaftLedger
 from p2psched.store.disk import OsDisk
 from p2psched.store.log import LogStore
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 
 BEHIND = 100_000
 STATE_BYTES = 48 * MIB

@@ -51,7 +51,7 @@ from p2psched.model.resumed import NoteResumed
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.linearizable import History, Operation, Result, check
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from tests.sim.sequential import (
     CANCELLED,
     FAILED,

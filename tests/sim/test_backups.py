@@ -12,7 +12,7 @@ from p2psched.model.job import JobSpec
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from tests.sim.test_cluster import run_until_led
 
 

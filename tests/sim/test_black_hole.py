@@ -11,8 +11,9 @@ from p2psched.model.job import Cause
 from p2psched.model.steal_messages import Gives, Steal
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import SimExecutor, TasksEnd, _Run, sim_job
+from p2psched.testing.sim_executor import SimExecutor, TasksEnd, _Run
 from p2psched.testing.sim_follower import Followers
+from p2psched.testing.sim_jobs import sim_job
 
 TASKS = 300
 WITHIN_MS = 240_000

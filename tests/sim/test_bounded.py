@@ -6,7 +6,7 @@ from p2psched.core.raft.progress import Compaction
 from p2psched.model.limits import KIB
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Snapshots
 

@@ -12,8 +12,8 @@ from p2psched.model.ids import JobId
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_callers import Callers
-from p2psched.testing.sim_executor import sim_job
 from p2psched.testing.sim_items import AskedHere, Item
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_peer import SimPeer
 
 JOB = JobId("a" * 32)

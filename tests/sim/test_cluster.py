@@ -10,7 +10,7 @@ from p2psched.model.ids import JobId, new_id
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimCluster, SimulationError
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_leading import LEAVE_MS_MAX
 from p2psched.testing.sim_peer import SimPeer
 

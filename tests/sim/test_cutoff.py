@@ -13,7 +13,7 @@ from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.model.commands import Place
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster, SimulationError
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.simulate import simulate
 

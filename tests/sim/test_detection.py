@@ -16,7 +16,7 @@ from p2psched.core.coordinator import DETECTION_WINDOW_MS
 from p2psched.core.raft.timing import Timing
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_peer import CLOCK_US, SimPeer
 from tests.sim.test_cluster import run_until_led
 

@@ -18,7 +18,7 @@ from p2psched.store.snapshots import snapshot_indices
 from p2psched.testing import event_referee
 from p2psched.testing.promises import BrokenPromiseError
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_peer import SimPeer
 from p2psched.testing.sim_world import Snapshots
 

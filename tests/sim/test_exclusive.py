@@ -13,7 +13,7 @@ from p2psched.model.once import Start
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimCluster, SimulationError
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_peer import SimPeer
 from tests.sim import exclusive_mutants as mutants
 from tests.sim.exclusive_mutants import Planted

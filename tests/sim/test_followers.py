@@ -10,8 +10,8 @@ from p2psched.core.feed import SPARES
 from p2psched.model.ids import PeerId
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster, SimulationError
-from p2psched.testing.sim_executor import sim_job
 from p2psched.testing.sim_follower import Followers
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_world import Process
 from p2psched.testing.simulate import Options, simulate
 from tests.sim.feed_mutants import FEED_MUTANTS

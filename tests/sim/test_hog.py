@@ -13,7 +13,7 @@ from p2psched.model.ids import PeerId
 from p2psched.model.load import Liveness, LoadReport, Seen
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import Lengths, sim_job
+from p2psched.testing.sim_jobs import Lengths, sim_job
 
 TASKS = 30
 TASK_US = 300_000

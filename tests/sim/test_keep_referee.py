@@ -34,7 +34,7 @@ from p2psched.testing.promises import BrokenPromiseError
 from p2psched.testing.referees import Referees
 from p2psched.testing.shadow import Shadow
 from p2psched.testing.shadow_job import WAITING
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 
 JOB, P, Q = JobId("job"), PeerId("p"), PeerId("q")
 TWO = TaskSet.of(0, 2)

@@ -7,7 +7,7 @@ import pytest
 from p2psched.model.commands import Outcome, Pin
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_peer import SimPeer
 from tests.sim.test_cluster import leader_of, run_until_led
 

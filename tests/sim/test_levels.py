@@ -12,7 +12,7 @@ from p2psched.model.ids import JobId
 from p2psched.model.raft import EntryKind
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_levels import NEWER_LEVEL, upgrade
 from p2psched.testing.sim_peer import SimPeer
 from tests.sim.test_cluster import run_until_led

@@ -12,7 +12,7 @@ from p2psched.model.taskset import TaskSet
 from p2psched.store.log import LogStore
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_disk import SimDisk
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_rot import LOG_PREFIX, damage
 from p2psched.testing.sim_world import Snapshots
 from tests.sim.test_cluster import TEN, run_until_led

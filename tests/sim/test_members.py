@@ -5,8 +5,8 @@ from __future__ import annotations
 from p2psched.model.ids import PeerId
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
 from p2psched.testing.sim_items import RemoveHere
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_peer import SimPeer
 from tests.sim.test_cluster import TEN, run_until_led
 from tests.sim.test_lives import finish

@@ -8,7 +8,7 @@ from p2psched.model.commands import Acknowledged, Forget, Outcome
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_space import empty
 from p2psched.testing.simulate import Options, simulate
 from tests.sim.test_cluster import leader_of

@@ -13,7 +13,7 @@ from p2psched.model.job import Cause
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.simulate import Options, simulate
 
 WITHIN_MS = 120_000

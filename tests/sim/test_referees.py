@@ -24,7 +24,7 @@ from p2psched.testing.referees import BrokenPromiseError, Referees
 from p2psched.testing.shadow import Shadow
 from p2psched.testing.shadow_job import ENDED, WAITING
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
+from p2psched.testing.sim_jobs import sim_job
 
 JOB, P, Q = JobId("job"), PeerId("p"), PeerId("q")
 TWO = TaskSet.of(0, 2)

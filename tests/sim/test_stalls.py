@@ -18,8 +18,8 @@ from p2psched.model.ids import JobId
 from p2psched.model.stalls import STALL_MS, Fault
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster, SimulationError
-from p2psched.testing.sim_executor import sim_job
 from p2psched.testing.sim_follower import Followers
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_stalls import Anybody, mend, owner_of, plant
 
 TASK_US = 400_000

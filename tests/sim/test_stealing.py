@@ -14,8 +14,8 @@ from p2psched.model.taskset import TaskSet
 from p2psched.testing import sim_stealing
 from p2psched.testing.shadow_job import WAITING
 from p2psched.testing.sim import SimCluster
-from p2psched.testing.sim_executor import sim_job
 from p2psched.testing.sim_follower import Followers
+from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_peer import SimPeer
 
 TASK_US = 100_000
