@@ -42,6 +42,9 @@ class Options:
     max_disconnect_ms: int | None = None
     hold: Hold | None = None
     copies: int = 2
+    lease: float | str | None = None
+    replicas: int = 1
+    speculate: bool = False
 
     def told(self) -> MapOptions:
         """What is not as usual."""

@@ -36,7 +36,15 @@ EACH: dict[str, Any] = {
     "max_disconnect_ms": 5_000,
     "hold": Hold("scarce", 2),
     "copies": 1,
+    "lease": "10s",
+    "replicas": 2,
+    "speculate": True,
 }
+
+
+def alone(option: str) -> dict[str, Any]:
+    """This option, with what it can't be without."""
+    return {option: EACH[option]} | ({"start": "exclusive"} if option == "lease" else {})
 
 
 def half(number: int) -> float:
@@ -64,7 +72,7 @@ def test_every_option_of_a_task_is_tried_here() -> None:
 
 @pytest.mark.parametrize("option", EACH)
 def test_map_tells_what_the_task_brings(option: str) -> None:
-    chosen = {option: EACH[option]}
+    chosen = alone(option)
     client = Caught("127.0.0.1:1")
     asyncio.run(client.map(task(**chosen)(half), [1]))
     (spec,) = client.specs
@@ -75,7 +83,7 @@ def test_map_tells_what_the_task_brings(option: str) -> None:
 @pytest.mark.parametrize("option", EACH)
 @pytest.mark.parametrize("count", [1, 3])
 def test_calls_of_one_turn_tell_it_as_well(option: str, count: int) -> None:
-    chosen = {option: EACH[option]}
+    chosen = alone(option)
     _, own = unwrap(task(**chosen)(half))
     told = {name: getattr(own, name) for name in EACH}
 

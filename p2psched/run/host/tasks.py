@@ -37,6 +37,9 @@ class TaskOptions(NamedTuple):
     max_disconnect_ms: int | None = None
     hold: object = None  # of a lock
     copies: int = 2  # of large results
+    lease: float | str | None = None  # of exclusive tasks
+    replicas: int = 1
+    speculate: bool = False
 
 
 class Changes(TypedDict, total=False):
@@ -57,6 +60,9 @@ class Changes(TypedDict, total=False):
     max_disconnect_ms: int | None
     hold: object
     copies: int
+    lease: float | str | None
+    replicas: int
+    speculate: bool
 
 
 class TaskFunction(Generic[P, R]):
