@@ -337,9 +337,15 @@ class Feeder:
 
 
 def _grants_of(job: Job, peers: Collection[PeerId]) -> Mapping[PeerId, list[HeldGrant]]:
+    """A backup of which some has become the owner's stands in both places, under one grant."""
     found: dict[PeerId, list[HeldGrant]] = {}
-    for held in (*job.grants.values(), *job.backups.values()):
+    for held in job.grants.values():
         if held.peer in peers:
+            more = job.backups.get(held.grant)
+            whole = held if more is None else held.part(held.tasks | more.tasks)
+            found.setdefault(held.peer, []).append(whole)
+    for held in job.backups.values():
+        if held.peer in peers and held.grant not in job.grants:
             found.setdefault(held.peer, []).append(held)
     return found
 
