@@ -83,6 +83,9 @@ class Stealing:
         self._spare = WHOLE  # of the slots here
         self._slots = 0
         self._progress_ms: int | None = None  # when something began or ended here last
+        self._ended_ms = 0  # when something ended here last, or nothing ran
+        self._is_back = False  # what had not begun is: the next answers are made of it
+        self._vain_ms = 0  # nobody wanted it when nothing had ended for so long; 0: somebody did
 
     # --- what comes in ---
 
@@ -112,10 +115,12 @@ class Stealing:
         if isinstance(event, TakenBack):
             self._asking = {**self._waiting, **self._asking}
             self._waiting.clear()
+            self._is_back = True
             return
-        self._progress_ms = now_ms
-        if not isinstance(event, Progress):
+        if not isinstance(event, Progress):  # what comes back has not ended
             return
+        self._progress_ms = self._ended_ms = now_ms
+        self._vain_ms = 0
         if any(segment.cause is Cause.NO_SPACE for segment in event.segments):
             self._full_until_ms = now_ms + FULL_MS
         failed = sum(len(s.tasks) for s in event.segments if s.cause in THROUGH_PEER)
@@ -151,13 +156,25 @@ class Stealing:
             self.counts.refused += not count
             again_ms = 0 if count else SOON_MS if is_busy else LATER_MS
             answers.append(Say(peer, Gives(steal.number, count, again_ms)))
+        if self._is_back:
+            self._vain_ms = 0 if moves else max(1, self._stood_ms)
+            self._is_back = False
         if self._waiting:
             self._taken_ms = self._now_ms
             answers.append(TakeBack())
         return moves, answers
 
+    @property
+    def _stood_ms(self) -> int:
+        """How long nothing has ended here."""
+        return max(0, self._now_ms - self._ended_ms)
+
     def _may_take_back(self, slots: int) -> bool:
         if self._taken_ms is not None and self._now_ms - self._taken_ms < TAKE_BACK_MS:
+            return False
+        # What was in vain is tried again once that has lasted twice as long: in between what stands
+        # still stays where it is, and is found.
+        if self._vain_ms and self._stood_ms < 2 * self._vain_ms:
             return False
         return self.owner.has_ready(self._busy_us(slots) // slots)
 
@@ -200,6 +217,8 @@ class Stealing:
 
     def is_idle(self, now_ms: int) -> bool:
         """Whether to `look`. Cheap: asked each turn."""
+        if not self.owner.batches:
+            self._ended_ms = now_ms
         is_hungry = self.owner.is_hungry
         if is_hungry or self._progress_ms is None:
             self._progress_ms = now_ms

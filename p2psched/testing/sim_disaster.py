@@ -81,7 +81,7 @@ class Copy:
 def simulate_disaster(seed: int, options: Options | None = None) -> Report:
     """Run one seed; the report is of the second cluster. Raises `sim.SimulationError`."""
     # Whom a task has killed is known to a referee that does not go over to another cluster.
-    options = replace(options or Options(events=EVENTS), poison=False, hanging=False)
+    options = replace(options or Options(events=EVENTS, exclusives=0), poison=False, hanging=False)
     rng = random.Random(f"disaster {seed}")
     before = draw_cluster(seed, rng, options)
     before.replay = f"simulate_disaster({seed})"
