@@ -32,6 +32,8 @@ LOOK_MS: Final = 200  # gossip is older than that
 LEANS_MAX: Final = 1_000
 DOUBTED_MAX: Final = 1_000  # jobs; the oldest are trusted again
 SPREAD_MAX: Final = 256  # tasks that are spread in one round
+# While nothing of a job can be placed, slots are spared for other programs so long, and no longer.
+SPARED_MS: Final = 2_000
 Chosen = list[tuple[Candidate, TaskSet]]
 
 
@@ -52,6 +54,7 @@ class Chooser:
         self._everybody: Sequence[Candidate] = ()
         self._reserved: dict[PeerId, int] = {}  # for a job that waits for them: its index
         self._doubted: dict[JobId, None] = {}  # whose policy placed nothing though it could
+        self._waiting: dict[JobId, int] = {}  # nothing of it could be placed since then
 
     def look(self, candidates: Sequence[Candidate], now_ms: int) -> None:
         """Before a round: these are all there are, with what gossip says of them."""
@@ -76,6 +79,9 @@ class Chooser:
 
     def begin_round(self) -> None:
         """What was decided before is applied, or lost."""
+        if self._waiting:
+            unplaced = self._machine.unplaced
+            self._waiting = {name: ms for name, ms in self._waiting.items() if name in unplaced}
         self._promised.clear()
         self._reserved.clear()
 
@@ -181,6 +187,11 @@ class Chooser:
             counts, failed = self._by_liking(job, ask, fitting_, policy)
             note = note or failed
         shares = cut(tasks, counts)
+        if self._waits_long(job, at_ms, placed=bool(shares)):
+            counts, _ = self._by_liking(
+                job, msgspec.structs.replace(ask, whole=True), fitting_, policy
+            )
+            shares = cut(tasks, counts)
         if shares:
             self._promise(job, counts)
             record = Record(
@@ -189,6 +200,13 @@ class Chooser:
             )
             self.decisions.note(record)
         return shares
+
+    def _waits_long(self, job: Job, at_ms: int, *, placed: bool) -> bool:
+        """Nothing of it could be placed for so long that no slot is spared for others any more."""
+        if placed:
+            self._waiting.pop(job.id, None)
+            return False
+        return at_ms - self._waiting.setdefault(job.id, at_ms) >= SPARED_MS
 
     def note(
         self,

@@ -128,9 +128,10 @@ def share_leaning(ask: Ask, peers: Sequence[Candidate], known: Leans) -> Shares:
         if first_us > latest_us:
             continue
         # Tasks that only wait would hide from its slots that others need the machine.
+        share = USUAL if ask.whole else lean.spare
         slowed = msgspec.structs.replace(
             peer,
-            slots=usable(peer.slots, lean.spare, cpus=ask.cpus),
+            slots=usable(peer.slots, share, cpus=ask.cpus),
             load_us=peer.load_us * USUAL // lean.general,
         )
         each_us = max(1, ask.estimate_us * USUAL // lean.speed)

@@ -39,6 +39,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     measured: Mapping[PeerId, Measured] = {}  # by this coordinator
     now_ms: int = 0  # in ledger time
     is_guess: bool = False  # `estimate_us` is of other jobs
+    whole: bool = False  # all slots are there for it, also where others need the machine
 
     def room(self, peer: Candidate) -> int:
         """What may be pushed to it."""
