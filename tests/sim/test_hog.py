@@ -17,6 +17,7 @@ from p2psched.testing.sim_jobs import Lengths, sim_job
 
 TASKS = 30
 TASK_US = 300_000
+LONG_US = 60_000_000
 HOGGED, CALM = 850, 60  # per mille of a processor, by others
 
 
@@ -62,3 +63,18 @@ def test_equals_share_equally_whether_others_use_both_or_none(policy: str) -> No
         cluster, (one, two) = cluster_of(1, (share, share))
         ran = run(cluster, policy)
         assert abs(ran[one] - ran[two]) <= 4, ran
+
+
+@pytest.mark.parametrize("policy", ["adaptive", "node-load"])
+def test_no_slot_stands_free_for_long_while_something_waits(policy: str) -> None:
+    cluster, _ = cluster_of(2, (HOGGED, HOGGED))
+    spec = sim_job(TaskSet.of(0, 4), mean_us=LONG_US, lengths=Lengths.EVEN)
+    job = cluster.submit(
+        msgspec.structs.replace(spec, policy=policy if policy != "adaptive" else "")
+    )
+
+    def begun() -> Counter[PeerId]:
+        return Counter(start.peer for start in cluster.referees.starts if start.job == job)
+
+    cluster.run_until(lambda: begun().total() == 4, within_ms=5_000)
+    assert set(begun().values()) == {2}
