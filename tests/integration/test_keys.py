@@ -17,7 +17,7 @@ from p2psched.client.client import Client
 from p2psched.client.keys import Change, Entry, Keys, holds, put
 from p2psched.model.errors import Conflict, TooOld
 from p2psched.testing.linear_models import Registers
-from p2psched.testing.linearizable import History, check
+from p2psched.testing.linearizable import History, Operation, check
 from tests.cluster import LiveCluster
 from tests.integration.callers import Clients, KeyCaller, answered, word
 from tests.integration.rig import Rig, over_a_killed_leader, until
@@ -321,9 +321,12 @@ def test_what_clients_saw_while_their_leader_died_has_an_order_that_explains_it(
     swaps = [op for op in history.operations if word(op) == "swap"]
     assert {op.answer for op in swaps} >= {True, False}
 
-    # Had those that lost their races been told that they won, it would be noticed; a single one may
-    # have won, for somebody may have deleted the key in between.
-    for op in swaps:
-        if op.answer is False:
-            op.answer = True
-    assert check(history.operations, Registers()).broken is not None
+    def noticed(lost: Operation) -> bool:
+        lost.answer = True
+        broken = check(history.operations, Registers()).broken
+        lost.answer = False
+        return broken is not None
+
+    # Had one that lost its race been told that it won, it would be noticed; not each, for somebody
+    # may have deleted the key in between.
+    assert any(noticed(op) for op in swaps if op.answer is False)
