@@ -16,7 +16,6 @@ from typing import Final
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model import chunks, items
-from p2psched.model.commands import Grant
 from p2psched.model.job import Cause, Segment
 from p2psched.model.once import Start, margin_ms
 from p2psched.model.retry_events import Delayed
@@ -48,27 +47,6 @@ def note(s: LedgerState, job: Job) -> None:
     due_ms, known_ms = next_lapse_ms(job), s.job_dues.of(job.id)
     if due_ms is not None and (known_ms is None or due_ms < known_ms):
         s.job_dues.set(job.id, due_ms)
-
-
-def remembered(job: Job, record: HeldGrant, known: HeldGrant | None, doubted: TaskSet) -> HeldGrant:
-    """`record`, which is what is unknown now, as it is kept: of exclusive tasks `started` are
-    those that the owner has in mind still, as far as is known. `known`: what was so before."""
-    if job.spec.start is EXCLUSIVE:
-        record.started = doubted if known is None else known.started | doubted
-    return record
-
-
-def disown(job: Job, grant: Grant, tasks: TaskSet) -> None:
-    """The owner has said that it runs these no more. What it had said before, and comes later,
-    does not bring them back: nobody there knows them."""
-    record = job.unknown.get(grant)
-    if record is not None and job.spec.start is EXCLUSIVE:
-        record.started = record.started - tasks
-
-
-def returnable(job: Job, record: HeldGrant) -> TaskSet:
-    """What is its owner's again if that says a word of it."""
-    return record.tasks & record.started if job.spec.start is EXCLUSIVE else record.tasks
 
 
 def take_lapsed(s: LedgerState, job: Job) -> list[HeldGrant]:

@@ -31,6 +31,7 @@ from p2psched.model.once import Decide, Decided, Doubted, Once, Start, Started, 
 from p2psched.model.taskset import EMPTY, TaskSet
 
 ONCE: Final = Start.ONCE  # as `machine._OK`
+DISOWN_LEVEL: Final = 6  # an older version gives it back to its owner
 
 
 def decide(s: LedgerState, command: Once) -> Outcome:
@@ -63,8 +64,16 @@ def _unsure(s: LedgerState, job: Job, step: Unsure) -> Outcome:
     held = job.grants.get(step.grant)
     if held is not None:
         doubt(s, job, held, step.tasks)
-    exclusive.disown(job, step.grant, step.tasks)
+    record = job.unknown.get(step.grant)
+    if record is not None and _keeps_in_mind(s, job):
+        record.started = record.started - step.tasks
     return Acknowledged()
+
+
+def _keeps_in_mind(s: LedgerState, job: Job) -> bool:
+    """What an owner has said that it knows no more, no word that it said before, and that comes
+    later, gives back to it: it would start again. `started` of what is unknown are the others."""
+    return job.spec.start is Start.EXCLUSIVE or s.level >= DISOWN_LEVEL
 
 
 def doubt(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> TaskSet:
@@ -74,8 +83,9 @@ def doubt(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> TaskSet:
     if doubted.ranges:
         known = job.unknown.get(held.grant)
         before = known.tasks if known is not None else EMPTY
-        record = msgspec.structs.replace(held, tasks=before | doubted)
-        job.unknown[held.grant] = exclusive.remembered(job, record, known, doubted)
+        record = job.unknown[held.grant] = msgspec.structs.replace(held, tasks=before | doubted)
+        if _keeps_in_mind(s, job):
+            record.started = doubted if known is None else known.started | doubted
         s.release(job, held, doubted)
         s.events.append(Doubted(job.id, held.grant, held.peer, doubted))
         exclusive.note(s, job)
@@ -85,8 +95,12 @@ def doubt(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> TaskSet:
 def readmit(s: LedgerState, job: Job, grant: int, tasks: TaskSet) -> None:
     """The owner says something of these: what of them is unknown is its own again."""
     record = job.unknown.get(grant)
-    back = exclusive.returnable(job, record) & tasks if record is not None else EMPTY
-    if record is None or not back.ranges or record.peer not in s.peers:
+    if record is None or record.peer not in s.peers:
+        return
+    back = record.tasks & tasks
+    if _keeps_in_mind(s, job):
+        back = back & record.started
+    if not back.ranges:
         return
     held = job.grants.get(grant)
     if held is None:

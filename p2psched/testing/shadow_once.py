@@ -68,7 +68,8 @@ def _unsure(s: Shadow, name: JobId, job: ShadowJob, step: Unsure) -> None:
     for index in step.tasks:
         if job.owner.get(index) == step.grant:
             doubt(s, name, job, index)
-        if job.spec.start == EXCLUSIVE and job.unknown.get(index) == step.grant:
+        is_kept = job.spec.start == EXCLUSIVE or s.level >= LEASES
+        if is_kept and job.unknown.get(index) == step.grant:
             job.disowned.add((index, step.grant))
 
 

@@ -161,6 +161,24 @@ def test_who_does_not_know_the_end_says_so() -> None:
     assert case.job.owned_count == 3
 
 
+def test_what_its_owner_knows_no_more_no_older_word_of_it_brings_back() -> None:
+    case = Case()
+    case.ledger.do(Once(case.job.id, Unsure(case.grant, FIRST)))
+    case.come_up(ALL, continues=1)
+    assert (case.job.doubtful, case.job.owned_count) == (FIRST, 3)
+    assert case.decide(FIRST, Verdict.RUN_AGAIN)
+    assert case.job.waiting == FIRST
+
+
+def test_what_is_begun_anew_after_that_is_its_owners_again_by_a_word() -> None:
+    case = Case()
+    case.ledger.do(Once(case.job.id, Unsure(case.grant, FIRST)))
+    case.begin(REST)
+    case.lose()
+    case.come_up(ALL, continues=1)
+    assert (case.job.doubtful, case.job.owned_count) == (FIRST, 3)
+
+
 def test_who_gives_back_has_not_begun() -> None:
     case = Case()
     case.lose()
