@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from p2psched.store.folder import read_secret_file
 from tests.cluster import LiveCluster
+from tests.integration.storms import Fleet
 from tests.network.switch import Switch
 
 NAMES: Final = ("a", "b", "c")
@@ -25,6 +27,16 @@ def behind_a_switch(folder: Path, *, slots: int = 1) -> Iterator[tuple[LiveClust
             options = ["--insecure", *_secret_of(cluster)]
             cluster.start(name, slots=slots, listen=listen, options=options)
         yield cluster, switch
+
+
+def fleet_of(cluster: LiveCluster) -> Fleet:
+    return Fleet(
+        addresses={name: peer.address for name, peer in cluster.peers.items()},
+        runtime_dir=cluster.runtime_dir,
+        secret=read_secret_file(cluster.peers["a"].data / "secret"),
+        kill=cluster.kill,
+        restart=cluster.restart_nowait,
+    )
 
 
 def _secret_of(cluster: LiveCluster) -> list[str]:

@@ -9,10 +9,9 @@ from typing import Final
 
 import pytest
 
-from p2psched.store.folder import read_secret_file
 from tests.cluster import LiveCluster
-from tests.integration.storms import Fleet, Storm
-from tests.network.behind import behind_a_switch, cut_at_random
+from tests.integration.storms import Storm
+from tests.network.behind import behind_a_switch, cut_at_random, fleet_of
 from tests.network.switch import Switch, why_not
 
 HISTORIES: Final = 5
@@ -39,13 +38,7 @@ def test_killed_leaders_and_cut_links_leave_histories_that_have_an_order(
     net: tuple[LiveCluster, Switch], seed: int
 ) -> None:
     cluster, switch = net
-    fleet = Fleet(
-        addresses={name: peer.address for name, peer in cluster.peers.items()},
-        runtime_dir=cluster.runtime_dir,
-        secret=read_secret_file(cluster.peers["a"].data / "secret"),
-        kill=cluster.kill,
-        restart=cluster.restart_nowait,
-    )
+    fleet = fleet_of(cluster)
 
     def cut(rng: random.Random, leader: str) -> None:
         if leader:

@@ -25,12 +25,11 @@ from bench.judge import judge_history
 from p2psched.client import events
 from p2psched.client.client import Client
 from p2psched.model.event_messages import EventFilter, EventRecord, Place
-from p2psched.store.folder import read_secret_file
 from tests.cluster import LiveCluster
 from tests.integration import work
 from tests.integration.rig import until
 from tests.integration.storms import Fleet, leader_of
-from tests.network.behind import NAMES, behind_a_switch, cut_at_random
+from tests.network.behind import NAMES, behind_a_switch, cut_at_random, fleet_of
 from tests.network.switch import Switch, why_not
 
 JOBS: Final = int(os.environ.get("P2PSCHED_LEDGER_JOBS", "5000"))
@@ -141,13 +140,7 @@ def test_no_small_job_is_lost_or_committed_twice_in_a_storm(
     net: tuple[LiveCluster, Switch],
 ) -> None:
     cluster, switch = net
-    fleet = Fleet(
-        addresses={name: peer.address for name, peer in cluster.peers.items()},
-        runtime_dir=cluster.runtime_dir,
-        secret=read_secret_file(cluster.peers["a"].data / "secret"),
-        kill=cluster.kill,
-        restart=cluster.restart_nowait,
-    )
+    fleet = fleet_of(cluster)
     storm = Storm(cluster, switch, fleet)
     book = Book()
     numbers = count()
