@@ -187,7 +187,8 @@ class Chooser:
             counts, failed = self._by_liking(job, ask, fitting_, policy)
             note = note or failed
         shares = cut(tasks, counts)
-        if self._waits_long(job, at_ms, placed=bool(shares)):
+        waits_long = self._waits_long(job, at_ms, placed=bool(shares))
+        if waits_long and self._speeds is not None and self._speeds.left:
             counts, _ = self._by_liking(
                 job, msgspec.structs.replace(ask, whole=True), fitting_, policy
             )

@@ -82,7 +82,7 @@ class Stealing:
         self._group = 1  # peers that there are, as far as this one knows
         self._spare = WHOLE  # of the slots here
         self._slots = 0
-        self._progress_ms: int | None = None  # when something began or ended here last
+        self._progress_ms: int | None = None  # when something ended here last, or a slot was free
         self._ended_ms = 0  # when something ended here last, or nothing ran
         self._is_back = False  # what had not begun is: the next answers are made of it
         self._vain_ms = 0  # nobody wanted it when nothing had ended for so long; 0: somebody did
