@@ -55,7 +55,7 @@ lint: $(DEV) ## Look for mistakes
 types: $(DEV) ## Check the types, strictly
 	$(PY) -m mypy $(CODE)
 
-test: test-fast test-process ## Run the tests but for the long ones (about 12 minutes)
+test: test-fast test-process ## Run the tests but for the long ones (about 13 minutes)
 
 test-fast: $(DEV)
 	$(PYTEST) -n $(JOBS) -m "not process and not long"
