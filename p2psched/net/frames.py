@@ -50,8 +50,9 @@ _DECODER: Final = msgspec.msgpack.Decoder[Message](Message)
 _OPENING_DECODER: Final = msgspec.msgpack.Decoder[Opening](Opening)
 
 
-def encode(message: Message) -> Frame:
+def encode(message: Message, *, compress: bool = True) -> Frame:
     """The frame of a message, not to be changed. Raises UsageError if it is too large to be sent.
+    `compress` where that pays: between two machines.
 
     The bound holds for the body before compression: whether a message can be sent must not depend
     on how well its bytes happen to compress.
@@ -64,7 +65,7 @@ def encode(message: Message) -> Frame:
             f"a message of {size:,} bytes does not fit a frame of {FRAME_BYTES_MAX:,} "
             f"({type(message).__name__}): split what it carries"
         )
-    if size > _COMPRESS_BYTES_MIN:
+    if compress and size > _COMPRESS_BYTES_MIN:
         with memoryview(frame) as whole, whole[_HEAD.size :] as body:
             packed = _compress(body)
         if packed is not None:

@@ -31,7 +31,7 @@ from p2psched.net.frames import Frame, FrameDecoder, encode
 from p2psched.net.gates import AnswerSink, Gate
 from p2psched.net.outbox import Outbox
 from p2psched.net.reading import Reading
-from p2psched.net.sockets import peer_name, tune
+from p2psched.net.sockets import is_here, peer_name, tune
 from p2psched.net.turns import BYTES_A_TURN_MAX, CALLS_AT_ONCE_MAX, Turns
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ class Connection(asyncio.BufferedProtocol):
         self._state = State.OPENING
         self._was_open = False
         self._transport: asyncio.Transport | None = None
+        self._is_here = False  # the other end is on this machine
         self._decoder = FrameDecoder()
         self._remote = Identity()
         self._error: P2PSchedError | None = None
@@ -146,7 +147,7 @@ class Connection(asyncio.BufferedProtocol):
 
         Raises UsageError if the message fits no frame.
         """
-        return self._state is State.OPEN and self._outbox.put_nowait(encode(message))
+        return self._state is State.OPEN and self._outbox.put_nowait(self.encode(message))
 
     def send_frame_nowait(self, frame: Frame) -> bool:
         """As `send_nowait`, for what `frames.encode` made: one message to many, encoded once."""
@@ -155,11 +156,15 @@ class Connection(asyncio.BufferedProtocol):
     async def send(self, message: Message) -> None:
         """Send once the link has room. Raises Unavailable if it closes first, UsageError if the
         message fits no frame. Cancelled while it waits, nothing was sent."""
-        frame = encode(message)
+        frame = self.encode(message)
         await self._outbox.wait_room()
         if self._state is not State.OPEN:
             raise self.lost()
         self._outbox.put(frame)
+
+    def encode(self, message: Message) -> Frame:
+        """As it travels on this link. Raises UsageError if it fits no frame."""
+        return encode(message, compress=not self._is_here)
 
     def flush(self) -> None:
         """Write now what was sent in this loop iteration, as before a blocking call."""
@@ -208,6 +213,7 @@ class Connection(asyncio.BufferedProtocol):
         self._outbox.attach(self._transport)
         self._reading.attach(self._transport)
         tune(transport)
+        self._is_here = is_here(transport)
         if not self._address:
             self._address = peer_name(transport)
         if self._state is not State.OPENING:  # given up while it was being made

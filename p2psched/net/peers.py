@@ -221,20 +221,16 @@ class PeerLinks:
 
         Raises UsageError if the message fits no frame. A peer without an address is dropped.
         """
-        return peer in self._links and self.send_frame(peer, encode(message))
-
-    def send_frame(self, peer: PeerId, frame: Frame) -> bool:
-        """As `send`, for what `frames.encode` made: one message to many, encoded once."""
         link = self._links.get(peer)
         if link is None:
             return False
         connection = link.connection
         if connection is not None:
-            sent = connection.send_frame_nowait(frame)
+            sent = connection.send_nowait(message)
             link.sent += sent
             link.dropped += not sent
             return sent
-        link.enqueue(frame)
+        link.enqueue(encode(message))
         link.wanted.set()
         return True
 

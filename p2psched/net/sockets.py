@@ -58,3 +58,13 @@ def listening_at(host: str, port: int, *, backlog: int) -> socket.socket | None:
 def peer_name(transport: asyncio.BaseTransport) -> str:
     name = transport.get_extra_info("peername")
     return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "an unknown address"
+
+
+def is_here(transport: asyncio.BaseTransport) -> bool:
+    """True if the other end is on this machine: no byte of it crosses a network. A tunnel that
+    ends here looks the same."""
+    near, far = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+    if isinstance(near, tuple) and isinstance(far, tuple):
+        return bool(near[0] == far[0])
+    sock = transport.get_extra_info("socket")
+    return sock is not None and sock.family == socket.AF_UNIX

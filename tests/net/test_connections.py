@@ -10,12 +10,12 @@ import socket
 import pytest
 
 from p2psched.model.errors import Refused, Unavailable, UsageError
-from p2psched.model.limits import FRAME_BYTES_MAX, LINK_BACKLOG_BYTES_MAX, MIB
+from p2psched.model.limits import FRAME_BYTES_MAX, KIB, LINK_BACKLOG_BYTES_MAX, MIB
 from p2psched.model.messages import Answer, Call, Done, GetStatus
 from p2psched.model.raft import Append, AppendReply, Entry, EntryKind, VoteReply
 from p2psched.net.auth import ClientOpening, new_secret
 from p2psched.net.dial import connect
-from p2psched.net.frames import encode
+from p2psched.net.frames import FrameDecoder, encode
 from p2psched.net.link import Connection, Handlers, State
 from p2psched.net.server import CONNECTIONS_PER_PEER_MAX, Server
 from tests.net.conftest import Run
@@ -113,8 +113,8 @@ NOTHING = Handlers(on_message=lambda _, __: None)
 class CountingTransport(asyncio.Transport):
     """Counts writes, and takes everything."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, near: str = "10.0.0.1", far: str = "10.0.0.2") -> None:
+        super().__init__({"sockname": (near, 7420), "peername": (far, 41234)})
         self.writes: list[bytes] = []
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -128,6 +128,33 @@ class CountingTransport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return False
+
+
+@pytest.mark.parametrize(
+    ("far", "is_compressed"), [("10.0.0.1", False), ("10.0.0.2", True)], ids=["here", "there"]
+)
+def test_only_what_crosses_a_network_is_compressed(
+    run: Run, far: str, *, is_compressed: bool
+) -> None:
+    large = append(bytes(64 * KIB))
+
+    async def main() -> None:
+        transport = CountingTransport("10.0.0.1", far)
+        link = Connection(ClientOpening(B, SECRET), NOTHING)
+        link.connection_made(transport)
+        await until(lambda: len(transport.writes) == 1)
+        link._on_open(A)
+        assert link.send_nowait(large)
+        await link.send(large)
+        link.flush()
+        sent = b"".join(transport.writes[1:])
+        assert sent == encode(large, compress=is_compressed) * 2
+        assert (len(sent) < len(encode(large, compress=False))) == is_compressed
+        decoder = FrameDecoder(opening=False)
+        assert decoder.feed(sent) == [large, large]
+        link.connection_lost(None)
+
+    run(main())
 
 
 def test_messages_of_one_iteration_leave_in_one_write(run: Run) -> None:

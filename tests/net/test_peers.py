@@ -14,7 +14,6 @@ from p2psched.model.errors import Unavailable
 from p2psched.model.messages import Done, GetStatus
 from p2psched.model.raft import Append, AppendReply, Entry, EntryKind
 from p2psched.net.auth import new_secret
-from p2psched.net.frames import encode
 from p2psched.net.link import Handlers
 from p2psched.net.peers import QUEUE_BYTES_MAX, QUEUE_LEN_MAX, PeerLinks
 from tests.net.conftest import Run
@@ -219,7 +218,7 @@ def test_what_waits_for_a_link_is_bounded_and_the_oldest_goes(run: Run) -> None:
         async with serving(theirs.handlers) as server:
             links.set_address(PEER_A, str(server.address))
             for _ in range(3):
-                links.send_frame(PEER_A, encode(large))
+                links.send(PEER_A, large)
                 assert links.statistics()[PEER_A].backlog_bytes <= QUEUE_BYTES_MAX
             for number in range(QUEUE_LEN_MAX + 5):
                 links.send(PEER_A, reply(number))
