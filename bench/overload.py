@@ -72,6 +72,7 @@ class Report:
     refused: list[int] = field(default_factory=list)  # as each peer counts it
     again_s: float = 0.0  # until the rate is normal
     again_per_s: float = 0.0
+    again_curve: list[float] = field(default_factory=list)  # the rate of each second until then
     accepted: int = 0
     looked_at: int = 0  # of these
     finished: int = 0
@@ -156,6 +157,7 @@ class Flood:
         while (since_s := time.perf_counter() - began_s) < AGAIN_S:
             self.report.again_per_s = await self._rate(sessions, RATE_SAMPLE_S)
             self.report.again_s = since_s
+            self.report.again_curve.append(self.report.again_per_s)
             if self.report.again_per_s >= wanted:
                 return
         self.report.again_s = AGAIN_S
