@@ -278,7 +278,8 @@ def load_fields(load: LoadReport | None) -> dict[str, object] | None:
     if load is None:
         return None
     fields = msgspec.structs.asdict(load)
-    for name in ("cpu", "foreign_cpu", "duty", "weight"):
+    del fields["unused"]
+    for name in ("cpu", "foreign_cpu", "duty"):
         fields[name] /= 1000
     for name in ("battery", "temperature"):
         fields[name] = fields[name] if fields[name] >= 0 else None

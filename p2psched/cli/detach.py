@@ -102,7 +102,7 @@ def _arguments(config: Config) -> list[str]:
     given += ["--retry-budget", str(config.retry_percent)]
     given += ["--stall-after", f"{config.stall_ms}ms"]
     given += ["--checkpoint-budget", str(config.checkpoint_budget)]
-    given += ["--battery-min", str(config.battery_min)]
+    given += ["--battery-min", str(config.battery_min), "--duty", str(config.duty // 10)]
     given += ["--max-disconnect", f"{config.max_disconnect_ms}ms"]
     if config.zone:
         given += ["--zone", config.zone]

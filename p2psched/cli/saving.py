@@ -1,4 +1,4 @@
-"""Options of tasks that go on from what they saved, and of the peers that they leave."""
+"""Options of tasks that save what they have, and of peers that are left, or spare themselves."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ BatteryMin = Annotated[
         min=0,
         max=100,
         help="With less, and unplugged, the peer drains itself until it is plugged in. 0: never.",
+    ),
+]
+DutyOption = Annotated[
+    int,
+    typer.Option(
+        "--duty",
+        metavar="PERCENT",
+        min=1,
+        max=100,
+        help="Of the time its slots may be in use, all together. Others give it work accordingly.",
     ),
 ]
 CheckpointBudget = Annotated[

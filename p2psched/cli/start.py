@@ -27,7 +27,7 @@ from p2psched.cli.options import (
 )
 from p2psched.cli.output import Output
 from p2psched.cli.peer_limits import CgroupOption, PeerEnvOption, control_groups
-from p2psched.cli.saving import BatteryMin, CheckpointBudget
+from p2psched.cli.saving import BatteryMin, CheckpointBudget, DutyOption
 from p2psched.cli.serve import Serving, become_peer
 from p2psched.cli.values import labels_of, memory_mib
 from p2psched.model.config import LEDGERS, TIMINGS, Config
@@ -266,6 +266,7 @@ class Having:
     policy_file: _PolicyFile = None
     retry_budget: _RetryBudget = 10
     checkpoint_budget: CheckpointBudget = "256M"
+    duty: DutyOption = 100
     battery_min: BatteryMin = 10
     max_disconnect: _MaxDisconnect = "10m"
     stall_after: _StallAfter = f"{STALL_MS // 1000}s"
@@ -282,6 +283,7 @@ class Having:
             weight=round(self.weight * AVERAGE_WEIGHT),
             policy_file=str(self.policy_file.absolute()) if self.policy_file else None,
             retry_percent=self.retry_budget,
+            duty=self.duty * 10,
             battery_min=self.battery_min,
             checkpoint_budget=byte_count(self.checkpoint_budget, "--checkpoint-budget"),
             max_disconnect_ms=round(duration(self.max_disconnect, "--max-disconnect") * 1000),

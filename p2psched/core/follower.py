@@ -350,7 +350,7 @@ class Follower:
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
-        self._out += self.owner.next_batches(starts_nothing=starts_nothing)
+        self._out += self.owner.next_batches(now_ms, starts_nothing=starts_nothing)
         self._out += self.owner.begin_and_hold(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))

@@ -33,7 +33,6 @@ _STEPS: Final = {
     "battery": 5,
     "temperature": 5,
     "duty": 50,
-    "weight": 50,
 }
 # (per mille of the larger of both, and at least)
 _SHARES: Final = {

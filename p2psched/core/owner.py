@@ -194,11 +194,15 @@ class Owner(OwnerView):
             effects.append(self._start(job.full, queued, tasks, cpus, expected_us))
         return effects
 
-    def next_batches(self, *, starts_nothing: bool) -> list[OwnerEffect]:
-        """As `start_batches`. Who is drained or leaves starts nothing, and ends what saves
-        checkpoints, which goes on elsewhere."""
+    def next_batches(self, now_ms: int, *, starts_nothing: bool) -> list[OwnerEffect]:
+        """As `start_batches`, while its duty cycle lets it. Who is drained or leaves starts
+        nothing, and ends what saves checkpoints, which goes on elsewhere."""
         if not starts_nothing:
-            return self.start_batches()
+            if self.duty.rests(now_ms, self._busy):
+                return []
+            effects = self.start_batches()
+            self.duty.note(self._busy)
+            return effects
         return [StopBatch(r.batch.id, Cause.PEER_LOST) for r in to_move(self._running.values())]
 
     def begin_and_hold(self, by: Callable[[Once], int], now_ms: int) -> list[OwnerEffect]:
@@ -336,6 +340,8 @@ class Owner(OwnerView):
         """Why nothing is started though a slot is free, if that is right."""
         if self._outbox.is_full:
             return "results wait for the ledger, or for copies: nothing starts before they are kept"
+        if self.duty.is_spent:
+            return "its slots rest, as `start --duty` says"
         first = self._queue.first
         spec = self._jobs[first.job].spec
         if spec.needs is not None and is_taken(spec.needs, self._offers, self._running):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+import msgspec
+
 from p2psched.core.departing import Departing
+from p2psched.core.duty import Duty
 from p2psched.core.expectations import Expectations
 from p2psched.core.jobs import Job
 from p2psched.core.known_jobs import KnownJobs
@@ -39,6 +42,7 @@ class OwnerView:
         self._offers = offers
         self._jobs = KnownJobs(machine)
         self._queue = Waiting()
+        self.duty = Duty(slots)  # of who has a share of the time only; its peer says so
         self._running: dict[int, Running] = {}
         self._busy = 0  # slots that these take, one behind another
         self._short_us = 0  # what the short ones of these are expected to take
@@ -86,7 +90,8 @@ class OwnerView:
     def load(self) -> LoadReport:
         """How busy it is, and how quick; without what others measure."""
         running = self._running.values()
-        return owner_load(self._jobs, self._slots, self._queue, running, self._expected)
+        found = owner_load(self._jobs, self._slots, self._queue, running, self._expected)
+        return msgspec.structs.replace(found, duty=self.duty.share)
 
     @property
     def has_queue(self) -> bool:

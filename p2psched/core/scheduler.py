@@ -340,7 +340,7 @@ class Scheduler:
         if self.resting.forgets(now_ms):
             forgets = self.retention.to_forget(self.ledger_ms(now_ms))
             self._append += map(self._replica.number, forgets)
-        self._out += self.owner.next_batches(starts_nothing=starts_nothing)
+        self._out += self.owner.next_batches(now_ms, starts_nothing=starts_nothing)
         self._out += self.owner.begin_and_hold(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))

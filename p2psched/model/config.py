@@ -95,6 +95,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int | None = None  # likewise; None: all of the machine
     weight: int = AVERAGE_WEIGHT  # how much it can do, per mille of an average peer
     policy_file: str | None = None  # a placement policy of the user's own
+    duty: int = 1_000  # per mille of the time that its slots may be in use
     battery_min: int = 10  # per cent: with less, and unplugged, the peer drains itself; 0: never
     checkpoint_budget: int = 256 * MIB  # bytes a minute that go to copies of checkpoints
     retry_percent: int = 10  # while it leads: of all slots, for retries beside healthy jobs
@@ -142,6 +143,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
                 "the budget for retries is 0 to 100 percent of all slots, and the least charge of "
                 "a battery 0 to 100 percent"
             )
+        if not 0 < self.duty <= 1_000:
+            raise ValueError("a duty cycle is more than none of the time, and at most all of it")
         if self.stall_ms < STALL_MS_MIN:
             raise ValueError(f"nothing stands still before {STALL_MS_MIN} ms have passed")
 

@@ -56,8 +56,8 @@ class LoadReport(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only
     battery: int = -1  # per cent; -1: it has none
     mains: bool = True
     temperature: int = -1  # degrees Celsius of the hottest sensor; -1: none
-    duty: int = 1000  # share of the time that it may work
-    weight: int = 1000  # how much it can do beside others: 1000 is an average machine
+    duty: int = 1000  # share of the time that its slots may be in use (`start --duty`)
+    unused: int = 1000  # keeps its place: how much a peer can do is in the ledger (`Offers`)
     npus: int = 0  # accelerators that are no graphics processors
     machine: int = 0  # the same for peers that share exactly the same processors
     load: int = 0  # hundredths of processes that run or want to: the kernel's average of a minute

@@ -14,6 +14,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from p2psched.core.duty import Duty
 from p2psched.core.follower import Follower
 from p2psched.model.config import Config
 from p2psched.model.errors import P2PSchedError, Removed, Static, first_of
@@ -235,6 +236,7 @@ class Life:
             stall_ms=config.stall_ms,
             max_disconnect_ms=config.max_disconnect_ms,
         )
+        follower.owner.duty = Duty(info.slots, config.duty)
         loop = self._loop = FollowerLoop(
             follower,
             clock=self._clock,

@@ -14,6 +14,7 @@ import logging
 import random
 from collections.abc import Callable
 
+from p2psched.core.duty import Duty
 from p2psched.core.scheduler import Scheduler
 from p2psched.model.commands import PeerInfo
 from p2psched.model.config import Config
@@ -364,7 +365,7 @@ class Node:
 
 def scheduler_of(config: Config, info: PeerInfo, means: Means) -> Scheduler:
     """The core of a peer that holds the ledger. Raises UsageError for what is no policy."""
-    return Scheduler(
+    scheduler = Scheduler(
         info,
         window_ms=config.detection_window_ms,
         keep_ms=config.keep_ms,
@@ -375,3 +376,5 @@ def scheduler_of(config: Config, info: PeerInfo, means: Means) -> Scheduler:
         max_disconnect_ms=config.max_disconnect_ms,
         stall_ms=config.stall_ms,
     )
+    scheduler.owner.duty = Duty(info.slots, config.duty)
+    return scheduler

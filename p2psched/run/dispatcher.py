@@ -214,8 +214,8 @@ class Dispatcher:
     def dispatch(self) -> None:
         """Start what can start, in order: a batch that needs many slots is not overtaken."""
         if not self._queue and self.hosts.slots_used < self._slots:
-            for spawner in self.hosts.with_programs_ready():
-                self._take_back(spawner)
+            for full in self.hosts.with_long_ready():
+                self._take_back(full)
         while self._up and not self._ending and self._queue:
             used = self.hosts.slots_used
             host = None

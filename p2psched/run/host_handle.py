@@ -26,7 +26,7 @@ from p2psched.model.limits import KIB
 from p2psched.model.taskset import TaskSet
 from p2psched.run.arguments import Part
 from p2psched.run.channel import Channel
-from p2psched.run.handed import AHEAD_PROGRAMS_US, Running
+from p2psched.run.handed import AHEAD_PROGRAMS_US, LOOK_S, Running
 from p2psched.run.host import frames, orders
 from p2psched.run.host.shared import BYTES, Shared
 
@@ -34,6 +34,10 @@ from p2psched.run.host.shared import BYTES, Shared
 FUNCTIONS_OPEN_MAX: Final = 16
 # Expected work that a worker is handed at once, in short batches; more waits for whoever is free.
 AHEAD_US: Final = 2_000
+# One batch may stand ready behind one that runs though it is longer, if its tasks are quicker than
+# a look at a silent worker: it begins without us, and comes back when another slot is free.
+NEXT_US: Final = 50_000
+NEXT_TASK_US: Final = int(LOOK_S * 750_000)
 AHEAD_MAX: Final = 32  # batches
 AHEAD_BYTES_MAX: Final = 16 * KIB  # arguments of one that is handed over ahead
 _SEALS: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -127,9 +131,12 @@ class HostHandle:
             return False
         if self.functions and self.isolation != batch.spec.isolation:
             return False
-        most_us = AHEAD_US if self.functions else AHEAD_PROGRAMS_US
-        # One behind another is always good for a spawner: the next one starts without us.
-        is_next = not self.functions and len(self.batches) == 1
+        # One behind another is good: the next one starts without us.
+        is_next = len(self.batches) == 1
+        most_us = AHEAD_PROGRAMS_US
+        if self.functions:
+            is_next = is_next and is_quick(batch)
+            most_us = NEXT_US if is_next else AHEAD_US
         if batch.expected_us is None or batch.expected_us > most_us:
             return False
         if self.load_us + batch.expected_us > (2 * most_us if is_next else most_us):
@@ -138,6 +145,12 @@ class HostHandle:
             if running.rest is not None:  # it takes the next frame for more arguments
                 return False
         return len(self.batches) < AHEAD_MAX
+
+    @property
+    def has_long_ready(self) -> bool:
+        """What stands ready behind what runs is worth being taken to a free slot."""
+        ready = list(self.batches.values())[1:]
+        return any(not self.functions or running.load_us > AHEAD_US for running in ready)
 
     def run(self, batch: Batch, *, part: Part, grace_s: float, supplied: bool) -> Running:
         """Hand a batch over, or as much of it as `part` has. `supplied`: it comes with blobs."""
@@ -296,6 +309,14 @@ def _isolation_words(isolation: Isolation | None) -> dict[str, object] | None:
 def _file_words(file: SentFile) -> tuple[object, ...]:
     data, blob = _inline_or_blob(file.data)
     return file.name, file.mode, len(data), blob
+
+
+def is_quick(batch: Batch) -> bool:
+    """True if its tasks are expected to be, and may wait behind others for as long as it takes."""
+    spec, expected_us = batch.spec, batch.expected_us
+    if expected_us is None or spec.start or spec.checkpoint:
+        return False
+    return expected_us <= NEXT_TASK_US * len(batch.tasks)
 
 
 def is_small(batch: Batch, part: Part) -> bool:

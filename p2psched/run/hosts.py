@@ -120,11 +120,9 @@ class Hosts:
                 found = host
         return found
 
-    def with_programs_ready(self) -> list[HostHandle]:
-        """Spawners where a batch may stand ready behind one that runs."""
-        return [
-            host for host in self._hosts.values() if not host.functions and len(host.batches) > 1
-        ]
+    def with_long_ready(self) -> list[HostHandle]:
+        """Those where more than a little stands ready behind what runs."""
+        return [host for host in self._hosts.values() if host.has_long_ready]
 
     def kill(self, host: HostHandle, grace_s: float) -> None:
         """SIGTERM to its group, after `grace_s` SIGKILL. The starter says when it is dead."""

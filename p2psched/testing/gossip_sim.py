@@ -205,10 +205,9 @@ class GossipSim:
     def agree(self) -> bool:
         """Those that live hold each other for alive, and nobody else."""
         living = [peer for peer in self.peers if peer.swim is not None]
-        return all(
-            peer.swim is not None
-            and peer.swim.members.present == len(living) - 1
-            and all(self._holds_alive(peer, other) for other in living if other is not peer)
+        others = len(living) - 1  # counted first: to look at all of them costs their square
+        return all(peer.swim and peer.swim.members.present == others for peer in living) and all(
+            all(self._holds_alive(peer, other) for other in living if other is not peer)
             for peer in living
         )
 

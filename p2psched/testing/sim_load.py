@@ -60,7 +60,7 @@ class SimMachine:
             mains=not model.has_battery or rng.random() < 0.7,
             temperature=rng.randint(35, 60) if model.has_temperature else -1,
             machine=rng.getrandbits(32) or 1,
-            weight=rng.choice((1000, 1000, 500, 2000)),
+            duty=rng.choice((1000, 1000, 500, 800)),
         )
         self._others = 0  # per mille of its processors, used by others
         self._until_s = 0

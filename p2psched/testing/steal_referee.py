@@ -18,6 +18,7 @@ ASKED_MAX: Final = 60  # by one process of one other peer, in a window
 
 class StealReferee:
     def __init__(self) -> None:
+        self.moves_max = MOVES_MAX  # in groups of a few peers; larger ones halve more often
         self._begun: set[tuple[JobId, int, int]] = set()  # job, task, grant
         self._moved: set[tuple[JobId, int, int]] = set()
         self._asked: dict[tuple[PeerId, int, PeerId], deque[int]] = {}
@@ -34,7 +35,7 @@ class StealReferee:
             if what == "moved":
                 key = (JobId(job), index, int(grant))
                 demand(key not in self._begun, "E5", f"task {job}/{index} moves, and has begun")
-                demand(moves <= MOVES_MAX, "E5", f"task {job}/{index} has moved {moves} times")
+                demand(moves <= self.moves_max, "E5", f"task {job}/{index} has moved {moves} times")
                 self._moved.add(key)
 
     def on_asked(self, now_us: int, thief: PeerId, process: int, victim: PeerId) -> None:

@@ -7,13 +7,15 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
+import msgspec
 import pytest
 
-from p2psched.model.job import Cause, JobSpec
+from p2psched.model.job import NAMELESS, Cause, JobSpec
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.run.host import frames, orders
-from p2psched.run.host_handle import AHEAD_MAX, AHEAD_US
+from p2psched.run.host_handle import AHEAD_MAX, AHEAD_US, NEXT_TASK_US, NEXT_US
 from tests.run.rig import Rig, functions, pids_in, with_pool
 
 SHORT_US = 50  # as expected: what they take is another matter
@@ -122,6 +124,72 @@ def test_more_than_a_worker_should_have_waits_for_whoever_is_free(
             assert (await rig.ended(batch)).unstarted == EMPTY
 
     with_pool(tmp_path, scenario, slots=1)
+
+
+QUICK: Final = (NEXT_TASK_US * 3, 3)  # expected, and of how many tasks
+
+
+def logs(files: Files, tasks: int = QUICK[1]) -> JobSpec:
+    return functions("log", [(str(files.log), "x")] * tasks)
+
+
+def quick(rig: Rig, spec: JobSpec) -> int:
+    return rig.start(spec, expected_us=QUICK[0])
+
+
+def test_one_longer_batch_of_quick_tasks_stands_ready_behind_one_that_runs(
+    tmp_path: Path, files: Files
+) -> None:
+    async def scenario(rig: Rig) -> None:
+        batches = [rig.start(files.waiting("a"), expected_us=QUICK[0])]
+        batches += [quick(rig, logs(files)) for _ in range(2)]
+        statistics = rig.pool.statistics()
+        assert (statistics["batches_running"], statistics["batches_queued"]) == (2, 1)
+        files.release("a")
+        for batch in batches:
+            assert (await rig.ended(batch)).unstarted == EMPTY
+        assert len(files.lines()) == 2 * QUICK[1]
+
+    with_pool(tmp_path, scenario, slots=1)
+
+
+@pytest.mark.parametrize("why", ["long", "once", "saves"])
+def test_what_takes_long_or_has_a_slot_of_its_own_stands_behind_nothing(
+    tmp_path: Path, files: Files, why: str
+) -> None:
+    spec = {
+        "long": logs(files, QUICK[1] - 1),
+        "once": msgspec.structs.replace(logs(files), start="once"),
+        "saves": msgspec.structs.replace(logs(files), checkpoint=NAMELESS),
+    }[why]
+
+    async def scenario(rig: Rig) -> None:
+        first = rig.start(files.waiting("a"), expected_us=QUICK[0])
+        more = quick(rig, spec)
+        assert rig.pool.statistics()["batches_queued"] == 1
+        files.release("a")
+        for batch in (first, more):
+            await rig.ended(batch)
+
+    with_pool(tmp_path, scenario, slots=1)
+
+
+def test_a_longer_batch_that_stands_ready_goes_to_a_slot_that_is_free(
+    tmp_path: Path, files: Files
+) -> None:
+    """Though none of the tasks before it takes long."""
+
+    async def scenario(rig: Rig) -> None:
+        many = rig.start(functions("time:sleep", [(0.005,)] * 400), expected_us=QUICK[0])
+        other = rig.start(files.waiting("b"), expected_us=NEXT_US)
+        ready = quick(rig, logs(files))
+        await all_handed_over(rig, 3)
+        files.release("b")
+        assert (await rig.ended(ready)).unstarted == EMPTY
+        assert (await rig.ended(other)).unstarted == EMPTY
+        assert (await rig.ended(many)).given_back
+
+    with_pool(tmp_path, scenario, slots=2)
 
 
 def test_a_worker_gets_a_bounded_number_ahead(tmp_path: Path, files: Files) -> None:

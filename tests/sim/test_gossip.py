@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
+from p2psched.core.swim import swim
 from p2psched.core.swim.opinion import Opinion
 from p2psched.core.swim.prober import Prober
 from p2psched.core.swim.rumours import Rumours
@@ -218,6 +219,25 @@ def test_no_datagram_is_too_long_however_much_there_is_to_say() -> None:
     assert 1_000 < sim.largest_datagram <= 1_400 - 13
 
 
+def many_come_at_once(peers: int = 100, seed: int = 1) -> tuple[int, float]:
+    """In ms, until all know all; and bytes of datagrams until what is to tell is told, each."""
+    sim = GossipSim(peers, seed=seed, loss=0.01)
+    sim.start_all()
+    took_ms = sim.run_until(sim.agree, within_ms=1_000, step_ms=20)
+    sim.run(3_000)
+    return took_ms, sum(peer.sent_bytes for peer in sim.peers) / peers
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_that_come_at_once_know_all_after_a_few_rounds(seed: int) -> None:
+    """The logarithm: a round more for three times as many. Told as rumours they take three times
+    the datagrams."""
+    for peers, most_ms in ((10, 300), (30, 500), (100, 700)):
+        took_ms, sent = many_come_at_once(peers, seed)
+        assert took_ms <= most_ms
+        assert sent <= 20_000
+
+
 # --- planted bugs ---------------------------------------------------------------------------------
 
 Story = Callable[[], object]
@@ -266,6 +286,18 @@ def _forgets_the_dead() -> AbstractContextManager[object]:
     return patch.object(Prober, "_ask_a_dead_one", lambda _self, _now_ms: None)
 
 
+def _does_not_compare_again() -> AbstractContextManager[object]:
+    return patch.object(Swim, "_hurry", lambda _self, _now_ms, **_found: None)
+
+
+def _tells_all_strangers_on() -> AbstractContextManager[object]:
+    return patch.object(swim, "STRANGERS_TOLD", 1 << 20)
+
+
+def many_come_for_few_datagrams() -> None:
+    assert many_come_at_once()[1] <= 20_000
+
+
 @pytest.mark.parametrize(
     ("bug", "story"),
     [
@@ -275,6 +307,8 @@ def _forgets_the_dead() -> AbstractContextManager[object]:
         (_asks_nobody_else, one_way),
         (_dead_at_once, without_links),
         (_does_not_notice_its_own_pause, who_sleeps_suspects_nobody),
+        (_does_not_compare_again, many_come_at_once),
+        (_tells_all_strangers_on, many_come_for_few_datagrams),
         (_forgets_the_dead, lambda: test_a_split_heals_by_itself(0)),
     ],
     ids=lambda value: getattr(value, "__name__", "story").strip("_"),

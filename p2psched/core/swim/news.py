@@ -38,15 +38,16 @@ class News:
         """There is something to tell."""
         return bool(self._waiting)
 
-    def learn(self, item: Item, via: PeerId | None) -> bool:
-        """False if it is none."""
+    def learn(self, item: Item, via: PeerId | None, *, is_told: bool = True) -> bool:
+        """False if it is none. `is_told`: others shall hear it from us."""
         known = self._newest.get(item.peer, {}).get(item.topic)
         if known is not None and (known.life, known.number) >= (item.life, item.number):
             return False
         self._newest.setdefault(item.peer, {})[item.topic] = item
         key = (item.peer, item.topic)
         self._waiting.pop(key, None)
-        self._waiting[key] = _Waiting(item, via)
+        if is_told:
+            self._waiting[key] = _Waiting(item, via)
         return True
 
     def forget(self, peer: PeerId) -> None:

@@ -38,8 +38,8 @@ class Opinion:
     def due_ms(self) -> int | None:
         return min((s.due_ms for s in self._suspicions.values()), default=None)
 
-    def apply(self, said: Standing, now_ms: int) -> None:
-        """Somebody says it, or we found out."""
+    def apply(self, said: Standing, now_ms: int, *, is_told: bool = True) -> None:
+        """Somebody says it, or we found out. `is_told`: others shall hear it from us."""
         state = self._state
         if said.peer == state.me.peer:
             self._on_self(said)
@@ -47,7 +47,8 @@ class Opinion:
         if said.peer in self._removed:
             return
         if self._accept(said, now_ms):
-            state.rumours.add(said)
+            if is_told:
+                state.rumours.add(said)
         elif said.liveness is Liveness.SUSPECT:
             self._confirm(said)
 

@@ -23,6 +23,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retransmits: int = 4  # times log10 of the group, of one rumour by one peer
     exchange_ms: int = 30_000  # between two comparisons with somebody; rarer in large groups
     retry_ms: int = 1_000  # after a comparison that failed
+    soon_ms: int = 50  # after one that brought names that were not known
     # One dead peer is asked in so long whether it is: what heals a split. Costs a datagram.
     dead_probe_ms: int = 5_000
     forget_ms: int = 24 * 3_600_000  # after a death

@@ -46,6 +46,7 @@ from p2psched.model.gossip_messages import Compare, Compared, GossipCall, Tell, 
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Liveness
 
+STRANGERS_TOLD: Final = 35  # as many as a datagram has room for
 PAUSE_MS_MIN: Final = 250  # of ours: less says nothing about what lies unread
 
 
@@ -71,7 +72,9 @@ class Swim:
         self._exchange = Exchange(lambda: self._state.me, self._state.members, self._state.news)
         self._asked: tuple[PeerId, tuple[PeerId, ...]] | None = None  # and whom our question was of
         self._exchange_ms = now_ms
-        self._soon_ms = settings.retry_ms  # from a comparison that found something to the next
+        self._soon_ms = settings.soon_ms  # from a comparison that found something to the next
+        self._is_behind = False  # it did not know the same as whom it asked last
+        self._asked_last: PeerId | None = None
         self._gossiped_ms = now_ms - settings.gossip_ms
         self._looked_ms = now_ms  # when we last ran
         self._number = 0  # of our news
@@ -229,13 +232,13 @@ class Swim:
             address = member.datagram_address
             self._state.send(now_ms, Kind.GOSSIP, to, address, first=right)
 
-    def _learn_news(self, item: Item, via: PeerId) -> None:
+    def _learn_news(self, item: Item, via: PeerId, *, is_told: bool = True) -> None:
         """Of a peer that we know, and not of a life before."""
         state = self._state
         member = state.members.get(item.peer)
         if member is None or item.life < member.life:
             return
-        if state.news.learn(item, via):
+        if state.news.learn(item, via, is_told=is_told):
             state.out.append(NewsOf(item.peer, item.life, item.number, item.topic, item.data))
 
     def _publish(self, topic: int, data: bytes) -> None:
@@ -257,7 +260,9 @@ class Swim:
         if self._asked is not None or now_ms < self._exchange_ms:
             return
         every_ms = state.settings.exchange_every_ms(state.group)
-        found = state.members.choose(state.rng, 1, *PRESENT)
+        # Who has just told us all it knows knows nothing more.
+        but = () if self._asked_last is None or state.group <= 2 else (self._asked_last,)
+        found = state.members.choose(state.rng, 1, *PRESENT, but=but)
         if not found:  # alone: those that are dead may be asked, too
             found = state.members.choose(state.rng, 1, Liveness.DEAD)
         self._exchange_ms = now_ms + (every_ms if found else state.settings.retry_ms)
@@ -266,6 +271,7 @@ class Swim:
 
     def _compare_with(self, peer: PeerId) -> None:
         self._asked = (peer, self._exchange.present())
+        self._asked_last = peer
         self._state.out.append(CallPeer(peer, self._exchange.question()))
 
     def _on_call(self, now_ms: int, body: GossipCall) -> None:
@@ -275,7 +281,8 @@ class Swim:
                     self.opinion.apply(said, now_ms)
             self._state.out.append(Reply(self._exchange.answer(body)))
         else:
-            self._take_up(now_ms, body.teller, body)
+            if self._take_up(now_ms, body.teller, body) > STRANGERS_TOLD:
+                self._exchange_ms = min(self._exchange_ms, now_ms + self._state.settings.soon_ms)
             self._state.out.append(Reply(Told()))
 
     def _on_answer(self, event: Answered) -> None:
@@ -284,28 +291,42 @@ class Swim:
         if body is None:
             self._exchange_ms = min(self._exchange_ms, now_ms + state.settings.retry_ms)
         elif isinstance(body, Compared) and asked is not None and asked[0] == event.peer:
-            self._hurry(now_ms, equal=body.equal)
-            self._take_up(now_ms, event.peer, body)
+            strangers = self._take_up(now_ms, event.peer, body)
+            self._hurry(now_ms, equal=body.equal, strangers=strangers)
             rest = self._exchange.tell(body, asked[1])
             if rest is not None:
                 self._asked = (event.peer, ())
                 state.out.append(CallPeer(event.peer, rest))
 
-    def _hurry(self, now_ms: int, *, equal: bool) -> None:
-        """Who did not know the same compares again soon, each time less so."""
+    def _hurry(self, now_ms: int, *, equal: bool, strangers: int) -> None:
+        """Who did not know the same compares again soon, each time less so unless it heard of peers
+        that it did not know. Then it asks one more, for who answered may be as far behind."""
         settings = self._state.settings
-        if equal:
-            self._soon_ms = settings.retry_ms
+        was_behind, self._is_behind = self._is_behind, not equal
+        if equal and not was_behind:
             return
-        self._exchange_ms = min(self._exchange_ms, now_ms + self._soon_ms)
-        self._soon_ms = min(2 * self._soon_ms, settings.exchange_every_ms(self._state.group))
+        if equal or strangers:
+            self._soon_ms = settings.soon_ms
+        soon_ms = settings.gossip_ms if equal else self._soon_ms
+        self._exchange_ms = min(self._exchange_ms, now_ms + soon_ms)
+        if not equal:
+            self._soon_ms = min(2 * soon_ms, settings.exchange_every_ms(self._state.group))
 
-    def _take_up(self, now_ms: int, via: PeerId, told: Compared | Tell) -> None:
+    def _take_up(self, now_ms: int, via: PeerId, told: Compared | Tell) -> int:
+        """How many it names that were not known here. Rumours of many would fill every peer's
+        datagrams for long; comparisons carry all at once, and whoever learned many compares again.
+        Few are told on, for others may not know them either."""
         standings, news = decode_standings(told.standings), decode_news(told.news)
+        self._asked_last = via
+        known = self._state.members.known
+        strangers = {said.peer for said in standings if said.peer not in known}
+        is_much = len(strangers) > STRANGERS_TOLD
         for said in standings:
-            self.opinion.apply(self._exchange.softened(said), now_ms)
+            is_told = not (is_much and said.peer in strangers)
+            self.opinion.apply(self._exchange.softened(said), now_ms, is_told=is_told)
         for item in news:
-            self._learn_news(item, via)
+            self._learn_news(item, via, is_told=not (is_much and item.peer in strangers))
+        return len(strangers)
 
     # --- the end ----------------------------------------------------------------------------------
 
