@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -25,11 +26,13 @@ EXIT_OUTPUT: Final = 74  # as sysexits.h has it: input or output failed
 EXIT_PIPE: Final = 141  # as a shell reports a program that wrote to a closed pipe
 
 _NOWHERE: Final = logging.NullHandler()
+_PARSER_SAYS: Final = "Value error, "  # the parser's own words, in front of ours
 _OUTPUT_FAULTS: Final = frozenset({errno.ENOSPC, errno.EBADF, errno.EIO, errno.EDQUOT})
 
 
 def main() -> None:
     """The entry point of the command `p2psched`."""
+    _fill_closed_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -55,20 +58,39 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough; the interpreter must not flush it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE
+        return _unread()
     except OSError as error:
         if sys.stdout is not None and error.errno in _OUTPUT_FAULTS:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             text = f"can't write the output: {error.strerror}"
             return print_error("output", text, EXIT_OUTPUT, json=json)
         return _other(error, json=json)
-    except SystemExit as end:  # completion scripts end like this
+    except SystemExit as end:  # completion scripts end like this, and what a parser wrote to nobody
+        if isinstance(end.__context__, BrokenPipeError):
+            return _unread()
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as error:  # noqa: BLE001 (the last line of defence: one way out for all)
         return _other(error, json=json)
     return code if isinstance(code, int) else 0
+
+
+def _fill_closed_streams() -> None:
+    """Who closed stdin or stdout (`>&-`) finds out at its first use, as from other programs. And no
+    socket of ours gets its number."""
+    for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)  # the lowest number that is free
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _unread() -> int:
+    """Whoever read our output has enough; the interpreter must not flush it once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return EXIT_PIPE
 
 
 def wants_json(arguments: Sequence[str]) -> bool:
@@ -93,5 +115,8 @@ def _other(error: Exception, *, json: bool) -> int:
         return print_error("bug", text, EXIT_BUG, json=json)
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "p2psched")
-    message = str(describe()).rstrip(".")
-    return print_error("usage", f"{message}: see `{path} --help`", EXIT_USAGE, json=json)
+    message = str(describe()).rstrip(".").replace(_PARSER_SAYS, "")
+    if re.match(r"-\d", str(getattr(error, "option_name", ""))):
+        message += ": a value that begins with - comes behind --"
+    see = " See" if message.endswith("?") else ": see"
+    return print_error("usage", f"{message}{see} `{path} --help`", EXIT_USAGE, json=json)

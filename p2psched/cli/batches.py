@@ -50,6 +50,14 @@ def _fields(number: int, outcome: Outcome) -> dict[str, object]:
     }
 
 
+def command_text(view: JobView) -> str:
+    """What a job calls, for people. The command of a job of inputs is packed with its arguments."""
+    shape = shape_of(view)
+    if shape is None:
+        return view.command
+    return f"{count(shape.inputs, 'input')}, {shape.batch:,} a process"
+
+
 async def note_failed_inputs(client: Client, view: JobView) -> bool:
     """True if an input failed, though every batch may have ended well."""
     shape = shape_of(view)

@@ -47,6 +47,7 @@ from p2psched.model.status_messages import (
     BLOBS_SHORT_MAX,
     GossipStatus,
     SeparationStatus,
+    SpaceStatus,
     StatusAnswer,
 )
 
@@ -320,6 +321,15 @@ def _standing_still(found: StallStatus | None) -> list[tuple[str, object]]:
     return rows + [("work waits", text) for text in found.waits]
 
 
+def _space(found: SpaceStatus | None) -> str | None:
+    if found is None:  # a peer of before
+        return None
+    free = f"{size(found.free_bytes)} free"
+    if found.room == "enough":
+        return free
+    return f"{free} of the least {size(found.least_bytes)}: takes no jobs, tasks and data"
+
+
 def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
     info = found.info
     leader = "none known" if found.leader is None else short(found.leader)
@@ -359,6 +369,7 @@ def _sheet(found: StatusAnswer) -> list[tuple[str, object]]:
             "event loop late",
             f"{found.loop_late_ms_p99:.1f} ms (99 %), {found.loop_late_ms_max:.1f} ms at most",
         ),
+        ("disk", _space(found.space)),
         ("disk sync", f"{found.fsync_ms:.2f} ms"),
         ("timing", _timing(found)),
         ("written", _written(found)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import platform
+import re
 from collections.abc import Sequence
 from typing import Annotated, Final, NamedTuple
 
@@ -153,8 +154,14 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
     for name, commands in GROUPS.items():
         if name == first or not is_named:
             wanted = {second: commands[second]} if second in commands else commands
-            app.add_typer(_group(name, wanted), name=name)
+            short = first_sentence(_ALONE[name].__doc__ or "")
+            app.add_typer(_group(name, wanted), name=name, short_help=short)
     return app
+
+
+def first_sentence(text: str) -> str:
+    """For a list of commands, where it is wrapped; the parser itself would cut it."""
+    return re.split(r"(?<=\.)\s|\n\n", text.strip(), maxsplit=1)[0]
 
 
 def _group(name: str, commands: dict[str, Command]) -> typer.Typer:
@@ -173,7 +180,9 @@ def _add(app: typer.Typer, name: str, command: Command) -> None:
     module = importlib.import_module(f"p2psched.cli.{command.module}")
     settings = {} if command.interspersed else {"allow_interspersed_args": False}
     epilog = command.examples and getattr(module, command.examples)
-    app.command(name, epilog=epilog, context_settings=settings)(getattr(module, command.function))
+    function = getattr(module, command.function)
+    short = first_sentence(function.__doc__ or "")
+    app.command(name, epilog=epilog, short_help=short, context_settings=settings)(function)
 
 
 def _version(wanted: bool) -> None:

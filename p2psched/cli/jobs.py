@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from p2psched.cli.backups import backups_text, replicas_text
+from p2psched.cli.batches import command_text
 from p2psched.cli.complete import complete_jobs
 from p2psched.cli.connect import Label, label, talk
 from p2psched.cli.describe import (
@@ -137,10 +138,10 @@ _COLUMNS: Final = (
 
 
 def _row(view: JobView, name: str, now_ms: int) -> tuple[object, ...]:
-    done = f"{ended_tasks(view)}/{view.tasks}"
+    done = f"{ended_tasks(view) - view.cancelled}/{view.tasks}"
     age = span((now_ms - view.submitted_ms) / 1000)
     state = f"{view.state}, {view.once.unknown:,} unknown" if view.once.unknown else view.state
-    return name, view.name, state, done, view.failed or "-", age, view.command
+    return name, view.name, state, done, view.failed or "-", age, command_text(view)
 
 
 Details = tuple[list[TaskEnd], Sequence[TaskProgress], Isolation | None]
@@ -217,7 +218,7 @@ def _sheet(
         ("state", view.state),
         ("waits", view.note),
         ("kind", view.kind),
-        ("command", view.command),
+        ("command", command_text(view)),
         ("limits", limits_text(limits) if limits is not None else None),
         ("tasks", f"{view.task_set} ({view.tasks:,})"),
         ("succeeded", view.succeeded),

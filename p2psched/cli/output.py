@@ -21,6 +21,7 @@ from typing import Final, TextIO
 
 JSON_VERSION: Final = 1
 GAP: Final = "  "
+ERROR_SHOWN: Final = (1500, 300)  # characters of its beginning and its end: it quotes words
 _COLORS: Final = {
     "succeeded": "32",
     "ok": "32",
@@ -60,6 +61,9 @@ def print_json(**fields: object) -> None:
 def print_error(code: str, message: str, exit_code: int, *, json: bool) -> int:
     """One line on stderr. Returns the exit code."""
     text = one_line(message)
+    head, tail = ERROR_SHOWN
+    if len(text) > head + tail:
+        text = f"{text[:head]} … {text[-tail:]}"
     if json:
         error = {"code": code, "message": text, "exit_code": exit_code}
         note(_dumps({"version": JSON_VERSION, "error": error}))

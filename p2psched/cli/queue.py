@@ -104,11 +104,18 @@ def _values(value: str, *, parse: bool, lines: bool) -> list[object]:
         raise UsageError("--lines reads stdin: give - for VALUE")
     texts = [value]
     if value == "-":
-        text = sys.stdin.read()
+        text = _stdin_text()
         texts = text.splitlines() if lines else [text]
     if not texts:
         raise UsageError("there is no line on stdin")
     return [_parsed(text) if parse else text for text in texts]
+
+
+def _stdin_text() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't read stdin as text: {error}") from error
 
 
 def _parsed(text: str) -> object:

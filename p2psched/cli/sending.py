@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -74,7 +75,12 @@ def _look(path: Path) -> tuple[Path, int, int]:
 def opened_inputs(name: str) -> Iterator[BinaryIO]:
     """A file, or stdin as `-`. Raises UsageError."""
     if name == "-":
-        yield sys.stdin.buffer
+        try:
+            yield sys.stdin.buffer
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            raise UsageError("--inputs - can't be read: stdin is closed") from error
         return
     with contextlib.ExitStack() as stack:
         try:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 NOTICE_S: Final = 3.0  # a start that takes longer says what it waits for
 ADDRESSES_SHOWN: Final = 3
+LOOPBACKS: Final = ("127.", "[::1]", "localhost:")
 # Handed to ourselves, and taken out of the environment at once: see `cli.app`.
 VARIABLE: Final = "P2PSCHED_SERVING"
 # The peer has a few threads that wait most of the time: an arena for each would only hold memory.
@@ -140,9 +141,15 @@ def _say_ready(ready: Ready, config: Config, output: Output) -> None:
 def _how_to_join(ready: Ready) -> str:
     if ready.group:
         return "ledger raftos, for labs in a trusted network: a static group that nobody joins"
+    others = "from another machine add --secret-file with a copy of"
+    if ready.info.address.startswith(LOOPBACKS):
+        others = (
+            "it is reached from this machine alone; for others start it with\n"
+            "       --listen HOST:PORT --insecure, and give them --secret-file with a copy of"
+        )
     return (
         f"join   p2psched start --name NAME --listen 127.0.0.1:0 --join {ready.info.address}\n"
-        f"       (from another machine add --secret-file with a copy of\n"
+        f"       ({others}\n"
         f"       {ready.secret_path})"
     )
 

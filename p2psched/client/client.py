@@ -343,6 +343,8 @@ class Client(Shared):
 
     async def job(self, text: str) -> Job:
         """By id, prefix of an id, name, or `last`. Raises NotFound."""
+        if not isinstance(text, str):
+            raise UsageError(f"{text!r} is no id or name of a job: both are text")
         view = await self.session.call(FindJob(text), JobView)
         return Job(self.session, view.job)
 

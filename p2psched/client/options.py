@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast, runtime_checkable
@@ -88,6 +89,11 @@ def unwrap(function: object, defaults: Options = DEFAULTS) -> tuple[Function, Op
     if isinstance(function, str):
         return function, defaults
     inner = getattr(function, "function", None)
+    if inspect.iscoroutinefunction(inner if inner is not None else function):
+        raise UsageError(
+            f"{function!r} is async, and workers have no event loop: pass a plain function, "
+            "which may call asyncio.run"
+        )
     found = getattr(function, "settings", None)
     if inner is not None and isinstance(found, TaskOptions):
         return inner, found if isinstance(found, Options) else _options(found)

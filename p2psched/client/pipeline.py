@@ -16,6 +16,7 @@ accepted by then goes on in the cluster.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
@@ -48,6 +49,8 @@ SUBMITS_IN_FLIGHT_MAX: Final = 8
 # Of these so many may wait for their first results before they count as accepted.
 FOLLOWED_IN_FLIGHT_MAX: Final = 4
 OPEN_TASKS_MAX: Final = JOB_TASKS_MAX  # of one client; a further submit is refused
+
+log = logging.getLogger(__name__)
 
 Send = Callable[[Submit, Sequence[Upload]], Awaitable[JobAccepted]]  # a job behind its blobs
 
@@ -341,15 +344,19 @@ async def keep_house(
     session: Asker, ready: asyncio.Future[Pipeline], send: Send, *, submitter: str
 ) -> None:
     """Until it is cancelled; then all children have ended too. It ends with an exception only for
-    a fault of ours, and what waits hears of it."""
-    async with asyncio.TaskGroup() as group:
-        pipeline = Pipeline(session, group, send=send, submitter=submitter)
-        if isinstance(session, Session):
-            group.create_task(session.leader.keep())
-            group.create_task(session.leases.keep())
-            group.create_task(session.claims.keep())
-        try:
-            ready.set_result(pipeline)
-            await asyncio.get_running_loop().create_future()
-        finally:
-            pipeline.close(Unavailable("client closed after a fault of its own: see its traceback"))
+    a fault of ours, which is logged; what waits hears of it."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            pipeline = Pipeline(session, group, send=send, submitter=submitter)
+            if isinstance(session, Session):
+                group.create_task(session.leader.keep())
+                group.create_task(session.leases.keep())
+                group.create_task(session.claims.keep())
+            try:
+                ready.set_result(pipeline)
+                await asyncio.get_running_loop().create_future()
+            finally:
+                pipeline.close(Unavailable("client closed after a fault of its own: see the log"))
+    except Exception:
+        log.exception("client-fault")
+        raise

@@ -24,6 +24,7 @@ from p2psched.model.pace_rules import OnStall, PaceRules
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.segment import Segment
 from p2psched.model.taskset import TaskSet
+from p2psched.model.text import utf8_bytes
 
 __all__ = [
     "NAMELESS",
@@ -45,14 +46,6 @@ _SMALL_BYTES: Final = limits.JOB_ARGUMENT_BYTES_MAX // 2
 NAMELESS: Final = "."  # a folder of checkpoints without a name in the task's own folder
 _BLOBS_ALONE: Final = 3  # fields of `FunctionWork` that are one blob
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
-
-
-def _is_encodable(word: str) -> bool:
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _check_file_name(what: str, name: str) -> None:
@@ -101,7 +94,7 @@ class ProgramWork(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1)
         if len(self.cwd or "") > limits.CWD_LEN_MAX:
             raise ValueError(f"a folder's path has up to {limits.CWD_LEN_MAX} characters")
         words = (*self.argv, *(value for _, value in self.env), self.cwd or "")
-        if any("\0" in word or not _is_encodable(word) for word in words):
+        if any("\0" in word or (word and not utf8_bytes(word)) for word in words):
             raise ValueError("a word of the command or of its environment is not plain text")
         self._check_files()
 

@@ -13,6 +13,7 @@ import msgspec
 from p2psched.model.aside import Aside
 from p2psched.model.lease_actions import LeaseId
 from p2psched.model.limits import KIB, MIB
+from p2psched.model.text import utf8_bytes
 
 KEY_BYTES_MAX: Final = 1 * KIB  # in UTF-8
 VALUE_BYTES_MAX: Final = 256 * KIB
@@ -156,8 +157,8 @@ def _op_fault(op: Op) -> str:
 
 
 def key_fault(key: str) -> str:
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
-        size = 0  # not text
-    return "" if 0 < size <= KEY_BYTES_MAX else f"a key has 1 to {KEY_BYTES_MAX} bytes of UTF-8"
+    return (
+        ""
+        if 0 < utf8_bytes(key) <= KEY_BYTES_MAX
+        else f"a key has 1 to {KEY_BYTES_MAX} bytes of UTF-8"
+    )

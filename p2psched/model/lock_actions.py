@@ -14,6 +14,7 @@ import msgspec
 from p2psched.model.aside import Aside
 from p2psched.model.ids import is_id
 from p2psched.model.lease_actions import LeaseId
+from p2psched.model.text import utf8_bytes
 
 # Beyond each of these a claim is refused with a message that names the limit.
 LOCKS_MAX: Final = 16_384  # that somebody holds or waits for; others take no room
@@ -122,8 +123,8 @@ def fault_of(action: LockAction) -> str:
 
 
 def fault_of_name(name: str) -> str:
-    if not name or len(name.encode()) > LOCK_NAME_BYTES_MAX:
-        return f"the name of a lock has 1 to {LOCK_NAME_BYTES_MAX} bytes"
+    if not 0 < utf8_bytes(name) <= LOCK_NAME_BYTES_MAX:
+        return f"the name of a lock has 1 to {LOCK_NAME_BYTES_MAX} bytes of UTF-8"
     if _has_control(name):
         return f"the name of a lock has no control characters: {name!r}"
     return ""

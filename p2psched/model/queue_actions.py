@@ -15,6 +15,7 @@ import msgspec
 from p2psched.model.ids import is_id
 from p2psched.model.lease_actions import LeaseId
 from p2psched.model.limits import KIB, MIB
+from p2psched.model.text import utf8_bytes
 
 QUEUES_MAX: Final = 4_096  # not counting those of dead letters; a further one is refused
 QUEUE_ITEMS_MAX: Final = 100_000  # of all queues; a put beyond it is refused
@@ -214,8 +215,9 @@ def _fault_of(action: _AtQueue) -> str:
 
 
 def name_fault(name: str) -> str:
-    if not name or len(name.encode()) > NAME_BYTES_MAX + len(DEAD) * name.endswith(DEAD):
-        return f"the name of a queue has 1 to {NAME_BYTES_MAX} bytes"
+    size = utf8_bytes(name)
+    if not size or size > NAME_BYTES_MAX + len(DEAD) * name.endswith(DEAD):
+        return f"the name of a queue has 1 to {NAME_BYTES_MAX} bytes of UTF-8"
     if not name.isprintable() or name == DEAD:
         return f"{name[:NAME_BYTES_MAX]!r} is no name of a queue"
     return ""
@@ -228,8 +230,8 @@ def _put_fault(action: PutItems) -> str:
     for item in action.items:
         if len(item.value) > ITEM_BYTES_MAX:
             fault = f"an item has at most {ITEM_BYTES_MAX} bytes, not {len(item.value)}"
-        elif len(item.key.encode()) > KEY_BYTES_MAX:
-            fault = f"the key of an item has at most {KEY_BYTES_MAX} bytes"
+        elif item.key and not 0 < utf8_bytes(item.key) <= KEY_BYTES_MAX:
+            fault = f"the key of an item has at most {KEY_BYTES_MAX} bytes of UTF-8"
         elif abs(item.priority) > PRIORITY_MAX:
             fault = f"a priority is a number from -{PRIORITY_MAX} to {PRIORITY_MAX}"
         fault = fault or _span_fault("delay", item.delay_ms, 0)

@@ -63,6 +63,14 @@ class DoorStatus(msgspec.Struct, frozen=True, array_like=True):
     wait_ms: int = 0  # that outcomes take, lately
 
 
+class SpaceStatus(msgspec.Struct, frozen=True, array_like=True):
+    """Of the disk with a peer's data folder."""
+
+    room: str  # enough; low or none: it takes no jobs, tasks and data
+    free_bytes: int
+    least_bytes: int  # with less there is little room
+
+
 class SeparationStatus(msgspec.Struct, frozen=True, array_like=True):
     """Of a peer that may be cut off from the majority."""
 
@@ -155,3 +163,4 @@ class StatusAnswer(msgspec.Struct, frozen=True, array_like=True, tag=10):
     outputs_kept: int = 0  # streams of attempts, on this peer's disk
     outputs_bytes: int = 0
     door: DoorStatus | None = None
+    space: SpaceStatus | None = None

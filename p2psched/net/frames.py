@@ -41,6 +41,7 @@ _LEVEL: Final = 1  # the link is seldom slower than the level above
 _COMPRESS_BYTES_MIN: Final = 2 * KIB  # below it a segment of TCP is saved at most
 _SAMPLE_BYTES: Final = 4 * KIB
 _WORTH_SHARE: Final = 0.9  # compression must save a tenth to be worth inflating again
+_SHOWN_LEN: Final = 80
 _REASON_LEN_MAX: Final = 200  # an error quotes what the other side sent, so it has to end somewhere
 
 Frame = bytes | bytearray  # a whole one, ready to be sent; nobody changes it any more
@@ -51,14 +52,18 @@ _OPENING_DECODER: Final = msgspec.msgpack.Decoder[Opening](Opening)
 
 
 def encode(message: Message, *, compress: bool = True) -> Frame:
-    """The frame of a message, not to be changed. Raises UsageError if it is too large to be sent.
-    `compress` where that pays: between two machines.
+    """The frame of a message, not to be changed. Raises UsageError if it is too large to be sent,
+    or holds text that is no UTF-8. `compress` where that pays: between two machines.
 
     The bound holds for the body before compression: whether a message can be sent must not depend
     on how well its bytes happen to compress.
     """
     frame = bytearray(_HEAD.size)
-    _ENCODER.encode_into(message, frame, _HEAD.size)
+    try:
+        _ENCODER.encode_into(message, frame, _HEAD.size)
+    except UnicodeEncodeError as error:
+        text = error.object[:_SHOWN_LEN]
+        raise UsageError(f"{text!r} is no text (UTF-8), so nothing is named like that") from error
     size = len(frame) - _LENGTH.size
     if size > FRAME_BYTES_MAX:
         raise UsageError(

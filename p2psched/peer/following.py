@@ -396,5 +396,6 @@ class Life:
             separation=self._separation.status(),
             limits=self._pool.means.kept(),
             outputs=self._pool.output.sizes(),
+            space=self._space.status(),
         )
         return follower_status(process, self._loop.follower)

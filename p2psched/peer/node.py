@@ -359,6 +359,7 @@ class Node:
             separation=self._separation.status(),
             limits=self._pool.means.kept(),
             outputs=self._pool.output.sizes(),
+            space=self._space.status(),
         )
         return status_of(process, self._scheduling.scheduler, self._ledger, self._results)
 

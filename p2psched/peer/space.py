@@ -24,6 +24,7 @@ from p2psched.model.errors import NoSpace, Refused
 from p2psched.model.limits import MIB
 from p2psched.model.messages import AnswerBody, CallBody, Submit
 from p2psched.model.raft import Room
+from p2psched.model.status_messages import SpaceStatus
 from p2psched.observe.beat import until_beat
 from p2psched.store.folder import DataFolder
 from p2psched.store.space import (
@@ -104,6 +105,10 @@ class SpaceKeeper:
     @property
     def room(self) -> Room:
         return self.watch.room
+
+    def status(self) -> SpaceStatus:
+        """As of the last look."""
+        return SpaceStatus(self.room.name.lower(), self._free, self.watch.least)
 
     def log_bytes(self, wanted: int) -> int:
         """Of the ledger, between two snapshots."""

@@ -22,6 +22,7 @@ from p2psched.model.status_messages import (
     GossipStatus,
     Kept,
     SeparationStatus,
+    SpaceStatus,
     StatusAnswer,
 )
 from p2psched.net.peers import PeerLinks
@@ -51,6 +52,7 @@ class Process:
     separation: SeparationStatus
     limits: tuple[Kept, ...]
     outputs: tuple[int, int]  # of attempts, that are kept: streams and bytes
+    space: SpaceStatus
 
     def status(
         self,
@@ -112,6 +114,7 @@ class Process:
             limits=self.limits,
             outputs_kept=self.outputs[0],
             outputs_bytes=self.outputs[1],
+            space=self.space,
         )
 
 

@@ -121,6 +121,7 @@ def test_a_timeout_of_the_task_and_one_of_the_waiter_differ(live: LiveCluster) -
     assert live.run("job", "wait", "slow", "--timeout", "0.2").returncode == 4
     assert "cancelled" in live.ok("job", "cancel", "slow")
     assert "had ended already: cancelled" in live.ok("job", "cancel", "slow")
+    assert "  cancelled   0/1 " in live.ok("jobs", "--limit", "1")
     assert live.run("job", "wait", "slow").returncode == 1
 
 

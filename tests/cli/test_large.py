@@ -184,6 +184,8 @@ def test_one_bad_input_fails_alone_and_line_n_is_that_of_input_n(
 
     again = one.run("job", "results", "last")
     assert (again.returncode, again.stdout) == (1, done.stdout)
+    assert "100 inputs, 40 a process" in one.ok("job", "show", "last")
+    assert one.ok("jobs", "--limit", "1").splitlines()[1].endswith("100 inputs, 40 a process")
     assert one.run("job", "wait", "last").returncode == 1
     listed = one.run("job", "results", "last", "-o", "json")
     inputs = json.loads(listed.stdout)["inputs"]

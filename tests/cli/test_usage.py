@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -174,7 +177,9 @@ def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("nope",), "No such command"),
         (("jobs", "--nope"), "No such option"),
-        (("jobs", "-o", "xml"), "--output"),
+        (("jbos",), "Did you mean 'jobs'? See `p2psched --help`"),
+        (("jobs", "-o", "xml"), "'--output' / '-o': 'xml' is not one of 'table', 'json'"),
+        (("kv", "put", "a", "-5"), "a value that begins with - comes behind --: see"),
         (("jobs", "--patience", "soon"), "--patience 'soon' is no duration"),
         (("job", "show"), "p2psched job show --help"),
         (("submit-job",), "p2psched submit-job --help"),
@@ -212,6 +217,58 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert part in err
+
+
+def test_an_error_quotes_no_more_of_a_long_word_than_fits(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _, err = said(capsys, "submit-job", "--env", "A" * 100_000, "--", "true")
+    assert code == 2
+    assert len(err) < 2_000
+    assert err.endswith("write it like NAME=VALUE\n")
+
+
+@pytest.mark.parametrize("words", [(), ("job",), ("peer",)])
+def test_a_list_of_commands_cuts_no_sentence(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = said(capsys, *words)
+    listed = out.split("Commands:")[1].split("Exit codes:")[0].strip()
+    assert "..." not in listed
+    sentences = re.split(r"\n  (?=[a-z])", listed)
+    assert [text for text in sentences if not text.endswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "code", "error"),
+    [
+        (">&-", ("--version",), 74, "can't write the output: Bad file descriptor"),
+        (">&-", ("jobs", "--help"), 74, "can't write the output: Bad file descriptor"),
+        ("<&-", ("kv", "put", "a", "-"), 2, "can't read -: Bad file descriptor"),
+        ("<&-", ("queue", "put", "a", "-"), 2, "can't read stdin as text: [Errno 9] Bad file"),
+        ("<&-", ("submit-job", "--inputs", "-", "--", "cat"), 2, "stdin is closed"),
+    ],
+)
+def test_a_stream_that_is_closed_is_told_like_any_other_mistake(
+    closed: str, words: tuple[str, ...], code: int, error: str
+) -> None:
+    line = ("sh", "-c", f'exec "$0" -m p2psched "$@" {closed}', sys.executable, *words)
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert error in done.stderr
+
+
+def test_who_reads_no_more_of_the_help_hears_no_complaint() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        line = (sys.executable, "-m", "p2psched", "submit-job", "--help")
+        done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize("command", ["jobs", "peers", "status", "stop"])

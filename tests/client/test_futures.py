@@ -229,7 +229,9 @@ def test_all_is_sent_once_it_is_accepted_though_it_goes_on() -> None:
     asyncio.run(main())
 
 
-def test_after_a_fault_of_the_client_nothing_waits_for_ever() -> None:
+def test_after_a_fault_of_the_client_nothing_waits_for_ever_and_the_log_has_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def main() -> None:
         session = FakeSession(runs=False)
         loop = asyncio.get_running_loop()
@@ -245,10 +247,12 @@ def test_after_a_fault_of_the_client_nothing_waits_for_ever() -> None:
                 await task
         with pytest.raises(ExceptionGroup):
             await house
-        with pytest.raises(Unavailable, match="a fault of its own"):
+        with pytest.raises(Unavailable, match="a fault of its own: see the log"):
             submit(pipeline, operator.neg, 3)
 
     asyncio.run(main())
+    assert [record.message for record in caplog.records] == ["client-fault"]
+    assert "KeyError: 'a bug'" in caplog.text
 
 
 def test_callbacks_get_the_task_once_it_has_ended_and_not_if_they_were_removed() -> None:

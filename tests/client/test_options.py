@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -49,6 +50,10 @@ def alone(option: str) -> dict[str, Any]:
 
 def half(number: int) -> float:
     return number / 2
+
+
+async def later(number: int) -> int:
+    return number
 
 
 def spec_by(**options: Any) -> JobSpec:
@@ -140,3 +145,9 @@ def _without_caller(spec: JobSpec) -> tuple[object, ...]:
     """All of it but who submitted it, and the call itself."""
     fields = [name for name in spec.__struct_fields__ if name not in {"submitter", "work"}]
     return tuple(getattr(spec, name) for name in fields)
+
+
+@pytest.mark.parametrize("function", [later, task(later), partial(later, 1)])
+def test_an_async_function_is_refused_before_it_travels(function: Any) -> None:
+    with pytest.raises(UsageError, match="is async, and workers have no event loop: pass a plain"):
+        unwrap(function)

@@ -218,6 +218,7 @@ def test_a_lock_hangs_on_a_lease_that_is_there(table: Table) -> None:
     [
         ({"name": ""}, "the name of a lock has 1 to 256 bytes"),
         ({"name": "ü" * 129}, "the name of a lock has 1 to 256 bytes"),
+        ({"name": "a\udcff"}, "the name of a lock has 1 to 256 bytes of UTF-8"),
         ({"name": "a\nb"}, "control characters"),
         ({"capacity": 0}, "the capacity of a lock is 1 to 65536, not 0"),
         ({"capacity": 2, "permits": 3}, "lock a has capacity 2: 3 never fit"),

@@ -35,7 +35,9 @@ def test_ids_are_counted_by_queue_without_gaps() -> None:
     assert rig.put(b"x", b"y", b"z") == 1
     rig.do(PutItems("other", (NewItem(b"o"),)))
     too_large = NewItem(bytes(ITEM_BYTES_MAX + 1))
-    assert isinstance(rig.do(PutItems(Q, (NewItem(b"a"), too_large))), Rejected)
+    for bad in (too_large, NewItem(b"b", key="k\udcff")):
+        assert isinstance(rig.do(PutItems(Q, (NewItem(b"a"), bad))), Rejected)
+    assert isinstance(rig.do(PutItems("q\udcff", (NewItem(b"a"),))), Rejected)
     rig.take(1, count=3)
     rig.ack(1, 2, 3)
     assert rig.put(b"w") == 4

@@ -92,6 +92,11 @@ class Full:
         secret = read_secret_file(peer.data / "secret")
         return Session([peer.address], secret=secret, patience_s=patience_s)
 
+    def told(self, name: str) -> str:
+        """What a person sees of the disk."""
+        lines = self.cluster.ok("status", "--peer", self.cluster.peers[name].address).splitlines()
+        return next(line for line in lines if line.startswith("disk "))
+
     async def wait_role(self, name: str, *roles: str) -> None:
         async def has() -> bool:
             return (await self.status(name)).role in roles
@@ -139,6 +144,8 @@ def test_a_leader_whose_disk_fills_hands_over_and_takes_part_again_when_there_is
             spec = JobSpec(name="", tasks=TaskSet.of(0, 1), work=ProgramWork(("true",)))
             with pytest.raises(NoSpace, match="free some there"):
                 await session.call(Submit(JobId(new_id(random.Random(1))), spec), JobAccepted)
+        assert "takes no jobs, tasks and data" in full.told("small")
+        assert "takes no jobs" not in full.told("a")
         assert "small" not in await full.run_job("a")
         async with full.cluster.client("small") as client:  # reads, and what the others did
             assert len(await client.jobs()) == 1
@@ -149,6 +156,9 @@ def test_a_leader_whose_disk_fills_hands_over_and_takes_part_again_when_there_is
             return "small" in await full.run_job("small")
 
         await until(works_again)
+        space = (await full.status("small")).space
+        assert space is not None
+        assert (space.room, space.free_bytes >= space.least_bytes) == ("enough", True)
         full.check_alive()
 
     with running_full(tmp_path) as full:

@@ -17,11 +17,14 @@ from p2psched.model.errors import ProtocolError, UsageError
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment
 from p2psched.model.limits import FRAME_BYTES_MAX, INFLATED_BYTES_MAX, MIB, NESTING_MAX
+from p2psched.model.lock_messages import ListLocks
 from p2psched.model.messages import (
     Answer,
     Call,
+    CallBody,
     Done,
     Failure,
+    FindJob,
     FirstResults,
     Forward,
     GetStatus,
@@ -29,6 +32,7 @@ from p2psched.model.messages import (
     Submit,
 )
 from p2psched.model.opening_messages import Challenge, Goodbye, Hello, Proof, Welcome
+from p2psched.model.queue_messages import ListQueues
 from p2psched.model.raft import Append, AppendReply, Entry, EntryKind, VoteRequest
 from p2psched.model.taskset import TaskSet
 from p2psched.net.frames import OPENING_BYTES_MAX, Frame, FrameDecoder, encode
@@ -116,6 +120,12 @@ def test_a_message_over_the_limit_is_the_callers_mistake_however_well_it_compres
         encode(append(b"a" * FRAME_BYTES_MAX))
     largest = append(b"a" * (FRAME_BYTES_MAX - 100))
     assert FrameDecoder(opening=False).feed(encode(largest)) == [largest]
+
+
+@pytest.mark.parametrize("body", [FindJob("a\udcff"), ListLocks("a\udcff"), ListQueues("a\udcff")])
+def test_text_that_is_no_utf8_is_the_callers_mistake(body: CallBody) -> None:
+    with pytest.raises(UsageError, match=r"^'a\\udcff' is no text \(UTF-8\)"):
+        encode(Call(id=1, body=body))
 
 
 @given(data=st.lists(st.binary(max_size=64), max_size=8), opening=st.booleans())
