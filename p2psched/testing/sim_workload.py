@@ -70,6 +70,7 @@ class Workload:
         self._again_us = WORK_US_MAX
         self._pause_ms = rng.choice((20, 200, 1_000))
         self._submits: list[SubmitJob] = []
+        self._inherited: list[SubmitJob] = []  # that somebody asked of a cluster before this one
         self._stopped = False
         # Drawn apart: a seed without such tasks is the run that it was before there were any.
         self._poison = random.Random(f"poison {cluster.seed}")
@@ -96,14 +97,19 @@ class Workload:
             for index in submit.spec.tasks
         )
 
+    def inherit(self, before: Workload) -> None:
+        """This cluster goes on from that one's: what would never end there is here, too."""
+        self._inherited += before._submits
+        self._persons.begin()
+
     def stop(self) -> None:
         """No more requests but one: somebody cancels what would never end."""
         self._stopped = True
-        self._cancel_hanging({submit.job for submit in self._submits})
+        self._cancel_hanging({submit.job for submit in self._submits} | self._running())
 
     def _cancel_hanging(self, jobs: Container[JobId]) -> None:
         """And again: somebody who asked before may have it run once more only now."""
-        for submit in self._submits:
+        for submit in [*self._inherited, *self._submits]:
             spec, job = submit.spec, submit.job
             if spec.timeout_ms is None and may_hang(spec.name) and job in jobs:
                 self._cluster.ask(Cancel(job))
