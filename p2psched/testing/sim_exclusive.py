@@ -197,7 +197,7 @@ class Watching(Machine, Protocol):
 
 
 def left_running(before: Cluster, after: Cluster) -> None:
-    """`after` begins now, from a copy of what `before` had. What ran there does so for its lease."""
+    """`after` begins now, from a copy of `before`. What ran there does so for its lease."""
     for peer in before.peers:
         is_asleep = peer.suspended_us is not None
         for there, left_ms in peer.watch.leases():
