@@ -277,7 +277,16 @@ def _end_times(s: LedgerState, job: Job) -> None:
             job.stopped = f"tasks had waited for {times.queue_ms:,} ms"
             job.cancelled = job.cancelled | tasks
             job.waiting = job.waiting - tasks
+            _delay_no_more(job, tasks)
             s.end_if_done(job)
+
+
+def _delay_no_more(job: Job, tasks: TaskSet) -> None:
+    """What no peer has owned waits for a moment to come only in a generation that goes on from a
+    copy (`exclusive.hold_all`)."""
+    if (job.delayed & tasks).ranges:
+        job.delayed = job.delayed - tasks
+        job.later = {due_ms: left for due_ms, of in job.later.items() if (left := of - tasks)}
 
 
 def settle(s: LedgerState, job: Job) -> None:

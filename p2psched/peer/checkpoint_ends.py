@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 async def is_over(scheduling: SchedulerLoop, job: JobId, task: int) -> bool:
     """On a peer that holds the ledger. Raises Unavailable while it may be behind."""
     state = scheduling.scheduler.machine
-    if not _is_over(state, job, task):
+    if not is_over_in(state, job, task):
         return False
     if job not in state.jobs:  # forgotten, or not heard of yet
         await scheduling.wait_linearizable()
-    return _is_over(state, job, task)
+    return is_over_in(state, job, task)
 
 
-def _is_over(state: LedgerState, job: JobId, task: int) -> bool:
+def is_over_in(state: LedgerState, job: JobId, task: int) -> bool:
+    """As far as this state goes; one that is not there, too."""
     found: Job | None = state.jobs.get(job)
     if found is None or found.ended:
         return True

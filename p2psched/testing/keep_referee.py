@@ -16,7 +16,7 @@ from p2psched.model.commands import Command, DrainMode, Forget, Recorded
 from p2psched.model.ids import JobId, PeerId
 from p2psched.testing.promises import demand
 from p2psched.testing.shadow import Shadow
-from p2psched.testing.shadow_job import ShadowJob
+from p2psched.testing.shadow_job import ENDED, ShadowJob
 
 if TYPE_CHECKING:
     from p2psched.testing.sim_peer import SimPeer
@@ -119,7 +119,9 @@ class KeepReferee:
 def _view(job: Job) -> object:
     blobs = {name: (blob.ref.digest, blob.holders) for name, blob in job.blobs.items()}
     ended_ms = job.ended_ms if job.ended else None
-    killed = {index: peers for index, peers in job.killed.items() if peers and not job.ended}
+    # Of what has ended it says nothing: a job that ran again may have forgotten it (`Job.shrink`).
+    is_open = job.spec.tasks - job.succeeded - job.failed - job.cancelled
+    killed = {i: peers for i, peers in job.killed.items() if peers and i in is_open}
     return set(job.succeeded), set(job.failed), set(job.lost), blobs, job.pinned, ended_ms, killed
 
 
@@ -128,7 +130,7 @@ def _twin_view(twin: ShadowJob) -> object:
     ended_ms = twin.ended_ms if twin.state != "running" else None
     failed = twin.failed
     succeeded = set(twin.causes) - failed
-    killed = {i: peers for i, peers in twin.killed.items() if peers and ended_ms is None}
+    killed = {i: peers for i, peers in twin.killed.items() if peers and twin.owner[i] != ENDED}
     return succeeded, failed, twin.lost, blobs, twin.pinned, ended_ms, killed
 
 

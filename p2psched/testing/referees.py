@@ -41,6 +41,7 @@ from p2psched.model.raft import (
 )
 from p2psched.testing.act_referee import ActReferee
 from p2psched.testing.backup_referee import BackupReferee
+from p2psched.testing.checkpoint_referee import CheckpointReferee
 from p2psched.testing.cutoff_referee import CutOffReferee
 from p2psched.testing.disk_referee import DiskReferee
 from p2psched.testing.event_referee import EventReferee
@@ -111,7 +112,7 @@ class Referees:
         self.cutoff = CutOffReferee()
         self.once = OnceReferee(self.shadow)
         self.exclusive = ExclusiveReferee()
-        self.backups = BackupReferee()
+        self.backups, self.checkpoints = BackupReferee(), CheckpointReferee()
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---
@@ -191,6 +192,7 @@ class Referees:
                 facts = self.shadow.apply(envelope.command, proposal, stamp_ms=stamp_ms)
                 self._expected[self.shadow.command] = facts
                 self._note_regrants(facts)
+                self.checkpoints.on_committed(facts)
                 self.once.on_committed(envelope.command, facts)
                 if isinstance(envelope.command, Transfer):
                     moves = self.shadow.moves.get(self.shadow.command, 0)

@@ -38,6 +38,7 @@ from p2psched.model.steal_messages import Steal
 from p2psched.testing.faults import Faults
 from p2psched.testing.referees import Referees
 from p2psched.testing.sim_callers import Callers
+from p2psched.testing.sim_checkpoints import Disks
 from p2psched.testing.sim_follower import SimFollower
 from p2psched.testing.sim_hurt import Hurt
 from p2psched.testing.sim_items import Arrived, Item, encode_wire
@@ -110,7 +111,7 @@ class SimCluster(Lives):
         self.happened: Counter[str] = Counter()
         self.referees = Referees()
         self.disks, self.cutoff = self.referees.disks, self.referees.cutoff
-        self.stalls = StallReferee(self.happened)
+        self.stalls, self.saved = StallReferee(self.happened), Disks(seed)
         self.network = SimNetwork(
             peers, random.Random(self.rng.getrandbits(64)), self.happened, self._carry
         )
@@ -314,17 +315,24 @@ class SimCluster(Lives):
         return self.rng.choice([other.id for other in self.peers if other is not peer])
 
     def carry_blob(self, giver: PeerId, taker: PeerId, digest: bytes) -> bool:
-        one = self._by_id.get(giver) or self.guests.get(giver)
-        other = self._by_id.get(taker) or self.guests.get(taker)
+        one, other = self._somebody(giver), self._somebody(taker)
         if one is None or other is None:
             return False
-        there = all(peer.alive and not peer.paused for peer in (one, other))
-        answers = self.network.answers(one.number, other.number, self.faults)
-        carried = there and answers and one.blobs.get(digest, False)
+        carried = self.reaches(giver, taker) and one.blobs.get(digest, False)
         if carried:
             self.happened["blobs copied"] += 1
             other.blobs.put(digest)
         return carried
+
+    def _somebody(self, peer: PeerId) -> SimPeer | SimFollower | None:
+        return self._by_id.get(peer) or self.guests.get(peer)
+
+    def reaches(self, one: PeerId, other: PeerId) -> bool:
+        here, there = self._somebody(one), self._somebody(other)
+        if here is None or there is None:
+            return False
+        are_up = all(peer.alive and not peer.paused for peer in (here, there))
+        return self.network.answers(here.number, there.number, self.faults) and are_up
 
     def on_stored(self, peer: SimPeer, stored: Store) -> None:
         self.referees.look_at(peer)

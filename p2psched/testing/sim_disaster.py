@@ -9,7 +9,9 @@ Beyond that they demand:
 - what was durable on the disk that is left, and what was accepted before a backup, is there (P1);
 - no result comes under a grant of before, whoever brings it (P5, P6);
 - nobody of before is heard: what they send comes to the door of the disk that went on, no further;
-- two clusters that go on from one backup never grant under the same number (P5).
+- two clusters that go on from one backup never grant under the same number (P5);
+- an exclusive task that ran in the first cluster when the copy was made begins in the second only
+  once its lease is over, as if nobody renewed it any more (E9).
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from p2psched.testing.promises import demand
 from p2psched.testing.sim import ANY_PROCESS, SimCluster
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_drains import Draining
+from p2psched.testing.sim_exclusive import JOBS_MAX, left_running
 from p2psched.testing.sim_items import Arrived
 from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_leading import start_hand_overs
@@ -81,11 +84,12 @@ class Copy:
 def simulate_disaster(seed: int, options: Options | None = None) -> Report:
     """Run one seed; the report is of the second cluster. Raises `sim.SimulationError`."""
     # Whom a task has killed is known to a referee that does not go over to another cluster.
-    options = replace(options or Options(events=EVENTS, exclusives=0), poison=False, hanging=False)
+    options = options or Options(events=EVENTS, exclusives=_exclusives(seed))
+    options = replace(options, poison=False, hanging=False)
     rng = random.Random(f"disaster {seed}")
     before = draw_cluster(seed, rng, options)
     before.replay = f"simulate_disaster({seed})"
-    _begin(before, rng, options)
+    theirs, _ = _begin(before, rng, options)
     run_some(before, rng.randrange(EVENTS_MIN, options.events))
     copy = left_disk(before, rng) if rng.random() < 0.5 else taken_backup(before, rng)
     size = options.peers or rng.choice(SIZES)
@@ -98,7 +102,9 @@ def simulate_disaster(seed: int, options: Options | None = None) -> Report:
         after.submit(sim_job(TaskSet.of(0, 3), mean_us=1_000))
     after.happened["went on: disk" if copy.disk is not None else "went on: backup"] += 1
     _Strangers(before, after, copy)
+    left_running(before, after)
     mine, busy = _begin(after, rng, options)
+    mine.inherit(theirs)
     _LateResults(before, after, rng)
     later = before.events + LATER
     while after.events < options.events and after.now_us < MS_MAX * 1000:
@@ -118,6 +124,11 @@ def simulate_disaster(seed: int, options: Options | None = None) -> Report:
     except AssertionError as exc:
         raise after._failure(str(exc)) from exc
     return report_of(after, healed_us)
+
+
+def _exclusives(seed: int) -> int:
+    """Drawn apart, and more often than elsewhere: what matters is what runs at one moment."""
+    return random.Random(f"exclusives of a disaster {seed}").choice((0, JOBS_MAX, 2 * JOBS_MAX))
 
 
 def _begin(

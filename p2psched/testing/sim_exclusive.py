@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec.structs import replace
@@ -32,6 +33,7 @@ LONG_US: Final = 4_000_000
 LONG_US_MAX: Final = 12_000_000  # of slots, by all of these
 LEASES_MS: Final = (3_000, 3_000, 5_000, 8_000)
 LATE_MS_MAX: Final = 200  # that a watch ends something after its time
+DRIFT_MAX: Final = 0.0005  # see `Faults.drift_ppm`
 
 
 class Machines(Protocol):
@@ -122,6 +124,18 @@ class Watch:
         if watched is not None:
             self._end(watched)
 
+    def leases(self) -> list[tuple[Running, float]]:
+        """What runs now, and for how many ms of true time more at most, if nothing is renewed."""
+        now_us = self._world.now_us
+        found: list[tuple[Running, float]] = []
+        for watched in self._watched.values():
+            left_ms = (watched.until_ms - self._now_ms()) * (1 + DRIFT_MAX) + LATE_MS_MAX
+            if watched.ends_us is not None:
+                left_ms = min(left_ms, (watched.ends_us - now_us) / 1000)
+            if left_ms > 0:
+                found.append((watched, left_ms))
+        return found
+
     def die(self) -> None:
         """With its peer, all that it watches over ends."""
         for watched in list(self._watched.values()):
@@ -171,6 +185,26 @@ class Watch:
 
 def late_ms(rng: random.Random) -> int:
     return rng.randrange(LATE_MS_MAX)
+
+
+class Cluster(Machines, Protocol):
+    @property
+    def peers(self) -> Sequence[Watching]: ...
+
+
+class Watching(Machine, Protocol):
+    watch: Watch
+
+
+def left_running(before: Cluster, after: Cluster) -> None:
+    """`after` begins now, from a copy of `before`. What ran there does so for its lease."""
+    for peer in before.peers:
+        is_asleep = peer.suspended_us is not None
+        for there, left_ms in peer.watch.leases():
+            running = Running(there.task, there.peer, partial(bool, is_asleep))
+            after.referees.exclusive.on_begun(running)
+            after.after(left_ms, partial(after.referees.exclusive.on_over, running))
+            after.happened["exclusive tasks of before"] += 1
 
 
 class Exclusives:

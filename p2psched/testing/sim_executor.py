@@ -62,7 +62,15 @@ class ComesBack(msgspec.Struct, frozen=True):
     """What has not begun is given back."""
 
 
-Work = TasksEnd | BatchStops | ComesBack
+class Tends(msgspec.Struct, frozen=True):
+    """Something about the checkpoints of a batch is due: see `sim_checkpoints`."""
+
+    batch: int
+    what: str
+    peer: str = ""
+
+
+Work = TasksEnd | BatchStops | ComesBack | Tends
 
 
 class _Run:
@@ -215,6 +223,7 @@ class SimExecutor:
         """What to tell the owner now."""
         if isinstance(item, ComesBack):
             return self._give_back()
+        assert not isinstance(item, Tends), "nothing of it is due here"
         run = self._runs.get(item.batch)
         if run is None or (run.stopping and isinstance(item, TasksEnd)):
             return []
@@ -259,6 +268,7 @@ class SimExecutor:
             busy_us = length_us(spec.name, index) or drawn_us
             if spec.speculates and straggles(run.batch, index):
                 busy_us *= STRAGGLES
+            busy_us = self._busy_us(run, busy_us)
             hung = hangs(spec.name, run.batch.job, index, run.batch.grant)
             if limit_us is not None and (hung or busy_us > limit_us):
                 cause, busy_us = Cause.TIMEOUT, limit_us
@@ -272,6 +282,10 @@ class SimExecutor:
                     return
                 break
         self._later(sum(busy for _, _, busy in run.now), TasksEnd(run.batch.id))
+
+    def _busy_us(self, _run: _Run, whole_us: int) -> int:
+        """What is left of a task that takes so long from its beginning."""
+        return whole_us
 
 
 def _on_full(batch: Batch, index: int, cause: Cause) -> Cause:

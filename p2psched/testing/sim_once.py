@@ -30,7 +30,14 @@ class Persons:
         self._cluster = cluster
         self._rng = random.Random(f"persons {cluster.seed}")
         self._jobs_left = self._rng.choice((0, 0, JOBS_MAX)) * wanted
+        self._has_begun = False
         if self._jobs_left:
+            self.begin()
+
+    def begin(self) -> None:
+        """Somebody looks from now on, whether there are such jobs or not."""
+        if not self._has_begun:
+            self._has_begun = True
             self._later()
 
     def draw(self, spec: JobSpec) -> JobSpec:

@@ -38,10 +38,11 @@ from p2psched.model.ids import PeerId
 from p2psched.model.raft import HardState, Member
 from p2psched.store.log import LogStore, Recovered
 from p2psched.testing.sim_blobs import SimBlobs
+from p2psched.testing.sim_checkpoints import SavingExecutor
 from p2psched.testing.sim_cutoff import Notes
 from p2psched.testing.sim_disk import SimDisk
 from p2psched.testing.sim_exclusive import Watch
-from p2psched.testing.sim_executor import BatchStops, ComesBack, SimExecutor, TasksEnd, Work
+from p2psched.testing.sim_executor import BatchStops, ComesBack, TasksEnd, Tends, Work
 from p2psched.testing.sim_items import (
     Arrived,
     AskedHere,
@@ -137,15 +138,8 @@ class SimPeer:
         self.scheduler = sched.Scheduler(info, offers=offers_of(self.number))
         self.engine = self._new_engine(NOTHING)
         self.watch = Watch(world, self)
-        self.executor = SimExecutor(
-            self.slots,
-            random.Random(world.rng.getrandbits(64)),
-            lambda delay_us, item: world.later(delay_us, self, item),
-            lambda batch, index: world.on_started(self, batch, index),
-            has_space=lambda: not self.is_full,
-            watch=self.watch,
-            now_us=lambda: world.now_us,
-        )
+        drawn = random.Random(world.rng.getrandbits(64))
+        self.executor = SavingExecutor(self, world, drawn)
         self.space = SimSpace(self, world)
         self.writes = Writes(self, world)
         self.saves = Saves(self, world)
@@ -253,7 +247,7 @@ class SimPeer:
                 self._on_written(item)
             case ClockDue():
                 self._on_clock(now_ms)
-            case TasksEnd() | BatchStops() | ComesBack() | CopiesEnd():
+            case TasksEnd() | BatchStops() | ComesBack() | Tends() | CopiesEnd():
                 self._on_work(item, now_ms)
             case _:
                 self._on_caller(item, now_ms)

@@ -16,6 +16,7 @@ from p2psched.model.job import JobSpec
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_backups import Backings
+from p2psched.testing.sim_checkpoints import Savings
 from p2psched.testing.sim_exclusive import Exclusives
 from p2psched.testing.sim_jobs import kills_its_peer, kills_none, may_hang, sim_job, with_hangs
 from p2psched.testing.sim_needs import Choices
@@ -56,6 +57,8 @@ class Wanted(Protocol):
     def exclusives(self) -> int | None: ...
     @property
     def backing(self) -> bool: ...
+    @property
+    def saving(self) -> bool: ...
 
 
 class Workload:
@@ -70,6 +73,7 @@ class Workload:
         self._again_us = WORK_US_MAX
         self._pause_ms = rng.choice((20, 200, 1_000))
         self._submits: list[SubmitJob] = []
+        self._inherited: list[SubmitJob] = []  # that somebody asked of a cluster before this one
         self._stopped = False
         # Drawn apart: a seed without such tasks is the run that it was before there were any.
         self._poison = random.Random(f"poison {cluster.seed}")
@@ -85,6 +89,7 @@ class Workload:
         self._persons = Persons(cluster, wanted=options.once)
         self._exclusives = Exclusives(cluster, cluster.seed, options.exclusives)
         self._backings = Backings(cluster, wanted=options.backing)
+        self._savings = Savings(cluster, cluster.seed, wanted=options.saving)
         self._choices = Choices(cluster.seed, wanted=options.choosing)
 
     @property
@@ -96,14 +101,24 @@ class Workload:
             for index in submit.spec.tasks
         )
 
+    @property
+    def saving_count(self) -> int:
+        """Tasks that save checkpoints: one that finds none waits for a while before it begins."""
+        return self._savings.count
+
+    def inherit(self, before: Workload) -> None:
+        """This cluster goes on from that one's: what would never end there is here, too."""
+        self._inherited += before._submits
+        self._persons.begin()
+
     def stop(self) -> None:
         """No more requests but one: somebody cancels what would never end."""
         self._stopped = True
-        self._cancel_hanging({submit.job for submit in self._submits})
+        self._cancel_hanging({submit.job for submit in self._submits} | self._running())
 
     def _cancel_hanging(self, jobs: Container[JobId]) -> None:
         """And again: somebody who asked before may have it run once more only now."""
-        for submit in self._submits:
+        for submit in [*self._inherited, *self._submits]:
             spec, job = submit.spec, submit.job
             if spec.timeout_ms is None and may_hang(spec.name) and job in jobs:
                 self._cluster.ask(Cancel(job))
@@ -158,7 +173,7 @@ class Workload:
         job = JobId(new_id(rng))
         if kills_none(spec.name):
             spec = self._choices.draw(spec, job, [submit.job for submit in self._submits])
-        spec = self._backings.draw(spec)
+        spec = self._savings.draw(self._backings.draw(spec))
         self._cluster.happened["job that chooses"] += bool(spec.needs is not None or spec.policy)
         command = SubmitJob(job, spec)
         self._submits.append(command)

@@ -35,6 +35,7 @@ from p2psched.testing.stall_referee import StallReferee
 
 if TYPE_CHECKING:
     from p2psched.testing.referees import Referees
+    from p2psched.testing.sim_checkpoints import Disks
     from p2psched.testing.sim_peer import SimPeer
 
 
@@ -92,6 +93,7 @@ class World(Protocol):
     happened: Counter[str]
     disks: DiskReferee
     stalls: StallReferee
+    saved: Disks  # checkpoints
 
     def after(self, delay_ms: float, act: Callable[[], None]) -> None:
         """In virtual time, whatever becomes of peers."""
@@ -138,6 +140,10 @@ class World(Protocol):
     def on_started(self, peer: Process, batch: Batch, index: int) -> None: ...
 
     def any_other(self, peer: SimPeer) -> PeerId: ...
+
+    def reaches(self, one: PeerId, other: PeerId) -> bool:
+        """A call from one to the other would be answered now."""
+        ...
 
     def carry_blob(self, giver: PeerId, taker: PeerId, digest: bytes) -> bool:
         """Copy a large result from one disk to another, if both are there and reach each other."""

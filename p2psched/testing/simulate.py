@@ -33,6 +33,7 @@ Busy = Replacing | Draining | Followers | Apart
 EVENTS: Final = 5_000  # while faults last
 PEACE_MS: Final = 30_000
 KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five die, or a few more
+SAVING_MS: Final = 20_000  # and for one that saves checkpoints: see `resuming.PATIENCE_MS`
 STORM_MS_MAX: Final = 1_200_000  # faults end then, however little happened
 JOBS_MAX: Final = 40
 SIZES: Final = (3, 3, 3, 5, 5, 5, 1, 2, 4, 7)
@@ -64,6 +65,7 @@ class Options:
     choosing: bool = True  # some jobs say which peers they need, and by whom they are placed
     once: bool = True  # tasks of a few jobs must not start twice, in some seeds
     backing: bool = True  # tasks of a few jobs run on several peers, in some seeds
+    saving: bool = True  # tasks of a few jobs save checkpoints, in some seeds
     retrying: bool = True  # a few jobs have rules for retries, or limits of time, in some seeds
     healing: bool = True  # leaders look after the group
     keeping: bool = True  # callers forget, pin and run again; some results are large
@@ -116,7 +118,8 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     apart.end()
     healed_us = cluster.now_us
     under_way = (replacing, draining, followers, apart)
-    await_end(cluster, under_way, PEACE_MS + KILLER_MS * workload.killer_count)
+    more_ms = KILLER_MS * workload.killer_count + SAVING_MS * workload.saving_count
+    await_end(cluster, under_way, PEACE_MS + more_ms)
     followers.check_end()
     apart.check_end()
     return report_of(cluster, healed_us)

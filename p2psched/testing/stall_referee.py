@@ -21,7 +21,9 @@ class Anybody(Protocol):
 
     number: int
     process: int
-    executor: SimExecutor
+
+    @property
+    def executor(self) -> SimExecutor: ...
 
 
 class StallReferee:

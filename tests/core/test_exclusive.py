@@ -28,7 +28,7 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.job_head import digest_of
 from p2psched.model.once import Decide, Once, Start, Started, Unsure, Verdict, margin_ms
-from p2psched.model.retry import LAPSES_MAX, RetryPolicy, RetryRule, Severity
+from p2psched.model.retry import LAPSES_MAX, RetryPolicy, RetryRule, Severity, TimeLimits
 from p2psched.model.taskset import EMPTY, TaskSet
 from tests.core.retry_rig import Ledger, P, Q, info, spec
 
@@ -265,3 +265,13 @@ def test_jobs_without_a_lease_have_the_digest_that_they_had_before_there_were_an
 
 
 OLD = "880b2c5e102843abfb6aeaf5977dbbe4"
+
+
+def test_what_waits_for_a_lease_of_before_may_be_given_up_by_the_limit_for_the_queue() -> None:
+    case = Case()
+    times = TimeLimits(queue_ms=LEASE_MS // 2)
+    other = case.ledger.submit(msgspec.structs.replace(case.wanted, times=times), "k")
+    case.ledger.place(other, tasks=FIRST)
+    case.ledger.do(NewGeneration(2, Q))
+    case.ledger.wait(LEASE_MS // 2)
+    assert (other.cancelled, other.waiting, other.delayed) == (REST, FIRST, FIRST)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from unittest.mock import patch
 
-from p2psched.core import generation
+from p2psched.core import exclusive, generation
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import NewGeneration, Outcome
 from p2psched.peer import new_generation
 from p2psched.store.log import LogStore
 from p2psched.store.recovered import Recovered
-from p2psched.testing import sim_disaster
+from p2psched.testing import shadow_once, sim_disaster
 from p2psched.testing.sim_peer import SimPeer
 from tests.sim.mutants import Planted
 
@@ -100,6 +101,16 @@ def counts_on() -> Planted:
     return _begins(low)
 
 
+@contextmanager
+def waits_for_no_lease() -> Iterator[None]:
+    """In both readings: what is exclusive is granted as soon as the ledger goes on."""
+    with (
+        patch.object(exclusive, "hold_all", lambda s, job: None),
+        patch.object(shadow_once, "begin_generation", lambda s, name, job: None),
+    ):
+        yield
+
+
 Begin = Callable[[LedgerState, NewGeneration], Outcome]
 
 
@@ -138,5 +149,10 @@ DISASTER_MUTANTS: Final[Sequence[DisasterMutant]] = (
         name="a new generation counts on from the copy",
         plant=counts_on,
         broken="P6",
+    ),
+    DisasterMutant(
+        name="exclusive tasks wait for no lease of before",
+        plant=waits_for_no_lease,
+        broken="E9",
     ),
 )

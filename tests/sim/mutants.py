@@ -84,6 +84,7 @@ class Mutant:
     once: bool = False
     exclusives: int = 0
     backing: bool = False
+    saving: bool = False
     followers: int | None = None
     healing: bool = False
     formed: bool = True
@@ -107,6 +108,7 @@ class Mutant:
             once=self.once,
             exclusives=self.exclusives,
             backing=self.backing,
+            saving=self.saving,
             followers=self.followers,
             healing=self.healing,
             locks=self.locks,

@@ -11,6 +11,7 @@ from p2psched.model.job import Cause
 from p2psched.model.steal_messages import Gives, Steal
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
+from p2psched.testing.sim_checkpoints import SavingExecutor
 from p2psched.testing.sim_executor import SimExecutor, TasksEnd, _Run
 from p2psched.testing.sim_follower import Followers
 from p2psched.testing.sim_jobs import sim_job
@@ -30,10 +31,14 @@ class Hole(SimExecutor):
         self._later(500, TasksEnd(run.batch.id))
 
 
+class PeerHole(Hole, SavingExecutor):
+    """Of a peer that holds the ledger."""
+
+
 def with_a_hole(seed: int) -> tuple[SimCluster, JobId]:
     cluster = SimCluster(seed=seed, peers=3)
     cluster.run_for(3_000)
-    cluster.peers[seed % 3].executor.__class__ = Hole
+    cluster.peers[seed % 3].executor.__class__ = PeerHole
     spec = sim_job(TaskSet.of(0, TASKS), mean_us=30_000, retries=3)
     job = cluster.submit(spec)
     ended = {"succeeded", "failed"}
@@ -67,7 +72,7 @@ def test_without_quarantine_it_eats_the_queue(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("seed", range(3))
 def test_once_it_is_sound_it_is_back(seed: int) -> None:
     cluster, _ = with_a_hole(seed)
-    cluster.peers[seed % 3].executor.__class__ = SimExecutor
+    cluster.peers[seed % 3].executor.__class__ = SavingExecutor
     job = cluster.submit(sim_job(TaskSet.of(0, 500), mean_us=200_000))
     cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=WITHIN_MS, every=10)
     assert not any(stories(cluster))

@@ -19,6 +19,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs/simulation.md").read_text()
 SHOWN = (
     *("went on: disk", "went on: backup", "restored twice", "strangers at the door"),
     *("late results", "jobs of before", "entries of before", "terms led", "power lost"),
+    "exclusive tasks of before",
 )
 
 

@@ -11,6 +11,7 @@ from p2psched.testing.sim import SimulationError
 from p2psched.testing.simulate import simulate
 from tests.sim.act_mutants import ACT_MUTANTS
 from tests.sim.backup_mutants import BACKUP_MUTANTS
+from tests.sim.checkpoint_mutants import CHECKPOINT_MUTANTS
 from tests.sim.cutoff_mutants import CUTOFF_MUTANTS
 from tests.sim.disk_mutants import DISK_MUTANTS
 from tests.sim.drain_mutants import DRAIN_MUTANTS
@@ -46,6 +47,7 @@ ALL = (
     *ONCE_MUTANTS,
     *CUTOFF_MUTANTS,
     *BACKUP_MUTANTS,
+    *CHECKPOINT_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 

@@ -101,6 +101,7 @@ def test_the_seeds_inject_every_fault_that_there_is() -> None:
         *("hand-over asked", "vote asked by hand-over", "slow disk", "upgraded"),
         *("tasks large", "blobs copied", "killed by a task", "tasks blamed"),
         *("voters made", "voters demoted"),
+        *("job that saves checkpoints", "checkpoints copied", "attempts resumed"),
         *("job with backups", "tasks backed up", "tasks promoted", "tasks overtaken"),
     ):
         assert happened[what], what
