@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 JOBS ?= 2
-PROCESS_JOBS ?= 3
+TEST_JOBS ?= 3
 SEEDS ?= 1000
 DEMO_ARGS ?=
 BENCH_ARGS ?=
@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup setup-raftos demo check fmt fmt-check lint types test test-fast test-process test-long test-upgrade sim \
+.PHONY: help setup setup-raftos demo check fmt fmt-check lint types test test-process test-rest test-long test-upgrade sim \
 	bench bench-peers docs clean
 
 help: ## Show the targets
@@ -55,14 +55,15 @@ lint: $(DEV) ## Look for mistakes
 types: $(DEV) ## Check the types, strictly
 	$(PY) -m mypy $(CODE)
 
-test: test-fast test-process ## Run the tests but for the long ones (about 13 minutes)
-
-test-fast: $(DEV)
-	$(PYTEST) -n $(JOBS) -m "not process and not long"
-
 # Processes on loopback wait more than they compute: three at a time keep two cores busy.
-test-process: $(DEV)
-	$(PYTEST) -n $(PROCESS_JOBS) -m "process and not long"
+test: $(DEV) ## Run the tests: all fast ones, and of those with processes a few of each room
+	$(PYTEST) -n $(TEST_JOBS) -m "not long and (smoke or not process)"
+
+test-process: $(DEV) ## Run all tests that start processes (about 7 minutes)
+	$(PYTEST) -n $(TEST_JOBS) -m "process and not long"
+
+test-rest: $(DEV) ## Run what `make test` leaves out of them
+	$(PYTEST) -n $(TEST_JOBS) -m "process and not smoke and not long"
 
 test-long: $(DEV) ## Run the tests that take minutes, and the properties on new examples
 	$(PYTEST) -rs --durations=20 -m long

@@ -23,6 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.get_closest_marker("smoke") and not item.get_closest_marker("process"):
+        raise pytest.UsageError(f"{item.nodeid}: `smoke` is for tests with `process`")
+
+
 def pytest_collection_finish() -> None:
     """Thousands of tests live until the end: whoever counts garbage need not look at them."""
     gc.collect()

@@ -25,6 +25,7 @@ def test_a_lock_is_passed_on_and_free_afterwards(monkeypatch: pytest.MonkeyPatch
     asyncio.run(main())
 
 
+@pytest.mark.smoke
 def test_two_inside_at_once_are_noticed() -> None:
     overs = locks.HandOvers()
     overs.enter()

@@ -144,6 +144,7 @@ def test_a_drain_survives_its_peer_and_its_leader_and_is_taken_back(
     assert side.of(name)
 
 
+@pytest.mark.smoke
 def test_a_cordoned_peer_ends_what_it_has_and_gets_nothing_more(
     empty: LiveCluster, tmp_path: Path
 ) -> None:

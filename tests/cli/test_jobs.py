@@ -32,12 +32,14 @@ def runs(live: LiveCluster, job: str) -> bool:
     return bool(live.run("job", "logs", job).stdout)
 
 
+@pytest.mark.smoke
 def test_waiting_shows_the_output_and_ends_with_success(live: LiveCluster) -> None:
     done = live.run("submit-job", "--wait", "--", "python3", "-c", "print(6*7)")
     assert (done.returncode, done.stdout) == (0, "42\n")
     assert "1 task succeeded" in done.stderr
 
 
+@pytest.mark.smoke
 def test_a_failed_task_is_named_with_its_cause_and_exit_code_1(live: LiveCluster) -> None:
     done = live.run("submit-job", "--wait", "--", "sh", "-c", "echo no >&2; exit 7")
     assert (done.returncode, done.stdout) == (1, "")
@@ -45,6 +47,7 @@ def test_a_failed_task_is_named_with_its_cause_and_exit_code_1(live: LiveCluster
     assert "exit code 7: see `p2psched job logs" in done.stderr
 
 
+@pytest.mark.smoke
 def test_an_array_shows_whose_output_it_is_and_which_tasks_failed(live: LiveCluster) -> None:
     program = "echo $P2P_INDEX; test $P2P_INDEX != 3 -a $P2P_INDEX != 8"
     done = live.run("submit-job", "--array", "1,3,7-9", "--wait", "--", "sh", "-c", program)
@@ -69,6 +72,7 @@ def test_long_output_is_shown_once_and_its_gap_is_named(live: LiveCluster) -> No
         assert numbers == list(range(20000))
 
 
+@pytest.mark.smoke
 def test_output_comes_while_the_task_runs(live: LiveCluster, tmp_path: Path) -> None:
     program = f"echo first; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo last"
     job = submitted(live, "--", "sh", "-c", program)
@@ -89,6 +93,7 @@ def test_a_second_attempt_is_said_and_shown_from_its_beginning(live: LiveCluster
     assert "to be retried" in live.ok("job", "history", "last")
 
 
+@pytest.mark.smoke
 def test_the_command_passes_through_no_shell_and_gets_files_and_variables(
     live: LiveCluster, tmp_path: Path
 ) -> None:

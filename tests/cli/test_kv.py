@@ -31,6 +31,7 @@ def fed(cluster: LiveCluster, data: bytes, *words: str) -> bytes:
     return done.stdout
 
 
+@pytest.mark.smoke
 def test_a_value_is_put_read_changed_listed_and_deleted(live: LiveCluster) -> None:
     version = said(live, "put", "a/color", "green")["key_version"]
     assert live.ok("kv", "get", "a/color") == "green\n"

@@ -48,6 +48,7 @@ def piped(cluster: LiveCluster, text: str, *words: str) -> subprocess.CompletedP
     )
 
 
+@pytest.mark.smoke
 def test_a_large_file_goes_up_and_what_a_task_made_of_it_comes_down(
     one: LiveCluster, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def test_the_commands_of_the_page_run(live: LiveCluster) -> None:
         assert done.returncode == 0, (command, done.stderr)
 
 
+@pytest.mark.smoke
 def test_each_attempt_of_a_task_is_readable_from_each_peer(live: LiveCluster) -> None:
     words = ("--retries", "2", "--name", "thrice", "--wait")
     done = live.run("submit-job", *words, "--", "sh", "-c", THRICE)

@@ -108,6 +108,7 @@ def test_what_makes_no_sense_is_refused(
     assert (done.returncode, says in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.smoke
 def test_a_result_is_given_by_hand(live: LiveCluster, tmp_path: Path) -> None:
     make_unknown(live, tmp_path)
     result = tmp_path / "result"

@@ -25,6 +25,7 @@ def voters(cluster: LiveCluster) -> int:
     return sum(view.role != "learner" and view.state == "alive" for view in views)
 
 
+@pytest.mark.smoke
 def test_a_killed_peer_costs_no_command_and_comes_back_by_itself(empty: LiveCluster) -> None:
     for name in "abc":
         empty.start(name)
@@ -92,6 +93,7 @@ def test_a_whole_cluster_starts_again_and_says_meanwhile_what_it_waits_for(
     assert empty.run("submit-job", "--wait", "--", "true").returncode == 0
 
 
+@pytest.mark.smoke
 def test_a_detached_peer_is_ready_logs_to_its_folder_and_can_be_stopped(
     empty: LiveCluster,
 ) -> None:
@@ -123,6 +125,7 @@ def _address(started: str) -> str:
     return started.split(" is up at ")[1].split(": ", maxsplit=1)[0]
 
 
+@pytest.mark.smoke
 def test_ctrl_c_ends_a_peer_cleanly(empty: LiveCluster) -> None:
     peer = empty.start("a", slots=0)
     peer.process.send_signal(signal.SIGINT)

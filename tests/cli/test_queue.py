@@ -20,6 +20,7 @@ def said(cluster: LiveCluster, *words: str) -> Fields:
     return found
 
 
+@pytest.mark.smoke
 def test_an_item_is_put_taken_and_acked_by_one_command_each(live: LiveCluster) -> None:
     assert live.ok("queue", "put", "orders", "4 apples") == "item 1 put into orders\n"
     taken = said(live, "get", "orders")

@@ -34,6 +34,7 @@ def test_a_command_of_the_page_runs(live: LiveCluster, command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.smoke
 def test_a_task_that_fails_twice_then_passes_ends_well(live: LiveCluster, tmp_path: Path) -> None:
     tries = tmp_path / "tries"
     script = f"echo $P2P_ATTEMPT >> {tries}; test $P2P_ATTEMPT = 3"

@@ -43,6 +43,7 @@ def test_a_command_loads_nothing_that_only_others_need(command: str, strange: tu
     assert done.stderr == "[]\n"
 
 
+@pytest.mark.smoke
 @pytest.mark.process
 def test_a_started_peer_has_shed_its_command_line_and_keeps_its_name_in_the_list_of_processes(
     empty: LiveCluster,

@@ -61,6 +61,7 @@ def test_ten_thousand_submits_of_one_turn_are_two_commands(cluster: LiveCluster)
     cluster.ask(main)
 
 
+@pytest.mark.smoke
 def test_a_value_an_exception_and_a_lambda(cluster: LiveCluster) -> None:
     async def main(client: Client) -> None:
         assert await client.submit(work.square, number=5) == 25
@@ -78,6 +79,7 @@ def test_a_value_an_exception_and_a_lambda(cluster: LiveCluster) -> None:
     cluster.ask(main)
 
 
+@pytest.mark.smoke
 def test_starmap_calls_with_each_tuple_and_takes_the_options_of_map(cluster: LiveCluster) -> None:
     async def main(client: Client) -> None:
         job = await client.starmap(divmod, [(7, 2), [9, 4]], name="divided", retries=1)
@@ -110,6 +112,7 @@ def test_what_was_submitted_before_the_block_ends_is_accepted(
     assert cluster.ask(look) == [str(gate)]
 
 
+@pytest.mark.smoke
 def test_a_cancelled_task_is_cancelled_in_the_ledger(cluster: LiveCluster, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
 
@@ -253,6 +256,7 @@ def test_ctrl_c_ends_a_script_that_waits(cluster: LiveCluster, tmp_path: Path) -
     assert "destroyed" not in err
 
 
+@pytest.mark.smoke
 def test_tasks_end_though_the_peer_that_the_client_talks_to_is_killed(
     cluster: LiveCluster, tmp_path: Path
 ) -> None:

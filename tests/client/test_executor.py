@@ -51,6 +51,7 @@ def tasks_named(cluster: LiveCluster, name: str) -> int:
     return sum(view.tasks for view in views if view.name == name)
 
 
+@pytest.mark.smoke
 def test_a_lambda_and_an_import_path_run_as_well_as_a_function(executor: Executor) -> None:
     named = executor.submit(work.square, 7)
     nameless = executor.submit(lambda number: number * number, 7)
@@ -58,6 +59,7 @@ def test_a_lambda_and_an_import_path_run_as_well_as_a_function(executor: Executo
     assert (named.result(), nameless.result(), by_path.result()) == (49, 49, 49)
 
 
+@pytest.mark.smoke
 def test_a_future_raises_what_its_call_raised_with_the_traceback_from_there(
     executor: Executor,
 ) -> None:
@@ -87,6 +89,7 @@ def test_what_cannot_travel_is_the_exception_of_its_future_alone(executor: Execu
     assert good.result() == 4
 
 
+@pytest.mark.smoke
 def test_map_takes_all_at_once_and_gives_results_as_they_come(
     executor: Executor, tmp_path: Path
 ) -> None:
@@ -124,6 +127,7 @@ def test_map_stops_waiting_at_its_timeout(executor: Executor, tmp_path: Path) ->
     gate.touch()
 
 
+@pytest.mark.smoke
 def test_what_many_threads_submit_travels_together(cluster: LiveCluster) -> None:
     found: dict[int, list[int]] = {}
     with Executor(runtime_dir=cluster.runtime_dir, name="many-threads") as executor:

@@ -93,6 +93,7 @@ async def _talk_to_and_stop(runtime: Path, job: str) -> None:
         os.kill(peer.info.pid, signal.SIGTERM)
 
 
+@pytest.mark.smoke
 @pytest.mark.process
 def test_ctrl_c_ends_every_process_and_removes_the_folder(folder: Path) -> None:
     with _start(folder) as process:

@@ -116,6 +116,7 @@ def test_a_gateway_that_can_not_join_says_why_and_ends(live: LiveCluster) -> Non
         assert "secret does not match" in err.splitlines()[-1]
 
 
+@pytest.mark.smoke
 def test_sigterm_ends_a_gateway_that_is_a_cluster_of_its_own(live: LiveCluster) -> None:
     with start(live) as gateway:
         read_until(gateway, lambda line: line.startswith("window 1 scores"))

@@ -40,6 +40,7 @@ def clean() -> Trace:
 # --- work -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_a_submitted_call_gives_its_value_or_raises_its_exception(tmp_path: Path) -> None:
     async def main() -> None:
         async with Peer(config(tmp_path, "a")) as peer:
@@ -156,6 +157,7 @@ def test_the_command_line_finds_an_embedded_peer_and_its_program_outlives_a_stop
 # --- nothing is left ------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_a_peer_leaves_no_thread_child_or_file_and_changes_nothing_of_its_host(
     tmp_path: Path, clean: Trace
 ) -> None:

@@ -107,6 +107,7 @@ def test_all_are_new_and_one_that_never_votes_is_told_to_all(cluster: LiveCluste
     agree(cluster)
 
 
+@pytest.mark.smoke
 def test_all_are_new_and_one_is_told_of_the_others(cluster: LiveCluster) -> None:
     start(cluster, "abc")
     stop_all(cluster)

@@ -19,6 +19,7 @@ from tests.integration.rig import Rig, gone, tasks, until
 pytestmark = pytest.mark.process
 
 
+@pytest.mark.smoke
 def test_each_bad_task_fails_by_its_own_cause_and_the_others_succeed(rig: Rig) -> None:
     kinds = ["fine", "exit", "segfault", "raise", "unserialisable", "large"]
     kinds += ["prints-much", "also fine"]
@@ -85,6 +86,7 @@ def test_what_cannot_be_submitted_is_refused_before_it_is_sent(
     asyncio.run(story())
 
 
+@pytest.mark.smoke
 def test_a_cancel_is_final_and_ends_the_processes_of_its_tasks(rig: Rig) -> None:
     side = rig.side("cancelled")
 
@@ -104,6 +106,7 @@ def test_a_cancel_is_final_and_ends_the_processes_of_its_tasks(rig: Rig) -> None
     asyncio.run(story())
 
 
+@pytest.mark.smoke
 def test_without_the_secret_nobody_submits(rig: Rig, tmp_path: Path) -> None:
     wrong = tmp_path / "secret"
     wrong.write_text("0" * 64)

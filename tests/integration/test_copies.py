@@ -54,6 +54,7 @@ async def check_values(job: Job, seed: int, tasks: int = TASKS) -> None:
     assert await job.results() == [work.noise(seed + n, SIZE) for n in range(tasks)]
 
 
+@pytest.mark.smoke
 def test_a_large_result_is_on_two_disks_when_it_is_told(disks: Disks) -> None:
     async def story() -> None:
         async with disks.client() as client:

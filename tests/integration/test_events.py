@@ -163,6 +163,7 @@ def test_whoever_asks_for_what_is_gone_hears_from_where_on_there_is_something(
         assert f"peers keep what leads back to entry {oldest.index}" in past.stderr
 
 
+@pytest.mark.smoke
 def test_a_file_of_events_is_what_was_told_and_is_replaced_only_when_asked(
     live: LiveCluster, tmp_path: Path
 ) -> None:

@@ -180,6 +180,7 @@ def _beating(folder: str) -> str:
     return name
 
 
+@pytest.mark.smoke
 def test_a_function_of_an_owner_that_stands_still_is_ended_by_the_starter(
     rig: Rig, hearts: Hearts
 ) -> None:

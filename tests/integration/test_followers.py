@@ -78,6 +78,7 @@ async def heal(cluster: LiveCluster) -> None:
     await until(healed)
 
 
+@pytest.mark.smoke
 def test_a_follower_answers_and_runs_without_a_ledger(cluster: LiveCluster) -> None:
     async def story() -> None:
         await heal(cluster)
@@ -158,6 +159,7 @@ def test_the_tasks_of_a_killed_follower_run_elsewhere(cluster: LiveCluster, side
     asyncio.run(story())
 
 
+@pytest.mark.smoke
 def test_a_follower_that_stops_gives_its_tasks_back_at_once(
     cluster: LiveCluster, side: Side
 ) -> None:

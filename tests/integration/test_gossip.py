@@ -39,6 +39,7 @@ async def healthy(rig: Rig) -> None:
     await until(all_alive)
 
 
+@pytest.mark.smoke
 def test_a_stopped_peer_is_suspect_then_dead_and_gets_nothing_new(rig: Rig) -> None:
     side, again = rig.side("gossip-stopped"), rig.side("gossip-back")
 

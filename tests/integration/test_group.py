@@ -64,6 +64,7 @@ def four(live: LiveCluster) -> LiveCluster:
     return live
 
 
+@pytest.mark.smoke
 def test_a_killed_voter_is_replaced_and_the_job_goes_on(four: LiveCluster) -> None:
     roles = {name: role_of(four, name) for name in "abcd"}
     dead = next(name for name in "dcba" if roles[name] == "voter")

@@ -30,6 +30,7 @@ def fleet(rig: Rig) -> Fleet:
     )
 
 
+@pytest.mark.smoke
 def test_two_killed_leaders_leave_histories_that_have_an_order(rig: Rig) -> None:
     recording = asyncio.run(Storm(fleet(rig), fresh(), every_s=2.5).record(6.0))
     recording.judge()

@@ -70,6 +70,7 @@ def test_a_lock_is_held_by_one_task_of_all_jobs_and_peers(
     assert fences == sorted(set(fences)), "each holder has a higher token than all before it"
 
 
+@pytest.mark.smoke
 def test_a_counted_resource_is_held_by_no_more_tasks_than_there_are_of_it(
     cluster: LiveCluster, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.smoke
 def test_of_two_clients_one_wins_and_the_other_learns_what_is_there(rig: Rig) -> None:
     async def story() -> None:
         async with rig.client("a") as one, rig.client("b") as two:
@@ -313,6 +314,7 @@ async def _record(rig: Rig) -> History:
     return history
 
 
+@pytest.mark.smoke
 def test_what_clients_saw_while_their_leader_died_has_an_order_that_explains_it(rig: Rig) -> None:
     """With the patience of real clients: what they repeat acts once, or this has no order."""
     history = asyncio.run(_record(rig))

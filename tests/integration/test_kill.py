@@ -24,6 +24,7 @@ pytestmark = pytest.mark.process
 RUN_ELSEWHERE_S = 8.0  # after the kill of an owner, its tasks run elsewhere (L2)
 
 
+@pytest.mark.smoke
 def test_no_accepted_job_is_lost_or_doubled_when_the_leader_dies(rig: Rig) -> None:
     """Two clients submit and one long job runs all the while, each through another peer."""
     side = rig.side("leader-dies")
@@ -93,6 +94,7 @@ def test_short_jobs_are_neither_lost_nor_doubled_when_the_peer_that_was_asked_di
     asyncio.run(story())
 
 
+@pytest.mark.smoke
 def test_tasks_of_a_killed_owner_run_elsewhere_under_higher_grants(rig: Rig) -> None:
     side = rig.side("owner-dies")
 
@@ -226,6 +228,7 @@ def test_one_job_id_from_two_clients_across_a_leader_kill_is_one_job(rig: Rig) -
     asyncio.run(story())
 
 
+@pytest.mark.smoke
 def test_without_a_majority_a_submit_is_unavailable_and_works_again_after(rig: Rig) -> None:
     async def story() -> None:
         survivor = await rig.leader()

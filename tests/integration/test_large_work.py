@@ -86,6 +86,7 @@ def test_a_result_outlives_the_peer_that_made_it_and_the_executor_takes_arrays(
             assert future.result().sum() == 300_000
 
 
+@pytest.mark.smoke
 def test_files_of_programs_go_up_and_come_down(tmp_path: Path) -> None:
     async def story(cluster: LiveCluster) -> None:
         async with client_of(cluster) as client:

@@ -88,6 +88,7 @@ async def free(client: Client, name: str) -> bool:
     return not await client.locks(name)
 
 
+@pytest.mark.smoke
 def test_only_one_holds_it_and_the_others_have_their_turns_in_order(rig: Rig) -> None:
     order: list[int] = []
     inside: list[int] = []
@@ -115,6 +116,7 @@ def test_only_one_holds_it_and_the_others_have_their_turns_in_order(rig: Rig) ->
     assert tokens == sorted(set(tokens))
 
 
+@pytest.mark.smoke
 def test_a_killed_holder_is_followed_by_the_next_alone_within_its_lease(rig: Rig) -> None:
     async def story() -> None:
         begun = rig.folder / "begun"
@@ -173,6 +175,7 @@ def test_a_leader_that_is_killed_costs_nobody_the_lock_nor_the_place_in_the_row(
     asyncio.run(story())
 
 
+@pytest.mark.smoke
 def test_takers_in_opposite_order_are_found_and_one_is_told(rig: Rig) -> None:
     told: list[str] = []
     done: list[str] = []

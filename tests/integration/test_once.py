@@ -46,6 +46,7 @@ async def lost(job: Job, starts: list[Start]) -> None:
     await until(is_so)
 
 
+@pytest.mark.smoke
 def test_a_killed_owner_leaves_unknown_tasks_and_each_is_what_a_person_says(rig: Rig) -> None:
     side = rig.side("once-killed")
 

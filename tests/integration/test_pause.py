@@ -19,6 +19,7 @@ USED_AGAIN_S = 2.0  # two probes of gossip after waking (S5)
 ENDED_S = 2.0  # after waking, processes of tasks that moved are gone (E7)
 
 
+@pytest.mark.smoke
 def test_a_stopped_owner_loses_its_tasks_and_its_late_results_are_refused(rig: Rig) -> None:
     """One of its two tasks ends during the sleep: a late result. The other runs on: it is ended."""
     side = rig.side("owner-sleeps")

@@ -65,6 +65,7 @@ async def where(client: Client, job: Job) -> Counter[str]:
     return Counter({names[peer]: count for peer, count in view.finished_by})
 
 
+@pytest.mark.smoke
 def test_tasks_run_where_what_they_need_is_also_on_a_follower(cluster: LiveCluster) -> None:
     async def story() -> None:
         async with cluster.client("a") as client:

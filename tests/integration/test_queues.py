@@ -45,6 +45,7 @@ async def holder(rig: Rig, peer: str, queue: str) -> asyncio.subprocess.Process:
     return process
 
 
+@pytest.mark.smoke
 def test_a_consumer_at_an_empty_queue_wakes_with_the_put_and_asks_for_nothing(rig: Rig) -> None:
     async def story() -> None:
         async with rig.client("a") as consumer, rig.client("b") as producer:
@@ -113,6 +114,7 @@ def test_items_of_a_consumer_that_is_killed_come_back_before_later_ones_of_their
     asyncio.run(story())
 
 
+@pytest.mark.smoke
 def test_what_was_delivered_too_often_is_a_dead_letter_and_can_go_back(rig: Rig) -> None:
     async def story() -> None:
         async with rig.client() as client:

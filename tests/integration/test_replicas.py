@@ -40,6 +40,7 @@ async def both_run(client: Client, side: Side) -> tuple[Job, Start, Start]:
     return job, mine, other
 
 
+@pytest.mark.smoke
 def test_the_first_end_counts_and_the_others_process_is_ended(rig: Rig) -> None:
     side = rig.side("replicas-first")
 

@@ -63,6 +63,7 @@ async def status(cluster: LiveCluster, name: str) -> StatusAnswer:
         return await client.status()
 
 
+@pytest.mark.smoke
 def test_who_has_nothing_takes_work_and_everybody_can_see_it(
     cluster: LiveCluster, side: Side
 ) -> None:

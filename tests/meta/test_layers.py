@@ -21,6 +21,8 @@ from typing import Final
 
 import pytest
 
+from tests.meta.trees import parsed
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGE: Final = "p2psched"
 LAYER_OF: Final = {
@@ -89,7 +91,7 @@ def modules_in(root: Path) -> Iterator[tuple[str, ast.Module]]:
     """Path below the package, and tree, of every file."""
     folder = root / PACKAGE
     for path in sorted(folder.rglob("*.py")):
-        yield path.relative_to(folder).as_posix(), ast.parse(path.read_text(), path.name)
+        yield path.relative_to(folder).as_posix(), parsed(path.read_text())
 
 
 def part_of(path: str) -> str:

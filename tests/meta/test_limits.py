@@ -12,6 +12,8 @@ from typing import Final
 
 import pytest
 
+from tests.meta.trees import parsed
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGE: Final = ROOT / "p2psched"
 PAGE: Final = ROOT / "docs/limits.md"
@@ -40,7 +42,7 @@ def _sources() -> dict[str, str]:
 def maximums(source: str) -> dict[str, str]:
     """The constants of a module that are named as a maximum -> what they are set to."""
     found = {}
-    for node in ast.parse(source).body:
+    for node in parsed(source).body:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 pass
@@ -115,7 +117,7 @@ def collections(source: str, *, plain: bool) -> set[str]:
         for child in ast.iter_child_nodes(node):
             look(child, owner)
 
-    look(ast.parse(source), "")
+    look(parsed(source), "")
     return found
 
 

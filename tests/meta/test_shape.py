@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-from functools import cache
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from tests.meta.trees import parsed
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDERS: Final = ("p2psched", "tests", "bench", "examples")
@@ -21,16 +22,11 @@ def _files(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
-@cache
-def _parsed(source: str) -> ast.Module:
-    return ast.parse(source)
-
-
 def long_functions(source: str) -> list[str]:
     """Names of the functions that don't fit the limit."""
     return [
         node.name
-        for node in ast.walk(_parsed(source))
+        for node in ast.walk(parsed(source))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or node.lineno) - node.lineno + 1 > FUNCTION_LINES_MAX
     ]
@@ -38,7 +34,7 @@ def long_functions(source: str) -> list[str]:
 
 def opens_a_shell(source: str) -> bool:
     """True if a call passes `shell=` anything but False, or goes through os.system or os.popen."""
-    for node in ast.walk(_parsed(source)):
+    for node in ast.walk(parsed(source)):
         match node:
             case ast.keyword(arg="shell", value=ast.Constant(value=False)):
                 pass
@@ -65,7 +61,7 @@ def test_every_file_says_what_it_is_for() -> None:
     silent = [
         path.relative_to(ROOT)
         for path in _files(*FOLDERS)
-        if path.read_text().strip() and not ast.get_docstring(_parsed(path.read_text()))
+        if path.read_text().strip() and not ast.get_docstring(parsed(path.read_text()))
     ]
     assert silent == []
 

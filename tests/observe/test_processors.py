@@ -124,6 +124,7 @@ def test_without_anything_to_read_nothing_is_known(tmp_path: Path) -> None:
     assert (processors.busy, processors.foreign, processors.cores) == (0, 0, 0)
 
 
+@pytest.mark.smoke
 @pytest.mark.process
 def test_on_this_machine_a_child_that_works_is_no_foreigner() -> None:
     """However busy others keep it: its share is what the child has."""

@@ -291,6 +291,7 @@ async def answer(_: CallBody) -> AnswerBody:
     return Done()
 
 
+@pytest.mark.smoke
 @pytest.mark.process
 def test_a_disk_that_fills_and_empties_is_noticed_without_a_restart(tmp_path: Path) -> None:
     spec = JobSpec(name="", tasks=TaskSet.of(0, 1), work=ProgramWork(("true",)))

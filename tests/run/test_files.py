@@ -23,6 +23,7 @@ SAMPLES = "tests.run.samples"
 FLAT_KIB = 64 * 1024
 
 
+@pytest.mark.smoke
 def test_a_file_arrives_under_its_name_and_another_one_comes_back(tmp_path: Path) -> None:
     blobs = DiskBlobs(tmp_path / "blobs")
     poem = tmp_path / "poem.txt"

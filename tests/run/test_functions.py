@@ -45,6 +45,7 @@ def test_ten_thousand_functions_give_their_results_in_few_messages(
     with_pool(tmp_path, scenario, loop_factory=loop_factory)
 
 
+@pytest.mark.smoke
 def test_tasks_with_gaps_across_chunks_get_their_own_arguments(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         spec = functions("double", [(number,) for number in range(1_000)])
@@ -55,6 +56,7 @@ def test_tasks_with_gaps_across_chunks_get_their_own_arguments(tmp_path: Path) -
     with_pool(tmp_path, scenario)
 
 
+@pytest.mark.smoke
 def test_an_exception_travels_with_type_message_and_the_users_frames(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         end = (await rig.run(functions("fail", [("too bad",)]))).tasks[0]
@@ -80,6 +82,7 @@ def test_system_exit_in_a_function_is_an_exception_of_that_task(tmp_path: Path) 
     with_pool(tmp_path, scenario)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("how", "cause", "header"),
     [
@@ -283,6 +286,7 @@ def test_stopping_a_function_ends_its_children_too(tmp_path: Path) -> None:
     with_pool(tmp_path, scenario)
 
 
+@pytest.mark.smoke
 def test_a_function_over_its_time_is_ended_alone(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         # Loading counts as time of the first task, and a busy machine may take long over it.

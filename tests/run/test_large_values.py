@@ -31,6 +31,7 @@ def work_of(spec: object) -> FunctionWork:
     return work
 
 
+@pytest.mark.smoke
 def test_an_array_can_be_worked_on_in_place_where_it_arrives(tmp_path: Path) -> None:
     blobs = DiskBlobs(tmp_path / "blobs")
     small, large = np.arange(2_000.0), np.arange(100_000.0)
@@ -93,6 +94,7 @@ def test_a_value_of_any_size_comes_back_as_it_was(tmp_path: Path, number: int) -
     with_pool(tmp_path, scenario, blobs=blobs)
 
 
+@pytest.mark.smoke
 def test_no_result_and_no_end_is_told_before_its_blob_is_kept(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         blobs.gate.clear()

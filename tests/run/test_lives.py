@@ -61,6 +61,7 @@ def test_host_files_import_the_standard_library_only() -> None:
                 assert name.partition(".")[0] in sys.stdlib_module_names, f"{path}: {name}"
 
 
+@pytest.mark.smoke
 @pytest.mark.process
 def test_a_killed_peer_takes_all_its_tasks_along(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -105,6 +106,7 @@ def test_a_program_that_is_being_started_ends_with_its_host() -> None:
         pass
 
 
+@pytest.mark.smoke
 @pytest.mark.process
 def test_a_killed_starter_is_replaced_and_its_tasks_are_settled(tmp_path: Path) -> None:
     daemon = tmp_path / "daemon"

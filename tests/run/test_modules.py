@@ -67,6 +67,7 @@ def version_of(number: int, rig_blobs: DiskBlobs, tasks: int = 1) -> JobSpec:
     return packed(rig_blobs, "package_of_p2p_test:version", calls([number] * tasks))
 
 
+@pytest.mark.smoke
 def test_a_local_module_and_what_it_imports_travel_with_the_job(
     tmp_path: Path, project: Path
 ) -> None:

@@ -45,6 +45,7 @@ def run_full(tmp_path: Path, make: Callable[[DiskBlobs], JobSpec], says: str) ->
     assert says in str(full.header["message"])
 
 
+@pytest.mark.smoke
 def test_a_large_value_that_finds_no_space(tmp_path: Path) -> None:
     run_full(
         tmp_path,

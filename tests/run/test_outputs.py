@@ -146,6 +146,7 @@ def test_what_a_result_cannot_bring_is_kept_and_what_it_brings_is_not(tmp_path: 
     in_pool(tmp_path, scenario)
 
 
+@pytest.mark.smoke
 def test_what_a_task_printed_that_was_ended_is_kept(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         batch = rig.start(shell("echo begun; sleep 600"))

@@ -21,6 +21,7 @@ def shell(script: str, *, tasks: int = 1, timeout_ms: int | None = None) -> JobS
     return program("/bin/sh", "-c", script, tasks=tasks, timeout_ms=timeout_ms)
 
 
+@pytest.mark.smoke
 def test_programs_end_by_exit_code_or_signal_with_their_output(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         end = (await rig.run(shell("echo out; echo err >&2"))).tasks[0]
@@ -75,6 +76,7 @@ def test_what_cannot_start_says_why(tmp_path: Path) -> None:
     with_pool(tmp_path, scenario)
 
 
+@pytest.mark.smoke
 def test_sent_files_lie_in_each_tasks_own_folder_with_their_modes(tmp_path: Path) -> None:
     files = (
         SentFile("run.sh", 0o755, b"#!/bin/sh\ncat data; pwd; echo more > data\n"),
@@ -155,6 +157,7 @@ def test_the_output_of_a_running_program_can_be_followed(tmp_path: Path) -> None
     with_pool(tmp_path, scenario)
 
 
+@pytest.mark.smoke
 def test_a_program_over_its_time_is_ended_although_it_ignores_sigterm(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         spec = shell("trap '' TERM; echo here; while :; do sleep 1; done", timeout_ms=100, tasks=2)
@@ -265,6 +268,7 @@ def test_a_batch_that_waits_for_a_slot_can_be_stopped_unstarted(tmp_path: Path) 
     with_pool(tmp_path, scenario, slots=1)
 
 
+@pytest.mark.smoke
 def test_a_killed_spawner_costs_only_the_program_that_ran(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"[ $P2P_INDEX = 0 ] || (echo $$ $PPID > {pids}.new; mv {pids}.new {pids}; sleep 600)"

@@ -50,6 +50,7 @@ def test_what_runs_has_begun_and_what_waits_has_a_reason(tmp_path: Path) -> None
     with_pool(tmp_path, scenario, slots=1)
 
 
+@pytest.mark.smoke
 def test_a_worker_that_begins_nothing_is_replaced_and_no_attempt_is_lost(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         await rig.run(functions("give", [(1,)]))  # now there is one

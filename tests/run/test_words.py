@@ -39,6 +39,7 @@ async def said(rig: Rig, batch: int, index: int = 0, *, done: float) -> TaskRepo
     return find()[0]
 
 
+@pytest.mark.smoke
 @process
 def test_a_function_says_how_far_it_is_and_the_next_task_says_nothing_yet(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:

@@ -26,6 +26,7 @@ class DisasterMutant:
     name: str
     plant: Callable[[], Planted]
     broken: str  # what the referees say
+    seed: int = 0  # one that is known to show it
 
 
 def keeps_its_identity() -> Planted:
@@ -124,11 +125,13 @@ DISASTER_MUTANTS: Final[Sequence[DisasterMutant]] = (
         name="a peer that goes on keeps its identity",
         plant=keeps_its_identity,
         broken="P4",
+        seed=13,
     ),
     DisasterMutant(
         name="a recovery leaves out the end of the log",
         plant=drops_the_end,
         broken="P1",
+        seed=7,
     ),
     DisasterMutant(
         name="a new generation is told before it is on disk",
@@ -139,6 +142,7 @@ DISASTER_MUTANTS: Final[Sequence[DisasterMutant]] = (
         name="two restores of one backup count from the same start",
         plant=always_starts_at_zero,
         broken="P5",
+        seed=1,
     ),
     DisasterMutant(
         name="grants of the generation before stay",

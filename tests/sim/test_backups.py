@@ -13,6 +13,7 @@ from p2psched.model.taskset import TaskSet
 from p2psched.testing.faults import Faults
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_jobs import sim_job
+from tests.sim.seeds import looking_at
 from tests.sim.test_cluster import run_until_led
 
 
@@ -41,7 +42,8 @@ def test_late_tasks_are_begun_elsewhere() -> None:
     assert sum(late_ones(seed, Faults()) for seed in range(8)) > 0
 
 
-def test_late_tasks_are_begun_elsewhere_while_peers_come_and_go() -> None:
+@looking_at(range(6), range(6, 40))
+def test_late_tasks_are_begun_elsewhere_while_peers_come_and_go(seeds: range) -> None:
     faults = Faults(
         crash_every_ms=2_000,
         restart_ms_max=1_000,
@@ -51,7 +53,7 @@ def test_late_tasks_are_begun_elsewhere_while_peers_come_and_go() -> None:
         leave_every_ms=4_000,
         drop=0.02,
     )
-    assert sum(late_ones(seed, faults) for seed in range(20)) > 0
+    assert sum(late_ones(seed, faults) for seed in seeds) > 0
 
 
 @pytest.mark.parametrize("seed", range(1, 6))

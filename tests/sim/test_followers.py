@@ -21,7 +21,7 @@ JOBS = 100
 TASKS_A_SLOT = 20
 MEAN_US = 500_000
 PAUSE_MS = 50
-DRAINING = 7_300_145  # a seed with followers that are drained while tasks wait there
+NOTICING = (7_300_145, 7_300_011)  # seeds that show a planted bug are tried before the others
 SEEDS_MAX = 40  # until a planted bug shows
 GROWTH_MAX = 1.05  # from 10 followers to 1,000
 
@@ -107,14 +107,16 @@ def test_a_job_takes_little_longer_than_its_tasks_on_all_slots(count: int) -> No
     assert len(cluster.newest_group().voters) <= 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(7_100_000, 7_100_012))
 def test_followers_start_only_what_is_theirs_and_all_ends(seed: int) -> None:
     report = simulate(seed, Options(followers=3))
     assert report.happened["followers"] == 3
 
 
-def test_followers_do_work_in_most_seeds_and_are_hurt_while_they_do() -> None:
+def test_no_promise_breaks_while_followers_work_and_are_hurt() -> None:
     reports = [simulate(seed, Options(followers=3)) for seed in range(7_100_020, 7_100_028)]
+    assert {report.happened["followers"] for report in reports} == {3}
     started = sum(report.happened["started by followers"] for report in reports)
     assert started > 50
     for what in ("killed", "paused", "cut off"):
@@ -130,5 +132,5 @@ def test_a_planted_bug_of_following_is_noticed(name: str) -> None:
 
 
 def _simulate_many() -> None:
-    for seed in (DRAINING, *range(7_300_000, 7_300_000 + SEEDS_MAX)):
+    for seed in (*NOTICING, *range(7_300_000, 7_300_000 + SEEDS_MAX)):
         simulate(seed, Options(followers=3))

@@ -100,7 +100,7 @@ def judge(seed: int) -> Result:
     return run(seed).check()
 
 
-@pytest.mark.parametrize("first", [0, 10, 20, 30])
+@pytest.mark.parametrize("first", [0, 10])
 def test_every_history_has_an_order_that_explains_it(first: int) -> None:
     for seed in range(first, first + 10):
         result = judge(seed)

@@ -11,6 +11,7 @@ from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_space import empty
 from p2psched.testing.simulate import Options, simulate
+from tests.sim.seeds import looking_at
 from tests.sim.test_cluster import leader_of
 
 TWENTY = TaskSet.of(0, 20)
@@ -51,9 +52,10 @@ def test_a_job_for_which_no_disk_ever_has_room_fails_in_the_end() -> None:
     cluster.run_until(lambda: cluster.state_of(job) == "failed", within_ms=300_000)
 
 
-def test_no_promise_breaks_while_disks_fill_and_empty() -> None:
+@looking_at(range(4), range(4, 20))
+def test_no_promise_breaks_while_disks_fill_and_empty(seeds: range) -> None:
     spaceless = 0
-    for seed in range(8):
+    for seed in seeds:
         report = simulate(seed, Options(faults=Faults(full_every_ms=500, full_ms_max=3_000)))
         spaceless += report.happened["tasks spaceless"]
     assert spaceless

@@ -11,7 +11,7 @@ from typing import Final, TypeGuard
 import pytest
 
 from p2psched.testing.faults import CUTS, Faults
-from p2psched.testing.run import Failure, Summary, run_seeds
+from p2psched.testing.run import Failure, run_seeds
 from p2psched.testing.sim_report import Report
 from p2psched.testing.sim_rot import KINDS
 from p2psched.testing.sim_stalls import KINDS as STALLS
@@ -23,7 +23,7 @@ def failed(result: Report | Failure) -> TypeGuard[Failure]:
 
 
 @pytest.mark.parametrize("peers", [3, 5])
-@pytest.mark.parametrize("first", [0, 5, 10, 15, 20, 25])
+@pytest.mark.parametrize("first", [0, 5, 10])
 def test_no_promise_breaks_whatever_goes_wrong(peers: int, first: int) -> None:
     for seed in range(first, first + 5):
         simulate(seed, Options(peers=peers))
@@ -81,30 +81,35 @@ SHOWN_BY: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
+# What else is to be seen in some seed.
+SEEN: Final = (
+    *("snapshot made", "snapshot taken", "restored"),
+    *("jobs cancelled", "reads", "submit: Submitted", "terms led", "jobs forgotten"),
+    *("forget: Acknowledged", "retry: Acknowledged", "tasks reopened", "tasks lost"),
+    *("hand-over asked", "vote asked by hand-over", "slow disk", "upgraded"),
+    *("tasks large", "blobs copied", "killed by a task", "tasks blamed"),
+    *("voters made", "voters demoted"),
+    *("job that saves checkpoints", "checkpoints copied", "attempts resumed"),
+    *("job with backups", "tasks backed up", "tasks promoted", "tasks overtaken"),
+    *(f"{count} peers" for count in (1, 2, 3, 4, 5, 7)),
+)
+# Seeds that show all of it together; a change that moves them costs some more, of the next ones.
+SHOWING: Final = (31, 37, 38, 40, 45, 47, 50, 54, 57, 66)
+
+
 def test_the_seeds_inject_every_fault_that_there_is() -> None:
     assert set(SHOWN_BY) == {field.name for field in fields(Faults)}
-    summary, sizes = Summary(), set()
-    for seed in (*range(30, 60), 66, 79):
+    wanted = {word for words in (*SHOWN_BY.values(), SEEN) for word in words}
+    for seed in (*SHOWING, *range(80, 120)):
         report = simulate(seed)
         assert report.events >= 5_000
-        sizes.add(report.peers)
-        summary.add(report)
-    assert sizes == {1, 2, 3, 4, 5, 7}
-    happened = summary.happened
-    happened["tasks of lost owners granted anew"] = len(summary.regrant_ms)
-    missing = {name: [w for w in what if not happened[w]] for name, what in SHOWN_BY.items()}
-    assert {name: what for name, what in missing.items() if what} == {}
-    for what in (
-        *("snapshot made", "snapshot taken", "restored"),
-        *("jobs cancelled", "reads", "submit: Submitted", "terms led", "jobs forgotten"),
-        *("forget: Acknowledged", "retry: Acknowledged", "tasks reopened", "tasks lost"),
-        *("hand-over asked", "vote asked by hand-over", "slow disk", "upgraded"),
-        *("tasks large", "blobs copied", "killed by a task", "tasks blamed"),
-        *("voters made", "voters demoted"),
-        *("job that saves checkpoints", "checkpoints copied", "attempts resumed"),
-        *("job with backups", "tasks backed up", "tasks promoted", "tasks overtaken"),
-    ):
-        assert happened[what], what
+        wanted -= {what for what, count in report.happened.items() if count}
+        wanted.discard(f"{report.peers} peers")
+        if report.regrant_ms:
+            wanted.discard("tasks of lost owners granted anew")
+        if not wanted:
+            break
+    assert wanted == set()
 
 
 # One of fifty seeds of those above: they begin at 0, those of the long test at 1000.

@@ -51,7 +51,9 @@ def owners(cluster: SimCluster, job: JobId) -> Counter[object]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in range(1, 4))]
+)
 def test_work_goes_to_peers_that_come_and_away_from_those_that_go(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

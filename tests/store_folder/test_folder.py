@@ -123,6 +123,7 @@ def test_the_cluster_is_learnt_once_and_kept(tmp_path: Path) -> None:
         assert folder.identity.cluster == CLUSTER
 
 
+@pytest.mark.smoke
 @pytest.mark.process
 def test_a_second_process_is_told_who_holds_the_folder_until_it_ends(tmp_path: Path) -> None:
     path = tmp_path / "data"

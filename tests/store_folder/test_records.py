@@ -97,6 +97,7 @@ def test_a_dead_peers_record_goes_with_its_data_folder(tmp_path: Path) -> None:
     assert list(directory.iterdir()) == []
 
 
+@pytest.mark.smoke
 @pytest.mark.process
 def test_a_later_process_with_the_same_pid_is_not_taken_for_the_peer(tmp_path: Path) -> None:
     directory = tmp_path / "run"

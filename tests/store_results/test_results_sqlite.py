@@ -132,6 +132,7 @@ def test_events_and_applied_index_survive_kill_together(
     assert assert_whole_up_to_its_applied_index(path) >= entries_before
 
 
+@pytest.mark.smoke
 @pytest.mark.process
 def test_a_crash_in_the_middle_of_an_entry_leaves_nothing_of_it(tmp_path: Path) -> None:
     path = tmp_path / "results.db"
