@@ -177,6 +177,7 @@ def status(target: Target) -> None:
                 "checkpoints": checkpoints,
                 "limits": limits,
                 "door": msgspec.structs.asdict(found.door) if found.door is not None else None,
+                "space": msgspec.structs.asdict(found.space) if found.space is not None else None,
             }
             if found.separation is not None:
                 more["separation"] = separation_fields(found.separation)

@@ -235,8 +235,8 @@ def export(
     if start == "now":
         raise UsageError("nothing has happened from now on: `p2psched events tail` follows")
     place = _start(start, None)
-    if out is not None and out.exists() and not force:
-        raise Refused(f"{out} is there: name another file, or add --force")
+    if out is not None and out.exists():
+        _check_replaceable(out, force=force)
 
     async def work(client: Client) -> tuple[int, Place]:
         wanted = await wanted_of(client, job, kind)
@@ -261,6 +261,13 @@ def export(
             write_line(str(out))
         case Output.TABLE:
             write_line(f"{count(number, 'event')} in {out}, all before {upto}")
+
+
+def _check_replaceable(out: Path, *, force: bool) -> None:
+    if not out.is_file():
+        raise UsageError(f"{out} is no plain file: name another one, or none for stdout")
+    if not force:
+        raise Refused(f"{out} is there: name another file, or add --force")
 
 
 async def _begin(client: Client, place: Place | str, upto: Place) -> Place:

@@ -45,7 +45,6 @@ Examples:
   p2psched explain last/0
   p2psched explain 1a2b/17 -o json
 """
-HISTORY_MAX: Final = 10_000  # events of the job that are looked through
 
 _COLUMNS: Final = (
     Column(title="peer", shrink_to=6),
@@ -76,7 +75,7 @@ def explain(target: Target, job: JobArgument) -> None:
                 raise UsageError(f"which task of it? write {text}/INDEX: {view.task_set}")
             chosen = view.task_set.first
         explained = await client.session.call(ExplainTask(found.id, chosen), Explained)
-        read = await read_history(client.session, found.id, HISTORY_MAX)
+        read = await read_history(client.session, found.id)
         events = [stamped for stamped in read.events if _concerns(stamped, chosen)]
         names = {peer.info.peer: peer.info.name for peer in await client.peers()}
         return explained, events, names

@@ -68,29 +68,31 @@ def history(
     if index is not None and in_text is not None:
         raise UsageError(f"name the task once: {text}/{in_text}, or {text} {index}")
     one = in_text if index is None else index
+    # What concerns one task may stand at the end of a million events: it is looked for.
+    upto = limit if one is None and not failed else None
 
     async def work(client: Client) -> tuple[JobView, Read, Names, Label]:
         found = await client.job(text)
-        read = await read_history(client.session, found.id, limit)
+        read = await read_history(client.session, found.id, upto)
         names = {peer.info.peer: peer.info.name for peer in await client.peers()}
         return await found.show(), read, names, label(client)
 
     view, read, names, age = talk(target, work)
     if one is not None and view.task_set and one not in view.task_set:
         raise NotFound(f"job {short(view.job)} has no task {one}: it has {view.task_set}")
-    steps = read.steps(one, failed=failed)
+    every = read.steps(one, failed=failed)
+    steps, is_cut = every[:limit], len(every) > limit or len(read.events) == upto
     match target.output:
         case Output.JSON:
             numbers = {} if one is None else _numbers(read, one)
-            print_json(
-                job=view.job, events=[_fields(step, names, numbers) for step in steps], **age
-            )
+            events = [_fields(step, names, numbers) for step in steps]
+            print_json(job=view.job, events=events, more=is_cut, **age)
         case Output.QUIET:
             for step in steps:
                 write_line(str(step.index))
         case Output.TABLE:
             _print(steps, names)
-            if len(read.events) >= limit:
+            if is_cut:
                 note(f"only the first {limit:,} events: --limit shows more")
 
 

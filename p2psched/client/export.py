@@ -209,6 +209,9 @@ def _prepare(path: str | Path, form: str | None, overwrite: bool) -> tuple[Path,
 def _check_free(target: Path, *, overwrite: bool) -> None:
     if not target.name or not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent} to export to: make it first")
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        # A file would take the place of the device, for everybody on this machine.
+        raise UsageError(f"{target} is no plain file: choose another name, or name none for stdout")
     if not overwrite and os.path.lexists(target):
         raise UsageError(f"{target} is there already: choose another name, or replace it (--force)")
     if target.is_dir() and not (target / MARK).is_file():

@@ -113,7 +113,7 @@ class _Saving:
             return False
         if _same(path, content):
             return True
-        if path.is_dir() or not self._overwrite:
+        if (path.exists() and not path.is_file()) or not self._overwrite:
             raise UsageError(
                 f"{path} is there and is another one: choose another folder, or replace it "
                 "(--force)"

@@ -155,6 +155,18 @@ def test_history_lists_each_transition_with_time_peer_grant_and_cause(live: Live
     assert "for 200 ms, until" in table
 
 
+def test_history_of_one_task_is_found_behind_more_events_than_are_shown(live: LiveCluster) -> None:
+    live.ok("submit-job", "--name", "many", "--array", "0-29", "--wait", "--", "true")
+    for index in ("0", "29"):
+        steps = steps_of(live, "many", index, "--limit", "9")
+        assert [step["event"] for step in steps][-2:] == ["ended", "job-ended"]
+    told = json.loads(live.ok("job", "history", "many", "--limit", "2", "-o", "json"))
+    assert (len(told["events"]), told["more"]) == (2, True)
+    table = live.run("job", "history", "many/29", "--limit", "2")
+    assert len(table.stdout.splitlines()) == 3
+    assert "only the first 2 events" in table.stderr
+
+
 def test_history_of_a_task_that_is_not_there_is_refused(live: LiveCluster) -> None:
     live.ok("submit-job", "--name", "lone", "--wait", "--", "true")
     done = live.run("job", "history", "lone", "5")

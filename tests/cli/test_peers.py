@@ -103,6 +103,7 @@ def test_a_detached_peer_is_ready_logs_to_its_folder_and_can_be_stopped(
     assert started.startswith("peer d is up at 127.0.0.1:")
     assert str(data / "peer.log") in started
     assert (data / "secret").read_text().strip() not in started
+    assert "for others start it with\n       --listen HOST:PORT --insecure" in started
     assert empty.run("submit-job", "--wait", "--", "echo", "hi").stdout == "hi\n"
 
     taken = empty.run("start", "-d", *where)

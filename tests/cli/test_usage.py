@@ -207,6 +207,7 @@ def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
         (("start", "--log-level", "loud", "--data", "/nowhere"), "choose one of debug"),
         (("start", "--listen", ":7420", "--data", "/nowhere"), "names no host"),
         (("peers", "--peer", "1:2:3"), "is not a host"),
+        (("events", "export", "--out", "/dev/null", "--force"), "/dev/null is no plain file"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -173,6 +174,11 @@ def test_clients_in_several_threads_and_one_client_in_loops_one_after_another(
     for thread in threads:
         thread.join()
     assert sorted(values[3:]) == [number * number for number in range(10, 14)]
+
+
+def test_what_is_no_text_names_no_job() -> None:
+    with pytest.raises(UsageError, match="5 is no id or name of a job: both are text"):
+        asyncio.run(Client().job(cast("str", 5)))
 
 
 def test_a_client_is_used_where_it_was_opened(cluster: LiveCluster) -> None:

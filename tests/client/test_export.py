@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import os
 import pickle
 import sqlite3
 import tracemalloc
@@ -294,6 +295,17 @@ def test_a_folder_that_no_export_made_is_never_replaced(form: str, tmp_path: Pat
     with pytest.raises(UsageError, match="no export made"):
         export(a_job(), tmp_path / "thesis", form, overwrite=True)
     assert (tmp_path / "thesis" / "chapter").exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_file_takes_the_place_of_what_is_none(form: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("pipe", "link"):
+        with pytest.raises(UsageError, match="is no plain file: choose another name"):
+            export(a_job(), tmp_path / name, form, overwrite=True)
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +185,14 @@ def test_a_save_that_was_broken_off_goes_on_where_it_was(store: Store, tmp_path:
     store.asked.clear()
     done = save(tmp_path / "out")
     assert (done.files, done.present, store.asked) == (1, 1, [TWO])
+
+
+def test_no_saved_file_takes_the_place_of_what_is_none(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    os.mkfifo(tmp_path / "0" / "a")
+    with pytest.raises(UsageError, match="0/a is there and is another one"):
+        save(tmp_path, overwrite=True)
+    assert (tmp_path / "0" / "a").is_fifo()
 
 
 def test_a_file_that_differs_is_kept_unless_it_is_to_be_replaced(
