@@ -102,6 +102,7 @@ def test_the_seeds_inject_every_fault_that_there_is() -> None:
         *("tasks large", "blobs copied", "killed by a task", "tasks blamed"),
         *("voters made", "voters demoted"),
         *("job that saves checkpoints", "checkpoints copied", "attempts resumed"),
+        *("job whose tasks fall silent", "tasks stalled"),
         *("job with backups", "tasks backed up", "tasks promoted", "tasks overtaken"),
     ):
         assert happened[what], what
