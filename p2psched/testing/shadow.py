@@ -163,6 +163,8 @@ class Shadow:
             return self.level >= shadow_needs.LEVEL and shadow_needs.accepts(self, spec)
         if spec.start and self.level < shadow_once.level_of(spec.start):
             return False
+        if spec.checkpoint and self.level < shadow_retries.RULES:
+            return False
         if spec.retry is not None or spec.times is not None or spec.pace is not None:
             return self.level >= shadow_retries.RULES
         return spec.hold is None or self.level >= HOLDS
@@ -301,6 +303,7 @@ class Shadow:
 
     def _end_attempt(self, command: Complete, job: ShadowJob, index: int, segment: Segment) -> None:
         cause = segment.cause
+        self.counts["stalled"] += cause is Cause.STALLED
         rule = shadow_retries.rule_of(job, cause)
         if rule is not None:
             task = command.job, index

@@ -48,6 +48,7 @@ class ShadowJob:
         self.alerted: set[Cause] = set()
         self.warned = False
         self.fatal = self.given_up = self.queue_over = False
+        self.look_ms: int | None = None  # what is due of it is looked for at the next `Elapsed`
         self.since_ms = 0  # its limits of time count from there
         self.tried: set[int] = set()  # some peer has owned these
         self.dropped: set[int] = set()  # they had waited for too long

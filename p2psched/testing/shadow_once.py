@@ -31,6 +31,7 @@ def lease(s: Shadow, job: ShadowJob, grant: int) -> None:
 
 def begin_generation(s: Shadow, name: JobId, job: ShadowJob) -> None:
     """Whoever had these in the cluster of before may run them still, for the time of a lease."""
+    job.look_ms = s.stamp_ms
     for grant in job.unknown.values():
         job.lost_ms[grant] = max(job.lost_ms[grant], s.stamp_ms + job.spec.lease_ms)
     for index, owner in job.owner.items():
@@ -43,7 +44,7 @@ def hold(s: Shadow, name: JobId, job: ShadowJob, index: int, since_ms: int | Non
     begins_ms = s.stamp_ms if since_ms is None else since_ms
     due_ms = begins_ms + job.spec.lease_ms + job.spec.lease_ms // 100 + 500
     if max(job.due.get(index, 0), s.stamp_ms) < due_ms:
-        job.due[index] = due_ms
+        job.due[index], job.look_ms = due_ms, s.stamp_ms
         s.say("delayed", name, index, due_ms)
 
 

@@ -108,6 +108,7 @@ def elapse(s: Shadow, upto_ms: int) -> None:
     for name, job in s.jobs.items():
         if job.state != "running" or min(_dues(job), default=upto_ms + 1) > upto_ms:
             continue
+        job.look_ms = None
         for index in [index for index, due_ms in job.due.items() if due_ms <= s.stamp_ms]:
             del job.due[index]
         if job.until_ms:
@@ -141,6 +142,8 @@ def lapse(s: Shadow, name: JobId, job: ShadowJob) -> None:
 def _dues(job: ShadowJob) -> list[int]:
     times = job.spec.times
     dues = list(job.due.values())
+    if job.look_ms is not None:
+        dues.append(job.look_ms)
     if job.until_ms:
         dues += [lapse_ms(job, grant) for grant in job.unknown.values()]
     if times is not None and times.total_ms is not None:

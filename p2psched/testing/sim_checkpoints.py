@@ -25,7 +25,7 @@ from p2psched.model.job import JobSpec, ProgramWork
 from p2psched.model.taskset import TaskSet
 from p2psched.peer.checkpoint_ends import is_over_in
 from p2psched.testing.checkpoint_referee import Search as Searched
-from p2psched.testing.sim_executor import BatchStops, SimExecutor, Tends, Work, _Run
+from p2psched.testing.sim_executor import BatchStops, Change, SimExecutor, Tends, Work, _Run
 from p2psched.testing.sim_jobs import kills_none, with_mean
 from p2psched.testing.sim_world import World
 
@@ -181,7 +181,7 @@ class SavingExecutor(SimExecutor):
             return
         self._go_on(attempt)
 
-    def change(self, wanted: StopBatch | HoldLease | TakeBack) -> None:
+    def change(self, wanted: Change) -> None:
         attempt = None if isinstance(wanted, TakeBack) else self._preparing.get(wanted.batch)
         if attempt is None:
             super().change(wanted)

@@ -337,6 +337,8 @@ class _LateResults:
             return
         # The newest ones most of all: of these some had not ended.
         grant, (job, tasks) = granted[-1 - int(self._rng.random() ** 2 * len(granted))]
+        if not tasks:
+            return
         index = self._rng.choice(sorted(tasks))
         data = chunks.pack([f"{job}:{index}:{grant}".encode()])
         late = Complete(job, grant, (Segment(index, index + 1, Cause.OK, data),))

@@ -14,6 +14,7 @@ import msgspec
 
 from p2psched.core.leasing import HoldLease
 from p2psched.core.owner import StopBatch, TakeBack
+from p2psched.core.pacing import EndTask
 from p2psched.model import chunks
 from p2psched.model.execution import (
     Batch,
@@ -29,7 +30,9 @@ from p2psched.model.execution import (
     Unbegun,
 )
 from p2psched.model.job import Cause, Segment
+from p2psched.model.pace_rules import OnStall
 from p2psched.model.taskset import TaskSet
+from p2psched.testing.promises import demand
 from p2psched.testing.sim_jobs import (
     KilledByTaskError,
     blobs_of,
@@ -41,6 +44,7 @@ from p2psched.testing.sim_jobs import (
 )
 
 REPORT_US: Final = 1_000_000
+LOOKS_MAX: Final = 3  # at a silent task, until it must be about to end
 STRAGGLES: Final = 20  # times as long
 STOP_US_MAX: Final = 2_000_000  # SIGTERM, grace, SIGKILL
 _FAILURES: Final = (Cause.EXIT, Cause.SIGNAL, Cause.EXCEPTION, Cause.TOO_LARGE)
@@ -70,11 +74,12 @@ class Tends(msgspec.Struct, frozen=True):
     peer: str = ""
 
 
+Change = StopBatch | HoldLease | TakeBack | EndTask
 Work = TasksEnd | BatchStops | ComesBack | Tends
 
 
 class _Run:
-    __slots__ = ("batch", "begun", "left", "now", "since_us", "stopping")
+    __slots__ = ("batch", "begun", "ending", "left", "now", "overdue", "since_us", "stopping")
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -83,6 +88,8 @@ class _Run:
         self.begun = False  # else it stands ready
         self.since_us = 0  # when its tasks of now began
         self.stopping = False
+        self.ending = False  # its silent task is
+        self.overdue = 0  # looks at which that was silent for too long
 
 
 class Watching(Protocol):
@@ -151,8 +158,10 @@ class SimExecutor:
                 self._begin(run)
             used += cpus
 
-    def change(self, wanted: StopBatch | HoldLease | TakeBack) -> None:
-        if isinstance(wanted, StopBatch):
+    def change(self, wanted: Change) -> None:
+        if isinstance(wanted, EndTask):
+            self._end_task(wanted)
+        elif isinstance(wanted, StopBatch):
             self.stop(wanted.batch)
         elif isinstance(wanted, TakeBack):
             self.take_back()
@@ -190,10 +199,30 @@ class SimExecutor:
         self._looked_us = now_us
         found = []
         for number, run in self._runs.items():
-            if run.begun and not run.stopping and run.now and run.batch.spec.speculates:
-                ran_ms = (now_us - run.since_us) // 1000
+            spec = run.batch.spec
+            if not run.begun or run.stopping or not run.now:
+                continue
+            ran_ms = (now_us - run.since_us) // 1000
+            if spec.pace is not None:
+                quiet_ms = ran_ms if is_silent(run.batch, run.now[-1][0]) else 0
+                watch_silence(run, quiet_ms)
+                found.append(TaskReport(number, run.now[-1][0], ran_ms, quiet_ms))
+            elif spec.speculates:
                 found.append(TaskReport(number, run.now[0][0], ran_ms, ran_ms))
         return [Reports(tuple(found))] if found else []
+
+    def _end_task(self, wanted: EndTask) -> None:
+        """It is told to end, and its end is its result."""
+        run = self._runs.get(wanted.batch)
+        if run is None or run.stopping or run.ending:
+            return
+        index, _, _ = run.now[-1]
+        silent = index == wanted.index and is_silent(run.batch, index)
+        demand(silent, "E11", f"task {wanted.index} says how far it is, and is ended as silent")
+        run.ending = True
+        run.now[-1] = (index, wanted.cause, self._now_us() - run.since_us)
+        delay_us = 1 + int(self._rng.random() ** 3 * STOP_US_MAX)
+        self._later(delay_us, TasksEnd(wanted.batch))
 
     def take_back(self) -> None:
         self._later(1, ComesBack())
@@ -260,6 +289,7 @@ class SimExecutor:
         count = 1 if mean_us > 5_000 else rng.randint(1, 4)
         indices, run.left = run.left[:count], run.left[count:]
         run.now, run.since_us = [], self._now_us()
+        run.ending, run.overdue = False, 0
         limit_us = spec.timeout_ms * 1000 if spec.timeout_ms is not None else None
         for position, index in enumerate(indices, start=1):
             failed = fail_permille and rng.randrange(1000) < fail_permille
@@ -286,6 +316,23 @@ class SimExecutor:
     def _busy_us(self, _run: _Run, whole_us: int) -> int:
         """What is left of a task that takes so long from its beginning."""
         return whole_us
+
+
+def is_silent(batch: Batch, index: int) -> bool:
+    """It never ends by itself, and says nothing."""
+    return hangs(batch.spec.name, batch.job, index, batch.grant) and batch.spec.timeout_ms is None
+
+
+def watch_silence(run: _Run, quiet_ms: int) -> None:
+    """E11: what is silent for too long is ended, where its job asks for that."""
+    rules = run.batch.spec.pace
+    if rules is None or rules.heartbeat_ms is None or rules.on_stall is not OnStall.ELSEWHERE:
+        return
+    if quiet_ms < rules.heartbeat_ms or run.ending:
+        return
+    run.overdue += 1
+    what = f"task {run.batch.job}/{run.now[-1][0]} is silent for {quiet_ms} ms, and goes on"
+    demand(run.overdue < LOOKS_MAX, "E11", what)
 
 
 def _on_full(batch: Batch, index: int, cause: Cause) -> Cause:

@@ -17,6 +17,7 @@ from p2psched.core.follower_events import FollowerEffect, FollowerEvent, Passed,
 from p2psched.core.leasing import HoldLease
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.owner import CopyBlobs, Owner, StartBatch, StopBatch, TakeBack
+from p2psched.core.pacing import EndTask
 from p2psched.core.scheduler_events import (
     Copied,
     Executed,
@@ -42,7 +43,7 @@ from p2psched.testing.sim_blobs import SimBlobs
 from p2psched.testing.sim_cutoff import Notes
 from p2psched.testing.sim_drains import is_drained
 from p2psched.testing.sim_exclusive import Watch
-from p2psched.testing.sim_executor import SimExecutor, Work
+from p2psched.testing.sim_executor import Change, SimExecutor, Work
 from p2psched.testing.sim_items import Arrived, SimClock, decode_wire
 from p2psched.testing.sim_jobs import KilledByTaskError
 from p2psched.testing.sim_levels import NEWER_LEVEL
@@ -252,7 +253,7 @@ class SimFollower:
                 case Say(to=to, message=message):
                     if not self.cut:
                         self._cluster.say(self, to, message)
-                case StartBatch() | StopBatch() | HoldLease() | TakeBack():
+                case StartBatch() | StopBatch() | HoldLease() | TakeBack() | EndTask():
                     self._execute(effect)
                 case CopyBlobs(number=number, blobs=blobs):
                     self._keep(number, blobs)
@@ -266,7 +267,7 @@ class SimFollower:
                 case _:
                     raise AssertionError(f"a follower does not do {effect}")
 
-    def _execute(self, effect: StartBatch | StopBatch | HoldLease | TakeBack) -> None:
+    def _execute(self, effect: StartBatch | Change) -> None:
         if isinstance(effect, StartBatch):
             starts_nothing = self.leaving or is_drained(self)
             self.last_batch = self.last_batch if starts_nothing else effect.batch.id

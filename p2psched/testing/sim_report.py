@@ -38,7 +38,7 @@ def report_of(cluster: SimCluster, healed_us: int) -> Report:
     counts = cluster.referees.shadow.counts
     for what in ("reopened", "lost", "large", "spaceless", "timed out", "given back", "moved"):
         happened[f"tasks {what}"] = counts[what]
-    for what in ("backed up", "promoted"):
+    for what in ("backed up", "promoted", "stalled"):
         happened[f"tasks {what}"] = counts[what]
     happened["tasks backed up as late"] = cluster.referees.backups.late
     happened["tasks overtaken"] = cluster.referees.backups.overtaken

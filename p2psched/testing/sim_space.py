@@ -95,10 +95,8 @@ class SimSpace:
                 self.renew()
             case YieldLead(avoid=avoid):
                 self._world.later(1, peer, HandOverHere(avoid))
-            case StopBatch() | HoldLease() | TakeBack():
+            case StopBatch() | HoldLease() | TakeBack() | EndTask():
                 peer.executor.change(effect)
-            case EndTask():
-                raise AssertionError("no executor here says how quick its tasks are")
             case Tend() | Noticed():
                 self._world.stalls.attend(peer, effect)
             case _:

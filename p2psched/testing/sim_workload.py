@@ -22,6 +22,7 @@ from p2psched.testing.sim_jobs import kills_its_peer, kills_none, may_hang, sim_
 from p2psched.testing.sim_needs import Choices
 from p2psched.testing.sim_once import Persons
 from p2psched.testing.sim_rules import Rules
+from p2psched.testing.sim_silence import Silences
 
 KILLER_JOBS_MAX: Final = 2
 HANGING_JOBS_MAX: Final = 4
@@ -59,6 +60,8 @@ class Wanted(Protocol):
     def backing(self) -> bool: ...
     @property
     def saving(self) -> bool: ...
+    @property
+    def stalling(self) -> bool: ...
 
 
 class Workload:
@@ -90,6 +93,7 @@ class Workload:
         self._exclusives = Exclusives(cluster, cluster.seed, options.exclusives)
         self._backings = Backings(cluster, wanted=options.backing)
         self._savings = Savings(cluster, cluster.seed, wanted=options.saving)
+        self._silences = Silences(cluster, cluster.seed, wanted=options.stalling)
         self._choices = Choices(cluster.seed, wanted=options.choosing)
 
     @property
@@ -173,7 +177,7 @@ class Workload:
         job = JobId(new_id(rng))
         if kills_none(spec.name):
             spec = self._choices.draw(spec, job, [submit.job for submit in self._submits])
-        spec = self._savings.draw(self._backings.draw(spec))
+        spec = self._silences.draw(self._savings.draw(self._backings.draw(spec)))
         self._cluster.happened["job that chooses"] += bool(spec.needs is not None or spec.policy)
         command = SubmitJob(job, spec)
         self._submits.append(command)

@@ -85,6 +85,7 @@ class Mutant:
     exclusives: int = 0
     backing: bool = False
     saving: bool = False
+    stalling: bool = False
     followers: int | None = None
     healing: bool = False
     formed: bool = True
@@ -109,6 +110,7 @@ class Mutant:
             exclusives=self.exclusives,
             backing=self.backing,
             saving=self.saving,
+            stalling=self.stalling,
             followers=self.followers,
             healing=self.healing,
             locks=self.locks,

@@ -29,6 +29,7 @@ from tests.sim.poison_mutants import POISON_MUTANTS
 from tests.sim.queue_mutants import QUEUE_MUTANTS
 from tests.sim.raft_mutants import RAFT_MUTANTS
 from tests.sim.retry_mutants import RETRY_MUTANTS
+from tests.sim.silence_mutants import SILENCE_MUTANTS
 from tests.sim.stall_mutants import STALL_MUTANTS
 from tests.sim.steal_mutants import STEAL_MUTANTS
 
@@ -48,6 +49,7 @@ ALL = (
     *CUTOFF_MUTANTS,
     *BACKUP_MUTANTS,
     *CHECKPOINT_MUTANTS,
+    *SILENCE_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 
