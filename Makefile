@@ -57,13 +57,13 @@ types: $(DEV) ## Check the types, strictly
 
 # Processes on loopback wait more than they compute: three at a time keep two cores busy.
 test: $(DEV) ## Run the tests: all fast ones, and of those with processes a few of each room
-	$(PYTEST) -n $(TEST_JOBS) -m "not long and (smoke or not process)"
+	$(PYTEST) -n $(TEST_JOBS) -m "not long and not wide and (smoke or not process)"
 
 test-process: $(DEV) ## Run all tests that start processes (about 7 minutes)
 	$(PYTEST) -n $(TEST_JOBS) -m "process and not long"
 
-test-rest: $(DEV) ## Run what `make test` leaves out of them
-	$(PYTEST) -n $(TEST_JOBS) -m "process and not smoke and not long"
+test-rest: $(DEV) ## Run what `make test` leaves out, but for the long ones
+	$(PYTEST) -n $(TEST_JOBS) -m "not long and (wide or process and not smoke)"
 
 test-long: $(DEV) ## Run the tests that take minutes, and the properties on new examples
 	$(PYTEST) -rs --durations=20 -m long

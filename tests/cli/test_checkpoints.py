@@ -29,7 +29,6 @@ def test_a_command_of_the_page_runs(live: LiveCluster, command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.smoke
 def test_a_task_that_fails_goes_on_from_its_last_checkpoint(live: LiveCluster) -> None:
     script = (
         'i=0; test -f s/n && i=$(cat s/n); echo "from $i"; i=$((i+1)); echo $i > s/.n; mv s/.n s/n;'

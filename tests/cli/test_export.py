@@ -82,7 +82,6 @@ def test_an_export_is_the_same_through_every_peer_and_after_a_restart_of_all(
         assert three.ok("job", "export", job, "--peer", peer.address) == before
 
 
-@pytest.mark.smoke
 def test_every_format_is_written_to_a_file_and_says_where(
     three: LiveCluster, tmp_path: Path
 ) -> None:

@@ -65,7 +65,6 @@ def test_a_sandbox_is_made_or_the_job_is_refused(live: LiveCluster, command: str
         assert (sandbox["by"], "install" in sandbox["lack"]) == ("", True)
 
 
-@pytest.mark.smoke
 def test_status_says_which_limits_are_enforced(live: LiveCluster) -> None:
     sheet = " ".join(live.ok("status").split())
     assert "files, cpu, fsize, core: the kernel" in sheet

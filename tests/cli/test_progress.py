@@ -83,7 +83,6 @@ def test_a_batch_of_inputs_tells_how_many_have_their_line(
     assert live.ok("job", "results", "lines").split() == [str(number) for number in range(10)]
 
 
-@pytest.mark.smoke
 def test_a_silent_task_is_ended_and_its_next_attempt_succeeds(live: LiveCluster) -> None:
     script = "test $P2P_ATTEMPT = 2 || sleep 600"
     words = ("--heartbeat", "1s", "--on-stall", "elsewhere", "--name", "mute", "--wait")

@@ -54,7 +54,9 @@ def stories(cluster: SimCluster) -> list[dict[PeerId, str]]:
     return [peer.scheduler.stories() for peer in cluster.peers]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(n, marks=pytest.mark.wide) for n in range(2, 6))]
+)
 def test_nearly_all_tasks_succeed_elsewhere(seed: int) -> None:
     cluster, job = with_a_hole(seed)
     assert failed(cluster, job) <= TASKS // 50
@@ -69,7 +71,9 @@ def test_without_quarantine_it_eats_the_queue(monkeypatch: pytest.MonkeyPatch) -
     assert failed(cluster, job) > TASKS // 2
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.wide) for n in range(1, 3))]
+)
 def test_once_it_is_sound_it_is_back(seed: int) -> None:
     cluster, _ = with_a_hole(seed)
     cluster.peers[seed % 3].executor.__class__ = SavingExecutor

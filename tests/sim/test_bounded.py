@@ -25,7 +25,7 @@ def run_job(cluster: SimCluster) -> None:
     cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=10_000)
 
 
-@pytest.mark.parametrize("jobs", [300, pytest.param(1_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("jobs", [300, pytest.param(1_000, marks=pytest.mark.wide)])
 def test_many_jobs_in_a_row_leave_no_more_behind_than_a_hundred(jobs: int) -> None:
     cluster = SimCluster(
         seed=11,

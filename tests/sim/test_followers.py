@@ -82,7 +82,13 @@ def cost_of(followers: int) -> Cost:
     )
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(1_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(100, marks=pytest.mark.wide),
+        pytest.param(1_000, marks=pytest.mark.long),
+    ],
+)
 def test_a_leader_pays_no_more_for_many_followers_than_for_ten(count: int) -> None:
     few, many = cost_of(10), cost_of(count)
     print(few, many)
@@ -91,7 +97,10 @@ def test_a_leader_pays_no_more_for_many_followers_than_for_ten(count: int) -> No
     assert many.size <= few.size * GROWTH_MAX, (few, many)
 
 
-@pytest.mark.parametrize("count", [1, 3, 10, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "count",
+    [1, 3, pytest.param(10, marks=pytest.mark.wide), pytest.param(50, marks=pytest.mark.long)],
+)
 def test_a_job_takes_little_longer_than_its_tasks_on_all_slots(count: int) -> None:
     """The same settings whatever the size: the group of voters stays small, all slots are busy."""
     cluster = Counting(seed=5)
@@ -107,7 +116,7 @@ def test_a_job_takes_little_longer_than_its_tasks_on_all_slots(count: int) -> No
     assert len(cluster.newest_group().voters) <= 5
 
 
-@pytest.mark.long
+@pytest.mark.wide
 @pytest.mark.parametrize("seed", range(7_100_000, 7_100_012))
 def test_followers_start_only_what_is_theirs_and_all_ends(seed: int) -> None:
     report = simulate(seed, Options(followers=3))

@@ -115,9 +115,10 @@ def nobody_is_given_up(
     return sim
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
-def test_no_peer_is_given_up_in_half_a_day_of_peers_at_a_twentieth_lost(seed: int) -> None:
-    """L3: 12 peer-hours each."""
+@pytest.mark.wide
+@pytest.mark.parametrize("seed", range(2))
+def test_no_peer_is_given_up_in_a_day_of_peers_at_a_twentieth_lost(seed: int) -> None:
+    """L3: 24 peer-hours over both."""
     sim = nobody_is_given_up(seed, 12, HOUR_MS)
     assert sum(peer.swim.prober.indirect for peer in sim.living() if peer.swim) > 1_000
 
@@ -135,7 +136,11 @@ def a_starving_one_gives_up_none(seed: int, ms: int) -> None:
 
 @pytest.mark.parametrize(
     ("seed", "ms"),
-    [(0, HOUR_MS // 4), *(pytest.param(n, HOUR_MS, marks=pytest.mark.long) for n in range(2))],
+    [
+        (0, HOUR_MS // 4),
+        pytest.param(0, HOUR_MS, marks=pytest.mark.wide),
+        pytest.param(1, HOUR_MS, marks=pytest.mark.long),
+    ],
 )
 def test_one_that_starves_gives_up_no_healthy_one(seed: int, ms: int) -> None:
     """L3: at most one an hour."""

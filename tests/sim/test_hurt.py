@@ -15,7 +15,7 @@ from tests.sim.seeds import looking_at
 
 
 @pytest.mark.parametrize("peers", [3, 5])
-@looking_at(range(4), range(4, 20))
+@looking_at(range(4), range(4, 10))
 def test_no_promise_breaks_while_one_log_after_another_is_damaged(peers: int, seeds: range) -> None:
     happened = Counter[str]()
     for seed in seeds:
@@ -29,7 +29,7 @@ def test_no_promise_breaks_while_one_log_after_another_is_damaged(peers: int, se
     assert happened["logs regained"] > len(seeds)
 
 
-@looking_at(range(4), range(4, 20))
+@looking_at(range(4), range(4, 8))
 def test_nor_where_what_is_lost_is_in_snapshots_only(seeds: range) -> None:
     happened = Counter[str]()
     for seed in seeds:

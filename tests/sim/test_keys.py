@@ -35,6 +35,7 @@ def test_in_bad_weather_all_that_clients_do_is_done_once() -> None:
         assert happened[what] >= 3, what
 
 
+@pytest.mark.wide
 def test_a_leader_that_is_lost_often_ends_no_lease_early() -> None:
     harsh = Faults(crash_every_ms=1_500, crashes_max=30, restart_ms_max=2_000, drift_ppm=500)
     happened: Counter[str] = Counter()

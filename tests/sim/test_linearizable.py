@@ -100,7 +100,9 @@ def judge(seed: int) -> Result:
     return run(seed).check()
 
 
-@pytest.mark.parametrize("first", [0, 10])
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(n, marks=pytest.mark.wide) for n in (10, 20, 30))]
+)
 def test_every_history_has_an_order_that_explains_it(first: int) -> None:
     for seed in range(first, first + 10):
         result = judge(seed)

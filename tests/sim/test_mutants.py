@@ -105,6 +105,7 @@ def test_the_simulator_notices_a_planted_bug(mutant: Mutant) -> None:
     assert mutant.broken in what_referees_say(mutant)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("mutant", WEATHERS, ids=lambda mutant: mutant.name)
 def test_the_same_weather_breaks_nothing_without_the_bug(mutant: Mutant) -> None:
     simulate(first_of(mutant), mutant.options())

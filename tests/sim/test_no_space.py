@@ -52,7 +52,7 @@ def test_a_job_for_which_no_disk_ever_has_room_fails_in_the_end() -> None:
     cluster.run_until(lambda: cluster.state_of(job) == "failed", within_ms=300_000)
 
 
-@looking_at(range(4), range(4, 20))
+@looking_at(range(4), range(4, 8))
 def test_no_promise_breaks_while_disks_fill_and_empty(seeds: range) -> None:
     spaceless = 0
     for seed in seeds:

@@ -11,7 +11,9 @@ from p2psched.model.ids import JobId
 from p2psched.testing.simulate import simulate
 
 
-@pytest.mark.parametrize("seed", [7_651_001, 7_651_004, 7_651_007])
+@pytest.mark.parametrize(
+    "seed", [7_651_001, *(pytest.param(n, marks=pytest.mark.wide) for n in (7_651_004, 7_651_007))]
+)
 def test_no_promise_breaks_when_all_that_has_ended_is_packed(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,7 +62,9 @@ def test_a_slow_peer_loses_its_share_under_response_time_and_gets_it_back() -> N
     assert later[0] / later.total() > 0.5 / 4
 
 
-@pytest.mark.parametrize("policy", ["power-of-two", "adaptive"])
+@pytest.mark.parametrize(
+    "policy", ["power-of-two", pytest.param("adaptive", marks=pytest.mark.wide)]
+)
 def test_queues_stay_even_though_gossip_is_five_seconds_old(policy: str) -> None:
     loads = [
         Load(at_us=n * 9_000, kind="x", tasks_us=[50_000 + n % 7 * 20_000]) for n in range(2_000)

@@ -8,6 +8,8 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 
+import pytest
+
 from p2psched.core.coordinator import Coordinator
 from p2psched.core.retry_budget import FULL_MS, SHARE_PERCENT
 from p2psched.model import chunks
@@ -127,6 +129,7 @@ def test_a_storm_of_retries_takes_its_share_and_healthy_jobs_wait_no_longer() ->
     assert kept.p95_wait_ms <= calm.p95_wait_ms * 1.2
 
 
+@pytest.mark.wide
 def test_without_a_budget_it_would_take_what_it_can() -> None:
     kept, free = ran(storm=True), ran(100, storm=True)
     assert free.retry_ms > 2 * kept.retry_ms

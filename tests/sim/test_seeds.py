@@ -23,7 +23,9 @@ def failed(result: Report | Failure) -> TypeGuard[Failure]:
 
 
 @pytest.mark.parametrize("peers", [3, 5])
-@pytest.mark.parametrize("first", [0, 5, 10])
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(n, marks=pytest.mark.wide) for n in (5, 10, 15, 20, 25))]
+)
 def test_no_promise_breaks_whatever_goes_wrong(peers: int, first: int) -> None:
     for seed in range(first, first + 5):
         simulate(seed, Options(peers=peers))

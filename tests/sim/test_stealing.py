@@ -52,7 +52,7 @@ def owners(cluster: SimCluster, job: JobId) -> Counter[object]:
 
 
 @pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(n, marks=pytest.mark.long) for n in range(1, 4))]
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.wide) for n in range(1, 4))]
 )
 def test_work_goes_to_peers_that_come_and_away_from_those_that_go(
     monkeypatch: pytest.MonkeyPatch, seed: int
