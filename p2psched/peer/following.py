@@ -104,9 +104,8 @@ class Life:
     async def run(self, address: str) -> bool:
         """True once this peer is a member, and shall begin its life as one; False when it has
         stopped. `address` is its own."""
-        votes = bool(self._config.votes)
-        name, zone = self._folder.identity.name, self._config.zone
-        self._member = Member(self._me, name, address, votes, zone)
+        votes, name = bool(self._config.votes), self._folder.identity.name
+        self._member = Member(self._me, name, address, votes, self._config.zone)
         self._links = PeerLinks(
             identity=Identity(peer=self._me, address=address, cluster=self._belonging.cluster),
             secret=self._belonging.secret,
