@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import random
+import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -39,8 +40,9 @@ STEADY_S: Final = 5.0  # as long as a normal rate is measured
 CALLERS: Final = 32  # who wait for their answers
 TURN_S: Final = 0.01  # between two bursts of the flood
 RATE_SAMPLE_S: Final = 1.0
-AGAIN_SHARE: Final = 0.7  # of the rate before: that is normal again
-AGAIN_S: Final = 30.0  # for that, at most
+AGAIN_S: Final = 30.0  # after the flood the rate is watched for so long, ...
+SETTLED_S: Final = 10  # ... and what it was in the last of these seconds is normal
+AGAIN_SHARE: Final = 0.7  # of that: normal again
 NEWEST: Final = 50_000
 SAMPLE: Final = 2_000  # jobs that are looked at one by one
 OPEN_MAX: Final = CALLS_IN_FLIGHT_MAX - 6  # a connection takes no more calls; the rest is not sent
@@ -71,7 +73,10 @@ class Report:
     left: int = 0  # jobs that have not ended when the flood is over
     refused: list[int] = field(default_factory=list)  # as each peer counts it
     again_s: float = 0.0  # until the rate is normal
-    again_per_s: float = 0.0
+    again_curve: list[float] = field(
+        default_factory=list
+    )  # the rate of each second after the flood
+    settled_per_s: float = 0.0  # with as many ended jobs to remember as a cluster ever does
     accepted: int = 0
     looked_at: int = 0  # of these
     finished: int = 0
@@ -151,14 +156,16 @@ class Flood:
         return (len(self.accepted) - before) / for_s
 
     async def _again(self, sessions: Sequence[Session]) -> None:
-        wanted = AGAIN_SHARE * self.report.sustained_per_s
+        """Normal is what the same callers get later, with as much to remember: not what they got
+        of a cluster that had no past."""
+        curve: list[tuple[float, float]] = []
         began_s = time.perf_counter()
         while (since_s := time.perf_counter() - began_s) < AGAIN_S:
-            self.report.again_per_s = await self._rate(sessions, RATE_SAMPLE_S)
-            self.report.again_s = since_s
-            if self.report.again_per_s >= wanted:
-                return
-        self.report.again_s = AGAIN_S
+            curve.append((since_s, await self._rate(sessions, RATE_SAMPLE_S)))
+        rates = [rate for _, rate in curve]
+        normal = statistics.median(rates[-SETTLED_S:])
+        self.report.again_curve, self.report.settled_per_s = rates, normal
+        self.report.again_s = next(at_s for at_s, rate in curve if rate >= AGAIN_SHARE * normal)
 
     # --- callers who don't ---
 

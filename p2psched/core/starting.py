@@ -138,7 +138,8 @@ class Starting:
         for part, slots in entries or ():
             self.slots -= slots
             part.cleared = True
-            lease_ms = self._jobs[part.job].spec.lease_ms
+            job = self._state.jobs.get(part.job)  # None: forgotten since, and about to be revoked
+            lease_ms = job.spec.lease_ms if job is not None else 0
             if lease_ms and not part.tasks - taken(outcome):
                 part.until_ms = sent_ms + lease_ms
             self._queue.put_first(part)

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from p2psched.observe.beat import until_beat
+
 PERIOD_S: Final = 0.1
 WINDOW_S: Final = 60.0
 SAMPLES_MAX: Final = 600  # WINDOW_S / PERIOD_S
@@ -31,16 +33,19 @@ class LoopLateness:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        until_next: Callable[[float], float] = until_beat,
     ) -> None:
         self._monotonic = monotonic
         self._sleep = sleep
+        self._until_next = until_next
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES_MAX)  # (when, late_s)
 
     async def run(self) -> None:
         """Measure until cancelled."""
         while True:
-            due = self._monotonic() + PERIOD_S
-            await self._sleep(PERIOD_S)
+            wait_s = self._until_next(PERIOD_S)
+            due = self._monotonic() + wait_s
+            await self._sleep(wait_s)
             now = self._monotonic()
             self._samples.append((now, max(0.0, now - due)))
 

@@ -18,6 +18,7 @@ from p2psched.net.calls import CallClient
 from p2psched.net.dial import connect
 from p2psched.net.link import Connection, Handlers
 from p2psched.net.peers import ATTEMPT_TIMEOUT_S
+from p2psched.observe.beat import until_beat
 from p2psched.peer.cluster import Belonging
 from p2psched.peer.whereabouts import Whereabouts
 from p2psched.ports.clock import Clock
@@ -58,7 +59,7 @@ class AskingAround:
                 async with asyncio.TaskGroup() as group:
                     for address in self._to_ask():
                         group.create_task(self._ask_at(address))
-            await asyncio.sleep(MEET_RETRY_S)
+            await asyncio.sleep(until_beat(MEET_RETRY_S))
 
     def _to_ask(self) -> list[str]:
         """Those to join, and some of all others in turn."""

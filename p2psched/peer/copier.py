@@ -20,13 +20,14 @@ from p2psched.model.blob import BlobRef, ResultBlob, wait_s
 from p2psched.model.blob_messages import CopyBlob
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.ids import PeerId
+from p2psched.observe.beat import until_beat
 from p2psched.peer.others import Others
 
 log = logging.getLogger(__name__)
 
 COPIES_AT_ONCE_MAX: Final = 16  # further ones wait
 PATIENCE_S: Final = 10.0  # for a small one; a larger one may take as long as a slow link needs
-WATCH_S: Final = 0.25  # between two looks at who is still there
+WATCH_S: Final = 0.2  # between two looks at who is still there
 
 OnCopied = Callable[[int, tuple[ResultBlob, ...]], None]
 
@@ -49,7 +50,7 @@ class Copier:
         async with asyncio.TaskGroup() as group:
             self._group = group
             while True:  # a frozen peer keeps its connection: whoever is down is not waited for
-                await asyncio.sleep(WATCH_S)
+                await asyncio.sleep(until_beat(WATCH_S))
                 now = asyncio.get_running_loop().time()
                 for deadline, peer in self._open.items():
                     if not self._state.is_up(peer) and not deadline.expired():

@@ -31,6 +31,7 @@ from p2psched.model.feed_messages import Feed, FeedElsewhere
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import PeerMessage
 from p2psched.model.steal_messages import StealMessage
+from p2psched.observe.beat import until_beat
 from p2psched.peer.core_loop import CLOCK_PERIOD_S, CoreLoop
 from p2psched.ports.clock import Clock
 from p2psched.ports.executor import Executor
@@ -67,7 +68,7 @@ class FollowerLoop(CoreLoop[FollowerEvent]):
         """Tell the ledger that we are here, then keep time until cancelled."""
         self._step(Began(self._clock.now_ms()))
         while True:
-            await asyncio.sleep(CLOCK_PERIOD_S)
+            await asyncio.sleep(until_beat(CLOCK_PERIOD_S))
             self._step(Passed(self._clock.now_ms(), self.look()))
             self._watch(self.follower.watching.watchdog)
 

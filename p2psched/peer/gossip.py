@@ -50,6 +50,7 @@ from p2psched.net.auth import Identity
 from p2psched.net.datagrams import Datagrams, Seal
 from p2psched.net.link import Connection
 from p2psched.net.peers import PeerLinks
+from p2psched.observe.beat import until_beat
 from p2psched.observe.rate import Rate
 from p2psched.peer.gossip_ways import Ways
 from p2psched.ports.clock import Clock
@@ -141,7 +142,7 @@ class Gossip:
                 while True:
                     self._look(around)
                     self._step(Ticked(self._clock.now_ms()))
-                    await asyncio.sleep(LOOK_S)
+                    await asyncio.sleep(until_beat(LOOK_S))
         finally:
             if self._ways is not None:
                 self._past = (self._past[0] + self._ways.sent_bytes, self._carried())

@@ -11,6 +11,7 @@ from p2psched.model.errors import P2PSchedError, Removed, Static
 from p2psched.model.messages import Join
 from p2psched.model.raft import Member
 from p2psched.net.peers import PeerLinks
+from p2psched.observe.beat import until_beat
 from p2psched.peer.asking import FORGOTTEN_ELECTIONS, AskingAround
 from p2psched.peer.cluster import Belonging
 from p2psched.peer.failures import was_removed
@@ -71,7 +72,7 @@ class Joining:
                     await self._ask_to_join()
                 except Removed:
                     break
-            await asyncio.sleep(JOIN_RETRY_S)
+            await asyncio.sleep(until_beat(JOIN_RETRY_S))
         self._on_removed(was_removed(self._member.name, self._member.peer, self._config.data))
 
     async def _ask_to_join(self) -> None:

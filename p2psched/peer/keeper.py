@@ -22,6 +22,7 @@ from p2psched.model.commands import Held, JobForgotten, Stamped
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.limits import MIB
+from p2psched.observe.beat import until_beat
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.ports.blobs import Blobs
 from p2psched.ports.clock import Clock
@@ -106,7 +107,7 @@ class Keeper:
         wake = self._wake = asyncio.Event()
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PERIOD_S):
+                async with asyncio.timeout(until_beat(PERIOD_S)):
                     await wake.wait()
             wake.clear()
             try:

@@ -26,6 +26,7 @@ from p2psched.model.load import Seen
 from p2psched.model.load_messages import LoadRow, LoadStatus, LoadTable
 from p2psched.model.raft import Room
 from p2psched.net.load_codec import LoadCodec
+from p2psched.observe.beat import until_beat
 from p2psched.observe.machine import Measured, Sensors
 from p2psched.observe.rate import Rate
 from p2psched.peer.battery import Battery
@@ -140,7 +141,7 @@ class Loads:
         while True:
             now_ms = self._clock.now_ms()
             self._measured = await asyncio.to_thread(self._sensors.read, now_ms)
-            await asyncio.sleep(SENSE_S)
+            await asyncio.sleep(until_beat(SENSE_S))
 
     # --- for the peer's loop ----------------------------------------------------------------------
 

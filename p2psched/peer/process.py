@@ -17,6 +17,7 @@ import msgspec
 from p2psched.model.config import Config
 from p2psched.model.errors import Removed
 from p2psched.observe.allocator import Bursts, trimmer
+from p2psched.observe.beat import until_beat
 from p2psched.peer.announcing import Ready
 from p2psched.peer.lives import Lives
 from p2psched.store.address_book import AddressBook
@@ -99,7 +100,7 @@ async def _give_back() -> None:
         return
     bursts = Bursts(time.monotonic(), time.process_time())
     while True:
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(until_beat(LOOK_S))
         if bursts.is_over(time.monotonic(), time.process_time()):
             trim()
 

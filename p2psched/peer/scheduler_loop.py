@@ -56,6 +56,7 @@ from p2psched.model.messages import PeerMessage
 from p2psched.model.once import Decided, Doubted
 from p2psched.model.raft import Membership
 from p2psched.model.steal_messages import StealMessage
+from p2psched.observe.beat import until_beat
 from p2psched.peer.core_loop import CLOCK_PERIOD_S, CoreLoop
 from p2psched.peer.event_feed import EventFeed
 from p2psched.peer.lines import Line
@@ -148,7 +149,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         """Tell the ledger that we are here, then keep time until cancelled."""
         self._step(Began(self._clock.now_ms()))
         while True:
-            await asyncio.sleep(CLOCK_PERIOD_S)
+            await asyncio.sleep(until_beat(CLOCK_PERIOD_S))
             now_ms = self._clock.now_ms()
             heard = {peer: now_ms - age for peer, age in self.ledger.contacts().items()}
             removed = self.ledger.removed()

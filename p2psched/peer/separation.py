@@ -48,6 +48,7 @@ from p2psched.model.separation_messages import (
     SpoolReceipt,
 )
 from p2psched.model.status_messages import SeparationStatus
+from p2psched.observe.beat import until_beat
 from p2psched.peer.errands import Errands
 from p2psched.ports.clock import Clock
 from p2psched.store.folder import DataFolder
@@ -152,7 +153,7 @@ class SeparationKeeper:
     async def _mark(self) -> None:
         told = False
         while True:
-            await asyncio.sleep(MARK_S)
+            await asyncio.sleep(until_beat(MARK_S))
             core = self._core
             if self._has_note or core.is_cut:
                 self._write(partial(self._files.mark, self._now(), core.away_ms))

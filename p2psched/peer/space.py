@@ -25,6 +25,7 @@ from p2psched.model.limits import MIB
 from p2psched.model.messages import AnswerBody, CallBody, Submit
 from p2psched.model.raft import Room
 from p2psched.model.status_messages import SpaceStatus
+from p2psched.observe.beat import until_beat
 from p2psched.store.folder import DataFolder
 from p2psched.store.space import (
     Ballast,
@@ -126,7 +127,7 @@ class SpaceKeeper:
         while True:
             self._note(*await asyncio.to_thread(self._look))
             try:
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(until_beat(LOOK_S)):
                     await self._look_now.wait()
             except TimeoutError:
                 pass

@@ -24,6 +24,7 @@ from p2psched.model.errors import P2PSchedError
 from p2psched.model.event_messages import EventPage, FetchEvents, HookView, Place
 from p2psched.model.version import VERSION
 from p2psched.model.webhook import AckWebhook, Webhook
+from p2psched.observe.beat import until_beat
 from p2psched.observe.event_json import event_fields
 from p2psched.peer.http_post import Post
 from p2psched.peer.scheduler_loop import SchedulerLoop
@@ -94,7 +95,7 @@ class Webhooks:
             async with asyncio.TaskGroup() as group:
                 while True:
                     self._look(group)
-                    await asyncio.sleep(LOOK_S)
+                    await asyncio.sleep(until_beat(LOOK_S))
         finally:
             if self._pool is not None:
                 self._pool.shutdown(wait=False, cancel_futures=True)

@@ -13,6 +13,7 @@ from p2psched.model.commands import (
     Cancel,
     Drain,
     DrainMode,
+    Forget,
     PeerDown,
     PeerUp,
 )
@@ -82,6 +83,19 @@ def test_what_is_revoked_while_it_waits_for_the_commit_never_starts() -> None:
     works.ledger.do(Cancel(works.job.id))
     assert works.owner.on_revoked(works.job.id, works.grant, ALL, Cause.CANCELLED) == []
     works.commit()
+    assert works.turn() == []
+    assert works.owner.kept() == ()
+
+
+def test_a_job_may_be_forgotten_in_the_entry_that_brings_the_outcome() -> None:
+    """Its revocation is heard behind that."""
+    works = Works()
+    works.turn()
+    works.ledger.do(Cancel(works.job.id))
+    works.ledger.do(Forget(works.job.id))
+    works.commit()
+    assert works.owner.on_revoked(works.job.id, works.grant, ALL, Cause.CANCELLED) == []
+    works.owner.on_job_ended(works.job.id)
     assert works.turn() == []
     assert works.owner.kept() == ()
 

@@ -24,7 +24,9 @@ class Turns:
         self.now += seconds + late
 
     def measured(self) -> LoopLateness:
-        lateness = LoopLateness(monotonic=lambda: self.now, sleep=self.sleep)
+        lateness = LoopLateness(
+            monotonic=lambda: self.now, sleep=self.sleep, until_next=lambda period_s: period_s
+        )
         with pytest.raises(asyncio.CancelledError):
             asyncio.run(lateness.run())
         return lateness
@@ -66,7 +68,9 @@ def test_a_real_loop_that_is_held_up_is_seen() -> None:
 
     async def main() -> float:
         nonlocal now
-        lateness = LoopLateness(monotonic=lambda: now, sleep=lambda _: asyncio.sleep(0))
+        lateness = LoopLateness(
+            monotonic=lambda: now, sleep=lambda _: asyncio.sleep(0), until_next=lambda _: PERIOD_S
+        )
         async with asyncio.TaskGroup() as group:
             task = group.create_task(lateness.run())
             while lateness.max_ms == 0:
