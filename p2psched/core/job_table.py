@@ -67,6 +67,10 @@ class JobTable(MutableMapping[JobId, Job]):
     def __iter__(self) -> Iterator[JobId]:
         return iter(self._jobs)
 
+    def peek(self, name: JobId) -> Job:
+        """To look at and not to keep. Raises KeyError."""
+        return _job(self._jobs[name])
+
     def values(self) -> ValuesView[Job]:
         return _Jobs(self)
 

@@ -21,8 +21,10 @@ KEEP_MS: Final = 7 * 86_400_000  # of ledger time, for jobs that don't say how l
 KEEP_BYTES: Final = 16 * GIB  # of results of all jobs, large ones counted once
 # However many bytes there are, whoever waits for a job has this long to fetch its results.
 GRACE_MS: Final = 60_000
-FORGETS_MAX: Final = 64  # in one round; the next one goes on
-OPEN_MAX: Final = 512  # proposed and not seen committed; further ones wait
+# In one round; the next one goes on. Under a flood there are a dozen rounds in a second, and in each
+# of them as many jobs end as callers are answered.
+FORGETS_MAX: Final = 256
+OPEN_MAX: Final = 1_024  # proposed and not seen committed; further ones wait
 LOOKS_MAX: Final = 1_024  # at jobs that are over time, or that ended before this, in one round
 _ASK_AGAIN_MS: Final = 5_000
 _COUNT_AGAIN_MS: Final = 1_000
@@ -195,7 +197,7 @@ class Retention:
         self._order.extendleft(reversed(late))
 
     def _job(self, job: JobId) -> Job:
-        return self._state.jobs[job]
+        return self._state.jobs.peek(job)
 
     def _due_ms(self, job: Job) -> int:
         return job.ended_ms + (self._keep_ms if job.spec.keep_ms is None else job.spec.keep_ms)

@@ -272,6 +272,24 @@ def test_each_round_forgets_as_many_as_came_however_many_that_are(
     assert len(kept.machine.ended) == 3
 
 
+def test_long_rounds_and_late_commits_of_a_flood_leave_nothing_behind(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2,000 jobs end in a second of twelve rounds, and a commit takes a quarter of a second."""
+    monkeypatch.setattr(retention, "ENDED_JOBS_MAX", 100)
+    a_round, rounds_a_commit = 170, 3
+    under_way: list[list[Forget]] = []
+    for turn in range(30):
+        kept.now_ms += 80
+        for number in range(a_round):
+            kept.end(f"job-{turn}-{number}")
+        under_way.append(kept.retention.to_forget(kept.now_ms))
+        if len(under_way) > rounds_a_commit:
+            for forget in under_way.pop(0):
+                kept.do(forget)
+        assert len(kept.machine.ended) <= 100 + a_round * (rounds_a_commit + 1)
+
+
 def test_what_is_proposed_and_not_committed_is_bounded_and_counts(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
