@@ -21,8 +21,8 @@ KEEP_MS: Final = 7 * 86_400_000  # of ledger time, for jobs that don't say how l
 KEEP_BYTES: Final = 16 * GIB  # of results of all jobs, large ones counted once
 # However many bytes there are, whoever waits for a job has this long to fetch its results.
 GRACE_MS: Final = 60_000
-# In one round; the next one goes on. Under a flood there are a dozen rounds in a second, and in each
-# of them as many jobs end as callers are answered.
+# In one round; the next one goes on. Under a flood there are a dozen rounds in a second, in each of
+# which more than a hundred jobs end.
 FORGETS_MAX: Final = 256
 OPEN_MAX: Final = 1_024  # proposed and not seen committed; further ones wait
 LOOKS_MAX: Final = 1_024  # at jobs that are over time, or that ended before this, in one round
