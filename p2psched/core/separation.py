@@ -186,12 +186,18 @@ class Separation:
                     if (kept.job, kept.grant) == (part.job, part.grant)
                 ]
                 left = part.tasks - TaskSet.union(done)
-                spec = found.specs.get(part.job)
+                spec = found.specs.get(part.job) if self._may_be_open(part.job) else None
                 if left.ranges and spec is not None and not spec.start:
                     lives = self._life.info.incarnation - found.incarnation
                     attempt = part.attempt + ATTEMPTS_APART * lives
                     part = OwnedPart(part.job, part.grant, attempt, left)
                     self._owner.recall(part, spec)
+
+    def _may_be_open(self, name: JobId) -> bool:
+        """False if the ledger says that it has ended, as far as it is known here: what is noted of
+        it is older."""
+        job = self._state.jobs.get(name)
+        return not job.ended if job is not None else name not in self._state.forgotten
 
     def _may_go_on(self, now_ms: int) -> bool:
         is_patient = now_ms - self._began_ms < RECALL_MS
