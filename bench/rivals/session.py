@@ -63,7 +63,8 @@ def read(out: str, err: str, code: int) -> Found:
     """What a rival's process printed. Raises Unsupported."""
     lines = [line for line in out.splitlines() if line.startswith('{"version"')]
     if code or not lines:
-        text = err.strip() or out.strip() or "it said nothing"
-        raise Unsupported(f"exit {code}: {text[-REASON_LEN_MAX:]}")
+        # Of a traceback the last line says what is wrong; the others name this machine's folders.
+        text = (err.strip() or out.strip() or "it said nothing").splitlines()[-1]
+        raise Unsupported(f"exit {code}: {text[:REASON_LEN_MAX]}")
     found = json.loads(lines[-1])
     return Found(found["version"], found["figures"], found["missing"])

@@ -138,6 +138,9 @@ def test_a_rivals_words_are_figures_or_the_reason_that_there_are_none() -> None:
     assert session.read(f"noise\n{line}\n", "", 0).figures == {"m": {"per_s": 2.0}}
     with pytest.raises(Unsupported, match="exit 1: no module named ray"):
         session.read("", "no module named ray\n", 1)
+    traceback = 'Traceback:\n  File "/home/me/bench/main.py", line 1\nImportError: no celery'
+    with pytest.raises(Unsupported, match=r"^exit 1: ImportError: no celery$"):
+        session.read("", traceback, 1)
     with pytest.raises(Unsupported, match="it said nothing"):
         session.read("", "", 0)
 
