@@ -87,6 +87,7 @@ class _Attempt:
         self.search = search
         self.searched = searched  # the same, as the referee sees it
         self.fetches: Take | None = None
+        self.late: list[PeerId] = []  # they answered while it fetched what it had chosen
         self.step = 0
         self.copied: tuple[int, int] | None = None
         self.holder: PeerId | None = None
@@ -179,7 +180,14 @@ class SavingExecutor(SimExecutor):
             self._keep(self._peer.id, head)
             self._begin_at(attempt, head)
             return
+        self._tell_heard(attempt)
         self._go_on(attempt)
+
+    def _tell_heard(self, attempt: _Attempt) -> None:
+        """Whose word counts for the next choice."""
+        for peer in attempt.late:
+            self._world.referees.checkpoints.on_heard(attempt.searched, peer)
+        attempt.late.clear()
 
     def change(self, wanted: Change) -> None:
         attempt = None if isinstance(wanted, TakeBack) else self._preparing.get(wanted.batch)
@@ -223,7 +231,9 @@ class SavingExecutor(SimExecutor):
             if item.peer and self._world.reaches(self._peer.id, PeerId(item.peer)):
                 peer = PeerId(item.peer)
                 attempt.search.on_heads(peer, self._world.saved.heads(peer, attempt.task))
-                self._world.referees.checkpoints.on_heard(attempt.searched, peer)
+                attempt.late.append(peer)
+            if attempt.fetches is None:
+                self._tell_heard(attempt)
             self._go_on(attempt)
         return []
 
