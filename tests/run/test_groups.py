@@ -1,29 +1,20 @@
-"""Control groups: what is written into which file, on folders that look like them, and a real one
-where this machine lets us make one."""
+"""Control groups: what is written into which file, on folders that look like them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import pytest
 
-from p2psched.model.isolation import Isolation
-from p2psched.model.job import Cause
 from p2psched.run import cgroups
 from p2psched.run.host.bounds import Bounds
-from p2psched.run.host.groups import Group, end_in, of
-from p2psched.run.means import LOOKS, Means, Setup, find
-from tests.run.rig import Rig, alive, pids_in, with_pool
-from tests.run.test_programs import shell
+from p2psched.run.host.groups import Group, of
+from p2psched.run.means import LOOKS, Means
 
-PIDS: Final = Path("/sys/fs/cgroup/pids")  # of version 1
 BOTH: Final = Bounds({"memory": 1 << 20, "processes": 9})
 
 
@@ -130,56 +121,3 @@ def test_status_says_who_enforces_a_limit_and_why_nobody_better() -> None:
     some = {row.limit: row for row in Means(groups=groups, bwrap="/usr/bin/bwrap").kept()}
     assert (some["procs"].by, some["mem"].by) == ("a control group", LOOKS)
     assert some["sandbox"].by == "/usr/bin/bwrap"
-
-
-# --- a real one -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pids() -> Iterator[Path]:
-    root = PIDS / f"p2psched-test-{os.getpid()}"
-    try:
-        root.mkdir()
-    except OSError:
-        pytest.skip("no hierarchy of version 1 where groups may be made")
-    try:
-        yield root
-    finally:
-        for folder, _, _ in os.walk(root, topdown=False):
-            end_in(folder)
-            Path(folder).rmdir()
-
-
-def test_the_kernel_keeps_a_task_to_its_processes(tmp_path: Path, pids: Path) -> None:
-    script = "i=0; while [ $i -lt 30 ]; do sleep 600 & i=$((i+1)); done; echo all; kill 0"
-
-    async def scenario(rig: Rig) -> None:
-        bound = msgspec.structs.replace(shell(script), isolation=Isolation(processes=8))
-        end = (await rig.run(bound)).tasks[0]
-        assert (end.cause is not Cause.OK, b"all" in end.stdout) == (True, False)
-        assert b"fork" in end.stderr
-        assert b"all" in (await rig.run(shell(script))).tasks[0].stdout
-
-    with_pool(tmp_path, scenario, slots=1, setup=Setup(cgroups=(str(pids),)))
-    assert [entry for entry in pids.iterdir() if entry.is_dir()] == []
-
-
-def test_what_a_killed_peer_has_left_in_its_groups_is_ended(tmp_path: Path, pids: Path) -> None:
-    pool = tmp_path / "pool"
-    first = find(Setup(cgroups=(str(pids),)), pool, {})
-    note = tmp_path / "daemon"
-    # Without a mark in its environment, and a child of nobody that we know.
-    script = f"setsid env -i sh -c 'echo $$ > {note}.new; mv {note}.new {note}; exec sleep 600' &"
-    starter = subprocess.Popen(["sh", "-c", f"read go; {script} wait"], stdin=subprocess.PIPE)
-    first.groups.admit(starter.pid)
-    assert starter.stdin is not None
-    starter.stdin.write(b"\n")
-    starter.stdin.flush()
-    while not (daemon := pids_in(note)):
-        assert starter.poll() is None
-    starter.send_signal(signal.SIGKILL)
-    starter.wait()
-    starter.stdin.close()
-    assert alive(daemon[0])
-    find(Setup(cgroups=(str(pids),)), pool, {})
-    assert not alive(daemon[0])
