@@ -12,6 +12,7 @@ from itertools import groupby
 
 import msgspec
 
+from p2psched.core.raft.state import LEADER
 from p2psched.model import chunks
 from p2psched.model.commands import (
     Acknowledged,
@@ -119,11 +120,13 @@ class Referees:
 
     def look_at(self, peer: SimPeer) -> None:
         raft = peer.engine.raft
-        if raft.is_leader and raft.term != peer.term_led:
+        state = raft.state
+        if state.role is LEADER and state.term != peer.term_led:
             peer.term_led = raft.term
             self._on_leader(peer)
-        self.members.look_at(peer)
-        if raft.commit > peer.commit_seen:
+        if state.membership is not peer.membership_seen:
+            self.members.look_at(peer)
+        if state.commit > peer.commit_seen:
             start, peer.commit_seen = peer.commit_seen + 1, raft.commit
             demand(raft.commit <= raft.last_index, "P4", f"{peer.number} commits what it lacks")
             demand(

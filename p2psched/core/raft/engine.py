@@ -271,7 +271,8 @@ class RaftEngine:
     @property
     def _may_deliver(self) -> bool:
         """False also while a snapshot that we took waits for the disk."""
-        return self._delivered < self.raft.commit and self.raft.base_index <= self._delivered
+        state = self.raft.state
+        return self._delivered < state.commit and state.log.base.index <= self._delivered
 
     def _deliver(self) -> None:
         if self._may_deliver:
