@@ -42,8 +42,7 @@ class Resting:
 
     def forgets(self, now_ms: int) -> bool:
         """This peer coordinates, and it may be time to forget a job."""
-        coordinates = self._deciding.coordinates
-        return coordinates and self._retention.is_due(self._ledger_ms(now_ms))
+        return self._retention.active and self._retention.is_due(self._ledger_ms(now_ms))
 
     def wants_round(self, now_ms: int) -> bool:
         """False if nothing has come since the last round, which left nothing to do, no round of

@@ -22,7 +22,7 @@ from p2psched.core.feed import Say
 from p2psched.core.feeding import Feeding
 from p2psched.core.life import Life
 from p2psched.core.machine import Machine
-from p2psched.core.owner import Owner
+from p2psched.core.owner import Owner, TakeBack
 from p2psched.core.peering import to_forget
 from p2psched.core.policies.base import Policy
 from p2psched.core.policies.registry import POLICIES
@@ -326,13 +326,15 @@ class Scheduler:
         if self._life.leaving:
             self._say_farewell(now_ms)
         commands: list[Own] = [*self.owner.next_round(), *self.watching.give_back()]
-        if is_draining(self.machine, self._life.info.peer):
-            commands += self.owner.give_back()
-        shunned = self._coordinator.shunned()
         starts_nothing = self.starts_nothing
+        if starts_nothing and is_draining(self.machine, self._life.info.peer):
+            commands += self.owner.give_back()
         is_shut = starts_nothing or self.separation.is_cut
-        moves, answers = self.stealing.give(self._life.info, gives_nothing=is_shut, shunned=shunned)
-        commands += moves
+        answers: list[Say | TakeBack] = []
+        if self.stealing.is_asked:
+            shunned, me = self._coordinator.shunned(), self._life.info
+            moves, answers = self.stealing.give(me, gives_nothing=is_shut, shunned=shunned)
+            commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
         self._out += self.deciding.pass_on(now_ms, self.owner.pacing, self.feeding.coordinator)

@@ -350,7 +350,7 @@ class RaftEngine:
     @property
     def wants_round(self) -> bool:
         """True if another round would do something now."""
-        if self._may_deliver or self._read_tags or self._coordinator_after:
+        if self._read_tags or self._coordinator_after or self._may_deliver:
             return True
         return bool(self._proposals) and (not self.raft.is_leader or self._may_append())
 

@@ -23,7 +23,8 @@ def on_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
     progress = s.progress.get(sender)
     if s.role is not LEADER or progress is None or reply.term != s.term:
         return
-    progress.room = Room(reply.room) if 0 <= reply.room <= _NONE else _NONE
+    if progress.room != reply.room:
+        progress.room = Room(reply.room) if 0 <= reply.room <= _NONE else _NONE
     if progress.room is not _NONE:
         progress.able_ms = s.now_ms
 
