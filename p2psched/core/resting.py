@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from p2psched.core.deciding import Deciding
 from p2psched.core.retention import Retention
+from p2psched.core.scheduler_events import GaveUp, Round, SchedulerEvent
 from p2psched.core.stealing import Stealing
 
 
@@ -30,9 +31,25 @@ class Resting:
         self._rests = False
         self.takes = True  # tasks of others would be granted, as of the last round
 
+    def on_event(self, event: SchedulerEvent, *, leaves: bool) -> None:
+        """Something has come. That a caller waits no more gives a round nothing to do, unless this
+        peer `leaves`, or places what it could not before."""
+        if isinstance(event, Round) or (
+            isinstance(event, GaveUp) and not (leaves or self._deciding.has_unplaced)
+        ):
+            return
+        self.end()
+
     def end(self) -> None:
-        """Something has come."""
+        """There is something to do."""
         self._rests, self.takes = False, True
+
+    def only_asks(self, now_ms: int) -> bool:
+        """A round would find nothing to do but to ask others for work. Tasks that could not be
+        placed are looked at in each."""
+        if not self._rests or self._deciding.has_unplaced:
+            return False
+        return not (self._deciding.is_overdue(now_ms) or self.forgets(now_ms))
 
     def begin(self) -> None:
         """At the end of a round."""
