@@ -6,10 +6,8 @@ happen has `PEACE_MS` of virtual time: every accepted job ends, all peers know t
 
 from __future__ import annotations
 
-import gc
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -36,7 +34,6 @@ EVENTS: Final = 5_000  # while faults last
 PEACE_MS: Final = 30_000
 KILLER_MS: Final = 30_000  # more peace for each task that kills its peer: five die, or a few more
 SAVING_MS: Final = 20_000  # and for one that saves checkpoints: see `resuming.PATIENCE_MS`
-YOUNG_MAX: Final = 50_000  # objects between two looks for cycles: 30 MiB more than with 700
 STORM_MS_MAX: Final = 1_200_000  # faults end then, however little happened
 JOBS_MAX: Final = 40
 SIZES: Final = (3, 3, 3, 5, 5, 5, 1, 2, 4, 7)
@@ -97,11 +94,7 @@ def replay_line(seed: int, options: Options) -> str:
 
 def simulate(seed: int, options: Options | None = None) -> Report:
     """Run one seed. Raises `sim.SimulationError` if a promise is broken."""
-    with _few_collections():
-        return _simulate(seed, options or Options())
-
-
-def _simulate(seed: int, options: Options) -> Report:
+    options = options or Options()
     rng = random.Random(seed)
     cluster = draw_cluster(seed, rng, options)
     cluster.referees.poison.strict = cluster.faults == Faults()
@@ -131,18 +124,6 @@ def _simulate(seed: int, options: Options) -> Report:
     followers.check_end()
     apart.check_end()
     return report_of(cluster, healed_us)
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    """Nearly all that a run makes goes by itself, and a cluster lives as long as its run: looking
-    for cycles as often as usual takes a tenth of the time."""
-    young, *older = gc.get_threshold()
-    gc.set_threshold(max(young, YOUNG_MAX) if young else 0, *older)
-    try:
-        yield
-    finally:
-        gc.set_threshold(young, *older)
 
 
 def draw_cluster(seed: int, rng: random.Random, options: Options) -> SimCluster:

@@ -156,7 +156,8 @@ def on_match(s: RaftState, sender: PeerId, progress: Progress, match: int) -> No
     """The follower agrees up to `match`, and has that much on disk."""
     assert match <= s.log.last_index
     progress.landed(match, s.now_ms)
-    advance_commit(s)
+    if match > s.commit:  # as what heartbeats are answered with seldom is
+        advance_commit(s)
     if progress.next <= s.log.last_index and not (
         sparing.may_wait(s, progress) and sender in sparing.spared(s)
     ):
