@@ -47,9 +47,14 @@ class Resting:
     def only_asks(self, now_ms: int) -> bool:
         """A round would find nothing to do but to ask others for work. Tasks that could not be
         placed are looked at in each."""
-        if not self._rests or self._deciding.has_unplaced:
+        if not self._rests:
             return False
-        return not (self._deciding.is_overdue(now_ms) or self.forgets(now_ms))
+        coordinates = self._retention.active
+        return not (coordinates and (self._deciding.has_unplaced or self._is_due(now_ms)))
+
+    def _is_due(self, now_ms: int) -> bool:
+        """Of who coordinates."""
+        return self._deciding.is_overdue(now_ms) or self.forgets(now_ms)
 
     def begin(self) -> None:
         """At the end of a round."""
@@ -65,6 +70,6 @@ class Resting:
         """False if nothing has come since the last round, which left nothing to do, no round of
         placements is overdue, and it isn't time to forget a job, nor to ask for work. Each looks
         for what backups and leases are due for."""
-        if not self._rests or self._deciding.is_overdue(now_ms) or self.forgets(now_ms):
+        if not self._rests or (self._retention.active and self._is_due(now_ms)):
             return True
         return self._stealing.is_idle(now_ms) and self.takes
