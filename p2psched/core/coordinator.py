@@ -345,7 +345,7 @@ class Coordinator:
 
     def shunned(self) -> frozenset[PeerId]:
         """Who shall get nothing from others, either: innocent tasks fail there."""
-        return frozenset().union(*self._shut()) if self.quarantine.listens else NOBODY
+        return frozenset().union(*self._shut()) if self.quarantine.suspects else NOBODY
 
     def stories(self) -> dict[PeerId, str]:
         """Why peers get nothing, or little, for people."""
@@ -353,7 +353,7 @@ class Coordinator:
         return {peer: self.quarantine.story(peer, self._ledger_ms) for peer in shut}
 
     def _shut(self) -> tuple[frozenset[PeerId], frozenset[PeerId]]:
-        if not self.quarantine.listens:
+        if not self.quarantine.suspects:
             return NOBODY, NOBODY
         rows = self._machine.peers.items()
         takers = {peer: row.info.slots for peer, row in rows if row.takes_tasks and row.info.slots}

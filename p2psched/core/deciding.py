@@ -81,6 +81,11 @@ class Deciding:
     def coordinates(self) -> bool:
         return self._coordinator.coordinates
 
+    @property
+    def has_unplaced(self) -> bool:
+        """Time alone may make that it places a task."""
+        return bool(self._machine.unplaced) and self._coordinator.coordinates
+
     def is_overdue(self, now_ms: int) -> bool:
         """A round of placements is to be given up."""
         return bool(self._places) and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS

@@ -243,6 +243,8 @@ class Feeder:
 
     def on_round(self) -> list[Say]:
         """Tell each follower what has come up for it since the last round."""
+        if not self._ready and not self._out:
+            return []
         index = self._machine.applied_index
         ready = [peer for peer in self._ready if self._fed[peer].cursor <= index]
         if ready:

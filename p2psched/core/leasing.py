@@ -43,7 +43,7 @@ class Leasing:
     @property
     def is_under_way(self) -> bool:
         """Time alone may make it renew a lease, or end what runs."""
-        return any(run.until_ms for run in self._running.values())
+        return bool(self._running) and any(run.until_ms for run in self._running.values())
 
     def take(self) -> list[HoldLease]:
         """What the executor has to hear."""

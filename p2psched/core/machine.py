@@ -157,12 +157,12 @@ class Machine(LedgerState):
                 return self._grant(envelope, command)
             case Complete():
                 return self._complete(command)
+            case Act() | Elapsed():
+                return levels.refusal(self, command) or acts.decide(self, command)
             case PeerUp() | PeerDown() | ForgetPeer() | Offer():
                 return peering.decide(self, command)
             case NewGeneration():
                 return generation.begin(self, command)
-            case Act() | Elapsed():
-                return levels.refusal(self, command) or acts.decide(self, command)
             case _:
                 key = (envelope.proposer, envelope.request)
                 if self._is_repeat(envelope):

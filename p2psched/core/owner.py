@@ -198,7 +198,7 @@ class Owner(OwnerView):
         """As `start_batches`, while its duty cycle lets it. Who is drained or leaves starts
         nothing, and ends what saves checkpoints, which goes on elsewhere."""
         if not starts_nothing:
-            if self.duty.rests(now_ms, self._busy):
+            if self.duty.rests(now_ms, self._busy) or not self._queue:
                 return []
             effects = self.start_batches()
             self.duty.note(self._busy)
@@ -209,9 +209,12 @@ class Owner(OwnerView):
         """At the end of a turn: what must be committed before tasks start, or so that they run on.
         `by`: gives the number of a proposal."""
         self.starting.propose(by, now_ms)
-        self.leasing.propose(by, now_ms)
-        ending = [StopBatch(batch, Cause.PEER_LOST) for batch in self.leasing.lapsing(now_ms)]
-        return [*self.leasing.take(), *ending]
+        told: list[OwnerEffect] = [*self.leasing.take()]
+        if self.leasing.is_under_way:
+            self.leasing.propose(by, now_ms)
+            lapsing = self.leasing.lapsing(now_ms)
+            told += [StopBatch(batch, Cause.PEER_LOST) for batch in lapsing]
+        return told
 
     def _has_room(self, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
         busy = self._busy + self.starting.kept

@@ -90,6 +90,11 @@ class Quarantine:
         """False while successes tell it nothing."""
         return bool(self._tallies or self._cases)
 
+    @property
+    def suspects(self) -> bool:
+        """False while nobody is `shut`."""
+        return bool(self._cases)
+
     def forget(self, job: JobId) -> None:
         """It has ended."""
         self._tallies.pop(job, None)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from p2psched.core.deciding import Deciding
 from p2psched.core.retention import Retention
+from p2psched.core.scheduler_events import GaveUp, Round, SchedulerEvent
 from p2psched.core.stealing import Stealing
 
 
@@ -30,9 +31,30 @@ class Resting:
         self._rests = False
         self.takes = True  # tasks of others would be granted, as of the last round
 
+    def on_event(self, event: SchedulerEvent, *, leaves: bool) -> None:
+        """Something has come. That a caller waits no more gives a round nothing to do, unless this
+        peer `leaves`, or places what it could not before."""
+        if isinstance(event, Round) or (
+            isinstance(event, GaveUp) and not (leaves or self._deciding.has_unplaced)
+        ):
+            return
+        self.end()
+
     def end(self) -> None:
-        """Something has come."""
+        """There is something to do."""
         self._rests, self.takes = False, True
+
+    def only_asks(self, now_ms: int) -> bool:
+        """A round would find nothing to do but to ask others for work. Tasks that could not be
+        placed are looked at in each."""
+        if not self._rests:
+            return False
+        coordinates = self._retention.active
+        return not (coordinates and (self._deciding.has_unplaced or self._is_due(now_ms)))
+
+    def _is_due(self, now_ms: int) -> bool:
+        """Of who coordinates."""
+        return self._deciding.is_overdue(now_ms) or self.forgets(now_ms)
 
     def begin(self) -> None:
         """At the end of a round."""
@@ -42,13 +64,12 @@ class Resting:
 
     def forgets(self, now_ms: int) -> bool:
         """This peer coordinates, and it may be time to forget a job."""
-        coordinates = self._deciding.coordinates
-        return coordinates and self._retention.is_due(self._ledger_ms(now_ms))
+        return self._retention.active and self._retention.is_due(self._ledger_ms(now_ms))
 
     def wants_round(self, now_ms: int) -> bool:
         """False if nothing has come since the last round, which left nothing to do, no round of
         placements is overdue, and it isn't time to forget a job, nor to ask for work. Each looks
         for what backups and leases are due for."""
-        if not self._rests or self._deciding.is_overdue(now_ms) or self.forgets(now_ms):
+        if not self._rests or (self._retention.active and self._is_due(now_ms)):
             return True
         return self._stealing.is_idle(now_ms) and self.takes

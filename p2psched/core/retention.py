@@ -44,26 +44,26 @@ class Retention:
         self._pinned: deque[JobId] = deque()  # were met there, and may be unpinned again
         self._asked: dict[JobId, tuple[int, int]] = {}  # when, and bytes; oldest first
         self._asked_bytes = 0
-        self._active = False
+        self.active = False  # this peer coordinates
         self._count_at_ms: int | None = None  # there was nothing to ask for: count again then
 
     def begin(self) -> None:
         """This peer coordinates from now on. Looks at no job yet: there may be very many."""
         self.end()
-        self._active = True
+        self.active = True
         self._unlisted.extend(self._state.ended)
         self._order.extend(self._state.ended)
 
     def end(self) -> None:
         """Somebody else does: whoever only follows keeps no list."""
-        self._active = False
+        self.active = False
         self._count_at_ms = None
         self._asked_bytes = 0
         for held in (self._due, self._unlisted, self._order, self._pinned, self._asked):
             held.clear()
 
     def on_event(self, event: Event) -> None:
-        if not self._active:
+        if not self.active:
             return
         if isinstance(event, JobEnded) and event.job in self._state.ended:
             heapq.heappush(self._due, (self._due_ms(self._job(event.job)), event.job))
@@ -86,7 +86,7 @@ class Retention:
 
     def to_forget(self, ledger_ms: int) -> list[Forget]:
         """What to propose now."""
-        assert self._active, "whoever does not coordinate proposes nothing"
+        assert self.active, "whoever does not coordinate proposes nothing"
         self._take_back(ledger_ms)
         self._list_some()
         room = min(FORGETS_MAX, OPEN_MAX - len(self._asked))

@@ -22,7 +22,7 @@ from p2psched.core.feed import Say
 from p2psched.core.feeding import Feeding
 from p2psched.core.life import Life
 from p2psched.core.machine import Machine
-from p2psched.core.owner import Owner
+from p2psched.core.owner import Owner, TakeBack
 from p2psched.core.peering import to_forget
 from p2psched.core.policies.base import Policy
 from p2psched.core.policies.registry import POLICIES
@@ -148,7 +148,7 @@ class Scheduler:
     def step(self, event: SchedulerEvent) -> list[SchedulerEffect]:
         """Take one event; perform the effects in order."""
         now_ms = event.now_ms
-        self.resting.end()
+        self.resting.on_event(event, leaves=self._life.leaving)
         match event:
             case Round():
                 self._on_round(now_ms)
@@ -230,12 +230,6 @@ class Scheduler:
             case Watched():
                 self._out += self.watching.on_watched(event)
 
-    def _say_farewell(self, now_ms: int) -> None:
-        row = self.machine.peers.get(self.info.peer)
-        known = row.info.incarnation if row is not None else 0
-        refusal = self._replica.busy
-        self._out += self._life.say_farewell(now_ms, known=known, refusal=refusal)
-
     def _on_applied(self, batches: tuple[Committed, ...], now_ms: int) -> None:
         for batch in batches:
             brought = self._replica.apply(batch)
@@ -290,8 +284,6 @@ class Scheduler:
                 self._out += effects
             case PeerWentDown(peer=info.peer, incarnation=info.incarnation):
                 self._out += self._life.renew()
-            case _:
-                pass
 
     def _on_granted(self, event: Granted) -> None:
         """Later commands of the same entry may have taken some away again, or all."""
@@ -322,17 +314,28 @@ class Scheduler:
             self._append += map(self._replica.number, self._coordinator.to_raise(clocked.removed))
 
     def _on_round(self, now_ms: int) -> None:
+        if not self.resting.only_asks(now_ms):
+            self._end_turn(now_ms)
+        if self.stealing.is_idle(now_ms):
+            self._out += self._ask_for_work(now_ms)
+
+    def _end_turn(self, now_ms: int) -> None:
         """What this turn's events led to leaves together."""
+        self.resting.end()
         if self._life.leaving:
-            self._say_farewell(now_ms)
+            row, refusal = self.machine.peers.get(self.info.peer), self._replica.busy
+            known = row.info.incarnation if row is not None else 0
+            self._out += self._life.say_farewell(now_ms, known=known, refusal=refusal)
         commands: list[Own] = [*self.owner.next_round(), *self.watching.give_back()]
-        if is_draining(self.machine, self._life.info.peer):
-            commands += self.owner.give_back()
-        shunned = self._coordinator.shunned()
         starts_nothing = self.starts_nothing
-        is_shut = starts_nothing or self.separation.is_cut
-        moves, answers = self.stealing.give(self._life.info, gives_nothing=is_shut, shunned=shunned)
-        commands += moves
+        if starts_nothing and is_draining(self.machine, self._life.info.peer):
+            commands += self.owner.give_back()
+        answers: list[Say | TakeBack] = []
+        if self.stealing.is_asked:
+            is_shut = starts_nothing or self.separation.is_cut
+            shunned, me = self._coordinator.shunned(), self._life.info
+            moves, answers = self.stealing.give(me, gives_nothing=is_shut, shunned=shunned)
+            commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
         self._out += self.deciding.pass_on(now_ms, self.owner.pacing, self.feeding.coordinator)
@@ -346,14 +349,12 @@ class Scheduler:
             self._out.append(AppendToLedger(tuple(self._append)))
             self._append.clear()
         self._out += [*self.separation.on_round(now_ms), *self.feeding.on_round(), *answers]
-        if self.stealing.is_idle(now_ms):
-            self._out += self._ask_for_work(now_ms, takes=not is_shut)
         self.resting.begin()
 
-    def _ask_for_work(self, now_ms: int, *, takes: bool) -> list[Say]:
-        me = self._life.info
-        takes = takes and self.machine.is_live(me.peer, me.incarnation)
-        takes = takes and not is_cordoned(self.machine, me.peer)
+    def _ask_for_work(self, now_ms: int) -> list[Say]:
+        me, machine = self._life.info, self.machine
+        takes = machine.is_live(me.peer, me.incarnation) and not is_cordoned(machine, me.peer)
+        takes = takes and not (self.starts_nothing or self.separation.is_cut)
         takes = self.resting.takes = takes and me.peer not in self._coordinator.shunned()
         if takes and self.machine.choosy and self.machine.awaits_pull:
             if self.coordinates:

@@ -129,6 +129,11 @@ class Stealing:
 
     # --- a turn ---
 
+    @property
+    def is_asked(self) -> bool:
+        """Somebody is to be answered."""
+        return bool(self._asking)
+
     def give(
         self, me: PeerInfo, *, gives_nothing: bool, shunned: Container[PeerId] = ()
     ) -> tuple[list[Transfer], list[Say | TakeBack]]:

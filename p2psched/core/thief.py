@@ -103,7 +103,7 @@ class Thief:
     def may_ask(self, now_ms: int) -> bool:
         """Cheap: before a view is made."""
         if self._due_ms is None:
-            return now_ms >= max(self._again_ms, self._rested_ms)
+            return now_ms >= self._again_ms and now_ms >= self._rested_ms
         if now_ms >= self._due_ms:
             self._fail(now_ms)
         return False

@@ -93,8 +93,8 @@ class ProgramWork(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1)
                 raise ValueError(f"{key[:64]!r} is no name of an environment variable")
         if len(self.cwd or "") > limits.CWD_LEN_MAX:
             raise ValueError(f"a folder's path has up to {limits.CWD_LEN_MAX} characters")
-        words = (*self.argv, *(value for _, value in self.env), self.cwd or "")
-        if any("\0" in word or (word and not utf8_bytes(word)) for word in words):
+        words = "".join((*self.argv, *[value for _, value in self.env], self.cwd or ""))
+        if "\0" in words or not utf8_bytes(words):
             raise ValueError("a word of the command or of its environment is not plain text")
         self._check_files()
 
@@ -244,11 +244,12 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             and 0 <= self.retries <= limits.RETRIES_MAX
             and 1 <= self.cpus <= limits.SLOTS_MAX
             and 1 <= self.copies <= limits.COPIES_MAX
-            and self.keep_ms is None
             and self.timeout_ms is None
             and self.max_disconnect_ms is None
         ):
-            return
+            keep_ms = 0 if self.keep_ms is None else self.keep_ms
+            if type(keep_ms) is int and 0 <= keep_ms <= limits.KEEP_MS_MAX:
+                return
         for field, value, low, high in (
             ("retries", self.retries, 0, limits.RETRIES_MAX),
             ("cpus", self.cpus, 1, limits.SLOTS_MAX),

@@ -27,6 +27,8 @@ _POLICY: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 def check_labels(labels: Labels) -> None:
     """Raises ValueError."""
+    if not labels:  # nearly always, and at each decode
+        return
     if len(labels) > LABELS_MAX:
         raise ValueError(f"labels are {LABELS_MAX} at most, not {len(labels)}")
     if len({key for key, _ in labels}) != len(labels):

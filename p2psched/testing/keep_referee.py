@@ -119,9 +119,12 @@ class KeepReferee:
 def _view(job: Job) -> object:
     blobs = {name: (blob.ref.digest, blob.holders) for name, blob in job.blobs.items()}
     ended_ms = job.ended_ms if job.ended else None
-    # Of what has ended it says nothing: a job that ran again may have forgotten it (`Job.shrink`).
-    is_open = job.spec.tasks - job.succeeded - job.failed - job.cancelled
-    killed = {i: peers for i, peers in job.killed.items() if peers and i in is_open}
+    killed = {i: peers for i, peers in job.killed.items() if peers}
+    if killed:
+        # Of what has ended it says nothing: a job that ran again may have forgotten it
+        # (`Job.shrink`).
+        is_open = job.spec.tasks - job.succeeded - job.failed - job.cancelled
+        killed = {i: peers for i, peers in killed.items() if i in is_open}
     return set(job.succeeded), set(job.failed), set(job.lost), blobs, job.pinned, ended_ms, killed
 
 

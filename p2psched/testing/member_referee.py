@@ -24,16 +24,12 @@ class MemberReferee:
         self.begins_at = 0  # the entry that begins another cluster, with one member
         self.gone: dict[PeerId, None] = {}  # were members once
         self.changes: Counter[str] = Counter()  # that are committed
-        self._seen: dict[PeerId, tuple[int, Membership]] = {}  # process, its membership
 
     def look_at(self, peer: SimPeer) -> None:
+        """At one with a membership that it did not have when this was looked at last."""
         raft = peer.engine.raft
-        before, now = self._seen.get(peer.id), raft.membership
-        is_same = before is not None and before[0] == peer.process
-        if is_same and before is not None and before[1] is now:
-            return
-        self._seen[peer.id] = peer.process, now
-        if not is_same or not raft.is_leader:
+        is_new, peer.membership_seen = peer.membership_seen is None, raft.membership
+        if is_new or not raft.is_leader:
             return
         entries = raft.entries(raft.commit + 1, raft.last_index + 1)
         changes = [entry for entry in entries if entry.kind is EntryKind.MEMBERSHIP]

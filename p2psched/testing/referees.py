@@ -12,6 +12,7 @@ from itertools import groupby
 
 import msgspec
 
+from p2psched.core.raft.state import LEADER
 from p2psched.model import chunks
 from p2psched.model.commands import (
     Acknowledged,
@@ -119,18 +120,19 @@ class Referees:
 
     def look_at(self, peer: SimPeer) -> None:
         raft = peer.engine.raft
-        if raft.is_leader and raft.term != peer.term_led:
+        state = raft.state
+        if state.role is LEADER and state.term != peer.term_led:
             peer.term_led = raft.term
             self._on_leader(peer)
-        self.members.look_at(peer)
-        if raft.commit > peer.commit_seen:
+        if state.membership is not peer.membership_seen:
+            self.members.look_at(peer)
+        if state.commit > peer.commit_seen:
             start, peer.commit_seen = peer.commit_seen + 1, raft.commit
-            demand(raft.commit <= raft.last_index, "P4", f"{peer.number} commits what it lacks")
-            demand(
-                not raft.is_leader or raft.term_at(raft.commit) == raft.term,
-                "P4",
-                f"peer {peer.number} leads term {raft.term} and commits up to an older one's entry",
-            )
+            if raft.commit > raft.last_index:
+                demand(False, "P4", f"{peer.number} commits what it lacks")
+            if raft.is_leader and raft.term_at(raft.commit) != raft.term:
+                where = f"peer {peer.number} leads term {raft.term}"
+                demand(False, "P4", f"{where} and commits up to an older one's entry")
             if raft.base_index >= start:  # what a snapshot stands for: see `snapshots`, too
                 self._on_base(peer)
                 start = raft.base_index + 1
@@ -164,12 +166,10 @@ class Referees:
         seen = (entry.term, zlib.crc32(entry.payload, entry.stamp_ms & 0xFFFFFFFF))
         if entry.index <= len(self.committed):
             first = self.committed[entry.index - 1]
-            demand(
-                first == seen,
-                "P4",
-                f"entry {entry.index} was committed in term {first[0]}, and now peer "
-                f"{peer.number} commits another one, of term {entry.term}",
-            )
+            if first != seen:
+                what = f"entry {entry.index} was committed in term {first[0]}, and now peer"
+                other = f"{peer.number} commits another one, of term {entry.term}"
+                demand(False, "P4", f"{what} {other}")
             return
         demand(entry.index == len(self.committed) + 1, "P4", "a commit skips entries")
         self.on_first_committed(entry, seen, peer.engine.raft.term)
@@ -221,8 +221,9 @@ class Referees:
         machine = peer.scheduler.machine
         state = machine.state_hash
         known = self._hashes.setdefault(machine.applied_index, state)
-        where = f"at entry {machine.applied_index} on peer {peer.number}"
-        demand(known == state, "P14", f"states differ {where}")
+        if known != state:
+            where = f"at entry {machine.applied_index} on peer {peer.number}"
+            demand(False, "P14", f"states differ {where}")
         names = [getattr(stamped.event, "job", None) for stamped in events]
         touched = [name for name in dict.fromkeys(names) if name is not None]
         for name in touched:

@@ -12,6 +12,7 @@ from p2psched.model.backing import Lagging
 from p2psched.model.feed_messages import Feed, FeedElsewhere, FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
+from p2psched.model.raft import Append, AppendReply
 from p2psched.model.steal_messages import Gives, Steal
 from p2psched.testing.sim_items import Join, WireMessage, encode_wire
 from p2psched.testing.sim_world import World
@@ -57,6 +58,8 @@ class Joining:
         """A message of whoever wants to join, follows, or is a member."""
         peer, engine = self._peer, self._peer.engine
         match message:
+            case Append() | AppendReply():  # nearly all
+                peer.step(Receive(now_ms, sender, message))
             case Join(member=member):
                 if engine.raft.is_leader:
                     peer.step(AddMember(now_ms, peer.wall_ms, member))

@@ -35,7 +35,7 @@ from p2psched.core.raft.together import MANY_MIN
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import PeerInfo
 from p2psched.model.ids import PeerId
-from p2psched.model.raft import HardState, Member
+from p2psched.model.raft import HardState, Member, Membership
 from p2psched.store.log import LogStore, Recovered
 from p2psched.testing.sim_blobs import SimBlobs
 from p2psched.testing.sim_checkpoints import SavingExecutor
@@ -151,6 +151,7 @@ class SimPeer:
         self.reads = Reads(self, world)
         self.last_batch = 0  # that it handed to its executor before it left or was drained
         self.commit_seen = self.term_led = 0  # how far the referees have looked
+        self.membership_seen: Membership | None = None  # likewise
 
     def _new_engine(self, found: Recovered) -> raft.RaftEngine:
         return raft.RaftEngine(
@@ -193,7 +194,7 @@ class SimPeer:
         for event in self.notes.begin(self._world.now_us, self.now_ms):
             self.decide(event)
         self._world.later(1 + self._world.rng.randrange(CLOCK_US), self, ClockDue())
-        self._end_turn()
+        self._end_turn(self.now_ms)
 
     def die(self, *, power_lost: bool) -> None:
         """The process is gone; with `power_lost` unsynced bytes are in doubt, too."""
@@ -240,7 +241,7 @@ class SimPeer:
                 self._on_tick(at_us, now_ms)
             case TurnEnds():
                 self._turn_is_due = False
-                self._rounds()
+                self._rounds(now_ms)
                 self._arm_tick(now_ms)
                 return
             case SyncEnds() | SaveEnds():
@@ -251,7 +252,7 @@ class SimPeer:
                 self._on_work(item, now_ms)
             case _:
                 self._on_caller(item, now_ms)
-        self._end_turn()
+        self._end_turn(now_ms)
         self._arm_tick(now_ms)
 
     @property
@@ -318,23 +319,23 @@ class SimPeer:
 
     # --- turns ---
 
-    def _end_turn(self) -> None:
+    def _end_turn(self, now_ms: int) -> None:
         turn_us = self._world.faults.turn_us
         if not turn_us:
-            self._rounds()
+            self._rounds(now_ms)
         elif not self._turn_is_due:
             self._turn_is_due = True
             self._world.later(1 + self._world.rng.randrange(turn_us), self, TurnEnds())
 
-    def _rounds(self) -> None:
-        now_ms = self.now_ms
+    def _rounds(self, now_ms: int) -> None:
+        engine, resting = self.engine, self.scheduler.resting
         for _ in range(ROUNDS_MAX):
-            if self.engine.has_round:
+            if engine.has_round:
                 self.step(raft.Round(now_ms, self.wall_ms))
-            if self.scheduler.resting.wants_round(now_ms):
+            if resting.wants_round(now_ms):
                 self.decide(sched.Round(now_ms))
             self.saves.begin_if_due()
-            if not self.engine.wants_round:
+            if not engine.wants_round:
                 return
         if not self._turn_is_due:
             self._turn_is_due = True
@@ -342,7 +343,8 @@ class SimPeer:
 
     def _arm_tick(self, now_ms: int) -> None:
         """One timer, moved forward when it is due earlier; a late one looks again."""
-        delay_us = max(1, (self.engine.due_ms - now_ms) * 1000)
+        due_us = (self.engine.due_ms - now_ms) * 1000
+        delay_us = due_us if due_us > 0 else 1
         at_us = self._world.now_us + delay_us
         if self._tick_at_us == 0 or at_us < self._tick_at_us:
             self._tick_at_us = at_us

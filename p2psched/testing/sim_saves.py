@@ -44,10 +44,11 @@ class Saves:
             self._capture[0].before(batches)
 
     def begin_if_due(self) -> None:
-        engine, every = self._peer.engine, self._world.snapshots.every
+        every = self._world.snapshots.every
         if not every or self._under_way:
             return
-        newest = engine.raft.snapshot
+        engine = self._peer.engine
+        newest = engine.raft.state.snapshot
         since = engine.delivered - (newest.index if newest is not None else 0)
         if since < every:
             return

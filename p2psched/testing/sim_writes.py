@@ -99,10 +99,12 @@ class Writes:
             world.happened["write cut short"] += 1
             peer.disk.short_write = world.rng.randrange(SHORT_BYTES_MAX)
         world.disks.on_writing(peer.id, persist)
-        with peer.saves.power_may_go(chance=persist.install is not None):
+        if persist.install is None:
             perform(self.log, persist)
-        if persist.install is not None:
-            world.disks.on_reset(peer.id, persist.install)
+            return
+        with peer.saves.power_may_go(chance=True):
+            perform(self.log, persist)
+        world.disks.on_reset(peer.id, persist.install)
 
     def end_sync(self) -> list[EngineEffect]:
         world, peer = self._world, self._peer
@@ -122,5 +124,6 @@ class Writes:
             self.log.mark_end()
 
     def durable_point(self) -> None:
-        if self._world.crashes_here(self._world.faults.crash_at_disk):
+        share = self._world.faults.crash_at_disk
+        if share and self._world.crashes_here(share):
             raise PowerLostError

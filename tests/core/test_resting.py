@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from p2psched.core.levels import NEEDED
-from p2psched.core.scheduler import Clocked
+from p2psched.core.scheduler import Asked, Clocked, GaveUp, Leaving
 from p2psched.core.thief import PAUSE_MS_MIN
+from p2psched.model.commands import Cancel
+from p2psched.model.ids import JobId
 from p2psched.model.moves import Transfer
 from tests.core.test_scheduler import FOUR, SUBMIT, Peer, peer
 
@@ -47,3 +49,27 @@ def test_tasks_that_wait_for_a_slot_want_rounds(thief: Peer) -> None:
     assert thief.scheduler.owner.has_queue
     assert not thief.scheduler.owner.is_hungry
     assert wants_round(thief)
+
+
+def test_a_caller_that_waits_no_more_wants_no_round(thief: Peer) -> None:
+    thief.do(Asked(thief.now_ms, 7, Cancel(JobId("0" * 26))))
+    thief.round()
+    assert not wants_round(thief)
+    thief.do(GaveUp(thief.now_ms, 7))
+    assert not wants_round(thief)
+    thief.do(Leaving(thief.now_ms, 8))
+    thief.round()
+    thief.do(GaveUp(thief.now_ms, 8))
+    assert wants_round(thief)
+
+
+def test_a_round_in_which_nothing_came_only_asks_for_work(thief: Peer) -> None:
+    thief.round()
+    thief.now_ms += PAUSE_MS_MIN
+    resting = thief.scheduler.resting
+    assert resting.only_asks(thief.now_ms)
+    thief.round()
+    assert resting.only_asks(thief.now_ms)
+    assert not wants_round(thief)  # it has asked, and waits for its turn
+    thief.do(Clocked(thief.now_ms, {}))
+    assert not resting.only_asks(thief.now_ms)

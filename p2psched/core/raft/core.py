@@ -38,7 +38,7 @@ from p2psched.core.raft.effects import (
 )
 from p2psched.core.raft.log import recovered_log
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import RaftState, Role
+from p2psched.core.raft.state import LEADER, RaftState, Role
 from p2psched.core.raft.timing import NEVER_MS, Timing
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import (
@@ -78,7 +78,7 @@ class Raft:
         lost: bool = False,
     ) -> None:
         """`lost`: the disk gave back less than this member knew; see `regain`."""
-        self._s = RaftState(
+        self._s = self.state = RaftState(  # others only look at it
             me=me,
             rng=rng,
             timing=timing,
@@ -102,7 +102,7 @@ class Raft:
                 self._on_synced(event)
             case Propose(wall_ms=wall_ms, payload=payload, kind=kind):
                 s.wall_ms = wall_ms
-                if s.role is Role.LEADER and not transfer.is_stopping(s):
+                if s.role is LEADER and not transfer.is_stopping(s):
                     replication.append_own(s, kind, payload, event.concerned, many=event.many)
                     replication.broadcast(s, heartbeat=False)
             case Tick():
@@ -123,7 +123,7 @@ class Raft:
         room.on_tick(s)
         election.on_tick(s)
         transfer.on_tick(s)
-        if s.role is Role.LEADER:
+        if s.role is LEADER:
             replication.send_spared(s)
         membership.promote_if_due(s)
 
@@ -212,7 +212,7 @@ class Raft:
 
     @property
     def is_leader(self) -> bool:
-        return self._s.role is Role.LEADER
+        return self._s.role is LEADER
 
     @property
     def is_ready_leader(self) -> bool:
@@ -348,7 +348,7 @@ class Raft:
     def word_ms(self) -> int | None:
         """When it last had a word of a leader, or as one of a majority; None: not yet."""
         s = self._s
-        word_ms = election.heard_majority_ms(s) if s.role is Role.LEADER else s.leader_heard_ms
+        word_ms = election.heard_majority_ms(s) if s.role is LEADER else s.leader_heard_ms
         return None if word_ms == NEVER_MS else word_ms
 
     def entries(self, start: int, stop: int) -> list[Entry]:
@@ -375,7 +375,7 @@ class Raft:
     def due_ms(self) -> int:
         """When the next `Tick` is due."""
         s = self._s
-        if s.role is not Role.LEADER:
+        if s.role is not LEADER:
             return s.election_due_ms
         due_ms = min(s.heartbeat_due_ms, sparing.due_ms(s))
         return due_ms if s.transfer is None else min(due_ms, s.transfer.due_ms)

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from p2psched.core.raft.progress import Progress, Sparing
 from p2psched.core.raft.replication import append_own, broadcast
-from p2psched.core.raft.state import RaftState, Role
+from p2psched.core.raft.state import LEADER, RaftState, Role
 from p2psched.core.raft.timing import NEVER_MS
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import EntryKind, VoteReply, VoteRequest
 
 
 def on_tick(s: RaftState) -> None:
-    if s.role is Role.LEADER:
+    if s.role is LEADER:
         _check_quorum(s)
-        if s.role is Role.LEADER and s.now_ms >= s.heartbeat_due_ms:
+        if s.role is LEADER and s.now_ms >= s.heartbeat_due_ms:
             broadcast(s, heartbeat=True)
     elif s.now_ms >= s.election_due_ms:
         _campaign_if_wanted(s)
@@ -94,7 +94,7 @@ def on_vote_request(s: RaftState, sender: PeerId, request: VoteRequest) -> None:
         return
     if request.term > s.term:
         s.enter_term(request.term)
-    if log_is_current and s.hard.vote in (None, sender) and s.role is not Role.LEADER:
+    if log_is_current and s.hard.vote in (None, sender) and s.role is not LEADER:
         s.vote_for(sender)
         s.reset_election_timer()
         s.promise(sender, VoteReply(s.term, True, pre=False))
@@ -103,7 +103,7 @@ def on_vote_request(s: RaftState, sender: PeerId, request: VoteRequest) -> None:
 
 
 def _has_working_leader(s: RaftState) -> bool:
-    if s.role is Role.LEADER:
+    if s.role is LEADER:
         return True  # check-quorum ends it when it no longer works
     return s.leader is not None and s.now_ms - s.leader_heard_ms < s.timing.election_ms_min
 
@@ -135,7 +135,7 @@ def count_vote(s: RaftState, voter: PeerId) -> None:
 
 def _lead(s: RaftState) -> None:
     assert s.hard.vote == s.me
-    s.role = Role.LEADER
+    s.role = LEADER
     s.votes.clear()
     s.leader = s.me
     s.stamp_base_ms, s.clock_base_ms = s.log.last_stamp_ms, s.now_ms

@@ -64,18 +64,19 @@ class RaftLog:
 
     def term_at(self, index: int) -> int | None:
         """Term of an entry or of the base; 0 at index 0; None if we don't have it."""
-        if index == 0:
-            return 0
-        if index == self.base.index:
-            return self.base.term
-        if self.first <= index <= self.last_index:
-            return self._entries[index - self.first].term
-        return None
+        base, entries = self.base, self._entries
+        place = index - base.index - 1
+        if 0 <= place < len(entries):
+            return entries[place].term
+        if index == base.index:
+            return base.term
+        return 0 if index == 0 else None
 
     def slice(self, start: int, stop: int) -> list[Entry]:
         """Entries `start` to `stop - 1`, as far as they exist."""
-        assert start >= self.first
-        return self._entries[start - self.first : max(stop, self.first) - self.first]
+        place, end = start - self.base.index - 1, stop - self.base.index - 1
+        assert place >= 0
+        return self._entries[place : max(0, end)]
 
     def bounded(self, start: int, *, count_max: int, bytes_max: int) -> tuple[Entry, ...]:
         """Entries from `start` on: at least one if there is one, then as many as fit."""

@@ -19,7 +19,7 @@ import msgspec
 
 from p2psched.core.raft import group, transfer
 from p2psched.core.raft.replication import append_own, broadcast
-from p2psched.core.raft.state import RaftState, Role, encode_membership
+from p2psched.core.raft.state import LEADER, RaftState, encode_membership
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import EntryKind, Member, Membership
 
@@ -89,7 +89,7 @@ def follow_up(s: RaftState) -> None:
 
 def _end_removal(s: RaftState) -> None:
     """On a leader: who is left out has been told with the commit."""
-    if s.role is not Role.LEADER or s.commit < s.care.departing:
+    if s.role is not LEADER or s.commit < s.care.departing:
         return
     s.care.departing = 0
     for peer in [peer for peer in s.progress if s.membership.member(peer) is None]:
@@ -123,7 +123,7 @@ def _go_on(s: RaftState) -> None:
     """At once, once a change to an even number of voters is committed: of two voters neither may be
     gone."""
     care = s.care
-    if s.role is Role.LEADER and s.commit < care.halfway:
+    if s.role is LEADER and s.commit < care.halfway:
         return
     care.halfway = 0
     if care.on:
@@ -181,7 +181,7 @@ def promote_if_due(s: RaftState) -> None:
 
 
 def may_change(s: RaftState) -> bool:
-    leads = s.role is Role.LEADER and s.transfer is None and s.commit >= s.leading_from
+    leads = s.role is LEADER and s.transfer is None and s.commit >= s.leading_from
     return leads and s.membership_index <= s.commit
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from p2psched.core.raft.effects import ReadReady
 from p2psched.core.raft.replication import broadcast
-from p2psched.core.raft.state import RaftState, Role, WaitingRead
+from p2psched.core.raft.state import LEADER, RaftState, WaitingRead
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import ReadAsk, ReadReply
 
 
 def on_read(s: RaftState, read: int) -> None:
-    if s.role is Role.LEADER:
+    if s.role is LEADER:
         _start(s, read, None)
     elif s.leader is None:
         s.emit(ReadReady(read, None))
@@ -23,7 +23,7 @@ def on_read(s: RaftState, read: int) -> None:
 
 
 def on_read_ask(s: RaftState, sender: PeerId, ask: ReadAsk) -> None:
-    if s.role is Role.LEADER:
+    if s.role is LEADER:
         _start(s, ask.read, sender)
     else:
         s.send(sender, ReadReply(s.term, ask.read, -1))

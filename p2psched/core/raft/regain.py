@@ -20,7 +20,7 @@ asked tells it that it must look anew.
 from __future__ import annotations
 
 from p2psched.core.raft.progress import Regain
-from p2psched.core.raft.state import RaftState, Role
+from p2psched.core.raft.state import LEADER, RaftState
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import ReadAsk, ReadReply
 
@@ -81,7 +81,7 @@ def end_if_whole(s: RaftState) -> None:
 
 def on_ask(s: RaftState, sender: PeerId, ask: ReadAsk) -> None:
     progress = s.progress.get(sender)
-    if s.role is not Role.LEADER or progress is None or ask.term != s.term:
+    if s.role is not LEADER or progress is None or ask.term != s.term:
         return
     if progress.match or not progress.probing:
         progress.match = 0

@@ -17,7 +17,7 @@ from p2psched.core.raft import regain, sparing
 from p2psched.core.raft.effects import Commit, LeaderChanged
 from p2psched.core.raft.pieces import send_pieces
 from p2psched.core.raft.progress import Progress
-from p2psched.core.raft.state import Concerned, RaftState, Role
+from p2psched.core.raft.state import LEADER, Concerned, RaftState, Role
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import KIB
 from p2psched.model.raft import Append, AppendReply, Entry, EntryKind
@@ -40,7 +40,7 @@ def append_own(
 ) -> None:
     """Append an entry of our term to our own log; `broadcast` sends it. `concerned`, `many`: see
     `effects.Propose`."""
-    assert s.role is Role.LEADER
+    assert s.role is LEADER
     sparing.note_appended(s, s.log.last_index + 1, concerned, many=many)
     s.append(Entry(s.log.last_index + 1, s.term, kind, s.stamp_ms(), s.wall_ms, payload))
 
@@ -141,7 +141,7 @@ def send_spared(s: RaftState) -> None:
 
 def on_append_reply(s: RaftState, sender: PeerId, reply: AppendReply) -> None:
     progress = s.progress.get(sender)
-    if s.role is not Role.LEADER or progress is None or reply.term != s.term:
+    if s.role is not LEADER or progress is None or reply.term != s.term:
         return
     progress.contact_ms = s.now_ms
     _note_round(s, progress, reply.round)
@@ -156,7 +156,8 @@ def on_match(s: RaftState, sender: PeerId, progress: Progress, match: int) -> No
     """The follower agrees up to `match`, and has that much on disk."""
     assert match <= s.log.last_index
     progress.landed(match, s.now_ms)
-    advance_commit(s)
+    if match > s.commit:  # as what heartbeats are answered with seldom is
+        advance_commit(s)
     if progress.next <= s.log.last_index and not (
         sparing.may_wait(s, progress) and sender in sparing.spared(s)
     ):
@@ -178,7 +179,7 @@ def _on_refusal(s: RaftState, sender: PeerId, progress: Progress, reply: AppendR
 def advance_commit(s: RaftState) -> None:
     """Commit what a majority has on disk, if it is of our own term, and tell those whom it
     concerns; the others need not be woken for it alone."""
-    if s.role is not Role.LEADER:
+    if s.role is not LEADER:
         return
     stored = sorted(
         s.log.stable if voter.peer == s.me else _match(s, voter.peer)
@@ -248,7 +249,7 @@ def on_append(s: RaftState, sender: PeerId, append: Append) -> None:
 
 def follow(s: RaftState, sender: PeerId) -> None:
     """Whoever sends what only a leader sends in our term leads it."""
-    assert s.role is not Role.LEADER, "one leader a term"
+    assert s.role is not LEADER, "one leader a term"
     if s.role is not Role.FOLLOWER or s.leader != sender:
         s.become_follower(sender)
     s.leader_heard_ms = s.now_ms

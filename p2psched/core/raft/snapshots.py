@@ -13,7 +13,7 @@ from p2psched.core.raft.effects import Commit, Compact, StorePiece
 from p2psched.core.raft.pieces import on_offset
 from p2psched.core.raft.progress import Incoming
 from p2psched.core.raft.replication import follow, on_match
-from p2psched.core.raft.state import RaftState, Role
+from p2psched.core.raft.state import LEADER, RaftState
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Snapshot, SnapshotPiece, SnapshotReply
 
@@ -61,7 +61,7 @@ def _lacking(s: RaftState) -> int:
 
 def on_reply(s: RaftState, sender: PeerId, reply: SnapshotReply) -> None:
     progress = s.progress.get(sender)
-    if s.role is not Role.LEADER or progress is None or reply.term != s.term:
+    if s.role is not LEADER or progress is None or reply.term != s.term:
         return
     progress.contact_ms = s.now_ms
     progress.round = max(progress.round, reply.round)

@@ -14,7 +14,7 @@ from typing import Final
 from p2psched.core.raft.election import campaign
 from p2psched.core.raft.progress import Progress, Transfer
 from p2psched.core.raft.sparing import may_wait
-from p2psched.core.raft.state import RaftState, Role
+from p2psched.core.raft.state import LEADER, RaftState, Role
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Room, TimeoutNow
 
@@ -34,7 +34,7 @@ def on_hand_over(s: RaftState, avoid: frozenset[PeerId]) -> None:
 
 def on_tick(s: RaftState) -> None:
     """Give up what lasts too long; hand over by ourselves if our disk is the slow one."""
-    if s.role is not Role.LEADER:
+    if s.role is not LEADER:
         return
     if s.transfer is not None:
         if s.now_ms >= s.transfer.due_ms:
@@ -67,7 +67,7 @@ def depart(s: RaftState) -> None:
 
 def _fit(s: RaftState) -> dict[PeerId, Progress]:
     """Voters that answer, and whose log can be made whole by appends."""
-    if s.role is not Role.LEADER or s.transfer is not None:
+    if s.role is not LEADER or s.transfer is not None:
         return {}
     heard_since = s.now_ms - s.timing.election_ms_min
     return {
