@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import platform
 import re
 from collections.abc import Sequence
 from typing import Annotated, Final, NamedTuple
 
 import typer
+import typer.main
 
 from p2psched.cli.output import write_line
+from p2psched.cli.plain import make_plain
 from p2psched.model.version import VERSION
 
 HELP_WIDTH: Final = 80  # longer lines are hard to read, also in a wide terminal
@@ -159,6 +160,13 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
+def run(arguments: Sequence[str]) -> object:
+    """Run the command that these arguments name. Raises what it, or the parser, raises."""
+    command = typer.main.get_command(app_for(arguments))
+    make_plain(command)
+    return command.main(list(arguments), prog_name="p2psched", standalone_mode=False)
+
+
 def first_sentence(text: str) -> str:
     """For a list of commands, where it is wrapped; the parser itself would cut it."""
     return re.split(r"(?<=\.)\s|\n\n", text.strip(), maxsplit=1)[0]
@@ -187,6 +195,8 @@ def _add(app: typer.Typer, name: str, command: Command) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        import platform  # noqa: PLC0415 (nobody else needs it)
+
         write_line(f"p2psched {VERSION} (Python {platform.python_version()})")
         raise typer.Exit
 
