@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, NamedTuple
 
 import typer
@@ -162,9 +163,20 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
 
 def run(arguments: Sequence[str]) -> object:
     """Run the command that these arguments name. Raises what it, or the parser, raises."""
-    command = typer.main.get_command(app_for(arguments))
+    command = typer.main.get_command(app_for(arguments or _typed(os.environ)))
     make_plain(command)
     return command.main(list(arguments), prog_name="p2psched", standalone_mode=False)
+
+
+def _typed(environment: Mapping[str, str]) -> Sequence[str]:
+    """Of a command line that a shell wants completed: the words before the one at the cursor."""
+    if "_P2PSCHED_COMPLETE" not in environment:
+        return ()
+    text = environment.get("COMP_WORDS") or environment.get("_TYPER_COMPLETE_ARGS") or ""
+    at = environment.get("COMP_CWORD", "")
+    words = text.split()
+    whole = int(at) if at.isdecimal() else len(words) - (not text[-1:].isspace())
+    return words[1:whole]
 
 
 def first_sentence(text: str) -> str:
