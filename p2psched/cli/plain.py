@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, cast, get_args, get_origin
 
-DIGITS_MAX: Final = 18
+_DIGITS: Final = 18
 
 
 class Constraints(Protocol):
@@ -102,7 +102,7 @@ def plain(value: object, annotation: object, info: Constraints) -> object | None
 
 def _number(value: object, info: Constraints) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdecimal():
-        value = int(value) if len(value) <= DIGITS_MAX else None
+        value = int(value) if len(value) <= _DIGITS else None
     if type(value) is not int or info.clamp:
         return None
     is_least = info.min is None or value >= info.min

@@ -129,17 +129,17 @@ class SpaceKeeper:
         while True:
             self._note(*await asyncio.to_thread(self._look))
             try:
-                async with asyncio.timeout(until_beat(FAR_LOOK_S if self._is_far else LOOK_S)):
+                async with asyncio.timeout(until_beat(self.until_look_s)):
                     await self._look_now.wait()
             except TimeoutError:
                 pass
             self._look_now.clear()
 
     @property
-    def _is_far(self) -> bool:
-        """From having too little, as of the last look."""
+    def until_look_s(self) -> float:
+        """Until the next look at the disk, as it was at the last one."""
         far = FAR * (self.watch.enough + self._ballast.size)
-        return self.room is Room.ENOUGH and self._free >= far
+        return FAR_LOOK_S if self.room is Room.ENOUGH and self._free >= far else LOOK_S
 
     def _look(self) -> tuple[int, bool]:
         """What is free, and whether the ballast is whole; it is made again if there is room."""
