@@ -49,9 +49,9 @@ def run(arguments: Sequence[str]) -> int:
             serve(serving)
             return 0
         # Here and not above: Ctrl-C while the commands load must end as quietly as later.
-        from p2psched.cli.commands import app_for  # noqa: PLC0415
+        from p2psched.cli import commands  # noqa: PLC0415
 
-        code = app_for(arguments)(list(arguments), prog_name="p2psched", standalone_mode=False)
+        code = commands.run(arguments)
         sys.stdout.flush()
     except P2PSchedError as error:
         return print_error(error.code, str(error), error.exit_code, json=json)

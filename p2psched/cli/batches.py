@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from p2psched.cli.output import count, note, one_line, print_json
-from p2psched.client.batches import Outcome, outcomes, shape_of
 from p2psched.client.client import Client
+from p2psched.client.shapes import shape_of
 from p2psched.model.ids import short
 from p2psched.model.messages import JobView
+
+if TYPE_CHECKING:
+    from p2psched.client.batches import Outcome
 
 BATCHES_HELP: Final = (
     "Many inputs, one a line; - is stdin. COMMAND reads some and writes a line for each."
@@ -20,6 +23,8 @@ FAILURES_NOTED: Final = 20
 async def print_outcomes(client: Client, view: JobView) -> int:
     """On stdout what came out for each input, in order (an empty line for one that failed), so
     that line n is that of input n. Returns how many failed, which stderr tells."""
+    from p2psched.client.batches import outcomes  # noqa: PLC0415 (most jobs have no inputs)
+
     failed = 0
     sys.stdout.flush()
     async for number, outcome in outcomes(client.session, view):
@@ -36,6 +41,8 @@ async def print_outcomes(client: Client, view: JobView) -> int:
 
 async def print_outcomes_as_json(client: Client, view: JobView) -> int:
     """Inputs are counted from 1, as lines are. Returns how many failed."""
+    from p2psched.client.batches import outcomes  # noqa: PLC0415
+
     found = [_fields(number, outcome) async for number, outcome in outcomes(client.session, view)]
     print_json(job=view.job, state=view.state, inputs=found)
     return sum(not one["ok"] for one in found)
@@ -63,6 +70,8 @@ async def note_failed_inputs(client: Client, view: JobView) -> bool:
     shape = shape_of(view)
     if shape is None:
         return False
+    from p2psched.client.batches import outcomes  # noqa: PLC0415
+
     failed = 0
     async for _, outcome in outcomes(client.session, view):
         failed += not outcome.ok

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import platform
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, NamedTuple
 
 import typer
+import typer.main
 
 from p2psched.cli.output import write_line
+from p2psched.cli.plain import make_plain
 from p2psched.model.version import VERSION
 
 HELP_WIDTH: Final = 80  # longer lines are hard to read, also in a wide terminal
@@ -159,6 +161,24 @@ def app_for(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
+def run(arguments: Sequence[str]) -> object:
+    """Run the command that these arguments name. Raises what it, or the parser, raises."""
+    command = typer.main.get_command(app_for(arguments or _typed(os.environ)))
+    make_plain(command)
+    return command.main(list(arguments), prog_name="p2psched", standalone_mode=False)
+
+
+def _typed(environment: Mapping[str, str]) -> Sequence[str]:
+    """Of a command line that a shell wants completed: the words before the one at the cursor."""
+    if "_P2PSCHED_COMPLETE" not in environment:
+        return ()
+    text = environment.get("COMP_WORDS") or environment.get("_TYPER_COMPLETE_ARGS") or ""
+    at = environment.get("COMP_CWORD", "")
+    words = text.split()
+    whole = int(at) if at.isdecimal() else len(words) - (not text[-1:].isspace())
+    return words[1:whole]
+
+
 def first_sentence(text: str) -> str:
     """For a list of commands, where it is wrapped; the parser itself would cut it."""
     return re.split(r"(?<=\.)\s|\n\n", text.strip(), maxsplit=1)[0]
@@ -187,6 +207,8 @@ def _add(app: typer.Typer, name: str, command: Command) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        import platform  # noqa: PLC0415 (nobody else needs it)
+
         write_line(f"p2psched {VERSION} (Python {platform.python_version()})")
         raise typer.Exit
 

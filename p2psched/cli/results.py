@@ -32,10 +32,10 @@ from p2psched.cli.output import (
 from p2psched.cli.save import lost, save, say_lost
 from p2psched.cli.tasks import TaskEnd, ended_so_far, split_task
 from p2psched.client import blobs
-from p2psched.client.batches import shape_of
 from p2psched.client.client import Client
 from p2psched.client.downloads import Downloads
 from p2psched.client.results import TaskResult, is_pickle, open_value
+from p2psched.client.shapes import shape_of
 from p2psched.model import items, values
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import NotFound, ResultLost, UsageError

@@ -9,11 +9,10 @@ from typing import Final
 
 from p2psched.cli.output import note, one_line, span, write_line
 from p2psched.client.job import Job
-from p2psched.core.pace import done_text
 from p2psched.model.errors import P2PSchedError
 from p2psched.model.job import JobState
 from p2psched.model.messages import JobView
-from p2psched.model.progress_messages import TaskProgress
+from p2psched.model.progress_messages import TaskProgress, done_text
 
 SHOWN_MAX: Final = 20
 LOOK_S: Final = 1.0

@@ -14,8 +14,6 @@ from __future__ import annotations
 import io
 import itertools
 import pickle
-import re
-import zipfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from p2psched.client import batch_driver, blobs
 from p2psched.client.functions import Calls, PackedFunction, PackedJob, pack
 from p2psched.client.results import is_pickle, open_value
 from p2psched.client.session import Session
+from p2psched.client.shapes import MODULE, Shape, shape_of
 from p2psched.model import items, limits, values
 from p2psched.model.backing import Backing
 from p2psched.model.blob import BlobRef
@@ -43,24 +42,10 @@ from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.net.together import together
 from p2psched.run.host.files import File
 
-MODULE: Final = "p2psched_batch"
 BATCH_MAX: Final = 1000  # inputs; the longest list that is plain data, which opens without code
 LINE_BYTES_MAX: Final = 1 * limits.MIB
 AHEAD: Final = 16  # tasks whose outcomes are asked for, and held, at a time
-_COMMAND: Final = re.compile(rf"{MODULE}:run_(\d+)_by_(\d+)\(\)")
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How the inputs of a job are cut."""
-
-    inputs: int
-    batch: int
-
-    def of_task(self, index: int) -> range:
-        """The numbers of its inputs, from 0 on."""
-        return range(index * self.batch, min((index + 1) * self.batch, self.inputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +58,6 @@ class Outcome:
     @property
     def ok(self) -> bool:
         return not self.error
-
-
-def shape_of(view: JobView) -> Shape | None:
-    """None for a job that is no job of batches."""
-    found = _COMMAND.fullmatch(view.command) if view.kind == "function" else None
-    return Shape(int(found[1]), int(found[2])) if found else None
 
 
 def lines_of(stream: BinaryIO) -> Iterator[bytes]:
@@ -185,6 +164,8 @@ class _Counted:
 
 def _archive() -> bytes:
     """The driver as a module; the same bytes each time."""
+    import zipfile  # noqa: PLC0415 (who only reads results packs nothing)
+
     stream = io.BytesIO()
     source = Path(batch_driver.__file__).read_bytes()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:

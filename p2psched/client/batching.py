@@ -14,20 +14,15 @@ import enum
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from p2psched.client.functions import (
-    PackedFunction,
-    PackedJob,
-    pack,
-    pack_function,
-    pack_single,
-    packed_calls,
-)
-from p2psched.client.options import SINGLE, Function, Options
 from p2psched.client.results import TaskResult
 from p2psched.model.ids import JobId
 from p2psched.model.limits import KIB
+
+if TYPE_CHECKING:
+    from p2psched.client.functions import PackedFunction, PackedJob
+    from p2psched.client.options import Function, Options
 
 BATCH_TASKS_MAX: Final = 8192
 BATCH_BYTES_MAX: Final = 256 * KIB
@@ -111,6 +106,9 @@ class Batch:
 
     def pack(self, submitter: str) -> PackedJob:
         """The job. Raises UsageError if it is over a limit."""
+        from p2psched.client.functions import pack, pack_single, packed_calls  # noqa: PLC0415 (who only looks packs nothing)
+        from p2psched.client.options import SINGLE  # noqa: PLC0415
+
         packed, options, calls = self._packed, self._options, self._calls
         told = options.told()
         single = None
@@ -184,6 +182,8 @@ class Batcher:
         found = self._open.get(key)
         batch = found[0] if found is not None else None
         if batch is None or not batch.has_room(len(call)):
+            from p2psched.client.functions import pack_function  # noqa: PLC0415
+
             packed = pack_function(function)
             batch = Batch(self._new_job(), packed, options)
             self._open[key] = (batch, function)

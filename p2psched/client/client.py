@@ -15,24 +15,14 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
-from p2psched.client import blobs, futures
+from p2psched.client import blobs
 from p2psched.client.disconnected import Disconnected
 from p2psched.client.find import find_peers, who_am_i
-from p2psched.client.functions import (
-    Calls,
-    MapOptions,
-    calls,
-    pack,
-    star_calls,
-)
-from p2psched.client.futures import ALL_COMPLETED, ReturnWhen, Task
 from p2psched.client.job import Job
 from p2psched.client.members import Members
-from p2psched.client.options import Function, HasOptions, unwrap
 from p2psched.client.pipeline import Pipeline, keep_house
-from p2psched.client.programs import ProgramOptions, pack_program
 from p2psched.client.session import PATIENCE_S, Session
 from p2psched.client.shared import Shared
 from p2psched.client.spool import Upload
@@ -52,6 +42,12 @@ from p2psched.model.peer_messages import PeerList, PeerView
 from p2psched.model.staleness import Staleness
 from p2psched.model.status_messages import StatusAnswer
 from p2psched.store.records import default_runtime_dir
+
+if TYPE_CHECKING:
+    from p2psched.client.functions import Calls, MapOptions
+    from p2psched.client.futures import ReturnWhen, Task
+    from p2psched.client.options import Function, HasOptions
+    from p2psched.client.programs import ProgramOptions
 
 __all__ = ["Client", "Job", "who_am_i"]
 
@@ -204,6 +200,8 @@ class Client(Shared):
         tasks that `start="exclusive"`, in seconds or as "15s". `modules`: see
         `client.functions.pack`. Raises UsageError for what can't be serialised or is over a limit.
         The same `job_id` (32 hex digits) again is the same job."""
+        from p2psched.client.functions import calls  # noqa: PLC0415 (who only looks packs nothing)
+
         return await self._map(function, calls(items, *more, kwargs=kwargs), job_id, options)
 
     async def starmap(
@@ -216,6 +214,8 @@ class Client(Shared):
         **options: Unpack[MapOptions],
     ) -> Job:
         """As `map`, with one task for each tuple: `function(*tuple)`."""
+        from p2psched.client.functions import star_calls  # noqa: PLC0415
+
         return await self._map(function, star_calls(tuples, kwargs=kwargs), job_id, options)
 
     async def _map(
@@ -225,6 +225,9 @@ class Client(Shared):
         job_id: str | None,
         options: MapOptions,
     ) -> Job:
+        from p2psched.client.functions import pack  # noqa: PLC0415
+        from p2psched.client.options import unwrap  # noqa: PLC0415
+
         called, own = unwrap(function)
         chosen = own.told()
         for option, value in options.items():
@@ -254,8 +257,9 @@ class Client(Shared):
         one function with the same options become one job. Raises UsageError for what can't be
         serialised; what the cluster refuses is raised by the task.
         """
-        called, options = unwrap(function)
-        return Task(self.pipeline, called, options, (args, kwargs))
+        from p2psched.client import futures  # noqa: PLC0415
+
+        return futures.submit(self.pipeline, function, (args, kwargs))
 
     @overload
     async def gather(
@@ -272,10 +276,14 @@ class Client(Shared):
     ) -> list[T] | list[T | BaseException]:
         """The values in the order of the tasks. Raises what the first one to fail raised, and the
         others go on; with `return_exceptions` that stands in the list instead."""
+        from p2psched.client import futures  # noqa: PLC0415
+
         return await futures.gather(tasks, return_exceptions=return_exceptions)
 
     def as_completed(self, tasks: Iterable[Task[T]]) -> AsyncIterator[Task[T]]:
         """Each task once, as soon as it has ended: `async for task in client.as_completed(...)`."""
+        from p2psched.client import futures  # noqa: PLC0415
+
         return futures.as_completed(tasks)
 
     async def wait(
@@ -283,11 +291,13 @@ class Client(Shared):
         tasks: Iterable[Task[T]],
         *,
         timeout_s: float | None = None,
-        return_when: ReturnWhen = ALL_COMPLETED,
+        return_when: ReturnWhen = "ALL_COMPLETED",
     ) -> tuple[set[Task[T]], set[Task[T]]]:
         """Those that have ended, and those that have not, once `timeout_s` is over, or one has
         ended (FIRST_COMPLETED), or failed (FIRST_EXCEPTION), or all have. Their errors stay in
         them."""
+        from p2psched.client import futures  # noqa: PLC0415
+
         return await futures.wait(tasks, timeout_s=timeout_s, return_when=return_when)
 
     async def cancel(self, work: Task[object] | Job | Iterable[Task[object] | Job]) -> None:
@@ -297,6 +307,8 @@ class Client(Shared):
         waits for any unfinished task of it. Of a job with others in it the tasks given here are
         only dropped by this client: they may still run, and be recorded.
         """
+        from p2psched.client.futures import Task  # noqa: PLC0415
+
         found = [work] if isinstance(work, Task | Job) else list(work)
         for task in found:
             if isinstance(task, Task):
@@ -328,6 +340,8 @@ class Client(Shared):
         """One child process for each of `tasks` (default: one, index 0), never through a shell.
         `outputs` are files in the task's folder that it hands over: see `TaskResult.files`. `hold`,
         `policy` and `needs`: as in `map`."""
+        from p2psched.client.programs import pack_program  # noqa: PLC0415
+
         spec, uploads = pack_program(argv, submitter=who_am_i(), **options)
         return await self.submit_spec(spec, job_id=job_id, uploads=uploads)
 

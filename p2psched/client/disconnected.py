@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from p2psched.client.find import who_am_i
-from p2psched.client.programs import ProgramOptions, pack_program
 from p2psched.client.session import Session
 from p2psched.model.errors import NotFound, UsageError
 from p2psched.model.ids import JobId, new_id, short
@@ -30,6 +29,9 @@ from p2psched.model.separation_messages import (
     SpoolReceipt,
 )
 
+if TYPE_CHECKING:
+    from p2psched.client.programs import ProgramOptions
+
 
 class Disconnected:
     def __init__(self, session: Session) -> None:
@@ -44,6 +46,8 @@ class Disconnected:
         self, argv: Sequence[str], **options: Unpack[ProgramOptions]
     ) -> SpoolReceipt:
         """The same of a command line. Options are those of `Client.submit_program`."""
+        from p2psched.client.programs import pack_program  # noqa: PLC0415 (who only looks packs nothing)
+
         spec, uploads = pack_program(argv, submitter=who_am_i(), **options)
         if uploads:
             raise UsageError("the spool takes no large files: pass paths that every peer knows")

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypedDict
 
-import cloudpickle
-
 from p2psched.client.backing import backing_of
 from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.modules import ARCHIVES, Choice, importable_as, is_local, named_in
@@ -391,6 +389,8 @@ def _by_path_or_value(function: Function, choice: Choice) -> tuple[str, bytes]:
     if path and choice != "none" and is_local(path.partition(":")[0]):
         return path, b""
     try:
+        import cloudpickle  # noqa: PLC0415 (most commands pack nothing)
+
         code: bytes = cloudpickle.dumps(plain, protocol=PROTOCOL)
     except Exception as error:
         raise UsageError(

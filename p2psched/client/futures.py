@@ -16,7 +16,7 @@ from p2psched.client.batching import Batch, Stage
 from p2psched.client.functions import Arguments, pack_call
 from p2psched.client.job import Job
 from p2psched.client.logs import Log
-from p2psched.client.options import Function, Options
+from p2psched.client.options import Function, HasOptions, Options, unwrap
 from p2psched.client.pipeline import Pipeline
 from p2psched.client.results import TaskResult
 from p2psched.model.errors import UsageError
@@ -209,6 +209,14 @@ class Task(Generic[T_co]):
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             self._pipeline.loop.call_soon(callback, self)
+
+
+def submit(
+    pipeline: Pipeline, function: Callable[..., T] | str | HasOptions, arguments: Arguments
+) -> Task[T]:
+    """See `Client.submit`."""
+    called, options = unwrap(function)
+    return Task(pipeline, called, options, arguments)
 
 
 async def gather(tasks: Iterable[Task[T]], *, return_exceptions: bool) -> list[T]:

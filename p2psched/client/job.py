@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from p2psched.client import blobs
 from p2psched.client.downloads import results_with_values
-from p2psched.client.export import Exported, export_job
 from p2psched.client.find import who_am_i
 from p2psched.client.logs import TaskOfJob
 from p2psched.client.resolving import results_by_hand
@@ -37,6 +36,9 @@ from p2psched.model.messages import (
 from p2psched.model.once import ResolveTasks, Verdict
 from p2psched.model.progress_messages import GetProgress, JobProgress, TaskProgress
 from p2psched.model.taskset import TaskSet
+
+if TYPE_CHECKING:
+    from p2psched.client.export import Exported
 
 KNOWN_MAX: Final = 64  # results that `Job.result` keeps; the oldest goes first
 POLL_MS: Final = 10_000  # longest wait for results in one call
@@ -204,4 +206,6 @@ class Job:
         overwrite: bool = False,
     ) -> Exported:
         """Write what has ended to a file: see `client.export.export_job`. Opens no pickle."""
+        from p2psched.client.export import export_job  # noqa: PLC0415 (loads databases)
+
         return await export_job(self, path, form=format, overwrite=overwrite)

@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from p2psched.client.session import Session
-from p2psched.core.drain import DRAINED, DRAINING
 from p2psched.model.commands import DrainMode
 from p2psched.model.errors import NotFound, Refused
 from p2psched.model.ids import PeerId
 from p2psched.model.member_messages import ChangeMember, MemberChanged, SetVoters, VotersSet
 from p2psched.model.messages import Done, DrainPeer, ListPeers
-from p2psched.model.peer_messages import PeerList, PeerView
+from p2psched.model.peer_messages import DRAINED, DRAINING, PeerList, PeerView
 
 VOTES_S: Final = 0.2  # between two looks whether a peer votes by now
 MODES: Final = {False: DrainMode.CORDON, True: DrainMode.OFF}  # by whether it is undone

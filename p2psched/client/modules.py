@@ -21,7 +21,6 @@ import sys
 import sysconfig
 import threading
 import time
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -280,6 +279,8 @@ def _is_installed(path: Path) -> bool:
 
 
 def _zip(files: Sequence[_Found]) -> bytes:
+    import zipfile  # noqa: PLC0415 (most functions bring no modules of their own)
+
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in files:

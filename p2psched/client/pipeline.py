@@ -20,13 +20,11 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from p2psched.client.batching import Batch, Batcher, Stage, Waiter
 from p2psched.client.downloads import results_with_values
-from p2psched.client.functions import PackedJob
 from p2psched.client.job import POLL_MS, after
-from p2psched.client.options import Function, Options
 from p2psched.client.results import results_of
 from p2psched.client.session import Asker, Session
 from p2psched.client.spool import Upload
@@ -44,6 +42,10 @@ from p2psched.model.messages import (
     ResultPage,
     Submit,
 )
+
+if TYPE_CHECKING:
+    from p2psched.client.functions import PackedJob
+    from p2psched.client.options import Function, Options
 
 SUBMITS_IN_FLIGHT_MAX: Final = 8
 # Of these so many may wait for their first results before they count as accepted.

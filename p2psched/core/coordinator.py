@@ -72,7 +72,7 @@ class Coordinator:
         self.chooser = Chooser(me, machine, policies)
         self._me = me
         self._machine = machine
-        self._window_ms = window_ms
+        self.window_ms = window_ms
         self._since_ms: int | None = None  # coordinating since; None: somebody else does
         self._looked_ms = 0
         self._declared_ms: dict[tuple[PeerId, int], int] = {}
@@ -149,7 +149,7 @@ class Coordinator:
             return []
         # After a pause of our own (a stopped process, a suspended machine) what others sent lies
         # unread: listen for a whole window again.
-        if now_ms - self._looked_ms > self._window_ms // 2:
+        if now_ms - self._looked_ms > self.window_ms // 2:
             self._since_ms = now_ms
         self._looked_ms = now_ms
         rows = self._machine.peers.values()
@@ -160,8 +160,8 @@ class Coordinator:
                 continue
             heard_ms = max(contacts.get(peer, 0), self._since_ms)
             key = (peer, row.info.incarnation)
-            asked_ms = self._declared_ms.get(key, now_ms - self._window_ms)
-            if now_ms - heard_ms >= self._window_ms and now_ms - asked_ms >= self._window_ms:
+            asked_ms = self._declared_ms.get(key, now_ms - self.window_ms)
+            if now_ms - heard_ms >= self.window_ms and now_ms - asked_ms >= self.window_ms:
                 self._declared_ms[key] = now_ms
                 reason = f"not heard for {now_ms - heard_ms} ms"
                 commands.append(PeerDown(peer, row.info.incarnation, reason))

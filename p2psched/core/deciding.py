@@ -86,6 +86,11 @@ class Deciding:
         """Time alone may make that it places a task."""
         return bool(self._machine.unplaced) and self._coordinator.coordinates
 
+    @property
+    def window_ms(self) -> int:
+        """Silence after which a peer is declared down."""
+        return self._coordinator.window_ms
+
     def is_overdue(self, now_ms: int) -> bool:
         """A round of placements is to be given up."""
         return bool(self._places) and now_ms - self._places_sent_ms >= PLACE_PATIENCE_MS

@@ -7,8 +7,6 @@ may be stopped or removed once nothing rests on it alone, which `standing` says.
 
 from __future__ import annotations
 
-from typing import Final
-
 from p2psched.core import backing, levels, once
 from p2psched.core.copies import only_on
 from p2psched.core.state import LedgerState
@@ -23,12 +21,9 @@ from p2psched.model.commands import (
     Rejected,
 )
 from p2psched.model.ids import PeerId
+from p2psched.model.peer_messages import CORDONED, DRAINED, DRAINING
 from p2psched.model.reconciled import PeerReconciled, Reconciled
 from p2psched.model.stalls import Stalled
-
-DRAINING: Final = "draining"
-DRAINED: Final = "drained"
-CORDONED: Final = "cordoned"
 
 # --- the fold -------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Final
 
 from p2psched.model.execution import TaskReport
+from p2psched.model.progress_messages import done_text
 
 SAMPLES_MAX: Final = 32  # then every second one is dropped
 SAMPLES_MIN: Final = 3  # words that a pace can be taken from
@@ -156,10 +157,3 @@ def span(time_ms: float) -> str:
         return f"{seconds:g} s"
     minutes = round(time_ms / 60_000)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def done_text(done: float, total: float | None) -> str:
-    """`45 % (450/1000)`."""
-    if not total:
-        return f"{done:g}"
-    return f"{100 * min(1.0, done / total):.0f} % ({done:g}/{total:g})"

@@ -93,6 +93,11 @@ class Separation:
         return self._owner.outbox.parts()
 
     @property
+    def is_calm(self) -> bool:
+        """A majority is heard, and nothing is left of when it was not."""
+        return self._recalled is None and not self.away_ms and not self.is_open and self.is_decided
+
+    @property
     def is_decided(self) -> bool:
         """No result that was kept without a majority waits any more."""
         return self._owner.outbox.journal is None

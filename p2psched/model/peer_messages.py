@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from p2psched.model.commands import PeerInfo
 from p2psched.model.load import LoadReport
+
+DRAINING: Final = "draining"
+DRAINED: Final = "drained"
+CORDONED: Final = "cordoned"
 
 
 class PeerView(msgspec.Struct, frozen=True, array_like=True):

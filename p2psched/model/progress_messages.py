@@ -61,3 +61,10 @@ ProgressCall = GetProgress | ProgressOf
 ProgressAnswer = JobProgress | ProgressTold
 TaskCall = ExplainCall | ProgressCall  # of tasks that are known by now
 TaskAnswer = ExplainAnswer | ProgressAnswer
+
+
+def done_text(done: float, total: float | None) -> str:
+    """`45 % (450/1000)`."""
+    if not total:
+        return f"{done:g}"
+    return f"{100 * min(1.0, done / total):.0f} % ({done:g}/{total:g})"

@@ -102,6 +102,11 @@ class ClientOpening:
         self._remote: Identity | None = None
         self._state = _State.NEW
 
+    @property
+    def only_asks(self) -> bool:
+        """As a client: nothing but answers comes back."""
+        return self._own.peer is None
+
     def start(self) -> Step:
         assert self._state is _State.NEW
         self._state = _State.WAIT_CHALLENGE
@@ -142,6 +147,8 @@ class ClientOpening:
 
 class ServerOpening:
     """The side that was connected to. `own.peer` must be known."""
+
+    only_asks = False
 
     def __init__(self, own: Identity, secret: bytes, *, nonce: Nonce = new_nonce) -> None:
         assert own.peer is not None

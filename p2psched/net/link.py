@@ -342,7 +342,7 @@ class Connection(asyncio.BufferedProtocol):
         self._remote = remote
         self._state = State.OPEN
         self._was_open = True
-        self._decoder.open_up()
+        self._decoder.open_up(answers=self._opening.only_asks)
         self._stop_timers()
         if self.opened is not None and not self.opened.done():
             self.opened.set_result(None)

@@ -1,8 +1,8 @@
 """How late the event loop is: the one figure that tells whether handlers keep their promise.
 
-A timer every 100 ms notes how much later than due it ran. It refuses to say why; a handler that
-blocks, a starved machine and a stopped process look the same. Memory is bounded by one minute of
-samples.
+A timer every 100 ms, every 500 while all is quiet, notes how much later than due it ran. It refuses
+to say why; a handler that blocks, a starved machine and a stopped process look the same. Memory is
+bounded by one minute of samples.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 from p2psched.observe.beat import until_beat
 
 PERIOD_S: Final = 0.1
+SELDOM_S: Final = 0.5
 WINDOW_S: Final = 60.0
 SAMPLES_MAX: Final = 600  # WINDOW_S / PERIOD_S
 
@@ -40,10 +41,10 @@ class LoopLateness:
         self._until_next = until_next
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES_MAX)  # (when, late_s)
 
-    async def run(self) -> None:
+    async def run(self, is_quiet: Callable[[], bool] = lambda: False) -> None:
         """Measure until cancelled."""
         while True:
-            wait_s = self._until_next(PERIOD_S)
+            wait_s = self._until_next(SELDOM_S if is_quiet() else PERIOD_S)
             due = self._monotonic() + wait_s
             await self._sleep(wait_s)
             now = self._monotonic()

@@ -45,11 +45,15 @@ class Copier:
         self._group: asyncio.TaskGroup | None = None
         self._places = asyncio.Semaphore(COPIES_AT_ONCE_MAX)
         self._open: dict[asyncio.Timeout, PeerId] = {}
+        self._opened = asyncio.Event()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
             while True:  # a frozen peer keeps its connection: whoever is down is not waited for
+                if not self._open:
+                    self._opened.clear()
+                    await self._opened.wait()
                 await asyncio.sleep(until_beat(WATCH_S))
                 now = asyncio.get_running_loop().time()
                 for deadline, peer in self._open.items():
@@ -83,6 +87,7 @@ class Copier:
         with contextlib.suppress(TimeoutError, P2PSchedError):
             async with asyncio.timeout(PATIENCE_S + wait_s(ref.size)) as deadline:
                 self._open[deadline] = peer
+                self._opened.set()
                 try:
                     await self._others.call(peer, CopyBlob(ref, self._me))
                 finally:

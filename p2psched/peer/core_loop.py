@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 from p2psched.core.leasing import HoldLease
 from p2psched.core.owner import StartBatch, StopBatch, TakeBack
 from p2psched.core.pacing import EndTask
+from p2psched.core.quiet import SELDOM_MS
 from p2psched.core.scheduler_events import (
     Copied,
     Executed,
@@ -29,12 +30,14 @@ from p2psched.model.errors import NoSpace
 from p2psched.model.execution import ExecutorEvent
 from p2psched.model.ids import PeerId
 from p2psched.model.load import Seen
+from p2psched.peer.pauses import Pauses
 from p2psched.ports.clock import Clock
 from p2psched.ports.executor import Executor
 
 log = logging.getLogger(__name__)
 
 CLOCK_PERIOD_S: Final = 0.1
+SELDOM_S: Final = SELDOM_MS / 1000
 RENEW_RETRY_S: Final = 0.5
 
 E = TypeVar("E")
@@ -66,6 +69,7 @@ class CoreLoop(ABC, Generic[E]):
         # What this peer keeps for when it is cut off: nothing, until somebody does.
         self.keep: Callable[[SeparationEffect], None] = _nothing
         self._round: asyncio.Handle | None = None  # that is on its way
+        self._pauses = Pauses(CLOCK_PERIOD_S, SELDOM_S)
         self._stopped = False
 
     def now_ms(self) -> int:
@@ -124,6 +128,7 @@ class CoreLoop(ABC, Generic[E]):
             return
         if self._round is None and not isinstance(event, Round):
             self._round = self._loop.call_soon(self._on_round)
+            self._pauses.stir()
 
     def _on_round(self) -> None:
         if self._round is not None:

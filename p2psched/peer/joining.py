@@ -20,6 +20,7 @@ from p2psched.ports.clock import Clock
 from p2psched.ports.engine import Engine
 
 JOIN_RETRY_S: Final = 0.2
+LOOK_S: Final = 0.5  # between two looks whether we are still a member, and led
 CALL_PATIENCE_S: Final = 5.0
 
 
@@ -72,7 +73,7 @@ class Joining:
                     await self._ask_to_join()
                 except Removed:
                     break
-            await asyncio.sleep(until_beat(JOIN_RETRY_S))
+            await asyncio.sleep(until_beat(LOOK_S if is_member else JOIN_RETRY_S))
         self._on_removed(was_removed(self._member.name, self._member.peer, self._config.data))
 
     async def _ask_to_join(self) -> None:

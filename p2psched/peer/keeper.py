@@ -34,6 +34,7 @@ REPAIR_AFTER_S: Final = 3.0  # a peer that restarts is back before anything is c
 REPAIRS_MAX: Final = 64  # blobs in one look; the next one goes on
 REPAIR_BYTES_MAX: Final = 512 * MIB
 COLLECT_EVERY: Final = 60  # looks
+WHOLE_EVERY: Final = 10  # looks, where nothing lacked anything and the ledger has not gone on
 QUORUM_PATIENCE_S: Final = 10.0
 
 
@@ -76,6 +77,7 @@ class Keeper:
         self._forgotten: dict[BlobRef, None] = {}  # may go, if nobody else refers to them
         self._pinned: dict[BlobRef, None] = {}  # forgotten, and kept for a while: see `remove`
         self._suspect = True  # look whether all that we should have is here
+        self._whole = -1  # entry of the ledger as of which nothing lacked anything
         self._wake: asyncio.Event | None = None  # at once, while it runs
 
     @property
@@ -111,30 +113,40 @@ class Keeper:
                     await wake.wait()
             wake.clear()
             try:
-                if self._has_work() or looks % COLLECT_EVERY == 0:
+                if self._has_work(looks) or looks % COLLECT_EVERY == 0:
                     await self._look(collect=looks % COLLECT_EVERY == 0)
                 looks += 1
             except (P2PSchedError, TimeoutError) as error:  # no quorum, no space: later
                 log.info("keeper-waits", extra={"reason": str(error)})
 
-    def _has_work(self) -> bool:
-        return bool(self._state.with_blobs or self._state.sent or self._forgotten)
+    def _has_work(self, looks: int) -> bool:
+        """What was whole stays so until the ledger goes on: then a look, for which a majority is
+        asked, is only for what somebody took away from this disk."""
+        if self._forgotten:
+            return True
+        if self._whole == self._state.applied_index and not self._suspect and looks % WHOLE_EVERY:
+            return False
+        return bool(self._state.with_blobs or self._state.sent)
 
     async def _look(self, *, collect: bool) -> None:
         async with asyncio.timeout(QUORUM_PATIENCE_S):
             await self._scheduling.wait_linearizable()
+        index, self._whole = self._state.applied_index, -1
         if self._suspect or collect:
             self._suspect = False
             await self._confess()
         await self._take_copies()
+        is_whole = not self._since
         if self._is_voter():
-            await self._fetch_specs()
+            is_whole &= await self._fetch_specs()
         if collect:
             self._forgotten.update(self._pinned)
             self._pinned.clear()
         await self._remove_forgotten()
         if collect:
             await self._blobs.collect(self._referenced, wall_ms=self._clock.wall_ms())
+        if is_whole:
+            self._whole = index
 
     def _referenced(self) -> set[bytes]:
         """By the ledger, or by results that are on their way to it."""
@@ -183,12 +195,15 @@ class Keeper:
                 mine.append(lack)
         return mine
 
-    async def _fetch_specs(self) -> None:
-        """Code and arguments stay on a majority of the voters, whoever votes now."""
-        missing = (ref for ref in list(self._state.sent) if not self._blobs.is_here(ref))
-        for ref in list(islice(missing, REPAIRS_MAX)):
+    async def _fetch_specs(self) -> bool:
+        """Code and arguments stay on a majority of the voters, whoever votes now. True if nothing
+        of them was missing."""
+        absent = (ref for ref in list(self._state.sent) if not self._blobs.is_here(ref))
+        missing = list(islice(absent, REPAIRS_MAX))
+        for ref in missing:
             with contextlib.suppress(P2PSchedError):  # nobody else is there who has it
                 await self._blobs.fetch((ref,))
+        return not missing
 
     async def _remove_forgotten(self) -> None:
         if not self._forgotten:

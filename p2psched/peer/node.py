@@ -109,7 +109,8 @@ class Node:
         self._clock, self._started_ms, self._stop = clock, started_ms, stop
         self._on_failed, self._announcing = on_failed, announcing
         self._gossip, self._loads, self._doors = gossip, loads, doors
-        self._rng = random.SystemRandom()
+        # Drawn from with each heartbeat: no call of the system for each.
+        self._rng = random.Random(random.SystemRandom().getrandbits(128))
         self._has_failed = False
         self._answering: Answering | None = None
         self._lateness = LoopLateness()
@@ -271,7 +272,7 @@ class Node:
             self._on_opened(connection)  # those that came while we started
         group.create_task(self._pool.keep(self._data.blobs))
         group.create_task(self._links.run())
-        group.create_task(self._lateness.run())
+        group.create_task(self._lateness.run(lambda: self._scheduling.is_quiet))
         group.create_task(self._space.run())
         group.create_task(self._scheduling.run())
         group.create_task(self._api.events.webhooks.run())

@@ -51,6 +51,7 @@ from p2psched.model.messages import Forward, LedgerCompacted
 from p2psched.model.raft import Member, Membership, RaftMessage, Room, Snapshot, SnapshotPiece
 from p2psched.peer.compacting import compact
 from p2psched.peer.log_writer import LogWriter, SpaceListener
+from p2psched.peer.regularity import Regularity
 from p2psched.peer.snapshots import MakeDurable, SnapshotMaker
 from p2psched.ports.clock import Clock
 from p2psched.ports.ledger import LedgerListener
@@ -129,7 +130,7 @@ class RaftLedger:
             on_saved=self._on_saved,
             on_failed=on_disk_failed,
         )
-        self._late_ms, self._away_ms = late_ms, away_ms
+        self._late_ms, self._away_ms, self._regularity = late_ms, away_ms, Regularity()
         self._late_asked_ms, self._heartbeat_told_ms = clock.now_ms(), 0
         self._reads: dict[int, Callable[[int | None], None]] = {}
         self._next_read = 1
@@ -252,7 +253,8 @@ class RaftLedger:
             self._tell_timing()
         if now_ms >= self.engine.due_ms or self.engine.raft.is_leader:
             self._step(RaftTick(now_ms, self._clock.wall_ms()))
-        if (away_ms := self._away_ms()) is not None:
+        is_due = self._regularity.is_due(now_ms, self.engine.raft.membership)
+        if is_due and (away_ms := self._away_ms()) is not None:
             self.change_members(lambda now_ms, wall_ms: Regulate(now_ms, wall_ms, away_ms))
         self._arm()
 

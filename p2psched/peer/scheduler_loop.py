@@ -16,6 +16,7 @@ from p2psched.core.feed import Say
 from p2psched.core.leasing import HoldLease
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch, TakeBack
 from p2psched.core.pacing import EndTask
+from p2psched.core.quiet import is_quiet
 from p2psched.core.scheduler import (
     Answered,
     AppendToLedger,
@@ -56,8 +57,7 @@ from p2psched.model.messages import PeerMessage
 from p2psched.model.once import Decided, Doubted
 from p2psched.model.raft import Membership
 from p2psched.model.steal_messages import StealMessage
-from p2psched.observe.beat import until_beat
-from p2psched.peer.core_loop import CLOCK_PERIOD_S, CoreLoop
+from p2psched.peer.core_loop import CoreLoop
 from p2psched.peer.event_feed import EventFeed
 from p2psched.peer.lines import Line
 from p2psched.peer.result_writer import ResultWriter
@@ -114,6 +114,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         self._capture: weakref.ref[Capture] | None = None
         self._waiting: dict[int, Heard] = {}
         self._next_tag = 1
+        self.is_quiet = False  # as of the last look at the clock
         self._watchers: dict[JobId, list[Callable[[], None]]] = {}
         self._applied_waiters: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -149,7 +150,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         """Tell the ledger that we are here, then keep time until cancelled."""
         self._step(Began(self._clock.now_ms()))
         while True:
-            await asyncio.sleep(until_beat(CLOCK_PERIOD_S))
+            await self._pauses.wait(seldom=self.is_quiet)
             now_ms = self._clock.now_ms()
             heard = {peer: now_ms - age for peer, age in self.ledger.contacts().items()}
             removed = self.ledger.removed()
@@ -157,6 +158,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
             seen, shun = self.look(), self._shun()
             self._step(Clocked(now_ms, heard, full, *group, removed, seen, shun))
             self._watch(self.scheduler.watching.watchdog)
+            self.is_quiet = is_quiet(self.scheduler, now_ms, heard, shuns=bool(shun))
 
     def stop(self) -> None:
         super().stop()

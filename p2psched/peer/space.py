@@ -40,6 +40,8 @@ from p2psched.store.space import (
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.5  # between two looks at the disk
+FAR_LOOK_S: Final = 2.0  # where several times as much is free as it needs
+FAR: Final = 4
 RETRY_AFTER_S: Final = 2.0  # what a caller is told
 BALLAST_NAME: Final = "ballast"
 # A peer that is about to start needs as much for its identity and its first records.
@@ -127,11 +129,17 @@ class SpaceKeeper:
         while True:
             self._note(*await asyncio.to_thread(self._look))
             try:
-                async with asyncio.timeout(until_beat(LOOK_S)):
+                async with asyncio.timeout(until_beat(self.until_look_s)):
                     await self._look_now.wait()
             except TimeoutError:
                 pass
             self._look_now.clear()
+
+    @property
+    def until_look_s(self) -> float:
+        """Until the next look at the disk, as it was at the last one."""
+        far = FAR * (self.watch.enough + self._ballast.size)
+        return FAR_LOOK_S if self.room is Room.ENOUGH and self._free >= far else LOOK_S
 
     def _look(self) -> tuple[int, bool]:
         """What is free, and whether the ballast is whole; it is made again if there is room."""

@@ -13,11 +13,11 @@ import pytest
 from p2psched.client.batches import (
     LINE_BYTES_MAX,
     Outcome,
-    Shape,
     lines_of,
     outcomes_in,
     pack_batches,
 )
+from p2psched.client.shapes import Shape
 from p2psched.model.blob import BlobRef
 from p2psched.model.errors import UsageError
 from p2psched.model.job import FunctionWork

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from p2psched.core.copies import lacking, staying_peers
-from p2psched.core.drain import CORDONED, DRAINED, DRAINING, standing
+from p2psched.core.drain import standing
 from p2psched.core.levels import CORDON_LEVEL, KNOWN_LEVEL
 from p2psched.core.machine import Machine
 from p2psched.core.owner import StartBatch
@@ -44,6 +44,7 @@ from p2psched.model.commands import (
 from p2psched.model.execution import Committed
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, ProgramWork, Segment
+from p2psched.model.peer_messages import CORDONED, DRAINED, DRAINING
 from p2psched.model.taskset import EMPTY, TaskSet
 
 A, B, C = PeerId("a"), PeerId("b"), PeerId("c")

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from p2psched.core.pace import SAMPLES_MAX, Finding, Pace, done_text, span
+from p2psched.core.pace import SAMPLES_MAX, Finding, Pace, span
 from p2psched.model.execution import TaskReport
+from p2psched.model.progress_messages import done_text
 
 SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from p2psched.observe.lateness import PERIOD_S, SAMPLES_MAX, WINDOW_S, LoopLateness
+from p2psched.observe.lateness import PERIOD_S, SAMPLES_MAX, SELDOM_S, WINDOW_S, LoopLateness
 
 
 class Turns:
@@ -80,3 +80,22 @@ def test_a_real_loop_that_is_held_up_is_seen() -> None:
         return lateness.max_ms
 
     assert asyncio.run(main()) == pytest.approx(900)
+
+
+def test_a_loop_at_which_nothing_happens_is_woken_seldom_for_its_lateness() -> None:
+    waits: list[float] = []
+    quiet = iter([False, True, True, False])
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    def is_quiet() -> bool:
+        found = next(quiet, None)
+        if found is None:
+            raise asyncio.CancelledError
+        return found
+
+    lateness = LoopLateness(sleep=sleep, until_next=lambda period_s: period_s)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(lateness.run(is_quiet))
+    assert waits == [PERIOD_S, SELDOM_S, SELDOM_S, PERIOD_S]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import pytest
+
 from p2psched.core.machine import Machine
 from p2psched.core.owner import CopyBlobs
 from p2psched.core.state import PeerRow
@@ -15,6 +17,7 @@ from p2psched.model.digests import digest_of
 from p2psched.model.errors import Unavailable
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import AnswerBody, CallBody, Done
+from p2psched.peer import copier as module
 from p2psched.peer.copier import Copier
 from p2psched.testing.virtual_time import run_virtually
 
@@ -115,3 +118,26 @@ def test_a_frozen_peer_that_nobody_declares_down_is_given_up_in_the_end() -> Non
     seconds, holders, _ = copied(2, frozen={first})
     assert seconds < 30
     assert len(holders) == 2
+
+
+def test_who_copies_nothing_is_not_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    def until(period_s: float) -> float:
+        pauses.append(period_s)
+        return period_s
+
+    monkeypatch.setattr(module, "until_beat", until)
+
+    async def idle() -> None:
+        others = FakeOthers(broken=set(), frozen=set())
+        copier = Copier(me=ME, state=Machine(), others=others, on_copied=lambda _n, _b: None)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                await copier.run()
+
+    run_virtually(idle())
+    assert pauses == []
+    first = copied(2)[2].asked[0]
+    copied(2, frozen={first}, dies=first)
+    assert 5 <= len(pauses) <= 10

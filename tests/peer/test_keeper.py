@@ -34,7 +34,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, FunctionWork, JobSpec, ProgramWork, Segment, SentFile
 from p2psched.model.taskset import TaskSet
 from p2psched.observe.clock import BootClock
-from p2psched.peer.keeper import COLLECT_EVERY, PERIOD_S, REPAIR_AFTER_S, Keeper
+from p2psched.peer.keeper import COLLECT_EVERY, PERIOD_S, REPAIR_AFTER_S, WHOLE_EVERY, Keeper
 from p2psched.testing.virtual_time import run_virtually
 
 PEERS = [PeerId(f"{number:032x}") for number in range(1, 6)]
@@ -55,12 +55,14 @@ class FakeScheduling:
         self.scheduler = Scheduler(info(ME))
         self.proposed: list[Command] = []
         self.quorum = True
+        self.asked = 0  # whether a majority agrees
 
     @property
     def machine(self) -> Machine:
         return self.scheduler.machine
 
     async def wait_linearizable(self) -> None:
+        self.asked += 1
         if not self.quorum:
             raise Unavailable("no quorum")
 
@@ -311,3 +313,43 @@ def test_garbage_is_what_neither_a_job_nor_a_result_here_refers_to() -> None:
     rig.scheduling.apply(SubmitJob(JobId("b" * 32), spec))
     rig.run(2)
     assert rig.blobs.collected == [{ref_of("x").digest, ref_of("file").digest}]
+
+
+def code_of(rig: Rig) -> None:
+    work = FunctionWork("", ref_of("code"), (chunks.pack([b""]),), 1, "3.11")
+    rig.submit(JobSpec(name="", tasks=TaskSet.of(0, 1), work=work))
+
+
+def test_what_was_whole_is_looked_at_seldom_until_the_ledger_goes_on() -> None:
+    rig = Rig()
+    rig.blobs.here.add(ref_of("code"))
+    code_of(rig)
+    rig.run((2 * WHOLE_EVERY - 0.5) * PERIOD_S)
+    assert rig.scheduling.asked == 2
+    rig.finish(result("x", ME, PEERS[1]))
+    rig.run(2.5 * PERIOD_S)
+    assert rig.scheduling.asked > 2
+
+
+def test_what_is_not_whole_is_looked_at_each_time() -> None:
+    rig = Rig()
+    code_of(rig)  # nobody has it
+    rig.run((WHOLE_EVERY - 0.5) * PERIOD_S)
+    assert rig.scheduling.asked >= WHOLE_EVERY - 2
+
+
+def test_what_somebody_took_away_here_is_there_again_though_the_ledger_stood_still() -> None:
+    rig = Rig()
+    rig.blobs.here.add(ref_of("code"))
+    rig.blobs.elsewhere.add(ref_of("code"))
+    code_of(rig)
+
+    async def life() -> None:
+        later = asyncio.get_running_loop().call_later
+        later(3 * PERIOD_S, rig.blobs.here.clear)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(3 * WHOLE_EVERY * PERIOD_S):
+                await rig.keeper.run()
+
+    run_virtually(life())
+    assert rig.blobs.is_here(ref_of("code"))

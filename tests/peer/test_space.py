@@ -20,7 +20,7 @@ from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership,
 from p2psched.model.taskset import TaskSet
 from p2psched.peer import log_writer
 from p2psched.peer.log_writer import LogWriter
-from p2psched.peer.space import SpaceKeeper, SpaceWatch
+from p2psched.peer.space import FAR, FAR_LOOK_S, LOOK_S, SpaceKeeper, SpaceWatch
 from p2psched.store.log import LogStore
 from p2psched.store.snapshots import described
 from p2psched.store.space import BALLAST_BYTES, LEAST_BYTES, Ballast, ballast_of, least_of
@@ -265,6 +265,21 @@ def test_a_piece_of_a_snapshot_that_finds_no_space_is_taken_again_whole(
         assert (found.snapshot, found.state) == (snapshot, state)
 
     asyncio.run(run())
+
+
+def test_a_disk_is_looked_at_seldom_only_where_much_more_is_free_than_it_needs(
+    tmp_path: Path,
+) -> None:
+    keeper = SpaceKeeper(tmp_path, least=LEAST, ballast=0)
+    far = FAR * keeper.watch.enough
+    waits = []
+    for free in (far, far - 1, LEAST - 1, far):
+        keeper._note(free, has_ballast=True)
+        waits.append(keeper.until_look_s)
+    assert waits == [FAR_LOOK_S, LOOK_S, LOOK_S, FAR_LOOK_S]
+    keeper.on_stalled(stalled=True)  # a write waits for space, whatever was free
+    keeper._note(far, has_ballast=True)
+    assert keeper.until_look_s == LOOK_S
 
 
 # --- a real disk ----------------------------------------------------------------------------------
