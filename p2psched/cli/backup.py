@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from p2psched.cli.connect import talk
-from p2psched.cli.options import OutputOption, SecretOption, Target, talks_to_peers
+from p2psched.cli.options import SECRET_VARIABLE, OutputOption, Target, talks_to_peers
 from p2psched.cli.output import (
     Output,
     count,
@@ -40,7 +40,8 @@ Examples:
 """
 RESTORE_EXAMPLES: Final = """\b
 Examples:
-  p2psched restore cluster.p2pbackup --dir /srv/p2psched/a
+  p2psched restore cluster.p2pbackup --name a \\
+      --dir /srv/p2psched/a
   p2psched start --name a --data /srv/p2psched/a
 """
 
@@ -140,7 +141,15 @@ def restore(
     name: Annotated[
         str | None, typer.Option("--name", help="Of the peer. Default: the host's name.")
     ] = None,
-    secret_file: SecretOption = None,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--secret-file",
+            metavar="FILE",
+            envvar=SECRET_VARIABLE,
+            help="The cluster's secret. Default: a new one.",
+        ),
+    ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Make the data folder of a new cluster of one peer out of a backup.

@@ -68,7 +68,9 @@ def start_detached(
         write_bytes(sys.stdout, answer)
         return
     lines = answer.decode().splitlines()
-    for line in [*lines[:-1], f"log    {log}", f"stop   p2psched stop {config.name}"]:
+    # By the name of the folder, which may be another one than this start was told.
+    stop = lines[-1].replace("Ctrl-C, or ", "")
+    for line in [*lines[:-1], f"log    {log}", stop]:
         write_line(line)
 
 

@@ -118,7 +118,8 @@ def jobs(
             for identity in names.values():
                 write_line(identity)
         case Output.TABLE if not found.jobs:
-            note("no jobs yet: `p2psched submit-job -- COMMAND` submits one")
+            submit = "`p2psched submit-job -- COMMAND` submits one"
+            note(f"no jobs yet: {submit}" if at is None else f"no jobs as of entry {at}")
         case Output.TABLE:
             now_ms = BootClock().wall_ms()
             print_table(_COLUMNS, [_row(view, names[view.job], now_ms) for view in found.jobs])

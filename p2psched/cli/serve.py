@@ -166,7 +166,8 @@ def _waiting_for(config: Config) -> str:
     known = f" ({', '.join(shown[:ADDRESSES_SHOWN])}{more})" if shown else ""
     return (
         f"peer {config.name} is up and waits for a majority of the voters of its cluster: "
-        f"start its other peers{known}"
+        f"start its other peers{known}, or, if all of them have other addresses now, this one with "
+        "--join"
     )
 
 

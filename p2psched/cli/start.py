@@ -48,7 +48,12 @@ Examples:
                                  # b again, detached
 """
 
-_Name = Annotated[str | None, typer.Option("--name", help="Of the peer. Default: the host's name.")]
+_Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name", help="Of a new peer. Default: the host's name. Its folder keeps it afterwards."
+    ),
+]
 _Data = Annotated[
     Path | None,
     typer.Option(

@@ -21,7 +21,8 @@ from p2psched.observe.beat import until_beat
 from p2psched.peer.announcing import Ready
 from p2psched.peer.lives import Lives
 from p2psched.store.address_book import AddressBook
-from p2psched.store.folder import set_aside
+from p2psched.store.folder import read_identity, set_aside
+from p2psched.store.records import remove_record
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,8 @@ def _anew(config: Config) -> Config:
     path = Path(config.data)
     known = AddressBook(path / "peers.json").load().values()
     aside = set_aside(path)
+    # This process lives on, and would vouch for the record of who it was.
+    remove_record(Path(config.runtime_dir), read_identity(aside).peer)
     log.warning("removed-peer-set-aside", extra={"folder": str(aside)})
     return msgspec.structs.replace(
         config,

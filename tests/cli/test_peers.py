@@ -116,6 +116,18 @@ def test_a_detached_peer_is_ready_logs_to_its_folder_and_can_be_stopped(
     assert (data / "peer.log").exists()
 
 
+def test_the_folder_of_a_peer_keeps_its_name_and_that_is_how_it_is_stopped(
+    empty: LiveCluster,
+) -> None:
+    where = ("--data", str(empty.folder / "d"), "--listen", "127.0.0.1:0", "--slots", "0", "-d")
+    empty.ok("start", "--name", "d", *where)
+    empty.ok("stop", "d")
+    again = empty.ok("start", "--name", "other", *where)
+    assert again.startswith("peer d is up at ")
+    assert again.endswith("\nstop   p2psched stop d\n")
+    empty.ok("stop", "d")
+
+
 def alive(pid: int) -> bool:
     """Not of an ended process that nobody has asked for its exit code yet."""
     status = Path(f"/proc/{pid}/stat")

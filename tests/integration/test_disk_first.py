@@ -6,14 +6,24 @@ import asyncio
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from p2psched.cli.demo_watch import statuses
+from p2psched.client.functions import calls, pack
+from p2psched.client.session import Session
+from p2psched.model.ids import JobId
+from p2psched.model.messages import Answer, GetStatus, JobAccepted, Submit
 from p2psched.model.raft import AppendReply, VoteReply
+from p2psched.model.status_messages import StatusAnswer
+from p2psched.store.folder import read_secret_file
+from tests.cluster import LiveCluster
 from tests.integration import work
 from tests.integration.rig import Rig
 from tests.integration.trace import Durable, Sent, Step, steps, traced
+
+SUBMITS: Final = 30
 
 pytestmark = [
     pytest.mark.process,
@@ -59,6 +69,41 @@ def test_no_ack_and_no_vote_leaves_a_process_before_its_sync(rig: Rig, tmp_path:
         assert durable.syncs > 0
     assert acks >= 20, "the trace must have seen what it judges"
     assert votes >= 1
+
+
+def test_no_submit_is_answered_before_its_sync(live: LiveCluster, tmp_path: Path) -> None:
+    """One peer that runs nothing, asked for one job after another: at the n-th answer the disk has
+    n entries more than before the first question."""
+    peer = live.start("a", slots=0)
+    spec = pack(work.square, calls([1]), modules="none").spec
+    secret = read_secret_file(peer.data / "secret")
+
+    async def story() -> int:
+        session = Session([peer.address], secret=secret)
+        try:
+            # The opening of the connection is no frame that could be read here.
+            found = await session.call(GetStatus(), StatusAnswer)
+            try:
+                with traced(peer.pid, tmp_path / "trace"):
+                    for number in range(SUBMITS):
+                        job = JobId(f"{number:032x}")
+                        await session.call(Submit(job, spec), JobAccepted)
+            except PermissionError as error:
+                pytest.skip(f"this machine lets nobody trace: {error}")
+        finally:
+            await session.__aexit__()
+        return found.last_index
+
+    began = asyncio.run(story())
+    durable = Durable(index=began, term=0)
+    answered: list[int] = []
+    for step in steps(tmp_path / "trace"):
+        durable.see(step)
+        match step:
+            case Sent(message=Answer(body=JobAccepted())):
+                answered.append(durable.index)
+    assert len(answered) == SUBMITS
+    assert all(index > began + number for number, index in enumerate(answered)), answered
 
 
 def _judge_ack(step: Step, durable: Durable) -> bool:

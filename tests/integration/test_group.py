@@ -117,8 +117,10 @@ def test_who_was_removed_stops_and_comes_back_as_somebody_else(four: LiveCluster
     aside = four.peers[leader].data.with_name(f"{leader}.removed-{old[:8]}")
     assert (aside / "identity").exists()
     wait_until(lambda: role_of(four, leader) == "learner", "it follows")
+    # Its process was the old one, too, for a moment: the name is the new one's alone.
+    four.ok("stop", leader)
+    assert four.peers[leader].process.wait(20) == 0
     # From here on the flag changes nothing.
-    four.stop(leader)
     machine = folded(four, leader)
     assert (old in machine.peers, machine.gone) == (False, {old: leader})
     new = four.peers[leader].id

@@ -86,7 +86,8 @@ DISK_MUTANTS: Final = (
     Mutant(
         name="the log is cut at damage as at a torn tail",
         plant=_cuts_at_the_first_bad_record,
-        faults=ROTTEN,
+        # A vote has to be behind what is damaged, and its peer to start before others miss it.
+        faults=replace(ROTTEN, rot_every_ms=60, crash_at_disk=0.05),
         peers=5,
         broken="P3",
         jobs_max=20,

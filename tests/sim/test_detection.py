@@ -14,6 +14,8 @@ import pytest
 
 from p2psched.core.coordinator import DETECTION_WINDOW_MS
 from p2psched.core.raft.timing import Timing
+from p2psched.model.commands import SubmitJob
+from p2psched.model.ids import JobId, new_id
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_jobs import sim_job
@@ -29,6 +31,8 @@ TASKS: Final = TaskSet.of(0, 6)
 LEDGER_MS: Final = 5
 LOOK_MS: Final = CLOCK_US // 1000
 TIMING: Final = Timing()
+RESUMED_MS: Final = 3_000
+AGAIN_MS: Final = 100  # a client without an answer
 
 
 def bound_ms(*, leader_died: bool) -> int:
@@ -84,3 +88,25 @@ def test_the_tasks_of_a_killed_peer_are_granted_anew_within_the_bound(leader_die
     bound = bound_ms(leader_died=leader_dies)
     assert max(taken) <= bound, f"more than {bound} ms:\n{histogram(taken)}"
     assert min(taken) > DETECTION_WINDOW_MS // 2, "nobody waited for the silence"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_who_follows_a_killed_leader_places_new_work_within_three_seconds(seed: int) -> None:
+    """S58, from the kill until a task of a new job runs, whose client asks a peer that lives."""
+    cluster = SimCluster(seed=seed, peers=3, slots=(4,), timing=TIMING)
+    leader = run_until_led(cluster)
+    cluster.run_for(2_000 + cluster.rng.randrange(1_000))
+    leader = run_until_led(cluster)
+    cluster.kill(leader.number)
+    starts = len(cluster.referees.starts)
+    job, spec = JobId(new_id(cluster.rng)), sim_job(TASKS, mean_us=1_000)
+    asked = next(peer for peer in cluster.peers if peer is not leader)
+
+    def ask() -> None:
+        if cluster.state_of(job) == "unknown":
+            cluster.callers.call(asked.number, SubmitJob(job, spec), lambda _: None)
+            cluster.after(AGAIN_MS, ask)
+
+    ask()
+    cluster.run_until(lambda: len(cluster.referees.starts) > starts, within_ms=RESUMED_MS)
+    cluster.run_until(lambda: cluster.state_of(job) == "succeeded", within_ms=10_000)

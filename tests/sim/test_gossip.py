@@ -218,6 +218,17 @@ def test_an_idle_group_of_twenty_costs_less_than_two_hundred_bytes_a_second() ->
     assert sim.bytes_per_s(5 * 60_000) < 200
 
 
+@pytest.mark.parametrize(
+    "peers", [1, 3, 10, 50, pytest.param(200, marks=pytest.mark.wide)], ids=str
+)
+def test_what_gossip_costs_a_peer_does_not_grow_with_the_group(peers: int) -> None:
+    """S4 allows the logarithm of it. With the same settings whatever the size."""
+    sim = started(peers, seed=2)
+    sim.run(20_000)
+    assert (sim.bytes_per_s(30_000) > 0) == (peers > 1)
+    assert sim.bytes_per_s(30_000) < 200
+
+
 def test_no_datagram_is_too_long_however_much_there_is_to_say() -> None:
     sim = GossipSim(60, seed=1)
     sim.start_all()

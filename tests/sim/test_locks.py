@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
+import pytest
+
 from p2psched.model.actions import Act, Acted, Action
 from p2psched.model.commands import Outcome, Rejected
 from p2psched.model.lease_actions import EndLease, Enrol, Enrolled, TakeLease
@@ -60,16 +62,48 @@ class Caller:
         self.act(TakeLease(self.lease, 60_000))
 
     def act(self, action: Action) -> Outcome:
-        self._number += 1
         heard: list[Outcome] = []
-        self._cluster.ask(Act(self._name, self._number, self._number, action), heard.append)
+        self._cluster.ask(self._numbered(action), heard.append)
         self._cluster.run_until(lambda: bool(heard), within_ms=20_000)
         return heard[0]
 
     def take(self, name: str) -> Outcome:
+        return self.act(self._wish(name))
+
+    def take_at(self, number: int, name: str, heard: list[Outcome]) -> None:
+        """Ask this peer and no other, once."""
+        self._cluster.callers.call(number, self._numbered(self._wish(name)), heard.append)
+
+    def _numbered(self, action: Action) -> Act:
+        self._number += 1
+        return Act(self._name, self._number, self._number, action)
+
+    def _wish(self, name: str) -> AcquireLock:
         claim = f"{self._name:016x}{self._number:016x}"
         owner = f"owner-{self._name}"
-        return self.act(AcquireLock(name, claim, self.lease, owner, label=owner))
+        return AcquireLock(name, claim, self.lease, owner, label=owner)
+
+
+@pytest.mark.parametrize("leads", [True, False], ids=["the leader", "a follower"])
+def test_who_reaches_no_majority_grants_no_lock_and_the_others_do(leads: bool) -> None:
+    cluster = SimCluster(seed=6, peers=3)
+    run_until_led(cluster)
+    ann, bob = Caller(cluster), Caller(cluster)
+    leader = run_until_led(cluster)
+    alone = next(peer for peer in cluster.peers if (peer is leader) == leads)
+    cluster.network.cut_between([alone.number], [n for n in range(3) if n != alone.number])
+    heard: list[Outcome] = []
+    ann.take_at(alone.number, "page", heard)
+    cluster.run_for(10_000)
+    assert not [outcome for outcome in heard if not isinstance(outcome, Rejected)]
+    assert not alone.state.lock_claims
+    held = bob.take("page")
+    assert isinstance(held, Acted)
+    assert isinstance(held.answer, LockHeld)
+    cluster.heal()
+    waits = ann.take("page")
+    assert isinstance(waits, Acted)
+    assert isinstance(waits.answer, LockWaiting)
 
 
 def test_a_deadlock_is_told_to_who_closes_it_also_after_a_change_of_leader() -> None:

@@ -87,6 +87,12 @@ def test_the_twenty_bugs_are_planted() -> None:
     assert {name for names in planted for name in names.split("; ")} <= known
 
 
+def test_each_of_the_twenty_took_a_minute_of_cpu_at_most() -> None:
+    took_s = dict(re.findall(r"^\| ([^|]+) \| \d+ \| ([\d.]+) \| ", PAGE, re.MULTILINE))
+    names = [name for _, planted in TWENTY for name in planted.split("; ")]
+    assert {name: took_s[name] for name in names if float(took_s[name]) > 60} == {}
+
+
 def what_referees_say(mutant: Mutant) -> str:
     """Of the first seed that catches it."""
     options = mutant.options()
