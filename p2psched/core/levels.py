@@ -40,7 +40,7 @@ from p2psched.model.reconciled import Reconciled
 from p2psched.model.resumed import NoteResumed
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
-KNOWN_LEVEL: Final = 6  # the highest that this version knows
+KNOWN_LEVEL: Final = 7  # the highest that this version knows
 # Members are removed, and voters made learners: an older version, as leader, would forget of it.
 GROUP_LEVEL: Final = 2
 HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock

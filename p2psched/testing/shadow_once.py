@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LEVEL: Final = 5
 LEASES: Final = 6  # the level that knows of exclusive tasks
+AFRESH: Final = 7  # and of all that a generation before may have begun
 EXCLUSIVE: Final = 2
 
 
@@ -46,6 +47,24 @@ def hold(s: Shadow, name: JobId, job: ShadowJob, index: int, since_ms: int | Non
     if max(job.due.get(index, 0), s.stamp_ms) < due_ms:
         job.due[index], job.look_ms = due_ms, s.stamp_ms
         s.say("delayed", name, index, due_ms)
+
+
+def begin(s: Shadow, name: JobId, job: ShadowJob) -> None:
+    """It is new here, at least."""
+    for index in job.owner:
+        hold_afresh(s, name, job, index)
+
+
+def hold_afresh(
+    s: Shadow, name: JobId, job: ShadowJob, index: int, since_ms: int | None = None
+) -> None:
+    """A task waits from now on that may have run then, or when this generation began."""
+    if job.spec.start != EXCLUSIVE:
+        return
+    if since_ms is not None:
+        hold(s, name, job, index, max(since_ms, s.generation_ms))
+    elif s.generation_ms:
+        hold(s, name, job, index, s.generation_ms)
 
 
 def apply(s: Shadow, command: Once) -> None:
