@@ -27,7 +27,7 @@ def dump(s: LedgerState) -> object:
                 (sorted(job.avoids.items()), job.demoted, list(job.alerted), job.warned),
                 (job.resumed, job.resumed_count),
                 (job.sunk, sorted(job.sunk_at.items())),
-                [(g.grant, g.peer, g.tasks) for g in job.unknown.values()],
+                [(g.grant, g.peer, g.tasks, g.died, g.alone) for g in job.unknown.values()],
                 [(g.grant, g.peer, g.incarnation, g.tasks) for g in job.backups.values()],
                 (job.thinned, job.speculated, job.backups_won),
             )

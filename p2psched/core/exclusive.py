@@ -16,6 +16,7 @@ from typing import Final
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState
 from p2psched.model import chunks, items
+from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause, Segment
 from p2psched.model.once import Start, margin_ms
 from p2psched.model.retry_events import Delayed
@@ -51,6 +52,22 @@ def note(s: LedgerState, job: Job) -> None:
         s.job_dues.set(job.id, due_ms)
 
 
+def note_death(s: LedgerState, job: Job, record: HeldGrant, tasks: TaskSet) -> None:
+    """Of an owner with which these became unknown. What it means is said where their lease has
+    lapsed (`poison.lapse`): until then the same process may be back."""
+    record.died = record.died | tasks
+    if s.peers[record.peer].alone == (job.id, tasks.first):
+        record.alone = record.alone | tasks
+
+
+def note_back(s: LedgerState, peer: PeerId, incarnation: int) -> None:
+    """The process that was this incarnation has not died, or wanted to."""
+    for job in s.jobs_with_grants():
+        for record in job.unknown.values():
+            if (record.peer, record.incarnation) == (peer, incarnation):
+                record.died = record.alone = EMPTY
+
+
 def take_lapsed(s: LedgerState, job: Job) -> list[HeldGrant]:
     """What nobody runs any more; it is not unknown from now on."""
     due_ms = next_lapse_ms(job)
@@ -82,12 +99,14 @@ def begin_generation(s: LedgerState) -> None:
 
 def hold_all(s: LedgerState, job: Job) -> None:
     """The ledger goes on from a copy. What has begun since, also of those that only waited there,
-    may have a lease that nobody knows of here: all of it waits for so long."""
+    may have a lease that nobody knows of here: all of it waits for so long. Who died there is not
+    known either."""
     if job.spec.start is not EXCLUSIVE:
         return
     until_ms = s.stamp_ms + job.spec.lease_ms
     for record in job.unknown.values():
         record.until_ms = max(record.until_ms, until_ms)
+        record.died = record.alone = EMPTY
     due_ms = until_ms + margin_ms(job.spec.lease_ms)
     for early_ms in [moment_ms for moment_ms in job.later if moment_ms < due_ms]:
         job.delayed = job.delayed - job.later.pop(early_ms)

@@ -76,9 +76,11 @@ def _keeps_in_mind(s: LedgerState, job: Job) -> bool:
     return job.spec.start is Start.EXCLUSIVE or s.level >= DISOWN_LEVEL
 
 
-def doubt(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> TaskSet:
+def doubt(
+    s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, *, died: bool = False
+) -> TaskSet:
     """The owner of `tasks` is lost. Those that it may have begun are unknown from now on; the
-    others are returned."""
+    others are returned. `died`: as far as anybody knows, its process has."""
     doubted = tasks & held.started & held.tasks
     if doubted.ranges:
         known = job.unknown.get(held.grant)
@@ -86,6 +88,10 @@ def doubt(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> TaskSet:
         record = job.unknown[held.grant] = msgspec.structs.replace(held, tasks=before | doubted)
         if _keeps_in_mind(s, job):
             record.started = doubted if known is None else known.started | doubted
+        if known is not None:
+            record.died, record.alone = known.died, known.alone
+        if died and job.spec.start is Start.EXCLUSIVE and s.level >= exclusive.AFRESH_LEVEL:
+            exclusive.note_death(s, job, record, doubted)
         s.release(job, held, doubted)
         s.events.append(Doubted(job.id, held.grant, held.peer, doubted))
         exclusive.note(s, job)
@@ -104,7 +110,8 @@ def readmit(s: LedgerState, job: Job, grant: int, tasks: TaskSet) -> None:
         return
     held = job.grants.get(grant)
     if held is None:
-        held = job.grants[grant] = msgspec.structs.replace(record, tasks=EMPTY)
+        none = {"tasks": EMPTY, "died": EMPTY, "alone": EMPTY}
+        held = job.grants[grant] = msgspec.structs.replace(record, **none)
     held.tasks = held.tasks | back
     held.until_ms = max(held.until_ms, record.until_ms)
     held.started = held.started | back
@@ -121,6 +128,7 @@ def readmit_brought(s: LedgerState, job: Job, command: Complete) -> None:
 
 def _forget(job: Job, record: HeldGrant, tasks: TaskSet) -> None:
     record.tasks = record.tasks - tasks
+    record.died, record.alone = record.died - tasks, record.alone - tasks
     if not record.tasks.ranges:
         del job.unknown[record.grant]
 

@@ -59,6 +59,7 @@ class ShadowJob:
         self.copies: dict[int, list[int]] = {}  # task -> grants of its backups, oldest first
         self.thinned: set[int] = set()  # it ended badly while another ran it
         self.speculated: set[int] = set()
+        self.mourned: dict[int, Away] = {}  # what is unknown since its owner's death
         self.unknown: dict[int, int] = {}  # task -> grant of its lost owner; `owner`: UNKNOWN
 
     @property

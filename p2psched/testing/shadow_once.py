@@ -9,14 +9,14 @@ from p2psched.model.commands import Complete, GiveBack, PeerUp
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
 from p2psched.model.once import Decide, Once, Started, Unsure, Verdict
-from p2psched.testing.shadow_job import ENDED, UNKNOWN, WAITING, ShadowJob
+from p2psched.testing.shadow_job import ENDED, UNKNOWN, WAITING, Away, ShadowJob
 
 if TYPE_CHECKING:
     from p2psched.testing.shadow import Shadow
 
 LEVEL: Final = 5
 LEASES: Final = 6  # the level that knows of exclusive tasks
-AFRESH: Final = 7  # and of all that a generation before may have begun
+AFRESH: Final = 7  # and of all that a generation before may have begun, and of deaths
 EXCLUSIVE: Final = 2
 
 
@@ -33,6 +33,7 @@ def lease(s: Shadow, job: ShadowJob, grant: int) -> None:
 def begin_generation(s: Shadow, name: JobId, job: ShadowJob) -> None:
     """Whoever had these in the cluster of before may run them still, for the time of a lease."""
     job.look_ms = s.stamp_ms
+    job.mourned.clear()
     for grant in job.unknown.values():
         job.lost_ms[grant] = max(job.lost_ms[grant], s.stamp_ms + job.spec.lease_ms)
     for index, owner in job.owner.items():
@@ -93,15 +94,24 @@ def _unsure(s: Shadow, name: JobId, job: ShadowJob, step: Unsure) -> None:
             job.disowned.add((index, step.grant))
 
 
-def doubt(s: Shadow, name: JobId, job: ShadowJob, index: int) -> bool:
-    """Its owner is lost, or does not know: True if the task is unknown now."""
+def doubt(s: Shadow, name: JobId, job: ShadowJob, index: int, died_in: Away | None = None) -> bool:
+    """Its owner is lost, or does not know: True if the task is unknown now. `died_in`: when its
+    process has died, unless the same one is back."""
     grant = job.owner[index]
     if job.begun.get(index) != grant:
         return False
     job.owner[index], job.unknown[index] = UNKNOWN, grant
     job.lost_ms[grant] = job.until_ms.get(grant, 0)
+    if died_in is not None and job.spec.start == EXCLUSIVE and s.level >= AFRESH:
+        job.mourned[index] = died_in
     s.say("doubted", name, index, grant)
     return True
+
+
+def note_back(s: Shadow, away: Away) -> None:
+    """Nobody has died then."""
+    for job in s.jobs.values():
+        job.mourned = {i: died_in for i, died_in in job.mourned.items() if died_in is not away}
 
 
 def heard(s: Shadow, command: Complete | GiveBack | PeerUp) -> None:
@@ -126,6 +136,7 @@ def _hear(job: ShadowJob | None, grant: int, tasks: Iterable[int]) -> None:
             if (index, grant) in job.disowned:
                 continue
             del job.unknown[index]
+            job.mourned.pop(index, None)
             job.owner[index] = grant
 
 
