@@ -27,7 +27,17 @@ from p2psched.model.commands import (
     Revoked,
 )
 from p2psched.model.job import Cause, Segment
-from p2psched.model.once import Decide, Decided, Doubted, Once, Start, Started, Unsure, Verdict
+from p2psched.model.once import (
+    Decide,
+    Decided,
+    Doubted,
+    Gone,
+    Once,
+    Start,
+    Started,
+    Unsure,
+    Verdict,
+)
 from p2psched.model.taskset import EMPTY, TaskSet
 
 ONCE: Final = Start.ONCE  # as `machine._OK`
@@ -45,6 +55,8 @@ def decide(s: LedgerState, command: Once) -> Outcome:
             return _unsure(s, job, command.step)
         case Decide():
             return _decide(s, job, command.step)
+        case Gone():
+            return _gone(s, job, command.step)
 
 
 def _started(s: LedgerState, job: Job, step: Started) -> Outcome:
@@ -67,6 +79,29 @@ def _unsure(s: LedgerState, job: Job, step: Unsure) -> Outcome:
     record = job.unknown.get(step.grant)
     if record is not None and _keeps_in_mind(s, job):
         record.started = record.started - step.tasks
+    return Acknowledged()
+
+
+def _gone(s: LedgerState, job: Job, step: Gone) -> Outcome:
+    """Of exclusive tasks. It costs them none of their attempts."""
+    if job.spec.start is not Start.EXCLUSIVE:
+        return _unsure(s, job, Unsure(step.grant, step.tasks))
+    held, record = job.grants.get(step.grant), job.unknown.get(step.grant)
+    tasks = EMPTY
+    if held is not None:
+        tasks = held.tasks & held.started & step.tasks
+        s.release(job, held, tasks)
+    if record is not None:
+        unknown = record.tasks & step.tasks
+        tasks = tasks | unknown
+        _forget(job, record, unknown)
+    owner = held or record
+    if owner is not None and tasks.ranges:
+        s.events.append(Revoked(job.id, step.grant, owner.peer, tasks, Cause.PEER_LOST))
+        job.losses = job.losses.plus(tasks)
+        job.attempts_lost += len(tasks)
+        job.waiting = job.waiting | tasks
+        s.note_unplaced(job)
     return Acknowledged()
 
 

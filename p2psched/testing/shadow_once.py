@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from p2psched.model.commands import Complete, GiveBack, PeerUp
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
-from p2psched.model.once import Decide, Once, Started, Unsure, Verdict
+from p2psched.model.once import Decide, Gone, Once, Started, Unsure, Verdict
 from p2psched.testing.shadow_job import ENDED, UNKNOWN, WAITING, Away, ShadowJob
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ def apply(s: Shadow, command: Once) -> None:
             _unsure(s, command.job, job, step)
         case Decide():
             _decide(s, command.job, job, step)
+        case Gone() if s.level >= AFRESH:
+            _gone(s, command.job, job, step)
+        case Gone():
+            pass
 
 
 def _unsure(s: Shadow, name: JobId, job: ShadowJob, step: Unsure) -> None:
@@ -92,6 +96,17 @@ def _unsure(s: Shadow, name: JobId, job: ShadowJob, step: Unsure) -> None:
         is_kept = job.spec.start == EXCLUSIVE or s.level >= LEASES
         if is_kept and job.unknown.get(index) == step.grant:
             job.disowned.add((index, step.grant))
+
+
+def _gone(s: Shadow, name: JobId, job: ShadowJob, step: Gone) -> None:
+    for index in step.tasks if job.spec.start == EXCLUSIVE else ():
+        is_owned = job.owner.get(index) == step.grant == job.begun.get(index)
+        if is_owned or job.unknown.get(index) == step.grant:
+            job.unknown.pop(index, None)
+            job.mourned.pop(index, None)
+            job.owner[index] = WAITING
+            s.say("revoked", name, index, step.grant)
+            s.counts["released early"] += 1
 
 
 def doubt(s: Shadow, name: JobId, job: ShadowJob, index: int, died_in: Away | None = None) -> bool:
