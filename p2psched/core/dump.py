@@ -8,7 +8,7 @@ from p2psched.core.state import LedgerState
 def dump(s: LedgerState) -> object:
     return [
         (s.applied_index, s.command_index, s.stamp_ms, s.results_refused),
-        (s.result_bytes, list(s.ended), len(s.forgotten)),
+        (s.result_bytes, list(s.ended), len(s.forgotten), s.generation_ms),
         list(s.webhooks.values()),
         (list(s.callers.items()), list(s.acted.items()), list(s.leases.items())),
         (list(s.keys.values()), s.key_order, s.key_bytes, s.key_marks),
@@ -27,7 +27,7 @@ def dump(s: LedgerState) -> object:
                 (sorted(job.avoids.items()), job.demoted, list(job.alerted), job.warned),
                 (job.resumed, job.resumed_count),
                 (job.sunk, sorted(job.sunk_at.items())),
-                [(g.grant, g.peer, g.tasks) for g in job.unknown.values()],
+                [(g.grant, g.peer, g.tasks, g.died, g.alone) for g in job.unknown.values()],
                 [(g.grant, g.peer, g.incarnation, g.tasks) for g in job.backups.values()],
                 (job.thinned, job.speculated, job.backups_won),
             )

@@ -76,7 +76,7 @@ class Follower:
         self.stealing = Stealing(self.machine, self.owner, rng, offers)
         self._parted: list[tuple[int, Outcome]] = []  # see `_part`
         self._proposals = Proposals(info.peer, info.incarnation)
-        self._life = Life(info, self._proposals, self.owner.kept, offers)
+        self._life = Life(info, self._proposals, self.owner, offers)
         self.separation = Separation(self.owner, self.machine, self._life, max_disconnect_ms)
         self.watching = Watching(self.machine, self.owner, self._life, patience_ms=stall_ms)
         self.pulls = False  # tasks wait that somebody has to ask the leader for

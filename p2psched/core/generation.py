@@ -48,8 +48,7 @@ def begin(s: LedgerState, command: NewGeneration) -> Outcome:
             poison.lose(s, job, held, held.tasks, died=False)
         assert job.orphaned == EMPTY
         s.note_unplaced(job)
-    for name in s.running:
-        exclusive.hold_all(s, s.jobs[name])
+    exclusive.begin_generation(s)
     for peer, row in s.peers.items():
         if row.live:
             reason = "of the generation before"

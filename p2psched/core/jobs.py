@@ -45,6 +45,9 @@ class HeldGrant(msgspec.Struct, array_like=True, eq=False, gc=False):
     started: TaskSet = EMPTY  # of its tasks, those that its peer may have begun: see `once`
     until_ms: int = 0  # ledger time: where the lease on those is over, if they are exclusive
     stays: bool = False  # it began as a backup, and moves nowhere: see `backing`
+    # Of what is unknown: what its peer ran when it died, and what of that was all that it had.
+    died: TaskSet = EMPTY
+    alone: TaskSet = EMPTY
 
     def part(self, tasks: TaskSet) -> HeldGrant:
         """The same of other tasks."""

@@ -124,7 +124,7 @@ def _reopen(s: LedgerState, job: Job, command: Retry, tasks: TaskSet) -> None:
         backing.note_running(s, job)
         del s.ended[job.id]
         s.whole.pop(job.id, None)
-    exclusive.hold_given_up(s, job, given_up)
+    exclusive.hold_again(s, job, tasks, given_up)
     s.note_unplaced(job)
     s.events.append(JobReopened(job.id, tasks, job.segments))
 

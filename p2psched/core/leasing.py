@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.core.levels import GONE_LEVEL
 from p2psched.core.owned import Running
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import Grant, Outcome, Placed
@@ -21,6 +22,7 @@ from p2psched.model.once import Once, Started
 from p2psched.model.taskset import TaskSet
 
 RENEWALS: Final = 3  # in the time of a lease
+LEAVE_MS: Final = 700  # that a clean stop waits for what is exclusive to end, and for the ledger
 EARLY: Final = 10  # a task is told to end so large a part of its lease before that is over
 
 
@@ -39,6 +41,7 @@ class Leasing:
         self._running = running
         self._sent: dict[int, tuple[JobId, Grant, int]] = {}  # by request; when it was sent
         self._told: list[HoldLease] = []
+        self._leaves_ms: int | None = None  # since when its peer wants to stop
 
     @property
     def is_under_way(self) -> bool:
@@ -50,13 +53,25 @@ class Leasing:
         told, self._told = self._told, []
         return told
 
+    def leave(self, now_ms: int, *, waits: bool) -> bool:
+        """Its peer wants to stop: what is exclusive ends from now on. True once that is over and
+        told, unless that `waits`; and if it takes too long."""
+        if self._state.level < GONE_LEVEL:
+            return True
+        if self._leaves_ms is None:
+            self._leaves_ms = now_ms
+        runs = any(run.until_ms for run in self._running.values())
+        return not (runs or waits) or now_ms >= self._leaves_ms + LEAVE_MS
+
     def lapsing(self, now_ms: int) -> list[int]:
         """Batches that should end now, while there is time for that. Each is named once."""
         found: list[int] = []
         for number, run in self._running.items():
             early_ms = run.batch.spec.lease_ms // EARLY
-            if run.until_ms and not run.stopped and now_ms >= run.until_ms - early_ms:
-                run.stopped = True
+            leaves = self._leaves_ms is not None
+            is_due = leaves or now_ms >= run.until_ms - early_ms
+            if run.until_ms and not run.stopped and is_due:
+                run.stopped, run.leaves = True, leaves
                 found.append(number)
         return found
 

@@ -34,13 +34,13 @@ from p2psched.model.ids import PeerId
 from p2psched.model.job import JobSpec
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
-from p2psched.model.once import Once, Start
+from p2psched.model.once import Gone, Once, Start
 from p2psched.model.pace_commands import Warn
 from p2psched.model.reconciled import Reconciled
 from p2psched.model.resumed import NoteResumed
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
-KNOWN_LEVEL: Final = 6  # the highest that this version knows
+KNOWN_LEVEL: Final = 7  # the highest that this version knows
 # Members are removed, and voters made learners: an older version, as leader, would forget of it.
 GROUP_LEVEL: Final = 2
 HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
@@ -55,6 +55,7 @@ STALL_LEVEL: Final = 5  # an older version would tell nothing of it
 BACKUP_LEVEL: Final = 6  # an older version would know of one owner only
 ONCE_LEVEL: Final = 5  # an older version would start the tasks at once, and again
 EXCLUSIVE_LEVEL: Final = 6  # an older version knows no lease on a task
+GONE_LEVEL: Final = 7  # or none that ends early
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -82,6 +83,8 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
         return _refusal(s, CORDON_LEVEL)
     if isinstance(command, GiveBack) and command.stall is not None:
         return _refusal(s, STALL_LEVEL)
+    if isinstance(command, Once) and isinstance(command.step, Gone):
+        return _refusal(s, GONE_LEVEL)
     if isinstance(command, SubmitJob):
         return _refusal(s, _level_of(command.spec))
     return _refusal(s, NEEDED.get(type(command), 1))

@@ -5,6 +5,7 @@ that are waited for. The same for who holds the ledger (`scheduler`) and who fol
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -25,6 +26,16 @@ from p2psched.model.commands import (
 from p2psched.model.needs import NOTHING, Offer, Offers
 
 
+class Works(Protocol):
+    """The owner of its tasks."""
+
+    def kept(self) -> tuple[KeptGrant, ...]:
+        """The grants that it still works on."""
+        ...
+
+    def may_leave(self, now_ms: int) -> bool: ...
+
+
 class Life:
     """Of one process, over its incarnations. Whoever uses it empties `append` and sends that."""
 
@@ -32,10 +43,9 @@ class Life:
         self,
         info: PeerInfo,
         proposals: Proposals,
-        kept: Callable[[], tuple[KeptGrant, ...]],
+        works: Works,
         offers: Offers = NOTHING,
     ) -> None:
-        """`kept`: the grants that it still works on."""
         self.info = info
         self.offers = offers
         self.offered: Offers | None = None  # what the ledger has acknowledged of it
@@ -43,7 +53,7 @@ class Life:
         self.leaving = False
         self.append: list[Envelope] = []
         self._proposals = proposals
-        self._kept = kept
+        self._works = works
         self._tags: dict[int, int] = {}  # request -> tag of the caller
         self._requests: dict[int, int] = {}  # and back
         self._arrivals: set[int] = set()  # requests that tell the ledger of us
@@ -125,7 +135,7 @@ class Life:
     def _come_up(self, now_ms: int, *, continues: int = 0) -> None:
         for request in self._arrivals:
             self._proposals.forget(request)
-        self._arrivals = {self.propose(PeerUp(self.info, self._kept(), continues), now_ms)}
+        self._arrivals = {self.propose(PeerUp(self.info, self._works.kept(), continues), now_ms)}
 
     def offer(self, now_ms: int, *, level: int, known: Offers | None) -> None:
         """Tell what this peer has beside slots, if that is not what is `known` of it. The ledger
@@ -153,6 +163,8 @@ class Life:
         `PeerUp` of ours that came after our `PeerDown` would bring us back, and somebody would have
         to miss us."""
         if self._farewell is None or known < self.info.incarnation:
+            return []
+        if not self._works.may_leave(now_ms):
             return []
         tag, self._farewell = self._farewell, None
         down = PeerDown(self.info.peer, self.info.incarnation, "stopped", stopped=True)

@@ -17,6 +17,7 @@ from p2psched.core import (
     acts,
     backing,
     drain,
+    exclusive,
     fitting,
     generation,
     holding,
@@ -252,15 +253,13 @@ class Machine(LedgerState):
         self.note_unplaced(job)
         self.note_sent(job)
         self.events.append(JobAdded(job.id, command.spec))
+        exclusive.hold_new(self, job)
         return Submitted(job.id, duplicate=False)
 
     def _complete(self, command: Complete) -> Outcome:
         job = self.jobs.get(command.job)
         if job is None:
-            stale = EMPTY
-            for segment in command.segments:
-                stale = stale | segment.tasks
-            return Completed(stale=stale)
+            return Completed(stale=TaskSet.union([segment.tasks for segment in command.segments]))
         try:
             for segment in command.segments:
                 segment.check()

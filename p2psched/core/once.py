@@ -27,7 +27,17 @@ from p2psched.model.commands import (
     Revoked,
 )
 from p2psched.model.job import Cause, Segment
-from p2psched.model.once import Decide, Decided, Doubted, Once, Start, Started, Unsure, Verdict
+from p2psched.model.once import (
+    Decide,
+    Decided,
+    Doubted,
+    Gone,
+    Once,
+    Start,
+    Started,
+    Unsure,
+    Verdict,
+)
 from p2psched.model.taskset import EMPTY, TaskSet
 
 ONCE: Final = Start.ONCE  # as `machine._OK`
@@ -45,6 +55,8 @@ def decide(s: LedgerState, command: Once) -> Outcome:
             return _unsure(s, job, command.step)
         case Decide():
             return _decide(s, job, command.step)
+        case Gone():
+            return _gone(s, job, command.step)
 
 
 def _started(s: LedgerState, job: Job, step: Started) -> Outcome:
@@ -70,15 +82,40 @@ def _unsure(s: LedgerState, job: Job, step: Unsure) -> Outcome:
     return Acknowledged()
 
 
+def _gone(s: LedgerState, job: Job, step: Gone) -> Outcome:
+    """Of exclusive tasks. It costs them none of their attempts."""
+    if job.spec.start is not Start.EXCLUSIVE:
+        return _unsure(s, job, Unsure(step.grant, step.tasks))
+    held, record = job.grants.get(step.grant), job.unknown.get(step.grant)
+    tasks = EMPTY
+    if held is not None:
+        tasks = held.tasks & held.started & step.tasks
+        s.release(job, held, tasks)
+    if record is not None:
+        unknown = record.tasks & step.tasks
+        tasks = tasks | unknown
+        _forget(job, record, unknown)
+    owner = held or record
+    if owner is not None and tasks.ranges:
+        s.events.append(Revoked(job.id, step.grant, owner.peer, tasks, Cause.PEER_LOST))
+        job.losses = job.losses.plus(tasks)
+        job.attempts_lost += len(tasks)
+        job.waiting = job.waiting | tasks
+        s.note_unplaced(job)
+    return Acknowledged()
+
+
 def _keeps_in_mind(s: LedgerState, job: Job) -> bool:
     """What an owner has said that it knows no more, no word that it said before, and that comes
     later, gives back to it: it would start again. `started` of what is unknown are the others."""
     return job.spec.start is Start.EXCLUSIVE or s.level >= DISOWN_LEVEL
 
 
-def doubt(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> TaskSet:
+def doubt(
+    s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, *, died: bool = False
+) -> TaskSet:
     """The owner of `tasks` is lost. Those that it may have begun are unknown from now on; the
-    others are returned."""
+    others are returned. `died`: as far as anybody knows, its process has."""
     doubted = tasks & held.started & held.tasks
     if doubted.ranges:
         known = job.unknown.get(held.grant)
@@ -86,6 +123,10 @@ def doubt(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> TaskSet:
         record = job.unknown[held.grant] = msgspec.structs.replace(held, tasks=before | doubted)
         if _keeps_in_mind(s, job):
             record.started = doubted if known is None else known.started | doubted
+        if known is not None:
+            record.died, record.alone = known.died, known.alone
+        if died and job.spec.start is Start.EXCLUSIVE and s.level >= exclusive.AFRESH_LEVEL:
+            exclusive.note_death(s, job, record, doubted)
         s.release(job, held, doubted)
         s.events.append(Doubted(job.id, held.grant, held.peer, doubted))
         exclusive.note(s, job)
@@ -104,7 +145,8 @@ def readmit(s: LedgerState, job: Job, grant: int, tasks: TaskSet) -> None:
         return
     held = job.grants.get(grant)
     if held is None:
-        held = job.grants[grant] = msgspec.structs.replace(record, tasks=EMPTY)
+        none = {"tasks": EMPTY, "died": EMPTY, "alone": EMPTY}
+        held = job.grants[grant] = msgspec.structs.replace(record, **none)
     held.tasks = held.tasks | back
     held.until_ms = max(held.until_ms, record.until_ms)
     held.started = held.started | back
@@ -121,6 +163,7 @@ def readmit_brought(s: LedgerState, job: Job, command: Complete) -> None:
 
 def _forget(job: Job, record: HeldGrant, tasks: TaskSet) -> None:
     record.tasks = record.tasks - tasks
+    record.died, record.alone = record.died - tasks, record.alone - tasks
     if not record.tasks.ranges:
         del job.unknown[record.grant]
 

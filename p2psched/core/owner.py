@@ -126,7 +126,7 @@ class Owner(OwnerView):
                 self._busy -= run.slots
                 self._short_us -= run.short_us
                 for queued in run.unfinished(unstarted):
-                    self.starting.take_back(queued, run.batch.spec)
+                    self.starting.take_back(queued, run.batch.spec, leaves=run.leaves)
         return effects
 
     def _take_result(self, run: Running, segment: Segment) -> list[OwnerEffect]:
@@ -215,6 +215,11 @@ class Owner(OwnerView):
             lapsing = self.leasing.lapsing(now_ms)
             told += [StopBatch(batch, Cause.PEER_LOST) for batch in lapsing]
         return told
+
+    def may_leave(self, now_ms: int) -> bool:
+        """False while it ends what is exclusive, so that nobody has to wait for a lease, for a
+        moment at most."""
+        return self.leasing.leave(now_ms, waits=self.starting.releases)
 
     def _has_room(self, cpus: int, task_us: int | None, expected_us: int | None) -> bool:
         busy = self._busy + self.starting.kept

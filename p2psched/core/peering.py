@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from p2psched.core import fitting, levels, once, poison
+from p2psched.core import exclusive, fitting, levels, once, poison
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState, PeerRow
 from p2psched.model.commands import (
@@ -55,6 +55,7 @@ def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
     died = command.continues != row.info.incarnation and not row.stopped
     if not died:
         poison.note_back(s, row)
+        exclusive.note_back(s, info.peer, row.info.incarnation)
     _begin_life(row, command)
     row.info, row.live, row.down_reason = info, True, ""
     s.events.append(PeerCameUp(info))
@@ -103,8 +104,10 @@ def _hand_over(s: LedgerState, job: Job, held: HeldGrant, command: PeerUp, *, di
     """Give a grant to its peer's new incarnation as far as it is kept; the rest waits."""
     gone = held.tasks - _kept(job, held, command)
     job.orphaned = job.orphaned - held.tasks
-    held.incarnation = command.info.incarnation
     poison.lose(s, job, held, gone, died=died)
+    held.incarnation = (
+        command.info.incarnation
+    )  # of what is left; what it lost is of the one before
 
 
 def _hand_backups_over(s: LedgerState, job: Job, command: PeerUp, *, died: bool) -> None:
@@ -136,7 +139,7 @@ def peer_down(s: LedgerState, command: PeerDown) -> Outcome:
         for held in list(job.grants.values()):
             if held.peer == command.peer:
                 if held.started.ranges:
-                    once.doubt(s, job, held, held.tasks)
+                    once.doubt(s, job, held, held.tasks, died=not command.stopped)
                 job.orphaned = job.orphaned | held.tasks
                 if held.token:  # others may wait for the lock that they hold
                     poison.lose(s, job, held, held.tasks, died=not command.stopped)

@@ -6,7 +6,8 @@ peer that owns nothing, which then gets nothing else. Only a death of a peer tha
 task counts as a kill; at `POISON_DEATHS` of them the task has failed.
 
 A peer that was stopped, or cut off and back as the same process, has not died. While it is away
-nobody can tell: what it owned alone counts as killed then, and no more once it is back.
+nobody can tell: what it owned alone counts as killed then, and no more once it is back. Exclusive
+tasks count where their lease has lapsed: until then nobody else is granted them.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def note_back(s: LedgerState, row: PeerRow) -> None:
 def lose(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet, *, died: bool) -> None:
     """Take tasks from an owner that is lost: their backups go on, or they wait, or have failed."""
     if held.started.ranges:
-        tasks = once.doubt(s, job, held, tasks)
+        tasks = once.doubt(s, job, held, tasks, died=died)
     if not tasks:
         return
     s.lose(job, held, tasks)
@@ -93,10 +94,33 @@ def _blame(s: LedgerState, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
     index = tasks.first
     if row.alone == (job.id, index):
         row.alone, row.blamed = None, row.alone
-        killed = job.killed.setdefault(index, [])
-        killed.append(held.peer)
-        if len(killed) >= POISON_DEATHS and index in job.waiting:
+        if _has_killed(job, held, index) and index in job.waiting:
             _fail(s, job, held, index)
+
+
+def lapse(s: LedgerState, job: Job, record: HeldGrant) -> TaskSet:
+    """The lease on these is over, so their owner is lost for good, and has died if nobody knows
+    better. What that was the last death for is returned, and has failed."""
+    if not record.died.ranges:
+        return EMPTY
+    job.deaths = job.deaths.plus(record.died)
+    if job.suspects:
+        s.suspected[job.id] = None
+    poisonous = TaskSet.from_indices(i for i in record.alone if _has_killed(job, record, i))
+    row = s.peers.get(record.peer)
+    if row is not None and not row.live and row.info.incarnation == record.incarnation:
+        row.blamed = (job.id, record.alone.first) if record.alone.ranges else row.blamed
+    job.attempts_lost += len(poisonous)
+    for index in poisonous:
+        _fail(s, job, record, index)
+    return poisonous
+
+
+def _has_killed(job: Job, held: HeldGrant, index: int) -> bool:
+    """Once more; True if that is too often."""
+    killed = job.killed.setdefault(index, [])
+    killed.append(held.peer)
+    return len(killed) >= POISON_DEATHS
 
 
 def _fail(s: LedgerState, job: Job, held: HeldGrant, index: int) -> None:

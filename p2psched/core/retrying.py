@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Final
 
-from p2psched.core import exclusive
+from p2psched.core import exclusive, poison
 from p2psched.core.counter import NOTHING
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.state import LedgerState
@@ -251,8 +251,10 @@ def _lapse(s: LedgerState, job: Job) -> None:
     for record in exclusive.take_lapsed(s, job):
         revoked = Revoked(job.id, record.grant, record.peer, record.tasks, Cause.LEASE_LOST)
         s.events.append(revoked)
-        count = job.bad_ends.get(Cause.LEASE_LOST, 0) + len(record.tasks)
-        job.bad_ends[Cause.LEASE_LOST] = count
+        record.tasks = record.tasks - poison.lapse(s, job, record)
+        if record.tasks.ranges:
+            count = job.bad_ends.get(Cause.LEASE_LOST, 0) + len(record.tasks)
+            job.bad_ends[Cause.LEASE_LOST] = count
         for segment in exclusive.segments(s, job, record):
             final, parts = on_end(s, job, record, segment, rule)
             job.failed = job.failed | final

@@ -135,7 +135,7 @@ class Scheduler:
         self.stealing = Stealing(self.machine, self.owner, rng, offers)
         self.seen: Mapping[PeerId, Seen] = {}  # as gossip had it when time last went on: advice
         self._out: list[SchedulerEffect] = []
-        self._life = Life(info, self._replica, self.owner.kept, offers)
+        self._life = Life(info, self._replica, self.owner, offers)
         self._append = self._life.append
         self.separation = Separation(self.owner, self.machine, self._life, max_disconnect_ms)
         self.deciding = Deciding(self._coordinator, self.machine, self._replica, self._life)

@@ -108,6 +108,7 @@ class MachineImage(msgspec.Struct, frozen=True, array_like=True):
     queue_items: dict[ItemKey, Item] = {}
     queue_claims: dict[str, QueueClaim] = {}
     last_receipt: int = 0
+    generation_ms: int = 0
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True):

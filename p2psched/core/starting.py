@@ -19,7 +19,7 @@ from p2psched.core.waiting import Waiting
 from p2psched.model.commands import Grant, Outcome
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec
-from p2psched.model.once import Once, Started, Unsure
+from p2psched.model.once import Gone, Once, Started, Unsure
 from p2psched.model.taskset import TaskSet
 
 PATIENCE_MS: Final = 2_000  # a commit that takes longer keeps no slot from others
@@ -70,9 +70,11 @@ class Starting:
             return False
         return self._queue.put_last(lambda queued: bool(self._jobs[queued.job].spec.start))
 
-    def take_back(self, queued: Queued, spec: JobSpec) -> None:
-        """A batch is over, and these of it have no result."""
-        if queued.begun and spec.start:
+    def take_back(self, queued: Queued, spec: JobSpec, *, leaves: bool = False) -> None:
+        """A batch is over, and these of it have no result. `leaves`: as in `Running`."""
+        if leaves:
+            self._unsure.append(Once(queued.job, Gone(queued.grant, queued.tasks)))
+        elif queued.begun and spec.start:
             self.lose(queued.job, queued.grant, queued.tasks)
         else:
             self._queue.put_first(queued)
@@ -101,6 +103,12 @@ class Starting:
         if self._sent_ms or self._is_stalled:
             oldest_ms = next(iter(self._sent_ms.values()), now_ms)
             self._is_stalled = now_ms - oldest_ms > PATIENCE_MS
+
+    @property
+    def releases(self) -> bool:
+        """Somebody shall hear that exclusive tasks run here no more."""
+        said = (*self._unsure, *self._given_up.values())
+        return any(isinstance(command.step, Gone) for command in said)
 
     @property
     def is_under_way(self) -> bool:
@@ -175,5 +183,5 @@ class Starting:
             for part, _ in entries:
                 yield part.job, part.grant, part.tasks
         for command in (*self._unsure, *self._given_up.values()):
-            if isinstance(command.step, Unsure):
+            if isinstance(command.step, Unsure | Gone):
                 yield command.job, command.step.grant, command.step.tasks

@@ -99,6 +99,7 @@ class LedgerState:
         self.backed: dict[JobId, None] = {}  # running ones whose tasks may run on several peers
         self.forgotten = Forgotten()
         self.generation = 1  # rises when the ledger goes on from a copy: see `generation`
+        self.generation_ms = 0  # ledger time of its begin; 0: the first, or of an older version
         self.level = 1  # of features in use: see `levels`
         self.webhooks: dict[str, Webhook] = {}
         self.gone: dict[PeerId, str] = {}  # lately removed peers, oldest first -> their names

@@ -2,9 +2,10 @@
 seen once in a while (ADR 0055).
 
 Where there is a reason that is right, waiting is no fault. Without one it is, once it has lasted.
-Then one step after another is taken, the gentlest first, until something begins. A fault that comes
-back soon goes on where its healing had ended. After a pause of this process nothing that it sees
-has lasted.
+Then one step after another is taken, the gentlest first, until something begins; and behind the
+last, after a pause, all of them again, for by then something else may be what stands still. A fault
+that comes back soon goes on where its healing had ended. After a pause of this process nothing that
+it sees has lasted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from p2psched.model.taskset import TaskSet
 LOOKS: Final = 5  # within the patience
 PAUSE_LOOKS: Final = 3  # not looked for as long as these: it was this process that did not go on
 RELAPSE_MS: Final = 60_000
-PAUSE_MS_MAX: Final = 60_000  # between two repeats of the last step
+PAUSE_MS_MAX: Final = 60_000  # behind the last step
 SIGHTS_MAX: Final = 256  # that are followed; the others have their turn
 STEPS: Final = {Fault.QUEUE: 2, Fault.EXECUTOR: 4, Fault.GRANT: 1, Fault.PLACEMENT: 3}
 
@@ -124,10 +125,11 @@ class Watchdog:
         case.quiet, case.what = 0, sights[0].what
         if now_ms < case.again_ms:
             return []
-        if case.step == STEPS[fault]:
+        last = STEPS[fault]
+        if case.step == last:
             case.pause_ms = max(case.pause_ms, min(2 * case.pause_ms, PAUSE_MS_MAX))
-        case.step = min(case.step + 1, STEPS[fault])
-        case.again_ms = now_ms + case.pause_ms
+        case.step = case.step % last + 1
+        case.again_ms = now_ms + (case.pause_ms if case.step == last else self.patience_ms)
         return [Found(fault, case.step, tuple(sights), now_ms - case.since_ms, is_new)]
 
     def _on_quiet(self, now_ms: int, fault: Fault, case: _Case) -> list[Over]:

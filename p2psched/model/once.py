@@ -99,7 +99,15 @@ class Decide(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
     data: bytes = b""
 
 
-Step = Started | Unsure | Decide
+class Gone(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
+    """Its owner has ended these before they were done, and saw that no process of them is left:
+    nobody has to wait for the rest of their lease."""
+
+    grant: Grant
+    tasks: TaskSet
+
+
+Step = Started | Unsure | Decide | Gone
 
 
 class Once(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=58):

@@ -9,7 +9,7 @@ from collections import Counter
 from p2psched.model.commands import Command
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId
-from p2psched.model.once import Once, Started, Verdict
+from p2psched.model.once import Gone, Once, Started, Verdict
 from p2psched.testing.facts import Fact
 from p2psched.testing.promises import demand
 from p2psched.testing.shadow import Shadow
@@ -33,8 +33,10 @@ class OnceReferee:
             for index in command.step.tasks:
                 if job is not None and job.begun.get(index) == grant:
                     self._cleared.add((command.job, index, grant))
+        was_seen = isinstance(command, Once) and isinstance(command.step, Gone)
         for what, name, index, detail in facts:
-            if what in {"retried", "reopened"} or (what == "decided" and detail == _AGAIN):
+            is_again = what in {"retried", "reopened"} or (what == "revoked" and was_seen)
+            if is_again or (what == "decided" and detail == _AGAIN):
                 self._again[JobId(name), index] += 1
 
     def check_result(self, job: JobId, index: int, grant: int, value: bytes) -> None:

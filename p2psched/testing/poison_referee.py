@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from p2psched.model.commands import Command, PeerDown, PeerUp, Recorded
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import Cause
+from p2psched.model.job import Cause, JobSpec
+from p2psched.model.once import Start
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.promises import demand
 from p2psched.testing.shadow import Shadow
@@ -16,6 +17,12 @@ from p2psched.testing.shadow_peers import KILLS
 from p2psched.testing.sim_jobs import kills_its_peer
 
 Task = tuple[JobId, int]
+
+
+def _may_lapse(spec: JobSpec) -> bool:
+    """True if the job says how many leases on a task may be lost: fewer than peers may die."""
+    rules = spec.retry.rules if spec.retry is not None else ()
+    return any(rule.cause is Cause.LEASE_LOST for rule in rules)
 
 
 class PoisonReferee:
@@ -48,7 +55,7 @@ class PoisonReferee:
 
     def on_recorded(self, event: Recorded) -> None:
         known = self._shadow.jobs.get(event.job)
-        if known is None or known.spec.start:  # those may be ended by persons, and kill nobody
+        if known is None or known.spec.start == Start.ONCE:  # ended by persons, and kill nobody
             return
         for index in event.segment.tasks:
             task = event.job, index
@@ -59,7 +66,8 @@ class PoisonReferee:
                 demand(gone >= KILLS, "E2", f"task {task} is blamed, and {gone} peers died of it")
                 demand(kills or not self.strict, "E2", f"innocent task {task} is blamed")
             else:
-                demand(not kills, "E2", f"task {task} kills its peer, and has a result")
+                is_over = _may_lapse(known.spec) and event.segment.cause is Cause.LEASE_LOST
+                demand(not kills or is_over, "E2", f"task {task} kills its peer, and has a result")
 
     def on_reopened(self, job: JobId, tasks: TaskSet) -> None:
         for index in tasks:
@@ -69,6 +77,7 @@ class PoisonReferee:
         for name, job in self._shadow.jobs.items():
             for index, cause in job.causes.items():
                 is_blamed = cause is Cause.PEER_LOST
+                is_blamed |= cause is Cause.LEASE_LOST and _may_lapse(job.spec)
                 demand(
                     is_blamed or not self.kills(name, index),
                     "E2",

@@ -78,6 +78,7 @@ class Shadow:
         self.replaced: list[tuple[JobId, BlobName, bytes]] = []  # large results that were voided
         self.stamp_ms = 0
         self.generation = 1
+        self.generation_ms = 0
         self.counts: Counter[str] = Counter()  # of facts, by what they say
         self.moves: dict[int, int] = {}  # grant -> how often its tasks had moved
         self.stays: set[int] = set()  # grants that began as backups
@@ -135,6 +136,7 @@ class Shadow:
         shadow_retries.begin(self, self.jobs[job])
         self._turns.add(job, self.jobs[job])
         self.say("added", job)
+        shadow_once.begin(self, job, self.jobs[job])
 
     def _apply(self, command: Command, proposal: tuple[PeerId, int] | None) -> None:
         match command:

@@ -38,7 +38,7 @@ class ShadowJob:
         self.causes: dict[int, Cause] = {}  # how tasks ended for good
         self.blobs: dict[BlobName, tuple[bytes, set[PeerId]]] = {}  # digest, holders
         self.pinned = False
-        self.ended_ms = -1
+        self.ended_ms = 0
         self.ran_again = False
         self.deaths: Counter[int] = Counter()  # of owners of the task
         self.killed: dict[int, list[PeerId]] = {}  # owners that died and owned nothing else
@@ -59,6 +59,7 @@ class ShadowJob:
         self.copies: dict[int, list[int]] = {}  # task -> grants of its backups, oldest first
         self.thinned: set[int] = set()  # it ended badly while another ran it
         self.speculated: set[int] = set()
+        self.mourned: dict[int, Away] = {}  # what is unknown since its owner's death
         self.unknown: dict[int, int] = {}  # task -> grant of its lost owner; `owner`: UNKNOWN
 
     @property

@@ -54,8 +54,9 @@ def reopen(s: Shadow, job: ShadowJob, name: JobId, index: int) -> None:
     for at in [at for at in job.blobs if at[0] == index]:
         digest, _ = job.blobs.pop(at)
         s.replaced.append((name, at, digest))
-    if job.spec.start == Start.EXCLUSIVE and job.causes[index] is Cause.CANCELLED:
-        shadow_once.hold(s, name, job, index, job.ended_ms)
+    if job.causes[index] is Cause.CANCELLED:
+        shadow_once.hold_afresh(s, name, job, index, job.ended_ms)
+    shadow_once.hold_afresh(s, name, job, index)
     del job.causes[index]
     del job.failures[index], job.spaceless[index]
     for key in [key for key in job.ends if key[0] == index]:
@@ -120,6 +121,8 @@ def begin_generation(s: Shadow, command: NewGeneration) -> None:
             holders.add(command.peer)
     s.live.clear()
     s.level = max(s.level, GENERATIONS)
+    if s.level >= shadow_once.AFRESH:
+        s.generation_ms = s.stamp_ms
     s.levels.clear()
     s.offers.clear()
     s.drains.clear()

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Final
 from p2psched.model.commands import Complete, GiveBack, PeerUp
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
-from p2psched.model.once import Decide, Once, Started, Unsure, Verdict
-from p2psched.testing.shadow_job import ENDED, UNKNOWN, WAITING, ShadowJob
+from p2psched.model.once import Decide, Gone, Once, Started, Unsure, Verdict
+from p2psched.testing.shadow_job import ENDED, UNKNOWN, WAITING, Away, ShadowJob
 
 if TYPE_CHECKING:
     from p2psched.testing.shadow import Shadow
 
 LEVEL: Final = 5
 LEASES: Final = 6  # the level that knows of exclusive tasks
+AFRESH: Final = 7  # and of all that a generation before may have begun, and of deaths
 EXCLUSIVE: Final = 2
 
 
@@ -32,6 +33,7 @@ def lease(s: Shadow, job: ShadowJob, grant: int) -> None:
 def begin_generation(s: Shadow, name: JobId, job: ShadowJob) -> None:
     """Whoever had these in the cluster of before may run them still, for the time of a lease."""
     job.look_ms = s.stamp_ms
+    job.mourned.clear()
     for grant in job.unknown.values():
         job.lost_ms[grant] = max(job.lost_ms[grant], s.stamp_ms + job.spec.lease_ms)
     for index, owner in job.owner.items():
@@ -46,6 +48,24 @@ def hold(s: Shadow, name: JobId, job: ShadowJob, index: int, since_ms: int | Non
     if max(job.due.get(index, 0), s.stamp_ms) < due_ms:
         job.due[index], job.look_ms = due_ms, s.stamp_ms
         s.say("delayed", name, index, due_ms)
+
+
+def begin(s: Shadow, name: JobId, job: ShadowJob) -> None:
+    """It is new here, at least."""
+    for index in job.owner:
+        hold_afresh(s, name, job, index)
+
+
+def hold_afresh(
+    s: Shadow, name: JobId, job: ShadowJob, index: int, since_ms: int | None = None
+) -> None:
+    """A task waits from now on that may have run then, or when this generation began."""
+    if job.spec.start != EXCLUSIVE:
+        return
+    if since_ms is not None:
+        hold(s, name, job, index, max(since_ms, s.generation_ms))
+    elif s.generation_ms:
+        hold(s, name, job, index, s.generation_ms)
 
 
 def apply(s: Shadow, command: Once) -> None:
@@ -63,6 +83,10 @@ def apply(s: Shadow, command: Once) -> None:
             _unsure(s, command.job, job, step)
         case Decide():
             _decide(s, command.job, job, step)
+        case Gone() if s.level >= AFRESH:
+            _gone(s, command.job, job, step)
+        case Gone():
+            pass
 
 
 def _unsure(s: Shadow, name: JobId, job: ShadowJob, step: Unsure) -> None:
@@ -74,15 +98,35 @@ def _unsure(s: Shadow, name: JobId, job: ShadowJob, step: Unsure) -> None:
             job.disowned.add((index, step.grant))
 
 
-def doubt(s: Shadow, name: JobId, job: ShadowJob, index: int) -> bool:
-    """Its owner is lost, or does not know: True if the task is unknown now."""
+def _gone(s: Shadow, name: JobId, job: ShadowJob, step: Gone) -> None:
+    for index in step.tasks if job.spec.start == EXCLUSIVE else ():
+        is_owned = job.owner.get(index) == step.grant == job.begun.get(index)
+        if is_owned or job.unknown.get(index) == step.grant:
+            job.unknown.pop(index, None)
+            job.mourned.pop(index, None)
+            job.owner[index] = WAITING
+            s.say("revoked", name, index, step.grant)
+            s.counts["released early"] += 1
+
+
+def doubt(s: Shadow, name: JobId, job: ShadowJob, index: int, died_in: Away | None = None) -> bool:
+    """Its owner is lost, or does not know: True if the task is unknown now. `died_in`: when its
+    process has died, unless the same one is back."""
     grant = job.owner[index]
     if job.begun.get(index) != grant:
         return False
     job.owner[index], job.unknown[index] = UNKNOWN, grant
     job.lost_ms[grant] = job.until_ms.get(grant, 0)
+    if died_in is not None and job.spec.start == EXCLUSIVE and s.level >= AFRESH:
+        job.mourned[index] = died_in
     s.say("doubted", name, index, grant)
     return True
+
+
+def note_back(s: Shadow, away: Away) -> None:
+    """Nobody has died then."""
+    for job in s.jobs.values():
+        job.mourned = {i: died_in for i, died_in in job.mourned.items() if died_in is not away}
 
 
 def heard(s: Shadow, command: Complete | GiveBack | PeerUp) -> None:
@@ -107,6 +151,7 @@ def _hear(job: ShadowJob | None, grant: int, tasks: Iterable[int]) -> None:
             if (index, grant) in job.disowned:
                 continue
             del job.unknown[index]
+            job.mourned.pop(index, None)
             job.owner[index] = grant
 
 

@@ -29,6 +29,8 @@ def peer_up(s: Shadow, command: PeerUp) -> None:
         s.drains[peer] = DrainMode.OFF
     away = s.away.pop(peer, None) or Away(s.runs_on(peer), stopped=False)
     died = not away.stopped and (known is None or command.continues != known[0])
+    if not died:
+        shadow_once.note_back(s, away)
     if not died and away.blamed is not None:
         name, index = away.blamed
         suspect = s.jobs.get(name)
@@ -67,7 +69,7 @@ def peer_down(s: Shadow, command: PeerDown) -> None:
         shadow_backups.lose(s, name, index, grant, died=not stopped)
     for name, index in owned:  # nobody keeps a lock for who may be back
         job = s.jobs[name]
-        is_unknown = shadow_once.doubt(s, name, job, index)
+        is_unknown = shadow_once.doubt(s, name, job, index, None if stopped else s.away[peer])
         if not is_unknown and (job.spec.hold is not None or index in job.copies):
             lose(s, name, index, died=not stopped)
             s.end_if_done(name, s.jobs[name])
@@ -76,7 +78,8 @@ def peer_down(s: Shadow, command: PeerDown) -> None:
 def lose(s: Shadow, name: JobId, index: int, *, died: bool) -> None:
     """The task's owner is gone. The third that died of it, and of nothing else, is the last."""
     job = s.jobs[name]
-    if shadow_once.doubt(s, name, job, index):
+    away = s.away[s.holders[job.owner[index]][0]] if died else None
+    if shadow_once.doubt(s, name, job, index, away):
         return
     grant = job.owner[index]
     shadow_backups.let_go(s, name, job, index)
@@ -85,11 +88,14 @@ def lose(s: Shadow, name: JobId, index: int, *, died: bool) -> None:
 
 
 def blame(s: Shadow, name: JobId, index: int, grant: int, *, died: bool) -> None:
-    job = s.jobs[name]
-    peer = s.holders[grant][0]
-    away = s.away[peer]
-    job.deaths[index] += died
-    if died and away.owned == [(name, index)]:
+    if died:
+        _blame(s, name, index, grant, s.away[s.holders[grant][0]])
+
+
+def _blame(s: Shadow, name: JobId, index: int, grant: int, away: Away) -> None:
+    job, peer = s.jobs[name], s.holders[grant][0]
+    job.deaths[index] += 1
+    if away.owned == [(name, index)]:
         away.blamed = name, index
         killed, s.blamed[name] = job.killed.setdefault(index, []), None
         killed.append(peer)
@@ -98,3 +104,14 @@ def blame(s: Shadow, name: JobId, index: int, grant: int, *, died: bool) -> None
             job.owner[index] = ENDED
             job.left -= 1
             s.say("recorded", name, index, f"{grant} {Cause.PEER_LOST}")
+
+
+def blame_lapsed(s: Shadow, name: JobId, index: int, grant: int) -> bool:
+    """An exclusive task's lease is over. True if that was the last death that it was there for."""
+    job = s.jobs[name]
+    away = job.mourned.pop(index, None)
+    if away is None:
+        return False
+    job.owner[index] = WAITING
+    _blame(s, name, index, grant, away)
+    return index in job.causes

@@ -9,6 +9,7 @@ from p2psched.model.ids import JobId
 from p2psched.model.job import Cause
 from p2psched.model.pace_commands import Warn
 from p2psched.model.retry import RetryRule, Severity
+from p2psched.testing import shadow_peers
 from p2psched.testing.shadow_job import ENDED, UNKNOWN, WAITING, ShadowJob
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def stop(s: Shadow, name: JobId, job: ShadowJob, state: str = "failed") -> None:
             s.say("revoked", name, index, job.unknown.pop(index, owner))
         job.owner[index] = ENDED
     job.due.clear()
+    job.mourned.clear()
     job.left, job.state, job.ended_ms = 0, state, s.stamp_ms
     s.say("ended", name, -1, state)
 
@@ -132,6 +134,8 @@ def lapse(s: Shadow, name: JobId, job: ShadowJob) -> None:
         grant = job.unknown.pop(index)
         s.say("revoked", name, index, grant)
         s.counts["lapsed"] += 1
+        if shadow_peers.blame_lapsed(s, name, index, grant):
+            continue
         if end_attempt(s, (name, index), grant, rule):
             job.owner[index], job.causes[index] = ENDED, Cause.LEASE_LOST
             job.left -= 1

@@ -22,7 +22,7 @@ from p2psched.model.job import JobSpec, ProgramWork
 from p2psched.model.once import Start
 from p2psched.model.retry import RetryPolicy, RetryRule
 from p2psched.testing.exclusive_referee import ExclusiveReferee, Running
-from p2psched.testing.sim_jobs import kills_none, with_hangs, with_mean
+from p2psched.testing.sim_jobs import kills_none, may_hang, with_hangs, with_kills, with_mean
 
 if TYPE_CHECKING:
     from p2psched.testing.referees import Referees
@@ -32,6 +32,7 @@ TASKS_MAX: Final = 3  # of a job whose tasks are made longer than its lease
 LONG_US: Final = 4_000_000
 LONG_US_MAX: Final = 12_000_000  # of slots, by all of these
 LEASES_MS: Final = (3_000, 3_000, 5_000, 8_000)
+KILLER_LEASE_MS: Final = 3_000
 LATE_MS_MAX: Final = 200  # that a watch ends something after its time
 DRIFT_MAX: Final = 0.0005  # see `Faults.drift_ppm`
 
@@ -210,13 +211,15 @@ def left_running(before: Cluster, after: Cluster) -> None:
 class Exclusives:
     """Drawn apart: a seed without such jobs is the run that it was before there were any."""
 
-    def __init__(self, world: Machines, seed: int, jobs: int | None) -> None:
-        """None: drawn."""
+    def __init__(self, world: Machines, seed: int, jobs: int | None, *, poison: bool) -> None:
+        """`jobs`: None: drawn. `poison`: a task of one of them may kill its peers, too."""
         self._world = world
         self._rng = random.Random(f"exclusives {seed}")
         drawn = self._rng.choice((0, 0, JOBS_MAX))
         self._jobs_left = drawn if jobs is None else jobs
         self._long_us = LONG_US_MAX
+        self._killers = random.Random(f"exclusive killers {seed}")
+        self._killers_left = self._killers.choice((0, 1)) * poison
 
     def draw(self, spec: JobSpec) -> JobSpec:
         is_fit = spec.hold is None and not spec.start and kills_none(spec.name)
@@ -238,4 +241,13 @@ class Exclusives:
             rule = RetryRule(Cause.LEASE_LOST, self._rng.randrange(4))
             retry = RetryPolicy((*(retry.rules if retry is not None else ()), rule))
         lease_ms = self._rng.choice(LEASES_MS)
-        return replace(spec, start=Start.EXCLUSIVE, lease_ms=lease_ms, retry=retry)
+        spec = replace(spec, start=Start.EXCLUSIVE, lease_ms=lease_ms, retry=retry)
+        return self._draw_killer(spec) if self._killers_left else spec
+
+    def _draw_killer(self, spec: JobSpec) -> JobSpec:
+        if may_hang(spec.name) or self._killers.random() < 0.3:
+            return spec
+        self._killers_left -= 1
+        self._world.happened["exclusive job that kills"] += 1
+        name = with_kills(spec.name, 1_000 // len(spec.tasks))
+        return replace(spec, name=name, lease_ms=KILLER_LEASE_MS)

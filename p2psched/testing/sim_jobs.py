@@ -86,6 +86,12 @@ def with_hangs(spec: JobSpec, *, hang_permille: int, timeout_ms: int | None) -> 
     return msgspec.structs.replace(spec, name=name, timeout_ms=timeout_ms)
 
 
+def with_kills(name: str, permille: int) -> str:
+    """The name of a job of which so many tasks kill their peers."""
+    words = [str(_word(name, position)) for position in range(_KILLS)]
+    return " ".join([*words, str(permille), *name.split()[_KILLS + 1 :]])
+
+
 def with_mean(name: str, mean_us: int) -> str:
     """The name of a job whose tasks take so long."""
     return " ".join([str(mean_us), *name.split()[1:]])

@@ -90,7 +90,9 @@ class Workload:
         self._held_us = HOLDING_US_MAX
         self._rules = Rules(cluster.seed, wanted=options.retrying)
         self._persons = Persons(cluster, wanted=options.once)
-        self._exclusives = Exclusives(cluster, cluster.seed, options.exclusives)
+        self._exclusives = Exclusives(
+            cluster, cluster.seed, options.exclusives, poison=options.poison
+        )
         self._backings = Backings(cluster, wanted=options.backing)
         self._savings = Savings(cluster, cluster.seed, wanted=options.saving)
         self._silences = Silences(cluster, cluster.seed, wanted=options.stalling)

@@ -27,7 +27,7 @@ from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobState, Segment
 from p2psched.model.job_head import digest_of
-from p2psched.model.once import Decide, Once, Start, Started, Unsure, Verdict, margin_ms
+from p2psched.model.once import Decide, Gone, Once, Start, Started, Unsure, Verdict, margin_ms
 from p2psched.model.retry import LAPSES_MAX, RetryPolicy, RetryRule, Severity, TimeLimits
 from p2psched.model.taskset import EMPTY, TaskSet
 from tests.core.retry_rig import Ledger, P, Q, info, spec
@@ -147,6 +147,31 @@ def test_what_its_owner_knows_no_more_does_not_come_back_by_what_it_said_before(
     assert (case.job.doubtful, case.job.owned_count) == (FIRST, 3)
     case.ledger.wait(LAPSE_MS)
     assert FIRST - case.job.waiting == EMPTY
+
+
+def test_what_its_owner_has_seen_end_waits_for_no_lease_and_costs_no_attempt() -> None:
+    case = Case(RetryRule(Cause.LEASE_LOST, 0), level=7)
+    gone = Once(case.job.id, Gone(case.grant, ALL))
+    case.ledger.do(gone)
+    assert (case.job.placeable, case.job.owned_count) == (FIRST, 3), "the others have not begun"
+    assert case.job.attempts(FIRST) == [(2, FIRST)]
+    case.ledger.do(gone)
+    assert case.job.placeable == FIRST
+    assert case.begin(FIRST) == EMPTY, "a word of before"
+    case.ledger.wait(LAPSE_MS)
+    assert (case.job.failed, case.job.bad_ends) == (EMPTY, {})
+
+
+def test_a_word_that_it_has_ended_counts_also_after_its_peer_was_lost() -> None:
+    case = Case(level=7)
+    case.lose()
+    case.ledger.do(Once(case.job.id, Gone(case.grant, FIRST)))
+    assert (case.job.doubtful, FIRST - case.job.placeable) == (EMPTY, EMPTY)
+    older = Case(level=6)
+    older.lose()
+    refused = older.ledger.do(Once(older.job.id, Gone(older.grant, FIRST)))
+    assert isinstance(refused, Rejected)
+    assert older.job.doubtful == FIRST
 
 
 def test_who_gives_back_has_not_begun() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from p2psched.core.leasing import HoldLease
+from p2psched.core.leasing import LEAVE_MS, HoldLease
+from p2psched.core.levels import GONE_LEVEL, KNOWN_LEVEL
 from p2psched.core.owner import Owner, OwnerEffect, StartBatch, StopBatch
 from p2psched.model.commands import Acknowledged, Outcome, PeerDown
 from p2psched.model.execution import Batch, Ended
 from p2psched.model.job import Cause
-from p2psched.model.once import Once, Start, Started, Unsure
+from p2psched.model.once import Gone, Once, Start, Started, Unsure
 from p2psched.model.taskset import EMPTY, TaskSet
 from tests.core.retry_rig import Ledger, P, spec
 
@@ -20,8 +21,8 @@ LEASE_MS = 9_000
 class Works:
     """The owner of three such tasks, with two slots, beside the ledger. Its clock is another."""
 
-    def __init__(self) -> None:
-        self.ledger = Ledger()
+    def __init__(self, *, level: int = KNOWN_LEVEL) -> None:
+        self.ledger = Ledger(level=level)
         wanted = msgspec.structs.replace(spec(3), start=Start.EXCLUSIVE, lease_ms=LEASE_MS)
         self.job = self.ledger.submit(wanted)
         self.owner = Owner(self.ledger.machine, slots=2)
@@ -113,3 +114,34 @@ def test_what_never_began_has_to_be_granted_time_anew() -> None:
     works.commit()
     (again,) = [each for each in works.turn(53_000) if isinstance(each, StartBatch)]
     assert (again.batch.tasks, again.batch.until_ms) == (one.tasks, 52_000 + LEASE_MS)
+
+
+def test_who_wants_to_stop_ends_them_and_says_that_nobody_has_to_wait() -> None:
+    works = Works()
+    (one, two) = works.begin(50_000)
+    assert not works.owner.may_leave(51_000)
+    assert works.turn(51_000) == [StopBatch(each.id, Cause.PEER_LOST) for each in (one, two)]
+    works.owner.on_executed(Ended(one.id, EMPTY))
+    works.owner.on_executed(Ended(two.id, two.tasks))  # it had not begun
+    works.turn(51_100)
+    assert not works.owner.may_leave(51_100), "the ledger has not heard of it"
+    said = [command.step for command in works.commit()]
+    assert said[:2] == [Gone(works.grant, one.tasks), Gone(works.grant, two.tasks)]
+    assert works.owner.may_leave(51_200)
+    assert works.job.waiting == one.tasks | two.tasks
+
+
+def test_a_clean_stop_waits_for_what_does_not_end_for_a_moment_only() -> None:
+    works = Works()
+    works.begin(50_000)
+    assert not works.owner.may_leave(51_000)
+    assert not works.owner.may_leave(51_000 + LEAVE_MS - 1)
+    assert works.owner.may_leave(51_000 + LEAVE_MS)
+
+
+def test_who_runs_nothing_exclusive_or_is_of_an_older_cluster_stops_at_once() -> None:
+    assert Works().owner.may_leave(50_000)
+    older = Works(level=GONE_LEVEL - 1)
+    older.begin(50_000)
+    assert older.owner.may_leave(51_000)
+    assert older.turn(51_000) == []

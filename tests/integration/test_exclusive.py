@@ -86,9 +86,11 @@ def hearts(rig: Rig, request: pytest.FixtureRequest) -> Hearts:
     return Hearts(rig.side(request.node.name.replace("[", "-").rstrip("]")).folder)
 
 
-async def begun(rig: Rig, client: Client, hearts: Hearts) -> tuple[Job, str, int]:
+async def begun(
+    rig: Rig, client: Client, hearts: Hearts, *, lease: str = "3s"
+) -> tuple[Job, str, int]:
     """Three tasks with a daemon each; a peer that does not lead, and how many of them it has."""
-    job = await client.submit_program(hearts.argv, tasks=tasks(3), start="exclusive", lease="3s")
+    job = await client.submit_program(hearts.argv, tasks=tasks(3), start="exclusive", lease=lease)
     await until(lambda: len(hearts.all()) == 6)
     leader = await rig.leader()
     victim = hearts.off(leader)[0].peer
@@ -114,6 +116,27 @@ def test_tasks_of_a_killed_owner_begin_elsewhere_once_their_lease_is_over(
             assert await lapsed(job) == count
             with pytest.raises(Refused, match="time decides"):
                 await job.resolve(hearts.on(victim)[0].index, "failed", reason="impatience")
+            hearts.let_go()
+            view = await job.wait()
+            assert (view.state, view.attempts_lost) == (JobState.SUCCEEDED, count)
+            hearts.check()
+        await rig.heal()
+        assert await rig.agree()
+
+    asyncio.run(story())
+
+
+def test_tasks_of_a_peer_that_is_stopped_begin_elsewhere_at_once(rig: Rig, hearts: Hearts) -> None:
+    async def story() -> None:
+        async with rig.client(await rig.leader()) as client:
+            job, victim, count = await begun(rig, client, hearts, lease="1h")
+            rig.cluster.peers[victim].signal(signal.SIGTERM)
+            stopped_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            await until(lambda: len(hearts.off(victim)) == 6)
+            hearts.check()
+            again = max(beats.first for beats in hearts.off(victim))
+            print(f"from the stop to the next start: {(again - stopped_ns) / 1e9:.2f} s")
+            assert await lapsed(job) == 0
             hearts.let_go()
             view = await job.wait()
             assert (view.state, view.attempts_lost) == (JobState.SUCCEEDED, count)

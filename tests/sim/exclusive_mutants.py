@@ -14,10 +14,12 @@ from unittest.mock import patch
 from p2psched.core import exclusive
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.leasing import Leasing
+from p2psched.core.owner import Owner, OwnerEffect
 from p2psched.core.scheduler import Scheduler, SchedulerEffect, SchedulerEvent
 from p2psched.core.starting import Starting
 from p2psched.core.state import LedgerState
 from p2psched.model.commands import Outcome
+from p2psched.model.once import Gone, Once
 from p2psched.testing import shadow_once, shadow_retries, sim_exclusive
 from p2psched.testing.shadow import Shadow
 from p2psched.testing.shadow_job import ShadowJob
@@ -80,6 +82,21 @@ def has_no_margin() -> Iterator[None]:
     be."""
     with _lapses(lambda lease_ms: lease_ms // 100 + 500), late_watch():
         yield
+
+
+def says_gone_too_early() -> Planted:
+    """As soon as it has told them to end."""
+    begin = Owner.begin_and_hold
+
+    def begin_and_hold(self: Owner, by: Callable[[Once], int], now_ms: int) -> list[OwnerEffect]:
+        for run in self._running.values():
+            if run.leaves and run.left.ranges:
+                batch = run.batch
+                self.starting._unsure.append(Once(batch.job, Gone(batch.grant, run.left)))
+                run.left = run.left - run.left
+        return begin(self, by, now_ms)
+
+    return patch.object(Owner, "begin_and_hold", begin_and_hold)
 
 
 def late_watch() -> Planted:

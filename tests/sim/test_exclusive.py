@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
+from p2psched.core.drain import is_draining
 from p2psched.core.raft.timing import Timing
+from p2psched.model.commands import Drain, DrainMode
 from p2psched.model.ids import JobId
 from p2psched.model.once import Start
 from p2psched.model.taskset import TaskSet
@@ -112,6 +114,21 @@ def test_a_task_whose_owner_is_away_runs_at_one_place_at_a_time(story: Story) ->
         )
 
 
+def stops(stage: Stage) -> None:
+    """Drained, so that it is not granted what it has just let go of."""
+    cluster, owner = stage.cluster, stage.owner
+    cluster.ask(Drain(owner.id, DrainMode.ON))
+    cluster.run_until(lambda: is_draining(owner.state, owner.id), within_ms=10_000)
+    cluster.leave(owner.number)
+    stage.await_("exclusive tasks begun", 4, 10_000)
+
+
+def test_nobody_waits_for_the_lease_of_an_owner_that_stops() -> None:
+    stage = Stage(2, lease_ms=600_000)
+    stops(stage)
+    assert stage.cluster.referees.shadow.counts["released early"] == 1
+
+
 @pytest.mark.parametrize(
     ("plant", "story", "lease_ms"),
     [
@@ -121,6 +138,7 @@ def test_a_task_whose_owner_is_away_runs_at_one_place_at_a_time(story: Story) ->
         (mutants.forgets_renewals, stands_still_after_renewals, 8_000),
         (mutants.clock_stops_in_sleep, sleeps, 3_000),
         (mutants.stands_still_with_its_peer, stands_still, 3_000),
+        (mutants.says_gone_too_early, stops, 600_000),
     ],
 )
 def test_a_planted_bug_makes_one_task_run_twice_at_a_time(

@@ -1,0 +1,14 @@
+"""Seeds that found something, kept as they were found."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2psched.testing.simulate import simulate
+
+
+@pytest.mark.parametrize("seed", [910294, 911206])
+def test_it_is_found_no_more(seed: int) -> None:
+    """910294: a batch lost, then one that its workers did not begin, at a peer alone. 911206: a
+    job's tasks are given up and run again before it has ended."""
+    simulate(seed)
