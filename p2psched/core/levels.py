@@ -40,7 +40,7 @@ from p2psched.model.reconciled import Reconciled
 from p2psched.model.resumed import NoteResumed
 from p2psched.model.webhook import AckWebhook, AddWebhook, RemoveWebhook
 
-KNOWN_LEVEL: Final = 6  # the highest that this version knows
+KNOWN_LEVEL: Final = 7  # the highest that this version knows
 # Members are removed, and voters made learners: an older version, as leader, would forget of it.
 GROUP_LEVEL: Final = 2
 HOLD_LEVEL: Final = 4  # an older version would run the tasks without the lock
@@ -55,6 +55,7 @@ STALL_LEVEL: Final = 5  # an older version would tell nothing of it
 BACKUP_LEVEL: Final = 6  # an older version would know of one owner only
 ONCE_LEVEL: Final = 5  # an older version would start the tasks at once, and again
 EXCLUSIVE_LEVEL: Final = 6  # an older version knows no lease on a task
+PRECEDENCE_LEVEL: Final = 7  # an older version would take all jobs in the order of their submits
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -82,12 +83,16 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
         return _refusal(s, CORDON_LEVEL)
     if isinstance(command, GiveBack) and command.stall is not None:
         return _refusal(s, STALL_LEVEL)
+    if isinstance(command, GiveBack) and command.by:
+        return _refusal(s, PRECEDENCE_LEVEL)
     if isinstance(command, SubmitJob):
         return _refusal(s, _level_of(command.spec))
     return _refusal(s, NEEDED.get(type(command), 1))
 
 
 def _level_of(spec: JobSpec) -> int:
+    if spec.precedence is not None:
+        return PRECEDENCE_LEVEL
     if spec.start is Start.EXCLUSIVE:
         return EXCLUSIVE_LEVEL
     if spec.backs_up:

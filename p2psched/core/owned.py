@@ -44,7 +44,7 @@ class Queued:
 
 
 class Running:
-    __slots__ = ("batch", "left", "moves", "short_us", "slots", "stopped", "until_ms")
+    __slots__ = ("batch", "left", "moves", "short_us", "since_ms", "slots", "stopped", "until_ms")
 
     def __init__(self, batch: Batch, slots: int) -> None:
         self.batch = batch
@@ -55,6 +55,7 @@ class Running:
         self.stopped = False
         self.until_ms = batch.until_ms  # and from there on what `leasing` says
         self.moves = False  # it is ended to be given back
+        self.since_ms = 0  # when it was handed over
 
     def give_back(self, tasks: TaskSet) -> Queued | None:
         """These have not begun, and won't here; what was revoked of them meanwhile is not ours."""
