@@ -39,6 +39,7 @@ from p2psched.model.messages import FetchItem, ItemAnswer, JobView
 from p2psched.model.needs import Needs
 from p2psched.model.once import Start
 from p2psched.model.pace_rules import PaceRules
+from p2psched.model.precedence import Precedence
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.net.together import together
 from p2psched.run.host.files import File
@@ -117,6 +118,7 @@ def pack_batches(
     start: Start = Start.LEAST,
     lease_ms: int = 0,
     backing: Backing | None = None,
+    precedence: Precedence | None = None,
 ) -> PackedJob:
     """`files`: paths and modes, put into the folder of each process. `retries` are those of an
     input, and of a batch whose worker dies. Raises UsageError for what makes no sense."""
@@ -154,6 +156,8 @@ def pack_batches(
         lease=lease_ms / 1000 if lease_ms else None,
         replicas=backing.replicas if backing is not None else 1,
         speculate=backing is not None and backing.speculate,
+        priority=precedence.priority if precedence is not None else 0,
+        preemptible=precedence is not None and precedence.preemptible,
     )
     assert isinstance(packed.spec.work, FunctionWork)
     path = f"{MODULE}:run_{counted.count}_by_{batch}"

@@ -18,7 +18,7 @@ import msgspec
 from p2psched.core import fitting, holding
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.machine import Machine
-from p2psched.core.placement import Candidate, has_room
+from p2psched.core.placement import Candidate
 from p2psched.model.commands import Grant
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.precedence import WAYS_MAX, MakeWay, Way
@@ -139,7 +139,8 @@ class Preempting:
         said: list[tuple[PeerId, MakeWay]] = []
         left = TASKS_MAX
         for job, tasks in waiting:
-            if any(has_room(room.candidate) and self._fits(job, room) for room in rooms.values()):
+            cpus = job.spec.cpus
+            if any(room.free >= cpus and self._fits(job, room) for room in rooms.values()):
                 continue  # it waits for something else
             ways: dict[PeerId, list[_Victim]] = {}
             unbegun: dict[PeerId, None] = {}

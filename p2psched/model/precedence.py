@@ -35,6 +35,15 @@ class Precedence(msgspec.Struct, frozen=True, array_like=True, gc=False):
             raise ValueError("a task is left alone for 0 s to 7 days after it began")
 
 
+class PrecedenceView(msgspec.Struct, frozen=True, array_like=True):
+    """How a job stands to others, for who looks at it."""
+
+    priority: int = 0
+    preemptible: bool = False
+    runs_ms: int = 0
+    preempted: int = 0  # attempts that were ended for tasks of higher jobs
+
+
 class Way(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Of what an owner has under a grant."""
 
