@@ -204,8 +204,19 @@ class Preempting:
             ended.append(victim)
             needed -= victim.job.spec.cpus
             if needed <= 0 and self._fits(job, room, ended):
-                return ended
+                return self._needed(job, room, ended)
         return []
+
+    def _needed(self, job: Job, room: _Room, ended: list[_Victim]) -> list[_Victim]:
+        """Without those that bring nothing that it lacks."""
+        for victim in ended[:-1]:
+            others = list(ended)
+            others.remove(victim)
+            freed = sum(other.job.spec.cpus for other in others)
+            enough = freed >= job.spec.cpus - max(0, room.free)
+            if enough and self._fits(job, room, others):
+                ended = others
+        return ended
 
 
 def _take(room: _Room, job: Job, ended: list[_Victim]) -> None:
@@ -214,7 +225,8 @@ def _take(room: _Room, job: Job, ended: list[_Victim]) -> None:
     room.free = max(0, room.free) + sum(v.job.spec.cpus for v in ended) - job.spec.cpus
     room.gpus += gpus - sum(victim.held.gpus for victim in ended)
     room.memory_mib += memory_mib - sum(victim.held.memory_mib for victim in ended)
-    del room.victims[: len(ended)]
+    for victim in ended:
+        room.victims.remove(victim)
 
 
 def _word(job: Job, ended: Iterable[_Victim], *, unbegun: bool) -> MakeWay:
