@@ -77,8 +77,10 @@ class Preempting:
         if not is_first and now_ms - (self._looked_ms or 0) < LOOK_MS:
             return []
         self._looked_ms = now_ms
-        victims = self._victims(now_ms, is_first=is_first)
-        lowest = min((victim.priority for _, victim in victims), default=None)
+        ranked = [self._machine.jobs[name] for name in self._machine.ranked]
+        may_end = [job for job in ranked if job.grants and _may_end(job)]
+        victims = self._victims(may_end, now_ms, is_first=is_first)
+        lowest = min((job.spec.priority for job in may_end), default=None)
         waiting = self._waiting(now_ms, lowest) if lowest is not None else []
         self._waits = {job.id: self._waits[job.id] for job, _ in waiting}
         due = [
@@ -109,14 +111,15 @@ class Preempting:
             found.append((job, tasks))
         return found
 
-    def _victims(self, now_ms: int, *, is_first: bool) -> list[tuple[PeerId, _Victim]]:
+    def _victims(
+        self, jobs: Iterable[Job], now_ms: int, *, is_first: bool
+    ) -> list[tuple[PeerId, _Victim]]:
         """For each task one; of grants that are old enough."""
         found: list[tuple[PeerId, _Victim]] = []
         seen_ms: dict[Grant, int] = {}
-        for job in (self._machine.jobs[name] for name in self._machine.ranked):
+        for job in jobs:
             precedence = job.spec.precedence
-            if precedence is None or not precedence.preemptible:
-                continue
+            assert precedence is not None
             for grant, held in job.grants.items():
                 # Who has just begun to coordinate knows of none how old it is.
                 since_ms = now_ms - precedence.runs_ms if is_first else now_ms
@@ -217,6 +220,11 @@ class Preempting:
             if enough and self._fits(job, room, others):
                 ended = others
         return ended
+
+
+def _may_end(job: Job) -> bool:
+    precedence = job.spec.precedence
+    return precedence is not None and precedence.preemptible
 
 
 def _take(room: _Room, job: Job, ended: list[_Victim]) -> None:
