@@ -156,13 +156,12 @@ def pack_batches(
         lease=lease_ms / 1000 if lease_ms else None,
         replicas=backing.replicas if backing is not None else 1,
         speculate=backing is not None and backing.speculate,
-        priority=precedence.priority if precedence is not None else 0,
-        preemptible=precedence is not None and precedence.preemptible,
     )
     assert isinstance(packed.spec.work, FunctionWork)
     path = f"{MODULE}:run_{counted.count}_by_{batch}"
     work = msgspec.structs.replace(packed.spec.work, path=path)
-    return PackedJob(msgspec.structs.replace(packed.spec, work=work), packed.uploads)
+    spec = msgspec.structs.replace(packed.spec, work=work, precedence=precedence)
+    return PackedJob(spec, packed.uploads)
 
 
 class _Counted:

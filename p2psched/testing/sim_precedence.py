@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from p2psched.model.job import JobSpec, ProgramWork
+from p2psched.model.needs import Needs
 from p2psched.model.precedence import Precedence
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim_jobs import kills_none, may_hang, with_mean
@@ -20,6 +21,7 @@ LOW_JOBS_MAX: Final = 4  # of those, jobs that make way
 TASK_US: Final = 6_000_000  # of these: there must be something to wait for
 TASKS: Final = (4, 8)
 PRIORITIES: Final = (0, 1, 5)
+GPUS: Final = Needs(gpus=2)  # all that a peer has: who wants them waits for an owner
 RUNS_MS: Final = (0, 300, 2_000)
 
 
@@ -38,6 +40,8 @@ class Precedences:
         if not self._jobs_left or rng.random() < 0.2:
             return spec
         self._jobs_left -= 1
+        if spec.needs is None and not spec.policy and rng.random() < 0.5:
+            spec = replace(spec, needs=GPUS)
         is_fit = isinstance(spec.work, ProgramWork) and spec.hold is None and not spec.start
         is_fit = is_fit and not (spec.backs_up or may_hang(spec.name) or spec.pace)
         if not self._low_left or not is_fit or not kills_none(spec.name):

@@ -92,22 +92,3 @@ def told_of(cluster: LiveCluster, low: str, high: str, index: int) -> None:
     told = cluster.ok("events", "export", "--job", low, "--kind", "tasks.preempted")
     assert {json.loads(line)["by"] for line in told.splitlines()} == {high}
     assert "preemptible after 1 s" in cluster.ok("job", "show", low)
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (("--preemptible",), "let it save some (--checkpoint DIR"),
-        (("--preemptible", "--checkpoint", "s", "--start", "once"), "makes way for nobody"),
-        (("--preemptible", "--checkpoint", "s", "--replicas", "2"), "makes way for nobody"),
-        (("--preempt-after", "3s"), "--preempt-after is for --preemptible"),
-        (("--priority", "1001"), "less than or equal to 1000"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_with_a_word(
-    cluster: LiveCluster, options: tuple[str, ...], says: str
-) -> None:
-    done = cluster.run("submit-job", *options, "--", "true")
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Final
 from unittest.mock import patch
 
-from p2psched.core import preempting
-from p2psched.core.jobs import Job
 from p2psched.core.making_way import MakingWay
 from p2psched.core.owned import Running
 from p2psched.core.raft.timing import Timing
@@ -47,15 +45,6 @@ def _keeps_it() -> Planted:
     return patch.object(MakingWay, "take", take)
 
 
-def _asks_whoever_runs() -> Planted:
-    """The coordinator takes all lower tasks for ones that may make way."""
-
-    def may_end(job: Job) -> bool:
-        return job.spec.precedence is not None
-
-    return patch.object(preempting, "_may_end", may_end)
-
-
 def _mutant(name: str, plant: object, broken: str = "E12") -> Mutant:
     assert callable(plant)
     return Mutant(
@@ -75,5 +64,4 @@ PREEMPTION_MUTANTS: Final = (
     _mutant("whatever runs makes way", _ends_whatever_runs),
     _mutant("a task makes way for its equals", _ends_equals),
     _mutant("what has made way is lost", _keeps_it, "L5"),
-    _mutant("all lower tasks are asked to make way", _asks_whoever_runs),
 )

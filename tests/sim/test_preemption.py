@@ -4,17 +4,19 @@ peers, under the eyes of all referees."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import pytest
 from msgspec.structs import replace
 
+from p2psched.core import preempting
 from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec
 from p2psched.model.needs import Needs
 from p2psched.model.precedence import Precedence
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.faults import Faults
-from p2psched.testing.sim import SimCluster
+from p2psched.testing.sim import SimCluster, SimulationError
 from p2psched.testing.sim_jobs import Lengths, sim_job
 from tests.sim.seeds import looking_at
 from tests.sim.test_cluster import run_until_led
@@ -39,9 +41,11 @@ def began_ms(cluster: SimCluster, job: JobId) -> list[int]:
     return [start.at_us // 1_000 for start in cluster.referees.starts if start.job == job]
 
 
-def filled(seed: int, spec: JobSpec, faults: Faults | None = None) -> tuple[SimCluster, JobId]:
+def filled(
+    seed: int, spec: JobSpec, faults: Faults | None = None, *, slots: int = 1
+) -> tuple[SimCluster, JobId]:
     """A cluster with a slot for each task, all of which are taken."""
-    cluster = SimCluster(seed=seed, peers=PEERS, slots=(1,), faults=faults or Faults())
+    cluster = SimCluster(seed=seed, peers=PEERS, slots=(slots,), faults=faults or Faults())
     if faults is None:
         run_until_led(cluster)
     job = cluster.submit(spec)
@@ -83,6 +87,33 @@ def test_what_is_not_preemptible_is_left_alone(seed: int) -> None:
     await_ends(cluster, [long, quick])
     assert cluster.referees.shadow.counts["preempted"] == 0
     assert len(began_ms(cluster, long)) == PEERS
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_waits_for_a_gpu_has_one_that_uses_it_make_way(seed: int) -> None:
+    """All peers have two, and a slot is free on each."""
+    gpus = Needs(gpus=2)
+    cluster, long = filled(seed, low(PEERS, gpus), slots=2)
+    quick = cluster.submit(high(1, gpus))
+    cluster.run_until(lambda: bool(began_ms(cluster, quick)), within_ms=15_000)
+    await_ends(cluster, [long, quick])
+    assert cluster.referees.shadow.counts["preempted"] == 1, "of four"
+
+
+def test_a_coordinator_that_asks_whoever_runs_is_noticed() -> None:
+    """By its words: their owners know better."""
+    gpus = Needs(gpus=2)
+    said = ""
+    with patch.object(preempting, "_may_end", lambda _job: True):
+        for seed in range(4):
+            cluster, _ = filled(seed, low(PEERS, gpus, may_end=False), slots=2)
+            quick = cluster.submit(high(1, gpus))
+            try:
+                await_ends(cluster, [quick])
+            except SimulationError as error:
+                said = error.why
+                break
+    assert "E12" in said
 
 
 @looking_at(range(3), range(3, 12))
