@@ -278,7 +278,7 @@ class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class ResultPage(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """`segments` are in commit order, from the asked position on. Parts of one share its position."""
+    """`segments` are in commit order from the asked position; parts of one share its position."""
 
     segments: tuple[Segment, ...]
     view: JobView
