@@ -10,7 +10,9 @@ costs time and nothing else.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -26,8 +28,9 @@ from p2psched.model.taskset import TaskSet
 
 LOOK_MS: Final = 500  # between two words
 WAIT_MS: Final = 1_000  # without a task of it being placed
-WAITING_MAX: Final = 256  # jobs that are looked at in one round
-TASKS_MAX: Final = 64  # for which somebody is asked to make way, in one round
+LOOKED_AT_MAX: Final = 10_000  # jobs with a precedence, or that wait: the oldest
+WAITING_MAX: Final = 64  # of those that wait, the first in turn
+TASKS_MAX: Final = 16  # for which somebody is asked to make way, in one round
 
 
 class _Victim(NamedTuple):
@@ -77,7 +80,8 @@ class Preempting:
         if not is_first and now_ms - (self._looked_ms or 0) < LOOK_MS:
             return []
         self._looked_ms = now_ms
-        ranked = [self._machine.jobs[name] for name in self._machine.ranked]
+        names = islice(self._machine.ranked, LOOKED_AT_MAX)
+        ranked = [self._machine.jobs[name] for name in names]
         may_end = [job for job in ranked if job.grants and _may_end(job)]
         victims = self._victims(may_end, now_ms, is_first=is_first)
         lowest = min((job.spec.priority for job in may_end), default=None)
@@ -96,9 +100,10 @@ class Preempting:
         """Jobs that may make others wait, in the order of their turns, and what of them waits."""
         machine = self._machine
         names: Iterable[JobId] = machine.ranked if lowest >= 0 else machine.unplaced
-        jobs = [machine.jobs[name] for name in names if name in machine.unplaced]
+        unplaced = (name for name in names if name in machine.unplaced)
+        jobs = [machine.jobs[name] for name in islice(unplaced, LOOKED_AT_MAX)]
         found = []
-        for job in sorted(jobs, key=lambda job: job.turn)[:WAITING_MAX]:
+        for job in heapq.nsmallest(WAITING_MAX, jobs, key=lambda job: job.turn):
             # What has ended badly waits for its turn among retries, too.
             tasks = holding.placeable(machine, job) - job.suspects - job.retried
             if job.spec.priority <= lowest or not tasks.ranges:
