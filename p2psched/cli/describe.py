@@ -9,6 +9,7 @@ import msgspec
 
 from p2psched.cli.backups import backup_fields
 from p2psched.cli.output import count, moment, one_line, span
+from p2psched.cli.precedence import precedence_fields
 from p2psched.cli.resumed import resumed_fields
 from p2psched.cli.tasks import TaskEnd
 from p2psched.client.attempts import Attempt
@@ -153,6 +154,7 @@ def job_fields(view: JobView) -> dict[str, object]:
         "unknown_tasks": str(view.once.tasks),
         "unknown_at": dict(view.once.at),
         **backup_fields(view.backups),
+        **precedence_fields(view.precedence),
         "submitted": moment(view.submitted_ms),
         "ended": moment(view.ended_ms),
         "submitter": view.submitter,

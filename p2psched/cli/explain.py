@@ -37,6 +37,7 @@ from p2psched.model.explain_messages import Considered, Decision, Explained, Exp
 from p2psched.model.ids import PeerId, short
 from p2psched.model.moves import Moved
 from p2psched.model.once import Decided, Doubted, word_of
+from p2psched.model.precedence import Preempted
 from p2psched.model.resumed import Resumed
 from p2psched.model.stalls import Stalled
 
@@ -98,7 +99,7 @@ def _concerns(stamped: Stamped, index: int) -> bool:
             return index in tasks
         case Doubted(tasks=tasks) | Decided(tasks=tasks):
             return index in tasks
-        case BackedUp(tasks=tasks) | Promoted(tasks=tasks):
+        case BackedUp(tasks=tasks) | Promoted(tasks=tasks) | Preempted(tasks=tasks):
             return index in tasks
         case Recorded(segment=segment) | Retried(segment=segment):
             return segment.start <= index < segment.stop
@@ -182,10 +183,12 @@ def _doubt(event: Doubted | Decided, names: Names) -> str:
     return f"decided by {event.by or 'somebody'}: {word_of(event.verdict)}{why}"
 
 
-def _rare(event: Doubted | Decided | BackedUp | Promoted, names: Names) -> str:
+def _rare(event: Doubted | Decided | BackedUp | Promoted | Preempted, names: Names) -> str:
     if isinstance(event, Doubted | Decided):
         return _doubt(event, names)
     name = _name(event.peer, names)
+    if isinstance(event, Preempted):
+        return f"preempted on {name}: job {short(event.by)} goes first"
     if isinstance(event, Promoted):
         return f"left to {name}, which runs it, too (grant {event.grant})"
     why = "for it is late" if event.speculates else "as a replica"
@@ -211,7 +214,7 @@ def _what(stamped: Stamped, names: Names) -> str:
             return f"{_name(peer, names)} found: {text}"
         case Retried(peer=peer, segment=segment):
             return f"failed on {_name(peer, names)} ({segment.cause}), to be tried again"
-        case Doubted() | Decided() | BackedUp() | Promoted():
+        case Doubted() | Decided() | BackedUp() | Promoted() | Preempted():
             return _rare(stamped.event, names)
         case Recorded(peer=peer, segment=segment):
             return f"ended on {_name(peer, names)}: {segment.cause}"

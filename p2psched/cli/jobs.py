@@ -47,6 +47,7 @@ from p2psched.cli.output import (
     span,
     write_line,
 )
+from p2psched.cli.precedence import precedence_text, preempted_text
 from p2psched.cli.resumed import resumed_text
 from p2psched.cli.running import print_running, progress_fields, running_tasks
 from p2psched.cli.tasks import TaskEnd, first_failures
@@ -230,6 +231,8 @@ def _sheet(
         ("may start", _start_text(view)),
         ("replicas", replicas_text(view.backups)),
         ("backups", backups_text(view.backups, _by_id(names))),
+        ("priority", precedence_text(view.precedence)),
+        ("preempted", preempted_text(view.precedence)),
         ("waiting", view.waiting),
         ("with peers", view.owned),
         ("owned by", per_peer(view.owners, known)),

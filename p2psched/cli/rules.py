@@ -5,7 +5,7 @@ are too slow or silent.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -13,12 +13,14 @@ from p2psched.cli.complete import complete_rules
 from p2psched.cli.options import duration
 from p2psched.client.backing import backing_of
 from p2psched.client.pacing import AUTO, POLICIES, pace_rules, with_stalls
+from p2psched.client.precedence import precedence_of
 from p2psched.client.resolving import lease_ms, start_of
 from p2psched.client.retries import policy_of_words, times
 from p2psched.model.backing import REPLICAS_MAX, Backing
 from p2psched.model.errors import UsageError
 from p2psched.model.once import Start
 from p2psched.model.pace_rules import PaceRules
+from p2psched.model.precedence import JOB_PRIORITY_MAX, Precedence
 from p2psched.model.retry import RetryPolicy, TimeLimits
 
 _Retry = Annotated[
@@ -117,6 +119,46 @@ _Speculate = Annotated[
 ]
 
 
+_Priority = Annotated[
+    int,
+    typer.Option(
+        "--priority",
+        metavar="N",
+        min=-JOB_PRIORITY_MAX,
+        max=JOB_PRIORITY_MAX,
+        help="Tasks of jobs with a higher one run first. Default: 0. See docs/priorities.md.",
+    ),
+]
+_Preemptible = Annotated[
+    bool,
+    typer.Option(
+        "--preemptible",
+        help="A task may be ended for one of a job with a higher priority, and goes on from its "
+        "checkpoint later. Needs --checkpoint.",
+    ),
+]
+_PreemptAfter = Annotated[
+    str | None,
+    typer.Option(
+        "--preempt-after",
+        metavar="DURATION",
+        help="So long after it began a preemptible task is left alone. Default: 10s.",
+    ),
+]
+
+
+class Told(TypedDict):
+    """Fields of a spec."""
+
+    retry: RetryPolicy | None
+    times: TimeLimits | None
+    pace: PaceRules | None
+    start: Start
+    lease_ms: int
+    backing: Backing | None
+    precedence: Precedence | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The options of it."""
@@ -133,6 +175,21 @@ class Rules:
     lease: _Lease = None
     replicas: _Replicas = 1
     speculate: _Speculate = False
+    priority: _Priority = 0
+    preemptible: _Preemptible = False
+    preempt_after: _PreemptAfter = None
+
+    @property
+    def told(self) -> Told:
+        return {
+            "retry": self.policy,
+            "times": self.times,
+            "pace": self.pace,
+            "start": self.starts,
+            "lease_ms": self.lease_ms,
+            "backing": self.backing,
+            "precedence": self.precedence,
+        }
 
     @property
     def policy(self) -> RetryPolicy | None:
@@ -152,6 +209,13 @@ class Rules:
     @property
     def backing(self) -> Backing | None:
         return backing_of(self.replicas, speculate=self.speculate)
+
+    @property
+    def precedence(self) -> Precedence | None:
+        if self.preempt_after is not None and not self.preemptible:
+            raise UsageError("--preempt-after is for --preemptible")
+        after_s = _seconds(self.preempt_after, "--preempt-after")
+        return precedence_of(self.priority, after_s if after_s is not None else self.preemptible)
 
     @property
     def times(self) -> TimeLimits | None:

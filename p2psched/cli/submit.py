@@ -6,7 +6,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, TypedDict
+from typing import Annotated, Final
 
 import typer
 
@@ -22,7 +22,7 @@ from p2psched.cli.needs import Choice, staying_apart
 from p2psched.cli.options import Target, duration, keep_ms, talks_to_peers, with_options
 from p2psched.cli.output import Output, count, note, print_json, write_line
 from p2psched.cli.progress import Progress
-from p2psched.cli.rules import Rules
+from p2psched.cli.rules import Rules, Told
 from p2psched.cli.saving import Saving
 from p2psched.cli.sending import modes_of, opened_inputs, sending_of
 from p2psched.client import blobs
@@ -30,7 +30,6 @@ from p2psched.client.batches import lines_of, pack_batches
 from p2psched.client.client import Client, Job, who_am_i
 from p2psched.client.functions import PackedJob, timeout_ms
 from p2psched.core.policies.registry import POLICIES
-from p2psched.model.backing import Backing
 from p2psched.model.errors import Unavailable, UsageError
 from p2psched.model.hold import Hold
 from p2psched.model.ids import JobId, new_id, short
@@ -38,9 +37,6 @@ from p2psched.model.isolation import Isolation
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
 from p2psched.model.messages import JobView, Submit
 from p2psched.model.needs import Needs
-from p2psched.model.once import Start
-from p2psched.model.pace_rules import PaceRules
-from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
 KEY_LEN_MAX: Final = 1024
@@ -202,13 +198,8 @@ def submit_job(
         submitter=who_am_i(),
         hold=holding.hold,
         policy=choice.policy_name,
-        retry=rules.policy,
-        times=rules.times,
-        start=rules.starts,
-        lease_ms=rules.lease_ms,
-        backing=rules.backing,
         **bounds.around(choice.needs),
-        pace=rules.pace,
+        **rules.told,
     )
     variables, folder = _variables(bounds.variables(env or [])), _folder(cwd)
     if inputs is None:
@@ -240,7 +231,7 @@ class _Following:
     batches: bool
 
 
-class _Common(TypedDict):
+class _Common(Told):
     """What all kinds of jobs have."""
 
     name: str
@@ -252,13 +243,7 @@ class _Common(TypedDict):
     hold: Hold | None
     policy: str
     needs: Needs | None
-    retry: RetryPolicy | None
-    times: TimeLimits | None
     isolation: Isolation | None
-    pace: PaceRules | None
-    start: Start
-    lease_ms: int
-    backing: Backing | None
 
 
 def _check_form(inputs: str | None, *plain: object, is_batched: bool) -> None:

@@ -38,6 +38,7 @@ from p2psched.model.messages import FetchItem, ItemAnswer, JobView
 from p2psched.model.needs import Needs
 from p2psched.model.once import Start
 from p2psched.model.pace_rules import PaceRules
+from p2psched.model.precedence import Precedence
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.net.together import together
 from p2psched.run.host.files import File
@@ -96,6 +97,7 @@ def pack_batches(
     start: Start = Start.LEAST,
     lease_ms: int = 0,
     backing: Backing | None = None,
+    precedence: Precedence | None = None,
 ) -> PackedJob:
     """`files`: paths and modes, put into the folder of each process. `retries` are those of an
     input, and of a batch whose worker dies. Raises UsageError for what makes no sense."""
@@ -137,7 +139,8 @@ def pack_batches(
     assert isinstance(packed.spec.work, FunctionWork)
     path = f"{MODULE}:run_{counted.count}_by_{batch}"
     work = msgspec.structs.replace(packed.spec.work, path=path)
-    return PackedJob(msgspec.structs.replace(packed.spec, work=work), packed.uploads)
+    spec = msgspec.structs.replace(packed.spec, work=work, precedence=precedence)
+    return PackedJob(spec, packed.uploads)
 
 
 class _Counted:

@@ -14,10 +14,11 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypedDict
+from typing import Final, NamedTuple
 
 from p2psched.client.backing import backing_of
 from p2psched.client.isolation import Limits, shut_in
+from p2psched.client.map_options import MapOptions
 from p2psched.client.modules import ARCHIVES, Choice, importable_as, is_local, named_in
 from p2psched.client.pacing import Pace, pace_rules, refuse_pattern, with_stalls
 from p2psched.client.packing import (
@@ -27,6 +28,7 @@ from p2psched.client.packing import (
     LargeCall,
     Packer,
 )
+from p2psched.client.precedence import Preemptible, precedence_of
 from p2psched.client.resolving import starting
 from p2psched.client.retries import Retry
 from p2psched.client.retries import policy as retry_policy
@@ -69,30 +71,6 @@ __all__ = [
     "star_calls",
     "timeout_ms",
 ]
-
-
-class MapOptions(TypedDict, total=False):
-    """What `Client.map` may be told of all tasks; see there."""
-
-    name: str | None
-    retries: int | None
-    timeout_s: float | None
-    cpus: int | None
-    copies: int
-    hold: Hold | None
-    policy: str
-    needs: Needs | None
-    modules: Choice
-    retry: Retry | None
-    times: TimeLimits | None
-    limits: Limits | None
-    checkpoint: bool | None
-    max_disconnect_ms: int | None
-    pace: Pace | None
-    start: Start | str
-    lease: float | str | None
-    replicas: int
-    speculate: bool
 
 
 class PackedFunction(NamedTuple):
@@ -185,6 +163,8 @@ def pack(
     lease: float | str | None = None,
     replicas: int = 1,
     speculate: bool = False,
+    priority: int = 0,
+    preemptible: Preemptible = False,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
     `function` is `"module:name"`, looked up by the workers, or an object that travels by path or by
@@ -221,6 +201,7 @@ def pack(
             pace=rules,
             **starting(start, lease),
             backing=backing_of(replicas, speculate=speculate),
+            precedence=precedence_of(priority, preemptible),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

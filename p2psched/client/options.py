@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, cast, runtime_checkable
 from p2psched.client.functions import MapOptions
 from p2psched.client.isolation import shut_in
 from p2psched.client.pacing import pace_rules
+from p2psched.client.precedence import Preemptible
 from p2psched.client.resolving import start_of
 from p2psched.client.retries import policy as retry_policy
 from p2psched.model.errors import UsageError
@@ -46,6 +47,8 @@ class Options:
     lease: float | str | None = None
     replicas: int = 1
     speculate: bool = False
+    priority: int = 0
+    preemptible: Preemptible = False
 
     def told(self) -> MapOptions:
         """What is not as usual."""

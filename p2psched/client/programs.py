@@ -10,6 +10,7 @@ from p2psched.client.backing import backing_of
 from p2psched.client.functions import large_files, timeout_ms
 from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.pacing import Pace, pace_rules, with_stalls
+from p2psched.client.precedence import Preemptible, precedence_of
 from p2psched.client.resolving import starting
 from p2psched.client.retries import Retry, policy
 from p2psched.client.spool import Upload
@@ -47,6 +48,8 @@ class ProgramOptions(TypedDict, total=False):
     lease: float | str | None
     replicas: int
     speculate: bool
+    priority: int
+    preemptible: Preemptible
 
 
 def pack_program(
@@ -85,6 +88,7 @@ def pack_program(
             backing=backing_of(
                 options.get("replicas", 1), speculate=options.get("speculate", False)
             ),
+            precedence=precedence_of(options.get("priority", 0), options.get("preemptible", False)),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -27,11 +27,12 @@ from p2psched.model.commands import (
     Stamped,
 )
 from p2psched.model.history_events import HistoryCut
-from p2psched.model.ids import JobId, PeerId
+from p2psched.model.ids import JobId, PeerId, short
 from p2psched.model.job import Cause, JobState
 from p2psched.model.messages import FetchHistory, History
 from p2psched.model.moves import Moved
 from p2psched.model.once import Decided, Doubted, word_of
+from p2psched.model.precedence import Preempted
 from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 from p2psched.model.stalls import Stalled
@@ -114,6 +115,7 @@ def steps_of(
 ) -> Iterator[Step]:
     """Both are in order; `demotes`: the causes whose ends put a task behind others."""
     owners = _Owners()
+    told = 0  # index of what says already why tasks were given back
     for stamped in sorted([*events, *of_peers], key=lambda one: one.index):
         event = stamped.event
         if isinstance(event, PeerWentDown | PeerCameUp):
@@ -121,12 +123,18 @@ def steps_of(
         else:
             step = _step(event, demotes)
             owners.take(event)
+        if isinstance(event, GivenBack) and stamped.index == told:
+            continue
+        if isinstance(event, Preempted):
+            told = stamped.index
         if step is not None:
             yield replace(step, index=stamped.index, at_ms=stamped.at_ms, wall_ms=stamped.wall_ms)
 
 
-def _backup(event: BackedUp | Promoted) -> Step:
-    if isinstance(event, Promoted):
+def _elsewhere(event: BackedUp | Promoted | Preempted) -> Step:
+    if isinstance(event, Preempted):
+        what, why = "preempted", f"job {short(event.by)} goes first"
+    elif isinstance(event, Promoted):
         what, why = "left to", "it runs there, too"
     else:
         what, why = "backed up", "it is late" if event.speculates else "a replica"
@@ -195,8 +203,8 @@ def _end(event: Recorded | Retried, demotes: Collection[str]) -> Step:
 def _job_step(event: Event) -> Step | None:
     """What happened to the job, or to tasks that nobody owns."""
     match event:
-        case BackedUp() | Promoted():
-            return _backup(event)
+        case BackedUp() | Promoted() | Preempted():
+            return _elsewhere(event)
         case JobAdded():
             return Step(event="submitted")
         case ResultRefused(tasks=tasks, grant=grant):

@@ -209,15 +209,19 @@ def note_running(s: LedgerState, job: Job) -> None:
     """The job runs, for the first time or again."""
     if job.full is not None and job.full.backs_up:
         s.backed[job.id] = None
+    if job.spec.precedence is not None:
+        s.ranked[job.id] = None
 
 
 def reopen(job: Job, tasks: TaskSet) -> None:
     """These are as if they had never run."""
     job.thinned, job.speculated = job.thinned - tasks, job.speculated - tasks
+    job.preempted = job.preempted.without(tasks)
 
 
 def rebuild(s: LedgerState) -> None:
     """After a restore: what follows from the rest."""
     s.backed.clear()
+    s.ranked.clear()
     for name in s.running:
         note_running(s, s.jobs[name])

@@ -52,7 +52,7 @@ class Chooser:
         self._looked_ms = 0
         self._speeds: Speeds | None = None
         self._everybody: Sequence[Candidate] = ()
-        self._reserved: dict[PeerId, int] = {}  # for a job that waits for them: its index
+        self._reserved: dict[PeerId, tuple[int, int]] = {}  # for a job that waits: its turn
         self._doubted: dict[JobId, None] = {}  # whose policy placed nothing though it could
         self._waiting: dict[JobId, int] = {}  # nothing of it could be placed since then
 
@@ -117,7 +117,7 @@ class Chooser:
         peer = row.info.peer
         needs = job.spec.needs
         if needs is not None and (needs.gpus or needs.memory_mib):
-            if self._reserved.get(peer, job.index) < job.index:
+            if self._reserved.get(peer, job.turn) < job.turn:
                 return 0
             gpus, memory_mib = self._promised.get(peer, (0, 0))
             return fitting.room(self._machine, job, row, gpus=gpus, memory_mib=memory_mib)
@@ -155,7 +155,7 @@ class Chooser:
             able = self.able(job, candidates)
             if able:
                 kept = min(able, key=lambda c: (c.load_us / c.slots, c.peer))
-                self._reserved[kept.peer] = job.index
+                self._reserved[kept.peer] = job.turn
                 return
 
     def able(self, job: Job, candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -8,6 +8,7 @@ a stale one changes nothing. It declares nobody down before it has listened for 
 from __future__ import annotations
 
 import heapq
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -186,8 +187,8 @@ class Coordinator:
         return levels.to_raise(self._machine, removed) if self.coordinates else []
 
     def place(self) -> list[Command]:
-        """Placements for tasks that nobody live owns: suspects, then oldest job first. A job that
-        gets nothing though a peer is large enough for it keeps younger jobs off the least busy
+        """Placements for tasks that nobody live owns: suspects, then by priority and age. A job
+        that gets nothing though a peer is large enough for it keeps later ones off the least busy
         such peer."""
         machine = self._machine
         if self._since_ms is None or not machine.unplaced:
@@ -258,9 +259,10 @@ class Coordinator:
             if job.spec.cpus <= largest
             and (job.id not in machine.suspected or holding.placeable(machine, job) - job.suspects)
         )
+        turn = operator.attrgetter("turn" if machine.ranked else "index")
         if not machine.choosy:
-            return heapq.nsmallest(PLACEMENTS_MAX, fitting, key=lambda job: job.index)
-        ordered = sorted(fitting, key=lambda job: job.index)
+            return heapq.nsmallest(PLACEMENTS_MAX, fitting, key=turn)
+        ordered = sorted(fitting, key=turn)
         return self.chooser.free(ordered, candidates, PLACEMENTS_MAX, is_open=is_open)
 
     def _isolate(self, candidates: list[Candidate]) -> tuple[list[Command], list[Candidate]]:
@@ -307,7 +309,8 @@ class Coordinator:
     def first_placements(self, envelopes: Iterable[Envelope]) -> list[Command]:
         """Placements that travel in the same entry as the jobs that they are for: saves a round."""
         submits = [e.command for e in envelopes if isinstance(e.command, SubmitJob)]
-        if self._since_ms is None or not submits:
+        is_disputed = self._machine.ranked and self._machine.unplaced  # some may go before others
+        if self._since_ms is None or not submits or is_disputed:
             return []
         _, candidates = self._isolate(self._candidates())
         commands: list[Command] = []
@@ -315,8 +318,8 @@ class Coordinator:
             if command.job in self._machine.jobs:
                 continue
             estimate_us, spec = self._machine.estimate_us, command.spec
-            if spec.needs is not None or spec.policy or self._machine.apart:
-                continue  # the next round knows what they may
+            if spec.needs is not None or spec.policy or self._machine.apart or spec.precedence:
+                continue  # the next round knows what they may, and who is first
             tasks = holding.first_placeable(self._machine, spec)
             if not tasks:
                 continue

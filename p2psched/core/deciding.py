@@ -12,7 +12,8 @@ from p2psched.core.coordinator import Coordinator
 from p2psched.core.feed import Say
 from p2psched.core.life import Life
 from p2psched.core.machine import Machine
-from p2psched.core.pacing import Pacing
+from p2psched.core.owner import Owner
+from p2psched.core.preempting import Preempting
 from p2psched.core.replica import Replica
 from p2psched.core.scheduler_events import YieldLead
 from p2psched.core.unplaced import unplaced_sights
@@ -36,6 +37,7 @@ class Deciding:
         self._places: set[int] = set()  # requests of the round of placements in flight
         self._places_sent_ms = 0
         self.backups = BackupPlan(machine, coordinator.takers)
+        self.preempting = Preempting(machine, coordinator.takers)
         self._backups: set[int] = set()  # requests of the round of backups in flight
         self._backups_sent_ms = 0
         self._deaths: set[int] = set()  # requests of the peers that we want declared down
@@ -49,6 +51,7 @@ class Deciding:
         self._deaths.clear()
         self._backups.clear()
         self.backups.forget()
+        self.preempting.forget()
         self._refused = 0
 
     def on_outcome(self, request: int, outcome: Outcome) -> None:
@@ -123,14 +126,20 @@ class Deciding:
         if self._coordinator.coordinates:
             self.backups.stragglers.on_lagging(now_ms, sender, lagging)
 
-    def pass_on(self, now_ms: int, pacing: Pacing, coordinator: PeerId | None) -> list[Say]:
-        """What is to be said of tasks that run here for long, to who coordinates."""
+    def pass_on(self, now_ms: int, owner: Owner, coordinator: PeerId | None) -> list[Say]:
+        """What is to be said of tasks that run here for long, to who coordinates; and by who does
+        to owners whose tasks shall make way."""
         if not self._coordinator.coordinates:
-            return pacing.say_lagging(coordinator)
-        lagging = pacing.take_lagging()
+            return owner.pacing.say_lagging(coordinator)
+        me = self._life.info.peer
+        lagging = owner.pacing.take_lagging()
         if lagging is not None:
-            self.on_lagging(now_ms, self._life.info.peer, lagging)
-        return []
+            self.on_lagging(now_ms, me, lagging)
+        ways = self.preempting.round(now_ms) if self._machine.ranked else []
+        for peer, way in ways:
+            if peer == me:
+                owner.making_way.ask(way)
+        return [Say(peer, way) for peer, way in ways if peer != me]
 
     # --- for the watchdog ---
 

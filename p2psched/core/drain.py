@@ -22,6 +22,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.ids import PeerId
 from p2psched.model.peer_messages import CORDONED, DRAINED, DRAINING
+from p2psched.model.precedence import Preempted
 from p2psched.model.reconciled import PeerReconciled, Reconciled
 from p2psched.model.stalls import Stalled
 
@@ -82,6 +83,9 @@ def give_back(s: LedgerState, command: GiveBack) -> Outcome:
         left = backing.promote(s, job, tasks) if job.backups else tasks
         job.waiting = job.waiting | left
         s.note_unplaced(job)
+        if command.by:
+            job.preempted = job.preempted.plus(tasks)
+            s.events.append(Preempted(job.id, held.grant, held.peer, tasks, command.by))
         s.events.append(GivenBack(job.id, held.grant, held.peer, tasks))
     return Acknowledged()
 

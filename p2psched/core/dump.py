@@ -29,7 +29,7 @@ def dump(s: LedgerState) -> object:
                 (job.sunk, sorted(job.sunk_at.items())),
                 [(g.grant, g.peer, g.tasks, g.died, g.alone) for g in job.unknown.values()],
                 [(g.grant, g.peer, g.incarnation, g.tasks) for g in job.backups.values()],
-                (job.thinned, job.speculated, job.backups_won),
+                (job.thinned, job.speculated, job.backups_won, job.preempted),
             )
             for job in s.jobs.values()
         ],

@@ -289,6 +289,7 @@ class Feeder:
                 held.moves,
                 held.started,
                 held.stays,
+                job.spared & held.tasks,
             )
             for held in grants
         )

@@ -13,20 +13,26 @@ from p2psched.model.feed_messages import FedJob, Feed
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec
 from p2psched.model.raft import Membership
-from p2psched.model.taskset import TaskSet
+from p2psched.model.taskset import EMPTY, TaskSet
 
 
 class FollowedJob(Job, array_like=True, eq=False, gc=False):
     """What this peer owns of it."""
 
     parts: tuple[tuple[int, TaskSet], ...] = ()
+    fed_spared: TaskSet = EMPTY
 
     def attempts(self, tasks: TaskSet) -> list[tuple[int, TaskSet]]:
         return [(number, same) for number, part in self.parts if (same := part & tasks)]
 
+    @property
+    def spared(self) -> TaskSet:
+        return self.fed_spared
+
     def take(self, fed: FedJob, me: PeerId) -> None:
         """That is all from here on."""
         self.parts = tuple(part for held in fed.grants for part in held.parts)
+        self.fed_spared = TaskSet.union([held.spared for held in fed.grants])
         self.grants = {
             held.grant: HeldGrant(
                 *(held.grant, me, held.incarnation),

@@ -343,14 +343,15 @@ class Follower:
         if is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         starts_nothing = bool(self.watching.shut)
-        is_shut = starts_nothing or self.separation.is_cut
+        is_cut = self.separation.is_cut
+        is_shut = starts_nothing or is_cut
         self._out += self.owner.pacing.say_lagging(self.leader)
         me = self._life.info
         moves, answers = self.stealing.give(me, gives_nothing=is_shut, shunned=self.shut)
         commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
-        self._out += self.owner.next_batches(now_ms, starts_nothing=starts_nothing)
+        self._out += self.owner.next_batches(now_ms, starts_nothing=starts_nothing, is_cut=is_cut)
         self._out += self.owner.begin_and_hold(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._life.append and self.feeder is not None:
             self._out.append(Say(self.feeder, Forward(tuple(self._life.append))))

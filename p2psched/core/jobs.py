@@ -17,6 +17,7 @@ from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import Cause, JobSpec, JobState, Segment
 from p2psched.model.job_head import JobHead, head_of
 from p2psched.model.lock_actions import ClaimId
+from p2psched.model.precedence import PREEMPTIONS_MAX
 from p2psched.model.resumed import Resumption
 from p2psched.model.taskset import EMPTY, TaskSet
 
@@ -120,11 +121,22 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     thinned: TaskSet = EMPTY  # an attempt of them ended badly while another ran: no more backups
     speculated: TaskSet = EMPTY  # begun once more because they were late, and that has not won
     backups_won: int = 0  # tasks whose backup ended first
+    preempted: RangeCounter = NOTHING  # how often tasks were ended for those of higher jobs
 
     @classmethod
     def of(cls, job: JobId, spec: JobSpec, *, index: int, wall_ms: int) -> Job:
         """As it is accepted."""
         return cls(job, head_of(spec), spec, index, wall_ms, None, 0, RUNNING, spec.tasks)
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """Jobs are placed in the order of this."""
+        return -self.spec.priority, self.index
+
+    @property
+    def spared(self) -> TaskSet:
+        """Tasks that have made way for others often enough."""
+        return self.preempted.at_least(PREEMPTIONS_MAX)
 
     @property
     def suspects(self) -> TaskSet:

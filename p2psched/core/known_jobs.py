@@ -28,6 +28,11 @@ class KnownJobs:
         """Work for it although the ledger isn't known so far."""
         self._recalled[name] = Job.of(name, spec, index=0, wall_ms=0)
 
+    def priority_of(self, name: JobId) -> int:
+        """Of what is known here no more, as of most jobs, 0."""
+        job = self._state.jobs.get(name) or self._recalled.get(name)
+        return job.spec.priority if job is not None else 0
+
     def max_disconnect_ms(self, name: JobId) -> int | None:
         full = self[name].full
         return full.max_disconnect_ms if full is not None else None

@@ -56,6 +56,7 @@ BACKUP_LEVEL: Final = 6  # an older version would know of one owner only
 ONCE_LEVEL: Final = 5  # an older version would start the tasks at once, and again
 EXCLUSIVE_LEVEL: Final = 6  # an older version knows no lease on a task
 GONE_LEVEL: Final = 7  # or none that ends early
+PRECEDENCE_LEVEL: Final = 7  # an older version would take all jobs in the order of their submits
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -85,12 +86,16 @@ def refusal(s: LedgerState, command: Command) -> Rejected | None:
         return _refusal(s, STALL_LEVEL)
     if isinstance(command, Once) and isinstance(command.step, Gone):
         return _refusal(s, GONE_LEVEL)
+    if isinstance(command, GiveBack) and command.by:
+        return _refusal(s, PRECEDENCE_LEVEL)
     if isinstance(command, SubmitJob):
         return _refusal(s, _level_of(command.spec))
     return _refusal(s, NEEDED.get(type(command), 1))
 
 
 def _level_of(spec: JobSpec) -> int:
+    if spec.precedence is not None:
+        return PRECEDENCE_LEVEL
     if spec.start is Start.EXCLUSIVE:
         return EXCLUSIVE_LEVEL
     if spec.backs_up:

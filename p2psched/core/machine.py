@@ -237,7 +237,7 @@ class Machine(LedgerState):
         head = job.spec
         is_choosy = head.needs is not None or head.policy
         has_rules = bool(head.retry or head.times or head.checkpoint or command.spec.pace)
-        has_rules = has_rules or bool(head.start) or head.backing is not None
+        has_rules = has_rules or bool(head.start or head.backing or head.precedence)
         if is_choosy or has_rules or head.hold is not None:
             refusal = levels.refusal(self, command) or holding.refusal(self, job)
             if refusal is None and head.needs is not None:

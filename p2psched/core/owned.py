@@ -44,7 +44,17 @@ class Queued:
 
 
 class Running:
-    __slots__ = ("batch", "leaves", "left", "moves", "short_us", "slots", "stopped", "until_ms")
+    __slots__ = (
+        "batch",
+        "leaves",
+        "left",
+        "moves",
+        "short_us",
+        "since_ms",
+        "slots",
+        "stopped",
+        "until_ms",
+    )
 
     def __init__(self, batch: Batch, slots: int) -> None:
         self.batch = batch
@@ -56,6 +66,7 @@ class Running:
         self.until_ms = batch.until_ms  # and from there on what `leasing` says
         self.moves = False  # it is ended to be given back
         self.leaves = False  # it is exclusive, and ended because its peer stops
+        self.since_ms = 0  # when it was handed over
 
     def give_back(self, tasks: TaskSet) -> Queued | None:
         """These have not begun, and won't here; what was revoked of them meanwhile is not ours."""

@@ -125,7 +125,8 @@ class Owner(OwnerView):
                 del self._running[event.batch]
                 self._busy -= run.slots
                 self._short_us -= run.short_us
-                for queued in run.unfinished(unstarted):
+                left = [] if self.making_way.on_ended(run) else run.unfinished(unstarted)
+                for queued in left:
                     self.starting.take_back(queued, run.batch.spec, leaves=run.leaves)
         return effects
 
@@ -186,7 +187,9 @@ class Owner(OwnerView):
             expected_us = None if task_us is None else task_us * len(tasks)
             # Of a job with more tasks than a guess is worth, some are measured first.
             is_start = is_guess and len(tasks) < len(queued.tasks)
-            if not self._has_room(cpus, task_us, None if is_start else expected_us) or (
+            # What goes before others doesn't stand ready behind them.
+            ready_us = None if job.spec.priority > 0 else task_us
+            if not self._has_room(cpus, ready_us, None if is_start else expected_us) or (
                 job.spec.needs is not None and is_taken(job.spec.needs, self._offers, self._running)
             ):
                 break  # nothing overtakes: a task that needs many slots would wait for ever
@@ -194,15 +197,22 @@ class Owner(OwnerView):
             effects.append(self._start(job.full, queued, tasks, cpus, expected_us))
         return effects
 
-    def next_batches(self, now_ms: int, *, starts_nothing: bool) -> list[OwnerEffect]:
+    def next_batches(
+        self, now_ms: int, *, starts_nothing: bool, is_cut: bool = False
+    ) -> list[OwnerEffect]:
         """As `start_batches`, while its duty cycle lets it. Who is drained or leaves starts
-        nothing, and ends what saves checkpoints, which goes on elsewhere."""
+        nothing, and ends what saves checkpoints, which goes on elsewhere. Without a majority
+        (`is_cut`) nothing makes way: it could not be given back."""
         if not starts_nothing:
-            if self.duty.rests(now_ms, self._busy) or not self._queue:
+            if self.duty.rests(now_ms, self._busy):
                 return []
-            effects = self.start_batches()
+            effects = self.start_batches() if self._queue else []
             self.duty.note(self._busy)
-            return effects
+            for effect in effects:
+                if isinstance(effect, StartBatch):
+                    self.making_way.on_begun(effect.batch.id, now_ms)
+            ends = self.making_way.choose(now_ms, self.next_batch) if not is_cut else ()
+            return [*effects, *(StopBatch(batch, Cause.PEER_LOST) for batch in ends)]
         return [StopBatch(r.batch.id, Cause.PEER_LOST) for r in to_move(self._running.values())]
 
     def begin_and_hold(self, by: Callable[[Once], int], now_ms: int) -> list[OwnerEffect]:
@@ -246,10 +256,11 @@ class Owner(OwnerView):
         self._short_us += run.short_us
         return StartBatch(batch)
 
-    def next_round(self) -> list[Complete | Warn]:
-        """Results to propose now, in one round, none while one is in flight; and warnings. The
-        caller numbers them and says so with `proposed`."""
-        return [*self._outbox.next_round(), *self.pacing.take_warnings()]
+    def next_round(self) -> list[Complete | Warn | GiveBack]:
+        """Results to propose now, in one round, none while one is in flight; warnings; and what has
+        made way for others. The caller numbers them and says so with `proposed`."""
+        warnings, back = self.pacing.take_warnings(), self.making_way.take()
+        return [*self._outbox.next_round(), *warnings, *back]
 
     def give_back(self) -> list[GiveBack]:
         """What no batch was made of, while this peer is drained; otherwise as `next_round`."""
@@ -364,6 +375,7 @@ class Owner(OwnerView):
     def lose(self, batch: int) -> GiveBack:
         """The executor has it no more: nothing of it may be started under this grant."""
         run = self._running.pop(batch)
+        self.making_way.forget(batch)
         self.reckon()
         return GiveBack(run.batch.job, run.batch.grant, run.left)
 

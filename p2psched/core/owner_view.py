@@ -13,6 +13,7 @@ from p2psched.core.expectations import Expectations
 from p2psched.core.jobs import Job
 from p2psched.core.known_jobs import KnownJobs
 from p2psched.core.leasing import Leasing
+from p2psched.core.making_way import MakingWay
 from p2psched.core.outbox import Outbox
 from p2psched.core.owned import Queued, Running
 from p2psched.core.owner_load import owner_load
@@ -41,7 +42,7 @@ class OwnerView:
         self._slots = slots
         self._offers = offers
         self._jobs = KnownJobs(machine)
-        self._queue = Waiting()
+        self._queue = Waiting(self._jobs.priority_of)
         self.duty = Duty(slots)  # of who has a share of the time only; its peer says so
         self._running: dict[int, Running] = {}
         self._busy = 0  # slots that these take, one behind another
@@ -52,6 +53,12 @@ class OwnerView:
         self.leasing = Leasing(machine, self._running)
         self._expected = Expectations()
         self.pacing: Final = Pacing(machine, self._expected.measured_ms)
+        self.making_way: Final = MakingWay(
+            *(machine, self._jobs, self._queue, self._running),
+            told_ms=self.pacing.left_ms,
+            measured_ms=self._expected.measured_ms,
+            slots=slots,
+        )
         self.next_batch = 1
         self.verdicts: Verdicts | None = None  # what is told of it, if anybody listens
         self.results_refused = 0
@@ -81,6 +88,8 @@ class OwnerView:
             yield run.batch.job, run.batch.grant, run.left
         yield from self.departing.parts()
         yield from self.starting.parts()
+        for back in self.making_way.parts():
+            yield back.job, back.grant, back.tasks
         yield from self._outbox.parts()
 
     def blobs(self) -> Iterator[BlobRef]:

@@ -140,6 +140,11 @@ class Pacing:
         reports = (task.report for task in self._tasks.values())
         return [r.ran_ms for r in reports if r and r.batch == batch and r.index in tasks]
 
+    def left_ms(self, batch: int) -> int | None:
+        """What the longest of its tasks that run will still take, at the pace that they tell."""
+        tasks = [task for (number, _), task in self._tasks.items() if number == batch]
+        return max((t.pace.left_ms for t in tasks if t.pace.left_ms is not None), default=None)
+
     def take_lagging(self) -> Lagging | None:
         """Tasks that may take too long, if there is a new look at them."""
         found, self._lagging = self._lagging, ()

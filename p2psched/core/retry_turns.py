@@ -23,7 +23,7 @@ GROUPS_MAX: Final = 16  # of one job's retries in one round, by the peers that t
 class Turn(NamedTuple):
     """Tasks of a job that are placed together."""
 
-    at: int  # the least is first
+    at: int  # the least is first, of those of one priority
     job: Job
     tasks: TaskSet
     is_retry: bool = False
@@ -60,7 +60,9 @@ def turns(jobs: Iterable[tuple[Job, TaskSet]]) -> list[Turn]:
         is_sorted = is_sorted and not demoted
         for at, part in ((job.index, retried - demoted), *job.places(demoted)):
             found += [Turn(at, job, same, True, avoids) for avoids, same in _groups(job, part)]
-    return found if is_sorted else sorted(found, key=lambda turn: turn.at)
+    return (
+        found if is_sorted else sorted(found, key=lambda turn: (-turn.job.spec.priority, turn.at))
+    )
 
 
 def _groups(job: Job, tasks: TaskSet) -> list[tuple[frozenset[PeerId], TaskSet]]:

@@ -327,23 +327,23 @@ class Scheduler:
             known = row.info.incarnation if row is not None else 0
             self._out += self._life.say_farewell(now_ms, known=known, refusal=refusal)
         commands: list[Own] = [*self.owner.next_round(), *self.watching.give_back()]
-        starts_nothing = self.starts_nothing
+        starts_nothing, is_cut = self.starts_nothing, self.separation.is_cut
         if starts_nothing and is_draining(self.machine, self._life.info.peer):
             commands += self.owner.give_back()
         answers: list[Say | TakeBack] = []
         if self.stealing.is_asked:
-            is_shut = starts_nothing or self.separation.is_cut
+            is_shut = starts_nothing or is_cut
             shunned, me = self._coordinator.shunned(), self._life.info
             moves, answers = self.stealing.give(me, gives_nothing=is_shut, shunned=shunned)
             commands += moves
         for command in commands:
             self.owner.proposed(self._life.propose(command, now_ms), command)
-        self._out += self.deciding.pass_on(now_ms, self.owner.pacing, self.feeding.coordinator)
+        self._out += self.deciding.pass_on(now_ms, self.owner, self.feeding.coordinator)
         self.deciding.place(now_ms)
         if self.resting.forgets(now_ms):
             forgets = self.retention.to_forget(self.ledger_ms(now_ms))
             self._append += map(self._replica.number, forgets)
-        self._out += self.owner.next_batches(now_ms, starts_nothing=starts_nothing)
+        self._out += self.owner.next_batches(now_ms, starts_nothing=starts_nothing, is_cut=is_cut)
         self._out += self.owner.begin_and_hold(partial(self._life.propose, now_ms=now_ms), now_ms)
         if self._append:
             self._out.append(AppendToLedger(tuple(self._append)))

@@ -43,6 +43,7 @@ DERIVED: Final = frozenset(
     {
         *("sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "locks"),
         *("queues", "choosy", "apart", "job_dues", "backed"),
+        "ranked",
         "running_bytes",
     }
 )

@@ -97,6 +97,7 @@ class LedgerState:
         self.choosy: dict[JobId, None] = {}  # running ones that say where their tasks may go
         self.apart: dict[JobId, None] = {}  # of those, who stay apart from others
         self.backed: dict[JobId, None] = {}  # running ones whose tasks may run on several peers
+        self.ranked: dict[JobId, None] = {}  # running ones with a precedence
         self.forgotten = Forgotten()
         self.generation = 1  # rises when the ledger goes on from a copy: see `generation`
         self.generation_ms = 0  # ledger time of its begin; 0: the first, or of an older version
@@ -204,6 +205,8 @@ class LedgerState:
             self.apart.pop(job.id, None)
         if self.backed:
             self.backed.pop(job.id, None)
+        if self.ranked:
+            self.ranked.pop(job.id, None)
         self.ended[job.id] = self.whole[job.id] = None
         if len(self.whole) > ENDED_WHOLE_MAX:
             oldest, _ = self.whole.popitem(last=False)

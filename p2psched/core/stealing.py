@@ -21,6 +21,7 @@ from p2psched.core.quarantine import THROUGH_PEER
 from p2psched.core.spare import SPARE_MIN, WHOLE, spare
 from p2psched.core.state import LedgerState
 from p2psched.core.thief import IDLE_MS, Busy, Thief
+from p2psched.model.backing import Lagging
 from p2psched.model.commands import PeerInfo
 from p2psched.model.execution import ExecutorEvent, Progress, TakenBack
 from p2psched.model.explain_messages import Decision, WallOf
@@ -29,6 +30,7 @@ from p2psched.model.job import Cause
 from p2psched.model.load import Seen
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import NOTHING, Offers
+from p2psched.model.precedence import MakeWay
 from p2psched.model.steal_messages import Gives, Steal, StealMessage
 
 REMEMBERED_MAX: Final = 1_024  # moves that are remembered, for who asks why
@@ -39,6 +41,7 @@ TAKE_BACK_MS: Final = 20  # between two times that what has not begun is taken b
 LATER_MS: Final = 100  # when nothing waits that is worth a move
 UNPLACED_MS: Final = 30  # idle, while the coordinator has something to place
 REST_MS_MAX: Final = 5_000  # after a steal, by who has less than whole slots
+MADE_WAY_MS: Final = 1_000  # tasks of others are asked for no sooner, after some were to make way
 FULL_MS: Final = 10_000  # after a task found no space here, nothing is asked for
 
 
@@ -110,6 +113,11 @@ class Stealing:
                     self._asking[sender] = message
             case Gives():
                 self.thief.on_gives(now_ms, sender, message)
+            case MakeWay():  # and what is free then is for those
+                self.thief.rest(now_ms, MADE_WAY_MS)
+                self.owner.making_way.ask(message)
+            case Lagging():
+                pass  # for who coordinates
 
     def on_executed(self, now_ms: int, event: ExecutorEvent) -> None:
         if isinstance(event, TakenBack):

@@ -1,5 +1,5 @@
 """The queue of an owner: what it has, and made no batch of. Started from its front, given to others
-from its end.
+from its end. Of jobs with priorities higher ones are before lower ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ GIVEN_BACK_MAX: Final = 256  # grants whose tasks are given back in one round; t
 class Waiting:
     """No entry of it is empty."""
 
-    def __init__(self) -> None:
+    def __init__(self, priority_of: Callable[[JobId], int] = lambda _job: 0) -> None:
+        self._priority_of = priority_of
+        self._is_ranked = False  # one of the entries has a priority
         self._entries: deque[Queued] = deque()
         self._held: dict[JobId, list[Queued]] = {}  # what nobody starts for now: see `hold`
 
@@ -52,16 +54,35 @@ class Waiting:
     def add(self, queued: Queued) -> None:
         if queued.job in self._held:
             self._held[queued.job].append(queued)
-        else:
-            self._entries.append(queued)
+            return
+        position = len(self._entries)
+        if self._ranks(queued):
+            priority_of, priority = self._priority_of, self._priority_of(queued.job)
+            while position and priority_of(self._entries[position - 1].job) < priority:
+                position -= 1
+        self._entries.insert(position, queued)
 
     def put_first(self, queued: Queued) -> None:
+        """Before all others of its priority."""
         if queued.job in self._held:
             self._held[queued.job].insert(0, queued)
-        elif self._entries and self._entries[0].continues(queued):
-            self._entries[0].tasks = self._entries[0].tasks | queued.tasks
+            return
+        entries, position = self._entries, 0
+        if self._ranks(queued):
+            priority_of, priority = self._priority_of, self._priority_of(queued.job)
+            while position < len(entries) and priority_of(entries[position].job) > priority:
+                position += 1
+        if position < len(entries) and entries[position].continues(queued):
+            entries[position].tasks = entries[position].tasks | queued.tasks
         else:
-            self._entries.appendleft(queued)
+            entries.insert(position, queued)
+
+    def _ranks(self, queued: Queued) -> bool:
+        """Where it goes its priority says, or one that is here."""
+        if not self._entries:
+            self._is_ranked = False
+        self._is_ranked = self._is_ranked or self._priority_of(queued.job) != 0
+        return self._is_ranked
 
     def hold(self, job: JobId) -> None:
         """Nothing of this job is at the front before `go_on`, whatever comes."""
@@ -70,7 +91,8 @@ class Waiting:
 
     def go_on(self) -> None:
         held, self._held = self._held, {}
-        self._entries.extendleft(reversed([queued for part in held.values() for queued in part]))
+        for queued in reversed([queued for part in held.values() for queued in part]):
+            self.put_first(queued)
 
     def put_last(self, kind: Callable[[Queued], bool]) -> bool:
         """Entries of this kind go behind all others. False if there are no others."""
@@ -115,8 +137,23 @@ class Waiting:
 
     def give_back(self) -> list[GiveBack]:
         """Everything, or as much as fits a round."""
-        groups: dict[tuple[JobId, Grant], list[TaskSet]] = {}
-        while self._entries and len(groups) < GIVEN_BACK_MAX:
-            queued = self._entries.popleft()
-            groups.setdefault((queued.job, queued.grant), []).append(queued.tasks)
-        return [GiveBack(job, grant, TaskSet.union(of)) for (job, grant), of in groups.items()]
+        given: list[Queued] = []
+        while self._entries and len(given) < GIVEN_BACK_MAX:
+            given.append(self._entries.popleft())
+        return _grouped(given)
+
+    def give_back_below(self, priority: int) -> list[GiveBack]:
+        """Of lower ones likewise, but for what has a word of the ledger that it may start."""
+        entries = list(self._entries)
+        lower = [e for e in entries if self._priority_of(e.job) < priority and not e.cleared]
+        given = lower[:GIVEN_BACK_MAX]
+        self._entries = deque(entry for entry in entries if entry not in given)
+        return _grouped(given)
+
+
+def _grouped(given: Iterable[Queued]) -> list[GiveBack]:
+    """One command for each grant."""
+    groups: dict[tuple[JobId, Grant], list[TaskSet]] = {}
+    for queued in given:
+        groups.setdefault((queued.job, queued.grant), []).append(queued.tasks)
+    return [GiveBack(job, grant, TaskSet.union(of)) for (job, grant), of in groups.items()]

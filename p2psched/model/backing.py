@@ -11,6 +11,7 @@ import msgspec
 
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.moves import Moved, Transfer
+from p2psched.model.precedence import Preempted
 from p2psched.model.taskset import TaskSet
 
 Grant = int  # as in `commands`
@@ -60,7 +61,7 @@ class Promoted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=99):
 
 
 PlaceCommand = Transfer | BackUp  # who owns or runs tasks that somebody owns
-PlaceEvent = Moved | BackedUp | Promoted
+PlaceEvent = Moved | BackedUp | Promoted | Preempted
 
 
 class BackupView(msgspec.Struct, frozen=True, array_like=True):

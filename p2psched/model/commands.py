@@ -164,12 +164,13 @@ class Drain(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=30):
 class GiveBack(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=31):
     """Its owner has not started these tasks under this grant and won't: they wait again, at no
     cost to their retries. With a `stall` it tells why, and under grant 0 it only tells
-    that."""
+    that. With `by` they have begun, and were ended so that a task of that job may run."""
 
     job: JobId
     grant: Grant
     tasks: TaskSet
     stall: Stall | None = None
+    by: JobId = JobId("")
 
 
 class NewGeneration(msgspec.Struct, frozen=True, array_like=True, tag=40):

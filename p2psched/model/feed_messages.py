@@ -23,6 +23,7 @@ class FedGrant(msgspec.Struct, frozen=True, array_like=True):
     moves: int = 0  # from peer to peer since they were placed
     started: TaskSet = TaskSet()  # of its tasks, those that it may begin: see `once`
     stays: bool = False  # it began as a backup, and moves nowhere
+    spared: TaskSet = TaskSet()  # of its tasks, those that make way for nobody any more
 
 
 class FedJob(msgspec.Struct, frozen=True, array_like=True):

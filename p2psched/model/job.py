@@ -21,6 +21,7 @@ from p2psched.model.isolation import Isolation
 from p2psched.model.needs import Needs, check_policy
 from p2psched.model.once import Start, check_start
 from p2psched.model.pace_rules import OnStall, PaceRules
+from p2psched.model.precedence import Precedence
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.segment import Segment
 from p2psched.model.taskset import TaskSet
@@ -165,6 +166,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     start: Start = Start.LEAST  # how often a task may start
     lease_ms: int = 0  # of an exclusive task: so long it runs on without a word of the ledger
     backing: Backing | None = None  # on how many peers a task runs
+    precedence: Precedence | None = None  # before whom it goes, and who makes it wait
 
     def __post_init__(self) -> None:
         if self.isolation is not None:
@@ -173,6 +175,8 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             self.isolation.check(needs.require if needs is not None else (), program=is_program)
         if self.backing is not None or self.pace is not None:
             self._check_backing()
+        if self.precedence is not None and self.precedence.preemptible:
+            self._check_preemptible()
         # At each decode on each peer, so what is in order is seen at a glance.
         if self._is_single_call():
             return
@@ -208,6 +212,18 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
             raise ValueError(
                 "a task that holds a lock can't run on several peers, for they would wait for each "
                 "other: leave replicas and speculation out, or take the lock in the task"
+            )
+
+    def _check_preemptible(self) -> None:
+        if not self.checkpoint:
+            raise ValueError(
+                "a task that makes way for others goes on from a checkpoint: let it save some "
+                "(--checkpoint DIR, or checkpoint=True of a function), or leave preemptible out"
+            )
+        if self.start or self.backs_up:
+            raise ValueError(
+                "a task that must not start twice, or runs on several peers, makes way for nobody: "
+                "leave preemptible out, or start, replicas and speculation"
             )
 
     def _is_single_call(self) -> bool:

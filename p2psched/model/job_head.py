@@ -16,13 +16,15 @@ from p2psched.model.hold import Hold
 from p2psched.model.job import FunctionWork, JobSpec, Work, blobs_of
 from p2psched.model.needs import Needs
 from p2psched.model.once import Start
+from p2psched.model.precedence import Precedence
 from p2psched.model.retry import RetryPolicy, TimeLimits
 from p2psched.model.taskset import TaskSet
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _FIELDS: Final = JobSpec.__struct_fields__
 # As it was before jobs could hold a lock, before they could choose their peers, before they had
-# rules for retries, or limits, and before their tasks could be backed up.
+# rules for retries, or limits, before their tasks could be backed up, and before any had a
+# precedence.
 _HOLD: Final = _FIELDS.index("hold")
 _first_fields: Final = operator.attrgetter(*_FIELDS[:_HOLD])
 _held_fields: Final = operator.attrgetter(*_FIELDS[: _HOLD + 1])
@@ -39,8 +41,10 @@ assert _FIELDS[_HOLD:] == (
     "start",
     "lease_ms",
     "backing",
+    "precedence",
 )
-_older_fields: Final = operator.attrgetter(*_FIELDS[:-2])  # of level 5
+_older_fields: Final = operator.attrgetter(*_FIELDS[:-3])  # of level 5
+_backed_fields: Final = operator.attrgetter(*_FIELDS[:-1])  # of level 6
 
 
 class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -66,6 +70,11 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     start: Start = Start.LEAST
     lease_ms: int = 0
     backing: Backing | None = None
+    precedence: Precedence | None = None
+
+    @property
+    def priority(self) -> int:
+        return self.precedence.priority if self.precedence is not None else 0
 
     @property
     def is_choosy(self) -> bool:
@@ -102,18 +111,21 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.start,
         spec.lease_ms,
         spec.backing,
+        spec.precedence,
     )
 
 
 def digest_of(spec: JobSpec) -> bytes:
     """Sixteen bytes that tell two specs apart; the same in all versions."""
     is_new = spec.lease_ms or spec.backing is not None
-    said: object = spec if is_new else _older_fields(spec)
+    said: object = _backed_fields(spec) if is_new else _older_fields(spec)
     is_plain = spec.retry is None and spec.times is None and spec.isolation is None
     is_plain = is_plain and spec.max_disconnect_ms is None and spec.pace is None
     is_plain = is_plain and not spec.start and spec.backing is None
     if is_plain and spec.needs is None and not spec.policy and not spec.checkpoint:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
+    if spec.precedence is not None:
+        said = spec
     return hashlib.blake2b(_encode(said), digest_size=16).digest()
 
 

@@ -27,6 +27,7 @@ from p2psched.model.member_messages import MemberAnswer, MemberCall
 from p2psched.model.once import OnceView, ResolveTasks
 from p2psched.model.opening_messages import Opening
 from p2psched.model.peer_messages import PeerList
+from p2psched.model.precedence import PrecedenceView
 from p2psched.model.progress_messages import TaskAnswer, TaskCall
 from p2psched.model.queue_messages import QueueCall, QueueCallAnswer
 from p2psched.model.raft import Member, RaftMessage
@@ -268,6 +269,7 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     resumptions: tuple[Resumption, ...] = ()  # the newest of the last few tasks
     once: OnceView = OnceView()  # if its tasks must not start twice
     backups: BackupView = BackupView()  # if they may run on several peers
+    precedence: PrecedenceView = PrecedenceView()
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -276,8 +278,7 @@ class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class ResultPage(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """`segments` follow each other in commit order from the asked position on. Parts of one
-    share its position."""
+    """`segments` are in commit order from the asked position; parts of one share its position."""
 
     segments: tuple[Segment, ...]
     view: JobView

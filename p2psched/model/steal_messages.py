@@ -8,6 +8,7 @@ import msgspec
 
 from p2psched.model.backing import Lagging
 from p2psched.model.needs import NOTHING, Offers
+from p2psched.model.precedence import MakeWay
 
 
 class Steal(msgspec.Struct, frozen=True, array_like=True, tag=113):
@@ -29,4 +30,4 @@ class Gives(msgspec.Struct, frozen=True, array_like=True, tag=114):
     again_ms: int = 0
 
 
-StealMessage = Steal | Gives | Lagging  # among owners, and to who places | Lagging
+StealMessage = Steal | Gives | Lagging | MakeWay  # among owners, to who places, and from there

@@ -24,6 +24,7 @@ from p2psched.model.member_messages import Standing
 from p2psched.model.messages import JobView
 from p2psched.model.once import OnceView, Start
 from p2psched.model.peer_messages import PeerView
+from p2psched.model.precedence import PrecedenceView
 from p2psched.model.raft import Membership
 from p2psched.model.taskset import EMPTY
 from p2psched.peer.backup_views import backup_view
@@ -33,6 +34,7 @@ PAGE_BYTES_MAX: Final = 512 * KIB
 SUSPECT_AFTER_MS: Final = 1000  # silence after which a peer is shown as suspect
 
 NOTHING_UNKNOWN: Final = OnceView()
+USUAL: Final = PrecedenceView()
 
 
 def job_view(
@@ -81,7 +83,16 @@ def job_view(
         stopped=job.stopped,
         once=_once(job, machine, whole=whole),
         backups=backup_view(job, machine, whole=whole),
+        precedence=_precedence(job),
     )
+
+
+def _precedence(job: Job) -> PrecedenceView:
+    found = job.spec.precedence
+    if found is None:
+        return USUAL
+    preempted = sum(map(len, job.preempted.levels))
+    return PrecedenceView(found.priority, found.preemptible, found.runs_ms, preempted)
 
 
 def _once(job: Job, machine: Machine, *, whole: bool) -> OnceView:

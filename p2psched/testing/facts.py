@@ -22,6 +22,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.moves import Moved
 from p2psched.model.once import Decided, Doubted
+from p2psched.model.precedence import Preempted
 from p2psched.model.resumed import Resumed
 from p2psched.model.retry_events import Alerted, Delayed
 
@@ -78,6 +79,8 @@ def _facts_of_others(event: Event) -> list[Fact]:
             return [("delayed", job, index, str(until_ms)) for index in tasks]
         case Resumed(job=job, tasks=tasks, number=number):
             return [("resumed", job, index, str(number)) for index in tasks]
+        case Preempted(job=job, grant=grant, tasks=tasks, by=by):
+            return [("preempted", job, index, f"{grant} {by}") for index in tasks]
         case Decided(job=job, tasks=tasks, verdict=verdict):
             return [("decided", job, index, str(int(verdict))) for index in tasks]
         case Alerted(job=job, cause=cause, severity=severity):

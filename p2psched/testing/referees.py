@@ -53,6 +53,7 @@ from p2psched.testing.lock_referee import LockReferee
 from p2psched.testing.member_referee import MemberReferee
 from p2psched.testing.once_referee import OnceReferee
 from p2psched.testing.poison_referee import PoisonReferee
+from p2psched.testing.preemption_referee import PreemptionReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
 from p2psched.testing.queue_referee import QueueReferee
 from p2psched.testing.shadow import ACTS_ONCE, Shadow
@@ -114,6 +115,7 @@ class Referees:
         self.once = OnceReferee(self.shadow)
         self.exclusive = ExclusiveReferee()
         self.backups, self.checkpoints = BackupReferee(), CheckpointReferee()
+        self.preemption = PreemptionReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---
@@ -193,6 +195,7 @@ class Referees:
                 self._expected[self.shadow.command] = facts
                 self._note_regrants(facts)
                 self.checkpoints.on_committed(facts)
+                self.preemption.on_committed(envelope.command, facts)
                 self.once.on_committed(envelope.command, facts)
                 if isinstance(envelope.command, Transfer):
                     moves = self.shadow.moves.get(self.shadow.command, 0)

@@ -97,6 +97,8 @@ def drain(s: Shadow, command: Drain | GiveBack) -> None:
                 continue
             shadow_backups.let_go(s, name, job, index)
             s.say("given back", name, index, grant)
+            if command.by:
+                s.say("preempted", name, index, f"{grant} {command.by}")
 
 
 def begin_generation(s: Shadow, command: NewGeneration) -> None:

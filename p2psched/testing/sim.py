@@ -33,6 +33,7 @@ from p2psched.model.errors import Damaged, Refused
 from p2psched.model.execution import Batch
 from p2psched.model.ids import JobId, PeerId, new_id
 from p2psched.model.job import JobSpec
+from p2psched.model.precedence import MakeWay
 from p2psched.model.raft import Member, Membership, RaftMessage, Snapshot
 from p2psched.model.steal_messages import Steal
 from p2psched.testing.faults import Faults
@@ -296,6 +297,9 @@ class SimCluster(Lives):
         if isinstance(message, Steal):
             self.happened["steals asked"] += 1
             self.referees.steals.on_asked(self.now_us, sender.id, sender.process, to)
+        elif isinstance(message, MakeWay):
+            assert isinstance(sender, SimPeer), "a follower coordinates nothing"
+            self.referees.preemption.on_said(sender.scheduler.machine, to, message)
         self.send(sender, to, encode_wire(message))
 
     def _carry(self, sender: int, to: int, arrived: Arrived) -> None:

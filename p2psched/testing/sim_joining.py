@@ -13,6 +13,7 @@ from p2psched.model.feed_messages import Feed, FeedElsewhere, FeedReport, FeedRe
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
 from p2psched.model.raft import Append, AppendReply
+from p2psched.model.precedence import MakeWay
 from p2psched.model.steal_messages import Gives, Steal
 from p2psched.testing.sim_items import Join, WireMessage, encode_wire
 from p2psched.testing.sim_world import World
@@ -68,7 +69,9 @@ class Joining:
                     peer.step(Forwarded(now_ms, message))
                 else:  # a follower's
                     engine.append(message.envelopes)
-            case Follow() | FeedReport() | FeedReported() | Steal() | Gives() | Lagging():
+            case Follow() | FeedReport() | FeedReported():
+                peer.decide(Followed(now_ms, sender, message))
+            case Steal() | Gives() | Lagging() | MakeWay():
                 peer.decide(Followed(now_ms, sender, message))
             case Feed() | FeedElsewhere():
                 pass  # for a follower

@@ -38,9 +38,10 @@ def report_of(cluster: SimCluster, healed_us: int) -> Report:
     counts = cluster.referees.shadow.counts
     for what in ("reopened", "lost", "large", "spaceless", "timed out", "given back", "moved"):
         happened[f"tasks {what}"] = counts[what]
-    for what in ("backed up", "promoted", "stalled"):
+    for what in ("backed up", "promoted", "stalled", "preempted"):
         happened[f"tasks {what}"] = counts[what]
     happened["tasks backed up as late"] = cluster.referees.backups.late
+    happened["asked to make way"] = cluster.referees.preemption.asked
     happened["tasks overtaken"] = cluster.referees.backups.overtaken
     for what in ("retried by a rule", "delayed", "waited for too long"):
         happened[f"tasks {what}"] = counts[what]

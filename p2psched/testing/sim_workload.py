@@ -21,6 +21,7 @@ from p2psched.testing.sim_exclusive import Exclusives
 from p2psched.testing.sim_jobs import kills_its_peer, kills_none, may_hang, sim_job, with_hangs
 from p2psched.testing.sim_needs import Choices
 from p2psched.testing.sim_once import Persons
+from p2psched.testing.sim_precedence import Precedences
 from p2psched.testing.sim_rules import Rules
 from p2psched.testing.sim_silence import Silences
 
@@ -62,6 +63,8 @@ class Wanted(Protocol):
     def saving(self) -> bool: ...
     @property
     def stalling(self) -> bool: ...
+    @property
+    def preempting(self) -> bool: ...
 
 
 class Workload:
@@ -96,6 +99,7 @@ class Workload:
         self._backings = Backings(cluster, wanted=options.backing)
         self._savings = Savings(cluster, cluster.seed, wanted=options.saving)
         self._silences = Silences(cluster, cluster.seed, wanted=options.stalling)
+        self._precedences = Precedences(cluster, wanted=options.preempting)
         self._choices = Choices(cluster.seed, wanted=options.choosing)
 
     @property
@@ -110,7 +114,7 @@ class Workload:
     @property
     def saving_count(self) -> int:
         """Tasks that save checkpoints: one that finds none waits for a while before it begins."""
-        return self._savings.count
+        return self._savings.count + self._precedences.count
 
     def inherit(self, before: Workload) -> None:
         """This cluster goes on from that one's: what would never end there is here, too."""
@@ -180,6 +184,7 @@ class Workload:
         if kills_none(spec.name):
             spec = self._choices.draw(spec, job, [submit.job for submit in self._submits])
         spec = self._silences.draw(self._savings.draw(self._backings.draw(spec)))
+        spec = self._precedences.draw(spec)
         self._cluster.happened["job that chooses"] += bool(spec.needs is not None or spec.policy)
         command = SubmitJob(job, spec)
         self._submits.append(command)

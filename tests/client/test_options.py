@@ -40,12 +40,18 @@ EACH: dict[str, Any] = {
     "lease": "10s",
     "replicas": 2,
     "speculate": True,
+    "priority": 3,
+    "preemptible": "30s",
 }
 
 
 def alone(option: str) -> dict[str, Any]:
     """This option, with what it can't be without."""
-    return {option: EACH[option]} | ({"start": "exclusive"} if option == "lease" else {})
+    needed: dict[str, dict[str, Any]] = {
+        "lease": {"start": "exclusive"},
+        "preemptible": {"checkpoint": True},
+    }
+    return {option: EACH[option]} | needed.get(option, {})
 
 
 def half(number: int) -> float:

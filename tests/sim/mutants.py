@@ -85,6 +85,7 @@ class Mutant:
     exclusives: int = 0
     backing: bool = False
     saving: bool = False
+    preempting: bool = False
     stalling: bool = False
     followers: int | None = None
     healing: bool = False
@@ -110,6 +111,7 @@ class Mutant:
             exclusives=self.exclusives,
             backing=self.backing,
             saving=self.saving,
+            preempting=self.preempting,
             stalling=self.stalling,
             followers=self.followers,
             healing=self.healing,

@@ -26,6 +26,7 @@ from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.needs_mutants import NEEDS_MUTANTS
 from tests.sim.once_mutants import ONCE_MUTANTS
 from tests.sim.poison_mutants import POISON_MUTANTS
+from tests.sim.preemption_mutants import PREEMPTION_MUTANTS
 from tests.sim.queue_mutants import QUEUE_MUTANTS
 from tests.sim.raft_mutants import RAFT_MUTANTS
 from tests.sim.retry_mutants import RETRY_MUTANTS
@@ -50,6 +51,7 @@ ALL = (
     *BACKUP_MUTANTS,
     *CHECKPOINT_MUTANTS,
     *SILENCE_MUTANTS,
+    *PREEMPTION_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 

@@ -92,6 +92,7 @@ SEEN: Final = (
     *("tasks large", "blobs copied", "killed by a task", "tasks blamed"),
     *("voters made", "voters demoted"),
     *("job that saves checkpoints", "checkpoints copied", "attempts resumed"),
+    *("job with a priority", "job that makes way"),
     *("job whose tasks fall silent", "tasks stalled"),
     *("job with backups", "tasks backed up", "tasks promoted", "tasks overtaken"),
     *(f"{count} peers" for count in (1, 2, 3, 4, 5, 7)),

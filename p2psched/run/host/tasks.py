@@ -40,6 +40,8 @@ class TaskOptions(NamedTuple):
     lease: float | str | None = None  # of exclusive tasks
     replicas: int = 1
     speculate: bool = False
+    priority: int = 0  # higher ones first
+    preemptible: bool | float | str = False  # it may end at a checkpoint for a higher one
 
 
 class Changes(TypedDict, total=False):
@@ -63,6 +65,8 @@ class Changes(TypedDict, total=False):
     lease: float | str | None
     replicas: int
     speculate: bool
+    priority: int
+    preemptible: bool | float | str
 
 
 class TaskFunction(Generic[P, R]):

@@ -55,6 +55,7 @@ from p2psched.model.moves import Moved, Transfer
 from p2psched.model.needs import Offer
 from p2psched.model.once import Decided, Doubted, Once
 from p2psched.model.pace_commands import Warn
+from p2psched.model.precedence import Preempted
 from p2psched.model.reconciled import Reconciled
 from p2psched.model.resumed import NoteResumed, Resumed
 from p2psched.model.retry_events import Alerted, Delayed
@@ -147,7 +148,8 @@ def _owner_words(command: GiveBack | Transfer | NoteResumed | Warn | Once, jobs:
     what = f"{jobs.name(command.job)} {command.tasks} of {command.grant}"
     if isinstance(command, Transfer):
         return f"move {what} to {command.peer}/{command.incarnation}"
-    return f"give back {what}"
+    way = f", for {jobs.name(command.by)}" if command.by else ""
+    return f"give back {what}{way}"
 
 
 def _hook_words(command: AddWebhook | RemoveWebhook | AckWebhook) -> str:
@@ -210,6 +212,8 @@ def event_words(event: Event, jobs: Jobs) -> str:
     if isinstance(event, BackedUp | Promoted):
         what = "runs on" if isinstance(event, BackedUp) else "is left to"
         return f"{jobs.name(event.job)} {event.tasks} {what} {event.peer}, too, by {event.grant}"
+    if isinstance(event, Preempted):
+        return f"{jobs.name(event.job)} {event.tasks} makes way for {jobs.name(event.by)}"
     return struct_words(event) if isinstance(event, Aside) else _event_words(event, jobs)
 
 
@@ -236,6 +240,6 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
         case (
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
             | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut() | Resumed()
-            | Stalled() | Doubted() | Decided() | BackedUp() | Promoted()
+            | Stalled() | Doubted() | Decided() | BackedUp() | Promoted() | Preempted()
         ):  # fmt: skip
             return ""
