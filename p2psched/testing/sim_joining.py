@@ -12,8 +12,8 @@ from p2psched.model.backing import Lagging
 from p2psched.model.feed_messages import Feed, FeedElsewhere, FeedReport, FeedReported, Follow
 from p2psched.model.ids import PeerId
 from p2psched.model.messages import Forward
-from p2psched.model.raft import Append, AppendReply
 from p2psched.model.precedence import MakeWay
+from p2psched.model.raft import Append, AppendReply
 from p2psched.model.steal_messages import Gives, Steal
 from p2psched.testing.sim_items import Join, WireMessage, encode_wire
 from p2psched.testing.sim_world import World
