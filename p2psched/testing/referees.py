@@ -112,8 +112,7 @@ class Referees:
         self.queues = QueueReferee()
         self.steals = StealReferee()
         self.cutoff = CutOffReferee()
-        self.once = OnceReferee(self.shadow)
-        self.exclusive = ExclusiveReferee()
+        self.once, self.exclusive = OnceReferee(self.shadow), ExclusiveReferee()
         self.backups, self.checkpoints = BackupReferee(), CheckpointReferee()
         self.preemption = PreemptionReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
@@ -328,7 +327,7 @@ class Referees:
         self._begun[key] = peer.number
         self.cutoff.on_started(peer.id, batch, index)
         self.once.on_started(batch, index)
-        self.steals.on_started(batch.job, index, batch.grant, peer.number)
+        self.steals.on_started(batch, index, peer.number, (peer.id, peer.process))
         self.starts.append(
             Start(self.now_us, peer.id, peer.process, batch.job, index, batch.grant, batch.attempt)
         )
