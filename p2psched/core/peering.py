@@ -104,10 +104,10 @@ def _hand_over(s: LedgerState, job: Job, held: HeldGrant, command: PeerUp, *, di
     """Give a grant to its peer's new incarnation as far as it is kept; the rest waits."""
     gone = held.tasks - _kept(job, held, command)
     job.orphaned = job.orphaned - held.tasks
+    if s.level < exclusive.AFRESH_LEVEL:  # as older versions have it
+        held.incarnation = command.info.incarnation
     poison.lose(s, job, held, gone, died=died)
-    held.incarnation = (
-        command.info.incarnation
-    )  # of what is left; what it lost is of the one before
+    held.incarnation = command.info.incarnation  # of what is left: what it lost was another's
 
 
 def _hand_backups_over(s: LedgerState, job: Job, command: PeerUp, *, died: bool) -> None:
