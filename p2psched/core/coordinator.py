@@ -381,7 +381,9 @@ class Coordinator:
                 asks=peer in self._asking,
             )
             if peer not in probed
-            else Candidate(peer, row.info.incarnation, 1, row.owned, BACKLOG_US)  # room for one
+            else Candidate(  # room for one; it is shut, so it does not ask
+                *(peer, row.info.incarnation, 1, row.owned, BACKLOG_US), asks=not row.owned
+            )
             for peer, row in sorted(self._machine.peers.items())
             if row.takes_tasks
             and row.info.slots > 0
