@@ -149,6 +149,7 @@ def recover(folder: DataFolder) -> Begun:
         rng=rng,
         wall_ms=time.time_ns() // 1_000_000,
     )
+    folder.address_book.save({})  # whom it knew is in another cluster from now on
     folder.end_recovery(identity)
     return Begun(
         peer=identity.peer, name=identity.name, cluster=identity.cluster, generation=generation

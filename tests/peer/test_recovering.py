@@ -98,7 +98,9 @@ def check_recovered(path: Path) -> None:
 def test_a_recovered_folder_is_another_peer_alone_in_another_cluster(left: Path) -> None:
     before = read_identity(left).peer
     with opened(left) as folder:
+        folder.address_book.save({before: ("b", "127.0.0.1:7420")})
         done = recover(folder)
+        assert folder.address_book.load() == {}, "it would look for those of before"
     assert done.peer != before
     assert done.generation == 2
     check_recovered(left)
