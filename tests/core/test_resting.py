@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from p2psched.core.levels import NEEDED
-from p2psched.core.scheduler import Asked, Clocked, GaveUp, Leaving
+from p2psched.core.scheduler import Asked, Clocked, CoordinatorChanged, GaveUp, Leaving
 from p2psched.core.thief import PAUSE_MS_MIN
-from p2psched.model.commands import Cancel
+from p2psched.model.commands import Cancel, SubmitJob
 from p2psched.model.ids import JobId
 from p2psched.model.moves import Transfer
 from tests.core.test_scheduler import FOUR, SUBMIT, Peer, peer
@@ -73,3 +74,17 @@ def test_a_round_in_which_nothing_came_only_asks_for_work(thief: Peer) -> None:
     assert not wants_round(thief)  # it has asked, and waits for its turn
     thief.do(Clocked(thief.now_ms, {}))
     assert not resting.only_asks(thief.now_ms)
+
+
+def test_who_coordinates_looks_in_each_round_at_tasks_that_nobody_could_take(thief: Peer) -> None:
+    thief.coordinate()
+    wide = msgspec.structs.replace(SUBMIT.spec, cpus=3)
+    thief.commit_from_elsewhere(SubmitJob(SUBMIT.job, wide))
+    assert not thief.round()
+    resting = thief.scheduler.resting
+    assert not resting.only_asks(thief.now_ms)
+    thief.do(GaveUp(thief.now_ms, 7))
+    assert wants_round(thief)
+    thief.do(CoordinatorChanged(thief.now_ms, None, is_self=False))
+    thief.round()
+    assert resting.only_asks(thief.now_ms)

@@ -271,8 +271,7 @@ class RaftEngine:
     @property
     def _may_deliver(self) -> bool:
         """False also while a snapshot that we took waits for the disk."""
-        state = self.raft.state
-        return self._delivered < state.commit and state.log.base.index <= self._delivered
+        return self._delivered < self.raft.state.commit and self.raft.base_index <= self._delivered
 
     def _deliver(self) -> None:
         if self._may_deliver:
@@ -350,9 +349,7 @@ class RaftEngine:
     @property
     def wants_round(self) -> bool:
         """True if another round would do something now."""
-        if self._read_tags or self._coordinator_after:
-            return True
-        if self._delivered < self.raft.state.commit and self._may_deliver:
+        if self._read_tags or self._coordinator_after or self._may_deliver:
             return True
         return bool(self._proposals) and (not self.raft.is_leader or self._may_append())
 
@@ -362,7 +359,7 @@ class RaftEngine:
         due_ms = self.raft.due_ms
         if self._reads:
             due_ms = min(due_ms, READ_PATIENCE_MS + min(asked for asked, _ in self._reads.values()))
-        leave_ms = self._together.due_ms if self._proposals else None
+        leave_ms = self._together.due_ms
         return due_ms if leave_ms is None else min(due_ms, leave_ms)
 
     @property
