@@ -13,7 +13,6 @@ from typing import Final, Generic, TypeVar
 from p2psched.core.leasing import HoldLease
 from p2psched.core.owner import StartBatch, StopBatch, TakeBack
 from p2psched.core.pacing import EndTask
-from p2psched.core.quiet import SELDOM_MS
 from p2psched.core.scheduler_events import (
     Copied,
     Executed,
@@ -37,7 +36,6 @@ from p2psched.ports.executor import Executor
 log = logging.getLogger(__name__)
 
 CLOCK_PERIOD_S: Final = 0.1
-SELDOM_S: Final = SELDOM_MS / 1000
 RENEW_RETRY_S: Final = 0.5
 
 E = TypeVar("E")
@@ -69,7 +67,7 @@ class CoreLoop(ABC, Generic[E]):
         # What this peer keeps for when it is cut off: nothing, until somebody does.
         self.keep: Callable[[SeparationEffect], None] = _nothing
         self._round: asyncio.Handle | None = None  # that is on its way
-        self._pauses = Pauses(CLOCK_PERIOD_S, SELDOM_S)
+        self._pauses = Pauses(CLOCK_PERIOD_S)
         self._stopped = False
 
     def now_ms(self) -> int:

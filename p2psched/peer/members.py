@@ -101,12 +101,12 @@ class Members:
                         answer = self._look(body, asked=asked)
                         if answer is not None:
                             return answer
-                    if leads:
+                    if leads and (asked or not self._is_so(body, asked=False)):
                         waited_ms = 1000 * (loop.time() - began_s)
                         if self._raft.may_change and self._is_safe(body, waited_ms):
                             self._group.change_members(self._event(body))
                             asked = True
-                    elif leader not in (None, self._me):
+                    elif not leads and leader not in (None, self._me):
                         assert leader is not None
                         try:
                             return self._passed_on(await self._others.call(leader, body), asked)
@@ -133,19 +133,12 @@ class Members:
         members, is_settled = self._raft.membership, self._raft.is_settled
         voters = len(members.voters)
         if isinstance(body, SetVoters):
-            done = members.wanted == body.count and is_settled
+            done = self._is_so(body, asked=asked) and is_settled
             wanted = members.wanted or VOTERS_WANTED
             return VotersSet(asked, wanted, voters) if done else None
         peer, name = self._find(body.peer)
         is_voter, wish = members.is_voter(peer), members.wish(peer)
-        is_gone = peer in members.removed or peer in self._machine.gone
-        match body.change:
-            case "remove":
-                is_so = is_gone
-            case "demote":
-                is_so = wish is False and not is_voter
-            case _:
-                is_so = is_voter and (wish is not None or not asked)
+        is_gone, is_so = self._is_gone(peer), self._is_so(body, asked=asked)
         if not patient and body.change == "promote":
             is_so = wish is True
         if not is_so:
@@ -160,6 +153,25 @@ class Members:
         match = self._raft.matches().get(peer)
         lag = 0 if match is None or role != "learner" else max(0, self._raft.commit - match)
         return MemberChanged(peer, name, asked, role, voters, lag) if is_settled else None
+
+    def _is_gone(self, peer: PeerId) -> bool:
+        return peer in self._raft.membership.removed or peer in self._machine.gone
+
+    def _is_so(self, body: ChangeMember | SetVoters, *, asked: bool) -> bool:
+        """What is wanted, though it may not be committed, and the group may go on changing: nobody
+        changes it who asks for it then. Raises NotFound."""
+        members = self._raft.membership
+        if isinstance(body, SetVoters):
+            return members.wanted == body.count
+        peer, _ = self._find(body.peer)
+        is_voter, wish = members.is_voter(peer), members.wish(peer)
+        match body.change:
+            case "remove":
+                return self._is_gone(peer)
+            case "demote":
+                return wish is False and not is_voter
+            case _:
+                return is_voter and (wish is not None or not asked)
 
     def _event(self, body: ChangeMember | SetVoters) -> Callable[[int, int], MemberEvent]:
         if isinstance(body, SetVoters):

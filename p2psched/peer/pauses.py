@@ -10,18 +10,18 @@ from p2psched.observe.beat import until_beat
 class Pauses:
     """Of one task: nobody else waits."""
 
-    def __init__(self, period_s: float, seldom_s: float) -> None:
-        """Both multiples of the beat."""
-        self._period_s, self._seldom_s = period_s, seldom_s
+    def __init__(self, period_s: float) -> None:
+        """A multiple of the beat."""
+        self._period_s = period_s
         self._end: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.is_long = False
 
-    async def wait(self, *, seldom: bool) -> None:
-        """For a period; `seldom`: a longer one, which `stir` makes an ordinary one."""
+    async def wait(self, seldom_s: float | None = None) -> None:
+        """For a period; `seldom_s`: for a longer one, which `stir` makes an ordinary one."""
         loop = asyncio.get_running_loop()
-        self._end, self.is_long = loop.create_future(), seldom
-        self._arm(self._seldom_s if seldom else self._period_s)
+        self._end, self.is_long = loop.create_future(), seldom_s is not None
+        self._arm(self._period_s if seldom_s is None else seldom_s)
         try:
             await self._end
         finally:

@@ -16,7 +16,7 @@ from p2psched.core.feed import Say
 from p2psched.core.leasing import HoldLease
 from p2psched.core.owner import CopyBlobs, StartBatch, StopBatch, TakeBack
 from p2psched.core.pacing import EndTask
-from p2psched.core.quiet import is_quiet
+from p2psched.core.quiet import SELDOM_MS, is_quiet
 from p2psched.core.scheduler import (
     Answered,
     AppendToLedger,
@@ -150,7 +150,7 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
         """Tell the ledger that we are here, then keep time until cancelled."""
         self._step(Began(self._clock.now_ms()))
         while True:
-            await self._pauses.wait(seldom=self.is_quiet)
+            await self._pauses.wait(SELDOM_MS / 1000 if self.is_quiet else None)
             now_ms = self._clock.now_ms()
             heard = {peer: now_ms - age for peer, age in self.ledger.contacts().items()}
             removed = self.ledger.removed()

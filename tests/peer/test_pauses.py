@@ -18,12 +18,12 @@ PERIOD_S, SELDOM_S = 1.0, 100.0
 def took_s(*, seldom: bool, stir_after_s: float | None = None) -> float:
     async def main() -> float:
         loop = asyncio.get_running_loop()
-        pauses = Pauses(PERIOD_S, SELDOM_S)
-        await pauses.wait(seldom=False)  # from a beat on
+        pauses = Pauses(PERIOD_S)
+        await pauses.wait()  # from a beat on
         began_s = loop.time()
         if stir_after_s is not None:
             loop.call_later(stir_after_s, pauses.stir)
-        await pauses.wait(seldom=seldom)
+        await pauses.wait(SELDOM_S if seldom else None)
         pauses.stir()  # nobody waits
         return loop.time() - began_s
 
@@ -43,8 +43,8 @@ def test_what_comes_makes_a_long_pause_an_ordinary_one() -> None:
 
 def test_a_pause_that_is_cancelled_leaves_no_timer() -> None:
     async def main() -> None:
-        pauses = Pauses(PERIOD_S, SELDOM_S)
-        waiting = asyncio.get_running_loop().create_task(pauses.wait(seldom=True))
+        pauses = Pauses(PERIOD_S)
+        waiting = asyncio.get_running_loop().create_task(pauses.wait(SELDOM_S))
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait([waiting])
