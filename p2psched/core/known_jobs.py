@@ -28,6 +28,9 @@ class KnownJobs:
         """Work for it although the ledger isn't known so far."""
         self._recalled[name] = Job.of(name, spec, index=0, wall_ms=0)
 
+    def is_recalled(self, name: JobId) -> bool:
+        return name in self._recalled
+
     def priority_of(self, name: JobId) -> int:
         """Of what is known here no more, as of most jobs, 0."""
         job = self._state.jobs.get(name) or self._recalled.get(name)

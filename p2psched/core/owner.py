@@ -9,6 +9,7 @@ at a time: what piles up leaves with the next. While its peer is drained, the qu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 import msgspec
 
@@ -308,8 +309,13 @@ class Owner(OwnerView):
         for attempt, tasks in job.attempts(kept.tasks) if job is not None else ():
             self._queue.put_first(Queued(kept.job, kept.grant, attempt, tasks))
 
-    def on_job_ended(self, job: JobId) -> None:
+    def on_job_ended(self, job: JobId) -> list[OwnerEffect]:
+        """All of it was somebody's result, or revoked. But of what was recalled the result may be
+        that of a process before this one."""
         self._expected.forget(job)
+        parts = self._jobs.is_recalled(job) and [p for p in self.owned() if p.job == job]
+        ends = (self.on_revoked(job, p.grant, p.tasks, Cause.CANCELLED) for p in parts or ())
+        return list(chain.from_iterable(ends))
 
     def forget_ended(self) -> None:
         """Of jobs that ended without anybody saying so here, because a snapshot was taken."""
@@ -373,7 +379,7 @@ class Owner(OwnerView):
         self._short_us = sum(run.short_us for run in self._running.values())
 
     def lose(self, batch: int) -> GiveBack:
-        """The executor has it no more: nothing of it may be started under this grant."""
+        """The executor has it no more: none of it may start under this grant."""
         run = self._running.pop(batch)
         self.making_way.forget(batch)
         self.reckon()
@@ -383,12 +389,8 @@ class Owner(OwnerView):
 
     def lots(self, peer: PeerId, taker_slots: int, taker: Offers) -> list[Lot]:
         """The queue, as `giving` sees it."""
-        return lots_of(
-            *(self._queue, self._jobs, self._task_us, self._machine),
-            peer=peer,
-            slots=taker_slots,
-            offers=taker,
-        )
+        mine = self._queue, self._jobs, self._task_us, self._machine
+        return lots_of(*mine, peer=peer, slots=taker_slots, offers=taker)
 
     def set_aside(self, chosen: Iterable[tuple[int, int]]) -> list[tuple[JobId, Grant, TaskSet]]:
         """Of these entries of the queue so many tasks, from the end; the caller proposes at once

@@ -274,7 +274,7 @@ class Scheduler:
             case JobEnded():
                 self._coordinator.forget(event.job)
                 self.retention.on_event(event)
-                self.owner.on_job_ended(event.job)
+                self._out += self.owner.on_job_ended(event.job)
             case JobForgotten():
                 self.retention.on_event(event)
             case Retried() | Recorded() | Stalled():

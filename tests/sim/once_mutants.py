@@ -33,7 +33,7 @@ def _starts_at_once() -> Planted:
 
 def _runs_again() -> Planted:
     """A lost task waits, as any other does."""
-    return patch.object(once, "doubt", lambda s, job, held, tasks: tasks)
+    return patch.object(once, "doubt", lambda s, job, held, tasks, **_: tasks)
 
 
 def _forgets_at_a_restart() -> Planted:
@@ -88,7 +88,7 @@ def _is_down_as_if_nothing_ran() -> Planted:
     """A peer that is declared down leaves all of its tasks to be placed."""
 
     def peer_down(s: LedgerState, command: PeerDown) -> Outcome:
-        with patch.object(once, "doubt", lambda s, job, held, tasks: tasks):
+        with patch.object(once, "doubt", lambda s, job, held, tasks, **_: tasks):
             return _peer_down(s, command)
 
     _peer_down = peering.peer_down

@@ -23,7 +23,7 @@ SHOWN = (
 )
 
 
-@looking_at(range(6, 10), range(16))
+@looking_at(range(11, 16), range(16))
 def test_what_is_left_goes_on_as_another_cluster(seeds: range) -> None:
     happened: Counter[str] = Counter()
     for seed in seeds:
