@@ -70,6 +70,7 @@ ASKS_MAX: Final = 64
 assert POLLS_MAX + ASKS_MAX + QUICK_CALLS_MAX < CALLS_IN_FLIGHT_MAX
 POLLS_LONG_MAX: Final = 96  # calls that may wait for results as long as they wish
 POLL_SHORT_MS: Final = 250  # the wait of those beyond
+_Polls = FetchResults | FetchEvents | WatchKeys | AwaitLock | AwaitItems
 
 
 class Asker(Protocol):
@@ -156,8 +157,7 @@ class Session:
         loop = self._own_loop()
         if self._stale and isinstance(body, ReadBody):
             return await self._call_stale(loop, body, expect, spent_s)
-        waiting = FetchResults | FetchEvents | WatchKeys | AwaitLock | AwaitItems
-        if isinstance(body, waiting) and body.wait_ms:
+        if isinstance(body, _Polls) and body.wait_ms:
             async with self._polls:
                 self._polls_open += 1
                 try:

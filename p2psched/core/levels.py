@@ -76,21 +76,29 @@ NEEDED: Final[dict[type[Command], int]] = {
     Once: ONCE_LEVEL,
     BackUp: BACKUP_LEVEL,
 }
+# For these it depends on what they say.
+_DEPENDS: Final[frozenset[type[Command]]] = frozenset({Drain, GiveBack, Once, SubmitJob})
 
 
 def refusal(s: LedgerState, command: Command) -> Rejected | None:
     """Why a command may not be proposed yet."""
+    kind = type(command)
+    return _refusal(s, _level_by(command) if kind in _DEPENDS else NEEDED.get(kind, 1))
+
+
+def _level_by(command: Command) -> int:
+    """By what it says."""
     if isinstance(command, Drain) and command.mode is DrainMode.CORDON:
-        return _refusal(s, CORDON_LEVEL)
+        return CORDON_LEVEL
     if isinstance(command, GiveBack) and command.stall is not None:
-        return _refusal(s, STALL_LEVEL)
+        return STALL_LEVEL
     if isinstance(command, Once) and isinstance(command.step, Gone):
-        return _refusal(s, GONE_LEVEL)
+        return GONE_LEVEL
     if isinstance(command, GiveBack) and command.by:
-        return _refusal(s, PRECEDENCE_LEVEL)
+        return PRECEDENCE_LEVEL
     if isinstance(command, SubmitJob):
-        return _refusal(s, _level_of(command.spec))
-    return _refusal(s, NEEDED.get(type(command), 1))
+        return _level_of(command.spec)
+    return NEEDED.get(type(command), 1)
 
 
 def _level_of(spec: JobSpec) -> int:

@@ -185,14 +185,14 @@ class Machine(LedgerState):
 
     def _decide(self, command: Decision) -> Outcome:
         match command:
+            case Cancel() | Forget() | Pin() | Retry() | Held():
+                return keeping.decide(self, command)
             case Drain() | Reconciled():
                 return drain.decide(self, command)
             case AddWebhook() | RemoveWebhook() | AckWebhook():
                 return hooks.decide(self, command)
             case RaiseLevel():
                 return levels.raise_level(self, command, known_level=self.known_level)
-            case Cancel() | Forget() | Pin() | Retry() | Held():
-                return keeping.decide(self, command)
             case Once():
                 return once.decide(self, command)
             case _:

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 # From `close` to a hard end: time for a goodbye to leave, not for a reader that never reads.
 CLOSE_TIMEOUT_S: Final = 1.0
 _PEER_KINDS: Final = frozenset(PeerMessage.__args__)
+_Answers = Answer | Failure
 
 
 class State(enum.Enum):
@@ -351,11 +352,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def _dispatch(self, message: Message) -> None:
         kind = type(message)
-        if kind in _PEER_KINDS and self._remote.peer is None:
+        if kind is not Call and kind in _PEER_KINDS and self._remote.peer is None:
             raise ProtocolError(f"a client sent {kind.__name__}, which only peers may send")
-        if kind in _PEER_KINDS or kind is Call:
+        if kind is Call or kind in _PEER_KINDS:
             self._handlers.on_message(self, cast("PeerMessage | Call", message))
-        elif isinstance(message, Answer | Failure) and self.answers is not None:
+        elif isinstance(message, _Answers) and self.answers is not None:
             self.answers.on_answer(message)
         elif isinstance(message, Goodbye):
             self.close(farewell(message.code, message.message))

@@ -1,7 +1,6 @@
 """Calls on connections: bounded, each answered once, cancelled when their connection goes.
 
-Most have a task each. An act, and a submit that can be proposed at once, has none: see `acts` and
-`submissions`.
+Most have a task each. What can be proposed at once has none: see `acts`, `wishes`, `submissions`.
 """
 
 from __future__ import annotations
@@ -20,12 +19,14 @@ from p2psched.model.messages import (
     AnswerBody,
     Call,
     CallBody,
+    Done,
     Failure,
     FirstResults,
     JobAccepted,
     Submit,
 )
 from p2psched.net.link import Connection
+from p2psched.peer.wishes import Wish, Wishes
 
 if TYPE_CHECKING:
     from p2psched.peer.acts import Acts
@@ -49,6 +50,12 @@ class _Open(Protocol):
     def cancel(self) -> object: ...
 
 
+class _Row(_Open, Protocol):
+    """Such a call without a task, which may be answered as soon as it begins."""
+
+    def begin(self) -> None: ...
+
+
 class Answering:
     """`answer` raises P2PSchedError for what the caller shall hear."""
 
@@ -58,11 +65,13 @@ class Answering:
         answer: Callable[[CallBody], Awaitable[AnswerBody]],
         submissions: Submissions | None = None,
         acts: Acts | None = None,
+        wishes: Wishes | None = None,
     ) -> None:
         self._group = group
         self._answer = answer
         self._submissions = submissions
         self._acts = acts
+        self._wishes = wishes
         self._open: dict[Connection, set[_Open]] = {}
         self._chunks_out: dict[Connection, asyncio.Semaphore] = {}
 
@@ -76,7 +85,12 @@ class Answering:
             self._submit(submissions, open_calls, connection, call.id, body)
             return
         if isinstance(body, Do) and self._acts is not None:
-            _act(self._acts, open_calls, connection, call.id, body)
+            acts = self._acts
+            _begin(lambda reply: acts.make(body, reply), open_calls, connection, call.id)
+            return
+        if isinstance(body, Wish) and self._wishes is not None:
+            wishes = self._wishes
+            _begin(lambda reply: wishes.make(body, reply), open_calls, connection, call.id)
             return
         serving = self._serve_chunk if isinstance(body, ReadBlob) else self._serve
         serve = serving(connection, call)
@@ -141,8 +155,13 @@ class Answering:
             connection.send_nowait(Failure(call.id, error.code, str(error)))
 
 
-def _act(acts: Acts, open_calls: set[_Open], connection: Connection, number: int, body: Do) -> None:
-    def reply(answer: DidSo | P2PSchedError) -> None:
+def _begin(
+    make: Callable[[Callable[[DidSo | Done | P2PSchedError], None]], _Row],
+    open_calls: set[_Open],
+    connection: Connection,
+    number: int,
+) -> None:
+    def reply(answer: DidSo | Done | P2PSchedError) -> None:
         open_calls.discard(row)
         if isinstance(answer, P2PSchedError):
             connection.send_nowait(_failure(number, answer))
@@ -151,7 +170,7 @@ def _act(acts: Acts, open_calls: set[_Open], connection: Connection, number: int
         else:  # what waits for a slow reader is bounded: asked again, it gets the same answer
             connection.send_nowait(Failure(number, Unavailable.code, _SLOW, 100))
 
-    row = acts.make(body, reply)
+    row = make(reply)
     open_calls.add(row)
     row.begin()
 

@@ -18,15 +18,7 @@ from p2psched.core.verdicts import current_grants
 from p2psched.model.act_messages import Do
 from p2psched.model.backup_messages import BackupCall
 from p2psched.model.checkpoint_messages import DataCall
-from p2psched.model.commands import (
-    Cancel,
-    Drain,
-    Forget,
-    Outcome,
-    Pin,
-    Rejected,
-    Retry,
-)
+from p2psched.model.commands import Cancel, Drain, Forget, Outcome, Pin, Rejected, Retry
 from p2psched.model.errors import P2PSchedError, Unavailable, UsageError, from_wire
 from p2psched.model.event_messages import EventCall
 from p2psched.model.explain_messages import ExplainCall
@@ -106,14 +98,17 @@ from p2psched.peer.roster import NO_QUORUM, PATIENCE_S, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.separation import SeparationKeeper
 from p2psched.peer.submissions import Submissions, SubmitAnswer
+from p2psched.peer.wishes import Wish, command_of
 from p2psched.ports.engine import Engine
 from p2psched.run.live_output import Outputs
 
 COMPACT_S: Final = 300.0  # for a state of any size, on a slow disk
 
-Shared = (
-    Do | WatchKeys | AwaitLock | QueueCall | ExplainCall | ProgressCall | LogCall
-)  # what has a file of its own
+# Each is put together once: that takes ten times as long as to look into it.
+OfTasks = ExplainCall | ProgressCall | LogCall
+Shared = Do | WatchKeys | AwaitLock | QueueCall | OfTasks  # what has a file of its own
+Lasting = DataCall | CompactLedger | BackupCall  # takes as long as its bytes do, and bounds that
+Apart = Lasting | MemberCall | EventCall | Shared  # what another part of the peer answers
 
 
 class Api:
@@ -199,18 +194,14 @@ class Api:
     async def answer(self, body: CallBody) -> AnswerBody:
         """Raises a P2PSchedError for the caller."""
         try:
-            # Take as long as their bytes do, and bound it themselves.
-            if isinstance(body, DataCall | CompactLedger | BackupCall):
+            if isinstance(body, Lasting):
                 return await self._answer(body)
             async with self._patience_whole.limit():
                 return await self._answer(body)
         except TimeoutError as exc:
             raise Unavailable(NO_QUORUM) from exc
 
-    async def _apart(
-        self, body: DataCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
-    ) -> AnswerBody:
-        """What another part of the peer answers."""
+    async def _apart(self, body: Apart) -> AnswerBody:
         if isinstance(body, DataCall):
             return await self._data.answer(body)
         if isinstance(body, CompactLedger):
@@ -227,11 +218,11 @@ class Api:
             return await self._locks.wait(body)
         if isinstance(body, QueueCall):
             return await self._queues.answer(body)
-        if isinstance(body, ExplainCall | ProgressCall | LogCall):
+        if isinstance(body, OfTasks):
             return await self._of_tasks(body)
         return await self._backups.answer(body)
 
-    async def _of_tasks(self, body: ExplainCall | ProgressCall | LogCall) -> AnswerBody:
+    async def _of_tasks(self, body: OfTasks) -> AnswerBody:
         if isinstance(body, ProgressCall):
             return await self._progress.answer(body)
         if isinstance(body, LogCall):
@@ -250,17 +241,12 @@ class Api:
             ) from exc
 
     async def _answer(self, body: CallBody) -> AnswerBody:
-        if isinstance(
-            body, DataCall | CompactLedger | BackupCall | MemberCall | EventCall | Shared
-        ):
+        if isinstance(body, Apart):
             return await self._apart(body)
         match body:
             case Submit():
                 return await self._submit(body)
-            case CancelJob(job=job):
-                _check(await self._propose(Cancel(job)))
-                return Done()
-            case ForgetJob() | PinJob() | RetryJob() | DrainPeer() | ResolveTasks():
+            case CancelJob() | ForgetJob() | PinJob() | DrainPeer() | RetryJob() | ResolveTasks():
                 return await self._keep(body)
             case TailOutput():
                 return await self._tail_output(body)
@@ -283,22 +269,22 @@ class Api:
             case _:
                 return await self._of_this_peer(body)
 
-    async def _keep(self, body: ForgetJob | PinJob | RetryJob | DrainPeer | ResolveTasks) -> Done:
-        command: Forget | Pin | Retry | Drain | Once
+    async def _keep(self, body: Wish | RetryJob | ResolveTasks) -> Done:
+        command: Cancel | Forget | Pin | Retry | Drain | Once
         match body:
-            case DrainPeer(peer=peer, mode=mode):
-                command = Drain(peer, mode)
-            case ForgetJob(job=job):
-                command = Forget(job)
-            case PinJob(job=job, pinned=pinned):
-                command = Pin(job, pinned)
             case ResolveTasks():
                 command = Once(body.job, decision_of(body))
             case RetryJob(job=job, tasks=tasks):
                 if len(tasks.ranges) > JOB_RANGES_MAX:
                     raise UsageError(f"a retry names up to {JOB_RANGES_MAX:,} ranges of tasks")
                 command = Retry(job, await self._reads.spec(job), tasks)
-        _check(await self._propose(command))
+            case _:
+                command = command_of(body)
+        try:
+            async with self._patience.limit():
+                _check(await self._scheduling.propose(command))
+        except TimeoutError as exc:
+            raise Unavailable(NO_QUORUM) from exc
         return Done()
 
     async def _of_this_peer(
@@ -337,13 +323,6 @@ class Api:
                 return Done()
 
     # --- jobs -------------------------------------------------------------------------------------
-
-    async def _propose(self, command: Cancel | Forget | Pin | Retry | Drain | Once) -> Outcome:
-        try:
-            async with self._patience.limit():
-                return await self._scheduling.propose(command)
-        except TimeoutError as exc:
-            raise Unavailable(NO_QUORUM) from exc
 
     async def _submit(self, body: Submit) -> AnswerBody:
         refs = blobs_of(body.spec.work)

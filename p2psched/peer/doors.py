@@ -13,6 +13,8 @@ from p2psched.peer.gossip import Gossip
 
 STARTING_MS: Final = 200  # then a caller shall ask again
 
+_Gossip = Compare | Tell
+
 
 class Doors:
     """`handlers` pass everything on to those in `to`."""
@@ -29,7 +31,7 @@ class Doors:
         if isinstance(message, Carried):
             if gossip is not None:
                 gossip.on_carried(connection, message)
-        elif isinstance(message, Call) and isinstance(message.body, Compare | Tell):
+        elif isinstance(message, Call) and isinstance(message.body, _Gossip):
             if gossip is not None:
                 gossip.on_call(connection, message.id, message.body)
         elif self.to is not None:

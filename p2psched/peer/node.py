@@ -69,6 +69,7 @@ from p2psched.peer.space import SpaceKeeper
 from p2psched.peer.status import Process
 from p2psched.peer.submissions import Submissions
 from p2psched.peer.whereabouts import Whereabouts
+from p2psched.peer.wishes import Wishes
 from p2psched.run.means import Means
 from p2psched.store.blobs import BlobFiles
 from p2psched.store.folder import DataFolder
@@ -76,6 +77,8 @@ from p2psched.store.log import LogStore, Recovered
 from p2psched.store.results_gaps import SqliteGapResults
 
 log = logging.getLogger(__name__)
+
+_Scheduling = FeedMessage | StealMessage
 
 
 class _Stopped(Exception):
@@ -267,7 +270,8 @@ class Node:
             on_removed=self._fail,
         )
         answer = self._space.gate(self._api.answer)
-        self._answering = Answering(group, answer, self._api.submissions, self._api.acts)
+        api, wishes = self._api, Wishes(self._scheduling)
+        self._answering = Answering(group, answer, api.submissions, api.acts, wishes)
         for connection in self._server.connections:
             self._on_opened(connection)  # those that came while we started
         group.create_task(self._pool.keep(self._data.blobs))
@@ -317,7 +321,7 @@ class Node:
             self._answering.on_call(connection, message)
         elif connection.peer is not None:
             assert not isinstance(message, Carried), "`Doors` takes those"
-            if not isinstance(message, FeedMessage | StealMessage):
+            if not isinstance(message, _Scheduling):
                 self._ledger.on_message(connection.peer, message)
             elif not isinstance(message, Feed | FeedElsewhere):  # of when this peer followed
                 self._scheduling.on_followed(connection.peer, message)

@@ -42,6 +42,6 @@ class Pauses:
         self._timer = loop.call_later(until_beat(period_s), self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer, self.is_long = None, False  # over, though who waits has yet to wake
         if self._end is not None and not self._end.done():
             self._end.set_result(None)

@@ -319,6 +319,8 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
     def _perform(self, effects: list[SchedulerEffect]) -> None:
         for effect in effects:
             match effect:
+                case Answered(tag=tag, outcome=outcome):  # most are such
+                    self._waiting.pop(tag, _nobody)(outcome)
                 case AppendToLedger(envelopes=envelopes):
                     self.ledger.append(envelopes)
                 case StartBatch() | StopBatch() | EndTask() | HoldLease() | TakeBack():
@@ -328,8 +330,6 @@ class SchedulerLoop(CoreLoop[SchedulerEvent]):
                     self._copy(effect)
                 case Store():
                     self._store(effect)
-                case Answered(tag=tag, outcome=outcome):
-                    self._waiting.pop(tag, _nobody)(outcome)
                 case Tend() | Noticed():
                     self._attend(effect)
                 case _:

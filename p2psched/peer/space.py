@@ -199,10 +199,12 @@ class SpaceKeeper:
 
     def refusal(self, body: CallBody) -> NoSpace | None:
         """An error for what would need space while there is little."""
+        if self.room is Room.ENOUGH:
+            return None
         grows = isinstance(body, Submit | BeginUpload | CopyBlob | CopyCheckpoint) or (
             isinstance(body, Do) and isinstance(body.action, GROWING)
         )
-        if self.room is Room.ENOUGH or not grows:
+        if not grows:
             return None
         return NoSpace(self._advice(), retry_after_s=RETRY_AFTER_S)
 

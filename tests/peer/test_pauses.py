@@ -8,6 +8,7 @@ import pytest
 
 from p2psched.model.ids import PeerId
 from p2psched.model.raft import Member, Membership
+from p2psched.observe.beat import until_beat
 from p2psched.peer.pauses import Pauses
 from p2psched.peer.regularity import REGULAR_MS, SELDOM_MS, Regularity
 from p2psched.testing.virtual_time import run_virtually
@@ -39,6 +40,27 @@ def test_a_pause_is_as_long_as_it_was_asked_for() -> None:
 def test_what_comes_makes_a_long_pause_an_ordinary_one() -> None:
     after_s = took_s(seldom=True, stir_after_s=0.05)
     assert after_s == pytest.approx(PERIOD_S)
+
+
+def test_what_comes_in_the_turn_in_which_a_long_pause_ends_changes_nothing() -> None:
+    async def main() -> float:
+        loop, pauses = asyncio.get_running_loop(), Pauses(PERIOD_S)
+        await pauses.wait()  # from a beat on
+        began_s = loop.time()
+        waiting = loop.create_task(pauses.wait(SELDOM_S))
+        await asyncio.sleep(0)
+        stirred: list[bool] = []
+
+        def stir() -> None:
+            pauses.stir()
+            stirred.append(waiting.done())
+
+        loop.call_at(began_s + until_beat(SELDOM_S), stir)  # behind the timer of the pause
+        await waiting
+        assert stirred == [False]
+        return loop.time() - began_s
+
+    assert run_virtually(main()) == took_s(seldom=True)
 
 
 def test_a_pause_that_is_cancelled_leaves_no_timer() -> None:
