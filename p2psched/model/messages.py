@@ -178,10 +178,10 @@ class Stale(msgspec.Struct, frozen=True, array_like=True, tag=75):
     body: ReadBody
 
 
-KeepCall = ForgetJob | PinJob | RetryJob | ResolveTasks | DrainPeer
+Wish = CancelJob | ForgetJob | PinJob | DrainPeer  # one proposal each, nothing comes before it
+KeepCall = Wish | RetryJob | ResolveTasks
 CallBody = (
     Submit
-    | CancelJob
     | FindJob
     | ShowJob
     | ListJobs

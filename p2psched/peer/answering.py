@@ -24,13 +24,14 @@ from p2psched.model.messages import (
     FirstResults,
     JobAccepted,
     Submit,
+    Wish,
 )
 from p2psched.net.link import Connection
-from p2psched.peer.wishes import Wish, Wishes
 
 if TYPE_CHECKING:
     from p2psched.peer.acts import Acts
     from p2psched.peer.submissions import Submissions, SubmitAnswer
+    from p2psched.peer.wishes import Wishes
 
 log = logging.getLogger(__name__)
 

@@ -60,6 +60,7 @@ from p2psched.model.messages import (
     StopPeer,
     Submit,
     TailOutput,
+    Wish,
 )
 from p2psched.model.once import Once, ResolveTasks, decision_of
 from p2psched.model.progress_messages import ProgressCall
@@ -98,7 +99,7 @@ from p2psched.peer.roster import NO_QUORUM, PATIENCE_S, Roster
 from p2psched.peer.scheduler_loop import SchedulerLoop
 from p2psched.peer.separation import SeparationKeeper
 from p2psched.peer.submissions import Submissions, SubmitAnswer
-from p2psched.peer.wishes import Wish, command_of
+from p2psched.peer.wishes import command_of
 from p2psched.ports.engine import Engine
 from p2psched.run.live_output import Outputs
 

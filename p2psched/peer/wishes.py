@@ -9,12 +9,11 @@ from typing import Final
 
 from p2psched.model.commands import Cancel, Drain, Forget, Outcome, Pin, Rejected
 from p2psched.model.errors import P2PSchedError, Unavailable, from_wire
-from p2psched.model.messages import CancelJob, Done, DrainPeer, ForgetJob, PinJob
+from p2psched.model.messages import CancelJob, Done, DrainPeer, ForgetJob, PinJob, Wish
 from p2psched.net.patience import Patience
 from p2psched.peer.roster import NO_QUORUM, PATIENCE_S
 from p2psched.peer.scheduler_loop import SchedulerLoop
 
-Wish = CancelJob | ForgetJob | PinJob | DrainPeer
 Reply = Callable[[Done | P2PSchedError], None]  # must not raise, nor propose
 
 

@@ -23,6 +23,7 @@ FOR_HOLDERS = (
     "p2psched.peer.raft_loop",
     "p2psched.peer.scheduler_loop",
     "p2psched.peer.submissions",
+    "p2psched.peer.wishes",
     "p2psched.store.log",
     "p2psched.store.results",
     "sqlite3",

@@ -35,12 +35,13 @@ from p2psched.model.messages import (
     ForgetJob,
     GetStatus,
     PinJob,
+    Wish,
 )
 from p2psched.net.link import Connection
 from p2psched.net.patience import Patience
 from p2psched.peer.answering import Answering
 from p2psched.peer.scheduler_loop import Heard, SchedulerLoop
-from p2psched.peer.wishes import Wish, Wishes
+from p2psched.peer.wishes import Wishes
 from tests.peer.blob_rig import until
 
 JOB, PEER = JobId("a" * 32), PeerId("b" * 32)
