@@ -277,7 +277,7 @@ class Coordinator:
         room = max(1, (len(candidates) + taken) // 2) - taken
         jobs = [machine.jobs[name] for name in machine.suspected if name in machine.unplaced]
         for job in sorted(jobs, key=lambda job: job.index):
-            for group in poison.groups(job):
+            for group in holding.grantable_of(machine, job, poison.groups(job)):
                 fitting = [c for c in candidates if self._may_own(job, c)]
                 if room <= 0 or not fitting:
                     break

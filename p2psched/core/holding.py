@@ -55,6 +55,13 @@ def first_placeable(s: LedgerState, spec: JobSpec) -> TaskSet:
     return spec.tasks.take(min(hold.capacity, CLAIMS_AHEAD_MAX))
 
 
+def grantable_of(s: LedgerState, job: Job, groups: Iterable[TaskSet]) -> Iterable[TaskSet]:
+    """Of each of these groups what may be granted now, if there is any."""
+    if job.spec.hold is None:
+        return groups
+    return filter(None, (grantable(s, job, group) for group in groups))
+
+
 def grantable(s: LedgerState, job: Job, tasks: TaskSet) -> TaskSet:
     """What of these tasks, which wait, may be granted together."""
     hold = job.spec.hold

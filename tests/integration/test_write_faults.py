@@ -135,6 +135,7 @@ def test_a_start_that_finds_no_space_at_any_write_works_or_says_so(tmp_path: Pat
     with LiveCluster(tmp_path) as cluster:
         for name in NAMES:
             cluster.start(name, slots=1)
+        cluster.await_voters(3)  # of two that vote none may be killed
         asyncio.run(story(cluster))
 
 
@@ -196,6 +197,7 @@ def test_writes_that_store_a_part_are_finished(tmp_path: Path) -> None:
         cluster.env["SHORT_WRITES"] = str(data)
         for name in NAMES:
             cluster.start(name, slots=1)
+        cluster.await_voters(3)  # of two that vote none may be killed
         asyncio.run(story(cluster))
         cluster.stop("c")
         cluster.ok("ledger", "verify", str(data / "c"))
