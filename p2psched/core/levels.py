@@ -10,8 +10,8 @@ version that doesn't know it can't follow the ledger any more, and stops.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import Final
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Final
 
 from p2psched.core.state import LedgerState
 from p2psched.model.actions import Act, Elapsed
@@ -76,29 +76,6 @@ NEEDED: Final[dict[type[Command], int]] = {
     Once: ONCE_LEVEL,
     BackUp: BACKUP_LEVEL,
 }
-# For these it depends on what they say.
-_DEPENDS: Final[frozenset[type[Command]]] = frozenset({Drain, GiveBack, Once, SubmitJob})
-
-
-def refusal(s: LedgerState, command: Command) -> Rejected | None:
-    """Why a command may not be proposed yet."""
-    kind = type(command)
-    return _refusal(s, _level_by(command) if kind in _DEPENDS else NEEDED.get(kind, 1))
-
-
-def _level_by(command: Command) -> int:
-    """By what it says."""
-    if isinstance(command, Drain) and command.mode is DrainMode.CORDON:
-        return CORDON_LEVEL
-    if isinstance(command, GiveBack) and command.stall is not None:
-        return STALL_LEVEL
-    if isinstance(command, Once) and isinstance(command.step, Gone):
-        return GONE_LEVEL
-    if isinstance(command, GiveBack) and command.by:
-        return PRECEDENCE_LEVEL
-    if isinstance(command, SubmitJob):
-        return _level_of(command.spec)
-    return NEEDED.get(type(command), 1)
 
 
 def _level_of(spec: JobSpec) -> int:
@@ -121,6 +98,28 @@ def _level_of(spec: JobSpec) -> int:
     if spec.checkpoint:
         return CHECKPOINT_LEVEL
     return HOLD_LEVEL if spec.hold is not None else 1
+
+
+def _level_of_back(back: GiveBack) -> int:
+    if back.by:
+        return PRECEDENCE_LEVEL
+    return STALL_LEVEL if back.stall is not None else NEEDED[GiveBack]
+
+
+# Where it depends on what they say.
+_BY: Final[dict[type[Command], Callable[[Any], int]]] = {
+    SubmitJob: lambda submit: _level_of(submit.spec),
+    Drain: lambda drain: CORDON_LEVEL if drain.mode is DrainMode.CORDON else NEEDED[Drain],
+    GiveBack: _level_of_back,
+    Once: lambda once: GONE_LEVEL if isinstance(once.step, Gone) else ONCE_LEVEL,
+}
+
+
+def refusal(s: LedgerState, command: Command) -> Rejected | None:
+    """Why a command may not be proposed yet."""
+    kind = type(command)
+    by = _BY.get(kind)
+    return _refusal(s, by(command) if by is not None else NEEDED.get(kind, 1))
 
 
 def _refusal(s: LedgerState, needed: int) -> Rejected | None:

@@ -313,8 +313,10 @@ class Owner(OwnerView):
         """All of it was somebody's result, or revoked. But of what was recalled the result may be
         that of a process before this one."""
         self._expected.forget(job)
-        parts = self._jobs.is_recalled(job) and [p for p in self.owned() if p.job == job]
-        ends = (self.on_revoked(job, p.grant, p.tasks, Cause.CANCELLED) for p in parts or ())
+        if not self._jobs.is_recalled(job):
+            return []
+        parts = [part for part in self.owned() if part.job == job]
+        ends = (self.on_revoked(job, p.grant, p.tasks, Cause.CANCELLED) for p in parts)
         return list(chain.from_iterable(ends))
 
     def forget_ended(self) -> None:

@@ -1,7 +1,5 @@
-"""Acts of clients on their way through the ledger, without a task for any of them.
-
-An act is a row here until the outcome of its proposal is known, or nobody leads for too long.
-"""
+"""Acts of clients on their way through the ledger: each is a row (`rows`), with a place in the line
+of those that wait."""
 
 from __future__ import annotations
 
@@ -11,8 +9,8 @@ from typing import Final
 
 from p2psched.model.act_messages import DidSo, Do
 from p2psched.model.actions import Act, Acted, fault_of, size_of
-from p2psched.model.commands import Outcome, Rejected
-from p2psched.model.errors import NoSpace, P2PSchedError, Unavailable, UsageError, from_wire
+from p2psched.model.commands import Outcome
+from p2psched.model.errors import NoSpace, P2PSchedError, Unavailable, UsageError
 from p2psched.model.lease_actions import EndLease, KeepLeases, TakeLease
 from p2psched.model.lock_actions import ReleaseLock
 from p2psched.model.messages import CallBody
@@ -26,7 +24,8 @@ from p2psched.model.queue_actions import (
 from p2psched.net.patience import Patience
 from p2psched.peer.lines import Place, busy
 from p2psched.peer.queues import told
-from p2psched.peer.roster import NO_QUORUM, PATIENCE_S
+from p2psched.peer.roster import PATIENCE_S
+from p2psched.peer.rows import Row
 from p2psched.peer.scheduler_loop import SchedulerLoop
 
 Reply = Callable[[DidSo | P2PSchedError], None]  # must not raise, nor propose
@@ -72,21 +71,13 @@ class Acts:
             row.cancel()
 
 
-def _nobody(_answer: DidSo | P2PSchedError) -> None:
-    """What is over keeps nobody who knows it: that would be a cycle for each call."""
-
-
-class OpenAct:
-    """One row. Belongs to the loop of its peer."""
-
-    __slots__ = ("_body", "_house", "_is_over", "_place", "_reply", "_tag", "_take")
+class OpenAct(Row[DidSo]):
+    __slots__ = ("_body", "_house", "_place", "_take")
 
     def __init__(self, house: Acts, body: Do, reply: Reply) -> None:
+        super().__init__(house, reply)
         self._house = house
         self._body: Do | None = body  # until it is proposed: it may be large
-        self._reply = reply
-        self._tag: int | None = None  # while its outcome is not known
-        self._is_over = False
         self._place: Place | None = None  # in the line, until its outcome is known
         self._take = body.action if isinstance(body.action, TakeItems) else None
 
@@ -103,40 +94,19 @@ class OpenAct:
             self._end(refusal)
             return
         self._place = house.scheduling.line.take(size)
-        house.committing.begin(self)
-        act = Act(body.caller, body.number, body.settled, body.action)
-        tag = house.scheduling.propose_nowait(act, self._on_outcome)
-        if not self._is_over:
-            self._tag = tag
+        self._propose(Act(body.caller, body.number, body.settled, body.action))
 
     def cancel(self) -> None:
-        """Nobody wants the answer any more; it may act all the same."""
-        self._is_over = True
-        self._reply = _nobody
-        tag, self._tag = self._tag, None
-        self._house.committing.end(self)
         if self._place is not None:
             self._place.leave()
-        if tag is not None:
-            self._house.scheduling.give_up(tag)
-
-    def expire(self) -> None:
-        self._end(Unavailable(NO_QUORUM))
+        super().cancel()
 
     def _on_outcome(self, outcome: Outcome | Unavailable) -> None:
-        self._tag = None
         if self._place is not None and not isinstance(outcome, Unavailable):
             self._place.served()
-        if isinstance(outcome, Unavailable):
-            self._end(outcome)
-        elif isinstance(outcome, Rejected):
-            self._end(from_wire(outcome.code, outcome.message, 1000))
-        else:
-            assert isinstance(outcome, Acted)
-            machine = self._house.scheduling.scheduler.machine
-            self._end(DidSo(told(machine, self._take, outcome.answer)))
+        super()._on_outcome(outcome)
 
-    def _end(self, answer: DidSo | P2PSchedError) -> None:
-        reply = self._reply
-        self.cancel()
-        reply(answer)
+    def _answer(self, outcome: Outcome) -> DidSo:
+        assert isinstance(outcome, Acted)
+        machine = self._house.scheduling.scheduler.machine
+        return DidSo(told(machine, self._take, outcome.answer))

@@ -56,8 +56,8 @@ class LogsApi:
             case FetchAttempt():
                 return await self._attempt(body)
             case ListAttempts(job=job, after_grant=grant, after_start=start):
-                found = await self._results.read(
-                    lambda results: results.attempts(job, (grant, start), PAGE_BYTES_MAX)
+                found = await self._results.read_of(
+                    job, lambda results: results.attempts(job, (grant, start), PAGE_BYTES_MAX)
                 )
                 return AttemptPage(tuple(found))
             case ReadOutput(peer=peer) if peer != self._me:
@@ -72,8 +72,8 @@ class LogsApi:
     async def _attempt(self, body: FetchAttempt) -> KeptAttempt:
         if not body.here_only:
             await self._linearize()
-        found = await self._results.read(
-            lambda results: results.attempt(body.job, body.index, body.grant)
+        found = await self._results.read_of(
+            body.job, lambda results: results.attempt(body.job, body.index, body.grant)
         )
         if found is not None:
             segment, item = found

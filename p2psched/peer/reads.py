@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from p2psched.core.jobs import Job
-from p2psched.model.errors import Unavailable, UsageError
+from p2psched.model.errors import NoSpace, Unavailable, UsageError
 from p2psched.model.ids import JobId, short
 from p2psched.model.job import JobSpec
 from p2psched.model.key_messages import GetKey, KeyLook, RangeKeys
@@ -91,7 +91,7 @@ class Reads:
         """What a job was submitted as. Of one that has ended only the result store knows it."""
         await self.linearize()
         job = self._job(job_id)
-        spec = job.full or await self._results.read(lambda results: results.spec(job_id))
+        spec = job.full or await self._results.read_of(job_id, lambda found: found.spec(job_id))
         if spec is None and await self._results.gap_of(job_id) is not None:
             answer = await self._source.ask(FetchHistory(job_id, limit=1, here_only=True))
             spec = answer.spec if isinstance(answer, History) else None
@@ -195,7 +195,10 @@ class Reads:
         state, owner = task_state(self._job(job_id), index)
         if await self._results.gap_of(job_id) is not None:
             return await self._pass_on(body, fresh=fresh)
-        found = await self._results.read(lambda results: results.item(job_id, index))
+        try:
+            found = await self._results.read_of(job_id, lambda results: results.item(job_id, index))
+        except NoSpace:
+            return await self._pass_on(body, fresh=fresh)
         if found is None:
             return ItemAnswer(state, "", None, owner)
         segment, item = found
@@ -211,8 +214,12 @@ class Reads:
         if body.here_only and body.job and not body.after:
             spec = await self.spec(body.job)
         limit = max(1, min(body.limit, HISTORY_MAX))
-        events = await self._results.read(
-            lambda results: results.history(body.job, min(body.after, _INTEGER_MAX), limit)
-        )
+        after = min(body.after, _INTEGER_MAX)
+        try:
+            events = await self._results.read_of(
+                body.job, lambda results: results.history(body.job, after, limit)
+            )
+        except NoSpace:
+            return await self._pass_on(body, fresh=fresh)
         demotes = () if retry is None else tuple(r.cause.value for r in retry.rules if r.demote)
         return History(tuple(events), len(events) >= limit, spec, demotes)

@@ -2,7 +2,7 @@
 
 Nothing in the store need be durable at once (it is rebuilt from the ledger), so writes are grouped
 over `GROUP_S`: one transaction for many rounds. Whoever waits for a result is served from memory;
-reads of older ones see every write before them.
+reads of older ones see every write before them, or hear that the disk is full.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ T = TypeVar("T")
 Group = tuple[list[Stamped], int, int]  # events, the entry that they end with, bytes of results
 
 SPACE_RETRY_S: Final = 0.5
+_LACKS: Final = "no space: what happened lately is not stored on the disk of this peer yet"
 _ROW_BYTES: Final = 150  # of an event without its data
 # What is committed within this time is stored together. A transaction costs as much as three jobs
 # of one task, so the longer the better; nobody waits for its end, for reads end it at once.
@@ -329,9 +330,26 @@ class ResultWriter:
         return await self.read(lambda results: results.segments(job, position, bytes_max))
 
     async def read(self, query: Callable[[GapResults], T]) -> T:
-        """Run a query after everything that was handed to `store` before."""
+        """Run a query after everything that was handed to `store` before, but for what finds no
+        space."""
         self._flush()
         return await self._loop.run_in_executor(self._thread, query, self._results)
+
+    async def read_of(self, job: JobId, query: Callable[[GapResults], T]) -> T:
+        """As `read`, of one job (of peers if it is empty). Raises NoSpace while some of what
+        happened to it finds no space, for the answer would lack that."""
+
+        def whole(results: GapResults) -> T:
+            if self._unstored and not self._store([]) and self._lacks(job):
+                raise NoSpace(_LACKS, retry_after_s=SPACE_RETRY_S)
+            return query(results)
+
+        return await self.read(whole)
+
+    def _lacks(self, job: JobId) -> bool:
+        """In the thread. What happens to peers is no job's."""
+        groups = (events for events, _, _ in self._unstored)
+        return any(getattr(e.event, "job", "") == job for events in groups for e in events)
 
     def close(self) -> None:
         """Store what waits, then close."""

@@ -109,6 +109,33 @@ class Full(MemoryResults):
         super().jump(applied_index, jobs, upto)
 
 
+class Shut(MemoryResults):
+    """A store that has no space for anything, for now."""
+
+    is_full = True
+
+    def store(self, events: Sequence[Stamped], applied_index: int) -> None:
+        if self.is_full:
+            raise NoSpace("full")
+        super().store(events, applied_index)
+
+
+def test_who_reads_what_found_no_space_hears_so_and_not_that_there_is_nothing() -> None:
+    async def run() -> None:
+        results = Shut()
+        writer = ResultWriter(results, on_failed=failed)
+        writer.store([recorded(0)], 1)
+        with pytest.raises(NoSpace, match="not stored"):
+            await writer.read_of(JOB, count)
+        assert await writer.read_of(JobId("c" * 32), count) == 0  # nothing of it waits
+        assert (await writer.segments(JOB, 0, 1 << 20)).segments  # memory has it
+        results.is_full = False
+        assert await writer.read_of(JOB, count) == 1
+        writer.close()
+
+    asyncio.run(run())
+
+
 def restored(applied_index: int) -> Machine:
     state = Machine()
     state.applied_index = applied_index
