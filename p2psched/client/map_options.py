@@ -1,4 +1,4 @@
-"""What `Client.map` and the others may be told of all tasks."""
+"""What `Client.map`, `submit_program` and the others may be told of all tasks."""
 
 from __future__ import annotations
 
@@ -15,22 +15,17 @@ from p2psched.model.once import Start
 from p2psched.model.retry import TimeLimits
 
 
-class MapOptions(TypedDict, total=False):
-    """What `Client.map` may be told of all tasks; see there."""
+class TaskOptions(TypedDict, total=False):
+    """Of functions and programs alike; see `Client.map`."""
 
     name: str | None
-    retries: int | None
     timeout_s: float | None
-    cpus: int | None
-    copies: int
     hold: Hold | None
     policy: str
     needs: Needs | None
-    modules: Choice
     retry: Retry | None
     times: TimeLimits | None
     limits: Limits | None
-    checkpoint: bool | None
     max_disconnect_ms: int | None
     pace: Pace | None
     start: Start | str
@@ -39,3 +34,13 @@ class MapOptions(TypedDict, total=False):
     speculate: bool
     priority: int
     preemptible: Preemptible
+
+
+class MapOptions(TaskOptions, total=False):
+    """What `Client.map` may be told of all tasks; see there."""
+
+    retries: int | None
+    cpus: int | None
+    copies: int
+    modules: Choice
+    checkpoint: bool | None

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from p2psched.client.backing import backing_of
 from p2psched.client.functions import large_files, timeout_ms
-from p2psched.client.isolation import Limits, shut_in
-from p2psched.client.pacing import Pace, pace_rules, with_stalls
-from p2psched.client.precedence import Preemptible, precedence_of
+from p2psched.client.isolation import shut_in
+from p2psched.client.map_options import TaskOptions
+from p2psched.client.pacing import pace_rules, with_stalls
+from p2psched.client.precedence import precedence_of
 from p2psched.client.resolving import starting
-from p2psched.client.retries import Retry, policy
+from p2psched.client.retries import policy
 from p2psched.client.spool import Upload
 from p2psched.model.errors import UsageError
-from p2psched.model.hold import Hold
 from p2psched.model.job import JobSpec, ProgramWork, SentFile
-from p2psched.model.needs import Needs
 from p2psched.model.once import Start
-from p2psched.model.retry import TimeLimits
 from p2psched.model.taskset import TaskSet
 
 
-class ProgramOptions(TypedDict, total=False):
+class ProgramOptions(TaskOptions, total=False):
     """What `Client.submit_program` may be told; see there."""
 
     tasks: TaskSet | None
@@ -31,25 +29,9 @@ class ProgramOptions(TypedDict, total=False):
     cwd: str | None
     files: Sequence[SentFile]
     outputs: Sequence[str]
-    name: str | None
     retries: int
-    timeout_s: float | None
     cpus: int
-    hold: Hold | None
-    policy: str
-    needs: Needs | None
-    retry: Retry | None
-    times: TimeLimits | None
-    limits: Limits | None
     checkpoint: str
-    max_disconnect_ms: int | None
-    pace: Pace | None
-    start: Start | str
-    lease: float | str | None
-    replicas: int
-    speculate: bool
-    priority: int
-    preemptible: Preemptible
 
 
 def pack_program(

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.model.errors import P2PSchedError
+from p2psched.model.errors import NoSpace, P2PSchedError
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import KIB
 from p2psched.model.log_messages import (
@@ -72,9 +72,14 @@ class LogsApi:
     async def _attempt(self, body: FetchAttempt) -> KeptAttempt:
         if not body.here_only:
             await self._linearize()
-        found = await self._results.read_of(
-            body.job, lambda results: results.attempt(body.job, body.index, body.grant)
-        )
+        try:
+            found = await self._results.read_of(
+                body.job, lambda results: results.attempt(body.job, body.index, body.grant)
+            )
+        except NoSpace:
+            if body.here_only:
+                raise
+            found = None
         if found is not None:
             segment, item = found
             return KeptAttempt(segment.cause, item, segment.busy_us)

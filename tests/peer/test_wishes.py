@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
@@ -43,6 +42,7 @@ from p2psched.peer.answering import Answering
 from p2psched.peer.scheduler_loop import Heard, SchedulerLoop
 from p2psched.peer.wishes import Wishes
 from tests.peer.blob_rig import until
+from tests.peer.test_submissions import FakeConnection
 
 JOB, PEER = JobId("a" * 32), PeerId("b" * 32)
 
@@ -71,19 +71,6 @@ class FakeScheduling:
         _, (command, heard) = self.proposed.popitem()
         heard(outcome)
         return command
-
-
-@dataclass(eq=False)
-class FakeConnection:
-    has_room: bool = True
-    sent: list[Answer | Failure] = field(default_factory=list)
-
-    def send_nowait(self, message: Answer | Failure) -> bool:
-        self.sent.append(message)
-        return True
-
-    async def send(self, message: Answer | Failure) -> None:
-        self.sent.append(message)
 
 
 class Rig:
