@@ -220,8 +220,9 @@ class Members:
         peer, _ = self._find(body.peer)
         if not self._raft.membership.is_voter(peer):
             return True
-        left = [seat for seat in self._raft.view(0).seats if seat.votes and seat.peer != peer]
-        return 2 * sum(seat.silent_ms < waited_ms for seat in left) > len(left)
+        ages_ms = {self._me: 0, **self._group.contacts()}  # not of the step before: that is old
+        left = [m.peer for m in self._raft.membership.voters if m.peer != peer]
+        return 2 * sum(ages_ms.get(one, waited_ms) < waited_ms for one in left) > len(left)
 
     def _refuse(self, change: str, peer: PeerId, name: str) -> None:
         members = self._raft.membership
