@@ -19,6 +19,7 @@ from p2psched.model.ids import PeerId
 
 FIND_MS: Final = 2_000  # for those that the ledger holds alive
 PATIENCE_MS: Final = 15_000  # for the others, and only if nobody has one
+TURN_MS: Final = 50  # whose turn it is not asks again after it
 ASK_AGAIN_MS: Final = 500
 
 
@@ -113,19 +114,30 @@ class Search:
 
 class Budget:
     """Bytes that may go to copies: so many a minute, saved up for a minute at most. What is larger
-    than that goes all the same, and then nothing until it is paid for."""
+    than that goes all the same, and then nothing until it is paid for.
+
+    Tasks that find nothing left stand in line, so that none which saves often leaves nothing for
+    the others. Who stands there comes again in time, or leaves it."""
 
     def __init__(self, bytes_per_minute: int, now_ms: int) -> None:
         self._rate = bytes_per_minute
         self._left = float(bytes_per_minute)
         self._at_ms = now_ms
+        self._line: dict[int, None] = {}
 
-    def wait_ms(self, now_ms: int) -> int | None:
-        """Until the next copy may go; 0: now; None: never."""
+    def wait_ms(self, now_ms: int, who: int = 0) -> int | None:
+        """Until `who` may ask again; 0: the next copy is its own, now; None: never."""
         self._fill(now_ms)
-        if self._left > 0:
+        if not self._rate and self._left <= 0:
+            return None
+        if self._left > 0 and next(iter(self._line), who) == who:
+            self._line.pop(who, None)
             return 0
-        return None if not self._rate else 1 + int(-self._left * 60_000 / self._rate)
+        self._line[who] = None
+        return TURN_MS if self._left > 0 else 1 + int(-self._left * 60_000 / self._rate)
+
+    def leave(self, who: int) -> None:
+        self._line.pop(who, None)
 
     def spend(self, size: int, now_ms: int) -> None:
         self._fill(now_ms)

@@ -52,6 +52,12 @@ class CheckpointCopies:
 
     async def keep(self, run: Run) -> None:
         """The newest, again and again, until it is over and its last one is elsewhere."""
+        try:
+            await self._keep(run)
+        finally:
+            self._budget.leave(run.batch.id)
+
+    async def _keep(self, run: Run) -> None:
         again_s: float | None = None
         tries = LAST_TRIES_MAX
         while True:
@@ -70,10 +76,12 @@ class CheckpointCopies:
         """Seconds until it should be tried again; None if the newest is elsewhere."""
         job, task = run.batch.job, run.task
         key = run.newest = await self._threads.quick(self._files.newest_key, job, task)
+        if run.over or key is None or key == run.copied:
+            self._budget.leave(run.batch.id)
         if key is None or key == run.copied:
             return None
         if not run.over:
-            wait_ms = self._budget.wait_ms(self._clock.now_ms())
+            wait_ms = self._budget.wait_ms(self._clock.now_ms(), run.batch.id)
             if wait_ms != 0:
                 return COPY_AGAIN_S if wait_ms is None else wait_ms / 1000
         heads = await self._threads.quick(self._files.saved, job, task)

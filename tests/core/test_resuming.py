@@ -6,10 +6,13 @@ import random
 from typing import Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from p2psched.core.resuming import (
     FIND_MS,
     PATIENCE_MS,
+    TURN_MS,
     Ask,
     Budget,
     Search,
@@ -164,3 +167,44 @@ def test_a_budget_is_saved_up_for_a_minute_and_never_overdrawn_twice() -> None:
             budget.spend(70_000, now_ms)
             sent += 70_000
     assert sent <= 11 * 1_000_000 + 70_000
+
+
+def test_whoever_saves_often_leaves_the_budget_to_others_in_their_turn() -> None:
+    budget = Budget(60_000, 0)
+    budget.spend(60_001, 0)
+    often, seldom, third = 1, 2, 3
+    assert budget.wait_ms(0, seldom) == 2
+    assert budget.wait_ms(1, often) == 1
+    assert budget.wait_ms(1, third) == 1
+    assert budget.wait_ms(5, often) == TURN_MS, "the first in line has not come again yet"
+    assert budget.wait_ms(6, seldom) == 0
+    budget.spend(30_000, 6)
+    assert (budget.wait_ms(30_007, seldom), budget.wait_ms(30_007, third)) == (TURN_MS, TURN_MS)
+    assert budget.wait_ms(30_008, often) == 0
+    budget.spend(1, 30_008)
+    budget.leave(third)  # it has ended
+    assert budget.wait_ms(30_009, seldom) == 0
+    assert budget.wait_ms(30_009, often) == 0, "nobody waits, and there is something left"
+
+
+@given(st.lists(st.integers(1, 5), min_size=2, max_size=5), st.integers(0, 2**32))
+def test_each_task_is_copied_as_often_as_the_others_whatever_they_save(
+    sizes: list[int], seed: int
+) -> None:
+    """All ask whenever they may, in any order; sizes differ by five."""
+    rng = random.Random(seed)
+    budget = Budget(1, 0)
+    budget.spend(10, 0)
+    went = dict.fromkeys(range(len(sizes)), 0)
+    due = dict.fromkeys(went, 0)
+    now_ms = 0
+    while sum(went.values()) < 20:
+        now_ms = min(due.values())
+        who = rng.choice([one for one, at_ms in due.items() if at_ms == now_ms])
+        wait_ms = budget.wait_ms(now_ms, who)
+        assert wait_ms is not None
+        if not wait_ms:
+            budget.spend(sizes[who], now_ms)
+            went[who] += 1
+        due[who] = now_ms + wait_ms + rng.choice((0, 0, 1))
+    assert max(went.values()) - min(went.values()) <= 2
