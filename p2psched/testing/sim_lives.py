@@ -270,7 +270,8 @@ class Lives(ABC):
         """True if a majority of the voters would keep their disks: of those that are committed, and
         of those that a leader has begun to have instead, for it may take that along. Damage that
         waits to be found is on one disk, where there may be fewer voters by then. A learner counts:
-        a leader that hasn't missed it yet may make it a voter."""
+        a leader that hasn't missed it yet may make it a voter. So does a peer that is no member yet
+        while a voter is missed: it may be the next that votes."""
         if self.away_ms is not None and any(p.is_rotten for p in self.peers if p is not peer):
             return False
         known: Sequence[SimPeer] = [p for p in self.peers if p.alive]
@@ -284,8 +285,10 @@ class Lives(ABC):
             voters = {member.peer for member in membership.voters}
             if len(voters) < VOTERS_MIN or not voters <= {*self._by_id, *self._lost}:
                 return False
-            learners = {member.peer for member in membership.learners}
-            if len((voters | learners) & lost) > (len(voters) - 1) // 2:
+            members = voters | {member.peer for member in membership.learners}
+            if voters & lost - {peer.id}:
+                members |= {peer.id}
+            if len(members & lost) > (len(voters) - 1) // 2:
                 return False
         return True
 
