@@ -27,6 +27,7 @@ class Departing:
     def __init__(self, state: LedgerState) -> None:
         self._state = state
         self._proposed: dict[int, Parting] = {}  # by request
+        self.lost: list[GiveBack] = []  # to propose: what nobody here knows any more
         self.stayed = 0  # tasks that could not move
 
     @property
@@ -37,6 +38,11 @@ class Departing:
     def moves(self) -> int:
         """Under way to other peers."""
         return sum(isinstance(command, Transfer) for command in self._proposed.values())
+
+    def take_lost(self) -> list[GiveBack]:
+        """To propose at once."""
+        lost, self.lost = self.lost, []
+        return lost
 
     def awaits(self, request: int) -> bool:
         return request in self._proposed
@@ -57,5 +63,5 @@ class Departing:
         return Transfer(command.job, command.grant, stay, command.peer, command.incarnation)
 
     def parts(self) -> Iterator[tuple[JobId, Grant, TaskSet]]:
-        for command in self._proposed.values():
+        for command in (*self.lost, *self._proposed.values()):
             yield command.job, command.grant, command.tasks

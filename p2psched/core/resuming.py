@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model.checkpoints import Head
+from p2psched.model.execution import Unbegun
 from p2psched.model.ids import PeerId
 
 FIND_MS: Final = 2_000  # for those that the ledger holds alive
@@ -110,6 +111,11 @@ class Search:
                 if is_newer and (peer, head.key) not in self._bad:
                     best = Take(head, peer)
         return best
+
+
+def seeks(batch: int) -> Unbegun:
+    """What an executor says of a batch whose task looks for its checkpoint."""
+    return Unbegun(batch, "a task looks for its checkpoint", "it looks for its newest checkpoint")
 
 
 class Budget:

@@ -73,7 +73,7 @@ class Watching:
         self._owner = owner
         self._life = life
         self._placing = placing
-        self._lost: list[GiveBack] = []  # what is given back with the next round
+        self._departing = owner.departing
         self._returning: frozenset[int] | None = None  # batches that end, to be given back then
         self._returned_by_ms = 0
         self._stall: Stall | None = None  # because of which
@@ -143,7 +143,8 @@ class Watching:
             case Fault.GRANT, _:
                 for sight in found.sights:
                     assert isinstance(sight.key, tuple)
-                    self._lost.append(GiveBack(sight.job, sight.key[1], sight.tasks))
+                    back = GiveBack(sight.job, sight.key[1], sight.tasks)
+                    self._departing.lost.append(back)
             case Fault.QUEUE, 1:
                 owner.reckon()
             case Fault.QUEUE, _:
@@ -153,7 +154,7 @@ class Watching:
                 batches = frozenset(key for key in keys if isinstance(key, int))
                 lost = batches - standing.batches
                 given_back = [owner.lose(number) for number in sorted(lost)]
-                self._lost += [command for command in given_back if command.tasks]
+                self._departing.lost += [command for command in given_back if command.tasks]
                 return self._tend(now_ms, step, batches - lost)
         return []
 
@@ -176,9 +177,9 @@ class Watching:
 
     def give_back(self) -> list[GiveBack]:
         """To propose now, and to tell the owner of."""
-        if self._returning is None and not self._lost:  # asked in each turn
+        if self._returning is None and not self._departing.lost:  # asked in each turn
             return []
-        commands, self._lost = self._lost, []
+        commands = self._departing.take_lost()
         if self._returning is not None and not self._returning & self._owner.batches.keys():
             self._returning = None
             commands += self._owner.give_back()

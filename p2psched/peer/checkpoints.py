@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core.resuming import Search, Take, Without
+from p2psched.core.resuming import Search, Take, Without, seeks
 from p2psched.model.checkpoint_messages import CheckpointCall
 from p2psched.model.checkpoints import key_of
 from p2psched.model.errors import NoSpace, P2PSchedError, first_of
@@ -156,7 +156,9 @@ class Checkpoints:
     def standing(self) -> Standing:
         assert self._inner is not None
         inner = self._inner.standing()
-        return Standing(inner.batches | self._runs.keys() | self._parting, inner.unbegun)
+        seeking = [seeks(number) for number, run in self._runs.items() if run.preparing is not None]
+        batches = inner.batches | self._runs.keys() | self._parting
+        return Standing(batches, (*inner.unbegun, *seeking))
 
     def tend(self, how: Tending, batches: frozenset[int]) -> None:
         assert self._inner is not None

@@ -20,7 +20,8 @@ import random
 import struct
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -202,6 +203,16 @@ class SimCluster(Lives):
         except Exception as exc:
             raise self._failure(f"{type(exc).__name__}: {exc}") from exc
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """What is broken in here, between two steps, is a failure of this seed, too."""
+        try:
+            yield
+        except SimulationError:
+            raise
+        except Exception as exc:
+            raise self._failure(f"{type(exc).__name__}: {exc}") from exc
+
     def _perform(self, peer: SimPeer, item: Item) -> None:
         self.events += 1
         mark = zlib.crc32(item.data) if isinstance(item, Arrived) else len(type(item).__name__)
@@ -246,12 +257,10 @@ class SimCluster(Lives):
 
     def check_end(self) -> None:
         """Demand what must hold when all is done: everybody knows the same, nothing is lost."""
-        try:
+        with self.told():
             self.referees.check_end(self.peers)
             rng = random.Random(f"past {self.seed}")
             self.happened["states rebuilt"] = self.referees.events.check_end(self.peers, rng)
-        except AssertionError as exc:
-            raise self._failure(str(exc)) from exc
 
     # --- what callers want ---
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from p2psched.core.copies import ranked, staying_peers
 from p2psched.core.leasing import HoldLease
 from p2psched.core.owner import StopBatch, TakeBack
-from p2psched.core.resuming import Ask, Search, Take, Wait, Without
+from p2psched.core.resuming import Ask, Search, Take, Wait, Without, seeks
 from p2psched.model.checkpoints import BYTES, Head, next_number
 from p2psched.model.execution import Batch, Ended, ExecutorEvent, Reports, Standing
 from p2psched.model.ids import JobId, PeerId
@@ -203,7 +203,7 @@ class SavingExecutor(SimExecutor):
     def standing(self) -> Standing:
         inner = super().standing()
         batches = inner.batches | self._preparing.keys() | self._unstarted.keys()
-        return Standing(batches, inner.unbegun)
+        return Standing(batches, (*inner.unbegun, *map(seeks, self._preparing)))
 
     # --- what is due ---
 

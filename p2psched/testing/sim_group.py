@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from p2psched.core.levels import GROUP_LEVEL
+from p2psched.model.ids import PeerId
 from p2psched.model.raft import Member, Membership
 from p2psched.testing.sim_items import OfMembers, WantHere, WishHere
 
 if TYPE_CHECKING:
     from p2psched.testing.sim import SimCluster
+    from p2psched.testing.sim_peer import SimPeer
 
 WANTED: Final = (0, 0, 1, 3, 5, 7)
 USUAL: Final = 5  # what 0 stands for
@@ -59,11 +61,22 @@ class Regrouping:
         item: OfMembers = WantHere(rng.choice(WANTED))
         if rng.random() < 0.7:
             item = WishHere(rng.choice(cluster.peers).id, rng.random() < 0.6)
+        unwanted = item.peer if isinstance(item, WishHere) and not item.votes else None
         for peer in cluster.peers:
-            if peer.alive and peer.engine.raft.is_leader:
+            if peer.alive and peer.engine.raft.is_leader and bears(cluster, peer, unwanted):
                 cluster.happened["asked of the group"] += 1
                 cluster.bring(1, peer.number, peer.process, item)
         self._later()
+
+
+def bears(cluster: SimCluster, leader: SimPeer, unwanted: PeerId | None) -> bool:
+    """As a real peer asks before it takes away a vote (`peer/members.py`): a majority of those who
+    would be left is there. Who has lost its disk never answers again."""
+    membership = leader.engine.raft.membership
+    if unwanted is None or not membership.is_voter(unwanted):
+        return True
+    left = [member.peer for member in membership.voters if member.peer != unwanted]
+    return not left or 2 * sum(map(cluster.is_there, left)) > len(left)
 
 
 def await_group(cluster: SimCluster) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from p2psched.core.levels import NEEDED
 from p2psched.model.commands import ForgetPeer
 from p2psched.model.ids import PeerId
+from p2psched.testing.sim_group import bears
 from p2psched.testing.sim_items import RemoveHere
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Replacing:
             cluster.after(linger_ms, lambda: self._end(old, number))
             return
         for peer in cluster.peers:
-            if peer.alive and peer.engine.raft.is_leader:
+            if peer.alive and peer.engine.raft.is_leader and bears(cluster, peer, old):
                 cluster.bring(1, peer.number, peer.process, RemoveHere(old))
         cluster.after(ASK_MS, lambda: self._remove(old, number))
 

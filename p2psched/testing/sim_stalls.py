@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from p2psched.core.owned import Queued
 from p2psched.core.owner import Owner
 from p2psched.model.execution import Tending
 from p2psched.testing.faults import Faults
@@ -86,12 +87,22 @@ def plant(peer: Anybody, kind: str) -> bool:
             return peer.executor.lose_one()
         case "forgotten grant":
             first = owner.first
-            if first is None:
+            if first is None or not _is_as_granted(peer, first):
                 return False
             owner.set_aside([(0, len(first.tasks))])
         case _:
             peer.executor.stalled = max(peer.executor.stalled, _STALLED[kind])
     return True
+
+
+def _is_as_granted(peer: Anybody, queued: Queued) -> bool:
+    """Its tasks have had no attempt under this grant. What has had one, and is forgotten, would
+    come back as its first once its peer is told anew what it owns: no forgotten grant, but a
+    forgotten attempt."""
+    job = peer.state.jobs.get(queued.job)
+    if job is None or queued.begun:
+        return False
+    return all(attempt == queued.attempt for attempt, _ in job.attempts(queued.tasks))
 
 
 def mend(peer: Anybody) -> None:

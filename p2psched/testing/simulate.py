@@ -112,18 +112,20 @@ def simulate(seed: int, options: Options | None = None) -> Report:
     while cluster.events < options.events and cluster.now_us < STORM_MS_MAX * 1000:
         cluster.step()
     workload.stop()
-    cluster.heal()
-    followers.heal()
-    draining.end()
-    doubts.end()
-    stalls.end()
-    apart.end()
+    with cluster.told():
+        cluster.heal()
+        followers.heal()
+        draining.end()
+        doubts.end()
+        stalls.end()
+        apart.end()
     healed_us = cluster.now_us
     under_way = (replacing, draining, followers, apart)
     more_ms = KILLER_MS * workload.killer_count + SAVING_MS * workload.saving_count
     await_end(cluster, under_way, PEACE_MS + more_ms)
-    followers.check_end()
-    apart.check_end()
+    with cluster.told():
+        followers.check_end()
+        apart.check_end()
     return report_of(cluster, healed_us)
 
 

@@ -255,6 +255,21 @@ def test_a_batch_that_is_stopped_before_it_began_has_not_begun(tmp_path: Path) -
     play(story)
 
 
+def test_what_still_looks_for_a_checkpoint_has_not_begun_and_says_why(tmp_path: Path) -> None:
+    """Or a peer without a majority would not end it before it begins."""
+
+    async def story() -> None:
+        async with two(tmp_path) as (a, _):
+            a.it.start(batch(1))
+            (unbegun,) = a.it.standing().unbegun
+            assert unbegun.batch == 1
+            assert unbegun.reason, "it is no fault"
+            await until(lambda: a.inner.started == [1])
+            assert a.it.standing().unbegun == ()
+
+    play(story)
+
+
 def test_who_can_make_no_folder_refuses_the_task(tmp_path: Path) -> None:
     async def story() -> None:
         async with two(tmp_path) as (a, _):

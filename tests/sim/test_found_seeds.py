@@ -7,10 +7,13 @@ import pytest
 from p2psched.testing.simulate import simulate
 
 
-@pytest.mark.parametrize("seed", [910294, 911206, 930129, 950641])
+@pytest.mark.parametrize("seed", [910294, 911206, 930129, 950583, 950626, 950641, 980061])
 def test_it_is_found_no_more(seed: int) -> None:
     """910294: a batch lost, then one that its workers did not begin, at a peer alone. 911206: a
     job's tasks are given up and run again before it has ended. 930129: a peer that is to be tried
     after a quarantine asks for nothing, and the only policy gives to who asks. 950641: a suspect of
-    a queue in order is proposed to be placed, again and again, while it isn't its turn."""
+    a queue in order is proposed to be placed, again and again, while it isn't its turn. 980061: a
+    task that must not start twice looks for its checkpoint while its peer stands still, and begins
+    after `max_disconnect`. False alarms: in 950583 a forgotten attempt came back as the first; in
+    950626 a vote was taken away without which nobody could lead, which no real peer does."""
     simulate(seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from p2psched.model.ids import PeerId
 from p2psched.model.taskset import TaskSet
 from p2psched.testing.sim import SimCluster
+from p2psched.testing.sim_group import bears
 from p2psched.testing.sim_items import RemoveHere
 from p2psched.testing.sim_jobs import sim_job
 from p2psched.testing.sim_peer import SimPeer
@@ -55,6 +56,18 @@ def test_a_dead_voter_is_replaced_and_the_group_bears_the_next_loss() -> None:
     cluster.run_until(lambda: members.newest.is_voter(dead.id), within_ms=10_000)
     assert cluster.wipe(other.number)
     finish(cluster)
+
+
+def test_people_take_no_vote_away_without_which_nobody_could_lead() -> None:
+    """As real peers refuse it (seed 950626)."""
+    cluster = SimCluster(seed=36, peers=3)
+    leader = run_until_led(cluster)
+    dead, other = (peer for peer in cluster.peers if peer is not leader)
+    old = dead.id
+    assert bears(cluster, leader, leader.id)
+    assert cluster.wipe(dead.number)
+    for unwanted, may in ((leader.id, False), (other.id, False), (old, True), (None, True)):
+        assert bears(cluster, leader, unwanted) == may
 
 
 def test_a_limit_ends_a_task_that_never_ends_and_the_others_go_on() -> None:

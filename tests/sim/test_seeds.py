@@ -11,7 +11,9 @@ from typing import Final, TypeGuard
 import pytest
 
 from p2psched.testing.faults import CUTS, Faults
+from p2psched.testing.promises import demand
 from p2psched.testing.run import Failure, run_seeds
+from p2psched.testing.sim import SimCluster
 from p2psched.testing.sim_report import Report
 from p2psched.testing.sim_rot import KINDS
 from p2psched.testing.sim_stalls import KINDS as STALLS
@@ -139,6 +141,20 @@ def _traces(seeds: range, *, hash_seed: str) -> list[str]:
         timeout=300,
     )
     return done.stdout.split()
+
+
+def test_what_breaks_while_all_heals_is_a_failure_of_its_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And no end of the other seeds."""
+
+    def breaks(_cluster: SimCluster) -> None:
+        demand(False, "E3", "it starts as it wakes")
+
+    monkeypatch.setattr(SimCluster, "heal_peers", breaks)
+    (result,) = run_seeds([3], Options(events=500))
+    assert failed(result)
+    assert "E3: it starts as it wakes" in result.why
 
 
 def test_another_seed_is_another_run() -> None:

@@ -154,6 +154,21 @@ def test_a_policy_that_places_nothing_is_found_and_another_stands_in(
     assert cluster.happened["stall found: placement"] == 1
 
 
+def test_an_attempt_that_is_forgotten_is_no_forgotten_grant() -> None:
+    """It would come back as a first one, and start twice (seed 950583)."""
+    cluster, _ = working(1)
+    (peer,) = cluster.peers
+    first = owner_of(peer).first
+    assert first is not None
+    first.begun = True
+    assert not plant(peer, "forgotten grant")
+    first.begun = False
+    first.attempt += 1
+    assert not plant(peer, "forgotten grant")
+    first.attempt -= 1
+    assert plant(peer, "forgotten grant")
+
+
 def test_the_ledger_knows_of_it_and_names_peer_and_job() -> None:
     cluster, job = working(3)
     peer = cluster.peers[-1]
