@@ -17,13 +17,11 @@ from p2psched.core.choosing import Chooser
 from p2psched.core.drain import is_draining
 from p2psched.core.elapsing import Elapsing
 from p2psched.core.jobs import Job
-from p2psched.core.lineup import Lineup, Views
+from p2psched.core.lineup import Lineup, Round, Views
 from p2psched.core.machine import Machine
 from p2psched.core.placement import (
     Candidate,
     cut,
-    first_with_room,
-    share_out,
     with_load,
 )
 from p2psched.core.policies.adaptive import share_leaning
@@ -44,7 +42,7 @@ from p2psched.model.commands import (
     SubmitJob,
 )
 from p2psched.model.ids import JobId, PeerId
-from p2psched.model.job import Cause, JobSpec
+from p2psched.model.job import Cause
 from p2psched.model.load import Seen
 from p2psched.model.stalls import Stalled
 from p2psched.model.taskset import TaskSet
@@ -209,14 +207,14 @@ class Coordinator:
             return commands
         jobs = self._oldest_fitting(candidates, is_open=is_open)
         placeable = ((j, holding.placeable(machine, j) - j.suspects) for j in jobs)
-        round_ = _Round(commands, candidates)
+        round_ = Round(commands, candidates)
         for turn in retry_turns.turns(placeable):
             if not self._goes_on(round_):
                 break
             self._place_some(turn, round_)
         return commands
 
-    def _goes_on(self, round_: _Round) -> bool:
+    def _goes_on(self, round_: Round) -> bool:
         """There may be something for more of it."""
         if round_.waits is not None:
             kept = self._without_least_busy(round_.candidates, *round_.waits)
@@ -228,7 +226,7 @@ class Coordinator:
             bool(self._machine.choosy) or self._lineup.is_open(round_.candidates)
         )
 
-    def _place_some(self, turn: retry_turns.Turn, round_: _Round) -> None:
+    def _place_some(self, turn: retry_turns.Turn, round_: Round) -> None:
         job, cost_us = turn.job, self._cost_us(turn.job)
         fitting, tasks = round_.candidates, turn.tasks
         if turn.is_retry:
@@ -254,14 +252,7 @@ class Coordinator:
         if job.spec.is_choosy or self._machine.apart or self._is_leaning(job):
             return chooser.share(job, tasks, candidates, self._looked_ms)
         cpus = job.spec.cpus
-        near, slots = self._lineup.narrowed(job, len(tasks), candidates, estimate_us)
-        shares = share_out(
-            *(tasks, near),
-            estimate_us=estimate_us,
-            cpus=cpus,
-            owned_here=self._lineup.owned_here(job),
-            slots=slots,
-        )
+        shares = self._lineup.share_out(job, tasks, candidates, estimate_us=estimate_us, cpus=cpus)
         if shares:
             at_ms = self._looked_ms
             chooser.note(
@@ -358,7 +349,9 @@ class Coordinator:
                 ask = Ask(command.job, len(tasks), estimate_us, spec.cpus, {}, is_guess=True)
                 shares = cut(tasks, share_leaning(ask, candidates, leans))
             else:
-                shares = self._first_shares(spec, tasks, candidates)
+                shares = self._lineup.share_out(
+                    None, tasks, candidates, estimate_us=estimate_us, cpus=spec.cpus
+                )
             if shares:
                 self.chooser.note(
                     *(command.job, shares, candidates),
@@ -371,14 +364,6 @@ class Coordinator:
                 cost_us = estimate_us * spec.cpus
                 candidates = with_load(candidates, candidate, len(share), cost_us)
         return commands
-
-    def _first_shares(
-        self, spec: JobSpec, tasks: TaskSet, candidates: list[Candidate]
-    ) -> list[tuple[Candidate, TaskSet]]:
-        estimate_us, ranked = self._machine.estimate_us, self._lineup.ranked(candidates)
-        if len(tasks) == 1 and ranked is not None:
-            return first_with_room(tasks, ranked, estimate_us=estimate_us, cpus=spec.cpus)
-        return share_out(tasks, candidates, estimate_us=estimate_us, cpus=spec.cpus, owned_here={})
 
     def shunned(self) -> frozenset[PeerId]:
         """Who shall get nothing from others, either: innocent tasks fail there."""
@@ -411,14 +396,3 @@ class Coordinator:
         if self._seen:
             self.chooser.look(found, self._looked_ms)
         return found
-
-
-class _Round:
-    """One round of placements, as far as it is."""
-
-    def __init__(self, commands: list[Command], candidates: list[Candidate]) -> None:
-        self.commands = commands
-        self.candidates = self.everyone = candidates
-        # The job that got nothing, and from whom: it keeps the least busy of them for itself.
-        self.waits: tuple[list[Candidate], Job] | None = None
-        self.begun = False

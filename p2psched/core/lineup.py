@@ -8,7 +8,7 @@ say of peers (gossip, full disks, quarantine) is compared with what was said las
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from p2psched.core.jobs import Job
@@ -18,13 +18,17 @@ from p2psched.core.placement import (
     Busyness,
     Candidate,
     busyness,
+    first_with_room,
     has_room,
     quota_of,
     room_in,
+    share_out,
 )
 from p2psched.core.state import LedgerState
+from p2psched.model.commands import Command
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.load import Seen
+from p2psched.model.taskset import TaskSet
 
 WATCHES_MAX: Final = 8  # jobs; of more the one that was looked at longest ago is reckoned anew
 _NOBODY: Final[frozenset[PeerId]] = frozenset()
@@ -86,37 +90,48 @@ class Lineup:
             return self._open > 0
         return any(map(has_room, candidates))
 
-    def owned_here(self, job: Job) -> Mapping[PeerId, int]:
+    def share_out(
+        self,
+        job: Job | None,
+        tasks: TaskSet,
+        candidates: list[Candidate],
+        *,
+        estimate_us: int,
+        cpus: int,
+    ) -> list[tuple[Candidate, TaskSet]]:
+        """As `placement.share_out`, which would look at all of them. `job`: None if it is not in
+        the ledger yet."""
         assert self._ownings is not None, "this peer coordinates"
-        return self._ownings.of(job.id)
+        owned_here = self._ownings.of(job.id) if job is not None else {}
+        near, slots = candidates, None
+        if candidates is self._found:  # nothing was given away in this round
+            if job is not None:
+                near, slots = self._near(job.id, len(tasks), estimate_us, cpus)
+            elif len(tasks) == 1:
+                ranked = (c for rank in self._ranks if (c := self._find(rank[2])))
+                return first_with_room(tasks, ranked, estimate_us=estimate_us, cpus=cpus)
+        return share_out(
+            *(tasks, near), estimate_us=estimate_us, cpus=cpus, owned_here=owned_here, slots=slots
+        )
 
-    def narrowed(
-        self, job: Job, count: int, candidates: list[Candidate], estimate_us: int
-    ) -> tuple[list[Candidate], int | None]:
-        """Those of `candidates` that might have room for tasks of this job, and the slots of all;
-        None if these are all."""
-        if candidates is not self._found:
-            return candidates, None
-        watch = self._watches.pop(job.id, None)
+    def _near(
+        self, job: JobId, count: int, estimate_us: int, cpus: int
+    ) -> tuple[list[Candidate], int]:
+        """Those that might have room for tasks of this job, and the slots of all."""
+        assert self._ownings is not None
+        watch = self._watches.pop(job, None)
         if watch is None or not watch.holds(count, estimate_us):
-            watch = _Watch(candidates, count, estimate_us, job.spec.cpus)
-            watch.stale = dict.fromkeys(self._ids)
-        self._watches[job.id] = watch
+            watch = _Watch(self._found, count, estimate_us, cpus)
+        self._watches[job] = watch
         if len(self._watches) > WATCHES_MAX:
             del self._watches[next(iter(self._watches))]
-        owned_here = self.owned_here(job)
+        owned_here = self._ownings.of(job)
         for peer in watch.stale:
-            watch.look_at(peer, self.find(peer), owned_here.get(peer, 0))
+            watch.look_at(peer, self._find(peer), owned_here.get(peer, 0))
         watch.stale = {}
-        return [c for peer in sorted(watch.might) if (c := self.find(peer))], watch.slots
+        return [c for peer in sorted(watch.might) if (c := self._find(peer))], watch.slots
 
-    def ranked(self, candidates: list[Candidate]) -> Iterator[Candidate] | None:
-        """The least busy first; None if that needs sorting."""
-        if candidates is not self._found:
-            return None
-        return (c for rank in self._ranks if (c := self.find(rank[2])))
-
-    def find(self, peer: PeerId) -> Candidate | None:
+    def _find(self, peer: PeerId) -> Candidate | None:
         place = bisect_left(self._ids, peer)
         is_there = place < len(self._ids) and self._ids[place] == peer
         return self._found[place] if is_there else None
@@ -128,7 +143,7 @@ class Lineup:
         peers |= dict.fromkeys(before.probed ^ views.probed)
         peers |= dict.fromkeys(before.asking ^ views.asking)
         if views.seen is not before.seen:
-            for peer in before.seen.keys() | views.seen.keys():
+            for peer in {**before.seen, **views.seen}:
                 if before.seen.get(peer) != views.seen.get(peer):
                     peers[peer] = None
         return peers
@@ -191,7 +206,7 @@ class _Watch:
         self.slots = sum(c.slots for c in candidates if c.slots >= cpus)
         self._quota = quota_of(count, self.slots, self._estimate_us)
         self.might: dict[PeerId, None] = {}
-        self.stale: dict[PeerId, None] = {}  # to be looked at again
+        self.stale = dict.fromkeys(c.peer for c in candidates)  # to be looked at again
 
     def holds(self, count: int, estimate_us: int) -> bool:
         if estimate_us < self._estimate_us:
@@ -199,12 +214,19 @@ class _Watch:
         return quota_of(count, self.slots, estimate_us) <= self._quota
 
     def look_at(self, peer: PeerId, c: Candidate | None, owned_here: int) -> None:
-        is_able = c is not None and c.slots >= self._cpus
-        if (
-            c is not None
-            and is_able
-            and room_in(c, self._quota, owned_here, self._estimate_us, self._cpus) > 0
-        ):
-            self.might[peer] = None
-        else:
-            self.might.pop(peer, None)
+        self.might.pop(peer, None)
+        if c is not None and c.slots >= self._cpus:
+            room = room_in(c, self._quota, owned_here, self._estimate_us, self._cpus)
+            if room > 0:
+                self.might[peer] = None
+
+
+class Round:
+    """One round of placements, as far as it is."""
+
+    def __init__(self, commands: list[Command], candidates: list[Candidate]) -> None:
+        self.commands = commands
+        self.candidates = self.everyone = candidates
+        # The job that got nothing, and from whom: it keeps the least busy of them for itself.
+        self.waits: tuple[list[Candidate], Job] | None = None
+        self.begun = False
