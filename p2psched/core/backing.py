@@ -48,7 +48,7 @@ def back_up(s: LedgerState, command: BackUp) -> Placed:
         job.backups[grant] = held
         if command.speculates:
             job.speculated = job.speculated | tasks
-        s.load(held, len(tasks))
+        s.load(job, held, len(tasks))
         s.events.append(BackedUp(job.id, grant, command.peer, tasks, command.speculates))
         s.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
     return Placed(grant, tasks)

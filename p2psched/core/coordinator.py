@@ -17,14 +17,11 @@ from p2psched.core.choosing import Chooser
 from p2psched.core.drain import is_draining
 from p2psched.core.elapsing import Elapsing
 from p2psched.core.jobs import Job
+from p2psched.core.lineup import Lineup, Round, Views
 from p2psched.core.machine import Machine
 from p2psched.core.placement import (
-    BACKLOG_US,
     Candidate,
     cut,
-    has_room,
-    owned_by_peer,
-    share_out,
     with_load,
 )
 from p2psched.core.policies.adaptive import share_leaning
@@ -73,6 +70,7 @@ class Coordinator:
         self.chooser = Chooser(me, machine, policies)
         self._me = me
         self._machine = machine
+        self._lineup = Lineup(me, machine)
         self.window_ms = window_ms
         self._since_ms: int | None = None  # coordinating since; None: somebody else does
         self._looked_ms = 0
@@ -97,6 +95,15 @@ class Coordinator:
         self._elapsing.begin()
         self.budget.begin()
         self.chooser.measuring.clear()
+        if is_self:
+            self._lineup.begin()
+        else:
+            self._lineup.end()
+
+    def on_restored(self) -> None:
+        """Another state came in the place of the one before."""
+        if self.coordinates:
+            self._lineup.begin()
 
     def on_event(self, event: Event) -> None:
         """Of the ledger, in order, on every peer, as it is applied."""
@@ -195,34 +202,48 @@ class Coordinator:
             return []
         commands, candidates = self._isolate(self._candidates())
         self._asking.clear()
-        everyone = candidates
-        is_open = any(map(has_room, candidates))
+        is_open = self._lineup.is_open(candidates)
         if not is_open and not machine.choosy:
             return commands
         jobs = self._oldest_fitting(candidates, is_open=is_open)
         placeable = ((j, holding.placeable(machine, j) - j.suspects) for j in jobs)
+        round_ = Round(commands, candidates)
         for turn in retry_turns.turns(placeable):
-            job, cost_us = turn.job, self._cost_us(turn.job)
-            fitting, tasks = candidates, turn.tasks
-            if turn.is_retry:
-                cost_us = self.budget.cost_us(job, cost_us)
-                able = self.chooser.able(job, everyone)
-                fitting, tasks = turn.limited(self.budget, cost_us, candidates, able)
-                if not tasks:
-                    continue
-            shares = self._share(job, tasks, fitting, max(1, cost_us // job.spec.cpus))
-            for candidate, share in shares:
-                commands.append(Place(job.id, share, candidate.peer, candidate.incarnation))
-                candidates = with_load(candidates, candidate, len(share), cost_us)
-                if turn.is_retry:
-                    self.budget.spend(len(share), cost_us)
-            if not shares and fitting:
-                candidates = self._without_least_busy(candidates, fitting, job)
-            if len(commands) >= PLACEMENTS_MAX or not (
-                machine.choosy or any(map(has_room, candidates))
-            ):
+            if not self._goes_on(round_):
                 break
+            self._place_some(turn, round_)
         return commands
+
+    def _goes_on(self, round_: Round) -> bool:
+        """There may be something for more of it."""
+        if round_.waits is not None:
+            kept = self._without_least_busy(round_.candidates, *round_.waits)
+            round_.candidates, round_.waits = kept, None
+        if not round_.begun:
+            return True
+        is_full = len(round_.commands) >= PLACEMENTS_MAX
+        return not is_full and (
+            bool(self._machine.choosy) or self._lineup.is_open(round_.candidates)
+        )
+
+    def _place_some(self, turn: retry_turns.Turn, round_: Round) -> None:
+        job, cost_us = turn.job, self._cost_us(turn.job)
+        fitting, tasks = round_.candidates, turn.tasks
+        if turn.is_retry:
+            cost_us = self.budget.cost_us(job, cost_us)
+            able = self.chooser.able(job, round_.everyone)
+            fitting, tasks = turn.limited(self.budget, cost_us, round_.candidates, able)
+            if not tasks:
+                return
+        round_.begun = True
+        shares = self._share(job, tasks, fitting, max(1, cost_us // job.spec.cpus))
+        for candidate, share in shares:
+            round_.commands.append(Place(job.id, share, candidate.peer, candidate.incarnation))
+            round_.candidates = with_load(round_.candidates, candidate, len(share), cost_us)
+            if turn.is_retry:
+                self.budget.spend(len(share), cost_us)
+        if not shares and fitting:
+            round_.waits = fitting, job
 
     def _share(
         self, job: Job, tasks: TaskSet, candidates: list[Candidate], estimate_us: int
@@ -230,8 +251,8 @@ class Coordinator:
         chooser = self.chooser
         if job.spec.is_choosy or self._machine.apart or self._is_leaning(job):
             return chooser.share(job, tasks, candidates, self._looked_ms)
-        owned, cpus = owned_by_peer(job), job.spec.cpus
-        shares = share_out(tasks, candidates, estimate_us=estimate_us, cpus=cpus, owned_here=owned)
+        cpus = job.spec.cpus
+        shares = self._lineup.share_out(job, tasks, candidates, estimate_us=estimate_us, cpus=cpus)
         if shares:
             at_ms = self._looked_ms
             chooser.note(
@@ -249,9 +270,7 @@ class Coordinator:
         """The oldest unplaced jobs that some live peer is large enough for; enough for a round.
         While no peer has room only those that don't wait for it."""
         machine = self._machine
-        rows = machine.peers.values()
-        largest = max((row.info.slots for row in rows if row.takes_tasks), default=0)
-        unplaced = machine.unplaced
+        largest, unplaced = self._lineup.largest, machine.unplaced
         names = unplaced if is_open else [name for name in machine.choosy if name in unplaced]
         fitting = (
             job
@@ -330,8 +349,8 @@ class Coordinator:
                 ask = Ask(command.job, len(tasks), estimate_us, spec.cpus, {}, is_guess=True)
                 shares = cut(tasks, share_leaning(ask, candidates, leans))
             else:
-                shares = share_out(
-                    tasks, candidates, estimate_us=estimate_us, cpus=spec.cpus, owned_here={}
+                shares = self._lineup.share_out(
+                    None, tasks, candidates, estimate_us=estimate_us, cpus=spec.cpus
                 )
             if shares:
                 self.chooser.note(
@@ -372,29 +391,8 @@ class Coordinator:
 
     def _candidates(self) -> list[Candidate]:
         out, probed = self._shut()
-        found = [
-            Candidate(
-                *(peer, row.info.incarnation, row.info.slots, row.owned, row.load_us),
-                is_self=peer == self._me,
-                weight=row.offers.weight,
-                seen=self._seen.get(peer),
-                asks=peer in self._asking,
-            )
-            if peer not in probed
-            else Candidate(  # room for one; it is shut, so it does not ask
-                *(peer, row.info.incarnation, 1, row.owned, BACKLOG_US), asks=not row.owned
-            )
-            for peer, row in sorted(self._machine.peers.items())
-            if row.takes_tasks
-            and row.info.slots > 0
-            and not row.suspects
-            and peer not in out
-            and not self._is_full(peer)
-            and peer not in self._shunned
-        ]
+        closed = out.union(self._full, self._say_full, self._shunned)
+        found = self._lineup.look(Views(closed, probed, frozenset(self._asking), self._seen))
         if self._seen:
             self.chooser.look(found, self._looked_ms)
         return found
-
-    def _is_full(self, peer: PeerId) -> bool:
-        return peer in self._full or peer in self._say_full

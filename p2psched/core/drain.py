@@ -55,6 +55,7 @@ def drain(s: LedgerState, command: Drain) -> Outcome:
         return Rejected("not-found", f"no peer {command.peer}")
     if row.drain is not command.mode:
         row.drain = command.mode
+        s.touch(command.peer)
         s.events.append(PeerDrains(command.peer, command.mode))
     return Acknowledged()
 

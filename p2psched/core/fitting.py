@@ -204,6 +204,7 @@ def offer(s: LedgerState, command: Offer) -> Outcome:
     if row is None or not row.live or row.info.incarnation != command.incarnation:
         return Rejected("refused", "of a process that is not known to live")
     row.offers = command.offers
+    s.touch(command.peer)
     return Acknowledged()
 
 

@@ -311,7 +311,7 @@ class Machine(LedgerState):
             return None
         count = segment.stop - segment.start
         del job.grants[command.grant]
-        self.load(held, -count)
+        self.load(job, held, -count)
         self._learn(job, segment, count)
         self.record(job, held, segment)
         job.committed[command.grant] = job.committed.get(command.grant, EMPTY) | tasks

@@ -39,7 +39,7 @@ def transfer(s: LedgerState, proposer: PeerId, command: Transfer) -> Outcome:
         memory_mib=held.memory_mib,
     )
     job.grants[grant] = new
-    s.load(new, len(tasks))
+    s.load(job, new, len(tasks))
     _count(job, held.peer, command.peer, len(tasks))
     s.events.append(Moved(job.id, held.grant, held.peer, tasks, grant, command.peer))
     s.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))

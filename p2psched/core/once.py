@@ -150,7 +150,7 @@ def readmit(s: LedgerState, job: Job, grant: int, tasks: TaskSet) -> None:
     held.tasks = held.tasks | back
     held.until_ms = max(held.until_ms, record.until_ms)
     held.started = held.started | back
-    s.load(held, len(back))
+    s.load(job, held, len(back))
     _forget(job, record, back)
 
 

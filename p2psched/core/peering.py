@@ -58,6 +58,7 @@ def peer_up(s: LedgerState, command: PeerUp) -> Outcome:
         exclusive.note_back(s, info.peer, row.info.incarnation)
     _begin_life(row, command)
     row.info, row.live, row.down_reason = info, True, ""
+    s.touch(info.peer)
     s.events.append(PeerCameUp(info))
     _readmit(s, command)
     for job in s.jobs_with_grants():
@@ -131,6 +132,7 @@ def peer_down(s: LedgerState, command: PeerDown) -> Outcome:
         return Acknowledged()
     row = s.peers[command.peer]
     row.live, row.down_reason = False, command.reason
+    s.touch(command.peer)
     poison.note_down(s, row, stopped=command.stopped)
     s.events.append(PeerWentDown(command.peer, command.incarnation, command.reason))
     for job in s.jobs_with_grants():
@@ -155,6 +157,7 @@ def forget(s: LedgerState, command: ForgetPeer) -> Outcome:
     if row.live or row.owned:
         return Rejected("refused", f"{row.info.name} is not down, or owns tasks still")
     del s.peers[command.peer]
+    s.touch(command.peer)
     s.gone[command.peer] = row.info.name
     if len(s.gone) > GONE_MAX:
         del s.gone[next(iter(s.gone))]

@@ -8,7 +8,9 @@ in expected time, so that a task is decided late and a peer that joins finds wor
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+import operator
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -23,6 +25,8 @@ BACKLOG_US: Final = 1_000_000  # expected work per slot that a peer owns ahead, 
 SHARES_PER_SLOT: Final = 2  # a slot is given 1/(2 x slots) of what is left
 GRANT_US_MIN: Final = 20_000  # expected work worth a round of the ledger: less is not split further
 NO_LIMITS: Final[Mapping[PeerId, int]] = {}
+
+Busyness = tuple[float, bool, PeerId]  # expected work of a slot, is another peer, which
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
@@ -46,17 +50,23 @@ def share_out(
     estimate_us: int,
     cpus: int,
     owned_here: Mapping[PeerId, int],
+    slots: int | None = None,
 ) -> list[tuple[Candidate, TaskSet]]:
     """Split `tasks` of one job among peers that can run them now; what is in no share waits.
 
-    `owned_here`: peer -> tasks of this job that it owns already.
+    `owned_here`: peer -> tasks of this job that it owns already. `slots`: of all peers that are
+    large enough, if those that have no room are left out.
     The least loaded peer comes first; ties go to the coordinator itself, then by id, so equal views
     give equal shares.
     """
     if len(tasks) == 1:
         return _share_of_one(tasks, candidates, estimate_us, cpus, owned_here)
     counts = share_counts(
-        len(tasks), candidates, estimate_us=estimate_us, cpus=cpus, owned_here=owned_here
+        *(len(tasks), candidates),
+        estimate_us=estimate_us,
+        cpus=cpus,
+        owned_here=owned_here,
+        slots=slots,
     )
     return cut(tasks, counts)
 
@@ -79,15 +89,16 @@ def share_counts(
     cpus: int,
     owned_here: Mapping[PeerId, int],
     most: Mapping[PeerId, int] = NO_LIMITS,
+    slots: int | None = None,
 ) -> list[tuple[Candidate, int]]:
     """How many each is given. `most`: peers that may own only so many more."""
     fitting = [c for c in candidates if c.slots >= cpus]
-    slots = sum(c.slots for c in fitting)
+    if slots is None:
+        slots = sum(c.slots for c in fitting)
     if not slots or not count:
         return []
-    fair = -(-count // slots)
     least = GRANT_US_MIN // estimate_us
-    quota = max(-(-fair // SHARES_PER_SLOT), min(fair, least))
+    quota = quota_of(count, slots, estimate_us)
     rooms = {
         c.peer: room_in(c, quota, owned_here.get(c.peer, 0), estimate_us, cpus) for c in fitting
     }
@@ -101,7 +112,7 @@ def share_counts(
     for peer, limit in most.items():
         rooms[peer] = min(rooms.get(peer, 0), limit)
     counts = {c.peer: 0 for c in fitting if rooms[c.peer] > 0}
-    heap = [(*_busyness(c), c) for c in fitting if c.peer in counts]
+    heap = [(*busyness(c), c) for c in fitting if c.peer in counts]
     heapq.heapify(heap)
     left = count
     while left and heap:
@@ -113,6 +124,12 @@ def share_counts(
             load += given * estimate_us * cpus / candidate.slots
             heapq.heappush(heap, (load, is_other, peer, candidate))
     return [(c, counts[c.peer]) for c in fitting if counts.get(c.peer)]
+
+
+def quota_of(count: int, slots: int, estimate_us: int) -> int:
+    """Tasks of a job that a slot may own, of so many that are left."""
+    fair = -(-count // slots) if slots else 0
+    return max(-(-fair // SHARES_PER_SLOT), min(fair, GRANT_US_MIN // estimate_us))
 
 
 def _share_of_one(
@@ -127,15 +144,26 @@ def _share_of_one(
     for candidate in candidates:
         if candidate.slots < cpus:
             continue
-        busyness = _busyness(candidate)
-        if (least is None or busyness < least) and (
+        load = busyness(candidate)
+        if (least is None or load < least) and (
             room_in(candidate, 1, owned_here.get(candidate.peer, 0), estimate_us, cpus) > 0
         ):
-            chosen, least = candidate, busyness
+            chosen, least = candidate, load
     return [] if chosen is None else [(chosen, task)]
 
 
-def _busyness(candidate: Candidate) -> tuple[float, bool, PeerId]:
+def first_with_room(
+    task: TaskSet, ranked: Iterable[Candidate], *, estimate_us: int, cpus: int
+) -> list[tuple[Candidate, TaskSet]]:
+    """As `share_out`, for the only task of a job; `ranked`: the least busy come first."""
+    for c in ranked:
+        if c.slots >= cpus and room_in(c, 1, 0, estimate_us, cpus) > 0:
+            return [(c, task)]
+    return []
+
+
+def busyness(candidate: Candidate) -> Busyness:
+    """Who has the least is given tasks first."""
     return candidate.load_us / candidate.slots, not candidate.is_self, candidate.peer
 
 
@@ -160,13 +188,15 @@ def has_room(candidate: Candidate) -> bool:
 def with_load(
     candidates: list[Candidate], chosen: Candidate, count: int, cost_us: int
 ) -> list[Candidate]:
-    """The view after a share was given away, so that one round doesn't flood one peer."""
-    return [
-        msgspec.structs.replace(c, owned=c.owned + count, load_us=c.load_us + count * cost_us)
-        if c.peer == chosen.peer
-        else c
-        for c in candidates
-    ]
+    """The view after a share was given away, so that one round doesn't flood one peer.
+    `candidates` are in the order of their ids."""
+    after = candidates.copy()
+    place = bisect_left(after, chosen.peer, key=operator.attrgetter("peer"))
+    if place < len(after) and (c := after[place]).peer == chosen.peer:
+        after[place] = msgspec.structs.replace(
+            c, owned=c.owned + count, load_us=c.load_us + count * cost_us
+        )
+    return after
 
 
 def owned_by_peer(job: Job) -> dict[PeerId, int]:

@@ -43,7 +43,7 @@ def place(s: LedgerState, command: Place) -> Outcome:
             held.gpus, held.memory_mib = fitting.weight_of(job)
         job.grants[grant] = held
         _note_placed(job, tasks)
-        s.load(held, len(tasks))
+        s.load(job, held, len(tasks))
         s.events.append(Granted(job.id, grant, command.peer, command.incarnation, tasks))
     else:
         s.end_if_done(job)

@@ -250,6 +250,7 @@ class Scheduler:
         """Proposals of ours that were committed meanwhile are repeated until their outcome is
         seen, and a repeat acts once: only work and lives must be brought up to date."""
         restore_machine(self.machine, state)
+        self._coordinator.on_restored()
         self.feeding.feeder.on_restored()
         self._stamp = (self.machine.stamp_ms, now_ms)
         self._out += catch_up(self.owner, self.machine, self._life.info)

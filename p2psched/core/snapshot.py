@@ -37,7 +37,7 @@ from p2psched.model.webhook import Webhook
 
 FORMAT: Final = 1
 # Attributes of the machine that hold nothing between two entries, or that are its process's own.
-TRANSIENT: Final = frozenset({"events", "known_level", "turning"})
+TRANSIENT: Final = frozenset({"events", "known_level", "ownings", "turning"})
 # What follows from the rest, and is made anew.
 DERIVED: Final = frozenset(
     {

@@ -14,6 +14,7 @@ from p2psched.core.forgotten import Forgotten
 from p2psched.core.job_table import JobTable
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.lock_table import Claim, Locks
+from p2psched.core.ownings import Ownings
 from p2psched.core.queue_state import Item, ItemKey, QueueClaim, QueueHead, Queues
 from p2psched.model.blob import BlobRef
 from p2psched.model.commands import DrainMode, Event, JobEnded, PeerInfo, Recorded, Revoked
@@ -132,6 +133,7 @@ class LedgerState:
         self.results_refused = 0
         self.result_bytes = 0  # of all jobs
         self.estimate_us = ESTIMATE_US_UNKNOWN  # of a task of an unknown job
+        self.ownings: Ownings | None = None  # where somebody wants to know what changes
         self.events: list[Event] = []  # of the command that is being applied
 
     # --- peers ---
@@ -259,7 +261,7 @@ class LedgerState:
         held.tasks = held.tasks - tasks
         if job.orphaned.ranges:
             job.orphaned = job.orphaned - tasks
-        self.load(held, -len(tasks))
+        self.load(job, held, -len(tasks))
         if not held.tasks.ranges:
             del job.grants[held.grant]
 
@@ -278,11 +280,11 @@ class LedgerState:
 
     def release_backup(self, job: Job, held: HeldGrant, tasks: TaskSet) -> None:
         held.tasks = held.tasks - tasks
-        self.load(held, -len(tasks))
+        self.load(job, held, -len(tasks))
         if not held.tasks.ranges:
             del job.backups[held.grant]
 
-    def load(self, held: HeldGrant, count: int) -> None:
+    def load(self, job: Job, held: HeldGrant, count: int) -> None:
         """Note on the owner that it owns more, or less."""
         row = self.peers[held.peer]
         row.owned += count
@@ -292,3 +294,10 @@ class LedgerState:
             row.gpus += count * held.gpus
             row.memory_mib += count * held.memory_mib
         assert row.owned >= 0
+        if self.ownings is not None:
+            self.ownings.add(job.id, held.peer, count)
+
+    def touch(self, peer: PeerId) -> None:
+        """Its row changes otherwise, or is new, or gone."""
+        if self.ownings is not None:
+            self.ownings.touched[peer] = None

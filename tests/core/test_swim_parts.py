@@ -119,6 +119,12 @@ def test_a_pause_of_our_own_is_not_the_suspect_s() -> None:
     assert one.due_ms == 28_000
 
 
+def test_the_larger_the_group_the_more_often_it_looks_whether_it_is_behind() -> None:
+    assert [Settings().checks(members) for members in (1, 2, 10, 11, 100, 1_000)] == [
+        *(1, 1, 1, 2, 2, 3)
+    ]
+
+
 def test_a_suspect_of_a_large_group_has_longer() -> None:
     assert SETTINGS.suspicion_ms(3) == (4_000, 24_000)
     assert SETTINGS.suspicion_ms(1_000) == (12_000, 72_000)

@@ -257,6 +257,12 @@ def test_many_that_come_at_once_know_all_after_a_few_rounds(seed: int) -> None:
         assert sent <= 20_000
 
 
+@pytest.mark.parametrize("seed", [7, 8, 9])
+def test_nobody_of_many_is_left_behind_with_others_that_lack_the_same(seed: int) -> None:
+    """Rumours, which would end it, go every 200 ms: the last one is not to wait for them."""
+    assert many_come_at_once(100, seed)[0] <= 300
+
+
 # --- planted bugs ---------------------------------------------------------------------------------
 
 Story = Callable[[], object]

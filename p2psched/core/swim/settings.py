@@ -44,6 +44,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Fewer: the next news replaces this one, and comparisons find who has missed it."""
         return max(2, math.ceil(math.log(members + 1)))
 
+    def checks(self, members: int) -> int:
+        """Comparisons that find the same before who was behind rests."""
+        return max(1, math.ceil(math.log10(members)))
+
     def exchange_every_ms(self, members: int) -> int:
         """As memberlist: from 32 on, once more for each doubling."""
         return self.exchange_ms * (1 + max(0, math.ceil(math.log2(max(1, members) / 32))))

@@ -73,7 +73,7 @@ class Swim:
         self._asked: tuple[PeerId, tuple[PeerId, ...]] | None = None  # and whom our question was of
         self._exchange_ms = now_ms
         self._soon_ms = settings.soon_ms  # from a comparison that found something to the next
-        self._is_behind = False  # it did not know the same as whom it asked last
+        self._checks = 0  # comparisons that must still find the same, after one that did not
         self._asked_last: PeerId | None = None
         self._gossiped_ms = now_ms - settings.gossip_ms
         self._looked_ms = now_ms  # when we last ran
@@ -300,14 +300,15 @@ class Swim:
 
     def _hurry(self, now_ms: int, *, equal: bool, strangers: int) -> None:
         """Who did not know the same compares again soon, each time less so unless it heard of peers
-        that it did not know. Then it asks one more, for who answered may be as far behind."""
-        settings = self._state.settings
-        was_behind, self._is_behind = self._is_behind, not equal
-        if equal and not was_behind:
+        that it did not know. Then it asks some more, for who answered may be as far behind: the
+        more peers there are, the likelier it is that one of them finds only such."""
+        settings, checks = self._state.settings, self._checks
+        self._checks = max(0, checks - 1) if equal else settings.checks(self._state.group)
+        if equal and not checks:
             return
         if equal or strangers:
             self._soon_ms = settings.soon_ms
-        soon_ms = settings.gossip_ms if equal else self._soon_ms
+        soon_ms = settings.soon_ms if equal else self._soon_ms
         self._exchange_ms = min(self._exchange_ms, now_ms + soon_ms)
         if not equal:
             self._soon_ms = min(2 * soon_ms, settings.exchange_every_ms(self._state.group))
