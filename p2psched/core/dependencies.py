@@ -19,13 +19,15 @@ from p2psched.core import retrying
 from p2psched.core.jobs import Job
 from p2psched.core.lineage import Lineage
 from p2psched.core.state import LedgerState
-from p2psched.model.after import Ancestor, JobAborted, JobReleased
+from p2psched.model.after import AfterView, Ancestor, JobAborted, JobReleased, ParentView
 from p2psched.model.commands import Rejected
-from p2psched.model.ids import JobId
+from p2psched.model.ids import JobId, short
 from p2psched.model.job import Cause, JobSpec, JobState
 
 _SUCCEEDED: Final = JobState.SUCCEEDED  # as `machine._OK`
 AWAITING_JOBS_MAX: Final = 10_000  # that wait for others: one command may release or abort them all
+
+_NO_PARENTS: Final = AfterView()
 
 
 def refusal(s: LedgerState, spec: JobSpec) -> Rejected | None:
@@ -111,11 +113,31 @@ def _abort(s: LedgerState, job: Job, by: Job) -> None:
 def story(s: LedgerState, job: Job) -> str:
     """For people: what it waits for."""
     first = s.jobs.peek(next(iter(job.awaits)))
-    named = f"{first.id[:8]} ({first.spec.name})" if first.spec.name else first.id[:8]
-    more = len(job.awaits) - 1
-    others = f" and {more} more" if more else ""
-    state = "waits itself" if first.awaits else first.state.value
-    return f"waits for job {named}, which {'is ' * (not first.awaits)}{state}{others}"
+    name = f" ({first.spec.name})" if first.spec.name else ""
+    state = "waits for others itself" if first.awaits else "is running"
+    more = f", and for {len(job.awaits) - 1} more" if len(job.awaits) > 1 else ""
+    return f"waits for job {short(first.id)}{name}, which {state}{more}"
+
+
+def view(s: LedgerState, job: Job, *, whole: bool) -> AfterView:
+    after = job.spec.after
+    if after is None:
+        return _NO_PARENTS
+    first = next(iter(job.awaits), None)
+    return AfterView(
+        parents=tuple(_parent(s, name) for name in after.parents) if whole else (),
+        open=len(job.awaits),
+        first=_parent(s, first) if first is not None else None,
+        goes_on=after.goes_on,
+        ancestor=job.aborted_by,
+    )
+
+
+def _parent(s: LedgerState, name: JobId) -> ParentView:
+    if name not in s.jobs:
+        return ParentView(name)
+    job = s.jobs.peek(name)
+    return ParentView(name, job.spec.name, "waiting" if job.awaits else job.state.value)
 
 
 def rebuild(s: LedgerState) -> None:

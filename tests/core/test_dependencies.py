@@ -300,9 +300,7 @@ def test_a_capture_holds_what_the_end_of_another_job_changes(last: Command) -> N
     wanted = encode_machine(jobs.machine)
     taken = Capture(jobs.machine)
     jobs.now_ms = 99_000
-    batch = Committed(
-        jobs.machine.applied_index + 1, 99_000, 99_000, (Envelope(A, 99, last),)
-    )
+    batch = Committed(jobs.machine.applied_index + 1, 99_000, 99_000, (Envelope(A, 99, last),))
     taken.before([batch])
     jobs.machine.apply(batch)
     assert jobs.states(2) == [JobState.ABORTED]
