@@ -13,7 +13,7 @@ from p2psched.client.after import ABORT, CONTINUE, after_of
 from p2psched.client.client import Client
 from p2psched.model.after import AfterView, ParentView
 from p2psched.model.errors import UsageError
-from p2psched.model.ids import short
+from p2psched.model.ids import is_id, short
 from p2psched.model.job import JobSpec
 
 _After = Annotated[
@@ -55,7 +55,8 @@ class Order:
         """With the ids of the jobs that it comes after."""
         if not self.after:
             return spec
-        jobs = [await client.job(name) for name in self.after]
+        # Whole ids are the ledger's to judge: also where nobody can be asked (`--spool`).
+        jobs = [name if is_id(name) else (await client.job(name)).id for name in self.after]
         return msgspec.structs.replace(spec, after=after_of(jobs, self.on_parent_fail or ABORT))
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from p2psched import TaskFailed, task
+from p2psched import task
 from p2psched.client.client import Client
+from p2psched.model.errors import TaskFailed
 from tests.cluster import LiveCluster, wait_until
 
 pytestmark = pytest.mark.process
