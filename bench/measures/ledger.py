@@ -25,7 +25,8 @@ from bench.rivals.etcd import EtcdClient
 from p2psched.client.find import find_peers
 from p2psched.client.session import ASKS_MAX, Session
 from p2psched.model.ids import JobId
-from p2psched.model.messages import Done, JobView, PinJob, ShowJob
+from p2psched.model.keep_messages import PinJob
+from p2psched.model.messages import Done, JobView, ShowJob
 
 Contender = Callable[..., Awaitable[Mapping[str, float]]]  # (stage, in_flight=, role=)
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from p2psched.cli.after import after_fields
 from p2psched.cli.backups import backup_fields
 from p2psched.cli.output import count, moment, one_line, span
 from p2psched.cli.precedence import precedence_fields
 from p2psched.cli.resumed import resumed_fields
 from p2psched.cli.tasks import TaskEnd
+from p2psched.client.after import aborted_text
 from p2psched.client.attempts import Attempt
 from p2psched.client.logs import Log
 from p2psched.model import items
@@ -55,6 +57,8 @@ def summary(view: JobView) -> str:
             text = f"{view.failed:,} of {count(view.tasks, 'task')} failed{took}"
         case JobState.CANCELLED:
             text = f"cancelled; {view.succeeded:,} of {count(view.tasks, 'task')} had succeeded"
+        case JobState.ABORTED:
+            return f"{title(view)} {aborted_text(view)}"
         case JobState.RUNNING:
             text = f"{ended_tasks(view):,} of {count(view.tasks, 'task')} ended"
     return f"{title(view)}: {text}"
@@ -155,6 +159,7 @@ def job_fields(view: JobView) -> dict[str, object]:
         "unknown_at": dict(view.once.at),
         **backup_fields(view.backups),
         **precedence_fields(view.precedence),
+        **after_fields(view.after),
         "submitted": moment(view.submitted_ms),
         "ended": moment(view.ended_ms),
         "submitter": view.submitter,

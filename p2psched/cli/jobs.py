@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from p2psched.cli.after import aborted_for_text, after_text, waits_text
 from p2psched.cli.backups import backups_text, replicas_text
 from p2psched.cli.batches import command_text
 from p2psched.cli.complete import complete_jobs
@@ -143,6 +144,7 @@ def _row(view: JobView, name: str, now_ms: int) -> tuple[object, ...]:
     done = f"{ended_tasks(view) - view.cancelled}/{view.tasks}"
     age = span((now_ms - view.submitted_ms) / 1000)
     state = f"{view.state}, {view.once.unknown:,} unknown" if view.once.unknown else view.state
+    state = waits_text(view.after) or state
     return name, view.name, state, done, view.failed or "-", age, command_text(view)
 
 
@@ -219,6 +221,8 @@ def _sheet(
         ("name", view.name),
         ("state", view.state),
         ("waits", view.note),
+        ("after", after_text(view.after)),
+        ("aborted for", aborted_for_text(view.after)),
         ("kind", view.kind),
         ("command", command_text(view)),
         ("limits", limits_text(limits) if limits is not None else None),

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from p2psched.cli.after import Order
 from p2psched.cli.batches import BATCHES_HELP, print_outcomes
 from p2psched.cli.connect import talk
 from p2psched.cli.cutting import Cutting, leave_in_spool
@@ -62,6 +63,7 @@ Examples:
   p2psched submit-job --queue deploys --ordered -- ./deploy
   p2psched submit-job --require arch=arm64 -- ./build
   p2psched submit-job --limit mem=2G --replicas 2 -- ./sign
+  p2psched submit-job --after fetch --after 1a2b -- ./train
 
 A task finds its index in $P2P_INDEX, and $P2P_PEER, $P2P_JOB_ID,
 $P2P_TASK_ID, $P2P_ATTEMPT, $P2P_FENCE (a lock's token, if it holds one).
@@ -155,6 +157,7 @@ _Cpus = Annotated[int, typer.Option("--cpus", help="Slots that one task takes.")
 @with_options(Bounds, "bounds")
 @with_options(Saving, "saving")
 @with_options(Cutting, "cutting")
+@with_options(Order, "order")
 def submit_job(
     target: Target,
     *,
@@ -182,12 +185,14 @@ def submit_job(
     bounds: Bounds,
     saving: Saving,
     cutting: Cutting,
+    order: Order,
 ) -> None:
     """Submit a command, as one task or as many. Prints the id of the job.
 
     Once this returns, the job can't be lost. What follows -- is the command; no shell sees it.
     """
     _check_form(inputs, array, collect, saving.checkpoint, is_batched=args or batch != 1)
+    order.check()
     wait_s, timeout_s = _seconds(wait_timeout, "--wait-timeout"), _seconds(timeout, "--timeout")
     common = _Common(
         name=Path(command[0]).name[:128] if name is None else name,
@@ -219,7 +224,7 @@ def submit_job(
                 **common,
             )
     following = _Following(waits=wait, wait_s=wait_s, batches=inputs is not None)
-    _submit(target, _id(key), packed, choice.apart or [], following, cutting=cutting)
+    _submit(target, _id(key), packed, choice.apart or [], following, cutting=cutting, order=order)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,11 +307,13 @@ def _submit(
     how: _Following,
     *,
     cutting: Cutting,
+    order: Order,
 ) -> None:
     packed = cutting.noted_in(packed)
 
     async def work(client: Client) -> None:
         spec = await staying_apart(client, packed.spec, apart, job_id)
+        spec = await order.told(client, spec)
         progress = Progress("sent", sum(upload.ref.size for upload in packed.uploads))
         try:
             submit = Submit(job_id, spec)

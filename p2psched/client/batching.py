@@ -73,6 +73,11 @@ class Batch:
         return self._open
 
     @property
+    def parents(self) -> tuple[JobId, ...]:
+        """Jobs that it comes after."""
+        return self._options.after
+
+    @property
     def is_abandoned(self) -> bool:
         """True if nobody waits for it any more, though not all of it has ended."""
         return self._open == 0 and self._given_up > 0
@@ -201,8 +206,11 @@ class Batcher:
             del self._open[key]
         return batch
 
+    def batches(self) -> Sequence[Batch]:
+        return [batch for _, batch in self._queue]
+
     def take_all(self) -> Sequence[Batch]:
-        batches = [batch for _, batch in self._queue]
+        batches = self.batches()
         self._queue.clear()
         self._open.clear()
         return batches

@@ -350,6 +350,8 @@ class Client(Shared):
     ) -> Job:
         """A job that was made elsewhere, and the blobs that it names."""
         job = JobId(job_id if job_id is not None else new_id(random.SystemRandom()))
+        if spec.after is not None:
+            await self.pipeline.wait_known(spec.after.parents)
         await blobs.submit(self.session, Submit(job, spec), uploads)
         return Job(self.session, job)
 

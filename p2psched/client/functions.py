@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from p2psched.client.after import ABORT, OnParentFail, Parents, after_of
 from p2psched.client.backing import backing_of
 from p2psched.client.isolation import Limits, shut_in
 from p2psched.client.map_options import MapOptions
@@ -165,12 +166,13 @@ def pack(
     speculate: bool = False,
     priority: int = 0,
     preemptible: Preemptible = False,
+    after: Parents = (),
+    on_parent_fail: OnParentFail = ABORT,
 ) -> PackedJob:
     """A job of one call of `function` for each of `arguments`. Blocks; reads files that are sent.
     `function` is `"module:name"`, looked up by the workers, or an object that travels by path or by
     value. One with `@task` brings its own options, for those that are None here. Of the caller's
-    `modules` "auto" sends what it needs. Raises UsageError for what is too large.
-    """
+    `modules` "auto" sends what it needs. Raises UsageError for what is too large."""
     isolation, needs = shut_in(limits, needs)
     rules = refuse_pattern(pace_rules(pace))
     options = function.settings if isinstance(function, TaskFunction) else TaskOptions()
@@ -178,8 +180,7 @@ def pack(
     packed, packer = function, Packer()
     if not isinstance(packed, PackedFunction):
         packed = pack_function(packed, modules=modules)
-    stream = _Arguments(JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes)
-    stream.take(arguments, packer)
+    stream = _Arguments.of(arguments, JOB_ARGUMENT_BYTES_MAX - packed.inline_bytes, packer)
     try:
         work = stream.work(packed, packer)
         spec = JobSpec(
@@ -202,6 +203,7 @@ def pack(
             **starting(start, lease),
             backing=backing_of(replicas, speculate=speculate),
             precedence=precedence_of(priority, preemptible),
+            after=after_of(after, on_parent_fail),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
@@ -262,6 +264,12 @@ class _Arguments:
         self._spool: Spool | None = None
         self._section: Section | None = None
         self._ends = array("Q")
+
+    @classmethod
+    def of(cls, arguments: Calls, room: int, packer: Packer) -> _Arguments:
+        taken = cls(room)
+        taken.take(arguments, packer)
+        return taken
 
     def add(self, item: bytes) -> None:
         self._items.append(item)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from p2psched.client import blobs
+from p2psched.client.after import without_result
 from p2psched.client.downloads import results_with_values
 from p2psched.client.find import who_am_i
 from p2psched.client.logs import TaskOfJob
@@ -18,19 +19,17 @@ from p2psched.model.blob import BlobRef
 from p2psched.model.errors import NotFound, TaskFailed, UsageError
 from p2psched.model.ids import JobId
 from p2psched.model.job import Cause, JobState
+from p2psched.model.keep_messages import ForgetJob, PinJob, RetryJob
 from p2psched.model.messages import (
     CancelJob,
     Done,
     FetchHistory,
     FetchItem,
     FetchResults,
-    ForgetJob,
     History,
     ItemAnswer,
     JobView,
-    PinJob,
     ResultPage,
-    RetryJob,
     ShowJob,
 )
 from p2psched.model.once import ResolveTasks, Verdict
@@ -101,6 +100,8 @@ class Job:
         found = {result.index: result async for result in self.as_completed()}
         view = await self.show()
         values = [found[index].value for index in sorted(found)]
+        if len(found) < view.tasks and view.after.ancestor is not None:
+            raise without_result(view)
         if len(found) < view.tasks:
             raise TaskFailed(
                 f"job {self.id} was cancelled: {view.tasks - len(found)} of its {view.tasks} tasks "

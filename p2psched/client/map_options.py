@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from p2psched.client.after import OnParentFail, Parents
 from p2psched.client.isolation import Limits
 from p2psched.client.modules import Choice
 from p2psched.client.pacing import Pace
@@ -34,6 +35,8 @@ class TaskOptions(TypedDict, total=False):
     speculate: bool
     priority: int
     preemptible: Preemptible
+    after: Parents
+    on_parent_fail: OnParentFail
 
 
 class MapOptions(TaskOptions, total=False):

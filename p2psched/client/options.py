@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast, runtime_checkable
 
+from p2psched.client.after import ABORT, OnParentFail, parents_of
 from p2psched.client.functions import MapOptions
 from p2psched.client.isolation import shut_in
 from p2psched.client.pacing import pace_rules
@@ -16,6 +17,7 @@ from p2psched.client.resolving import start_of
 from p2psched.client.retries import policy as retry_policy
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
+from p2psched.model.ids import JobId
 from p2psched.model.isolation import Isolation
 from p2psched.model.needs import Needs
 from p2psched.model.once import Start
@@ -49,6 +51,8 @@ class Options:
     speculate: bool = False
     priority: int = 0
     preemptible: Preemptible = False
+    after: tuple[JobId, ...] = ()
+    on_parent_fail: OnParentFail = ABORT
 
     def told(self) -> MapOptions:
         """What is not as usual."""
@@ -116,5 +120,6 @@ def _options(found: TaskOptions) -> Options:
     said["limits"], said["needs"] = shut_in(said["limits"], said["needs"])
     said["retry"] = retry_policy(said["retry"])
     said["pace"] = pace_rules(said["pace"])
+    said["after"] = parents_of(said["after"])
     said["start"] = start_of(said["start"] or Start.LEAST)
     return Options(**said)

@@ -22,15 +22,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from p2psched.client.after import without_result
 from p2psched.client.batching import Batch, Batcher, Stage, Waiter
 from p2psched.client.downloads import results_with_values
 from p2psched.client.job import POLL_MS, after
 from p2psched.client.results import results_of
 from p2psched.client.session import Asker, Session
 from p2psched.client.spool import Upload
-from p2psched.model.errors import P2PSchedError, Refused, ResultLost, TaskFailed, Unavailable
+from p2psched.model.errors import P2PSchedError, Refused, ResultLost, Unavailable
 from p2psched.model.ids import JobId, new_id
-from p2psched.model.job import Cause, JobState
+from p2psched.model.job import JobState
 from p2psched.model.limits import JOB_TASKS_MAX
 from p2psched.model.messages import (
     AnswerBody,
@@ -103,6 +104,12 @@ class Pipeline:
             self._acceptance.setdefault(batch, []).append(waiting)
             await waiting
 
+    async def wait_known(self, jobs: Sequence[JobId]) -> None:
+        """Until each of these that this client has submitted is in the ledger, or never will be."""
+        for batch in [*self._batcher.batches(), *self._ways]:
+            if batch.job in jobs:
+                await self.wait_accepted(batch)
+
     async def wait_sent(self) -> None:
         """Until nothing waits to be accepted."""
         while self._in_flight or self._batcher:
@@ -161,7 +168,7 @@ class Pipeline:
         self._ways[batch] = None
         try:
             trip = self._ways[batch] = _Trip(batch.pack(self._submitter), self.loop.time())
-            if not self._leave_quickly(batch, trip):
+            if batch.parents or not self._leave_quickly(batch, trip):
                 self._spawn(self._carry(batch, trip))
         except P2PSchedError as error:
             self._arrive(batch, error)
@@ -211,10 +218,10 @@ class Pipeline:
         except BaseException:  # of a waiter that raised all the same
             self._arrive(batch, _closed(batch))
             raise
-        if len(batch) and not first.ended:
+        if len(batch):  # it goes on, or has ended without their results
             self._spawn(self._carry_home(batch, first.next_position))
         else:
-            self._arrive(batch, _cancelled(batch) if len(batch) else None)
+            self._arrive(batch, None)
 
     def _spawn(self, way: Coroutine[object, object, None]) -> None:
         try:
@@ -228,6 +235,8 @@ class Pipeline:
         accepted = False
         try:
             submit = Submit(batch.job, trip.packed.spec)
+            if batch.parents:
+                await self.wait_known(batch.parents)
             if trip.packed.uploads:
                 await self._send(submit, trip.packed.uploads)
             else:
@@ -286,9 +295,9 @@ class Pipeline:
             async for result in results_with_values(self.session, batch.job, page.segments):
                 batch.on_result(result)
             if page.view.state is not JobState.RUNNING and position >= page.view.segments:
+                if len(batch):
+                    raise without_result(page.view)
                 break
-        if len(batch):
-            raise _cancelled(batch)
 
     def _end(self, batch: Batch, failure: Exception | None) -> None:
         batch.end(failure)
@@ -331,14 +340,6 @@ def _closed(batch: Batch) -> Unavailable:
     return Unavailable(
         f"client closed before the task ended: job {batch.job} goes on if it was accepted, "
         "look for it with `client.job(...)`"
-    )
-
-
-def _cancelled(batch: Batch) -> TaskFailed:
-    return TaskFailed(
-        f"job {batch.job} was cancelled before the task ended",
-        task=batch.job,
-        cause=Cause.CANCELLED,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
+from p2psched.client.after import ABORT, after_of
 from p2psched.client.backing import backing_of
 from p2psched.client.functions import large_files, timeout_ms
 from p2psched.client.isolation import shut_in
@@ -71,6 +72,7 @@ def pack_program(
                 options.get("replicas", 1), speculate=options.get("speculate", False)
             ),
             precedence=precedence_of(options.get("priority", 0), options.get("preemptible", False)),
+            after=after_of(options.get("after", ()), options.get("on_parent_fail", ABORT)),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from p2psched.client.session import Asker
+from p2psched.model.after import JobAborted, JobReleased, ended_word
 from p2psched.model.backing import BackedUp, Promoted
 from p2psched.model.commands import (
     Event,
@@ -176,6 +177,13 @@ def _resumed(event: Resumed) -> Step:
     return replace(step, tasks=event.tasks, peer=event.peer, grant=event.grant, is_bad=is_new)
 
 
+def _after(event: JobReleased | JobAborted) -> Step:
+    if isinstance(event, JobReleased):
+        return Step(event="released", cause=f"job {short(event.by)} has ended")
+    why = f"job {short(event.ancestor.job)} {ended_word(event.ancestor.state)}"
+    return Step(event="aborted", cause=why, is_bad=True)
+
+
 def _doubt(event: Doubted | Decided) -> Step:
     if isinstance(event, Decided):
         why = f" ({event.reason})" if event.reason else ""
@@ -215,6 +223,8 @@ def _job_step(event: Event) -> Step | None:
             return Step(event="run again", tasks=tasks, cause="asked for")
         case Doubted() | Decided():
             return _doubt(event)
+        case JobReleased() | JobAborted():
+            return _after(event)
         case ResultsLost(tasks=tasks):
             return Step(event="result lost", tasks=tasks, cause="last copy gone", is_bad=True)
         case HistoryCut(events=events):

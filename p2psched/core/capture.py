@@ -5,12 +5,13 @@ the loop for all of them. At its start it encodes what any command may change (p
 ended jobs); all other jobs are encoded a slice at a time, and before an entry is applied
 those first that it may change (`before`). Which these are:
 
-- what names a job changes that job, and ends it at most, which changes the youngest ended ones;
+- what names a job changes that job, and ends it at most, which changes the youngest ended ones,
+  and those that wait for it (`dependencies`);
 - what is about a peer may change every job that has not ended, a new generation all of them;
 - what is about webhooks changes those, which are encoded at the start;
 - what clients do to leases, and to what hangs on them, replaces
   values that never change themselves;
-- what is due by time may change the jobs of which something is due.
+- what is due by time may change the jobs of which something is due, and those that wait.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Capture:
 
     def __init__(self, machine: Machine) -> None:
         assert not machine.events
+        self._machine = machine
         self._jobs = list(machine.jobs)
         self._left = machine.jobs.held()  # not told yet; what ended a while ago is bytes already
         self._running = list(machine.running)
@@ -92,8 +94,10 @@ class Capture:
         if isinstance(command, NewGeneration):
             return self._jobs
         if isinstance(command, Elapsed):
-            return self._timed
-        return () if isinstance(command, _OF_NO_JOB) else (command.job,)
+            return [*self._timed, *self._machine.lineage.awaiting]
+        if isinstance(command, _OF_NO_JOB):
+            return ()
+        return (command.job, *self._machine.lineage.descendants(command.job))
 
     def _encode_early(self, name: JobId) -> None:
         job = self._left.pop(name, None)

@@ -15,6 +15,7 @@ def dump(s: LedgerState) -> object:
         (list(s.lock_claims.values()), s.lock_token),
         (list(s.queue_heads.items()), list(s.queue_items.items()), s.last_receipt),
         list(s.queue_claims.items()),
+        [(parent, list(found)) for parent, found in sorted(s.lineage.children.items())],
         [
             (
                 (job.id, job.state, job.waiting, job.orphaned, job.succeeded, job.failed),
@@ -30,6 +31,7 @@ def dump(s: LedgerState) -> object:
                 [(g.grant, g.peer, g.tasks, g.died, g.alone) for g in job.unknown.values()],
                 [(g.grant, g.peer, g.incarnation, g.tasks) for g in job.backups.values()],
                 (job.thinned, job.speculated, job.backups_won, job.preempted),
+                (list(job.awaits), job.aborted_by),
             )
             for job in s.jobs.values()
         ],

@@ -14,6 +14,7 @@ import msgspec
 
 from p2psched.core import generation
 from p2psched.core.act_events import ACT_EVENTS, ACT_KINDS, Make, Said
+from p2psched.core.after_events import AFTER_EVENTS, AFTER_KINDS
 from p2psched.core.once_events import ONCE_EVENTS, ONCE_KINDS
 from p2psched.core.place_events import BACKUP_KINDS, PLACE_EVENTS
 from p2psched.model.commands import (
@@ -91,6 +92,7 @@ KINDS: Final = (
     "peer.reconciled",
     "peer.stalled",
     *BACKUP_KINDS,
+    *AFTER_KINDS,
 )
 
 
@@ -166,8 +168,7 @@ Look = Callable[[Command, Outcome, PeerId, Sequence[Stamped]], Said | None]
 def _cancelled(command: Command, _: Outcome, by: PeerId, events: Sequence[Stamped]) -> Said | None:
     """Only the cancel that ended the job."""
     assert isinstance(command, Cancel)
-    last = events[-1].event if events else None
-    if not isinstance(last, JobEnded) or last.state is not JobState.CANCELLED:
+    if not any(stamped.event == JobEnded(command.job, JobState.CANCELLED) for stamped in events):
         return None
     return "job.cancelled", command.job, by, EMPTY, {}
 
@@ -375,6 +376,7 @@ _EVENTS: Final[dict[type[Event], Make]] = {
     Stalled: _stalled,
     **ACT_EVENTS,
     **ONCE_EVENTS,
+    **AFTER_EVENTS,
 }
 # Told from the command that led to them, which says more.
 TOLD_BY_COMMAND: Final[frozenset[type[Event]]] = frozenset({JobForgotten})

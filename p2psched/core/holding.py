@@ -47,6 +47,8 @@ def placeable(s: LedgerState, job: Job) -> TaskSet:
 def first_placeable(s: LedgerState, spec: JobSpec) -> TaskSet:
     """What of a job may be placed in the entry that brings it."""
     hold = spec.hold
+    if spec.after is not None:
+        return EMPTY  # that entry says whether they may at all
     if hold is None:
         return spec.tasks
     lock = s.locks.by_name.get(hold.lock)
@@ -128,7 +130,7 @@ def _claim(s: LedgerState, job: Job) -> None:
     unbound = [claim for claim, bound in job.claims.items() if bound == UNBOUND]
     wanted = min(hold.capacity, len(job.ready), CLAIMS_AHEAD_MAX)
     if hold.in_order:
-        wanted = 1 - (len(job.claims) - len(unbound))
+        wanted = 0 if job.awaits else 1 - (len(job.claims) - len(unbound))
     _let_go(s, job, unbound[wanted:])  # the youngest have waited least
     for _ in range(wanted - len(unbound)):
         job.claims_made += 1

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from p2psched.core.counter import NOTHING, RangeCounter
+from p2psched.model.after import Ancestor
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import Grant
 from p2psched.model.ids import JobId, PeerId
@@ -122,6 +123,9 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
     speculated: TaskSet = EMPTY  # begun once more because they were late, and that has not won
     backups_won: int = 0  # tasks whose backup ended first
     preempted: RangeCounter = NOTHING  # how often tasks were ended for those of higher jobs
+    # See `dependencies`.
+    awaits: dict[JobId, None] = {}  # those that it comes after and that have not ended
+    aborted_by: Ancestor | None = None
 
     @classmethod
     def of(cls, job: JobId, spec: JobSpec, *, index: int, wall_ms: int) -> Job:
@@ -153,7 +157,9 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
 
     @property
     def ready(self) -> TaskSet:
-        """Tasks that wait, and not for a moment to come."""
+        """Tasks that wait, and not for a moment to come, nor for other jobs."""
+        if self.awaits:
+            return EMPTY
         return self.waiting - self.delayed if self.delayed.ranges else self.waiting
 
     @property
@@ -267,6 +273,8 @@ class Job(msgspec.Struct, array_like=True, eq=False, gc=False):
         alone = [held.tasks for held in self.grants.values() if held.suspect]
         assert all(not tasks - self.suspects for tasks in alone), f"job {self.id} isolates others"
         self._check_backups()
+        begun = self.grants or self.succeeded or self.failed or self.unknown
+        assert not (self.awaits and (begun or self.ended)), f"job {self.id} does not await others"
         assert self.ended == (self.full is None), f"job {self.id} and its spec end together"
 
     def _check_backups(self) -> None:

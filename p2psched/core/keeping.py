@@ -9,6 +9,7 @@ from __future__ import annotations
 from p2psched.core import backing, exclusive, fitting, retrying
 from p2psched.core.jobs import Job
 from p2psched.core.state import LedgerState
+from p2psched.model.after import ended_word
 from p2psched.model.blob import ResultBlob
 from p2psched.model.commands import (
     Acknowledged,
@@ -90,6 +91,9 @@ def retry(s: LedgerState, command: Retry) -> Outcome:
         return Rejected("usage", f"job {job.id} was submitted with another spec")
     if job.state is JobState.CANCELLED:
         return Rejected("refused", f"job {job.id} was cancelled, which is final: submit it again")
+    if job.aborted_by is not None:
+        why = f"job {job.aborted_by.job} {ended_word(job.aborted_by.state)}"
+        return Rejected("refused", f"job {job.id} was aborted, for {why}: submit it again")
     tasks = job.failed | job.lost | unreachable(s, job)
     if job.stopped:  # what was given up then
         tasks = tasks | job.cancelled

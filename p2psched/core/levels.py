@@ -57,6 +57,7 @@ ONCE_LEVEL: Final = 5  # an older version would start the tasks at once, and aga
 EXCLUSIVE_LEVEL: Final = 6  # an older version knows no lease on a task
 GONE_LEVEL: Final = 7  # or none that ends early
 PRECEDENCE_LEVEL: Final = 7  # an older version would take all jobs in the order of their submits
+AFTER_LEVEL: Final = 7  # or run them at once
 # Commands that came later, and with which level; all others may be used from the first on.
 NEEDED: Final[dict[type[Command], int]] = {
     Drain: 2,
@@ -100,6 +101,10 @@ def _level_of(spec: JobSpec) -> int:
     return HOLD_LEVEL if spec.hold is not None else 1
 
 
+def _level_of_submit(submit: SubmitJob) -> int:
+    return AFTER_LEVEL if submit.spec.after is not None else _level_of(submit.spec)
+
+
 def _level_of_back(back: GiveBack) -> int:
     if back.by:
         return PRECEDENCE_LEVEL
@@ -108,7 +113,7 @@ def _level_of_back(back: GiveBack) -> int:
 
 # Where it depends on what they say.
 _BY: Final[dict[type[Command], Callable[[Any], int]]] = {
-    SubmitJob: lambda submit: _level_of(submit.spec),
+    SubmitJob: _level_of_submit,
     Drain: lambda drain: CORDON_LEVEL if drain.mode is DrainMode.CORDON else NEEDED[Drain],
     GiveBack: _level_of_back,
     Once: lambda once: GONE_LEVEL if isinstance(once.step, Gone) else ONCE_LEVEL,

@@ -14,11 +14,11 @@ from typing import Final
 import msgspec
 
 from p2psched.core import (
+    accepting,
     acts,
     backing,
+    dependencies,
     drain,
-    exclusive,
-    fitting,
     generation,
     holding,
     hooks,
@@ -65,12 +65,10 @@ from p2psched.model.commands import (
     Retry,
     Stamped,
     SubmitJob,
-    Submitted,
 )
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.job import Cause, Segment
-from p2psched.model.job_head import digest_of
 from p2psched.model.key_actions import KeyChanged
 from p2psched.model.moves import Transfer
 from p2psched.model.needs import Offer
@@ -137,6 +135,8 @@ class Machine(LedgerState):
         for envelope in batch.envelopes:
             index = self.command_index = self.command_index + 1
             outcome = self._apply(envelope)
+            if self.lineage.parted:
+                dependencies.settle(self)
             if self.turning:
                 holding.settle(self)
             outcomes.append(outcome)
@@ -214,47 +214,18 @@ class Machine(LedgerState):
     # --- jobs ---
 
     def _submit_once(self, envelope: Envelope, command: SubmitJob) -> Outcome:
-        """What no peer could run stays refused when it is committed again after one has come."""
-        if command.spec.needs is None and not command.spec.policy:
-            return self._submit(command)
+        """What no peer could run stays refused when it is committed again after one has come, and
+        so does what came after a job that was not there yet."""
+        spec = command.spec
+        if spec.needs is None and not spec.policy and spec.after is None:
+            return accepting.submit(self, command)
         key = (envelope.proposer, envelope.request)
         if self._is_repeat(envelope) and (refused := self._taken[key]) is not None:
             return refused
-        outcome = self._submit(command)
+        outcome = accepting.submit(self, command)
         if isinstance(outcome, Rejected):
             self._taken[key] = outcome
         return outcome
-
-    def _submit(self, command: SubmitJob) -> Outcome:
-        known = self.jobs.get(command.job)
-        if known is not None:
-            if known.spec.digest != digest_of(command.spec):
-                return Rejected("usage", f"job id {command.job} is taken by another job")
-            return Submitted(command.job, duplicate=True)
-        if command.job in self.forgotten:
-            return Submitted(command.job, duplicate=True)
-        job = Job.of(command.job, command.spec, index=self.command_index, wall_ms=self.wall_ms)
-        head = job.spec
-        is_choosy = head.needs is not None or head.policy
-        has_rules = bool(head.retry or head.times or head.checkpoint or command.spec.pace)
-        has_rules = has_rules or bool(head.start or head.backing or head.precedence)
-        if is_choosy or has_rules or head.hold is not None:
-            refusal = levels.refusal(self, command) or holding.refusal(self, job)
-            if refusal is None and head.needs is not None:
-                refusal = fitting.refusal(self, command.spec)
-            if refusal is not None:
-                return refusal
-            retrying.begin(self, job)
-            backing.note_running(self, job)
-        self.jobs[job.id] = job
-        self.running[job.id] = None
-        if is_choosy:
-            fitting.note_running(self, job)
-        self.note_unplaced(job)
-        self.note_sent(job)
-        self.events.append(JobAdded(job.id, command.spec))
-        exclusive.hold_new(self, job)
-        return Submitted(job.id, duplicate=False)
 
     def _complete(self, command: Complete) -> Outcome:
         job = self.jobs.get(command.job)

@@ -202,6 +202,8 @@ def _next_ms(job: Job) -> int | None:
     due = [min(job.later)] if job.later else []
     if (lapse_ms := exclusive.next_lapse_ms(job)) is not None:
         due.append(lapse_ms)
+    if job.awaits:  # they count from where it awaits no more
+        times = None
     if times is not None and times.queue_ms is not None and not job.queue_over:
         due.append(job.timed_from_ms + times.queue_ms)
     if times is not None and times.total_ms is not None:
@@ -266,7 +268,7 @@ def _lapse(s: LedgerState, job: Job) -> None:
 
 def _end_times(s: LedgerState, job: Job) -> None:
     times = job.spec.times
-    if times is None:
+    if times is None or job.awaits:
         return
     passed_ms = s.stamp_ms - job.timed_from_ms
     if times.total_ms is not None and passed_ms >= times.total_ms:

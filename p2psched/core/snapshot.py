@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import backing, fitting
+from p2psched.core import backing, dependencies, fitting
 from p2psched.core.acts import rebuild
 from p2psched.core.forgotten import Forgotten, Generation
 from p2psched.core.job_table import JobTable
@@ -43,7 +43,7 @@ DERIVED: Final = frozenset(
     {
         *("sent", "acted_bytes", "lease_ends", "key_order", "key_bytes", "lease_keys", "locks"),
         *("queues", "choosy", "apart", "job_dues", "backed"),
-        "ranked",
+        *("ranked", "lineage"),
         "running_bytes",
     }
 )
@@ -188,6 +188,7 @@ def restore_machine(machine: Machine, data: bytes | memoryview) -> None:
     machine.running_bytes = 0
     for job in machine.jobs.values():
         machine.note_sent(job)
+    dependencies.rebuild(machine)
     rebuild(machine)
     fitting.rebuild(machine)
     backing.rebuild(machine)

@@ -13,6 +13,7 @@ from p2psched.core.deadlines import Deadlines
 from p2psched.core.forgotten import Forgotten
 from p2psched.core.job_table import JobTable
 from p2psched.core.jobs import HeldGrant, Job
+from p2psched.core.lineage import Lineage
 from p2psched.core.lock_table import Claim, Locks
 from p2psched.core.ownings import Ownings
 from p2psched.core.queue_state import Item, ItemKey, QueueClaim, QueueHead, Queues
@@ -99,6 +100,7 @@ class LedgerState:
         self.apart: dict[JobId, None] = {}  # of those, who stay apart from others
         self.backed: dict[JobId, None] = {}  # running ones whose tasks may run on several peers
         self.ranked: dict[JobId, None] = {}  # running ones with a precedence
+        self.lineage = Lineage()
         self.forgotten = Forgotten()
         self.generation = 1  # rises when the ledger goes on from a copy: see `generation`
         self.generation_ms = 0  # ledger time of its begin; 0: the first, or of an older version
@@ -209,6 +211,8 @@ class LedgerState:
             self.backed.pop(job.id, None)
         if self.ranked:
             self.ranked.pop(job.id, None)
+        if self.lineage.awaiting:
+            self.lineage.part(job)
         self.ended[job.id] = self.whole[job.id] = None
         if len(self.whole) > ENDED_WHOLE_MAX:
             oldest, _ = self.whole.popitem(last=False)

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model import limits
+from p2psched.model.after import After
 from p2psched.model.backing import Backing
 from p2psched.model.blob import BlobRef
 from p2psched.model.cause import Cause
@@ -167,6 +168,7 @@ class JobSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     lease_ms: int = 0  # of an exclusive task: so long it runs on without a word of the ledger
     backing: Backing | None = None  # on how many peers a task runs
     precedence: Precedence | None = None  # before whom it goes, and who makes it wait
+    after: After | None = None  # which others
 
     def __post_init__(self) -> None:
         if self.isolation is not None:
@@ -370,3 +372,4 @@ class JobState(enum.StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    ABORTED = "aborted"  # before it began, for a job that it comes after did not succeed

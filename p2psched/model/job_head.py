@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from p2psched.model import limits
+from p2psched.model.after import After
 from p2psched.model.backing import Backing
 from p2psched.model.blob import BlobRef
 from p2psched.model.hold import Hold
@@ -23,8 +24,8 @@ from p2psched.model.taskset import TaskSet
 _encode: Final = msgspec.msgpack.Encoder().encode
 _FIELDS: Final = JobSpec.__struct_fields__
 # As it was before jobs could hold a lock, before they could choose their peers, before they had
-# rules for retries, or limits, before their tasks could be backed up, and before any had a
-# precedence.
+# rules for retries, or limits, before their tasks could be backed up, before any had a precedence,
+# and before any came after others.
 _HOLD: Final = _FIELDS.index("hold")
 _first_fields: Final = operator.attrgetter(*_FIELDS[:_HOLD])
 _held_fields: Final = operator.attrgetter(*_FIELDS[: _HOLD + 1])
@@ -42,9 +43,11 @@ assert _FIELDS[_HOLD:] == (
     "lease_ms",
     "backing",
     "precedence",
+    "after",
 )
-_older_fields: Final = operator.attrgetter(*_FIELDS[:-3])  # of level 5
-_backed_fields: Final = operator.attrgetter(*_FIELDS[:-1])  # of level 6
+_older_fields: Final = operator.attrgetter(*_FIELDS[:-4])  # of level 5
+_backed_fields: Final = operator.attrgetter(*_FIELDS[:-2])  # of level 6
+_ranked_fields: Final = operator.attrgetter(*_FIELDS[:-1])
 
 
 class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -71,6 +74,7 @@ class JobHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     lease_ms: int = 0
     backing: Backing | None = None
     precedence: Precedence | None = None
+    after: After | None = None
 
     @property
     def priority(self) -> int:
@@ -112,6 +116,7 @@ def head_of(spec: JobSpec) -> JobHead:
         spec.lease_ms,
         spec.backing,
         spec.precedence,
+        spec.after,
     )
 
 
@@ -125,6 +130,8 @@ def digest_of(spec: JobSpec) -> bytes:
     if is_plain and spec.needs is None and not spec.policy and not spec.checkpoint:
         said = _first_fields(spec) if spec.hold is None else _held_fields(spec)
     if spec.precedence is not None:
+        said = _ranked_fields(spec)
+    if spec.after is not None:
         said = spec
     return hashlib.blake2b(_encode(said), digest_size=16).digest()
 

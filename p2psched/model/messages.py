@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from p2psched.model.act_messages import ActCall, ActCallAnswer
+from p2psched.model.after import AfterView
 from p2psched.model.backing import BackupView
 from p2psched.model.backup_messages import BackupAnswer, BackupCall
 from p2psched.model.blob_messages import BlobAnswer
@@ -19,6 +20,7 @@ from p2psched.model.feed_messages import FeedMessage, Following, KeepBlobs, Kept
 from p2psched.model.gossip_messages import Carried, GossipAnswer, GossipCall
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.job import JobSpec, JobState, Segment
+from p2psched.model.keep_messages import ForgetJob, PinJob, RetryJob
 from p2psched.model.key_messages import KeyChanges, KeyLook, KeyLookAnswer, WatchKeys
 from p2psched.model.load_messages import GetLoads, LoadTable
 from p2psched.model.lock_messages import AwaitLock, ListLocks, LockList, LockNow
@@ -128,24 +130,6 @@ class StopPeer(msgspec.Struct, frozen=True, array_like=True, tag=13):
 
 class Contacts(msgspec.Struct, frozen=True, array_like=True, tag=14):
     """Asked of the leader: how long ago each peer was heard."""
-
-
-class ForgetJob(msgspec.Struct, frozen=True, array_like=True, tag=15):
-    """`job rm`. Refused while the job runs."""
-
-    job: JobId
-
-
-class PinJob(msgspec.Struct, frozen=True, array_like=True, tag=16):
-    job: JobId
-    pinned: bool
-
-
-class RetryJob(msgspec.Struct, frozen=True, array_like=True, tag=17):
-    """Run failed tasks again, and those whose results are lost; only `tasks` if it names some."""
-
-    job: JobId
-    tasks: TaskSet = TaskSet()
 
 
 class CompactLedger(msgspec.Struct, frozen=True, array_like=True, tag=40):
@@ -270,6 +254,7 @@ class JobView(msgspec.Struct, frozen=True, array_like=True, tag=3):
     once: OnceView = OnceView()  # if its tasks must not start twice
     backups: BackupView = BackupView()  # if they may run on several peers
     precedence: PrecedenceView = PrecedenceView()
+    after: AfterView = AfterView()
 
 
 class JobList(msgspec.Struct, frozen=True, array_like=True, tag=4):

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from p2psched.model.after import AfterEvent
 from p2psched.model.errors import UsageError
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.retry_events import RetryEvent
@@ -137,7 +138,7 @@ class Decided(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=93):
     reason: str
 
 
-EndEvent = RetryEvent | Doubted | Decided  # what follows bad ends, and losses
+EndEvent = RetryEvent | Doubted | Decided | AfterEvent  # what follows ends, and losses
 
 
 class OnceView(msgspec.Struct, frozen=True, array_like=True):

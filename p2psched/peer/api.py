@@ -26,6 +26,7 @@ from p2psched.model.feed_messages import KeepBlobs, KeptBlobs
 from p2psched.model.gossip_messages import Compare, Tell
 from p2psched.model.ids import ClusterId, JobId, PeerId
 from p2psched.model.job import blobs_of
+from p2psched.model.keep_messages import ForgetJob, PinJob, RetryJob
 from p2psched.model.key_messages import GetKey, RangeKeys, WatchKeys
 from p2psched.model.limits import JOB_RANGES_MAX
 from p2psched.model.load_messages import GetLoads
@@ -45,15 +46,12 @@ from p2psched.model.messages import (
     FetchItem,
     FetchResults,
     FindJob,
-    ForgetJob,
     GetStatus,
     Join,
     ListJobs,
     ListPeers,
     OutputPiece,
-    PinJob,
     ReadBody,
-    RetryJob,
     ShowJob,
     Stale,
     StaleAnswer,

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from p2psched.core import exclusive, fitting, holding
+from p2psched.core import dependencies, exclusive, fitting, holding
 from p2psched.core.copies import staying_peers
 from p2psched.core.drain import standing
 from p2psched.core.jobs import Job
@@ -84,6 +84,7 @@ def job_view(
         once=_once(job, machine, whole=whole),
         backups=backup_view(job, machine, whole=whole),
         precedence=_precedence(job),
+        after=dependencies.view(machine, job, whole=whole),
     )
 
 
@@ -128,6 +129,8 @@ def short_count(job: Job, machine: Machine) -> int:
 
 def why_waiting(job: Job, machine: Machine) -> str:
     """What tasks of it wait for."""
+    if job.awaits:
+        return dependencies.story(machine, job)
     slots = [row.info.slots for row in machine.peers.values() if row.takes_tasks]
     if max(slots, default=0) == 0:
         if any(row.live and row.info.slots for row in machine.peers.values()):

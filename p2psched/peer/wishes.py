@@ -9,7 +9,8 @@ from typing import Final
 
 from p2psched.model.commands import Cancel, Drain, Forget, Outcome, Pin
 from p2psched.model.errors import P2PSchedError
-from p2psched.model.messages import CancelJob, Done, DrainPeer, ForgetJob, PinJob, Wish
+from p2psched.model.keep_messages import ForgetJob, PinJob
+from p2psched.model.messages import CancelJob, Done, DrainPeer, Wish
 from p2psched.net.patience import Patience
 from p2psched.peer.roster import PATIENCE_S
 from p2psched.peer.rows import Row

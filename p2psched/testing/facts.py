@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from p2psched.model.after import JobAborted, JobReleased
 from p2psched.model.backing import BackedUp, Promoted
 from p2psched.model.commands import (
     Event,
@@ -32,6 +33,12 @@ _GRANTS: Final[dict[type[Event], str]] = {
     BackedUp: "backed up",
     Promoted: "promoted",
     Doubted: "doubted",
+}
+
+_OF_JOBS: Final[dict[type[Event], str]] = {
+    JobForgotten: "forgotten",
+    JobReleased: "released",
+    JobAborted: "aborted",
 }
 
 
@@ -69,8 +76,8 @@ def _facts_of_others(event: Event) -> list[Fact]:
         what = _GRANTS[type(event)]
         return [(what, event.job, index, str(event.grant)) for index in event.tasks]
     match event:
-        case JobForgotten(job=job):
-            return [("forgotten", job, -1, "")]
+        case JobForgotten() | JobReleased() | JobAborted():
+            return [(_OF_JOBS[type(event)], event.job, -1, "")]
         case JobReopened(job=job, tasks=tasks):
             return [("reopened", job, index, "") for index in tasks]
         case ResultsLost(job=job, tasks=tasks):

@@ -52,6 +52,7 @@ from p2psched.testing.keep_referee import KeepReferee
 from p2psched.testing.lock_referee import LockReferee
 from p2psched.testing.member_referee import MemberReferee
 from p2psched.testing.once_referee import OnceReferee
+from p2psched.testing.order_referee import OrderReferee
 from p2psched.testing.poison_referee import PoisonReferee
 from p2psched.testing.preemption_referee import PreemptionReferee
 from p2psched.testing.promises import BrokenPromiseError, demand
@@ -114,7 +115,7 @@ class Referees:
         self.cutoff = CutOffReferee()
         self.once, self.exclusive = OnceReferee(self.shadow), ExclusiveReferee()
         self.backups, self.checkpoints = BackupReferee(), CheckpointReferee()
-        self.preemption = PreemptionReferee(self.shadow)
+        self.preemption, self.order = PreemptionReferee(self.shadow), OrderReferee(self.shadow)
         self.snapshots = SnapshotReferee(self.committed, self._hashes, self._once)
 
     # --- after each event of a peer ---
@@ -195,6 +196,7 @@ class Referees:
                 self._note_regrants(facts)
                 self.checkpoints.on_committed(facts)
                 self.preemption.on_committed(envelope.command, facts)
+                self.order.on_committed(facts)
                 self.once.on_committed(envelope.command, facts)
                 if isinstance(envelope.command, Transfer):
                     moves = self.shadow.moves.get(self.shadow.command, 0)
@@ -226,6 +228,7 @@ class Referees:
         if known != state:
             where = f"at entry {machine.applied_index} on peer {peer.number}"
             demand(False, "P14", f"states differ {where}")
+        self.order.on_stored(machine, events)
         names = [getattr(stamped.event, "job", None) for stamped in events]
         touched = [name for name in dict.fromkeys(names) if name is not None]
         for name in touched:
@@ -296,11 +299,8 @@ class Referees:
             self.cancelled[job] = self.shadow.cancelled_by[job]
         known = self.shadow.jobs.get(job)
         has_ended = known is not None and (known.state != "running" or known.ran_again)
-        demand(
-            has_ended or job in self.shadow.forgotten,
-            "E6",
-            f"cancel of {job} acknowledged, not committed",
-        )
+        is_over = has_ended or job in self.shadow.forgotten
+        demand(is_over, "E6", f"cancel of {job} acknowledged, not committed")
 
     def on_read(self, index: int, floor: int) -> None:
         demand(index >= floor, "P8", f"a read at {index} when {floor} was committed before it")
@@ -327,10 +327,10 @@ class Referees:
         self._begun[key] = peer.number
         self.cutoff.on_started(peer.id, batch, index)
         self.once.on_started(batch, index)
+        self.order.on_started(batch.job, index)
         self.steals.on_started(batch, index, peer.number, (peer.id, peer.process))
-        self.starts.append(
-            Start(self.now_us, peer.id, peer.process, batch.job, index, batch.grant, batch.attempt)
-        )
+        which = batch.job, index, batch.grant, batch.attempt
+        self.starts.append(Start(self.now_us, peer.id, peer.process, *which))
 
     def on_left(self, peer: SimPeer) -> None:
         """A peer was told that it may stop: nobody has to miss it first."""

@@ -38,6 +38,7 @@ from p2psched.model.needs import Offer, Offers
 from p2psched.model.once import Once
 from p2psched.model.pace_commands import Warn
 from p2psched.testing import (
+    shadow_after,
     shadow_backups,
     shadow_keeping,
     shadow_moving,
@@ -120,6 +121,7 @@ class Shadow:
             shadow_backups.back_up(self, command)
         else:
             self._apply(command, proposal)
+        shadow_after.settle(self, [JobId(fact[1]) for fact in self.facts if fact[0] == "ended"])
         self._turns.settle()
         return sorted(self.facts)
 
@@ -128,7 +130,7 @@ class Shadow:
         if job in self.jobs or job in self.forgotten or proposal in self._refused:
             return
         if not self._accepts(spec):
-            if shadow_needs.is_choosy(spec):
+            if shadow_needs.is_choosy(spec) or spec.after is not None:
                 self._refused.add(proposal)
             return
         self.has_apart |= spec.needs is not None and bool(spec.needs.apart)
@@ -137,6 +139,7 @@ class Shadow:
         self._turns.add(job, self.jobs[job])
         self.say("added", job)
         shadow_once.begin(self, job, self.jobs[job])
+        shadow_after.begin(self, job, self.jobs[job])
 
     def _apply(self, command: Command, proposal: tuple[PeerId, int] | None) -> None:
         match command:
@@ -159,6 +162,8 @@ class Shadow:
                 self._on_later(command)
 
     def _accepts(self, spec: JobSpec) -> bool:
+        if not shadow_after.accepts(self, spec):
+            return False
         if shadow_backups.is_wanted(spec) and self.level < shadow_backups.LEVEL:
             return False
         if shadow_needs.is_choosy(spec):
@@ -276,7 +281,7 @@ class Shadow:
     def _is_free(self, job: ShadowJob, index: int) -> bool:
         owner = job.owner.get(index, ENDED)
         if owner == WAITING:
-            return index not in job.due
+            return index not in job.due and not job.open
         return owner > 0 and not self.is_live(owner)
 
     def _complete(self, command: Complete) -> None:

@@ -60,6 +60,7 @@ class ShadowJob:
         self.thinned: set[int] = set()  # it ended badly while another ran it
         self.speculated: set[int] = set()
         self.mourned: dict[int, Away] = {}  # what is unknown since its owner's death
+        self.open: set[JobId] = set()  # jobs that it comes after, and that have not ended
         self.unknown: dict[int, int] = {}  # task -> grant of its lost owner; `owner`: UNKNOWN
 
     @property

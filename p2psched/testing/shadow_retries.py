@@ -101,6 +101,7 @@ def stop(s: Shadow, name: JobId, job: ShadowJob, state: str = "failed") -> None:
         job.owner[index] = ENDED
     job.due.clear()
     job.mourned.clear()
+    job.open.clear()
     job.left, job.state, job.ended_ms = 0, state, s.stamp_ms
     s.say("ended", name, -1, state)
 
@@ -150,6 +151,8 @@ def _dues(job: ShadowJob) -> list[int]:
         dues.append(job.look_ms)
     if job.until_ms:
         dues += [lapse_ms(job, grant) for grant in job.unknown.values()]
+    if job.open:
+        return dues
     if times is not None and times.total_ms is not None:
         dues.append(job.since_ms + times.total_ms)
     if times is not None and times.queue_ms is not None and not job.queue_over:
@@ -159,7 +162,7 @@ def _dues(job: ShadowJob) -> list[int]:
 
 def _end_times(s: Shadow, name: JobId, job: ShadowJob) -> None:
     times, passed_ms = job.spec.times, s.stamp_ms - job.since_ms
-    if times is None:
+    if times is None or job.open:
         return
     if times.total_ms is not None and passed_ms >= times.total_ms:
         job.given_up = True

@@ -51,7 +51,7 @@ class Turns:
                 self._drop(hold, wish)
             elif is_over:
                 wish.by = None
-        if job.state != "running":
+        if job.state != "running" or job.open:
             return
         mine = [wish for wish in wishes if wish.job == name]
         idle = [wish for wish in mine if wish.by is None]

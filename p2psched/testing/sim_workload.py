@@ -15,6 +15,7 @@ from p2psched.model.ids import JobId, new_id
 from p2psched.model.job import JobSpec
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.testing.sim import SimCluster
+from p2psched.testing.sim_after import Descents
 from p2psched.testing.sim_backups import Backings
 from p2psched.testing.sim_checkpoints import Savings
 from p2psched.testing.sim_exclusive import Exclusives
@@ -65,6 +66,8 @@ class Wanted(Protocol):
     def stalling(self) -> bool: ...
     @property
     def preempting(self) -> bool: ...
+    @property
+    def ordering(self) -> bool: ...
 
 
 class Workload:
@@ -100,6 +103,7 @@ class Workload:
         self._savings = Savings(cluster, cluster.seed, wanted=options.saving)
         self._silences = Silences(cluster, cluster.seed, wanted=options.stalling)
         self._precedences = Precedences(cluster, wanted=options.preempting)
+        self._descents = Descents(cluster, wanted=options.ordering)
         self._choices = Choices(cluster.seed, wanted=options.choosing)
 
     @property
@@ -185,6 +189,7 @@ class Workload:
             spec = self._choices.draw(spec, job, [submit.job for submit in self._submits])
         spec = self._silences.draw(self._savings.draw(self._backings.draw(spec)))
         spec = self._precedences.draw(spec)
+        spec = self._descents.draw(spec, [submit.job for submit in self._submits])
         self._cluster.happened["job that chooses"] += bool(spec.needs is not None or spec.policy)
         command = SubmitJob(job, spec)
         self._submits.append(command)

@@ -67,6 +67,7 @@ class Options:
     backing: bool = True  # tasks of a few jobs run on several peers, in some seeds
     stalling: bool = True  # tasks of a few jobs fall silent, and are ended for it, in some seeds
     preempting: bool = True  # jobs have priorities, and some make way, in some seeds
+    ordering: bool = True  # some jobs come after others, in some seeds
     saving: bool = True  # tasks of a few jobs save checkpoints, in some seeds
     retrying: bool = True  # a few jobs have rules for retries, or limits of time, in some seeds
     healing: bool = True  # leaders look after the group

@@ -15,6 +15,7 @@ from p2psched.client.options import Options, unwrap
 from p2psched.client.task import task
 from p2psched.model.errors import UsageError
 from p2psched.model.hold import Hold
+from p2psched.model.ids import JobId
 from p2psched.model.job import JobSpec
 from p2psched.model.needs import Needs
 from p2psched.model.retry import TimeLimits
@@ -42,6 +43,8 @@ EACH: dict[str, Any] = {
     "speculate": True,
     "priority": 3,
     "preemptible": "30s",
+    "after": (JobId("a" * 32),),
+    "on_parent_fail": "continue",
 }
 
 
@@ -50,6 +53,7 @@ def alone(option: str) -> dict[str, Any]:
     needed: dict[str, dict[str, Any]] = {
         "lease": {"start": "exclusive"},
         "preemptible": {"checkpoint": True},
+        "on_parent_fail": {"after": (JobId("a" * 32),)},
     }
     return {option: EACH[option]} | needed.get(option, {})
 

@@ -21,6 +21,7 @@ from p2psched.model.commands import (
 )
 from p2psched.model.errors import Refused, Unavailable
 from p2psched.model.ids import JobId, PeerId
+from p2psched.model.keep_messages import ForgetJob, PinJob
 from p2psched.model.limits import CALLS_IN_FLIGHT_MAX
 from p2psched.model.messages import (
     Answer,
@@ -31,9 +32,7 @@ from p2psched.model.messages import (
     Done,
     DrainPeer,
     Failure,
-    ForgetJob,
     GetStatus,
-    PinJob,
     Wish,
 )
 from p2psched.net.link import Connection

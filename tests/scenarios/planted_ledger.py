@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from p2psched.core import keeping, peering, poison
+from p2psched.core import accepting, keeping, peering, poison
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner
@@ -97,9 +97,9 @@ def _answers_cancels_at_once() -> Planted:
 
 
 def _submits_again() -> Planted:
-    submit = Machine._submit
+    submit = accepting.submit
 
-    def amnesiac(machine: Machine, command: SubmitJob) -> Outcome:
+    def amnesiac(machine: LedgerState, command: SubmitJob) -> Outcome:
         job = machine.jobs.get(command.job)
         if job is not None and job.ended:
             del machine.jobs[job.id]
@@ -107,7 +107,7 @@ def _submits_again() -> Planted:
             machine.whole.pop(job.id, None)
         return submit(machine, command)
 
-    return patch.object(Machine, "_submit", amnesiac)
+    return patch.object(accepting, "submit", amnesiac)
 
 
 def _only_the_live_are_heard() -> Planted:

@@ -86,6 +86,7 @@ class Mutant:
     backing: bool = False
     saving: bool = False
     preempting: bool = False
+    ordering: bool = False
     stalling: bool = False
     followers: int | None = None
     healing: bool = False
@@ -112,6 +113,7 @@ class Mutant:
             backing=self.backing,
             saving=self.saving,
             preempting=self.preempting,
+            ordering=self.ordering,
             stalling=self.stalling,
             followers=self.followers,
             healing=self.healing,

@@ -25,6 +25,7 @@ from tests.sim.member_mutants import MEMBER_MUTANTS
 from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.needs_mutants import NEEDS_MUTANTS
 from tests.sim.once_mutants import ONCE_MUTANTS
+from tests.sim.order_mutants import ORDER_MUTANTS
 from tests.sim.poison_mutants import POISON_MUTANTS
 from tests.sim.preemption_mutants import PREEMPTION_MUTANTS
 from tests.sim.queue_mutants import QUEUE_MUTANTS
@@ -52,6 +53,7 @@ ALL = (
     *CHECKPOINT_MUTANTS,
     *SILENCE_MUTANTS,
     *PREEMPTION_MUTANTS,
+    *ORDER_MUTANTS,
 )
 SEEDS_MAX = 600  # of a mutant's own weather; it takes a few of them
 

@@ -42,6 +42,8 @@ class TaskOptions(NamedTuple):
     speculate: bool = False
     priority: int = 0  # higher ones first
     preemptible: bool | float | str = False  # it may end at a checkpoint for a higher one
+    after: object = None  # jobs and tasks that it comes after
+    on_parent_fail: str = "abort"  # or "continue": begin however they end
 
 
 class Changes(TypedDict, total=False):
@@ -67,6 +69,8 @@ class Changes(TypedDict, total=False):
     speculate: bool
     priority: int
     preemptible: bool | float | str
+    after: object
+    on_parent_fail: str
 
 
 class TaskFunction(Generic[P, R]):
@@ -89,7 +93,7 @@ class TaskFunction(Generic[P, R]):
         # A worker may not have their classes.
         kept = self.settings._replace(
             needs=None, retry=None, times=None, limits=None, pace=None, start=None, hold=None
-        )
+        )._replace(after=None)
         return TaskFunction, (self.function, kept)
 
     def options(self, **changes: Unpack[Changes]) -> TaskFunction[P, R]:

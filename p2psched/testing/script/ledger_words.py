@@ -5,6 +5,7 @@ from __future__ import annotations
 from p2psched.core.machine import Decision
 from p2psched.model import chunks
 from p2psched.model.actions import Act, Acted, Elapsed
+from p2psched.model.after import JobAborted, JobReleased
 from p2psched.model.aside import Aside
 from p2psched.model.backing import BackedUp, BackUp, Promoted
 from p2psched.model.commands import (
@@ -214,6 +215,9 @@ def event_words(event: Event, jobs: Jobs) -> str:
         return f"{jobs.name(event.job)} {event.tasks} {what} {event.peer}, too, by {event.grant}"
     if isinstance(event, Preempted):
         return f"{jobs.name(event.job)} {event.tasks} makes way for {jobs.name(event.by)}"
+    if isinstance(event, JobReleased | JobAborted):
+        what = "may begin, after" if isinstance(event, JobReleased) else "is aborted, for"
+        return f"{jobs.name(event.job)} {what} {jobs.name(event.by)}"
     return struct_words(event) if isinstance(event, Aside) else _event_words(event, jobs)
 
 
@@ -241,5 +245,6 @@ def _event_words(event: JobEvent, jobs: Jobs) -> str:
             JobAdded() | Granted() | ResultRefused() | PeerCameUp() | PeerWentDown()
             | JobForgotten() | PeerDrains() | Alerted() | Delayed() | HistoryCut() | Resumed()
             | Stalled() | Doubted() | Decided() | BackedUp() | Promoted() | Preempted()
+            | JobReleased() | JobAborted()
         ):  # fmt: skip
             return ""
