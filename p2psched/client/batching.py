@@ -183,7 +183,7 @@ class Batcher:
     def add(self, function: Function, options: Options, call: bytes, waiter: Waiter) -> Batch:
         """Put a packed call into the batch of its function, or begin one: then the function is
         packed, as it is now. Raises UsageError if it can't be."""
-        key = (_identity(function), options)
+        key = (_identity(function), None if options.are_usual else options)
         found = self._open.get(key)
         batch = found[0] if found is not None else None
         if batch is None or not batch.has_room(len(call)):

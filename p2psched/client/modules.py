@@ -49,7 +49,7 @@ Choice = Literal["auto", "none"] | Sequence[str]
 @dataclass(frozen=True, slots=True)
 class _Found:
     name: str  # in the archive
-    path: Path
+    path: str
     size: int
     changed_ns: int
 
@@ -76,14 +76,14 @@ class Archives:
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._lock = threading.Lock()
-        self._kept: OrderedDict[frozenset[tuple[str, tuple[Path, ...]]], _Kept] = OrderedDict()
+        self._kept: OrderedDict[frozenset[tuple[str, tuple[str, ...]]], _Kept] = OrderedDict()
         self._imports: dict[_Found, set[str]] = {}
 
     def of(self, names: Iterable[str]) -> bytes:
         """An archive of these modules and what they need; empty for none. Raises UsageError for
         a name that is no module here, or one of a package that can't travel."""
         tops = {name.partition(".")[0] for name in names}
-        wanted = frozenset((top, tuple(_paths_of(top))) for top in tops)  # the path may change
+        wanted = frozenset([(top, _places_of(top)) for top in tops])  # the path may change
         with self._lock:
             now_s = self._now_s()
             kept = self._kept.get(wanted)
@@ -131,7 +131,7 @@ class Archives:
         if file not in self._imports:
             if len(self._imports) >= FILES_MAX:
                 self._imports.clear()
-            self._imports[file] = _imports_in(file.path.read_bytes())
+            self._imports[file] = _imports_in(Path(file.path).read_bytes())
         return self._imports[file]
 
 
@@ -143,8 +143,8 @@ def is_local(name: str) -> bool:
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names or top in {"p2psched", "__main__", ""}:
         return False
-    paths = _paths_of(top)
-    return bool(paths) and not any(_is_installed(path) for path in paths)
+    places = _places_of(top)
+    return bool(places) and not _are_installed(places)
 
 
 def importable_as(function: Callable[..., object]) -> str:
@@ -202,10 +202,10 @@ def _imports_in(text: bytes) -> set[str]:
 
 
 def _files_of(top: str) -> Iterator[_Found]:
-    paths = _paths_of(top)
-    if not paths:
+    places = _places_of(top)
+    if not places:
         raise UsageError(f"there is no module {top!r} here that could travel with the job")
-    for path in paths:
+    for path in map(Path, places):
         if path.is_file():
             yield _found(path.name, path)
             continue
@@ -236,32 +236,29 @@ def _is_unchanged(file: _Found) -> bool:
 
 def _found(name: str, path: Path) -> _Found:
     status = path.stat()
-    return _Found(name, path, status.st_size, status.st_mtime_ns)
+    return _Found(name, str(path), status.st_size, status.st_mtime_ns)
 
 
-def _paths_of(top: str) -> list[Path]:
+def _places_of(top: str) -> tuple[str, ...]:
     """The file or the folders of a top-level module; empty if it has none."""
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
-        return []
+        return ()
     if spec is None:
-        return []
+        return ()
     if spec.submodule_search_locations is not None:
-        return [_absolute(place) for place in spec.submodule_search_locations]
+        return _absolute(tuple(spec.submodule_search_locations))
     if not spec.has_location or spec.origin is None or not spec.origin.endswith(".py"):
-        return []
-    return [_absolute(spec.origin)]
+        return ()
+    return _absolute((spec.origin,))
 
 
-def _absolute(place: str) -> Path:
-    """As `Path(place).absolute()`, which each submitted job would pay for."""
-    return _path_of(place) if place.startswith("/") else Path(place).absolute()
-
-
-@functools.lru_cache(maxsize=FILES_MAX)
-def _path_of(place: str) -> Path:
-    return Path(place)
+def _absolute(places: tuple[str, ...]) -> tuple[str, ...]:
+    """As the working folder has them now."""
+    if all(place.startswith("/") for place in places):
+        return places
+    return tuple([str(Path(place).absolute()) for place in places])
 
 
 @functools.cache
@@ -272,6 +269,11 @@ def _installation() -> frozenset[str]:
 
 
 @functools.lru_cache(maxsize=FILES_MAX)
+def _are_installed(places: tuple[str, ...]) -> bool:
+    """Some of them."""
+    return any(map(_is_installed, map(Path, places)))
+
+
 def _is_installed(path: Path) -> bool:
     return any(path.is_relative_to(place) for place in _installation()) or bool(
         {"site-packages", "dist-packages"} & set(path.parts)
@@ -287,5 +289,5 @@ def _zip(files: Sequence[_Found]) -> bytes:
             info = zipfile.ZipInfo(file.name, _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
-            archive.writestr(info, file.path.read_bytes())
+            archive.writestr(info, Path(file.path).read_bytes())
     return buffer.getvalue()

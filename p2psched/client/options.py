@@ -54,8 +54,15 @@ class Options:
     after: tuple[JobId, ...] = ()
     on_parent_fail: OnParentFail = ABORT
 
+    @property
+    def are_usual(self) -> bool:
+        """For certain; as quick to say as nothing else about so many fields."""
+        return self is DEFAULTS
+
     def told(self) -> MapOptions:
         """What is not as usual."""
+        if self.are_usual:
+            return {}
         said = {name: getattr(self, name) for name in _USUAL}
         return cast("MapOptions", {name: it for name, it in said.items() if it != _USUAL[name]})
 

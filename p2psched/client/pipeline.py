@@ -30,7 +30,7 @@ from p2psched.client.results import results_of
 from p2psched.client.session import Asker, Session
 from p2psched.client.spool import Upload
 from p2psched.model.errors import P2PSchedError, Refused, ResultLost, Unavailable
-from p2psched.model.ids import JobId, new_id
+from p2psched.model.ids import ID_BITS, JobId, new_id
 from p2psched.model.job import JobState
 from p2psched.model.limits import JOB_TASKS_MAX
 from p2psched.model.messages import (
@@ -74,8 +74,9 @@ class Pipeline:
         self.loop = asyncio.get_running_loop()
         self._group = group
         self._submitter = submitter
-        self._rng = random.SystemRandom()
-        self._batcher = Batcher(lambda: JobId(new_id(self._rng)))
+        # Asking the system for each id takes longer than all else about it.
+        rng = random.Random(random.SystemRandom().getrandbits(2 * ID_BITS))
+        self._batcher = Batcher(lambda: JobId(new_id(rng)))
         self._scheduled = False
         self._in_flight = 0
         self._open_tasks = 0

@@ -285,8 +285,9 @@ class Machine(LedgerState):
         self.load(job, held, -count)
         self._learn(job, segment, count)
         self.record(job, held, segment)
-        job.committed[command.grant] = job.committed.get(command.grant, EMPTY) | tasks
-        job.succeeded = job.succeeded | tasks
+        before, succeeded = job.committed.get(command.grant), job.succeeded
+        job.committed[command.grant] = tasks if before is None else before | tasks
+        job.succeeded = succeeded | tasks if succeeded.ranges else tasks
         self.end_if_done(job)
         return Completed(tasks)
 

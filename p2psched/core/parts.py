@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from p2psched.core.raft.engine import open_entry
+from p2psched.core.raft.made import open_entry
 from p2psched.model.execution import Committed
 from p2psched.model.raft import Entry, EntryKind
 

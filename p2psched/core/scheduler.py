@@ -242,7 +242,7 @@ class Scheduler:
                 self._on_event(stamped, now_ms)
             if self._coordinator.coordinates and (self.machine.choosy or self.machine.backed):
                 self.deciding.measure(brought.events)
-            kept = tuple(e for e in brought.events if not isinstance(e.event, Aside))
+            kept = tuple([e for e in brought.events if not isinstance(e.event, Aside)])
             self._out.append(Store(kept, batch.index, brought.happened))
         self._stamp = (self.machine.stamp_ms, now_ms)
 

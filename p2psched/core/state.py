@@ -28,7 +28,7 @@ from p2psched.model.needs import NOTHING
 from p2psched.model.taskset import EMPTY, TaskSet
 from p2psched.model.webhook import Webhook
 
-_SUCCEEDED: Final = JobState.SUCCEEDED  # as `machine._OK`
+_RUNNING, _SUCCEEDED = JobState.RUNNING, JobState.SUCCEEDED  # as `machine._OK`
 _OFF, _ON, _ONCE = DrainMode.OFF, DrainMode.ON, DrainMode.ONCE  # likewise
 ESTIMATE_US_UNKNOWN: Final = 500_000  # of a task, before the cluster has run any
 PULL: Final = "pull"  # the policy
@@ -187,7 +187,7 @@ class LedgerState:
     def note_unplaced(self, job: Job) -> None:
         if job.spec.hold is not None:
             self.turning[job.id] = None  # see `holding`
-        elif job.ready.ranges or job.orphaned.ranges:
+        elif (job.ready if job.delayed.ranges else job.waiting).ranges or job.orphaned.ranges:
             self.unplaced[job.id] = None
         else:
             self.unplaced.pop(job.id, None)
@@ -203,7 +203,10 @@ class LedgerState:
             job.later, job.delayed = {}, EMPTY
         self.job_dues.drop(job.id)
         del self.running[job.id]
-        self.note_unplaced(job)
+        if job.spec.hold is not None:
+            self.turning[job.id] = None  # see `holding`
+        else:
+            self.unplaced.pop(job.id, None)
         self.suspected.pop(job.id, None)
         if self.choosy and self.choosy.pop(job.id, job) is None:
             self.apart.pop(job.id, None)
@@ -221,7 +224,8 @@ class LedgerState:
         self.events.append(JobEnded(job.id, state))
 
     def end_if_done(self, job: Job) -> None:
-        if not (job.grants or job.waiting.ranges or job.unknown or job.ended):
+        is_over = job.state is not _RUNNING
+        if not (job.grants or job.waiting.ranges or job.unknown or is_over):
             bad = job.failed.ranges or job.stopped
             self.end(job, JobState.FAILED if bad else _SUCCEEDED)
 

@@ -89,6 +89,7 @@ class Stealing:
         self._ended_ms = 0  # when something ended here last, or nothing ran
         self._is_back = False  # what had not begun is: the next answers are made of it
         self._vain_ms = 0  # nobody wanted it when nothing had ended for so long; 0: somebody did
+        self._granted_ms: int | None = None  # since the last turn there were tasks for this peer
 
     # --- what comes in ---
 
@@ -98,12 +99,9 @@ class Stealing:
         self._spare = spare(me.load if me is not None else None, slots)
 
     def on_granted(self, now_ms: int) -> None:
-        """This peer has tasks again. Where others compute, too, it asks for no more before these
-        could have ended on what is left there: also if they only wait."""
+        """This peer has tasks again."""
         self.thief.on_granted(now_ms)
-        if self._spare < WHOLE and self._slots:
-            took_ms = self.owner.owned_us * WHOLE // (self._slots * self._spare * 1000)
-            self.thief.rest(now_ms, min(took_ms, REST_MS_MAX))
+        self._granted_ms = now_ms
 
     def on_message(self, now_ms: int, sender: PeerId, message: StealMessage) -> None:
         self._now_ms = now_ms
@@ -232,6 +230,9 @@ class Stealing:
         """Whether to `look`. Cheap: asked each turn."""
         if not self.owner.batches:
             self._ended_ms = now_ms
+        if self._granted_ms is not None:
+            self._rest_since(self._granted_ms)
+            self._granted_ms = None
         is_hungry = self.owner.is_hungry
         if is_hungry or self._progress_ms is None:
             self._progress_ms = now_ms
@@ -239,6 +240,13 @@ class Stealing:
             return self.thief.may_ask(now_ms)
         self._idle_since_ms = None
         return False
+
+    def _rest_since(self, granted_ms: int) -> None:
+        """Where others compute, too, a peer with new tasks asks for no more before these could have
+        ended on what is left there: also if they only wait."""
+        if self._spare < WHOLE and self._slots:
+            took_ms = self.owner.owned_us * WHOLE // (self._slots * self._spare * 1000)
+            self.thief.rest(granted_ms, min(took_ms, REST_MS_MAX))
 
     def look(self, now_ms: int, me: PeerInfo, victims: Victims, *, takes: bool) -> list[Say]:
         """Ask somebody, if it is time. `takes`: tasks are wanted here, and would be granted.

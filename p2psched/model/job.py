@@ -346,7 +346,9 @@ def argument_size(work: Work) -> int:
             size += sum(len(key.encode()) + len(value.encode()) for key, value in env) if env else 0
             return size + sum(_inline_size(file.data) for file in files)
         case FunctionWork(code=code, chunks=chunks, modules=modules):
-            return _inline_size(code) + _inline_size(modules) + sum(map(len, chunks))
+            size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
+            size += len(code) if isinstance(code, bytes) else 0
+            return size + len(modules) if isinstance(modules, bytes) else size
 
 
 def _inline_size(data: bytes | BlobRef) -> int:

@@ -103,10 +103,10 @@ def _compress(body: memoryview) -> bytes | None:
 class FrameDecoder:
     """Turns the bytes of one connection into messages, in whatever pieces they come."""
 
-    __slots__ = ("_broken", "_bytes_max", "_decoder", "_opening", "_pending", "decoded_bytes")
+    __slots__ = ("_broken", "_bytes_max", "_decoder", "_opening", "decoded_bytes", "pending")
 
     def __init__(self, *, opening: bool = True) -> None:
-        self._pending = ReceiveBuffer()
+        self.pending = ReceiveBuffer()
         self._opening = opening
         self._decoder = _OPENING_DECODER if opening else _decoder(answers=False)
         self._bytes_max = OPENING_BYTES_MAX if opening else FRAME_BYTES_MAX
@@ -116,7 +116,7 @@ class FrameDecoder:
     @property
     def buffered_bytes(self) -> int:
         """Bytes of frames that were not taken yet; after `feed`, of the incomplete one."""
-        return len(self._pending)
+        return len(self.pending)
 
     def open_up(self, *, answers: bool = False) -> None:
         """The other side is known: take every kind of message, or only what answers a client, up
@@ -149,18 +149,18 @@ class FrameDecoder:
     def room(self) -> memoryview:
         """Where the next bytes may be put; say with `received` how many came. Room for the whole
         of a frame whose length is known, so that a large one is read in few pieces."""
-        pending = self._pending
+        pending = self.pending
         is_empty = pending.start == pending.end
         return pending.room(0 if is_empty or self._broken else self._missing())
 
     def received(self, size: int) -> None:
-        self._pending.end += size
+        self.pending.end += size
 
     def take(self) -> Message | None:
         """The next message, or None if there is no whole one. Raises ProtocolError."""
         if self._broken:
             raise ProtocolError("this connection sent an invalid frame before")
-        pending = self._pending
+        pending = self.pending
         held = pending.end - pending.start
         if held < _LENGTH.size:
             return None
@@ -183,24 +183,21 @@ class FrameDecoder:
 
     def _missing(self) -> int:
         """Bytes until the first frame is whole; 0 if that is not known."""
-        pending = self._pending
+        pending = self.pending
         if len(pending) < _LENGTH.size:
             return 0
         length: int = _LENGTH.unpack_from(pending.data, pending.start)[0]
         return max(0, _LENGTH.size + length - len(pending)) if length <= self._bytes_max else 0
 
     def _decode(self, size: int) -> Message:
-        start = self._pending.start
-        flag = self._pending.data[start + _LENGTH.size]
+        start = self.pending.start
+        flag = self.pending.data[start + _LENGTH.size]
         # A view: the message takes what it needs, and a chunk of a blob is copied once, not twice.
-        body = self._pending.view[start + _HEAD.size : start + size]
-        if flag == _RAW:
-            return self._decode_body(body)
+        body = self.pending.view[start + _HEAD.size : start + size]
         if flag == _ZSTD and not self._opening:
-            return self._decode_body(_inflate(bytes(body)))
-        raise ProtocolError(f"a frame with the flag {flag}, which has no meaning here")
-
-    def _decode_body(self, body: bytes | memoryview) -> Message:
+            body = memoryview(_inflate(bytes(body)))
+        elif flag != _RAW:
+            raise ProtocolError(f"a frame with the flag {flag}, which has no meaning here")
         self.decoded_bytes += len(body)
         try:
             return self._decoder.decode(body)

@@ -289,16 +289,20 @@ class Connection(asyncio.BufferedProtocol):
             log.exception("handler-failed", extra={"address": self._address, "peer": self.peer})
             self.abort(Unavailable(f"a fault while handling a message: {type(error).__name__}"))
         else:
-            self._watch_frame(progress=progress)
+            pending = self._decoder.pending
+            if self._frame_since is not None or pending.start != pending.end:
+                self._watch_frame(progress=progress)
 
     def _take_messages(self, *, resumed: bool) -> bool:
         """True if at least one frame was complete. `resumed`: it has waited for this turn."""
-        decoder, turns = self._decoder, self._turns
+        decoder, pending, turns = self._decoder, self._decoder.pending, self._turns
         began, before = decoder.decoded_bytes, self.received_count
         if turns is not None and turns.must_wait and not resumed:
             self._reading.wait(turns, self._on_turn)
             return False
-        while self._state is State.OPEN or self._state is State.OPENING:
+        while pending.start != pending.end and (
+            self._state is State.OPEN or self._state is State.OPENING
+        ):
             size = decoder.decoded_bytes
             if (message := decoder.take()) is None:
                 break

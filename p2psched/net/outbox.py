@@ -64,7 +64,7 @@ class Outbox:
             self.flush()
         elif not self._flush_due:
             self._flush_due = True
-            self._loop.call_soon(self._flush_soon)
+            self._loop.call_soon(self.flush)
 
     def put_nowait(self, frame: Frame) -> bool:
         """Send, or drop and return False if the backlog is full."""
@@ -90,6 +90,7 @@ class Outbox:
         """Write now what was put in this loop iteration."""
         frames, size = self._frames, self._frames_bytes
         self._frames, self._frames_bytes = [], 0
+        self._flush_due = False
         if frames and self._transport is not None and not self._transport.is_closing():
             # Small ones leave in one piece; large ones are not copied to be put together.
             if size <= JOINED_BYTES_MAX and len(frames) > 1:
@@ -106,7 +107,3 @@ class Outbox:
         for room in waiting:
             if not room.done():
                 room.set_result(None)
-
-    def _flush_soon(self) -> None:
-        self._flush_due = False
-        self.flush()

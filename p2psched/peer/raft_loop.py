@@ -303,7 +303,8 @@ class RaftLedger:
             return
         try:
             self._perform(self.engine.step(event))
-            if self._timer is not None:  # else it is this one that came due
+            # Else it is this one that came due, or a round comes right after, and looks.
+            if self._timer is not None and not self._round_scheduled:
                 self._arm()
         except OSError as error:  # of a snapshot that was to be read
             self._stopped = True
@@ -333,7 +334,7 @@ class RaftLedger:
                     self._on_coordinator(effect)
                 case MembershipChanged() | Regained():
                     self._on_standing(effect)
-        if self.engine.wants_round:
+        if not self._round_scheduled and self.engine.wants_round:
             self._schedule_round(turns=_TURNS_OF_SYNC if is_silent else 0)
 
     def _on_standing(self, effect: MembershipChanged | Regained) -> None:

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from p2psched.core.machine import Machine
-from p2psched.core.raft.engine import open_entry
+from p2psched.core.raft.made import open_entry
 from p2psched.core.raft.state import decode_membership
 from p2psched.model.commands import NewGeneration
 from p2psched.model.errors import Refused

@@ -20,7 +20,7 @@ import msgspec
 from p2psched.core.event_log import records_of
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.machine import Machine
-from p2psched.core.raft.engine import open_entry
+from p2psched.core.raft.made import open_entry
 from p2psched.core.replica import fold
 from p2psched.core.snapshot import restore_machine
 from p2psched.model.errors import Damaged, Refused, Unavailable

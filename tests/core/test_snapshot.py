@@ -10,7 +10,7 @@ import pytest
 from p2psched.core.forgotten import Forgotten, Generation
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.machine import Machine
-from p2psched.core.raft.engine import open_entry
+from p2psched.core.raft.made import open_entry
 from p2psched.core.snapshot import (
     DERIVED,
     IMAGES,

@@ -105,9 +105,10 @@ def test_who_took_tasks_asks_for_no_more_before_they_can_have_ended_on_what_is_l
     pair.turn(A)
     (move,) = pair.moves
     pair.commit_all(move)
-    thief = pair.peers[B].stealing.thief
     count = len(pair.held(B))
     assert count
+    pair.turn(B)
+    thief = pair.peers[B].stealing.thief
     took_ms = count * 100 * WHOLE // (2 * 200)
     thief.on_news(pair.now_ms)
     assert not thief.may_ask(pair.now_ms + took_ms - 1)

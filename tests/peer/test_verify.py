@@ -13,7 +13,7 @@ import pytest
 
 from p2psched.cli.app import run
 from p2psched.core.machine import Machine
-from p2psched.core.raft.engine import open_entry
+from p2psched.core.raft.made import open_entry
 from p2psched.core.raft.state import encode_membership
 from p2psched.core.snapshot import encode_machine
 from p2psched.model.commands import Envelope, SubmitJob

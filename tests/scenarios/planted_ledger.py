@@ -12,7 +12,7 @@ from p2psched.core import accepting, keeping, peering, poison
 from p2psched.core.jobs import HeldGrant, Job
 from p2psched.core.machine import Machine
 from p2psched.core.owner import Owner
-from p2psched.core.raft import engine as raft
+from p2psched.core.raft import made
 from p2psched.core.scheduler import Answered, Asked, RenewIncarnation, Scheduler
 from p2psched.core.scheduler_events import SchedulerEffect, SchedulerEvent
 from p2psched.core.snapshot import encode_machine
@@ -217,7 +217,7 @@ def _poison_goes_round() -> Planted:
 
 
 def _skips_what_it_does_not_know() -> Planted:
-    open_entry = raft.open_entry
+    open_entry = made.open_entry
 
     def lax(entry: Entry) -> Committed:
         try:
@@ -225,7 +225,7 @@ def _skips_what_it_does_not_know() -> Planted:
         except Refused:
             return Committed(entry.index, entry.stamp_ms, entry.wall_ms, ())
 
-    return patch.object(raft, "open_entry", lax)
+    return patch.object(made, "open_entry", lax)
 
 
 def _lost_peers_cost_retries() -> Planted:

@@ -113,32 +113,45 @@ def share_leaning(ask: Ask, peers: Sequence[Candidate], known: Leans) -> Shares:
         ask = msgspec.structs.replace(ask, estimate_us=known.estimate_us)
     leans = {peer.peer: known.of.get(peer.peer, USUALLY) for peer in peers}
     fitting = [peer for peer in peers if peer.slots >= ask.cpus]
-    power = sum(peer.slots * leans[peer.peer].speed for peer in fitting) / USUAL
+    power = sum([peer.slots * leans[peer.peer].speed for peer in fitting]) / USUAL
     if not power or not ask.count:
         return []
-    latest_us = _latest_us(ask, fitting, leans, power)
-    fair = ask.count / power
-    quota = max(fair / SHARES_PER_SLOT, min(fair, GRANT_US_MIN / ask.estimate_us))
+    return (lean_one if ask.count == 1 else lean_many)(ask, fitting, leans, power)
+
+
+def lean_one(
+    ask: Ask, fitting: Sequence[Candidate], leans: Mapping[PeerId, Lean], power: float
+) -> Shares:
+    """As `lean_many`, without its bookkeeping: very many jobs are one task."""
+    ranked = [
+        (_finish_us(ask, peer, leans[peer.peer], 1), not peer.is_self, peer.peer, number)
+        for number, peer in enumerate(fitting)
+    ]
+    ranked.sort()
+    latest_us = ranked[0][0]  # who is first is in time
+    for first_us, _, _, number in ranked:
+        if first_us > latest_us:
+            latest_us = _latest_us(ask, fitting, leans, power)
+            if first_us > latest_us:
+                break
+        peer = fitting[number]
+        if _room(ask, peer, leans[peer.peer], _quota(ask, power))[1] > 0:
+            return [(peer, 1)]
+    return []
+
+
+def lean_many(
+    ask: Ask, fitting: Sequence[Candidate], leans: Mapping[PeerId, Lean], power: float
+) -> Shares:
+    latest_us, quota = _latest_us(ask, fitting, leans, power), _quota(ask, power)
     rooms: dict[PeerId, int] = {}
     quotas: dict[PeerId, int] = {}
     heap = []
     for number, peer in enumerate(fitting):
-        lean = leans[peer.peer]
-        first_us = _finish_us(ask, peer, lean, 1)
+        first_us = _finish_us(ask, peer, leans[peer.peer], 1)
         if first_us > latest_us:
             continue
-        # Tasks that only wait would hide from its slots that others need the machine.
-        share = USUAL if ask.whole else lean.spare
-        slowed = msgspec.structs.replace(
-            peer,
-            slots=usable(peer.slots, share, cpus=ask.cpus),
-            load_us=peer.load_us * USUAL // lean.general,
-        )
-        each_us = max(1, ask.estimate_us * USUAL // lean.speed)
-        quotas[peer.peer] = max(1, round(quota * lean.speed / USUAL))
-        here = ask.owned_here.get(peer.peer, 0)
-        room = room_in(slowed, quotas[peer.peer], here, each_us, ask.cpus)
-        rooms[peer.peer] = min(room, ask.most.get(peer.peer, room))
+        quotas[peer.peer], rooms[peer.peer] = _room(ask, peer, leans[peer.peer], quota)
         if rooms[peer.peer] > 0:
             heap.append((first_us, not peer.is_self, peer.peer, number))
     heapq.heapify(heap)
@@ -155,6 +168,27 @@ def share_leaning(ask: Ask, peers: Sequence[Candidate], known: Leans) -> Shares:
             if finish_us <= latest_us:
                 heapq.heappush(heap, (finish_us, is_other, name, number))
     return [(peer, given[peer.peer]) for peer in fitting if peer.peer in given]
+
+
+def _quota(ask: Ask, power: float) -> float:
+    fair = ask.count / power
+    return max(fair / SHARES_PER_SLOT, min(fair, GRANT_US_MIN / ask.estimate_us))
+
+
+def _room(ask: Ask, peer: Candidate, lean: Lean, quota: float) -> tuple[int, int]:
+    """How many tasks it is given at a time, and how many in all."""
+    # Tasks that only wait would hide from its slots that others need the machine.
+    share = USUAL if ask.whole else lean.spare
+    slowed = msgspec.structs.replace(
+        peer,
+        slots=usable(peer.slots, share, cpus=ask.cpus),
+        load_us=peer.load_us * USUAL // lean.general,
+    )
+    each_us = max(1, ask.estimate_us * USUAL // lean.speed)
+    own = max(1, round(quota * lean.speed / USUAL))
+    here = ask.owned_here.get(peer.peer, 0)
+    room = room_in(slowed, own, here, each_us, ask.cpus)
+    return own, min(room, ask.most.get(peer.peer, room))
 
 
 def _latest_us(

@@ -254,6 +254,11 @@ class Raft:
         return self._s.log.last_index
 
     @property
+    def last_entry(self) -> Entry:
+        """There is one."""
+        return self._s.log.slice(self.last_index, self.last_index + 1)[0]
+
+    @property
     def stable_index(self) -> int:
         return self._s.log.stable
 

@@ -41,12 +41,11 @@ from p2psched.core.raft.effects import (
 )
 from p2psched.core.raft.fitting import as_fits, take_proposals, weight
 from p2psched.core.raft.log import size_of
+from p2psched.core.raft.made import Made
 from p2psched.core.raft.progress import Compaction
-from p2psched.core.raft.state import decode_membership
 from p2psched.core.raft.timing import Timing
 from p2psched.core.raft.together import MANY_MIN, MANY_MS, Together
 from p2psched.model.commands import Envelope
-from p2psched.model.errors import Refused
 from p2psched.model.execution import Committed
 from p2psched.model.ids import PeerId
 from p2psched.model.limits import PENDING_PROPOSALS_MAX, PROPOSED_BYTES_MAX
@@ -55,12 +54,10 @@ from p2psched.model.raft import Entry, EntryKind, HardState, Member, Membership,
 
 DELIVERY_MAX: Final = 64  # entries handed to the scheduler in one round
 READ_PATIENCE_MS: Final = 1000  # a read that nobody confirms by then is answered with None
-_COMMANDS: Final = EntryKind.COMMANDS  # as `machine._OK`
 
 Decorate = Callable[[tuple[Envelope, ...]], tuple[Envelope, ...]]
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[Envelope, ...]).decode
 
 
 # --- events besides those of Raft -----------------------------------------------------------------
@@ -169,7 +166,9 @@ class RaftEngine:
         self._me = me
         self._decorate = decorate
         self._proposals: deque[Envelope] = deque()
-        self._proposed_bytes = 0  # of these, about
+        self._weights: deque[int] = deque()  # of each of these, ...
+        self._proposed_bytes = 0  # ... and of all
+        self._made = Made()
         self._under_way: set[tuple[PeerId, int]] = set()  # queued, or on the leader not delivered
         self._delivered = snapshot.index if snapshot is not None else 0
         self.bytes_since_snapshot = 0  # of delivered entries
@@ -193,7 +192,9 @@ class RaftEngine:
             if key not in self._under_way:  # else it is a repeat of what waits or isn't committed
                 self._under_way.add(key)
                 self._proposals.append(envelope)
-                self._proposed_bytes += weight(envelope.command)
+                weighs = weight(envelope.command)
+                self._weights.append(weighs)
+                self._proposed_bytes += weighs
 
     def read_index(self, tag: int) -> None:
         """`ReadAnswered` with this tag follows, within `READ_PATIENCE_MS` of ticks."""
@@ -279,7 +280,7 @@ class RaftEngine:
             entries = self.raft.entries(self._delivered + 1, stop + 1)
             self._delivered = stop
             self.bytes_since_snapshot += sum(map(size_of, entries))
-            batches = tuple(map(open_entry, entries))
+            batches = tuple(map(self._made.open, entries))
             if self._under_way:
                 for batch in batches:
                     for envelope in batch.envelopes:
@@ -294,17 +295,20 @@ class RaftEngine:
             proposals, encoded = self._take_proposals()
             decorated = self._decorate(proposals)
             encoded += as_fits(encoded, decorated[len(proposals) :])
-            concerned = self.concern.of(decorated[: len(encoded)])
+            envelopes = decorated[: len(encoded)]
+            concerned = self.concern.of(envelopes)
             payload = _encode([msgspec.Raw(data) for data in encoded])
             if len(encoded) >= self._many_min:
                 self._many_until_ms = now_ms + MANY_MS
             many = now_ms < self._many_until_ms
             propose = Propose(now_ms, wall_ms, payload, concerned=concerned, many=many)
             self._take(self.raft.step(propose))
+            self._made.note(self.raft.last_entry, envelopes)
 
     def _take_proposals(self) -> tuple[tuple[Envelope, ...], list[bytes]]:
         proposals, encoded = take_proposals(self._proposals)
-        self._proposed_bytes -= sum(weight(envelope.command) for envelope in proposals)
+        for _ in proposals:
+            self._proposed_bytes -= self._weights.popleft()
         assert self._proposed_bytes >= 0, "what is taken was counted"
         return proposals, encoded
 
@@ -325,6 +329,7 @@ class RaftEngine:
     def _forget_under_way(self) -> None:
         """What we appended as leader may be lost: a repeat must get through."""
         self._under_way = {(e.proposer, e.request) for e in self._proposals}
+        self._made.clear()
         for read in list(self._reads):  # and whoever was asked may be gone
             self._answer_read(read, None)
 
@@ -383,18 +388,3 @@ def found_cluster(member: Member, stamp_ms: int, wall_ms: int) -> tuple[HardStat
     payload = _encode(Membership((member,)))
     entry = Entry(1, 1, EntryKind.MEMBERSHIP, stamp_ms, wall_ms, payload)
     return HardState(1, None), entry
-
-
-def open_entry(entry: Entry) -> Committed:
-    envelopes: tuple[Envelope, ...] = ()
-    members = decode_membership(entry) if entry.kind is EntryKind.MEMBERSHIP else None
-    if entry.kind is _COMMANDS:
-        try:
-            envelopes = _decode(entry.payload)
-        except msgspec.DecodeError as exc:
-            raise Refused(
-                f"ledger entry {entry.index} holds a command that this version does not know "
-                f"({exc}): run the same version of p2psched as the other peers"
-            ) from exc
-    size = size_of(entry)
-    return Committed(entry.index, entry.stamp_ms, entry.wall_ms, envelopes, members, size)
