@@ -130,8 +130,7 @@ class LedgerState:
         self.queues = Queues(self.queue_heads, self.queue_items, self.queue_claims)
         self.applied_index = 0  # of entries
         self.command_index = 0
-        self.stamp_ms = 0
-        self.wall_ms = 0
+        self.stamp_ms = self.wall_ms = 0
         self.results_refused = 0
         self.result_bytes = 0  # of all jobs
         self.estimate_us = ESTIMATE_US_UNKNOWN  # of a task of an unknown job
