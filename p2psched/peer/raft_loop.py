@@ -303,8 +303,7 @@ class RaftLedger:
             return
         try:
             self._perform(self.engine.step(event))
-            # Else it is this one that came due, or a round comes right after, and looks.
-            if self._timer is not None and not self._round_scheduled:
+            if self._timer is not None:  # else it is this one that came due
                 self._arm()
         except OSError as error:  # of a snapshot that was to be read
             self._stopped = True
