@@ -51,17 +51,16 @@ class Lineup:
         self._views = Views(_NOBODY, _NOBODY, _NOBODY, {})
         self._ids: list[PeerId] = []  # of `_found`
         self._found: list[Candidate] = []  # never changed, but replaced
-        self._ranks: list[Busyness] = []  # theirs, the least first
+        self._ranks: list[Busyness] = []  # of those that have room, the least first
         self._sizes: dict[PeerId, int] = {}  # slots of all that take tasks, candidates or not
         self.largest = 0  # of those
-        self._open = 0
         self._watches: dict[JobId, _Watch] = {}
 
     def begin(self) -> None:
         self._ownings = self._state.ownings = Ownings(
             self._state.peers, self._state.jobs_with_grants()
         )
-        self._ids, self._found, self._ranks, self._open = [], [], [], 0
+        self._ids, self._found, self._ranks = [], [], []
         self._sizes, self.largest = {}, 0
         self._watches.clear()
 
@@ -87,7 +86,7 @@ class Lineup:
     def is_open(self, candidates: list[Candidate]) -> bool:
         """True if some of them may own more of some task."""
         if candidates is self._found:
-            return self._open > 0
+            return bool(self._ranks)
         return any(map(has_room, candidates))
 
     def share_out(
@@ -155,12 +154,10 @@ class Lineup:
         now = self._candidate(peer)
         if before == now:
             return
-        if before is not None:
+        if before is not None and has_room(before):
             del self._ranks[bisect_left(self._ranks, busyness(before))]
-            self._open -= has_room(before)
-        if now is not None:
+        if now is not None and has_room(now):
             insort(self._ranks, busyness(now))
-            self._open += has_room(now)
         if before is not None and now is not None:
             self._found[place] = now
         elif now is not None:
