@@ -96,12 +96,24 @@ class Callers:
     def _may_come_back(self, command: Command, outcome: Outcome) -> bool:
         """A job that isn't there may still come, unless it was there before, or was refused: who
         knows that asks nobody for ever."""
-        if not isinstance(outcome, Rejected) or "was forgotten" in outcome.message:
+        if not isinstance(outcome, Rejected):
+            return False
+        if isinstance(command, SubmitJob):
+            return self._may_be_accepted(command, outcome)
+        if "was forgotten" in outcome.message:
             return False
         job = getattr(command, "job", None)
-        if isinstance(command, SubmitJob) and outcome.code not in COME_BACK:
-            self._refused.add(command.job)
         return outcome.code in COME_BACK and (outcome.code != NOT_FOUND or job not in self._refused)
+
+    def _may_be_accepted(self, command: SubmitJob, refused: Rejected) -> bool:
+        """Nor what comes after one that will never be there, or is there no more."""
+        after = command.spec.after
+        lost = after is not None and any(parent in self._refused for parent in after.parents)
+        lost = lost or "was forgotten" in refused.message
+        if lost or refused.code not in COME_BACK:
+            self._refused.add(command.job)
+            return False
+        return True
 
     def read(self, number: int, floor: int, done: OnRead) -> None:
         """A linearizable read through this peer, that must see the ledger up to `floor`. When

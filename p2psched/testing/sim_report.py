@@ -45,6 +45,7 @@ def report_of(cluster: SimCluster, healed_us: int) -> Report:
     happened["tasks overtaken"] = cluster.referees.backups.overtaken
     for what in ("retried by a rule", "delayed", "waited for too long"):
         happened[f"tasks {what}"] = counts[what]
+    happened["jobs released"], happened["jobs aborted"] = counts["released"], counts["aborted"]
     happened["jobs out of time"] = counts["out of time"]
     happened["jobs with an alert"] = counts["alerted"]
     happened["writes without space"] = sum(peer.disk.refused for peer in cluster.peers)

@@ -96,6 +96,7 @@ SEEN: Final = (
     *("job that saves checkpoints", "checkpoints copied", "attempts resumed"),
     *("job with a priority", "job that makes way"),
     *("job whose tasks fall silent", "tasks stalled"),
+    *("job after others", "jobs released", "jobs aborted"),
     *("job with backups", "tasks backed up", "tasks promoted", "tasks overtaken"),
     *(f"{count} peers" for count in (1, 2, 3, 4, 5, 7)),
 )
