@@ -11,7 +11,7 @@ import msgspec
 
 from p2psched.core.levels import NEEDS_LEVEL
 from p2psched.core.proposals import Proposals
-from p2psched.core.scheduler_events import Answered, RenewIncarnation
+from p2psched.core.scheduler_events import Answered, AppendToLedger, RenewIncarnation
 from p2psched.model.commands import (
     Acknowledged,
     Command,
@@ -75,6 +75,14 @@ class Life:
 
     def repeat(self, now_ms: int, *, all_of_them: bool = False) -> None:
         self.append += self._proposals.repeat(now_ms, all_of_them=all_of_them)
+
+    def let_leave(self) -> list[AppendToLedger]:
+        """What is to be appended now."""
+        if not self.append:
+            return []
+        envelopes = tuple(self.append)
+        self.append.clear()
+        return [AppendToLedger(envelopes)]
 
     def ask(
         self, tag: int, command: Command, now_ms: int, refusal: Rejected | None

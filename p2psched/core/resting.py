@@ -7,11 +7,11 @@ do, and where it can stands here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 from p2psched.core.deciding import Deciding
 from p2psched.core.retention import Retention
-from p2psched.core.scheduler_events import GaveUp, Round, SchedulerEvent
+from p2psched.core.scheduler_events import Asked, GaveUp, Round, SchedulerEvent
 from p2psched.core.stealing import Stealing
 
 
@@ -22,21 +22,25 @@ class Resting:
         deciding: Deciding,
         retention: Retention,
         ledger_ms: Callable[[int], int],
+        append: Sized,
     ) -> None:
-        """`ledger_ms`: ledger time at a time of ours."""
+        """`ledger_ms`: ledger time at a time of ours. `append`: what is to leave for the ledger."""
         self._stealing = stealing
         self._deciding = deciding
         self._retention = retention
         self._ledger_ms = ledger_ms
+        self._append = append
         self._rests = False
         self.takes = True  # tasks of others would be granted, as of the last round
 
     def on_event(self, event: SchedulerEvent, *, leaves: bool) -> None:
         """Something has come. That a caller waits no more gives a round nothing to do, unless this
-        peer `leaves`, or places what it could not before."""
-        if isinstance(event, Round) or (
-            isinstance(event, GaveUp) and not (leaves or self._deciding.has_unplaced)
-        ):
+        peer `leaves`, or places what it could not before; and what one proposes only has to leave.
+        """
+        if isinstance(event, Round):
+            return
+        if isinstance(event, (Asked, GaveUp)) and not (leaves or self._deciding.has_unplaced):
+            self.takes |= isinstance(event, Asked)
             return
         self.end()
 
@@ -45,8 +49,8 @@ class Resting:
         self._rests, self.takes = False, True
 
     def only_asks(self, now_ms: int) -> bool:
-        """A round would find nothing to do but to ask others for work. Tasks that could not be
-        placed are looked at in each."""
+        """A round would find nothing to do but to let leave what callers propose, and to ask others
+        for work. Tasks that could not be placed are looked at in each."""
         if not self._rests:
             return False
         coordinates = self._retention.active
@@ -70,6 +74,6 @@ class Resting:
         """False if nothing has come since the last round, which left nothing to do, no round of
         placements is overdue, and it isn't time to forget a job, nor to ask for work. Each looks
         for what backups and leases are due for."""
-        if not self._rests or (self._retention.active and self._is_due(now_ms)):
+        if not self._rests or self._append or (self._retention.active and self._is_due(now_ms)):
             return True
         return self._stealing.is_idle(now_ms) and self.takes

@@ -143,7 +143,8 @@ class Scheduler:
             *(self.machine, self.owner, self._life), patience_ms=stall_ms, placing=self.deciding
         )
         self._stamp = (0, 0)  # the newest stamp of the ledger, and our time when it came
-        self.resting = Resting(self.stealing, self.deciding, self.retention, self.ledger_ms)
+        rest_of = (self.stealing, self.deciding, self.retention, self.ledger_ms)
+        self.resting = Resting(*rest_of, self._append)
 
     def step(self, event: SchedulerEvent) -> list[SchedulerEffect]:
         """Take one event; perform the effects in order."""
@@ -317,6 +318,8 @@ class Scheduler:
     def _on_round(self, now_ms: int) -> None:
         if not self.resting.only_asks(now_ms):
             self._end_turn(now_ms)
+        else:
+            self._out += self._life.let_leave()
         if self.stealing.is_idle(now_ms):
             self._out += self._ask_for_work(now_ms)
 
@@ -346,9 +349,7 @@ class Scheduler:
             self._append += map(self._replica.number, forgets)
         self._out += self.owner.next_batches(now_ms, starts_nothing=starts_nothing, is_cut=is_cut)
         self._out += self.owner.begin_and_hold(partial(self._life.propose, now_ms=now_ms), now_ms)
-        if self._append:
-            self._out.append(AppendToLedger(tuple(self._append)))
-            self._append.clear()
+        self._out += self._life.let_leave()
         self._out += [*self.separation.on_round(now_ms), *self.feeding.on_round(), *answers]
         self.resting.begin()
 

@@ -104,8 +104,9 @@ class QueueReferee:
             self._index = batch.index
             self._stamp_ms = max(self._stamp_ms, batch.stamp_ms)
             self._follow(happened)
-        acts = any(isinstance(one.command, Act | Elapsed) for one in batch.envelopes)
-        if acts and batch.index == self._index == peer.scheduler.machine.applied_index:
+        if batch.index != self._index or batch.index != peer.scheduler.machine.applied_index:
+            return
+        if any(isinstance(one.command, (Act, Elapsed)) for one in batch.envelopes):
             self._compare(peer)
 
     def check_end(self, peers: Sequence[SimPeer]) -> None:
@@ -116,8 +117,10 @@ class QueueReferee:
         index = happened.before
         for envelope, outcome in zip(happened.batch.envelopes, happened.outcomes, strict=True):
             index += 1
-            events = [one.event for one in happened.events if one.index == index]
             command = envelope.command
+            if not isinstance(command, (Act, Elapsed)):
+                continue
+            events = [one.event for one in happened.events if one.index == index]
             if isinstance(command, Elapsed):
                 self._elapse(min(command.upto_ms, self._stamp_ms))
                 self._hear(events)

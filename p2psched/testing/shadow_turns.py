@@ -101,6 +101,8 @@ class Turns:
 
     def _check(self) -> None:
         """As the tasks have it that are owned, whatever was wished."""
+        if not self._holding:
+            return
         owned: Counter[str] = Counter()
         for job in self._holding.values():
             hold = job.spec.hold

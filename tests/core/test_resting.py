@@ -64,6 +64,24 @@ def test_a_caller_that_waits_no_more_wants_no_round(thief: Peer) -> None:
     assert wants_round(thief)
 
 
+def test_what_a_caller_proposes_wants_a_round_that_only_lets_it_leave(thief: Peer) -> None:
+    thief.round()
+    cancel = Cancel(JobId("0" * 26))
+    thief.do(Asked(thief.now_ms, 7, cancel))
+    assert wants_round(thief)
+    assert thief.scheduler.resting.only_asks(thief.now_ms)
+    assert thief.round() == [cancel]
+    assert thief.round() == []
+    assert not wants_round(thief)
+
+
+def test_what_is_proposed_to_who_leaves_wants_a_whole_round(thief: Peer) -> None:
+    thief.do(Leaving(thief.now_ms, 8))
+    thief.round()
+    thief.do(Asked(thief.now_ms, 7, Cancel(JobId("0" * 26))))
+    assert not thief.scheduler.resting.only_asks(thief.now_ms)
+
+
 def test_a_round_in_which_nothing_came_only_asks_for_work(thief: Peer) -> None:
     thief.round()
     thief.now_ms += PAUSE_MS_MIN
