@@ -22,7 +22,7 @@ def place(s: LedgerState, command: Place) -> Outcome:
         tasks = fitting.grantable(s, job, row, tasks & job.placeable)
     if job.orphaned.ranges:
         _take_orphans(s, job, tasks)
-    tasks = (job.ready if job.delayed.ranges else job.waiting) & tasks
+    tasks = job.ready & tasks
     if row.suspects or job.deaths.levels:
         tasks = poison.grantable(job, row, tasks)
     holds = job.spec.hold is not None

@@ -248,8 +248,7 @@ class Scheduler:
         self._stamp = (self.machine.stamp_ms, now_ms)
 
     def _on_restored(self, state: bytes | memoryview, now_ms: int) -> None:
-        """Proposals of ours that were committed meanwhile are repeated until their outcome is
-        seen, and a repeat acts once: only work and lives must be brought up to date."""
+        """Repeats bring what became of our proposals: only work and lives must be brought along."""
         restore_machine(self.machine, state)
         self._coordinator.on_restored()
         self.feeding.feeder.on_restored()

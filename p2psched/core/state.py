@@ -186,7 +186,7 @@ class LedgerState:
     def note_unplaced(self, job: Job) -> None:
         if job.spec.hold is not None:
             self.turning[job.id] = None  # see `holding`
-        elif (job.ready if job.delayed.ranges else job.waiting).ranges or job.orphaned.ranges:
+        elif job.ready.ranges or job.orphaned.ranges:
             self.unplaced[job.id] = None
         else:
             self.unplaced.pop(job.id, None)
