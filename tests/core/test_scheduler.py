@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from p2psched.core import proposals
+from p2psched.core.levels import AFTER_LEVEL
 from p2psched.core.owner import StartBatch
 from p2psched.core.proposals import REPEAT_MS
 from p2psched.core.scheduler import (
@@ -27,6 +29,7 @@ from p2psched.core.scheduler import (
     SchedulerEffect,
     SchedulerEvent,
 )
+from p2psched.model.after import After
 from p2psched.model.commands import (
     Acknowledged,
     Cancel,
@@ -44,7 +47,7 @@ from p2psched.model.commands import (
 from p2psched.model.execution import Batch, Committed, Ended, Progress
 from p2psched.model.ids import JobId, PeerId
 from p2psched.model.taskset import EMPTY, TaskSet
-from tests.core.test_machine import JOB, P, Q, ended, spec
+from tests.core.test_machine import JOB, P, Q, ended, spec, up
 
 FOUR: Final = TaskSet.of(0, 4)
 SUBMIT: Final = SubmitJob(JOB, spec(FOUR))
@@ -279,6 +282,26 @@ def test_results_are_proposed_until_they_are_committed_and_count_once(peer: Peer
     peer.commit(second)
     job = peer.scheduler.machine.jobs[JOB]
     assert (job.succeeded, job.segments, job.results_refused) == (TaskSet.of(0, 1), 1, 0)
+
+
+# --- what comes after others ----------------------------------------------------------------------
+
+
+def test_the_end_of_the_one_before_places_the_next_in_the_same_turn(peer: Peer) -> None:
+    """No message, no timer and nobody who asks: the apply of that end is all it takes (S24)."""
+    parent, child = JobId("a" * 32), JobId("c" * 32)
+    after = replace(spec(FOUR), after=After((parent,)))
+    peer.scheduler.machine.level = AFTER_LEVEL
+    peer.commit_from_elsewhere(up(Q))
+    peer.commit_from_elsewhere(SubmitJob(parent, spec(FOUR)), SubmitJob(child, after))
+    peer.commit_from_elsewhere(Place(parent, FOUR, Q, 1))
+    grant = peer.scheduler.machine.command_index
+    peer.coordinate()
+    assert not [c for c in (*peer.round(), *peer.wait(2_000)) if isinstance(c, Place)]
+    peer.commit_from_elsewhere(Complete(parent, grant, (ended(0, 3),)))
+    assert not [c for c in peer.round() if isinstance(c, Place)]
+    peer.commit_from_elsewhere(Complete(parent, grant, (ended(3, 4),)))
+    assert [c.job for c in peer.round() if isinstance(c, Place)] == [child]
 
 
 # --- leaving --------------------------------------------------------------------------------------
