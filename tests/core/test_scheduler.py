@@ -301,7 +301,7 @@ def test_the_end_of_the_one_before_places_the_next_in_the_same_turn(peer: Peer) 
     peer.commit_from_elsewhere(Complete(parent, grant, (ended(0, 3),)))
     assert not [c for c in peer.round() if isinstance(c, Place)]
     peer.commit_from_elsewhere(Complete(parent, grant, (ended(3, 4),)))
-    assert [c.job for c in peer.round() if isinstance(c, Place)] == [child]
+    assert {c.job for c in peer.round() if isinstance(c, Place)} == {child}
 
 
 # --- leaving --------------------------------------------------------------------------------------
