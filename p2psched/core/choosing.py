@@ -16,7 +16,14 @@ from p2psched.core import fitting
 from p2psched.core.decisions import Decisions, Record
 from p2psched.core.jobs import Job
 from p2psched.core.kinds import blob_key, kind_of
-from p2psched.core.placement import SHARES_PER_SLOT, Candidate, cut, owned_by_peer, room_in
+from p2psched.core.placement import (
+    SHARES_PER_SLOT,
+    Candidate,
+    cut,
+    owned_by_peer,
+    room_in,
+    share_counts,
+)
 from p2psched.core.policies.adaptive import Leans, leans_of
 from p2psched.core.policies.base import Ask, Notes, Policy, Shares
 from p2psched.core.policies.measured import Measuring
@@ -32,7 +39,8 @@ LOOK_MS: Final = 200  # gossip is older than that
 LEANS_MAX: Final = 1_000
 DOUBTED_MAX: Final = 1_000  # jobs; the oldest are trusted again
 SPREAD_MAX: Final = 256  # tasks that are spread in one round
-# While nothing of a job can be placed, slots are spared for other programs so long, and no longer.
+# While nothing of a job can be placed, slots are spared so long, and no longer: for other programs,
+# and because others are quicker.
 SPARED_MS: Final = 2_000
 Chosen = list[tuple[Candidate, TaskSet]]
 
@@ -187,11 +195,8 @@ class Chooser:
             counts, failed = self._by_liking(job, ask, fitting_, policy)
             note = note or failed
         shares = cut(tasks, counts)
-        waits_long = self._waits_long(job, at_ms, placed=bool(shares))
-        if waits_long and self._speeds is not None and self._speeds.left:
-            counts, _ = self._by_liking(
-                job, msgspec.structs.replace(ask, whole=True), fitting_, policy
-            )
+        if self._waits_long(job, at_ms, placed=bool(shares)):
+            counts = self._at_last(job, ask, fitting_, policy)
             shares = cut(tasks, counts)
         if shares:
             self._promise(job, counts)
@@ -202,8 +207,27 @@ class Chooser:
             self.decisions.note(record)
         return shares
 
+    def _at_last(
+        self, job: Job, ask: Ask, candidates: Sequence[Candidate], policy: Policy
+    ) -> Shares:
+        """What has waited long: no slot is spared for others, and nobody is waited for because it
+        is quicker, and should be free soon: that it isn't, is known by now."""
+        counts: Shares = []
+        if self._speeds is not None and self._speeds.left:
+            whole = msgspec.structs.replace(ask, whole=True)
+            counts, _ = self._by_liking(job, whole, candidates, policy)
+        if counts or policy is not ADAPTIVE or (job.spec.needs and job.spec.needs.spread):
+            return counts
+        return share_counts(
+            *(ask.count, [c for c in candidates if c.owned < c.slots // ask.cpus]),
+            estimate_us=ask.estimate_us,
+            cpus=ask.cpus,
+            owned_here=ask.owned_here,
+            most=ask.most,
+        )
+
     def _waits_long(self, job: Job, at_ms: int, *, placed: bool) -> bool:
-        """Nothing of it could be placed for so long that no slot is spared for others any more."""
+        """Nothing of it could be placed for so long that it is placed wherever there is room."""
         if placed:
             self._waiting.pop(job.id, None)
             return False

@@ -34,6 +34,7 @@ from p2psched.model.taskset import EMPTY, TaskSet
 
 READY_US_MIN: Final = 15_000  # a slot: expected work with the executor that is worth taking back
 SOON_US: Final = 10_000  # a slot: expected work that is over before more could be here
+OVERDUE_MS: Final = 500  # what is that short, and isn't over by then, may take much longer
 
 
 class OwnerView:
@@ -197,12 +198,13 @@ class OwnerView:
         count = sum(len(run.left) for run in self._running.values())
         return count > min(self._slots, len(self._running)) and wait_us >= READY_US_MIN
 
-    @property
-    def is_hungry(self) -> bool:
-        """A slot has nothing to do, or all have nothing but a little that has been started."""
+    def is_hungry(self, now_ms: int) -> bool:
+        """A slot has nothing to do, or all have nothing but a little that has been started. What
+        should have been over long ago is not little, whatever its like took."""
         if self._queue or not self._slots:
             return False
         if self._busy < self._slots:
             return True
-        little = all(run.short_us for run in self._running.values())
+        begun_ms = now_ms - OVERDUE_MS
+        little = all(run.short_us and run.since_ms > begun_ms for run in self._running.values())
         return little and self._short_us <= SOON_US * self._slots

@@ -233,7 +233,7 @@ class Stealing:
         if self._granted_ms is not None:
             self._rest_since(self._granted_ms)
             self._granted_ms = None
-        is_hungry = self.owner.is_hungry
+        is_hungry = self.owner.is_hungry(now_ms)
         if is_hungry or self._progress_ms is None:
             self._progress_ms = now_ms
         if is_hungry:

@@ -6,7 +6,7 @@ Read from what peers say of commands alone: who was given a task, and who has it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from p2psched.model.backing import BackedUp, Promoted
 from p2psched.model.commands import Event, GivenBack, Granted, Recorded, Retried, Revoked
@@ -30,6 +30,8 @@ class BackupReferee:
         """Of one command. What it takes away it takes first."""
         said = list(events)
         backed = {event.grant for event in said if isinstance(event, BackedUp)}
+        # Of several ends in one command the last may end the whole job.
+        revoked = {(e.grant, index) for e in said if isinstance(e, Revoked) for index in e.tasks}
         for event in said:
             self._take(event)
         for event in said:
@@ -38,7 +40,7 @@ class BackupReferee:
             elif isinstance(event, BackedUp):
                 self.late += len(event.tasks) * event.speculates
             elif isinstance(event, Promoted):
-                self._promote(event)
+                self._promote(event, revoked)
             elif isinstance(event, Recorded):
                 self._record(event)
 
@@ -63,10 +65,10 @@ class BackupReferee:
             demand(len(set(peers)) == len(peers), "E9", f"task {task} is twice on one of {peers}")
             runs[event.grant] = event.peer
 
-    def _promote(self, event: Promoted) -> None:
+    def _promote(self, event: Promoted, revoked: Set[tuple[int, int]]) -> None:
         for index in event.tasks:
             runs = self._runs.get((event.job, index), {})
-            known = runs.get(event.grant) == event.peer
+            known = runs.get(event.grant) == event.peer or (event.grant, index) in revoked
             demand(known, "E9", f"task {event.job}/{index} is left to who does not run it")
 
     def _record(self, event: Recorded) -> None:

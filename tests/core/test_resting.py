@@ -48,7 +48,7 @@ def test_tasks_that_wait_for_a_slot_want_rounds(thief: Peer) -> None:
     thief.commit_from_elsewhere(SUBMIT)
     thief.grant(FOUR)
     assert thief.scheduler.owner.has_queue
-    assert not thief.scheduler.owner.is_hungry
+    assert not thief.scheduler.owner.is_hungry(thief.now_ms)
     assert wants_round(thief)
 
 
