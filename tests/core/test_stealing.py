@@ -8,6 +8,7 @@ from p2psched.core.feed import Say
 from p2psched.core.levels import KNOWN_LEVEL
 from p2psched.core.machine import Machine
 from p2psched.core.owner import StartBatch, TakeBack
+from p2psched.core.owner_view import OVERDUE_MS
 from p2psched.core.scheduler import (
     Applied,
     CoordinatorChanged,
@@ -336,6 +337,23 @@ def all_handed_over() -> tuple[Pair, list[Batch]]:
     batches = [e.batch for e in pair.effects[A] if isinstance(e, StartBatch)][len(first) :]
     assert sum(len(batch.tasks) for batch in batches) == len(TEN) - len(first)
     return pair, batches
+
+
+def test_a_little_that_should_be_over_is_little_no_more() -> None:
+    """Else two whose tasks take long, against all expectation, take from each other in turns (seed
+    980476)."""
+    pair, (*first, _, _) = all_handed_over()
+    a = pair.peers[A]
+    for batch in first:
+        ((start, stop),) = batch.tasks.ranges
+        data = chunks.pack([b""] * (stop - start))
+        segment = Segment(start, stop, Cause.OK, data, 4_000 * (stop - start))
+        a.step(Executed(pair.now_ms, Progress(batch.id, (segment,))))
+        a.step(Executed(pair.now_ms, Ended(batch.id, EMPTY)))
+    pair.turn(A)
+    assert len(a.owner.batches) == 2, "on two slots"
+    assert a.owner.is_hungry(pair.now_ms + OVERDUE_MS - 1)
+    assert not a.owner.is_hungry(pair.now_ms + OVERDUE_MS)
 
 
 def test_what_the_executor_has_not_begun_is_taken_back_for_a_thief_and_given() -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
+from p2psched.core.choosing import SPARED_MS
 from p2psched.core.placement import BACKLOG_US, Candidate
 from p2psched.core.policies.base import Ask, Notes, Shares
 from p2psched.core.policies.custom import custom
 from p2psched.core.policies.registry import with_own
+from p2psched.model.ids import PeerId
 from p2psched.model.needs import NOTHING, Needs, Offers
 from tests.core.choosy_rig import A, B, C, Cluster, job_id, spec
 
@@ -49,6 +53,24 @@ def test_what_the_coordinator_does_not_know_goes_by_adaptive_and_that_is_noted()
     (record,) = cluster.coordinator.chooser.decisions.find(job_id(1), 0)
     assert record.policy == "adaptive"
     assert "no policy 'mine'" in record.note
+
+
+@pytest.mark.parametrize(("count", "policy"), [(3, "adaptive"), (4, "mine")])
+def test_nobody_is_waited_for_long_because_it_is_quicker(count: int, policy: str) -> None:
+    """It should have been free by then (seed 7731017)."""
+    cluster = Cluster({A: NOTHING, B: NOTHING, C: Offers(weight=3_000)}, slots=1)
+    cluster.submit(1, spec(count, policy=policy))
+
+    def place_after(wait_ms: int) -> list[PeerId]:
+        cluster.now_ms += wait_ms
+        contacts = dict.fromkeys((A, B, C), cluster.now_ms)
+        cluster.coordinator.find_dead(cluster.now_ms, contacts)
+        return [place.peer for place in cluster.place()]
+
+    assert place_after(0) == [C]
+    assert place_after(0) == place_after(SPARED_MS - 1) == []
+    assert place_after(1) == [A, B]
+    assert place_after(SPARED_MS) == [], "who is busy gets no more than before"
 
 
 def test_a_policy_that_fails_holds_up_nothing() -> None:
