@@ -111,8 +111,8 @@ class Watching:
             reason = reason or shut or owner.standstill()
             key = owner.next_batch
             sights.append(Sight(Fault.QUEUE, key, first.job, first.tasks, what, reason))
-        elif free > 0 and not shut:
-            sights += self._unknown(me)
+        elif free > 0 and self._returning is None and not self._life.leaving:
+            sights += self._unknown(me)  # a drained peer has to give that back, above all
         return sights
 
     def _unknown(self, me: PeerInfo) -> list[Sight]:

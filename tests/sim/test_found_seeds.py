@@ -24,3 +24,8 @@ def test_it_is_found_no_more(seed: int) -> None:
     whole job, in one command.
     All are from before jobs came after others."""
     simulate(seed, Options(ordering=False))
+
+
+def test_a_drained_peer_gives_back_what_it_has_forgotten() -> None:
+    """Its watchdog looked for that only where it took tasks."""
+    simulate(79)
