@@ -49,7 +49,10 @@ class Order:
         """Before anything is sent. Raises UsageError."""
         if self.on_parent_fail is not None and not self.after:
             raise UsageError("--on-parent-fail is for --after")
-        after_of((), self.on_parent_fail or ABORT)
+        if self.on_parent_fail not in (None, ABORT, CONTINUE):
+            raise UsageError(
+                f"--on-parent-fail is {ABORT} or {CONTINUE}, not {self.on_parent_fail!r}"
+            )
 
     async def told(self, client: Client, spec: JobSpec) -> JobSpec:
         """With the ids of the jobs that it comes after."""
@@ -83,7 +86,7 @@ def waits_text(view: AfterView) -> str | None:
     """In place of its state, in a list; nothing if it waits for no other job."""
     if view.first is None:
         return None
-    more = f" and {view.open - 1}" if view.open > 1 else ""
+    more = f" +{view.open - 1}" if view.open > 1 else ""
     return f"waits for {short(view.first.job)}{more}"
 
 

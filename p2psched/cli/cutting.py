@@ -14,7 +14,7 @@ from p2psched.client.disconnected import Disconnected
 from p2psched.client.functions import PackedJob
 from p2psched.client.session import Session
 from p2psched.model.errors import Unavailable
-from p2psched.model.ids import JobId
+from p2psched.model.messages import Submit
 
 _MaxDisconnect = Annotated[
     str | None,
@@ -51,12 +51,12 @@ class Cutting:
 
 
 async def leave_in_spool(
-    session: Session, target: Target, job: JobId, packed: PackedJob, error: Unavailable
+    session: Session, target: Target, submit: Submit, error: Unavailable
 ) -> None:
     """After nobody could accept it. Raises the error if nobody takes it, typer.Exit else."""
     try:
-        receipt = await Disconnected(session).spool(job, packed.spec)
+        receipt = await Disconnected(session).spool(submit.job, submit.spec)
     except Unavailable:
         raise error from None
-    say_receipt(receipt, packed.spec.name, target.output)
+    say_receipt(receipt, submit.spec.name, target.output)
     raise typer.Exit(EXIT_SPOOLED)

@@ -21,8 +21,10 @@ from p2psched.cli.output import (
 )
 from p2psched.cli.resumed import from_where
 from p2psched.cli.tasks import split_task
+from p2psched.client.after import reason_of
 from p2psched.client.client import Client
 from p2psched.client.story import read_history
+from p2psched.model.after import AfterEvent, JobAborted, JobReleased
 from p2psched.model.backing import BackedUp, Promoted
 from p2psched.model.commands import (
     GivenBack,
@@ -103,6 +105,8 @@ def _concerns(stamped: Stamped, index: int) -> bool:
             return index in tasks
         case Recorded(segment=segment) | Retried(segment=segment):
             return segment.start <= index < segment.stop
+        case JobReleased() | JobAborted():
+            return True
         case _:
             return False
 
@@ -183,7 +187,11 @@ def _doubt(event: Doubted | Decided, names: Names) -> str:
     return f"decided by {event.by or 'somebody'}: {word_of(event.verdict)}{why}"
 
 
-def _rare(event: Doubted | Decided | BackedUp | Promoted | Preempted, names: Names) -> str:
+def _rare(
+    event: Doubted | Decided | BackedUp | Promoted | Preempted | AfterEvent, names: Names
+) -> str:
+    if isinstance(event, AfterEvent):
+        return f"{'released' if isinstance(event, JobReleased) else 'aborted'}: {reason_of(event)}"
     if isinstance(event, Doubted | Decided):
         return _doubt(event, names)
     name = _name(event.peer, names)
@@ -214,7 +222,15 @@ def _what(stamped: Stamped, names: Names) -> str:
             return f"{_name(peer, names)} found: {text}"
         case Retried(peer=peer, segment=segment):
             return f"failed on {_name(peer, names)} ({segment.cause}), to be tried again"
-        case Doubted() | Decided() | BackedUp() | Promoted() | Preempted():
+        case (
+            Doubted()
+            | Decided()
+            | BackedUp()
+            | Promoted()
+            | Preempted()
+            | JobReleased()
+            | JobAborted()
+        ):
             return _rare(stamped.event, names)
         case Recorded(peer=peer, segment=segment):
             return f"ended on {_name(peer, names)}: {segment.cause}"

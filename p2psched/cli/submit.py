@@ -313,15 +313,14 @@ def _submit(
 
     async def work(client: Client) -> None:
         spec = await staying_apart(client, packed.spec, apart, job_id)
-        spec = await order.told(client, spec)
+        submit = Submit(job_id, await order.told(client, spec))
         progress = Progress("sent", sum(upload.ref.size for upload in packed.uploads))
         try:
-            submit = Submit(job_id, spec)
             answer = await blobs.submit(client.session, submit, packed.uploads, progress)
         except Unavailable as error:
             if not cutting.spool:
                 raise
-            await leave_in_spool(client.session, target, job_id, packed, error)
+            await leave_in_spool(client.session, target, submit, error)
             return
         finally:
             progress.hide()

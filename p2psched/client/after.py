@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal
 
-from p2psched.model.after import After, ended_word
+from p2psched.model.after import After, AfterEvent, JobReleased, ended_word
 from p2psched.model.errors import TaskFailed, UsageError
 from p2psched.model.ids import JobId, is_id, short
 from p2psched.model.job import Cause
@@ -47,6 +47,13 @@ def after_of(after: Parents, on_parent_fail: str = ABORT) -> After | None:
         return After(parents, on_parent_fail == CONTINUE)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def reason_of(event: AfterEvent) -> str:
+    """Why it was released or aborted."""
+    if isinstance(event, JobReleased):
+        return f"job {short(event.by)} has ended"
+    return f"job {short(event.ancestor.job)} {ended_word(event.ancestor.state)}"
 
 
 def aborted_text(view: JobView) -> str:

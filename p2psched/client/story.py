@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from p2psched.client.after import reason_of
 from p2psched.client.session import Asker
-from p2psched.model.after import JobAborted, JobReleased, ended_word
+from p2psched.model.after import AfterEvent, JobAborted, JobReleased
 from p2psched.model.backing import BackedUp, Promoted
 from p2psched.model.commands import (
     Event,
@@ -177,11 +178,9 @@ def _resumed(event: Resumed) -> Step:
     return replace(step, tasks=event.tasks, peer=event.peer, grant=event.grant, is_bad=is_new)
 
 
-def _after(event: JobReleased | JobAborted) -> Step:
-    if isinstance(event, JobReleased):
-        return Step(event="released", cause=f"job {short(event.by)} has ended")
-    why = f"job {short(event.ancestor.job)} {ended_word(event.ancestor.state)}"
-    return Step(event="aborted", cause=why, is_bad=True)
+def _after(event: AfterEvent) -> Step:
+    is_bad = isinstance(event, JobAborted)
+    return Step(event="aborted" if is_bad else "released", cause=reason_of(event), is_bad=is_bad)
 
 
 def _doubt(event: Doubted | Decided) -> Step:

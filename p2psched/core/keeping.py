@@ -93,7 +93,7 @@ def retry(s: LedgerState, command: Retry) -> Outcome:
         return Rejected("refused", f"job {job.id} was cancelled, which is final: submit it again")
     if job.aborted_by is not None:
         why = f"job {job.aborted_by.job} {ended_word(job.aborted_by.state)}"
-        return Rejected("refused", f"job {job.id} was aborted, for {why}: submit it again")
+        return Rejected("refused", f"job {job.id} was aborted, because {why}: submit it again")
     tasks = job.failed | job.lost | unreachable(s, job)
     if job.stopped:  # what was given up then
         tasks = tasks | job.cancelled

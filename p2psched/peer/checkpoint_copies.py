@@ -76,9 +76,10 @@ class CheckpointCopies:
         """Seconds until it should be tried again; None if the newest is elsewhere."""
         job, task = run.batch.job, run.task
         key = run.newest = await self._threads.quick(self._files.newest_key, job, task)
-        if run.over or key is None or key == run.copied:
+        is_there = key is None or key == run.copied
+        if is_there or run.over:
             self._budget.leave(run.batch.id)
-        if key is None or key == run.copied:
+        if is_there:
             return None
         if not run.over:
             wait_ms = self._budget.wait_ms(self._clock.now_ms(), run.batch.id)

@@ -79,9 +79,9 @@ def lines_of(report: dict[str, object]) -> list[dict[str, object]]:
     return lines
 
 
-def spool(majority: Majority, name: str) -> tuple[int, str]:
+def spool(majority: Majority, name: str, *options: str) -> tuple[int, str]:
     where = ("--peer", majority.live.peers["c"].address)
-    words = ("submit-job", "--spool", "--patience", "500ms", *where, "--name", name)
+    words = ("submit-job", "--spool", "--patience", "500ms", *where, "--name", name, *options)
     done = majority.live.run(*words, "--", "true")
     return done.returncode, done.stderr
 
@@ -104,17 +104,24 @@ def test_what_is_left_with_a_cut_off_peer_gets_a_receipt_and_is_a_job_later(
     assert majority.ask("spool", "list", "-o", "quiet").count("\n") == 2
     assert "night" in majority.ask("spool", "show", "night")
     majority.ask("spool", "rm", "dropped")
+    assert spool(majority, "next", "--after", job)[0] == 8
+    assert spool(majority, "astray", "--after", "a" * 32)[0] == 8
     gate.touch()
     wait_until(lambda: "1 result kept" in majority.ask("status"), "it has ended, alone")
     majority.go_on()
     wait_until(lambda: bool(majority.report()), "it is back and tells")
     report = majority.report()
     assert report["tasks_discarded"] == report["tasks_ended"] == 0
-    assert '"name": "night", "outcome": "accepted"' in json.dumps(report["spooled"])
+    left = {line["name"]: line["outcome"] for line in json.loads(json.dumps(report["spooled"]))}
+    assert (left["night"], left["next"]) == ("accepted", "accepted")
+    assert f"no job {'a' * 32} to come after" in left["astray"]
     (line,) = [line for line in lines_of(report) if line["job"] == job]
     assert (line["tasks"], line["grant"]) == ("0", line["current"])
     assert live.run("job", "wait", "long").returncode == 0
     assert live.run("job", "wait", "night").returncode == 0
+    assert live.run("job", "wait", "next").returncode == 0
+    (before,) = json.loads(live.ok("job", "show", "next", "-o", "json"))["job"]["after"]
+    assert (before["job"], before["state"]) == (job, "succeeded")
     assert "reconciled" in majority.ask("status")
     events = live.ok("events", "export", "--kind", "peer.reconciled").splitlines()
     assert json.loads(events[-1])["committed"] == report["tasks_committed"]

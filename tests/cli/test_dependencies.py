@@ -77,6 +77,7 @@ def test_a_job_says_what_it_waits_for(one: LiveCluster) -> None:
     one.ok("job", "cancel", "second-first")
     one.ok("job", "wait", "any")
     assert "released" in one.ok("job", "history", "any")
+    assert "released: job " in one.ok("explain", "any/0")
 
 
 def test_an_aborted_job_names_the_one_that_did_not_succeed(one: LiveCluster) -> None:
@@ -91,6 +92,7 @@ def test_an_aborted_job_names_the_one_that_did_not_succeed(one: LiveCluster) -> 
     assert isinstance(job["aborted_for"], dict)
     assert job["aborted_for"]["name"] == "third-first"
     assert "aborted" in one.ok("job", "history", "fourth")
+    assert "aborted: job " in one.ok("explain", "fourth/0")
     told = one.ok("events", "export", "--job", str(job["id"]), "--kind", "job.aborted")
     assert json.loads(told)["ancestor_name"] == "third-first"
     refused = one.run("job", "retry", "fourth")
@@ -103,7 +105,10 @@ def test_an_aborted_job_names_the_one_that_did_not_succeed(one: LiveCluster) -> 
     [
         (("--on-parent-fail", "continue"), "--on-parent-fail is for --after"),
         (("--after", "nobody"), "no job 'nobody'"),
-        (("--after", "report", "--on-parent-fail", "cry"), "'abort' or 'continue'"),
+        (
+            ("--after", "report", "--on-parent-fail", "cry"),
+            "--on-parent-fail is abort or continue, not 'cry'",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_a_word(

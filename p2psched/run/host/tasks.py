@@ -92,8 +92,15 @@ class TaskFunction(Generic[P, R]):
     def __reduce__(self) -> tuple[object, ...]:
         # A worker may not have their classes.
         kept = self.settings._replace(
-            needs=None, retry=None, times=None, limits=None, pace=None, start=None, hold=None
-        )._replace(after=None)
+            needs=None,
+            retry=None,
+            times=None,
+            limits=None,
+            pace=None,
+            start=None,
+            hold=None,
+            after=None,
+        )
         return TaskFunction, (self.function, kept)
 
     def options(self, **changes: Unpack[Changes]) -> TaskFunction[P, R]:
