@@ -85,8 +85,9 @@ def witness(path: str, number: int) -> str:
 
 
 def train(steps: int, every: int, log: str, stop_at: int) -> tuple[int, int]:
-    """Adds numbers up, and saves how far it is. Stands still at `stop_at` until it is killed.
-    Returns where this attempt began, and the sum."""
+    """Adds numbers up, and saves how far it is. Its first attempt stands still one save before
+    `stop_at` until there is a file `log`.on, and there until it is killed. Returns where this
+    attempt began, and the sum."""
     step, total = checkpoint.load(default=(0, 0))
     first = step
     while step < steps:
@@ -96,8 +97,10 @@ def train(steps: int, every: int, log: str, stop_at: int) -> tuple[int, int]:
             checkpoint.save((step, total))
         with Path(log).open("a") as file:
             file.write(f"{os.environ['P2P_PEER']} {first} {step}\n")
-        while step == stop_at and not first:
+        before = step == stop_at - every and not Path(f"{log}.on").exists()
+        while not first and (before or step == stop_at):
             time.sleep(0.05)
+            before = before and not Path(f"{log}.on").exists()
     return first, total
 
 
